@@ -1,0 +1,1 @@
+"""A Trio structured-concurrency client for NATS."""

@@ -1,0 +1,144 @@
+"""What can go wrong: nats-py's exceptions and the few that it lacks.
+
+The names are nats-py's own classes, so that `except nats.errors.TimeoutError` and `except trionats.errors.TimeoutError`
+are one thing. Most of them have a fixed text ("nats: timeout"); what this library raises says what it was about, through
+`explained`, which makes an instance of the same class with a text of its own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from nats.errors import (
+    AuthorizationError,
+    BadHeaderError,
+    BadSubjectError,
+    ConnectionClosedError,
+    ConnectionDrainingError,
+    ConnectionReconnectingError,
+    DrainTimeoutError,
+    Error,
+    FlushTimeoutError,
+    MaxPayloadError,
+    NoRespondersError,
+    NoServersError,
+    OutboundBufferLimitError,
+    ProtocolError,
+    SecureConnFailedError,
+    SecureConnRequiredError,
+    SecureConnWantedError,
+    SlowConsumerError,
+    StaleConnectionError,
+    TimeoutError,  # noqa: A004 - the field's own name
+    UnexpectedEOF,
+)
+from nats.js.errors import (
+    APIError,
+    BadBucketError,
+    BadObjectMetaError,
+    BucketNotFoundError,
+    ConsumerSequenceMismatchError,
+    DigestMismatchError,
+    InvalidBucketNameError,
+    InvalidObjectNameError,
+    NotFoundError,
+    ObjectAlreadyExists,
+    ObjectDeletedError,
+    ObjectNotFoundError,
+    ServerError,
+    ServiceUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "APIError",
+    "AuthorizationError",
+    "BadBucketError",
+    "BadHeaderError",
+    "BadObjectMetaError",
+    "BadSubjectError",
+    "BucketNotFoundError",
+    "ConnectionClosedError",
+    "ConnectionDrainingError",
+    "ConnectionReconnectingError",
+    "ConsumerSequenceMismatchError",
+    "DigestMismatchError",
+    "DisconnectedError",
+    "DrainTimeoutError",
+    "Error",
+    "FlushTimeoutError",
+    "InvalidBucketNameError",
+    "InvalidObjectNameError",
+    "MaxPayloadError",
+    "NoRespondersError",
+    "NoServersError",
+    "NotFoundError",
+    "ObjectAlreadyExists",
+    "ObjectDeletedError",
+    "ObjectIncompleteError",
+    "ObjectNotFoundError",
+    "OutboundBufferLimitError",
+    "PermissionsViolationError",
+    "ProtocolError",
+    "SecureConnFailedError",
+    "SecureConnRequiredError",
+    "SecureConnWantedError",
+    "ServerError",
+    "ServiceUnavailableError",
+    "SlowConsumerError",
+    "StaleConnectionError",
+    "StreamRegressedError",
+    "TimeoutError",
+    "UnexpectedEOF",
+    "explained",
+]
+
+E = TypeVar("E", bound=Exception)
+
+
+class _Explained(Exception):
+    def __init__(self, text: str = "") -> None:
+        Exception.__init__(self, text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@cache
+def _explained_class(kind: type[Exception]) -> type[Exception]:
+    return type(kind.__name__, (_Explained, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+def explained(kind: type[E], text: str, **attributes: Any) -> E:
+    """Make an exception of nats-py's class `kind` with a text that says what it was about.
+
+    Args:
+        kind: The exception class; the result is an instance of it.
+        text: What `str()` of the exception gives.
+        attributes: Set on the exception, for classes whose own constructor sets some.
+
+    Returns:
+        The exception, ready to be raised.
+    """
+    error = _explained_class(kind)(text)
+    error.__dict__.update(attributes)
+    return cast("E", error)
+
+
+class DisconnectedError(Error):
+    """The connection was lost while an answer was awaited; whether the server acted on it is unknown."""
+
+
+class PermissionsViolationError(Error):
+    """The server refused a subject to this user; the connection stays open."""
+
+
+class StreamRegressedError(Error):
+    """A stream went backwards: it was restored from a backup, recreated, or lost acknowledged messages."""
+
+
+class ObjectIncompleteError(Error):
+    """An object's chunks do not add up to what its info promises: some are missing or do not belong to it."""
