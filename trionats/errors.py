@@ -7,8 +7,7 @@ are one thing. Most of them have a fixed text ("nats: timeout"); what this libra
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from nats.errors import (
     AuthorizationError,
@@ -49,9 +48,6 @@ from nats.js.errors import (
     ServerError,
     ServiceUnavailableError,
 )
-
-if TYPE_CHECKING:
-    from typing import Any
 
 __all__ = [
     "APIError",
@@ -107,12 +103,17 @@ class _Explained(Exception):
         return str(self.args[0])
 
 
-@cache
+_explained_classes: dict[type[Exception], type[Exception]] = {}
+
+
 def _explained_class(kind: type[Exception]) -> type[Exception]:
-    return type(kind.__name__, (_Explained, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    if kind not in _explained_classes:
+        names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        _explained_classes[kind] = type(kind.__name__, (_Explained, kind), names)
+    return _explained_classes[kind]
 
 
-def explained(kind: type[E], text: str, **attributes: Any) -> E:
+def explained(kind: type[E], text: str, **attributes: object) -> E:
     """Make an exception of nats-py's class `kind` with a text that says what it was about.
 
     Args:
