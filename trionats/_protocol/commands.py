@@ -1,0 +1,98 @@
+"""Commands in, bytes out.
+
+Each function makes one whole frame as one bytes object, so that half a frame cannot be queued. Subjects, queue groups
+and header blocks come checked and encoded from `subjects` and `headers`; nothing is checked again here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["CRLF", "PING", "PONG", "connect", "hpub", "pub", "sub", "unsub"]
+
+CRLF = b"\r\n"
+PING = b"PING\r\n"
+PONG = b"PONG\r\n"
+
+
+def connect(options: Mapping[str, Any]) -> bytes:
+    """Say who we are and what we understand.
+
+    Args:
+        options: The fields of the CONNECT document.
+
+    Returns:
+        The frame. JSON escapes all that could end its line.
+    """
+    return b"CONNECT %b\r\n" % json.dumps(options, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def pub(subject: bytes, reply: bytes, data: bytes) -> bytes:
+    """Publish a message without headers.
+
+    Args:
+        subject: Where to.
+        reply: Where answers are expected, b"" for nowhere.
+        data: The payload.
+
+    Returns:
+        The frame.
+    """
+    if reply:
+        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(data), data)
+
+
+def hpub(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> bytes:
+    """Publish a message with headers.
+
+    Args:
+        subject: Where to.
+        reply: Where answers are expected, b"" for nowhere.
+        header_block: What `headers.encode` made.
+        data: The payload.
+
+    Returns:
+        The frame.
+    """
+    length = len(header_block)
+    total = length + len(data)
+    if reply:
+        return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, length, total, header_block, data)
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, length, total, header_block, data)
+
+
+def sub(subject: bytes, queue: bytes, sid: int) -> bytes:
+    """Subscribe.
+
+    Args:
+        subject: What to, with or without wildcards.
+        queue: The queue group, b"" for none.
+        sid: The subscription's number, never used before on this connection.
+
+    Returns:
+        The frame.
+    """
+    if queue:
+        return b"SUB %b %b %d\r\n" % (subject, queue, sid)
+    return b"SUB %b %d\r\n" % (subject, sid)
+
+
+def unsub(sid: int, max_msgs: int = 0) -> bytes:
+    """Unsubscribe, now or later.
+
+    Args:
+        sid: The subscription's number.
+        max_msgs: After how many messages since it was subscribed; 0 for now.
+
+    Returns:
+        The frame.
+    """
+    if max_msgs:
+        return b"UNSUB %d %d\r\n" % (sid, max_msgs)
+    return b"UNSUB %d\r\n" % sid

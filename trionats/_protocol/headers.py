@@ -1,0 +1,142 @@
+"""The NATS/1.0 header block.
+
+Strategy. Writing is strict: a name or value that could end its line never reaches the wire. Reading is lenient and
+total: the server delivers verbatim whatever a peer sent as its header block, so a malformed one must cost neither the
+message nor the connection. What can be read is read, and the first thing that was wrong is told in `Headers.problem`.
+
+ADR-4 rules: names keep their case and may repeat; blanks before a value do not belong to it; a status may follow the
+version, with or without a blank, and a description may follow the status.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from multidict import MultiDict
+
+from trionats import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Headers", "encode", "parse"]
+
+_VERSION = "NATS/1.0"
+_is_name = re.compile(r"[!-9;-~]++").fullmatch
+_has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_read_status = re.compile(r"[ \t]*([0-9]{3})(?![0-9])[ \t]*(.*)").fullmatch
+
+
+class Headers(NamedTuple):
+    """What a header block says.
+
+    Attributes:
+        fields: The headers, in order, repeated names kept. Bytes that are not UTF-8 are surrogate escapes.
+        status: The server's three-digit status.
+        description: The text behind the status, or "".
+        problem: What was wrong with the block first, or None.
+    """
+
+    fields: MultiDict[str]
+    status: int | None
+    description: str
+    problem: str | None
+
+
+def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
+    """Write a header block.
+
+    Args:
+        headers: Names and values; a list of values, or a multidict, repeats the name. Blanks before a value are sent,
+            but no receiver takes them as part of it.
+
+    Returns:
+        The block with the version line and the empty line at its end.
+
+    Raises:
+        BadHeaderError: A name is not printable ASCII without space and colon, or a value is not a str, or has a line
+            end, a control character or a lone surrogate.
+    """
+    lines = [_VERSION]
+    for name, value in headers.items():
+        if not isinstance(name, str) or _is_name(name) is None:
+            raise _bad(name, "a name is printable ASCII without spaces and colons")
+        if isinstance(value, str):
+            lines.append(_line(name, value))
+        elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+            lines.extend([_line(name, one) for one in value])
+        else:
+            raise _bad(name, f"a value is str, not {type(value).__name__}")
+    lines.append("\r\n")
+    try:
+        return "\r\n".join(lines).encode()
+    except UnicodeEncodeError:
+        raise _not_unicode(lines) from None
+
+
+def parse(block: bytes) -> Headers:
+    """Read a header block, well formed or not.
+
+    Args:
+        block: The bytes of the block, as delivered.
+
+    Returns:
+        All that could be read. It never raises.
+    """
+    fields: MultiDict[str] = MultiDict()
+    lines = block.decode("utf-8", "surrogateescape").split("\n")
+    status, description, problem = None, "", None
+    ended = False
+    if lines[0].startswith(_VERSION):
+        status, description, problem = _status(lines.pop(0)[len(_VERSION) :].removesuffix("\r"))
+    else:
+        problem = "no version line"
+    for number, raw in enumerate(lines, 1):
+        line = raw.removesuffix("\r")
+        if not line:
+            ended = number == len(lines) - 1 and not lines[-1]
+            break
+        name, colon, value = line.partition(":")
+        name = name.rstrip(" \t")
+        if not colon or not name or name[0] in " \t":
+            problem = problem or "a line is not 'name: value'"
+        else:
+            fields.add(name, value.lstrip(" \t"))
+    if not ended:
+        problem = problem or "it does not end with an empty line"
+    return Headers(fields, status, description, problem)
+
+
+def _status(rest: str) -> tuple[int | None, str, str | None]:
+    if not rest.strip(" \t"):
+        return None, "", None
+    found = _read_status(rest)
+    if found is None:
+        return None, rest.strip(" \t"), "the status is not a number of three digits"
+    return int(found[1]), found[2].rstrip(" \t"), None
+
+
+def _line(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _bad(name, f"a value is str, not {type(value).__name__}")
+    if not value.isprintable() and _has_control(value):
+        raise _bad(name, "a value has no line ends and no control characters")
+    return f"{name}: {value}"
+
+
+def _not_unicode(lines: list[str]) -> errors.BadHeaderError:
+    for line in lines:
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            break
+    return _bad(line.partition(":")[0], "a value is not valid Unicode text")
+
+
+def _bad(name: object, complaint: str) -> errors.BadHeaderError:
+    shown = repr(name)
+    if len(shown) > 120:
+        shown = shown[:120] + "..."
+    return errors.explained(errors.BadHeaderError, f"header {shown}: {complaint}", key=name)
