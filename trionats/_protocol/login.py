@@ -1,0 +1,203 @@
+"""What CONNECT says about who we are, whether TLS comes before it, and what the server's refusals mean.
+
+Nothing here is kept: the client evaluates callbacks and reads files before every connect and hands over plain values, so
+that rotated credentials are used from the next connect on.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trionats import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from trionats._protocol.servers import Server
+
+LANG = "python-trio"
+PROTOCOL = 1  # we understand INFO at any time
+
+_LONGEST_REFUSAL = 512
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LoginOptions:
+    """What the user wants to be, for one connect; every value is evaluated already.
+
+    The `repr()` shows which secrets are set and never what they are.
+    """
+
+    version: str
+    """The version of this library."""
+    name: str | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    nkey: str | None = None
+    """The public NKey."""
+    jwt: str | None = None
+    sig: str | None = None
+    """The signed nonce, from `encode_signature`."""
+    no_echo: bool = False
+    verbose: bool = False
+    pedantic: bool = False
+    tls: bool = False
+    """TLS is wanted whatever the URL and the server say."""
+
+    def __repr__(self) -> str:
+        secrets = ("user", "password", "token", "nkey", "jwt", "sig")
+        given = [f"{name}=..." for name in secrets if getattr(self, name) is not None]
+        return f"LoginOptions({', '.join([f'name={self.name!r}', f'tls={self.tls}', *given])})"
+
+
+def connect_options(info: Mapping[str, Any], options: LoginOptions, server: Server) -> dict[str, Any]:
+    """Say what CONNECT must carry.
+
+    Userinfo in the server's URL wins over user, password and token of the options. NKey, JWT and signature go along with
+    either, since an auth callout may want to see them all.
+
+    Args:
+        info: The server's INFO.
+        options: Who we are.
+        server: The server, for the userinfo of its URL.
+
+    Returns:
+        The fields, those without a value left out.
+
+    Raises:
+        nats.errors.Error: `no_echo` is wanted and the server is too old for it.
+    """
+    if options.no_echo and info.get("proto", PROTOCOL) < 1:
+        raise errors.Error(f"server {server} is too old for no_echo")
+    # A server that says it has no headers closes the connection of a client that wants to be told of missing
+    # responders; one that does not say is too old to mind.
+    headers = info.get("headers", True) is not False
+    fields: dict[str, Any] = {
+        "verbose": options.verbose,
+        "pedantic": options.pedantic,
+        "lang": LANG,
+        "version": options.version,
+        "protocol": PROTOCOL,
+        "echo": not options.no_echo,
+        "headers": headers,
+        "no_responders": headers,
+        "tls_required": options.tls or server.secure or bool(info.get("tls_required")),
+    }
+    user, password, token = options.user, options.password, options.token
+    if server.username is not None:
+        user, password = (None, None) if server.password is None else (server.username, server.password)
+        token = server.token
+    values = {
+        "name": options.name,
+        "user": user,
+        "pass": password,
+        "auth_token": token,
+        "nkey": options.nkey,
+        "jwt": options.jwt,
+        "sig": options.sig,
+    }
+    fields.update((field, value) for field, value in values.items() if value is not None)
+    return fields
+
+
+def must_use_tls(info: Mapping[str, Any], options: LoginOptions, server: Server, *, secured: bool = False) -> bool:
+    """Decide whether the connection must be upgraded to TLS before a byte of CONNECT is sent.
+
+    Args:
+        info: The server's INFO.
+        options: Whether TLS is wanted whatever the URL says.
+        server: Whether its URL wants it.
+        secured: The connection is encrypted already (handshake first, or `wss://`).
+
+    Returns:
+        Whether TLS comes next.
+
+    Raises:
+        nats.errors.SecureConnWantedError: We want TLS and the server does not offer it. Going on would send our secrets
+            in the clear.
+    """
+    if secured:
+        return False
+    wanted = options.tls or server.secure
+    if server.websocket:
+        # A WebSocket is encrypted below its own handshake or not at all; INFO comes too late.
+        if wanted:
+            raise errors.explained(
+                errors.SecureConnWantedError, f"TLS is wanted and server {server} is reached in clear"
+            )
+        return False
+    required = bool(info.get("tls_required"))
+    if wanted and not required and not info.get("tls_available"):
+        raise errors.explained(errors.SecureConnWantedError, f"TLS is wanted and server {server} does not offer it")
+    return wanted or required
+
+
+def encode_signature(signature: bytes) -> str:
+    """Encode a signed nonce as CONNECT wants it: base64url without padding."""
+    return urlsafe_b64encode(signature).rstrip(b"=").decode()
+
+
+_PERMISSIONS = re.compile(
+    r'permissions violation for (publish|subscription) (?:with reply of|to) "((?:[^"\\]|\\.)*)"'
+    r'(?: using queue "((?:[^"\\]|\\.)*)")?.*',
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def server_error(text: str) -> errors.Error:
+    """Turn the text of an `-ERR` into the exception that it means.
+
+    Args:
+        text: What stands behind `-ERR`, with or without its quotes.
+
+    Returns:
+        The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription" or
+        "reply"), `subject` and `queue`.
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    text = text[:_LONGEST_REFUSAL]
+    lowered = text.casefold()
+    explanation = f"the server says: {text}"
+    if lowered.startswith("permissions violation"):
+        return errors.explained(errors.PermissionsViolationError, explanation, **_violation(text))
+    for kind, beginnings in _REFUSALS:
+        if lowered.startswith(beginnings):
+            return errors.explained(kind, explanation)
+    return errors.explained(errors.Error, explanation)
+
+
+_REFUSALS: tuple[tuple[type[errors.Error], tuple[str, ...]], ...] = (
+    (
+        errors.AuthorizationError,
+        (
+            "authorization violation",
+            "user authentication expired",
+            "user authentication revoked",
+            "account authentication expired",
+        ),
+    ),
+    (errors.StaleConnectionError, ("stale connection",)),
+    (errors.SecureConnRequiredError, ("secure connection - tls required",)),
+    (errors.MaxPayloadError, ("maximum payload",)),
+    (errors.BadSubjectError, ("invalid subject", "invalid publish subject")),
+    (errors.ProtocolError, ("unknown protocol operation", "parser error", "maximum control line exceeded")),
+)
+
+
+def _violation(text: str) -> dict[str, str]:
+    match = _PERMISSIONS.fullmatch(text)
+    if match is None:
+        return {"operation": "", "subject": "", "queue": ""}
+    operation, subject, queue = match.groups(default="")
+    return {"operation": operation.lower(), "subject": _unquoted(subject), "queue": _unquoted(queue)}
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
