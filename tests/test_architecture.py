@@ -34,6 +34,7 @@ FLOORS = (
     ("_watcher",),
     ("_services",),
     ("bridge",),
+    ("_nats_server",),
     ("", "testing"),
     ("_demo",),
     ("__main__",),
