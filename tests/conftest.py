@@ -1,0 +1,179 @@
+"""What all tests share: a real server, a watchdog for tests that use one, seeds, and no garbage left over.
+
+Markers: `live` is for tests that talk to a real nats-server (everything in `tests/live`, and whatever asks for the
+`nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
+missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import os
+import random
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trionats.testing import NatsServer, TrioNatsServer, find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+LIVE_SECONDS = 30.0
+# A shielded hang does not hear of the watchdog's cancellation; faulthandler's own time-out (60 s) shows where it is.
+SEED = int(os.environ.get("TRIONATS_SEED") or random.SystemRandom().randrange(2**32))
+LIVE_TESTS = Path(__file__).parent / "live"
+MOCK_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"live(seconds={LIVE_SECONDS:g}): talks to a real nats-server, in real time")
+
+
+def pytest_report_header() -> list[str]:
+    try:
+        server = str(find_server())
+    except FileNotFoundError as error:
+        server = str(error)
+    return [f"nats-server: {server}", f"seed: TRIONATS_SEED={SEED}"]
+
+
+# -- live tests --------------------------------------------------------------------------------------------------------
+
+
+def watched(seconds: float) -> Callable[..., Any]:
+    """Make a `trio.run` that cancels what runs in it, from outside the loop, when it takes too long.
+
+    From outside, because a signal's exception in the middle of the event loop leaves Trio unusable for every test that
+    follows; and by a thread's clock, so that it also works where Trio's own clock stands still.
+    """
+
+    def run(async_fn: Callable[..., Awaitable[Any]], *args: object, **options: Any) -> Any:  # noqa: ANN401 - trio.run's
+        lived = ""
+
+        async def main() -> Any:  # noqa: ANN401 - trio.run's
+            token = trio.lowlevel.current_trio_token()
+
+            def bark() -> None:
+                nonlocal lived
+                lived = tree_of_tasks()
+                scope.cancel()
+
+            def expired() -> None:
+                with contextlib.suppress(trio.RunFinishedError):
+                    token.run_sync_soon(bark)
+
+            timer = threading.Timer(seconds, expired)
+            timer.daemon = True
+            timer.start()
+            try:
+                with trio.CancelScope() as scope:
+                    return await async_fn(*args)
+            finally:
+                timer.cancel()
+
+        try:
+            result = trio.run(main, **options)
+        except Exception as error:
+            if lived:
+                raise TimeoutError(f"cancelled by the watchdog after {seconds:g} s; there lived\n{lived}") from error
+            raise
+        if lived:
+            raise TimeoutError(f"cancelled by the watchdog after {seconds:g} s; there lived\n{lived}")
+        return result
+
+    return run
+
+
+def tree_of_tasks() -> str:
+    """Say which tasks live and where each of them waits."""
+    lines: list[str] = []
+
+    def describe(task: trio.lowlevel.Task, depth: int) -> None:
+        frames = [f"{frame.f_code.co_qualname}:{line}" for frame, line in task.iter_await_frames()]
+        lines.append(f"{'  ' * depth}{task.name}: {' > '.join(frames[-4:])}")
+        for nursery in task.child_nurseries:
+            for child in sorted(nursery.child_tasks, key=lambda t: t.name):
+                describe(child, depth + 1)
+
+    root = trio.lowlevel.current_root_task()
+    if root is not None:
+        describe(root, 0)
+    return "\n".join(lines)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if LIVE_TESTS in item.path.parents or "nats_server" in fixtures:
+            item.add_marker("live")
+        mark = item.get_closest_marker("live")
+        if mark is None:
+            continue
+        if clocks := fixtures & MOCK_CLOCKS:
+            # The clock would jump ahead while a real server is still thinking.
+            raise pytest.UsageError(f"{item.nodeid}: {', '.join(clocks)} can't be used together with a real server")
+        test = getattr(item, "obj", None)
+        if not inspect.iscoroutinefunction(getattr(getattr(test, "hypothesis", None), "inner_test", test)):
+            continue
+        # pytest-trio lets a marker choose the `run`; in front of its own, which comes after us.
+        item.add_marker(pytest.mark.trio(run=watched(mark.kwargs.get("seconds", LIVE_SECONDS))), append=False)
+
+
+@pytest.fixture(scope="session")
+def server_executable() -> Path:
+    try:
+        return find_server()
+    except FileNotFoundError as error:
+        if os.environ.get("TRIONATS_REQUIRE_SERVER", "0") != "0":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_server(server_executable: Path) -> Iterator[NatsServer]:
+    with NatsServer(jetstream=True, name="tests", executable=server_executable) as server:
+        yield server
+
+
+@pytest.fixture
+def nats_server(shared_server: NatsServer) -> Iterator[TrioNatsServer]:
+    """The session's server, with JetStream: for tests that leave it running. Others start one of their own."""
+    if not shared_server.running:
+        shared_server.start()
+    yield TrioNatsServer(shared_server)
+    shared_server.resume() if shared_server.running else shared_server.start()
+
+
+# -- every test --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> str:
+    """A seed for this test: the run's, and the test's own name, so that tests do not depend on each other's draws."""
+    return f"{SEED}/{request.node.nodeid}"
+
+
+@pytest.fixture
+def rng(seed: str) -> random.Random:
+    return random.Random(seed)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    # What the imports made is there for good: frozen, it costs the collections below nothing.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_garbage() -> Generator[None]:
+    """Collect what the test dropped while it is still this test's fault: a leaked socket warns, and warnings are errors."""
+    yield
+    gc.collect()
