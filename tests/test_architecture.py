@@ -19,7 +19,7 @@ FLOORS = (
     ("errors",),
     ("api",),
     ("_protocol",),
-    ("_protocol.subjects", "_protocol.headers"),
+    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses"),
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling"),
     ("_protocol.login",),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LANG = "python-trio"
 PROTOCOL = 1  # we understand INFO at any time
 
-_LONGEST_REFUSAL = 512
+_LONGEST_SHOWN = 512
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,62 +142,83 @@ def encode_signature(signature: bytes) -> str:
     return urlsafe_b64encode(signature).rstrip(b"=").decode()
 
 
+_QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _PERMISSIONS = re.compile(
-    r'permissions violation for (publish|subscription) (?:with reply of|to) "((?:[^"\\]|\\.)*)"'
-    r'(?: using queue "((?:[^"\\]|\\.)*)")?.*',
-    re.IGNORECASE | re.DOTALL,
+    rf"permissions violation for (publish to|publish with reply of|subscription to) {_QUOTED}"
+    rf"(?:, too many tokens)?(?: using queue {_QUOTED})?(?: \(sid {_QUOTED}\))?",
+    re.IGNORECASE,
+)
+_OPERATIONS = {"publish to": "publish", "publish with reply of": "reply", "subscription to": "subscription"}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL)
+
+# By the beginning of the text, in lower case. What is not listed (limits of the account, throttling, "authentication
+# timeout") says nothing about us that another attempt could not change.
+_REFUSALS: tuple[tuple[str, type[errors.Error]], ...] = (
+    ("authorization violation", errors.AuthorizationError),
+    ("user authentication expired", errors.AuthorizationError),
+    ("user authentication revoked", errors.AuthorizationError),
+    ("account authentication expired", errors.AuthorizationError),
+    ("stale connection", errors.StaleConnectionError),
+    ("secure connection - tls required", errors.SecureConnRequiredError),
+    ("maximum payload", errors.MaxPayloadError),
+    ("invalid subject", errors.BadSubjectError),
+    ("invalid publish subject", errors.BadSubjectError),
+    ("unknown protocol operation", errors.ProtocolError),
+    ("invalid client protocol", errors.ProtocolError),
+    ("maximum control line exceeded", errors.ProtocolError),
 )
 
 
 def server_error(text: str) -> errors.Error:
     """Turn the text of an `-ERR` into the exception that it means.
 
+    The exception says nothing about whether the connection goes on: the server closes it, or leaves it open.
+
     Args:
-        text: What stands behind `-ERR`, with or without its quotes.
+        text: What stands behind `-ERR`, with or without its quotes, in upper or lower case.
 
     Returns:
-        The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription" or
-        "reply"), `subject` and `queue`.
+        The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription", or
+        "reply" for the reply subject of a publish), `subject`, `queue` (all three empty when the text cannot be read) and
+        `sid` (None unless the server says which subscription it removed).
     """
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "'":
-        text = text[1:-1]
-    text = text[:_LONGEST_REFUSAL]
-    lowered = text.casefold()
-    explanation = f"the server says: {text}"
+        text = text[1:-1].strip()
+    explanation = f"the server says: {text[:_LONGEST_SHOWN]}"
+    lowered = text.lower()
     if lowered.startswith("permissions violation"):
         return errors.explained(errors.PermissionsViolationError, explanation, **_violation(text))
-    for kind, beginnings in _REFUSALS:
-        if lowered.startswith(beginnings):
+    for beginning, kind in _REFUSALS:
+        if lowered.startswith(beginning):
             return errors.explained(kind, explanation)
-    return errors.explained(errors.Error, explanation)
+    return errors.Error(explanation)
 
 
-_REFUSALS: tuple[tuple[type[errors.Error], tuple[str, ...]], ...] = (
-    (
-        errors.AuthorizationError,
-        (
-            "authorization violation",
-            "user authentication expired",
-            "user authentication revoked",
-            "account authentication expired",
-        ),
-    ),
-    (errors.StaleConnectionError, ("stale connection",)),
-    (errors.SecureConnRequiredError, ("secure connection - tls required",)),
-    (errors.MaxPayloadError, ("maximum payload",)),
-    (errors.BadSubjectError, ("invalid subject", "invalid publish subject")),
-    (errors.ProtocolError, ("unknown protocol operation", "parser error", "maximum control line exceeded")),
-)
-
-
-def _violation(text: str) -> dict[str, str]:
+def _violation(text: str) -> dict[str, Any]:
     match = _PERMISSIONS.fullmatch(text)
     if match is None:
-        return {"operation": "", "subject": "", "queue": ""}
-    operation, subject, queue = match.groups(default="")
-    return {"operation": operation.lower(), "subject": _unquoted(subject), "queue": _unquoted(queue)}
+        return {"operation": "", "subject": "", "queue": "", "sid": None}
+    operation, subject, queue, sid = match.groups(default="")
+    return {
+        "operation": _OPERATIONS[operation.lower()],
+        "subject": _unquoted(subject),
+        "queue": _unquoted(queue),
+        "sid": int(sid) if sid.isascii() and sid.isdigit() and len(sid) < 20 else None,
+    }
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
+    """Undo Go's `%q`, as far as names of subjects need it."""
+    return _ESCAPE.sub(_unescaped, text)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    number = match[1] or match[2] or match[3]
+    if number is None:
+        return _CONTROLS.get(match[4], match[4])
+    point = int(number, 16)
+    return chr(point) if point < 0x110000 else match[0]
+
+
+_CONTROLS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}

@@ -1,0 +1,263 @@
+"""What the URL of a server says: where it is, how to reach it, who we are there.
+
+Strategy: the URL is taken apart by hand. `urllib.parse` drops control characters silently and shows the whole text, password
+included, in its complaints. Whatever is refused here is refused in words that hold no userinfo, no port (it may be a password
+whose "@" was cut off by a comma), no path and no query; and nothing is raised while another exception is handled, because
+the chain would show that one's text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from trionats import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+DEFAULT_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
+SECURE_SCHEMES = frozenset({"tls", "wss"})
+WEBSOCKET_SCHEMES = frozenset({"ws", "wss"})
+
+_NOT_IN_HOSTS = re.compile(r"""[\x00-\x20\x7f!"#$%&'()*+,/;<=>?@\[\]\\^`{|}]|\s""")
+# "@" would be lawful, but with it in the path the host is more likely to be the first half of a token or password.
+_NOT_IN_PATHS = re.compile(r"[\x00-\x20\x7f#@]|\s")
+
+
+class ServerURLError(errors.Error, ValueError):
+    """What should name servers does not; nats-py raises its bare `Error` there."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Server:
+    """One server: where it is, who we are there, and how it has treated us.
+
+    Neither `str()` nor `repr()` shows the user name (it may be a token), the password, or the WebSocket path and query.
+    """
+
+    host: str
+    port: int
+    scheme: str = "nats"
+    username: str | None = None
+    password: str | None = None
+    path: str = ""
+    """Path and query of a WebSocket URL, "" for none."""
+    tls_name: str | None = None
+    """The name to verify the certificate against when it is not `host`: set for discovered bare addresses."""
+    explicit: bool = True
+    """The user named it, so it is never pruned."""
+
+    # What happened there; written by the pool only.
+    did_connect: bool = False
+    attempts: int = 0
+    """Dials that failed since the client was last connected anywhere."""
+    tried: bool = False
+    """Dialled in this outage."""
+    not_before: float = -math.inf
+    """The end of its back-off."""
+    last_error: Exception | None = None
+    """Why the last dial failed; None after any successful login."""
+    refusal: str | None = None
+    """The words in which it refused our credentials last; None after any successful login."""
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`, an IPv6 host in brackets, without userinfo."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def token(self) -> str | None:
+        """The URL's token: a user name without a password."""
+        return self.username if self.password is None else None
+
+    @property
+    def secure(self) -> bool:
+        """The scheme itself demands TLS."""
+        return self.scheme in SECURE_SCHEMES
+
+    @property
+    def websocket(self) -> bool:
+        """The scheme is `ws` or `wss`."""
+        return self.scheme in WEBSOCKET_SCHEMES
+
+    @property
+    def verified_name(self) -> str:
+        """The name that the server's certificate must be for, when the user overrides nothing."""
+        return self.tls_name or self.host
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """What makes two servers the same to the network."""
+        return self.host, self.port
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two items of the user's list the same."""
+        return self.scheme, self.host, self.port, self.path, self.username, self.password
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+    def __repr__(self) -> str:
+        return f"<Server {self}{'' if self.explicit else ' (discovered)'}, failed attempts: {self.attempts}>"
+
+
+def parse_servers(servers: str | Sequence[str]) -> list[Server]:
+    """Read the user's list of servers.
+
+    The forms are `nats://`, `tls://`, `ws://` and `wss://` URLs with or without port and userinfo, and bare `host`,
+    `host:port`, `[v6]:port` and `v6`, which mean `nats://`. Userinfo is percent-decoded. One string may hold several,
+    separated by commas (there a comma inside userinfo is written `%2C`); each item of a sequence is one server.
+
+    Args:
+        servers: One string or a sequence of strings.
+
+    Returns:
+        One `Server` each, in order, repetitions left out.
+
+    Raises:
+        ServerURLError: (a `ValueError`) The list is empty, an item is no server URL, or WebSocket URLs are mixed with
+            others. The text shows no userinfo, port, path or query.
+    """
+    in_one = isinstance(servers, str)
+    items = servers.split(",") if isinstance(servers, str) else list(servers)
+    parsed: dict[tuple[object, ...], Server] = {}
+    for number, item in enumerate(items, 1):
+        where = f"server {number} of {len(items)}"
+        if in_one and number > 1 and "@" in item and "://" not in item:
+            # Most likely the tail of a password with a comma in it. Guessed wrong, it would be a token that we send
+            # to whatever stood before the comma.
+            raise ServerURLError(f"{where}: write the scheme before userinfo, and a comma within userinfo as %2C")
+        server = _parse(item.strip(), where)
+        parsed.setdefault(server.identity, server)
+    result = list(parsed.values())
+    check_list(result)
+    return result
+
+
+def check_list(servers: Sequence[Server]) -> None:
+    """Make sure that a list of servers can be one pool.
+
+    Raises:
+        ServerURLError: It is empty, or WebSocket servers are mixed with others.
+    """
+    if not servers:
+        raise ServerURLError("no servers given")
+    if len({server.websocket for server in servers}) > 1:
+        raise ServerURLError(f"WebSocket and other URLs cannot be mixed: {', '.join(map(str, servers))}")
+
+
+def told_servers(urls: Iterable[str], teller: Server) -> Iterator[Server]:
+    """Read the `connect_urls` of a server's INFO: `host:port` each; what cannot be read is skipped.
+
+    They inherit scheme, userinfo and WebSocket path of the teller. A bare address has no name that a certificate could be
+    for, so it also inherits the teller's; a host name is verified as itself.
+    """
+    named = not _is_address(teller.verified_name)
+    for url in urls:
+        try:
+            host, port = _split_location(url.strip(), "discovered server")
+        except ServerURLError:
+            continue
+        yield Server(
+            host,
+            port or DEFAULT_PORTS[teller.scheme],
+            teller.scheme,
+            teller.username,
+            teller.password,
+            teller.path,
+            tls_name=teller.verified_name if named and _is_address(host) else None,
+            explicit=False,
+        )
+
+
+def _parse(text: str, where: str) -> Server:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "nats", text
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS:
+        raise ServerURLError(f"{where}: the scheme is none of nats, tls, ws, wss")
+    end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
+    authority, path = rest[:end], rest[end:]
+    userinfo, at, location = authority.rpartition("@")
+    where += f" ({_shown(scheme, location, path)})"
+    if scheme not in WEBSOCKET_SCHEMES and path not in {"", "/"}:
+        raise ServerURLError(f"{where}: only WebSocket URLs have a path; '/', '?', '#' in userinfo are percent-encoded")
+    if _NOT_IN_PATHS.search(path):
+        raise ServerURLError(f"{where}: the path holds a character that must be percent-encoded")
+    host, port = _split_location(location, where)
+    username, password = _userinfo(userinfo, where) if at else (None, None)
+    if scheme not in WEBSOCKET_SCHEMES:
+        path = ""
+    return Server(host, port or DEFAULT_PORTS[scheme], scheme, username, password, path)
+
+
+def _shown(scheme: str, location: str, path: str) -> str:
+    # With an "@" behind the first "/", what looks like the host may be the beginning of a password.
+    if "@" in path:
+        return f"{scheme}://..."
+    host, bracket, _ = location.partition("]") if location.startswith("[") else location.partition(":")
+    return f"{scheme}://{host}]" if bracket == "]" else f"{scheme}://{host}"
+
+
+def _split_location(location: str, where: str) -> tuple[str, int]:
+    """Split `host[:port]`; port 0 means that none was given."""
+    if location.startswith("["):
+        host, bracket, rest = location[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ServerURLError(f"{where}: an IPv6 address stands in brackets, then perhaps a colon and a port")
+        return _ipv6(host.replace("%25", "%", 1), where), _port(rest[1:], where)
+    if location.count(":") > 1:
+        return _ipv6(location, where), 0
+    host, _, port = location.partition(":")
+    if not host:
+        raise ServerURLError(f"{where}: the host is missing")
+    if _NOT_IN_HOSTS.search(host):
+        raise ServerURLError(f"{where}: the host holds a character that no host name has")
+    return host.lower(), _port(port, where)
+
+
+def _ipv6(text: str, where: str) -> str:
+    try:
+        return str(IPv6Address(text))
+    except ValueError:
+        pass
+    raise ServerURLError(f"{where}: this is no IPv6 address, and a host name has no colon")
+
+
+def _port(text: str, where: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise ServerURLError(f"{where}: the port is not a number from 1 to 65535")
+    return int(text)
+
+
+def _userinfo(text: str, where: str) -> tuple[str | None, str | None]:
+    if not text:
+        return None, None
+    user, colon, password = text.partition(":")
+    return _decoded(user, where), _decoded(password, where) if colon else None
+
+
+def _decoded(text: str, where: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:
+        pass
+    raise ServerURLError(f"{where}: the userinfo is not UTF-8 when percent-decoded")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
