@@ -1,0 +1,348 @@
+"""The fake server does what a real one does, and notices what a real one would not forgive."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes import FakeServer, cut_frame, matches
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.fakes import Ending, Link
+
+CONNECT = b'CONNECT {"headers":true,"no_responders":true}\r\n'
+
+
+async def connected(server: FakeServer, connect: bytes = CONNECT) -> Link:
+    link = await server.dial("here", 4222)
+    assert link is server.link
+    info = await link.receive_some()
+    assert info.startswith(b"INFO {")
+    assert json.loads(info[5:])["max_payload"] == 1024 * 1024
+    await link.send_all(connect)
+    return server.link
+
+
+async def test_a_conversation() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"PI")
+    await link.send_all(b"NG\r\nSUB a.* 1\r\nPUB a.b 2\r\nhi\r\nPUB c 0\r\n\r\n")
+    assert await link.receive_some() == b"PONG\r\nMSG a.b 1 2\r\nhi\r\n"
+    assert [f.verb for f in server.frames] == ["CONNECT", "PING", "SUB", "PUB", "PUB"]
+    assert server.sent("PUB", "a.>")[0].payload == b"hi"
+    assert [s.subject for s in server.subscriptions] == ["a.*"]
+    assert link.options["headers"] is True
+    await link.aclose()
+    assert server.subscriptions == []
+    server.check()
+
+
+async def test_headers_and_replies() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"SUB a 1\r\nHPUB a r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n")
+    assert await link.receive_some() == b"HMSG a 1 r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n"
+    assert server.publish("a", b"x", reply="s") == 1
+    assert await link.receive_some() == b"MSG a 1 s 1\r\nx\r\n"
+    server.check()
+
+
+async def test_queue_groups_take_turns_and_others_all_get_theirs() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"SUB a q 1\r\nSUB a q 2\r\nSUB a 3\r\n")
+    assert [server.publish("a", b"x") for _ in range(2)] == [2, 2]
+    assert await link.receive_some() == b"".join(b"MSG a %d 1\r\nx\r\n" % sid for sid in (3, 1, 3, 2))
+
+
+async def test_auto_unsubscribe_counts_what_was_delivered() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"SUB a 1\r\nUNSUB 1 2\r\nSUB a 2\r\nUNSUB 2\r\n")
+    assert [server.publish("a") for _ in range(3)] == [1, 1, 0]
+    await link.send_all(b"SUB b 3\r\n")
+    server.publish("b")
+    await link.send_all(b"UNSUB 3 1\r\n")
+    assert server.subscriptions == []
+
+
+async def test_nobody_listens() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"SUB in.* 1\r\nPUB nobody in.7 0\r\n\r\n")
+    assert await link.receive_some() == b"HMSG in.7 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
+
+
+async def test_responders_are_interest() -> None:
+    server = FakeServer()
+    server.on("$JS.API.>", lambda frame: {"asked": frame.subject})
+    server.on("text", lambda frame: frame.payload.decode().upper())
+    server.on("nothing", lambda _: None)
+    link = await connected(server)
+    await link.send_all(
+        b"SUB in.* 1\r\nPUB $JS.API.INFO in.1 0\r\n\r\nPUB text in.2 2\r\nab\r\nPUB nothing in.3 0\r\n\r\n"
+    )
+    assert await link.receive_some() == b'MSG in.1 1 25\r\n{"asked": "$JS.API.INFO"}\r\nMSG in.2 1 2\r\nAB\r\n'
+
+
+async def test_no_echo() -> None:
+    server = FakeServer()
+    link = await connected(server, b'CONNECT {"echo":false}\r\n')
+    other = await connected(server)
+    await other.send_all(b"SUB a 1\r\n")
+    await link.send_all(b"SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n")
+    assert await link.receive_some() == b"PONG\r\n"
+    assert await other.receive_some() == b"MSG a 1 1\r\nx\r\n"
+
+
+async def test_refusals() -> None:
+    server = FakeServer(
+        authorize=lambda options: None if options.get("user") == "me" else "Authorization Violation",
+        deny_publish=("secret.>",),
+        deny_subscribe=("private",),
+        info={"max_payload": 3},
+    )
+    link = await server.dial()
+    await link.receive_some()
+    await link.send_all(b'CONNECT {"user":"you"}\r\n')
+    assert await link.receive_some() == b"-ERR 'Authorization Violation'\r\n"
+    assert await link.receive_some() == b""
+    with pytest.raises(trio.BrokenResourceError):
+        await link.send_all(b"PING\r\n")
+
+    link = await server.dial()
+    await link.receive_some()
+    await link.send_all(
+        b'CONNECT {"user":"me","verbose":true}\r\nPUB secret.x 0\r\n\r\nSUB private 1\r\nPUB a 4\r\nfour\r\n'
+    )
+    received = (await link.receive_some()).decode().split("\r\n")
+    assert received == [
+        "+OK",
+        "-ERR 'Permissions Violation for Publish to \"secret.x\"'",
+        "-ERR 'Permissions Violation for Subscription to \"private\"'",
+        "-ERR 'Maximum Payload Violation'",
+        "",
+    ]
+    assert await link.receive_some() == b""
+    server.check()
+
+
+async def test_dials_can_be_refused_and_swallowed(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.dials = ["refuse", "hang", "accept"]
+    with pytest.raises(OSError, match="refuses") as caught:
+        await server.dial("there", 1)
+    assert caught.value.errno == errno.ECONNREFUSED
+    with trio.move_on_after(5) as scope:
+        await server.dial("there", 2)
+    assert scope.cancelled_caught
+    await server.dial("there", 3)
+    server.accepting = False
+    with pytest.raises(OSError, match="refuses"):
+        await server.dial("there", 4)
+    assert server.dialled == [("there", n) for n in (1, 2, 3, 4)]
+    assert len(server.links) == 1
+
+
+async def test_cut_after_bytes_from_the_client() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    before = len(link.received)
+    link.cut_after(sent=8)
+    with pytest.raises(trio.BrokenResourceError):
+        await link.send_all(b"PING\r\nPING\r\n")
+    assert link.received[before:] == b"PING\r\nPI"
+    assert not link.alive
+    with pytest.raises(trio.BrokenResourceError):
+        await link.receive_some()
+    server.check()
+
+
+async def test_cut_after_bytes_to_the_client() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    link.cut_after(given=3)
+    await link.send_all(b"PING\r\n")
+    assert await link.receive_some() == b"PON"
+    with pytest.raises(trio.BrokenResourceError):
+        await link.receive_some()
+
+
+@pytest.mark.parametrize("how", ["eof", "reset"])
+async def test_a_cut_wakes_both_ends(how: Ending) -> None:
+    server = FakeServer()
+    link = await connected(server)
+    link.stall(up=True)
+    ends: list[str] = []
+
+    async def send() -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await link.send_all(b"PING\r\n")
+        ends.append("send")
+
+    async def receive() -> None:
+        if how == "eof":
+            assert await link.receive_some() == b""
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                await link.receive_some()
+        ends.append("receive")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ends == []
+        server.cut(how)
+    assert sorted(ends) == ["receive", "send"]
+
+
+async def test_closing_wakes_both_ends() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    link.stall(up=True)
+
+    async def closed(call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await call()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(closed, link.receive_some)
+        nursery.start_soon(closed, lambda: link.send_all(b"PING\r\n"))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await link.receive_some()
+        with pytest.raises(trio.BusyResourceError):
+            await link.send_all(b"")
+        await link.aclose()
+
+
+async def test_stalls_end() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    link.stall(up=True, down=True)
+    server.inject(b"later")
+    got: list[bytes] = []
+
+    async def receive() -> None:
+        got.append(await link.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.send_all, b"PING\r\n")
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (got, server.sent("PING")) == ([], [])
+        link.resume()
+    assert b"".join(got).startswith(b"later")
+    assert len(server.frames) == 2
+
+
+async def test_small_pieces_both_ways() -> None:
+    server = FakeServer(chunk=2, sip=3)
+    link = await server.dial()
+    await link.send_all(CONNECT + b"PING\r\n")
+    text = b""
+    while not text.endswith(b"PONG\r\n"):
+        piece = await link.receive_some()
+        assert len(piece) <= 2
+        text += piece
+    assert server.link.given == text
+
+
+async def test_mute() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    server.mute.add("PING")
+    await link.send_all(b"PING\r\n")
+    assert server.sent("PING")
+    server.inject(b"the first after all")
+    assert await link.receive_some() == b"the first after all"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"HELLO\r\n",
+        b"PING now\r\n",
+        b"PUB a b x\r\n",
+        b"PUB a 1\r\nxy\r\n",
+        b"PUB a  1\r\nx\r\n",
+        b"PUB \xff 0\r\n\r\n",
+        b"HPUB a 5 4\r\nabcd\r\n",
+        b"HPUB a 4 4\r\nabcd\r\n",
+        b"SUB a x\r\n",
+        b"UNSUB 1 x\r\n",
+        b"CONNECT [1]\r\n",
+        b"CONNECT {\r\n",
+        b"x" * (1024 * 1024 + 1),
+    ],
+)
+async def test_malformed_frames_are_found(bad: bytes) -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(bad)
+    assert b"-ERR" in await link.receive_some()
+    assert await link.receive_some() == b""
+    with pytest.raises(AssertionError):
+        server.check()
+
+
+async def test_half_a_frame_is_found() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"PUB a 10\r\nfour")
+    server.check()
+    await link.aclose()
+    with pytest.raises(AssertionError, match="half a frame"):
+        server.check()
+    with pytest.raises(trio.ClosedResourceError):
+        await link.send_all(b"")
+
+
+async def test_a_client_must_introduce_itself() -> None:
+    server = FakeServer()
+    link = await server.dial()
+    await link.send_all(b"PING\r\n")
+    with pytest.raises(AssertionError, match="PING before CONNECT"):
+        server.check()
+
+
+async def test_a_sid_in_use_is_found() -> None:
+    server = FakeServer()
+    link = await connected(server)
+    await link.send_all(b"SUB a 1\r\nSUB b 1\r\n")
+    with pytest.raises(AssertionError, match="sid in use"):
+        server.check()
+
+
+def test_nobody_has_dialled() -> None:
+    with pytest.raises(AssertionError, match="nobody"):
+        _ = FakeServer().link
+
+
+def test_frames_are_cut_anywhere() -> None:
+    text = b"PUB a r 3\r\na\r\n\r\nHPUB b r 14 15\r\nNATS/1.0\r\n\r\n\r\n"
+    for end in range(len(b"PUB a r 3\r\na\r\n\r\n")):
+        assert cut_frame(bytearray(text[:end])) is None
+    frame = cut_frame(bytearray(text))
+    assert frame is not None
+    assert (frame.subject, frame.reply, frame.payload) == ("a", "r", b"a\r\n")
+    assert cut_frame(bytearray(b"pub a 0\r\n\r\n")) == ("PUB", ("a", "0"), b"", b"")
+
+
+def test_matching() -> None:
+    assert matches("a.*.c", "a.b.c")
+    assert matches("a.>", "a.b.c")
+    assert matches("a", "a")
+    assert not matches("a.>", "a")
+    assert not matches("a.*", "a.b.c")
+    assert not matches("a.b", "a")
+    assert not matches("a", "a.b")
