@@ -1,0 +1,638 @@
+"""open_client: publish, subscribe, request, reconnect, drain.
+
+What users call. The tasks and the state of the connection are in `_link`, what was said in `_protocol.engine`, answers to
+requests in `_requests`, and subscriptions as feeds in `_subscription`.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, final
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+
+from trionats import _transport, errors, events
+from trionats._feed import Feed, Pace, check_nursery, opens
+from trionats._link import Link, LinkOptions, default_deadline
+from trionats._message import Msg
+from trionats._protocol import commands, headers, subjects
+from trionats._protocol.engine import Engine, Phase, Receiver
+from trionats._protocol.login import LoginOptions
+from trionats._protocol.servers import ServerPool, parse_servers
+from trionats._requests import PendingReply, Requests
+from trionats._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from trionats._jetstream import JetStream
+    from trionats._protocol.engine import Subscription as Row
+
+    Headers = Mapping[str, str | Sequence[str]]
+
+#: How many subjects are remembered as checked; programs that use more of them check each one each time they come back.
+SUBJECTS_REMEMBERED = 4096
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of `open_client`; the names are nats-py's where it has one. All times are in seconds."""
+
+    name: str
+    user: str
+    password: str
+    token: str
+    verbose: bool
+    pedantic: bool
+    no_echo: bool
+    inbox_prefix: str
+    dont_randomize: bool
+    allow_reconnect: bool
+    max_reconnect_attempts: int
+    reconnect_time_wait: float
+    connect_timeout: float
+    request_timeout: float
+    close_timeout: float
+    ping_interval: float
+    max_outstanding_pings: int
+    pending_size: int
+    dial: Callable[[str, int], Awaitable[trio.abc.Stream]]
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """What a client has done, and what it holds.
+
+    Attributes:
+        in_msgs: Messages that came.
+        out_msgs: Messages that were published, those that still wait to be sent included.
+        in_bytes: Their headers and payloads.
+        out_bytes: Their headers and payloads.
+        reconnects: How often the connection came back.
+        subscriptions: Subscriptions that are open, with the one that requests share.
+        pending_requests: Requests that wait for their answer.
+        outbox_bytes: Bytes that wait to be sent.
+        feeds: The names of the feeds that are open.
+    """
+
+    in_msgs: int
+    out_msgs: int
+    in_bytes: int
+    out_bytes: int
+    reconnects: int
+    subscriptions: int
+    pending_requests: int
+    outbox_bytes: int
+    feeds: tuple[str, ...]
+
+
+class Listener(Protocol):
+    """What takes connection events; called synchronously."""
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Take one event."""
+
+    def end(self, reason: BaseException | None) -> None:
+        """Know that there will be no more."""
+
+
+@final
+class Attachment:
+    """A subscription on the seam below the feeds: what `Client.attach` returns."""
+
+    __slots__ = ("_engine", "_link", "_row")
+
+    def __init__(self, engine: Engine, link: Link, row: Row) -> None:
+        self._engine = engine
+        self._link = link
+        self._row = row
+
+    @property
+    def subject(self) -> str:
+        """The subject that was subscribed."""
+        return self._row.subject.decode()
+
+    @property
+    def sid(self) -> int:
+        """The number of the subscription."""
+        return self._row.sid
+
+    @enable_ki_protection
+    def detach(self) -> None:
+        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
+        self._engine.unsubscribe(self._row)
+        self._link.wake()
+
+
+@final
+class Client:
+    """A connection to NATS: what `open_client` gives.
+
+    Its calls may be used from any task of the Trio run it was opened in.
+    """
+
+    def __init__(self, servers: str | Sequence[str], options: ClientOptions) -> None:
+        self._rng = options.get("rng") or random.Random()
+        self._nuid = subjects.Nuid(self._rng)
+        self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
+        self._request_timeout = options.get("request_timeout", 5.0)
+        self._engine = Engine(Msg)
+        self._link = Link(self._engine, _pool(servers, options, self._rng), _link_options(options), self.emit)
+        self._requests = Requests(self, self._engine, self.new_inbox())
+        self._listeners: list[Listener] = []
+        self._checked: dict[str, bytes] = {}
+        self.pace = Pace()
+        """When the fast paths of this client go through the scheduler; for those who build feeds."""
+
+    def __repr__(self) -> str:
+        state = "connected" if self.is_connected else "closed" if self.is_closed else "reconnecting"
+        return f"<Client {state} {self.connected_url or ''}>"
+
+    # Publishing.
+
+    @enable_ki_protection
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+    ) -> None:
+        """Publish a message.
+
+        It returns once the message is queued, whole; the writer sends it. It waits while more than `pending_size` bytes
+        are queued. Cancelled, nothing was queued. Always a cancellation point; a scheduling point when it waits, at
+        least once in 64 messages of the client, and whenever 1 ms has passed since the last one.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The message.
+            reply: Where an answer is expected.
+            headers: Names and values; a sequence of values repeats the name.
+
+        Raises:
+            nats.errors.BadSubjectError: The subject or reply is not valid.
+            nats.errors.BadHeaderError: A header is not valid.
+            nats.errors.MaxPayloadError: Headers and payload are more than the server takes.
+            nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
+            nats.errors.ConnectionClosedError: The client is closed.
+        """
+        frame, size = self._frame(subject, payload, reply, headers)
+        pace = self.pace
+        pace.left -= 1
+        if pace.left < 0 or pace.now() >= pace.due:
+            await pace.trip()
+        else:
+            await checkpoint_if_cancelled()
+        link = self._link
+        if not link.accepting:
+            link.check_open()
+        if not link.has_room:
+            await link.wait_room()
+        self._engine.publish(frame, size)
+        link.wake()
+
+    @enable_ki_protection
+    def publish_nowait(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: Headers | None = None,
+        *,
+        force: bool = False,
+    ) -> None:
+        """Queue a message, without waiting.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The message.
+            reply: Where an answer is expected.
+            headers: Names and values; a sequence of values repeats the name.
+            force: Queue it even where too much is queued already, and do nothing on a client that is closed: for
+                goodbyes, which must not fail.
+
+        Raises:
+            trio.WouldBlock: `pending_size` bytes are queued.
+            nats.errors.Error: As for `publish`.
+        """
+        frame, size = self._frame(subject, payload, reply, headers)
+        if not force:
+            self._link.check_open()
+            self._link.check_room()
+        elif self._link.finished.is_set():
+            return
+        self._engine.publish(frame, size)
+        self._link.wake()
+
+    async def wait_writable(self) -> None:
+        """Wait until `publish_nowait` would take a message.
+
+        Raises:
+            nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
+            nats.errors.ConnectionClosedError: The client is closed.
+        """
+        await trio.lowlevel.checkpoint()
+        self._link.check_open()
+        await self._link.wait_room()
+
+    # Requests.
+
+    @enable_ki_protection
+    async def request(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> Msg:
+        """Publish a request and wait for the first answer.
+
+        The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled or failed, nothing is
+        left of it: an answer that still comes is ignored.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The request.
+            headers: Names and values; a sequence of values repeats the name.
+
+        Returns:
+            The answer.
+
+        Raises:
+            nats.errors.NoRespondersError: Nobody listens on the subject; at once.
+            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            trionats.errors.DisconnectedError: The connection broke after the request was sent; whether it was acted on
+                is not known. A request that was not sent yet waits for the next connection.
+            nats.errors.Error: As for `publish`.
+        """
+        await checkpoint_if_cancelled()
+        if not self._link.has_room:
+            await self._link.wait_room()
+        with self.request_nowait(subject, payload, headers) as reply:
+            return await reply.wait()
+
+    @enable_ki_protection
+    def request_nowait(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> PendingReply:
+        """Queue a request, without waiting: for many requests in flight.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The request.
+            headers: Names and values; a sequence of values repeats the name.
+
+        Returns:
+            The reply to wait for; close it, or use it in a `with` block, so that nothing is left of it.
+
+        Raises:
+            trio.WouldBlock: `pending_size` bytes are queued.
+            nats.errors.Error: As for `publish`.
+        """
+        self._link.check_open()
+        self._link.check_room()
+        reply, inbox = self._requests.start(subject, self._request_timeout)
+        try:
+            frame, size = self._frame(subject, payload, inbox, headers)
+        except BaseException:
+            self._requests.forget(reply)
+            raise
+        self._engine.publish(frame, size)
+        self._requests.sent(reply, frame)
+        self._link.push()
+        return reply
+
+    def with_options(self, *, request_timeout: float) -> Client:
+        """Make a view of this client with other options: the connection and all else is shared.
+
+        Args:
+            request_timeout: How long a request waits where no deadline is in force, in seconds.
+
+        Returns:
+            The view.
+        """
+        view = copy.copy(self)
+        view._request_timeout = request_timeout
+        return view
+
+    # The seam below the feeds.
+
+    @enable_ki_protection
+    def attach(self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+        """Subscribe, with a receiver that the reader calls: what the feeds are built on.
+
+        The receiver's methods are called synchronously by the reader; they must not wait and must not raise. Programs
+        want `open_subscription`.
+
+        Args:
+            subject: The subject; wildcards allowed.
+            receiver: What takes the messages.
+            queue: The queue group, or an empty string.
+            max_msgs: Unsubscribe after so many messages; 0 for never.
+
+        Returns:
+            The attachment; nothing but `Attachment.detach` or the end of the client undoes it.
+
+        Raises:
+            nats.errors.BadSubjectError: The subject or the queue is not valid.
+            nats.errors.ConnectionClosedError: The client is closed.
+        """
+        self._link.check_open()
+        where = subjects.subscribe_subject(subject)
+        group = subjects.queue_name(queue) if queue else b""
+        row = self._engine.subscribe(where, group, max_msgs, receiver)
+        self._link.wake()
+        return Attachment(self._engine, self._link, row)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Register what takes connection events; programs want `open_events`."""
+        if self.is_closed:
+            listener.push(events.Closed(self._link.failure))
+            listener.end(self._link.failure)
+        else:
+            self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Remove a listener. Idempotent."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def emit(self, event: events.ConnectionEvent) -> None:
+        """Tell the listeners of an event."""
+        for listener in list(self._listeners):
+            listener.push(event)
+            if isinstance(event, events.Closed):
+                listener.end(event.reason)
+
+    def new_inbox(self) -> str:
+        """Make a subject that nobody else has, under `inbox_prefix`."""
+        return f"{self._inbox_prefix}.{self._nuid.next()}"
+
+    def new_token(self) -> str:
+        """Make a name that nobody else has: 22 letters and digits."""
+        return self._nuid.next()
+
+    def jetstream(self, *, domain: str | None = None, prefix: str | None = None) -> JetStream:
+        """Make a JetStream context on this connection. It sends nothing.
+
+        Args:
+            domain: The JetStream domain to talk to.
+            prefix: The prefix of the API's subjects, instead of a domain.
+
+        Returns:
+            The context.
+
+        Raises:
+            ValueError: Both a domain and a prefix are given.
+        """
+        return _jetstream_factory[0](self, domain, prefix)
+
+    # The connection.
+
+    async def flush(self) -> None:
+        """Wait until the server has processed all that was published and subscribed before: a barrier.
+
+        The deadline in force governs; where there is none, it waits `request_timeout`. Where there is no connection it
+        waits for the next one.
+
+        Raises:
+            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            trionats.errors.DisconnectedError: The connection broke first.
+            nats.errors.ConnectionClosedError: The client is closed.
+        """
+        await checkpoint_if_cancelled()
+        self._link.check_open()
+        with default_deadline(self._request_timeout, "flush"):
+            await self._link.barrier()
+
+    async def rtt(self) -> float:
+        """Measure a round trip to the server, behind what is queued.
+
+        Returns:
+            Seconds.
+
+        Raises:
+            nats.errors.Error: As for `flush`.
+        """
+        start = trio.current_time()
+        await self.flush()
+        return trio.current_time() - start
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection.
+
+        Raises:
+            nats.errors.ConnectionClosedError: There will be none: the client is closed.
+        """
+        await trio.lowlevel.checkpoint()
+        self._link.check_open()
+        await self._link.wait_online()
+
+    async def aclose(self) -> None:
+        """Close the client: end all feeds, send what is queued, and say goodbye. Idempotent.
+
+        It waits, shielded, until the server has processed what was queued, for `close_timeout` at the most; without a
+        connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
+        """
+        self._link.accepting = False
+        self._engine.end_all(None)
+        await self._link.close()
+
+    def statistics(self) -> ClientStatistics:
+        """Count what was done, and what is held."""
+        engine = self._engine
+        feeds = [row.receiver for row in engine.subscriptions.values()] + self._listeners
+        return ClientStatistics(
+            in_msgs=engine.in_msgs,
+            out_msgs=engine.out_msgs,
+            in_bytes=engine.in_bytes,
+            out_bytes=engine.out_bytes,
+            reconnects=self._link.reconnects,
+            subscriptions=len(engine.subscriptions),
+            pending_requests=len(self._requests),
+            outbox_bytes=engine.outbox_bytes,
+            feeds=tuple(feed.name for feed in feeds if isinstance(feed, Feed)),
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._engine.phase is Phase.ONLINE
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is closed, or lost for good."""
+        return self._link.finished.is_set()
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Why the client was lost for good; None while it lives, and when it was closed on purpose."""
+        return self._link.failure
+
+    @property
+    def connected_url(self) -> str | None:
+        """The server that we are connected to, without secrets; None while there is no connection."""
+        return str(self._link.server) if self.is_connected else None
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes headers and payload of a message may have together, as the server says."""
+        return self._link.max_payload
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """A copy of what the server said of itself, with the names of its INFO."""
+        return copy.deepcopy(self._engine.info)
+
+    @property
+    def server_id(self) -> str:
+        """The server's id."""
+        return str(self._engine.info.get("server_id", ""))
+
+    @property
+    def server_name(self) -> str:
+        """The server's name."""
+        return str(self._engine.info.get("server_name", ""))
+
+    @property
+    def server_version(self) -> str:
+        """The server's version, as it says it."""
+        return str(self._engine.info.get("version", ""))
+
+    @property
+    def cluster(self) -> str:
+        """The name of the server's cluster, empty if it is in none."""
+        return str(self._engine.info.get("cluster", ""))
+
+    @property
+    def client_id(self) -> int | None:
+        """The number that the server gave this connection."""
+        return self._engine.info.get("client_id")
+
+    @property
+    def client_ip(self) -> str:
+        """Our address, as the server sees it."""
+        return str(self._engine.info.get("client_ip", ""))
+
+    # Inside.
+
+    def _frame(self, subject: str, payload: bytes, reply: str, fields: Headers | None) -> tuple[bytes, int]:
+        """Check a message and make its frame; nothing is queued if it raises."""
+        where = self._checked.get(subject) or self._check(subject)
+        back = (self._checked.get(reply) or subjects.publish_subject(reply)) if reply else b""
+        if payload.__class__ is not bytes:
+            payload = _as_bytes(subject, payload)
+        if not fields:
+            size = len(payload)
+            frame = commands.pub(where, back, payload)
+        else:
+            block = headers.encode(fields)
+            size = len(block) + len(payload)
+            frame = commands.hpub(where, back, block, payload)
+        if size > self._link.max_payload:
+            text = f"publish to {subject!r}: {size} bytes of headers and payload, the server takes {self.max_payload}"
+            raise errors.explained(errors.MaxPayloadError, text)
+        return frame, size
+
+    def _check(self, subject: str) -> bytes:
+        where = subjects.publish_subject(subject)
+        if len(self._checked) >= SUBJECTS_REMEMBERED:
+            self._checked.clear()
+        self._checked[subject] = where
+        return where
+
+
+@opens
+async def open_client(
+    nursery: trio.Nursery, servers: str | Sequence[str] = "nats://127.0.0.1:4222", **options: Unpack[ClientOptions]
+) -> AsyncIterator[Client]:
+    """Connect to NATS, and stay connected for as long as the block lasts.
+
+    The connection's tasks live in `nursery`. Tasks of your own that use the client belong in a nursery opened inside the
+    block. Entering waits until the first connection stands, for `connect_timeout` per server at the most. Leaving ends
+    all feeds, sends what is queued and waits until the server has processed it: shielded, `close_timeout` at the most.
+    When `nursery` is cancelled, the connection ends within `close_timeout`, wherever the block stands.
+
+    A broken connection is made anew, with backoff and jitter, and the subscriptions with it. Where there is no server
+    left to try, the client is lost for good: its feeds raise why, and so do its calls.
+
+    Args:
+        nursery: Where the connection's tasks live.
+        servers: One URL or several: `nats://[user:password@]host[:port]`, `nats://token@host`, or `host[:port]`.
+        name: What the server calls this connection.
+        user: The user name; what stands in the URL wins.
+        password: The password.
+        token: The token, instead of a user and password.
+        verbose: Ask the server to answer each command with `+OK`.
+        pedantic: Ask the server to check subjects strictly.
+        no_echo: Do not deliver what this client published to its own subscriptions.
+        inbox_prefix: What the subjects for replies begin with, `_INBOX` unless said otherwise.
+        dont_randomize: Try the servers in the order given.
+        allow_reconnect: Whether a broken connection is made anew (True); otherwise it is lost for good.
+        max_reconnect_attempts: How often each server is tried in one outage (60); -1 for ever.
+        reconnect_time_wait: The first bound of the backoff (2 s).
+        connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s).
+        request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
+        close_timeout: How long the goodbye may take (5 s).
+        ping_interval: How often the server is pinged (120 s).
+        max_outstanding_pings: After how many unanswered pings the server is given up (2).
+        pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB).
+        dial: Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.
+        rng: The source of jitter and of unique names.
+
+    Returns:
+        An async context manager that gives the `Client`.
+
+    Raises:
+        nats.errors.NoServersError: No server could be reached; the text names each, and why.
+        nats.errors.AuthorizationError: A server did not let us in.
+        nats.errors.SecureConnRequiredError: A server demands TLS.
+        TypeError: There is no option of this name.
+        ValueError: A URL or an option is not valid.
+    """
+    check_nursery(nursery, "open_client")
+    client = Client(servers, options)
+    link = client._link
+    try:
+        nursery.start_soon(link.run, name="trionats link")
+    except RuntimeError as closed:
+        raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
+    nursery.start_soon(link.watch_nursery, name="trionats nursery watch")
+    try:
+        await link.wait_settled()
+        yield client
+    finally:
+        await client.aclose()
+
+
+_jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []
+
+
+def provide_jetstream(factory: Callable[[Client, str | None, str | None], JetStream]) -> None:
+    """Let the floor above say what `Client.jetstream` makes; this floor imports nothing from it."""
+    _jetstream_factory[:] = [factory]
+
+
+def _pool(servers: str | Sequence[str], options: ClientOptions, rng: random.Random) -> ServerPool:
+    return ServerPool(
+        parse_servers(servers),
+        rng=rng,
+        dont_randomize=options.get("dont_randomize", False),
+        max_attempts=options.get("max_reconnect_attempts", 60),
+        reconnect_time_wait=options.get("reconnect_time_wait", 2.0),
+    )
+
+
+def _link_options(options: ClientOptions) -> LinkOptions:
+    unknown = sorted(set(options) - set(ClientOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
+    who = ("name", "user", "password", "token", "no_echo", "verbose", "pedantic")
+    return LinkOptions(
+        login=LoginOptions(version=__version__, **{key: options[key] for key in who if key in options}),  # type: ignore[literal-required, misc]
+        dial=options.get("dial", _transport.dial_tcp),
+        allow_reconnect=options.get("allow_reconnect", True),
+        connect_timeout=options.get("connect_timeout", 2.0),
+        close_timeout=options.get("close_timeout", 5.0),
+        ping_interval=options.get("ping_interval", 120.0),
+        max_outstanding_pings=options.get("max_outstanding_pings", 2),
+        pending_size=options.get("pending_size", 2 * 1024 * 1024),
+    )
+
+
+def _as_bytes(subject: str, payload: object) -> bytes:
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    raise TypeError(f"publish to {subject!r}: the payload must be bytes, not {type(payload).__name__}")

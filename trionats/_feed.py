@@ -1,0 +1,340 @@
+"""A channel pair opened in a nursery: the promise.
+
+Everything that arrives over time is the receive end of one real memory channel. Whoever feeds it (the client's reader, in
+the hot path) calls `Feed.put`; a feeding task in the nursery that the caller passed in ties the feed's life to that
+nursery. Every way to end (`stop`, the block left, the nursery cancelled, the client closed, the connection lost) comes
+down to one synchronous function, `Feed.end`, which cancels the task first, undoes the registration, and then closes the
+send side. Trio's channel does the rest: what is buffered can still be received, and nobody stays parked.
+
+Scars kept as tests: a bare channel pair makes a crashed feed look complete (so a bug is recorded before the send side
+closes, and `receive` raises it); `end` cancels before it closes (else the feeding task runs into a closed channel);
+`put` swallows a closed channel (else one stopped feed kills the reader for all).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+
+import trio
+from nats.errors import Error
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+#: How long leaving a block waits for the feeding task, which only has to notice that it was cancelled.
+CLEANUP_SECONDS = 2.0
+
+#: A fast path goes through the scheduler at least once in this many messages of the whole client ...
+TRIP_MESSAGES = 64
+#: ... and whenever this many seconds have passed since the last trip.
+TRIP_SECONDS = 0.001
+
+
+class Pace:
+    """When the fast paths of one client owe the scheduler a trip.
+
+    A full trip through Trio's scheduler costs several times what the rest of a receive costs, so `receive`, `publish`
+    and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
+    cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
+    """
+
+    __slots__ = ("due", "left", "now")
+
+    def __init__(self) -> None:
+        self.now = trio.lowlevel.current_clock().current_time
+        self.left = 0
+        self.due = 0.0
+
+    async def trip(self) -> None:
+        """Go through the scheduler, and start counting anew."""
+        await checkpoint()
+        self.left = TRIP_MESSAGES
+        self.due = self.now() + TRIP_SECONDS
+
+
+class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
+    """The receive end of something that arrives over time.
+
+    Feeds come from the `open_*` functions and are used with `async for`, or with `receive` where each item needs a
+    deadline of its own. Several tasks may receive from one feed; each item goes to one of them.
+
+    What ends it: `stop`, leaving the block, cancelling the nursery that was passed in, closing the client, or losing
+    what it reads from for good. In all but the second case the items that were buffered are still received first. A
+    loss is raised by `receive` as the exception of `nats.errors` that says why; all other ends end the loop.
+    """
+
+    def __init__(self, name: str, capacity: float, pace: Pace) -> None:
+        self._name = name
+        self._send, self._receive = trio.open_memory_channel[T](capacity)
+        self._pace = pace
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+        self._ended = False
+        self._failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open"
+        return f"<{type(self).__name__} {self._name!r} {state}, {len(self)} buffered>"
+
+    def __len__(self) -> int:
+        return self._receive.statistics().current_buffer_used
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def name(self) -> str:
+        """What it reads from, for people."""
+        return self._name
+
+    # The consumer's side.
+
+    @enable_ki_protection
+    async def receive(self) -> T:
+        """Receive the next item, waiting for it where there is none.
+
+        Always a cancellation point; a scheduling point whenever it waits, at least once in 64 messages of the client,
+        and whenever 1 ms has passed since the last one. A cancelled call loses no item.
+
+        Returns:
+            The next item, in the server's order.
+
+        Raises:
+            trio.EndOfChannel: The feed ended, and what was buffered has been received.
+            nats.errors.Error: What it read from is lost for good; the exception says why.
+            trio.BrokenResourceError: The feeding task failed through a bug, which is the cause.
+            trio.ClosedResourceError: The block was left, or `aclose` called.
+        """
+        pace = self._pace
+        pace.left -= 1
+        if pace.left < 0 or pace.now() >= pace.due:
+            await pace.trip()
+        else:
+            await checkpoint_if_cancelled()
+        try:
+            while True:
+                try:
+                    item = self._receive.receive_nowait()
+                except trio.WouldBlock:
+                    item = await self._receive.receive()
+                if self._taken(item):
+                    return item
+        except trio.EndOfChannel:
+            if self._failure is None:
+                raise
+        self._raise_failure()
+
+    @enable_ki_protection
+    def receive_nowait(self) -> T:
+        """Receive the next item if one is buffered.
+
+        Returns:
+            The next item.
+
+        Raises:
+            trio.WouldBlock: Nothing is buffered.
+            trio.EndOfChannel: As for `receive`, and so are the other exceptions.
+        """
+        try:
+            while not self._taken(item := self._receive.receive_nowait()):
+                pass
+        except trio.EndOfChannel:
+            if self._failure is None:
+                raise
+        else:
+            return item
+        self._raise_failure()
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    @enable_ki_protection
+    def stop(self) -> None:
+        """End the feed: what is buffered can still be received, then the loop ends.
+
+        Synchronous and idempotent; call it from any task of this Trio run, also from inside the loop. From another
+        thread use `trio.from_thread.run_sync(rx.stop)`. The registration is gone when it returns, and its goodbye to
+        the server is queued.
+        """
+        self.end(None)
+
+    async def aclose(self) -> None:
+        """End the feed and drop what is buffered, as leaving the block does.
+
+        Idempotent; closes also when cancelled. Later calls of `receive` raise `trio.ClosedResourceError`.
+        """
+        self._leave()
+        await checkpoint()
+
+    # The feeding side: synchronous, total, called from the reader and from the feeding task.
+
+    def put(self, item: T) -> bool:
+        """Hand over one item, without waiting.
+
+        Returns:
+            Whether it was taken: not when the feed has ended, nor when the channel is full.
+        """
+        try:
+            self._send.send_nowait(item)
+        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            return False
+        return True
+
+    @enable_ki_protection
+    def end(self, reason: BaseException | None) -> None:
+        """End production: cancel the feeding task, undo the registration, close the send side.
+
+        Idempotent: the first reason stays.
+
+        Args:
+            reason: None for an end on purpose; else what `receive` raises once the buffer is empty.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self._failure = reason
+        self._scope.cancel()
+        self._undo()
+        self._send.close()
+
+    # What the kinds of feeds add.
+
+    def _taken(self, item: T) -> bool:  # noqa: ARG002 - the hook's signature
+        """Account for an item that leaves the channel; False keeps it from the consumer."""
+        return True
+
+    def _undo(self) -> None:
+        """Undo the registration: synchronous, called once."""
+
+    # Its life.
+
+    def _leave(self) -> None:
+        self.end(None)
+        self._receive.close()
+
+    def _raise_failure(self) -> NoReturn:
+        failure = self._failure
+        if isinstance(failure, Error):
+            raise failure
+        raise trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}") from failure
+
+    @enable_ki_protection
+    async def _run(self, produce: Callable[[], Awaitable[None]]) -> None:
+        reason: BaseException | None = None
+        try:
+            with self._scope:
+                await produce()
+        except Error as lost:
+            reason = lost
+        except trio.Cancelled:
+            raise
+        except BaseException as bug:
+            reason = bug
+            raise
+        finally:
+            self.end(reason)
+            self._finished.set()
+
+
+@asynccontextmanager
+async def feeding(
+    nursery: trio.Nursery, feed: Feed[T], produce: Callable[[], Awaitable[None]] = trio.sleep_forever
+) -> AsyncIterator[None]:
+    """Run a feed's task in `nursery` for as long as the block lasts.
+
+    Entering starts the task and does not wait. Leaving ends the feed synchronously, drops what is buffered, and then
+    waits until the task is gone: shielded, and for `CLEANUP_SECONDS` at the most.
+
+    Args:
+        nursery: The nursery that was passed to `open_*`.
+        feed: The feed; it is ended when the task ends, for whatever reason.
+        produce: What the task does; a `nats.errors.Error` that it raises is handed to the consumer.
+    """
+    try:
+        nursery.start_soon(feed._run, produce, name=f"trionats {feed._name}")
+    except RuntimeError as closed:
+        feed._leave()
+        raise RuntimeError(f"{feed._name}: the nursery that was passed in is closed") from closed
+    try:
+        yield
+    finally:
+        feed._leave()
+        if not feed._finished.is_set():
+            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                await feed._finished.wait()
+
+
+class Opening(AbstractAsyncContextManager[T], Generic[T]):
+    """What an `open_*` function returns: enter it with `async with`."""
+
+    __slots__ = ("_manager", "_name")
+
+    def __init__(self, name: str, manager: AbstractAsyncContextManager[T]) -> None:
+        self._name = name
+        self._manager = manager
+
+    async def __aenter__(self) -> T:
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._manager.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"{self._name}() is entered with 'async with', not with 'with'")
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError("never entered")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{self._name}() is entered with 'async with', it cannot be awaited")
+
+
+def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
+    """Turn an async generator function that yields once into an `open_*` function.
+
+    Where the function's first parameter is a nursery, it is checked on entering: before anything is registered.
+    """
+    manager = asynccontextmanager(function)
+    name = function.__name__
+
+    @wraps(function)
+    def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
+        return Opening(name, manager(*args, **kwargs))
+
+    # sphinxcontrib-trio renders such a function as `async with`.
+    open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]
+    return open_
+
+
+def check_nursery(nursery: Any, opener: str) -> None:
+    """Refuse what no task can be started in, with an error that says so.
+
+    Args:
+        nursery: What was passed to `opener` as its first argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is not a nursery.
+        RuntimeError: It belongs to another Trio run.
+    """
+    if not isinstance(nursery, trio.Nursery):
+        raise TypeError(
+            f"{opener}(nursery, ...): the first argument must be a trio.Nursery, not {type(nursery).__name__}"
+        )
+    task = nursery.parent_task
+    while task.parent_nursery is not None:
+        task = task.parent_nursery.parent_task
+    if task is not trio.lowlevel.current_root_task():
+        raise RuntimeError(f"{opener}(nursery, ...): the nursery belongs to another Trio run")

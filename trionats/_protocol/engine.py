@@ -1,0 +1,416 @@
+"""One conversation: handshake, sids, pings, what to replay.
+
+Strategy: the engine owns all state that a connection to NATS has, and no way to wait. Bytes from the network go in by
+`receive`, which hands messages to their subscription's receiver at once and returns what else happened. Frames to send
+gather in the outbox; whoever owns the stream takes them in batches. It outlives connections: `begin` starts a
+conversation, `lost` ends one, and what must be said again is known in between.
+
+Invariants:
+* A frame in the outbox is whole. What was taken is never put back: it may or may not have arrived (`lost` counts it).
+* Disconnected, only publishes gather in the outbox; SUB and UNSUB are replayed from the table, with the remaining count.
+* CONNECT comes first on every connection, and nothing but PING follows it before the PONG.
+* A sid is never used twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trionats import errors
+from trionats._protocol import commands
+from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Phase(Enum):
+    """How far the conversation is."""
+
+    OFFLINE = "offline"
+    GREETING = "waiting for the server's INFO"
+    GREETED = "the server waits for CONNECT"
+    PROVING = "waiting for the PONG behind CONNECT"
+    ONLINE = "online"
+
+
+class Receiver(Protocol):
+    """What takes the messages of one subscription; called from the reader, so total and never waiting."""
+
+    def deliver(self, message: Any) -> None:
+        """Take one message."""
+
+    def link_lost(self, reason: Exception) -> None:
+        """Know that the connection broke; the subscription stays."""
+
+    def link_restored(self) -> None:
+        """Know that the connection is back and the subscription replayed."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Know that nothing will come any more: None on purpose, else why."""
+
+
+class Subscription:
+    """One row of the table: what was subscribed, how much has come, who takes it."""
+
+    __slots__ = ("deliver", "delivered", "max_msgs", "queue", "receiver", "sid", "subject")
+
+    def __init__(self, sid: int, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> None:
+        self.sid = sid
+        self.subject = subject
+        self.queue = queue
+        self.max_msgs = max_msgs
+        self.receiver = receiver
+        self.deliver = receiver.deliver
+        self.delivered = 0
+
+    def frames(self) -> bytes:
+        """What tells a server of it: SUB, and UNSUB with what is left of the count."""
+        frames = commands.sub(self.subject, self.queue, self.sid)
+        if self.max_msgs:
+            frames += commands.unsub(self.sid, self.max_msgs - self.delivered)
+        return frames
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A PONG came for a PING that somebody waits for."""
+
+    token: Any
+
+
+@dataclass(frozen=True, slots=True)
+class InfoChanged:
+    """The server described itself anew."""
+
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server sent -ERR; the connection goes on unless the server closes it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """The server sent what is not the protocol; nothing after it can be read."""
+
+    error: Exception
+
+
+Event = Answered | InfoChanged | Refused | Garbage
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a broken connection leaves open."""
+
+    frames: int
+    """Publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
+    pings: list[Any] = field(default_factory=list)
+    """The tokens of pings that were not answered."""
+
+
+class Engine:
+    """The state of one client's conversation with its servers."""
+
+    def __init__(self, message_type: type[Message] = Message) -> None:
+        self._message_type = message_type
+        self._parser = Parser(message_type)
+        self._next_sid = 1
+        self._pings: deque[Any] = deque()
+        self._unanswered = 0
+        self._sending: list[bytes] = []
+        self.phase = Phase.OFFLINE
+        self.info: dict[str, Any] = {}
+        self.subscriptions: dict[int, Subscription] = {}
+        self.outbox: list[bytes] = []
+        self.outbox_bytes = 0
+        self.appended = 0
+        """Frames put behind the outbox so far: the number of the last one."""
+        self.in_msgs = 0
+        self.in_bytes = 0
+        self.out_msgs = 0
+        self.out_bytes = 0
+
+    # The conversation.
+
+    def begin(self) -> None:
+        """Start a conversation on a new connection: the server speaks first."""
+        self._parser = Parser(self._message_type)
+        self.phase = Phase.GREETING
+
+    def greet(self, options: Mapping[str, Any]) -> bytes:
+        """Answer INFO: what to send before anything else.
+
+        Args:
+            options: The fields of CONNECT.
+
+        Returns:
+            CONNECT and PING; the PONG says that the server accepted us.
+        """
+        self.phase = Phase.PROVING
+        return commands.connect(options) + commands.PING
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the network: messages go to their receivers, everything else comes back.
+
+        Args:
+            data: What was read, cut anywhere.
+
+        Returns:
+            What happened besides messages, in order. `Garbage`, if any, is the last.
+        """
+        events: list[Event] = []
+        message_type = self._message_type
+        subscription_of = self.subscriptions.get
+        messages = size = 0
+        for event in self._parser.feed(data):
+            if event.__class__ is message_type:
+                messages += 1
+                size += len(event.data)  # type: ignore[union-attr]
+                subscription = subscription_of(event.sid)  # type: ignore[union-attr]
+                if subscription is None:
+                    continue
+                subscription.delivered += 1
+                subscription.deliver(event)
+                if subscription.delivered == subscription.max_msgs:
+                    self._complete(subscription)
+            else:
+                self._control(event, events)
+        self.in_msgs += messages
+        self.in_bytes += size
+        return events
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes of a payload under way are still missing: a hint for the next read."""
+        return self._parser.wanted
+
+    def lost(self, reason: Exception) -> Loss:
+        """End the conversation: the connection is gone.
+
+        Frames that were not taken stay if they are publishes; receivers are told.
+
+        Args:
+            reason: Why, for the receivers.
+
+        Returns:
+            What this leaves open.
+        """
+        was_online = self.phase is Phase.ONLINE
+        self.phase = Phase.OFFLINE
+        loss = Loss(
+            frames=sum(map(_is_publish, self._sending)), pings=[token for token in self._pings if token is not None]
+        )
+        self._sending = []
+        self._pings.clear()
+        self._unanswered = 0
+        # Empty frames in the place of others, so that the numbers of those that stay are still true.
+        self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
+        self.outbox_bytes = sum(map(len, self.outbox))
+        if was_online:
+            for subscription in list(self.subscriptions.values()):
+                subscription.receiver.link_lost(reason)
+        return loss
+
+    # Subscriptions.
+
+    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> Subscription:
+        """Enter a subscription into the table, and tell the server if there is one.
+
+        Args:
+            subject: The subject, checked and encoded; wildcards allowed.
+            queue: The queue group, or nothing.
+            max_msgs: After how many messages it ends by itself; 0 for never.
+            receiver: Who takes the messages.
+        """
+        subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
+        self._next_sid += 1
+        self.subscriptions[subscription.sid] = subscription
+        if self.phase is Phase.ONLINE:
+            self.queue(subscription.frames())
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
+        if self.subscriptions.pop(subscription.sid, None) is not None and self.phase is Phase.ONLINE:
+            self.queue(commands.unsub(subscription.sid))
+
+    def end_all(self, reason: BaseException | None) -> None:
+        """End every subscription, telling the receivers why, and the server if there is one."""
+        for subscription in list(self.subscriptions.values()):
+            self.unsubscribe(subscription)
+            subscription.receiver.ended(reason)
+
+    def refuse_subscription(self, subject: str, queue: str, error: Exception) -> bool:
+        """End the subscriptions that the server refused.
+
+        Args:
+            subject: The subject it named.
+            queue: The queue group it named, or nothing.
+            error: What their receivers are told.
+
+        Returns:
+            Whether there was one.
+        """
+        wanted = (subject.encode(), queue.encode())
+        refused = [s for s in self.subscriptions.values() if (s.subject, s.queue) == wanted]
+        for subscription in refused:
+            del self.subscriptions[subscription.sid]
+            subscription.receiver.ended(error)
+        return bool(refused)
+
+    # What goes out.
+
+    def queue(self, frame: bytes) -> None:
+        """Put one whole frame into the outbox."""
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
+        self.appended += 1
+
+    def publish(self, frame: bytes, size: int) -> None:
+        """Put one whole PUB or HPUB into the outbox, and count it.
+
+        Args:
+            frame: The frame.
+            size: What counts towards `max_payload`: headers and payload, in bytes.
+        """
+        self.outbox.append(frame)
+        self.outbox_bytes += len(frame)
+        self.appended += 1
+        self.out_msgs += 1
+        self.out_bytes += size
+
+    def waits(self, frame: bytes, number: int) -> bool:
+        """Say whether a frame still waits in the outbox, so that no server can have seen it.
+
+        Args:
+            frame: The frame, the very object that was queued.
+            number: The value of `appended` right after it was queued.
+        """
+        position = len(self.outbox) - 1 - (self.appended - number)
+        return position >= 0 and self.outbox[position] is frame
+
+    def withdraw(self, frame: bytes, number: int) -> bool:
+        """Take a frame out of the outbox again, if it still waits there (see `waits`).
+
+        Returns:
+            Whether it will not be sent.
+        """
+        if not self.waits(frame, number):
+            return False
+        self.outbox[len(self.outbox) - 1 - (self.appended - number)] = b""
+        self.outbox_bytes -= len(frame)
+        return True
+
+    def take(self, limit: int) -> bytes:
+        """Take a batch of whole frames for the stream; call `sent` once it is written.
+
+        Args:
+            limit: Stop before the batch grows over this many bytes; one frame always comes.
+
+        Returns:
+            The batch, empty when there is nothing to send.
+        """
+        outbox = self.outbox
+        if self.outbox_bytes <= limit or len(outbox) == 1:
+            self.outbox = []
+            self.outbox_bytes = 0
+            batch = outbox
+        else:
+            batch = self._first_frames(limit)
+        self._sending = batch
+        return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def sent(self) -> None:
+        """Know that the batch taken last was written whole."""
+        self._sending = []
+
+    def ping(self, token: Any = None) -> None:
+        """Queue a PING; its PONG gives `Answered(token)`, unless the token is None.
+
+        Everything queued before it is processed by the server before the PONG: a barrier.
+        """
+        self._pings.append(token)
+        self.queue(commands.PING)
+
+    def keepalive(self, most: int) -> bool:
+        """Ping an idle peer.
+
+        Args:
+            most: How many keepalive pings may stay unanswered.
+
+        Returns:
+            False when the peer is to be given up, because so many are.
+        """
+        if self._unanswered >= most:
+            return False
+        self._unanswered += 1
+        self.ping()
+        return True
+
+    # Inside.
+
+    def _control(self, event: Any, events: list[Event]) -> None:
+        match event:
+            case Ping():
+                self.queue(commands.PONG)
+            case Pong():
+                self._pong(events)
+            case Info():
+                # The first one of a conversation describes the server; later ones name what changed.
+                if self.phase is Phase.GREETING:
+                    self.info = event.fields
+                    self.phase = Phase.GREETED
+                else:
+                    self.info = {**self.info, **event.fields}
+                events.append(InfoChanged(event.fields))
+            case ServerError():
+                events.append(Refused(event.text))
+            case errors.ProtocolError():
+                events.append(Garbage(event))
+            case _:
+                pass
+
+    def _pong(self, events: list[Event]) -> None:
+        if self.phase is Phase.PROVING:
+            self._go_online()
+            return
+        self._unanswered = 0
+        if self._pings and (token := self._pings.popleft()) is not None:
+            events.append(Answered(token))
+
+    def _go_online(self) -> None:
+        self.phase = Phase.ONLINE
+        replay = [subscription.frames() for subscription in self.subscriptions.values()]
+        self.outbox[:0] = replay
+        self.outbox_bytes += sum(map(len, replay))
+        for subscription in list(self.subscriptions.values()):
+            subscription.receiver.link_restored()
+
+    def _complete(self, subscription: Subscription) -> None:
+        del self.subscriptions[subscription.sid]
+        subscription.receiver.ended(None)
+
+    def _first_frames(self, limit: int) -> list[bytes]:
+        size = count = 0
+        for frame in self.outbox:
+            size += len(frame)
+            if size > limit and count:
+                size -= len(frame)
+                break
+            count += 1
+        batch = self.outbox[:count]
+        del self.outbox[:count]
+        self.outbox_bytes -= size
+        return batch
+
+
+def _is_publish(frame: bytes) -> bool:
+    return frame.startswith((b"PUB ", b"HPUB "))

@@ -1,0 +1,192 @@
+"""Requests and their answers: one inbox for all of a client, and a waiter for each request.
+
+A waiter is entered before its frame is queued and leaves the table with its answer, its failure or its `close`, whichever
+comes first; `PendingReply` is a context manager so that nothing else can happen. When the connection breaks, requests
+that were sent fail at once, and those whose frame still waits in the outbox go on waiting with it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import Abort, checkpoint, enable_ki_protection
+
+from trionats import errors
+from trionats._link import default_deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from trionats._client import Client
+    from trionats._message import Msg
+    from trionats._protocol.engine import Engine, Subscription
+
+
+class PendingReply:
+    """A request under way: its frame is queued, its answer is to come.
+
+    Use it as a context manager, or call `close`: what is left of the request is forgotten then.
+    """
+
+    __slots__ = ("_answer", "_error", "_frame", "_number", "_requests", "_task", "_timeout", "_token", "subject")
+
+    def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
+        self._requests = requests
+        self._token = token
+        self._timeout = timeout
+        self._frame = b""
+        self._number = 0
+        self._answer: Msg | None = None
+        self._error: Exception | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self.subject = subject
+
+    def __repr__(self) -> str:
+        return f"<PendingReply to {self.subject!r}, {'done' if self.done else 'waiting'}>"
+
+    def __enter__(self) -> PendingReply:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` will return or raise at once."""
+        return self._answer is not None or self._error is not None
+
+    @enable_ki_protection
+    async def wait(self) -> Msg:
+        """Wait for the answer.
+
+        The deadline in force governs; where there is none, it waits `request_timeout`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            nats.errors.NoRespondersError: Nobody listens on the subject.
+            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            trionats.errors.DisconnectedError: The connection broke after the request was sent.
+            nats.errors.ConnectionClosedError: The client, or this reply, was closed.
+        """
+        if self.done:
+            await checkpoint()
+        elif trio.current_effective_deadline() != math.inf:
+            await self._park()
+        else:
+            with default_deadline(self._timeout, f"request to {self.subject!r}"):
+                await self._park()
+        if self._answer is None:
+            assert self._error is not None, "woken without an answer"
+            raise self._error
+        return self._answer
+
+    @enable_ki_protection
+    def close(self) -> None:
+        """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
+        self._requests.forget(self)
+
+    async def _park(self) -> None:
+        if self._task is not None:
+            raise trio.BusyResourceError("another task waits for this reply")
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: Callable[[], Any]) -> Abort:
+            self._task = None
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _settle(self, answer: Msg | None, error: Exception | None = None) -> None:
+        self._answer = answer
+        self._error = error
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+
+class Requests:
+    """The requests of one client, and the receiver of their answers."""
+
+    def __init__(self, client: Client, engine: Engine, prefix: str) -> None:
+        self._client = client
+        self._engine = engine
+        self._prefix = prefix + "."
+        self._inbox: Subscription | None = None
+        self._waiting: dict[str, PendingReply] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def start(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+        """Enter a waiter.
+
+        Args:
+            subject: Where the request goes, for texts.
+            timeout: How long to wait where no deadline is in force.
+
+        Returns:
+            The waiter and the reply subject; `sent` must follow, or `forget`.
+        """
+        if self._inbox is None:
+            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+        token = self._client.new_token()
+        reply = PendingReply(self, token, subject, timeout)
+        self._waiting[token] = reply
+        return reply, self._prefix + token
+
+    def sent(self, reply: PendingReply, frame: bytes) -> None:
+        """Know the frame of a waiter: it was queued just now."""
+        reply._frame = frame
+        reply._number = self._engine.appended
+
+    def forget(self, reply: PendingReply) -> None:
+        """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent."""
+        if self._waiting.pop(reply._token, None) is None:
+            return
+        self._engine.withdraw(reply._frame, reply._number)
+        closed = f"request to {reply.subject!r}: closed before an answer came"
+        reply._settle(None, errors.explained(errors.ConnectionClosedError, closed))
+
+    # The receiver of the answers.
+
+    def deliver(self, message: Msg) -> None:
+        """Hand an answer to its waiter; one that nobody waits for is ignored."""
+        reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
+        if reply is None:
+            return
+        if message.header_block is not None and not message.data and message.status == 503:
+            text = f"request to {reply.subject!r}: nobody is listening there"
+            reply._settle(None, errors.explained(errors.NoRespondersError, text))
+            return
+        message._client = self._client
+        reply._settle(message)
+
+    def link_lost(self, reason: Exception) -> None:
+        """Fail the requests that were sent; the others wait for the next connection."""
+        for reply in list(self._waiting.values()):
+            if not self._engine.waits(reply._frame, reply._number):
+                text = f"request to {reply.subject!r}: the connection was lost while an answer was awaited: {reason}"
+                self._fail(reply, errors.explained(errors.DisconnectedError, text))
+
+    def link_restored(self) -> None:
+        """Nothing to do: the inbox is replayed, and so are the frames that wait."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Fail all requests: the client is closed, or the server refused the inbox."""
+        self._inbox = None
+        for reply in list(self._waiting.values()):
+            why = "the client was closed" if reason is None else str(reason)
+            error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
+            error.__cause__ = reason
+            self._fail(reply, error)
+
+    def _fail(self, reply: PendingReply, error: Exception) -> None:
+        del self._waiting[reply._token]
+        reply._settle(None, error)

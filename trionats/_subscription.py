@@ -1,0 +1,260 @@
+"""What a client's subscription and its events look like as feeds.
+
+The client's side of `_feed` (split off `_client`): how much may wait, and what happens to what is too much. The reader
+never waits for a subscriber.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import trio
+from trio.lowlevel import checkpoint
+
+from trionats import errors, events
+from trionats._client import Client
+from trionats._feed import Feed, check_nursery, feeding, opens
+from trionats._message import Msg
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trionats._client import Attachment
+
+Overflow = Literal["fail", "drop_new", "drop_old"]
+
+#: How many events may wait before the oldest are dropped: more than a reconnect gives in an hour.
+EVENTS_CAPACITY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatistics:
+    """What a subscription has seen.
+
+    Attributes:
+        pending_msgs: Messages that wait to be received.
+        pending_bytes: Their headers and payloads, in bytes.
+        max_pending_msgs: The most messages that ever waited.
+        delivered: Messages that came from the server, dropped ones included.
+        dropped: Messages that were dropped because too many waited.
+    """
+
+    pending_msgs: int
+    pending_bytes: int
+    max_pending_msgs: int
+    delivered: int
+    dropped: int
+
+
+class Subscription(Feed[Msg]):
+    """The messages of one subject: what `open_subscription` gives."""
+
+    def __init__(
+        self, client: Client, subject: str, pending_msgs_limit: int, pending_bytes_limit: int, overflow: Overflow
+    ) -> None:
+        super().__init__(f"subscription {subject!r}", pending_msgs_limit, client.pace)
+        self._client = client
+        self._subject = subject
+        self._bytes_limit = pending_bytes_limit
+        self._overflow: Overflow = overflow
+        self._attachment: Attachment | None = None
+        self._send_nowait = self._send.send_nowait
+        self._bytes = 0
+        self._most = 0
+        self._delivered = 0
+        self._dropped = 0
+        self._slow = False
+
+    @property
+    def subject(self) -> str:
+        """The subject that was subscribed."""
+        return self._subject
+
+    def statistics(self) -> SubscriptionStatistics:
+        """Count what has come, what waits, and what was dropped."""
+        waiting = len(self)
+        most = max(self._most, waiting)
+        return SubscriptionStatistics(waiting, self._bytes, most, self._delivered, self._dropped)
+
+    def attach(self, queue: str, max_msgs: int) -> None:
+        """Subscribe."""
+        self._attachment = self._client.attach(self._subject, self, queue=queue, max_msgs=max_msgs)
+
+    # The receiver's side, called by the reader.
+
+    def deliver(self, message: Msg) -> None:
+        """Buffer one message, or do with it what the policy says."""
+        size = len(message.data) if message.header_block is None else message.size
+        self._delivered += 1
+        message._client = self._client
+        if self._bytes + size <= self._bytes_limit:
+            try:
+                self._send_nowait(message)
+            except trio.WouldBlock:
+                self._overflowed(message, size)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                pass
+            else:
+                self._bytes += size
+        else:
+            self._overflowed(message, size)
+
+    def link_lost(self, reason: Exception) -> None:
+        """Nothing to see for the consumer."""
+
+    def link_restored(self) -> None:
+        """Nothing to see for the consumer: the subscription was replayed."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self.end(reason)
+
+    # Inside.
+
+    def _taken(self, item: Msg) -> bool:
+        self._bytes -= len(item.data) if item.header_block is None else item.size
+        if self._slow and len(self) <= self._receive.statistics().max_buffer_size / 2:
+            self._slow = False
+        return True
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+
+    def _overflowed(self, message: Msg, size: int) -> None:
+        self._most = max(self._most, len(self))
+        if self._overflow == "drop_old" and size <= self._bytes_limit:
+            self._make_room(size)
+            self._send_nowait(message)
+            self._bytes += size
+        else:
+            self._dropped += 1
+        if not self._slow:
+            self._slow = True
+            self._client.emit(events.SlowConsumer(self._subject, self._dropped))
+        if self._overflow == "fail":
+            self.end(self._slow_consumer(message))
+
+    def _make_room(self, size: int) -> None:
+        """Drop the oldest messages until one more fits."""
+        limit = self._receive.statistics().max_buffer_size
+        while self._bytes + size > self._bytes_limit or len(self) >= limit:
+            oldest = self._receive.receive_nowait()
+            self._bytes -= oldest.size
+            self._dropped += 1
+
+    def _slow_consumer(self, message: Msg) -> errors.SlowConsumerError:
+        text = (
+            f"subscription {self._subject!r}: {len(self)} messages, {self._bytes} bytes wait to be received, and no "
+            "more may; receive faster, raise the limits, or choose another overflow policy"
+        )
+        return errors.explained(
+            errors.SlowConsumerError, text, subject=self._subject, reply=message.reply, sid=message.sid, sub=self
+        )
+
+
+@opens
+async def open_subscription(
+    nursery: trio.Nursery,
+    nc: Client,
+    subject: str,
+    *,
+    queue: str = "",
+    max_msgs: int = 0,
+    pending_msgs_limit: int = 65_536,
+    pending_bytes_limit: int = 64 * 1024 * 1024,
+    overflow: Overflow = "fail",
+) -> AsyncIterator[Subscription]:
+    """Subscribe to a subject.
+
+    Entering queues the SUB and is a checkpoint; it does not wait for the server (`Client.flush` does). Leaving ends the
+    feed synchronously and waits, shielded and bounded, only until its task is gone.
+
+    The feed ends as every feed does: with `stop`, with the block, with the nursery, with the client; and after
+    `max_msgs`. It survives reconnects; what is published while there is no connection is lost, as core NATS has it. It
+    is raised by `receive` when the server refuses the subject.
+
+    Args:
+        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
+        nc: The client.
+        subject: The subject; `*` stands for one token and `>` for all that follow.
+        queue: The queue group: each message goes to one member of it.
+        max_msgs: End after so many messages; 0 for never.
+        pending_msgs_limit: How many messages may wait to be received.
+        pending_bytes_limit: How many bytes of headers and payloads may wait to be received.
+        overflow: What happens to a message that would be too much: `"fail"` ends the feed, and `receive` raises
+            `nats.errors.SlowConsumerError` after what is buffered; `"drop_new"` drops it; `"drop_old"` drops the oldest
+            ones that wait. Drops are counted, with one `trionats.events.SlowConsumer` event for each episode.
+
+    Returns:
+        An async context manager that gives the `Subscription`.
+
+    Raises:
+        nats.errors.BadSubjectError: The subject or the queue is not valid.
+        nats.errors.ConnectionClosedError: The client is closed.
+        ValueError: A limit, or the policy, is none.
+    """
+    check_nursery(nursery, "open_subscription")
+    _check_limits(max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
+    await checkpoint()
+    feed = Subscription(nc, subject, pending_msgs_limit, pending_bytes_limit, overflow)
+    async with feeding(nursery, feed):
+        feed.attach(queue, max_msgs)
+        yield feed
+
+
+class Events(Feed[events.ConnectionEvent]):
+    """What happens to a connection: what `open_events` gives."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__("events", EVENTS_CAPACITY, client.pace)
+        self._client = client
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped, the oldest first, because nobody received them."""
+        return self._dropped
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Hand over an event; where too many wait, the oldest goes."""
+        if len(self) >= EVENTS_CAPACITY:
+            self._receive.receive_nowait()
+            self._dropped += 1
+        self.put(event)
+
+    def _undo(self) -> None:
+        self._client.remove_listener(self)
+
+
+@opens
+async def open_events(nursery: trio.Nursery, nc: Client) -> AsyncIterator[Events]:
+    """Watch what happens to a client's connection.
+
+    Entering and leaving are as for `open_subscription`. A reader that never receives delays nothing: beyond 1,024
+    waiting events the oldest are dropped, and counted. The last event is `trionats.events.Closed`; on a client that is
+    closed already it is the only one.
+
+    Args:
+        nursery: Where the feeding task lives.
+        nc: The client.
+
+    Returns:
+        An async context manager that gives the feed of `trionats.events.ConnectionEvent`.
+    """
+    check_nursery(nursery, "open_events")
+    await checkpoint()
+    feed = Events(nc)
+    async with feeding(nursery, feed):
+        nc.add_listener(feed)
+        yield feed
+
+
+def _check_limits(max_msgs: int, pending_msgs_limit: int, pending_bytes_limit: int, overflow: str) -> None:
+    if max_msgs < 0:
+        raise ValueError(f"max_msgs is {max_msgs}: it must be 0, for no limit, or more")
+    if pending_msgs_limit < 1 or pending_bytes_limit < 1:
+        raise ValueError("pending_msgs_limit and pending_bytes_limit must be 1 or more")
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow is {overflow!r}: it must be one of {', '.join(get_args(Overflow))}")

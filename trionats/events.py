@@ -1,0 +1,152 @@
+"""What happens to a connection: the values that `open_events` yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Closed",
+    "Connected",
+    "ConnectionEvent",
+    "Disconnected",
+    "LameDuck",
+    "PermissionViolation",
+    "PublishesLost",
+    "ReconnectFailed",
+    "Reconnected",
+    "ServerRefusal",
+    "ServersDiscovered",
+    "SlowConsumer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEvent:
+    """Something that happened to the connection of a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(ConnectionEvent):
+    """The first connection stands.
+
+    Attributes:
+        server: The server's address, without secrets.
+    """
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected(ConnectionEvent):
+    """The connection broke; unless the client was told not to, it now reconnects.
+
+    Attributes:
+        server: The server that was lost.
+        reason: Why.
+    """
+
+    server: str
+    reason: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class PublishesLost(ConnectionEvent):
+    """Publishes were being sent when the connection broke; they may or may not have arrived, and are not sent again.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectFailed(ConnectionEvent):
+    """One attempt to connect again failed.
+
+    Attributes:
+        server: The server that was tried.
+        reason: Why it failed.
+    """
+
+    server: str
+    reason: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected(ConnectionEvent):
+    """The connection is back, and the subscriptions with it.
+
+    Attributes:
+        server: The server it is to now.
+    """
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServersDiscovered(ConnectionEvent):
+    """The server told of servers that were not known.
+
+    Attributes:
+        servers: The addresses that are new.
+    """
+
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LameDuck(ConnectionEvent):
+    """The server is about to shut down, and asks its clients to go elsewhere.
+
+    Attributes:
+        server: The server.
+    """
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlowConsumer(ConnectionEvent):
+    """A subscription overflowed: one event for each episode.
+
+    Attributes:
+        subject: The subject that was subscribed.
+        dropped: How many messages the subscription has dropped so far.
+    """
+
+    subject: str
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionViolation(ConnectionEvent):
+    """The server refused a subject to this user.
+
+    Attributes:
+        error: Names the operation and the subject.
+    """
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRefusal(ConnectionEvent):
+    """The server sent an error that no subscription stands for.
+
+    Attributes:
+        error: What it said.
+    """
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(ConnectionEvent):
+    """The client is closed: the last event.
+
+    Attributes:
+        reason: None when it was closed on purpose, else why.
+    """
+
+    reason: BaseException | None
