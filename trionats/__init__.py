@@ -1,1 +1,81 @@
-"""A Trio structured-concurrency client for NATS."""
+"""A Trio structured-concurrency client for NATS.
+
+Everything that arrives over time is the receive end of a memory channel whose feeding task lives in a nursery that the
+caller passes in. `open_client` is where to begin; `errors`, `api` and `events` hold the exceptions, the server's data and the
+values of `open_events`; `trionats.testing` starts a real server.
+"""
+
+# The floors. A module imports only from rows above its own; tests/test_architecture.py holds this table as data.
+#
+#   errors            what can go wrong: nats-py's exceptions and the few that it lacks
+#   api               what the server is told and tells: nats-py's dataclasses and what they lack
+#   events            what happens to a connection
+#
+#   _protocol/        THE CELLAR: no trio, no asyncio, no socket, no clock
+#     subjects          names: check them, match them, make inboxes
+#     headers           the NATS/1.0 header block
+#     addresses         a server's URL
+#     parser            bytes in, events out
+#     commands          commands in, bytes out
+#     servers           which server next, and how long to wait before it
+#     pulling           how many to ask for, what silence means, where to resume
+#     login             what CONNECT says about who we are
+#     engine            one conversation: handshake, sids, pings, what to replay
+#
+#   _transport        dial TCP: a trio.abc.Stream comes back
+#   _feed             a channel pair opened in a nursery: the promise
+#   _message          a message that can be answered
+#   _link             the connection kept alive: supervisor, reader, writer, pinger
+#   _requests         requests and their answers
+#   _client           open_client: publish, subscribe, request, reconnect
+#   _subscription     open_subscription and open_events
+#   _management       streams and consumers: nats-py's JetStreamManager on our client
+#   _jetstream        acknowledged publish, object stores' buckets
+#   _consumer         ordered reading of a stream
+#   _chunks           an object's chunks, in and out
+#   _objects          object stores
+#   _watcher          open_watcher
+#   _nats_server      a real nats-server as a process
+#   testing           a real nats-server for tests and demos; leak assertions
+#   _demo, __main__   python -m trionats
+
+from __future__ import annotations
+
+from . import api, errors, events
+from ._client import Attachment, Client, ClientOptions, ClientStatistics, open_client
+from ._feed import Feed
+from ._jetstream import JetStream
+from ._message import Msg
+from ._objects import ObjectStore
+from ._requests import PendingReply
+from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
+from ._version import __version__
+
+__all__ = [
+    "Attachment",
+    "Client",
+    "ClientOptions",
+    "ClientStatistics",
+    "Events",
+    "Feed",
+    "JetStream",
+    "Msg",
+    "ObjectStore",
+    "PendingReply",
+    "Subscription",
+    "SubscriptionStatistics",
+    "__version__",
+    "api",
+    "errors",
+    "events",
+    "open_client",
+    "open_events",
+    "open_subscription",
+]
+
+# A traceback or a page shows the name that users import.
+for _name in __all__:
+    _thing = globals()[_name]
+    if getattr(_thing, "__module__", "").startswith("trionats._"):
+        _thing.__module__ = __name__
+del _name, _thing
