@@ -621,7 +621,7 @@ def _link_options(options: ClientOptions) -> LinkOptions:
         raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
     who = ("name", "user", "password", "token", "no_echo", "verbose", "pedantic")
     return LinkOptions(
-        login=LoginOptions(version=__version__, **{key: options[key] for key in who if key in options}),  # type: ignore[literal-required, misc]
+        login=LoginOptions(version=__version__, **{key: options[key] for key in who if key in options}),  # type: ignore[literal-required]
         dial=options.get("dial", _transport.dial_tcp),
         allow_reconnect=options.get("allow_reconnect", True),
         connect_timeout=options.get("connect_timeout", 2.0),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 
 import trio
 from nats.errors import Error
@@ -126,10 +126,9 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
                     item = await self._receive.receive()
                 if self._taken(item):
                     return item
-        except trio.EndOfChannel:
-            if self._failure is None:
-                raise
-        self._raise_failure()
+        except trio.EndOfChannel as end:
+            why = self._why(end)
+            raise why from why.__cause__
 
     @enable_ki_protection
     def receive_nowait(self) -> T:
@@ -145,12 +144,10 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         try:
             while not self._taken(item := self._receive.receive_nowait()):
                 pass
-        except trio.EndOfChannel:
-            if self._failure is None:
-                raise
-        else:
-            return item
-        self._raise_failure()
+        except trio.EndOfChannel as end:
+            why = self._why(end)
+            raise why from why.__cause__
+        return item
 
     async def __anext__(self) -> T:
         try:
@@ -209,7 +206,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     # What the kinds of feeds add.
 
-    def _taken(self, item: T) -> bool:  # noqa: ARG002 - the hook's signature
+    def _taken(self, item: T) -> bool:
         """Account for an item that leaves the channel; False keeps it from the consumer."""
         return True
 
@@ -222,11 +219,16 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self.end(None)
         self._receive.close()
 
-    def _raise_failure(self) -> NoReturn:
+    def _why(self, end: trio.EndOfChannel) -> Exception:
+        """What `receive` raises where the channel has ended."""
         failure = self._failure
+        if failure is None:
+            return end
         if isinstance(failure, Error):
-            raise failure
-        raise trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}") from failure
+            return failure
+        broken = trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}")
+        broken.__cause__ = failure
+        return broken
 
     @enable_ki_protection
     async def _run(self, produce: Callable[[], Awaitable[None]]) -> None:
@@ -318,7 +320,7 @@ def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     return open_
 
 
-def check_nursery(nursery: Any, opener: str) -> None:
+def check_nursery(nursery: object, opener: str) -> None:
     """Refuse what no task can be started in, with an error that says so.
 
     Args:

@@ -11,7 +11,7 @@ half a frame; everybody else appends whole frames to the engine's outbox, which 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,11 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors, events
 from trionats._feed import CLEANUP_SECONDS, TRIP_MESSAGES
-from trionats._protocol.engine import Answered, Engine, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
 from trionats._protocol.login import connect_options, must_use_tls, server_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from trionats._protocol.login import LoginOptions
     from trionats._protocol.servers import Server, ServerPool
@@ -154,10 +154,8 @@ class Link:
                 answer = Answer()
                 self._engine.ping(answer)
                 self.wake()
-                try:
+                with suppress(errors.Error):
                     await answer.wait()
-                except errors.Error:
-                    pass
         self._scope.cancel()
         with trio.move_on_after(CLEANUP_SECONDS, shield=True):
             await self.finished.wait()
@@ -359,12 +357,7 @@ class Link:
         Returns:
             None when it is to be followed by another one, else why not.
         """
-        self.server = server
-        self._reason = self._refusal = None
-        self._rest = b""
-        self._pool.connected(server, trio.current_time())
-        self._online.set()
-        self._settled.set()
+        self._connected(server)
         self._emit(announcement)
         self._informed(self._engine.info)
         try:
@@ -385,6 +378,14 @@ class Link:
         self._pool.lost(server, trio.current_time(), reason)
         self._emit(events.Disconnected(str(server), reason))
         return None if self._options.allow_reconnect else reason
+
+    def _connected(self, server: Server) -> None:
+        self.server = server
+        self._reason = self._refusal = None
+        self._rest = b""
+        self._pool.connected(server, trio.current_time())
+        self._online.set()
+        self._settled.set()
 
     def _leave_open(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the conversation that it is over."""
@@ -456,7 +457,7 @@ class Link:
 
     # What the server says besides messages.
 
-    def _handle(self, event: Any) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case Answered(token):
                 token.arrived()
@@ -467,7 +468,7 @@ class Link:
             case Garbage(error):
                 self._lose(error)
 
-    def _informed(self, info: Any) -> None:
+    def _informed(self, info: Mapping[str, Any]) -> None:
         self.max_payload = int(self._engine.info.get("max_payload", self.max_payload))
         if self.server is None:
             return
@@ -535,7 +536,7 @@ def _refusal(server: Server | None, text: str) -> errors.Error:
 
 def _no_server(failures: list[tuple[Server, Exception]]) -> Exception:
     """Say why the first connection could not be made."""
-    for server, error in failures:
+    for _, error in failures:
         if isinstance(error, errors.Error) and not isinstance(error, (errors.TimeoutError, errors.UnexpectedEOF)):
             return error
     told = "; ".join(f"{server}: {_without(str(error), str(server))}" for server, error in failures)

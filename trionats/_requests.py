@@ -8,7 +8,7 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
@@ -47,7 +47,7 @@ class PendingReply:
     def __repr__(self) -> str:
         return f"<PendingReply to {self.subject!r}, {'done' if self.done else 'waiting'}>"
 
-    def __enter__(self) -> PendingReply:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -138,7 +138,17 @@ class DisconnectedError(Error):
 
 
 class PermissionsViolationError(Error):
-    """The server refused a subject to this user; the connection stays open."""
+    """The server refused a subject to this user; the connection stays open.
+
+    Attributes:
+        operation: What was refused: "publish", "subscription" or "reply".
+        subject: The subject that the server named.
+        queue: The queue group that it named, or None.
+    """
+
+    operation: str = ""
+    subject: str = ""
+    queue: str | None = None
 
 
 class StreamRegressedError(Error):

@@ -40,7 +40,7 @@ class Phase(Enum):
 class Receiver(Protocol):
     """What takes the messages of one subscription; called from the reader, so total and never waiting."""
 
-    def deliver(self, message: Any) -> None:
+    def deliver(self, message: Any, /) -> None:  # noqa: ANN401 - of the type that the engine was made for
         """Take one message."""
 
     def link_lost(self, reason: Exception) -> None:
@@ -123,7 +123,7 @@ class Engine:
         self._message_type = message_type
         self._parser = Parser(message_type)
         self._next_sid = 1
-        self._pings: deque[Any] = deque()
+        self._pings: deque[object] = deque()
         self._unanswered = 0
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
@@ -173,8 +173,8 @@ class Engine:
         for event in self._parser.feed(data):
             if event.__class__ is message_type:
                 messages += 1
-                size += len(event.data)  # type: ignore[union-attr]
-                subscription = subscription_of(event.sid)  # type: ignore[union-attr]
+                size += len(event.data)
+                subscription = subscription_of(event.sid)
                 if subscription is None:
                     continue
                 subscription.delivered += 1
@@ -332,7 +332,7 @@ class Engine:
         """Know that the batch taken last was written whole."""
         self._sending = []
 
-    def ping(self, token: Any = None) -> None:
+    def ping(self, token: object = None) -> None:
         """Queue a PING; its PONG gives `Answered(token)`, unless the token is None.
 
         Everything queued before it is processed by the server before the PONG: a barrier.
@@ -357,7 +357,7 @@ class Engine:
 
     # Inside.
 
-    def _control(self, event: Any, events: list[Event]) -> None:
+    def _control(self, event: object, events: list[Event]) -> None:
         match event:
             case Ping():
                 self.queue(commands.PONG)
