@@ -4,7 +4,7 @@ Strategy. Writing is strict: a name or value that could end its line never reach
 total: the server delivers verbatim whatever a peer sent as its header block, so a malformed one must cost neither the
 message nor the connection. What can be read is read, and the first thing that was wrong is told in `Headers.problem`.
 
-ADR-4 rules: names keep their case and may repeat; blanks before a value do not belong to it; a status may follow the
+ADR-4 rules: names keep their case and may repeat; blanks around a value do not belong to it; a status may follow the
 version, with or without a blank, and a description may follow the status.
 """
 
@@ -49,8 +49,8 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
     """Write a header block.
 
     Args:
-        headers: Names and values; a list of values, or a multidict, repeats the name. Blanks before a value are sent,
-            but no receiver takes them as part of it.
+        headers: Names and values; a list of values, or a multidict, repeats the name. Blanks around a value are sent,
+            but receivers do not take them as part of it (ADR-4).
 
     Returns:
         The block with the version line and the empty line at its end.
@@ -85,27 +85,25 @@ def parse(block: bytes) -> Headers:
     Returns:
         All that could be read. It never raises.
     """
-    fields: MultiDict[str] = MultiDict()
-    lines = block.decode("utf-8", "surrogateescape").split("\n")
+    # Never str.splitlines: it also takes U+0085, U+2028 and others for line ends.
+    lines = [line.removesuffix("\r") for line in block.decode("utf-8", "surrogateescape").split("\n")]
     status, description, problem = None, "", None
-    ended = False
     if lines[0].startswith(_VERSION):
-        status, description, problem = _status(lines.pop(0)[len(_VERSION) :].removesuffix("\r"))
+        status, description, problem = _status(lines.pop(0)[len(_VERSION) :])
     else:
-        problem = "no version line"
-    for number, raw in enumerate(lines, 1):
-        line = raw.removesuffix("\r")
-        if not line:
-            ended = number == len(lines) - 1 and not lines[-1]
-            break
+        problem = "there is no version line"
+    # What stands behind the first empty line is read by no client.
+    end = lines.index("") if "" in lines else len(lines)
+    if lines[end:] != ["", ""]:
+        problem = problem or "there is no empty line at its end"
+    fields: MultiDict[str] = MultiDict()
+    for line in lines[:end]:
         name, colon, value = line.partition(":")
         name = name.rstrip(" \t")
-        if not colon or not name or name[0] in " \t":
-            problem = problem or "a line is not 'name: value'"
+        if colon and name and name[0] not in " \t":
+            fields.add(name, value.strip(" \t"))
         else:
-            fields.add(name, value.lstrip(" \t"))
-    if not ended:
-        problem = problem or "it does not end with an empty line"
+            problem = problem or "a line is not 'name: value'"
     return Headers(fields, status, description, problem)
 
 

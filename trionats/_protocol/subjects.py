@@ -90,7 +90,8 @@ def queue_name(queue: str) -> bytes:
         BadSubjectError: It is empty, or has white space, control characters or lone surrogates.
     """
     if _is_word(queue) is None:
-        raise _bad("queue group", queue, "white space and control characters are not allowed" if queue else "it is empty")
+        complaint = "white space and control characters are not allowed" if queue else "it is empty"
+        raise _bad("queue group", queue, complaint)
     return _encoded("queue group", queue)
 
 
