@@ -111,6 +111,8 @@ _explained_classes: dict[type[Exception], type[Exception]] = {}
 
 
 def _explained_class(kind: type[Exception]) -> type[Exception]:
+    if issubclass(kind, _Explained):
+        return kind
     if kind not in _explained_classes:
         names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
         _explained_classes[kind] = type(kind.__name__, (_Explained, kind), names)
