@@ -22,6 +22,7 @@ FLOORS = (
     ("_protocol.subjects", "_protocol.headers", "_protocol.addresses"),
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling"),
+    ("_protocol.ordered",),
     ("_protocol.login", "_protocol.engine"),
     ("_transport",),
     ("_feed",),

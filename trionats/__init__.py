@@ -18,7 +18,8 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     parser            bytes in, events out
 #     commands          commands in, bytes out
 #     servers           which server next, and how long to wait before it
-#     pulling           how many to ask for, what silence means, where to resume
+#     pulling           how many to ask for, and what silence means
+#     ordered           where to resume, and where a snapshot ends
 #     login             what CONNECT says about who we are
 #     engine            one conversation: handshake, sids, pings, what to replay
 #

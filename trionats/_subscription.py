@@ -7,7 +7,7 @@ never waits for a subscriber.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, final, get_args
 
 import trio
 from trio.lowlevel import checkpoint
@@ -28,6 +28,7 @@ Overflow = Literal["fail", "drop_new", "drop_old"]
 EVENTS_CAPACITY = 1024
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class SubscriptionStatistics:
     """What a subscription has seen.
@@ -47,6 +48,7 @@ class SubscriptionStatistics:
     dropped: int
 
 
+@final
 class Subscription(Feed[Msg]):
     """The messages of one subject: what `open_subscription` gives."""
 
@@ -204,6 +206,7 @@ async def open_subscription(
         yield feed
 
 
+@final
 class Events(Feed[events.ConnectionEvent]):
     """What happens to a connection: what `open_events` gives."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 __all__ = [
     "Closed",
@@ -25,6 +26,7 @@ class ConnectionEvent:
     """Something that happened to the connection of a client."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Connected(ConnectionEvent):
     """The first connection stands.
@@ -36,6 +38,7 @@ class Connected(ConnectionEvent):
     server: str
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Disconnected(ConnectionEvent):
     """The connection broke; unless the client was told not to, it now reconnects.
@@ -49,6 +52,7 @@ class Disconnected(ConnectionEvent):
     reason: Exception
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class PublishesLost(ConnectionEvent):
     """Publishes were being sent when the connection broke; they may or may not have arrived, and are not sent again.
@@ -60,6 +64,7 @@ class PublishesLost(ConnectionEvent):
     count: int
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ReconnectFailed(ConnectionEvent):
     """One attempt to connect again failed.
@@ -73,6 +78,7 @@ class ReconnectFailed(ConnectionEvent):
     reason: Exception
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Reconnected(ConnectionEvent):
     """The connection is back, and the subscriptions with it.
@@ -84,6 +90,7 @@ class Reconnected(ConnectionEvent):
     server: str
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ServersDiscovered(ConnectionEvent):
     """The server told of servers that were not known.
@@ -95,6 +102,7 @@ class ServersDiscovered(ConnectionEvent):
     servers: tuple[str, ...]
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class LameDuck(ConnectionEvent):
     """The server is about to shut down, and asks its clients to go elsewhere.
@@ -106,6 +114,7 @@ class LameDuck(ConnectionEvent):
     server: str
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class SlowConsumer(ConnectionEvent):
     """A subscription overflowed: one event for each episode.
@@ -119,6 +128,7 @@ class SlowConsumer(ConnectionEvent):
     dropped: int
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class PermissionViolation(ConnectionEvent):
     """The server refused a subject to this user.
@@ -130,6 +140,7 @@ class PermissionViolation(ConnectionEvent):
     error: Exception
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ServerRefusal(ConnectionEvent):
     """The server sent an error that no subscription stands for.
@@ -141,6 +152,7 @@ class ServerRefusal(ConnectionEvent):
     error: Exception
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Closed(ConnectionEvent):
     """The client is closed: the last event.

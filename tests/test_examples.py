@@ -1,0 +1,69 @@
+"""Every program in docs/examples runs, with a server of its own and with one that is there, and prints what it should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from trionats.testing import NatsServer
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+# What each prints, in any order where two tasks print.
+EXPECTED = {
+    "watch_object_store.py": [
+        "stored:  db.toml, 19 bytes",
+        "changed: db.toml, 24 bytes",
+        "changed: log.toml, 15 bytes",
+        "changed: db.toml, deleted",
+    ],
+    "publish_subscribe.py": [
+        "all: room.hall.temperature 18",
+        "all: room.kitchen.temperature 21",
+        "all: room.kitchen.temperature 22",
+        "kitchen: room.kitchen.temperature 21",
+    ],
+    "request_reply.py": ["Hello, trio!", "no answer in time", "nobody listens there"],
+    "events.py": ["Disconnected", "Reconnected"],
+}
+CONCURRENT = {"publish_subscribe.py"}
+LISTENS = {"events.py"}  # with a server that is there it listens for ten seconds
+
+pytestmark = pytest.mark.usefixtures("server_executable")
+
+each_example = pytest.mark.parametrize("name", sorted(EXPECTED))
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    return sorted(lines) if name in CONCURRENT else lines
+
+
+def test_every_example_is_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@each_example
+def test_with_a_server_of_its_own(name: str) -> None:
+    lines = run(name)
+    assert [line for line in lines if line != "ReconnectFailed"] == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - LISTENS))
+def test_with_a_server_that_is_there(name: str, shared_server: NatsServer) -> None:
+    assert run(name, shared_server.url) == EXPECTED[name]
