@@ -250,6 +250,8 @@ class NatsServer:
     def pause(self) -> None:
         """Freeze the process: connections stay open and silent. Not on Windows."""
         self._signal("SIGSTOP")
+        # The signal is only on its way: wait until every thread stands (and leave the notice for whoever waits for the end).
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused process go on. Not on Windows."""

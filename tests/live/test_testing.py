@@ -1,0 +1,298 @@
+"""A real server starts, stops, crashes, freezes and comes back as it is told, and what is left behind is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks, find_server, open_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("server_executable")
+
+
+async def greeted(server: NatsServer | TrioNatsServer, name: str = "", commands: bytes = b"") -> trio.SocketStream:
+    """Connect without any client."""
+    stream = await trio.open_tcp_stream("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    assert (await stream.receive_some()).startswith(b"INFO ")
+    connect = b'CONNECT {"verbose":false,"protocol":1,"name":"%s"}\r\n' % name.encode()
+    await stream.send_all(connect + commands + b"PING\r\n")
+    await until(stream, b"PONG\r\n")
+    return stream
+
+
+async def until(stream: trio.SocketStream, text: bytes) -> None:
+    received = b""
+    while text not in received:
+        more = await stream.receive_some()
+        assert more, f"{text!r} never came, only {received!r}"
+        received += more
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process runs (it may be a zombie, where nobody reaps orphans)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return not state or state.startswith("Z")
+
+
+def test_a_fixtures_life() -> None:
+    with NatsServer(jetstream=True, name="mine") as server:
+        assert server.running
+        assert server.monitor("varz")["server_name"] == "mine"
+        assert (server.connections(), server.subscriptions(), server.consumers()) == ([], [], [])
+        url, directory, pid = server.url, server.directory, server.pid
+        (directory / "store" / "kept").write_text("kept")
+        with pytest.raises(RuntimeError, match="running already"):
+            server.start()
+        server.restart()
+        server.restart(kill=True)
+        assert (server.url, server.pid == pid) == (url, False)
+        assert (directory / "store" / "kept").exists()
+        server.kill()
+        server.kill()
+        assert repr(server).endswith("not running>")
+        assert server.url == url
+        with pytest.raises(RuntimeError, match="not running"):
+            server.pause()
+        with pytest.raises(OSError, match="refused"):
+            server.monitor("varz")
+    assert not directory.exists()
+
+
+def test_a_store_of_ones_own_stays(tmp_path: Path) -> None:
+    with NatsServer(jetstream=True, store=tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_bad_configuration_is_named() -> None:
+    server = NatsServer("max_payload: {")
+    with pytest.raises(RuntimeError, match="Parse error"):
+        server.start()
+    assert not server.running
+    server.close()
+    with pytest.raises(RuntimeError, match="was it started"):
+        _ = server.url
+
+
+def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with NatsServer() as server:
+        other = NatsServer(port=server.port)
+        with pytest.raises(RuntimeError, match="address already in use"), other:
+            pytest.fail("two servers on one port")
+        # Without a port of one's own, another one is taken.
+        drawn = iter([server.port, server.port])
+        real = trio_free_port()
+        monkeypatch.setattr("trionats._nats_server._free_port", lambda: next(drawn, real))
+        with NatsServer() as third:
+            assert third.port == real
+
+
+def trio_free_port() -> int:
+    from trionats._nats_server import _free_port  # noqa: PLC0415 - before the test puts another in its place
+
+    return _free_port()
+
+
+def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server_executable: Path) -> None:
+    monkeypatch.setenv("NATS_SERVER", str(server_executable))
+    assert find_server() == server_executable
+    monkeypatch.setenv("NATS_SERVER", str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        find_server()
+    monkeypatch.delenv("NATS_SERVER")
+    monkeypatch.setattr("importlib.metadata.distribution", no_distribution)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="pip install"):
+        find_server()
+    (tmp_path / "nats-server").symlink_to(server_executable)
+    assert find_server() == tmp_path / "nats-server"
+
+
+def no_distribution(name: str) -> None:
+    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - the real one's own
+
+    raise PackageNotFoundError(name)
+
+
+ORPHAN = """
+import sys, os, signal
+from trionats.testing import NatsServer
+server = NatsServer()
+server.start()
+print(server.pid, server.directory, flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["left", "killed"])
+def test_no_server_outlives_its_process(how: str) -> None:
+    child = subprocess.run([sys.executable, "-c", ORPHAN, how], stdout=subprocess.PIPE, text=True, check=False)
+    pid, directory = child.stdout.split()
+    assert child.returncode == (0 if how == "left" else -signal.SIGKILL)
+    assert how == "killed" or not os.path.exists(directory)
+    deadline = time.monotonic() + 5
+    while not gone(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_in_trio() -> None:
+    async with open_server(jetstream=True) as server:
+        assert repr(server).startswith("<TrioNatsServer")
+        url = server.url
+        stream = await greeted(server, "me", b"SUB a.b 1\r\nSUB a.b 2\r\nSUB c q 3\r\n")
+        (connection,) = await server.connections("me")
+        assert (connection.name, connection.subscriptions) == ("me", ("a.b", "a.b", "c"))
+        assert await server.subscriptions("me") == ["a.b", "a.b", "c"]
+        assert await server.subscriptions("you") == []
+        assert await server.consumers("none") == []
+        assert (await server.monitor("/healthz"))["status"] == "ok"
+        with pytest.raises(RuntimeError, match="404"):
+            await server.monitor("nonsense")
+        await server.restart()
+        assert await stream.receive_some() == b""
+        await stream.aclose()
+        await server.kill()
+        await server.start()
+        assert server.url == url
+        await server.stop()
+        assert not server.running
+        pid = server.pid
+    assert gone(pid)
+
+
+async def test_consumers_are_listed() -> None:
+    async with open_server(jetstream=True) as server:
+        create = b'{"name":"S","subjects":["s"]}'
+        consumer = b'{"stream_name":"S","config":{"name":"C","ack_policy":"none"}}'
+        stream = await greeted(server, "me", b"SUB in 1\r\n")
+        await stream.send_all(b"PUB $JS.API.STREAM.CREATE.S in %d\r\n%s\r\n" % (len(create), create))
+        await until(stream, b"stream_create_response")
+        await stream.send_all(b"PUB $JS.API.CONSUMER.CREATE.S.C in %d\r\n%s\r\n" % (len(consumer), consumer))
+        await until(stream, b"consumer_create_response")
+        assert await server.consumers() == await server.consumers("S") == ["S/C"]
+        assert await server.consumers("T") == []
+        await stream.aclose()
+
+
+async def test_a_paused_server_is_silent() -> None:
+    async with open_server() as server:
+        stream = await greeted(server)
+        server.pause()
+        await stream.send_all(b"PING\r\n")
+        with trio.move_on_after(0.1):
+            pytest.fail(f"a frozen server says {await stream.receive_some()!r}")
+        server.resume()
+        assert await stream.receive_some() == b"PONG\r\n"
+        server.pause()
+        await stream.aclose()
+
+
+async def test_a_lame_duck_says_so() -> None:
+    async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
+        stream = await greeted(server)
+        server.lame_duck()
+        await until(stream, b'"ldm":true')
+        await stream.aclose()
+
+
+async def test_reloading() -> None:
+    async with open_server("max_payload: 2000") as server:
+        assert (await server.monitor("varz"))["max_payload"] == 2000
+        await server.reload("max_payload: 3000")
+        assert (await server.monitor("varz"))["max_payload"] == 3000
+        with pytest.raises(RuntimeError, match="Parse error"):
+            await server.reload("max_payload: {")
+        assert "Failed to reload" in server.log
+
+
+# -- leaks -------------------------------------------------------------------------------------------------------------
+
+
+class FakeClient:
+    """What `assert_no_leaks` knows of a client."""
+
+    @dataclass
+    class Statistics:
+        subscriptions: int = 0
+        pending_requests: int = 0
+        received: int = 0
+
+    def __init__(self) -> None:
+        self.numbers = self.Statistics()
+
+    def statistics(self) -> Statistics:
+        return self.numbers
+
+
+async def test_nothing_left(nats_server: TrioNatsServer) -> None:
+    client = FakeClient()
+    async with assert_no_leaks(client, server=nats_server):
+        stream = await greeted(nats_server, "short", b"SUB a 1\r\n")
+        client.numbers.received += 5
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            nursery.start_soon(stream.aclose)
+
+
+async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
+    client = FakeClient()
+    left = assert_no_leaks(client, server=nats_server.server)
+    await left.__aenter__()
+    stream = await greeted(nats_server, "long", b"SUB a.b 1\r\n")
+    client.numbers.pending_requests = 2
+    nursery.start_soon(trio.sleep_forever)
+    with pytest.raises(AssertionError) as caught:
+        await left.__aexit__(None, None, None)
+    nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(stream)
+    assert str(caught.value).splitlines() == [
+        "left behind:",
+        "  2 x client 1: pending_requests",
+        "  1 x server: connection of client 'long'",
+        "  1 x server: subscription of client 'long' to 'a.b'",
+        "  1 x task trio.sleep_forever",
+    ]
+
+
+async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
+    client = FakeClient()
+
+    async def goodbye() -> None:
+        await trio.sleep(0.1)
+        client.numbers.subscriptions = 0
+
+    nursery.start_soon(goodbye)
+    async with assert_no_leaks(client, server=nats_server):
+        client.numbers.subscriptions = 1
+    with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
+        async with assert_no_leaks(client, within=0.05):
+            client.numbers.subscriptions = 1
+
+
+async def test_the_bodys_own_exception_comes_through() -> None:
+    client = FakeClient()
+
+    async def body() -> None:
+        async with assert_no_leaks(client):
+            client.numbers.subscriptions = 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await body()
