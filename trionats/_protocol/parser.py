@@ -68,7 +68,7 @@ class Message:
 
     @property
     def size(self) -> int:
-        """How many bytes it takes: header block and payload."""
+        """How many bytes header block and payload take together."""
         block = self.header_block
         return len(self.data) if block is None else len(self.data) + len(block)
 
