@@ -146,11 +146,13 @@ class PermissionsViolationError(Error):
         operation: What was refused: "publish", "subscription" or "reply".
         subject: The subject that the server named.
         queue: The queue group that it named, or None.
+        sid: The subscription that it removed, when a change of permissions took away what had been granted; else None.
     """
 
     operation: str = ""
     subject: str = ""
     queue: str | None = None
+    sid: int | None = None
 
 
 class StreamRegressedError(Error):

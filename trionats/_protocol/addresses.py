@@ -153,7 +153,7 @@ def check_list(servers: Sequence[Server]) -> None:
         raise ServerURLError(f"WebSocket and other URLs cannot be mixed: {', '.join(map(str, servers))}")
 
 
-def told_servers(urls: Iterable[str], teller: Server) -> Iterator[Server]:
+def told_servers(urls: Iterable[object], teller: Server) -> Iterator[Server]:
     """Read the `connect_urls` of a server's INFO: `host:port` each; what cannot be read is skipped.
 
     They inherit scheme, userinfo and WebSocket path of the teller. A bare address has no name that a certificate could be
@@ -161,6 +161,8 @@ def told_servers(urls: Iterable[str], teller: Server) -> Iterator[Server]:
     """
     named = not _is_address(teller.verified_name)
     for url in urls:
+        if not isinstance(url, str):
+            continue  # the text is the server's; nothing in it may end our reader
         try:
             host, port = _split_location(url.strip(), "discovered server")
         except ServerURLError:

@@ -72,7 +72,7 @@ def connect_options(info: Mapping[str, Any], options: LoginOptions, server: Serv
     Raises:
         nats.errors.Error: `no_echo` is wanted and the server is too old for it.
     """
-    if options.no_echo and info.get("proto", PROTOCOL) < 1:
+    if options.no_echo and info.get("proto") == 0:
         raise errors.Error(f"server {server} is too old for no_echo")
     # A server that says it has no headers closes the connection of a client that wants to be told of missing
     # responders; one that does not say is too old to mind.
@@ -179,8 +179,8 @@ def server_error(text: str) -> errors.Error:
 
     Returns:
         The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription", or
-        "reply" for the reply subject of a publish), `subject`, `queue` (all three empty when the text cannot be read) and
-        `sid` (None unless the server says which subscription it removed).
+        "reply" for the reply subject of a publish), `subject` (both empty when the text cannot be read), `queue` (None for
+        none) and `sid` (None unless the server says which subscription it removed).
     """
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "'":
@@ -198,13 +198,13 @@ def server_error(text: str) -> errors.Error:
 def _violation(text: str) -> dict[str, Any]:
     match = _PERMISSIONS.fullmatch(text)
     if match is None:
-        return {"operation": "", "subject": "", "queue": "", "sid": None}
-    operation, subject, queue, sid = match.groups(default="")
+        return {"operation": "", "subject": "", "queue": None, "sid": None}
+    operation, subject, queue, sid = match.groups()
     return {
         "operation": _OPERATIONS[operation.lower()],
         "subject": _unquoted(subject),
-        "queue": _unquoted(queue),
-        "sid": int(sid) if sid.isascii() and sid.isdigit() and len(sid) < 20 else None,
+        "queue": None if queue is None else _unquoted(queue),
+        "sid": int(sid) if sid and sid.isascii() and sid.isdigit() and len(sid) < 20 else None,
     }
 
 

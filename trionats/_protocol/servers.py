@@ -247,7 +247,7 @@ class ServerPool:
         for server in self._servers:
             server.not_before = -math.inf
 
-    def discovered(self, urls: Iterable[str], via: Server | None = None) -> list[Server]:
+    def discovered(self, urls: Iterable[object], via: Server | None = None) -> list[Server]:
         """Take over what a server says about the others (`connect_urls` of its INFO).
 
         To be asked only with an INFO that came after the login: one that comes before TLS may be anybody's. The others
@@ -268,6 +268,10 @@ class ServerPool:
         told = {server.endpoint: server for server in told_servers(urls, teller)}
         if not told:
             return []
+        if (current := self._current) is not None and current.endpoint in told and current not in self._servers:
+            # Replaced and now told of: it must be the same object, or the server we lose would seem fresh.
+            current.explicit = False
+            told[current.endpoint] = current
         self._servers = [
             s for s in self._servers if s.explicit or s is self._current or s is teller or s.endpoint in told
         ]
@@ -291,6 +295,8 @@ class ServerPool:
         """
         check_list(servers)
         known = {server.identity: server for server in self._servers}
+        if self._current is not None:
+            known.setdefault(self._current.identity, self._current)
         kept: dict[tuple[object, ...], Server] = {}
         for new in servers:
             server = kept.setdefault(new.identity, known.get(new.identity, new))

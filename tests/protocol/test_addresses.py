@@ -1,0 +1,232 @@
+"""URLs of servers: every form, every refusal, and no secret in any of them."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionats import errors
+from trionats._protocol.addresses import Server, ServerURLError, check_list, parse_servers, told_servers
+
+SECRET = "s3cr3t"
+
+
+def one(text: str) -> Server:
+    (server,) = parse_servers([text])
+    return server
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("demo", "nats://demo:4222"),
+        ("demo:1", "nats://demo:1"),
+        ("demo:", "nats://demo:4222"),
+        ("demo:65535", "nats://demo:65535"),
+        ("  nats://demo  ", "nats://demo:4222"),
+        ("NATS://Demo.Example", "nats://demo.example:4222"),
+        ("nats://demo/", "nats://demo:4222"),
+        ("tls://demo", "tls://demo:4222"),
+        ("ws://demo", "ws://demo:80"),
+        ("wss://demo", "wss://demo:443"),
+        ("wss://demo:8443/a/b?c=d", "wss://demo:8443"),
+        ("127.0.0.1", "nats://127.0.0.1:4222"),
+        ("::1", "nats://[::1]:4222"),
+        ("[::1]", "nats://[::1]:4222"),
+        ("[::1]:7", "nats://[::1]:7"),
+        ("nats://[0:0::1]:7", "nats://[::1]:7"),
+        ("nats://[fe80::1%25eth0]:7", "nats://[fe80::1%eth0]:7"),
+        ("nats://u:p@[::1]:7", "nats://[::1]:7"),
+        ("under_score.example", "nats://under_score.example:4222"),
+        ("bücher.example", "nats://bücher.example:4222"),
+    ],
+)
+def test_forms(text: str, shown: str) -> None:
+    assert str(one(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "username", "password", "token"),
+    [
+        ("nats://h", None, None, None),
+        ("nats://@h", None, None, None),
+        ("nats://u:p@h", "u", "p", None),
+        ("u:p@h", "u", "p", None),
+        ("nats://t@h", "t", None, "t"),
+        ("t@h", "t", None, "t"),
+        ("nats://u:@h", "u", "", None),
+        ("nats://:p@h", "", "p", None),
+        ("nats://u:p:q@h", "u", "p:q", None),
+        ("nats://u:p@q@h", "u", "p@q", None),
+        ("nats://a%40b:%3A%2F%3f%23%2c%25@h", "a@b", ":/?#,%", None),
+        ("nats://u:100%@h", "u", "100%", None),
+        ("nats://%C3%BC:p+q@h", "ü", "p+q", None),
+        ("ws://u:p@h/x", "u", "p", None),
+    ],
+)
+def test_userinfo(text: str, username: str | None, password: str | None, token: str | None) -> None:
+    server = one(text)
+    assert (server.username, server.password, server.token) == (username, password, token)
+    assert server.host == "h"
+
+
+def test_a_string_holds_several_and_a_sequence_one_each() -> None:
+    assert list(map(str, parse_servers("a, nats://b:1,tls://c"))) == ["nats://a:4222", "nats://b:1", "tls://c:4222"]
+    assert list(map(str, parse_servers(("b", "a")))) == ["nats://b:4222", "nats://a:4222"]
+    (server,) = parse_servers(["nats://u:p,q@h"])
+    assert server.password == "p,q"
+    assert [s.username for s in parse_servers("t@a,nats://u:p%2Cq@b")] == ["t", "u"]
+
+
+def test_repetitions_are_left_out_but_not_other_users_of_one_server() -> None:
+    assert len(parse_servers(["a", "nats://A:4222", "a:4222/"])) == 1
+    assert [s.username for s in parse_servers(["u:p@a", "v:p@a", "u:p@a"])] == ["u", "v"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "host is missing"),
+        ("nats://", "host is missing"),
+        ("nats://:4222", "host is missing"),
+        ("nats://u:s3cr3t@", "host is missing"),
+        ("nats://u:s3cr3t@:4222", "host is missing"),
+        ("http://u:s3cr3t@h", "the scheme is none of"),
+        ("u:s3cr3t://h", "the scheme is none of"),
+        ("nats://u:s3cr3t", "not a number from 1 to 65535"),
+        ("u:s3cr3t", "not a number from 1 to 65535"),
+        ("h:0", "not a number from 1 to 65535"),
+        ("h:65536", "not a number from 1 to 65535"),
+        ("h:-1", "not a number from 1 to 65535"),
+        ("h:+1", "not a number from 1 to 65535"),
+        ("h:00001234567890", "not a number from 1 to 65535"),
+        ("h:\N{SUPERSCRIPT TWO}", "not a number from 1 to 65535"),
+        ("h:\N{ARABIC-INDIC DIGIT TWO}", "not a number from 1 to 65535"),
+        ("[::1]:s3cr3t", "not a number from 1 to 65535"),
+        ("nats://u:s3:cr3t", "no IPv6 address"),
+        ("[1.2.3.4]", "no IPv6 address"),
+        ("[::1", "in brackets"),
+        ("[::1]s3cr3t", "in brackets"),
+        ("nats://h/s3cr3t", "only WebSocket URLs have a path"),
+        ("nats://u:x/s3cr3t@h", "only WebSocket URLs have a path"),
+        ("nats://s3cr3t/x@h", "only WebSocket URLs have a path"),
+        ("nats://u:x?s3cr3t@h", "only WebSocket URLs have a path"),
+        ("nats://u:x#s3cr3t@h", "only WebSocket URLs have a path"),
+        ("ws://s3cr3t/x@h/y", "must be percent-encoded"),
+        ("ws://h/a b?s3cr3t", "must be percent-encoded"),
+        ("ws://h/#s3cr3t", "must be percent-encoded"),
+        ("ws://h/\r\nAuthorization: s3cr3t", "must be percent-encoded"),
+        ("nats://u:s3cr3t@a b", "no host name has"),
+        ("nats://u:s3cr3t@a,b", "no host name has"),
+        ("nats://u:s3cr3t@a\r\nb", "no host name has"),
+        ("nats://u:s3cr3t@a\N{NO-BREAK SPACE}b", "no host name has"),
+        ("nats://u:s3cr3t%ff@h", "not UTF-8"),
+        ("nats://s3cr3t%ff:p@h", "not UTF-8"),
+    ],
+)
+def test_refusals_say_what_is_wrong_and_no_secret(text: str, complaint: str) -> None:
+    with pytest.raises(ServerURLError, match=complaint) as caught:
+        parse_servers([text])
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, errors.Error)
+    assert str(caught.value).startswith("server 1 of 1")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("text", ["nats://u:s3,cr3t@h", "h,u:s3cr3t@i", "nats://s3cr3t@h,x@i"])
+def test_an_ambiguous_comma_is_refused(text: str) -> None:
+    with pytest.raises(ServerURLError) as caught:
+        parse_servers(text)
+    assert not {SECRET, "cr3t", "s3"} & set(str(caught.value).replace(":", " ").split())
+
+
+def test_a_list_is_needed() -> None:
+    with pytest.raises(ServerURLError, match="no servers"):
+        parse_servers([])
+    with pytest.raises(ServerURLError, match="host is missing"):
+        parse_servers("a,,b")
+
+
+@pytest.mark.parametrize("texts", [["ws://u:s3cr3t@a", "b"], ["nats://a", "wss://s3cr3t@b"]])
+def test_websocket_servers_are_not_mixed_with_others(texts: list[str]) -> None:
+    with pytest.raises(ServerURLError, match=r"cannot be mixed: .*a:.*b:") as caught:
+        parse_servers(texts)
+    assert SECRET not in str(caught.value)
+    check_list(parse_servers("ws://a,wss://b"))
+    check_list(parse_servers("nats://a,tls://b"))
+
+
+def test_properties() -> None:
+    server = one("wss://u:p@h/x?y=1")
+    assert (server.netloc, server.endpoint, server.path) == ("h:443", ("h", 443), "/x?y=1")
+    assert server.secure
+    assert server.websocket
+    assert not one("nats://h").secure
+    assert not one("tls://h").websocket
+    assert one("tls://h").secure
+    assert one("nats://h/").path == ""
+    assert server.verified_name == "h"
+
+
+def test_no_secret_in_what_a_server_shows() -> None:
+    server = one(f"ws://{SECRET}u:{SECRET}@h/{SECRET}?{SECRET}")
+    server.explicit = False
+    for text in (str(server), repr(server), f"{server}", f"{server!r}", repr([server])):
+        assert SECRET not in text
+    assert "discovered" in repr(server)
+    assert "discovered" not in repr(one("h"))
+
+
+@pytest.mark.parametrize(
+    ("teller", "told", "shown", "tls_name"),
+    [
+        ("nats://seed", "1.2.3.4:4223", "nats://1.2.3.4:4223", "seed"),
+        ("tls://seed", "[::2]:4223", "tls://[::2]:4223", "seed"),
+        ("tls://seed", "other:4223", "tls://other:4223", None),
+        ("tls://1.1.1.1", "1.2.3.4:4223", "tls://1.2.3.4:4223", None),
+        ("wss://seed/p", "1.2.3.4", "wss://1.2.3.4:443", "seed"),
+    ],
+)
+def test_what_discovered_servers_inherit(teller: str, told: str, shown: str, tls_name: str | None) -> None:
+    seed = one(teller.replace("://", "://u:p@"))
+    (server,) = told_servers([told], seed)
+    assert (str(server), server.tls_name) == (shown, tls_name)
+    assert (server.username, server.password, server.path) == ("u", "p", seed.path)
+    assert not server.explicit
+    # and so does what a discovered server tells of
+    (next_one,) = told_servers(["9.9.9.9:1"], server)
+    assert next_one.tls_name == (tls_name or ("other" if "other" in told else None))
+
+
+def test_told_nonsense_is_skipped() -> None:
+    urls: list[object] = ["a b:1", "", None, 7, "h:x", {}, "h:1", "nats://h", "u@h"]
+    assert [s.netloc for s in told_servers(urls, one("seed"))] == ["h:1"]
+
+
+@given(st.text())
+def test_any_text_gives_servers_or_the_one_error(text: str) -> None:
+    try:
+        servers = parse_servers(text)
+    except ServerURLError:
+        return
+    assert servers
+    assert all(0 < s.port < 65536 and s.host for s in servers)
+
+
+quoted = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(user=quoted, password=st.none() | quoted)
+def test_percent_encoding_carries_any_userinfo(user: str, password: str | None) -> None:
+    def encode(text: str) -> str:
+        return "".join(f"%{byte:02x}" for byte in text.encode())
+
+    userinfo = encode(user) if password is None else f"{encode(user)}:{encode(password)}"
+    (server,) = parse_servers(f"nats://{userinfo}@h")
+    assert (server.username, server.password) == (user, password)
+    again = parse_servers(str(server))
+    assert [s.endpoint for s in again] == [server.endpoint]

@@ -1,0 +1,262 @@
+"""What CONNECT says, when TLS must come first, and what the server's refusals mean."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionats import errors
+from trionats._protocol.addresses import Server, parse_servers
+from trionats._protocol.login import LoginOptions, connect_options, encode_signature, must_use_tls, server_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECRET = "s3cr3t"
+INFO = {"proto": 1, "headers": True}
+OPTIONS = LoginOptions(version="1.2.3")
+
+
+def one(text: str = "nats://h") -> Server:
+    (server,) = parse_servers([text])
+    return server
+
+
+# CONNECT
+
+
+def test_the_constants() -> None:
+    assert connect_options(INFO, OPTIONS, one()) == {
+        "verbose": False,
+        "pedantic": False,
+        "tls_required": False,
+        "lang": "python-trio",
+        "version": "1.2.3",
+        "protocol": 1,
+        "headers": True,
+        "no_responders": True,
+        "echo": True,
+    }
+
+
+def test_the_users_wishes() -> None:
+    options = replace(OPTIONS, name="worker", no_echo=True, verbose=True, pedantic=True)
+    fields = connect_options(INFO, options, one())
+    assert (fields["name"], fields["echo"], fields["verbose"], fields["pedantic"]) == ("worker", False, True, True)
+
+
+@pytest.mark.parametrize(("info", "expected"), [({"headers": False}, False), ({"headers": True}, True), ({}, True)])
+def test_headers_are_not_asked_of_a_server_that_has_none(info: dict[str, Any], expected: bool) -> None:
+    fields = connect_options(info, OPTIONS, one())
+    assert fields["headers"] is fields["no_responders"] is expected
+
+
+def test_no_echo_needs_a_server_that_knows_it() -> None:
+    assert connect_options({"proto": 0}, OPTIONS, one())["echo"]
+    assert not connect_options({}, replace(OPTIONS, no_echo=True), one())["echo"]
+    with pytest.raises(errors.Error, match=r"nats://h:4222 is too old for no_echo"):
+        connect_options({"proto": 0}, replace(OPTIONS, no_echo=True), one(f"{SECRET}@h"))
+
+
+@pytest.mark.parametrize(
+    ("url", "info", "tls", "expected"),
+    [
+        ("nats://h", {}, False, False),
+        ("nats://h", {"tls_required": True}, False, True),
+        ("nats://h", {"tls_available": True}, False, False),
+        ("nats://h", {}, True, True),
+        ("tls://h", {}, False, True),
+        ("wss://h", {}, False, True),
+        ("ws://h", {}, False, False),
+    ],
+)
+def test_connect_says_whether_we_insist_on_tls(url: str, info: dict[str, Any], tls: bool, expected: bool) -> None:
+    assert connect_options(info, replace(OPTIONS, tls=tls), one(url))["tls_required"] is expected
+
+
+def credentials(url: str, given: dict[str, Any]) -> dict[str, str]:
+    fields = connect_options(INFO, replace(OPTIONS, **given), one(url))
+    return {key: fields[key] for key in ("user", "pass", "auth_token", "nkey", "jwt", "sig") if key in fields}
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "expected"),
+    [
+        ("nats://h", {}, {}),
+        ("nats://h", {"user": "u", "password": "p"}, {"user": "u", "pass": "p"}),
+        ("nats://h", {"user": "u"}, {"user": "u"}),
+        ("nats://h", {"user": "u", "password": ""}, {"user": "u", "pass": ""}),
+        ("nats://h", {"token": "t"}, {"auth_token": "t"}),
+        ("nats://h", {"user": "u", "password": "p", "token": "t"}, {"user": "u", "pass": "p", "auth_token": "t"}),
+        ("nats://v:q@h", {}, {"user": "v", "pass": "q"}),
+        ("nats://v:@h", {}, {"user": "v", "pass": ""}),
+        ("nats://s@h", {}, {"auth_token": "s"}),
+        # what the URL says wins, as a whole
+        ("nats://v:q@h", {"user": "u", "password": "p", "token": "t"}, {"user": "v", "pass": "q"}),
+        ("nats://s@h", {"user": "u", "password": "p", "token": "t"}, {"auth_token": "s"}),
+        # failures.md H9: an auth callout may want to see all of them
+        (
+            "nats://h",
+            {"nkey": "U1", "sig": "x", "jwt": "j", "token": "t"},
+            {"nkey": "U1", "sig": "x", "jwt": "j", "auth_token": "t"},
+        ),
+        ("nats://v:q@h", {"jwt": "j", "sig": "x"}, {"user": "v", "pass": "q", "jwt": "j", "sig": "x"}),
+    ],
+)
+def test_credentials(url: str, given: dict[str, str], expected: dict[str, str]) -> None:
+    assert credentials(url, given) == expected
+
+
+@given(st.binary())
+def test_a_signature_is_base64url_without_padding(signature: bytes) -> None:
+    # failures.md H6
+    text = encode_signature(signature)
+    assert not set(text) & set("=+/\n")
+    assert base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) == signature
+
+
+# TLS
+
+
+@pytest.mark.parametrize(
+    ("url", "info", "tls", "expected"),
+    [
+        ("nats://h", {}, False, False),
+        ("nats://h", {"tls_available": True}, False, False),
+        ("nats://h", {"tls_required": True}, False, True),
+        ("nats://h", {"tls_required": True}, True, True),
+        ("nats://h", {"tls_available": True}, True, True),
+        ("tls://h", {"tls_required": True}, False, True),
+        ("tls://h", {"tls_available": True}, False, True),
+        ("ws://h", {}, False, False),
+        ("ws://h", {"tls_required": True}, False, False),
+    ],
+)
+def test_whether_tls_comes_next(url: str, info: dict[str, Any], tls: bool, expected: bool) -> None:
+    assert must_use_tls(info, replace(OPTIONS, tls=tls), one(url)) is expected
+    assert must_use_tls(info, replace(OPTIONS, tls=tls), one(url), secured=True) is False
+
+
+@pytest.mark.parametrize(
+    ("url", "tls"),
+    [("tls://u:s3cr3t@h", False), ("nats://s3cr3t@h", True), ("wss://h/s3cr3t", False), ("ws://u:s3cr3t@h", True)],
+)
+@pytest.mark.parametrize("info", [{}, {"tls_required": False, "tls_available": False}])
+def test_tls_wanted_and_not_offered_is_an_error(url: str, tls: bool, info: dict[str, Any]) -> None:
+    # failures.md H1
+    server = one(url)
+    options = replace(OPTIONS, tls=tls, password=SECRET)
+    with pytest.raises(errors.SecureConnWantedError, match=f"TLS is wanted and server {server}") as caught:
+        must_use_tls(info, options, server)
+    assert SECRET not in str(caught.value)
+    assert must_use_tls(info, options, server, secured=True) is False
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Authorization Violation", errors.AuthorizationError),
+        ("User Authentication Expired", errors.AuthorizationError),
+        ("User Authentication Revoked", errors.AuthorizationError),
+        ("Account Authentication Expired", errors.AuthorizationError),
+        ("Stale Connection", errors.StaleConnectionError),
+        ("Secure Connection - TLS Required", errors.SecureConnRequiredError),
+        ("Maximum Payload Violation", errors.MaxPayloadError),
+        ("maximum payload exceeded", errors.MaxPayloadError),
+        ("Invalid Subject", errors.BadSubjectError),
+        ("Invalid Publish Subject", errors.BadSubjectError),
+        ("Unknown Protocol Operation", errors.ProtocolError),
+        ("invalid client protocol", errors.ProtocolError),
+        ("maximum control line exceeded", errors.ProtocolError),
+        ("maximum connections exceeded", errors.Error),
+        ("maximum account active connections exceeded", errors.Error),
+        ("maximum subscriptions exceeded", errors.Error),
+        ("authentication timeout", errors.Error),
+        ("Connection throttling is active. Please try again later.", errors.Error),
+        ("something new", errors.Error),
+        ("", errors.Error),
+    ],
+)
+@pytest.mark.parametrize("change", [str, str.upper, str.lower, "'{}'".format, " '{}' ".format])
+def test_refusals(text: str, kind: type[errors.Error], change: Callable[[str], str]) -> None:
+    error = server_error(change(text))
+    assert isinstance(error, kind)
+    assert type(error).__name__ == kind.__name__
+    assert str(error).lower() == f"the server says: {text}".lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "operation", "subject", "queue", "sid"),
+    [
+        ('Permissions Violation for Publish to "a.b"', "publish", "a.b", None, None),
+        ('permissions violation for publish to "A.b"', "publish", "A.b", None, None),
+        ('Permissions Violation for Publish with Reply of "_INBOX.x.y"', "reply", "_INBOX.x.y", None, None),
+        ('Permissions Violation for Subscription to "a.>"', "subscription", "a.>", None, None),
+        ('Permissions Violation for Subscription to "a.*" using queue "q"', "subscription", "a.*", "q", None),
+        ('Permissions Violation for Subscription to "a", too many tokens', "subscription", "a", None, None),
+        ('Permissions Violation for Subscription to "a" (sid "17")', "subscription", "a", None, 17),
+        ('Permissions Violation for Subscription to "a" using queue "q" (sid "17")', "subscription", "a", "q", 17),
+        ('Permissions Violation for Subscription to "a" (sid "seventeen")', "subscription", "a", None, None),
+        ('Permissions Violation for Subscription to "a" (sid "\N{SUPERSCRIPT TWO}")', "subscription", "a", None, None),
+        (r'Permissions Violation for Publish to "a\"b\\c"', "publish", 'a"b\\c', None, None),
+        (r'Permissions Violation for Publish to "\\u0041"', "publish", r"\u0041", None, None),
+        (
+            r'Permissions Violation for Publish to "\u200bb\x7f\U000e0001\a"',
+            "publish",
+            "\u200bb\x7f\U000e0001\a",
+            None,
+            None,
+        ),
+        (r'Permissions Violation for Publish to "a\Uffffffff"', "publish", r"a\Uffffffff", None, None),
+        ('Permissions Violation for Publish to "a\'b"', "publish", "a'b", None, None),
+        (f'Permissions Violation for Publish to "{"a" * 4000}"', "publish", "a" * 4000, None, None),
+        ("Permissions Violation", "", "", None, None),
+        ('Permissions Violation for Publish to "a', "", "", None, None),
+        ('Permissions Violation for Tea to "a"', "", "", None, None),
+    ],
+)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_permission_violations_say_what_was_refused(
+    text: str, operation: str, subject: str, queue: str | None, sid: int | None, quoted: bool
+) -> None:
+    error = server_error(f"'{text}'" if quoted else text)
+    assert isinstance(error, errors.PermissionsViolationError)
+    found = {name: getattr(error, name) for name in ("operation", "subject", "queue", "sid")}
+    assert found == {"operation": operation, "subject": subject, "queue": queue, "sid": sid}
+    assert str(error) == f"the server says: {text[:512]}"
+
+
+@given(st.text() | st.builds("permissions violation for publish to {}".format, st.text()))
+def test_any_text_is_an_error_to_return_and_none_to_raise(text: str) -> None:
+    error = server_error(text)
+    assert isinstance(error, errors.Error)
+    assert len(str(error)) < 600
+
+
+# Secrets
+
+SECRETS = ("user", "password", "token", "nkey", "jwt", "sig")
+
+
+def test_no_secret_in_what_the_options_show() -> None:
+    # failures.md H5; a new field must be put in one list or the other
+    assert {field.name for field in fields(LoginOptions)} == {
+        *SECRETS, "version", "name", "no_echo", "verbose", "pedantic", "tls",
+    }  # fmt: skip
+    secrets: dict[str, Any] = {name: SECRET + name for name in SECRETS}
+    options = replace(OPTIONS, name="worker", **secrets)
+    for text in (repr(options), str(options), f"{options}", repr([options])):
+        assert SECRET not in text
+        assert "name='worker'" in text
+        assert all(f"{name}=..." in text for name in SECRETS)
+    assert "..." not in repr(OPTIONS)
+    assert SECRET in json.dumps(connect_options(INFO, options, one()))

@@ -1,0 +1,663 @@
+"""The pool of servers: which next, when, and when to give up."""
+
+from __future__ import annotations
+
+import math
+import random
+import traceback
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from nats.errors import ServerNotInPoolError
+
+from trionats import errors
+from trionats._protocol.servers import Dial, Server, ServerPool, parse_servers
+
+REFUSED = ConnectionRefusedError(111, "connection refused")
+
+
+def make_pool(servers: str = "a,b,c", *, seed: int = 0, **options: Any) -> ServerPool:  # noqa: ANN401 - the pool's own
+    options.setdefault("dont_randomize", True)
+    return ServerPool(parse_servers(servers), rng=random.Random(seed), **options)
+
+
+def due(pool: ServerPool, now: float = 0.0, avoiding: Server | None = None) -> Dial:
+    dial = pool.next(now, avoiding=avoiding)
+    assert dial is not None
+    return dial
+
+
+def fail(pool: ServerPool, now: float = 0.0, error: Exception = REFUSED) -> tuple[str, float]:
+    """Let the next dial fail at once; its server and time."""
+    dial = due(pool, now)
+    pool.failed(dial.server, error, dial.not_before)
+    return dial.server.host, dial.not_before
+
+
+def connect(pool: ServerPool, now: float = 0.0) -> Server:
+    dial = due(pool, now)
+    pool.connected(dial.server, dial.not_before)
+    return dial.server
+
+
+def hosts(pool: ServerPool) -> list[str]:
+    return [server.host for server in pool.servers]
+
+
+def auth_error(text: str = "authorization violation") -> Exception:
+    return errors.explained(errors.AuthorizationError, text)
+
+
+# Order
+
+
+def test_the_order_given_is_kept_when_asked_for() -> None:
+    pool = make_pool()
+    assert [fail(pool) for _ in range(3)] == [("a", 0.0), ("b", 0.0), ("c", 0.0)]
+
+
+def test_the_order_is_shuffled_otherwise() -> None:
+    orders = {tuple(hosts(make_pool(seed=seed, dont_randomize=False))) for seed in range(100)}
+    assert len(orders) == 6
+    assert orders == {tuple(hosts(make_pool(seed=seed, dont_randomize=False))) for seed in range(100)}
+
+
+def test_asking_changes_nothing() -> None:
+    pool = make_pool()
+    assert pool.next(1.0) == pool.next(1.0)
+    connect(pool)
+    pool.lost(pool.servers[0], 100.0)
+    assert pool.next(100.0) == pool.next(100.0)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_server_just_lost_goes_last(lost: int) -> None:
+    # failures.md C14
+    pool = make_pool()
+    server = pool.servers[lost]
+    pool.connected(server, 0.0)
+    pool.lost(server, 100.0)
+    first_round = [fail(pool, 200.0)[0] for _ in range(3)]
+    others = [host for host in "abc" if host != server.host]
+    assert first_round == [*others, server.host]
+
+
+def test_after_the_first_round_the_wait_that_ends_first_decides() -> None:
+    delays = iter([3.0, 1.0, 2.0, 9.0])
+    pool = make_pool(reconnect_delay=lambda _: next(delays))
+    assert [fail(pool) for _ in range(4)] == [("a", 0.0), ("b", 0.0), ("c", 0.0), ("b", 1.0)]
+    assert due(pool, 1.0).server.host == "c"
+    # a clock beyond the wait is not turned back
+    assert due(pool, 50.0).not_before == 50.0
+
+
+def test_a_planned_move_leaves_the_current_server_out() -> None:
+    pool = make_pool("a,b")
+    current = connect(pool)
+    assert due(pool, 5.0, avoiding=current) == Dial(pool.servers[1], 5.0)
+    assert make_pool("a").next(0.0, avoiding=current) is not None
+    alone = make_pool("a")
+    assert alone.next(0.0, avoiding=alone.servers[0]) is None
+    # the old connection's end is no outage once another one stands
+    pool.connected(pool.servers[1], 6.0)
+    pool.lost(current, 7.0)
+    assert pool.current is pool.servers[1]
+    assert pool.last_error is None
+
+
+def test_the_users_own_choice() -> None:
+    pool = make_pool()
+    assert pool.dial(pool.servers[2], 5.0) == Dial(pool.servers[2], 5.0)
+    assert pool.dial(pool.servers[2], 5.0, 1.5).not_before == 6.5
+    assert pool.dial(pool.servers[2], 5.0, -1.0).not_before == 5.0
+    stranger = parse_servers("nats://u:s3cr3t@x")[0]
+    with pytest.raises(ServerNotInPoolError, match=r"nats://x:4222 is not in the pool") as caught:
+        pool.dial(stranger, 5.0)
+    assert "s3cr3t" not in str(caught.value)
+
+
+# Waiting
+
+
+def test_the_first_connect_tries_every_server_at_once() -> None:
+    pool = make_pool(dont_randomize=False)
+    assert {fail(pool)[1] for _ in range(3)} == {0.0}
+
+
+def test_back_off_is_exponential_with_full_jitter_and_a_cap() -> None:
+    waits: list[list[float]] = [[] for _ in range(6)]
+    for seed in range(300):
+        pool = make_pool("a", seed=seed)
+        now = fail(pool)[1]
+        for attempt in waits:
+            then = fail(pool, now)[1]
+            attempt.append(then - now)
+            now = then
+    for attempt, bound in zip(waits, (2.0, 4.0, 8.0, 8.0, 8.0, 8.0), strict=True):
+        assert min(attempt) < bound * 0.05
+        assert bound * 0.95 < max(attempt) <= bound
+        assert sum(attempt) / len(attempt) == pytest.approx(bound / 2, rel=0.1)
+
+
+def test_the_users_wait_may_exceed_the_cap_and_may_be_nothing() -> None:
+    waits = [fail(make_pool("a", seed=seed, reconnect_time_wait=60.0))[1] for seed in range(3)]
+    assert waits == [0.0, 0.0, 0.0]
+    pool = make_pool("a", reconnect_time_wait=60.0)
+    fail(pool)
+    assert 0.0 < due(pool).not_before <= 60.0
+    pool = make_pool("a", reconnect_time_wait=0.0, max_attempts=100)
+    assert {fail(pool)[1] for _ in range(100)} == {0.0}
+
+
+@pytest.mark.parametrize("option", ["reconnect_time_wait", "max_reconnect_time_wait"])
+@pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+def test_senseless_waits_are_refused(option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(ValueError, match="neither negative nor infinite"):
+        ServerPool(parse_servers("a"), rng=random.Random(0), **options)
+
+
+def test_the_delay_function_replaces_the_back_off() -> None:
+    seen: list[int] = []
+
+    def delay(attempts: int) -> float:
+        seen.append(attempts)
+        return attempts * 10.0 if attempts < 3 else -1.0
+
+    pool = make_pool("a", reconnect_delay=delay)
+    assert fail(pool)[1] == 0.0
+    assert fail(pool)[1] == 10.0
+    assert fail(pool, 10.0)[1] == 30.0
+    assert due(pool, 30.0).not_before == 30.0
+    assert seen == [1, 2, 3]
+
+
+def test_the_first_dial_after_a_loss_is_spread_whichever_server_it_goes_to() -> None:
+    for servers in ("a", "a,b"):
+        pool = make_pool(servers)
+        server = connect(pool)
+        pool.lost(server, 100.0)
+        gate = due(pool, 100.0).not_before
+        assert 100.0 < gate <= 100.5
+        # it is one wait for all: the second server follows at once
+        times = [fail(pool, 100.0)[1] for _ in pool.servers]
+        assert times == [gate] * len(times)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_two_hundred_clients_losing_a_server_do_not_return_as_a_herd(size: int) -> None:
+    # failures.md C13
+    dials: dict[str, list[float]] = {}
+    for seed in range(200):
+        pool = make_pool(",".join("abcde"[:size]), seed=seed, dont_randomize=False)
+        lost = next(server for server in pool.servers if server.host == "a")
+        pool.connected(lost, -1000.0)
+        pool.lost(lost, 0.0)
+        dial = due(pool)
+        dials.setdefault(dial.server.host, []).append(dial.not_before)
+    assert ("a" in dials) == (size == 1)
+    for times in dials.values():
+        assert max(Counter(int(time / 0.010) for time in times).values()) <= len(times) / 10
+
+
+def test_a_server_that_always_drops_us_does_not_make_us_spin() -> None:
+    dials = []
+    for seed in range(100):
+        pool = make_pool("a,b", seed=seed)
+        now = 0.0
+        count = 0
+        while now < 60.0:
+            server = connect(pool, now)
+            now = due(pool, now).not_before
+            pool.lost(server, now)
+            now = due(pool, now).not_before
+            count += 1
+        dials.append(count)
+    assert max(dials) < 60
+
+
+def test_a_connection_that_lived_makes_the_first_wait_short_again() -> None:
+    pool = make_pool("a")
+    server = pool.servers[0]
+    for _ in range(100):
+        pool.connected(server, 0.0)
+        pool.lost(server, 0.0)
+    assert due(pool).not_before <= 8.0
+    pool.connected(server, 0.0)
+    pool.lost(server, 2.0)
+    pool.connected(server, 2.0)
+    pool.lost(server, 100.0)
+    assert 100.0 < due(pool, 100.0).not_before <= 100.5
+
+
+def test_a_forced_reconnect_does_not_wait() -> None:
+    pool = make_pool("a,b")
+    server = connect(pool)
+    pool.lost(server, 100.0, forced=True)
+    assert due(pool, 100.0) == Dial(pool.servers[1], 100.0)
+
+
+def test_hurry_forgets_all_waits() -> None:
+    pool = make_pool("a")
+    server = connect(pool)
+    pool.lost(server, 100.0)
+    assert due(pool, 100.0).not_before > 100.0
+    pool.hurry()
+    assert due(pool, 100.0).not_before == 100.0
+    fail(pool, 100.0)
+    assert due(pool, 100.0).not_before > 100.0
+    pool.hurry()
+    assert due(pool, 100.0).not_before == 100.0
+
+
+# Giving up
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 7])
+def test_every_server_is_dialled_exactly_max_attempts_times(attempts: int) -> None:
+    # failures.md C16
+    pool = make_pool(max_attempts=attempts)
+    connect(pool)
+    pool.lost(pool.servers[0], 100.0)
+    dialled: Counter[str] = Counter()
+    now = 100.0
+    while pool.next(now) is not None:
+        host, now = fail(pool, now)
+        dialled[host] += 1
+    assert dialled == {"a": attempts, "b": attempts, "c": attempts}
+
+
+def test_only_a_finished_login_begins_the_count_anew() -> None:
+    pool = make_pool("a,b", max_attempts=3)
+    connect(pool)
+    pool.lost(pool.servers[0], 0.0)
+    for _ in range(5):
+        fail(pool)
+    connect(pool)
+    assert {server.attempts for server in pool.servers} == {0}
+    pool.lost(pool.servers[0], 100.0)
+    pool.lost(pool.servers[1], 100.0)
+    for _ in range(6):
+        fail(pool)
+    assert pool.next(0.0) is None
+
+
+def test_for_ever() -> None:
+    pool = make_pool("a", max_attempts=-1)
+    now = 0.0
+    for _ in range(3000):
+        now = fail(pool, now)[1]
+    assert due(pool, now).not_before <= now + 8.0
+
+
+def test_attempts_of_the_first_connect_are_counted_apart() -> None:
+    pool = make_pool("a", max_attempts=0)
+    connect(pool)
+    pool.lost(pool.servers[0], 100.0)
+    assert pool.next(100.0) is None
+    assert str(pool.surrender()) == "no server may be tried"
+    pool = make_pool("a", max_first_attempts=1)
+    fail(pool)
+    assert pool.next(0.0) is None
+    pool = make_pool("a", max_attempts=1, max_first_attempts=-1)
+    for _ in range(100):
+        fail(pool)
+    connect(pool)
+    pool.lost(pool.servers[0], 100.0)
+    fail(pool)
+    assert pool.next(0.0) is None
+
+
+def test_the_same_refusal_twice_on_one_server_ends_it() -> None:
+    # failures.md C17
+    pool = make_pool("a,b", max_attempts=-1)
+    assert [fail(pool, error=auth_error())[0] for _ in range(2)] == ["a", "b"]
+    assert pool.next(0.0) is not None
+    last = auth_error("Authorization VIOLATION")
+    pool.failed(pool.servers[0], last, 1.0)
+    assert pool.next(1.0) is None
+    assert pool.surrender() is last
+
+
+def test_another_refusal_or_a_login_breaks_the_row_and_silence_does_not() -> None:
+    pool = make_pool("a", max_attempts=-1)
+    for text in ("authorization violation", "user authentication expired", "authorization violation"):
+        fail(pool, error=auth_error(text))
+    connect(pool)
+    pool.lost(pool.servers[0], 100.0)
+    fail(pool, error=auth_error())
+    fail(pool, error=REFUSED)
+    assert pool.next(0.0) is not None
+    fail(pool, error=auth_error())
+    assert pool.next(0.0) is None
+
+
+def test_the_same_refusal_may_be_ignored() -> None:
+    pool = make_pool("a", ignore_auth_error_abort=True, max_attempts=10)
+    for _ in range(10):
+        fail(pool, error=auth_error())
+    assert pool.next(0.0) is None
+    assert isinstance(pool.surrender(), errors.AuthorizationError)
+
+
+def test_limits_of_the_account_are_tried_again() -> None:
+    # failures.md C19
+    pool = make_pool("a", max_attempts=-1)
+    for _ in range(100):
+        fail(pool, error=errors.Error("the server says: maximum account active connections exceeded"))
+    assert pool.next(0.0) is not None
+
+
+def test_giving_up_names_the_servers_and_has_the_cause() -> None:
+    pool = make_pool("nats://u:s3cr3t@a,nats://s3cr3t@b", max_attempts=1)
+    fail(pool, error=OSError("s3cr3t of somebody else's making"))
+    fail(pool, error=REFUSED)
+    error = pool.surrender()
+    assert isinstance(error, errors.NoServersError)
+    assert (
+        str(error) == "no server left to try: nats://a:4222 (1 x, OSError), nats://b:4222 (1 x, ConnectionRefusedError)"
+    )
+    assert error.__cause__ is pool.last_error is REFUSED
+    assert "s3cr3t" not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([errors.AuthorizationError] * 2, errors.AuthorizationError),
+        ([errors.SecureConnWantedError] * 2, errors.SecureConnWantedError),
+        ([errors.SecureConnRequiredError] * 2, errors.SecureConnRequiredError),
+        ([errors.SecureConnFailedError] * 2, errors.SecureConnFailedError),
+        ([errors.AuthorizationError, ConnectionRefusedError], errors.NoServersError),
+        ([ConnectionRefusedError, errors.AuthorizationError], errors.NoServersError),
+        ([errors.UnexpectedEOF] * 2, errors.NoServersError),
+    ],
+)
+def test_a_verdict_common_to_all_servers_is_the_reason(found: list[type[Exception]], expected: type[Exception]) -> None:
+    pool = make_pool("a,b", max_attempts=1)
+    for kind in found:
+        fail(pool, error=kind())
+    assert type(pool.surrender()).__name__ == expected.__name__
+    assert isinstance(pool.surrender(), expected)
+
+
+# Discovery
+
+
+def test_discovered_servers_come_and_go() -> None:
+    # failures.md C15
+    pool = make_pool("tls://u:p@seed")
+    connect(pool)
+    assert [str(s) for s in pool.discovered(["1.1.1.1:1", "seed:4222", "1.1.1.2:2"])] == [
+        "tls://1.1.1.1:1",
+        "tls://1.1.1.2:2",
+    ]
+    assert [str(s) for s in pool.discovered(["1.1.1.2:2", "1.1.1.3:3", "SEED:4222"])] == ["tls://1.1.1.3:3"]
+    assert pool.discovered([]) == pool.discovered(["1.1.1.2:2", "1.1.1.3:3"]) == pool.discovered(["no good"]) == []
+    assert [str(s) for s in pool.servers] == ["tls://seed:4222", "tls://1.1.1.2:2", "tls://1.1.1.3:3"]
+    for server in pool.servers:
+        assert (server.username, server.password, server.verified_name) == ("u", "p", "seed")
+    assert pool.discovered(["seed:4222"]) == []
+    assert hosts(pool) == ["seed"]
+
+
+def test_the_current_server_and_the_teller_are_not_pruned() -> None:
+    pool = make_pool("seed")
+    connect(pool)
+    pool.discovered(["b:1", "c:1", "d:1"])
+    b, c = pool.servers[1:3]
+    pool.connected(b, 0.0)
+    pool.discovered(["e:1"], via=c)
+    assert hosts(pool) == ["seed", "b", "c", "e"]
+
+
+def test_discovery_can_be_ignored_and_needs_a_teller() -> None:
+    pool = make_pool("seed", ignore_discovered_servers=True)
+    connect(pool)
+    assert pool.discovered(["b:1"]) == []
+    pool = make_pool("seed")
+    assert pool.discovered(["b:1"]) == []
+    assert hosts(pool) == ["seed"]
+    assert [s.host for s in pool.discovered(["b:1"], via=pool.servers[0])] == ["b"]
+
+
+def test_discovered_servers_are_shuffled_in_and_keep_no_seat_of_the_lost_one() -> None:
+    first = set()
+    for seed in range(50):
+        pool = make_pool("seed", seed=seed, dont_randomize=False)
+        server = connect(pool)
+        pool.discovered(["b:1", "c:1"])
+        pool.lost(server, 100.0)
+        order = [fail(pool, 100.0)[0] for _ in range(3)]
+        assert order[2] == "seed"
+        first.add(order[0])
+    assert first == {"b", "c"}
+
+
+def test_a_server_told_of_is_known_by_its_endpoint_whatever_its_userinfo() -> None:
+    pool = make_pool("nats://u:p@a,nats://v:q@a,nats://b")
+    connect(pool)
+    assert pool.discovered(["a:4222", "b:4222"]) == []
+    assert len(pool.servers) == 3
+
+
+# Replacing the pool
+
+
+def test_replacing_keeps_what_is_known_of_those_that_stay() -> None:
+    pool = make_pool("a,b", max_attempts=2)
+    fail(pool)
+    fail(pool)
+    old = pool.servers[1]
+    pool.replace(parse_servers("b,c,nats://b:4222"))
+    assert hosts(pool) == ["b", "c"]
+    assert pool.servers[0] is old
+    assert old.attempts == 1
+    assert fail(pool) == ("c", 0.0)
+
+
+def test_replacing_makes_a_discovered_server_explicit_and_drops_the_others() -> None:
+    pool = make_pool("seed")
+    connect(pool)
+    pool.discovered(["b:1", "c:1"])
+    pool.replace(parse_servers("b:1"))
+    (server,) = pool.servers
+    assert server.explicit
+    # the connection stands although its server is not in the pool, and its end begins an outage all the same
+    current = pool.current
+    assert current is not None
+    assert current.host == "seed"
+    pool.lost(current, 100.0, REFUSED)
+    assert pool.current is None
+    assert pool.last_error is REFUSED
+    assert due(pool, 100.0).server is server
+
+
+def test_a_replaced_server_may_still_report() -> None:
+    pool = make_pool("a")
+    dial = due(pool)
+    pool.replace(parse_servers("b"))
+    pool.failed(dial.server, REFUSED, 0.0)
+    assert due(pool).server.host == "b"
+    pool.connected(dial.server, 1.0)
+    assert pool.current is dial.server
+    assert dial.server.attempts == 0
+
+
+def test_a_bad_replacement_changes_nothing() -> None:
+    pool = make_pool("a,b")
+    for bad in ([], [*parse_servers("ws://x"), *parse_servers("y")]):
+        with pytest.raises(ValueError, match=r"no servers|mixed"):
+            pool.replace(bad)
+    assert hosts(pool) == ["a", "b"]
+    with pytest.raises(ValueError, match="no servers"):
+        ServerPool([], rng=random.Random(0))
+
+
+# All of it together
+
+HOSTS = ["a", "b", "c", "d", "e"]
+SOME_HOSTS = st.lists(st.sampled_from(HOSTS), min_size=1, unique=True)
+MAX_ATTEMPTS = 3
+WAIT = 2.0
+MAX_WAIT = 8.0
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A model that knows less than the pool: who must be in it, how often each was dialled, when each may be again."""
+
+    pool: ServerPool
+
+    @initialize(explicit=SOME_HOSTS, seed=st.integers(0, 1 << 16), keep_order=st.booleans())
+    def begin(self, explicit: list[str], seed: int, keep_order: bool) -> None:
+        self.pool = ServerPool(
+            parse_servers(explicit),
+            rng=random.Random(seed),
+            dont_randomize=keep_order,
+            max_attempts=MAX_ATTEMPTS,
+            reconnect_time_wait=WAIT,
+            max_reconnect_time_wait=MAX_WAIT,
+        )
+        self.now = 0.0
+        self.explicit = set(explicit)
+        self.current: Server | None = None
+        self.just_lost = ""
+        self.dials: Counter[str] = Counter()
+        self.untried = set(explicit)
+        self.may_dial: dict[str, float] = {}
+        self.refused: dict[str, str] = {}
+        self.over = False
+
+    def dial(self) -> Dial | None:
+        """Ask, compare the answer with the model, and go to its time."""
+        dial = self.pool.next(self.now)
+        left = [s for s in self.pool.servers if self.dials[s.host] < MAX_ATTEMPTS]
+        if self.over or not left:
+            assert dial is None
+            assert isinstance(self.pool.surrender(), errors.Error)
+            return None
+        assert dial is not None
+        host = dial.server.host
+        assert dial.server in left
+        assert dial.not_before >= max(self.now, self.may_dial.get(host, self.now))
+        assert dial.not_before <= self.now + MAX_WAIT
+        fresh = {s.host for s in left} & self.untried
+        if fresh:
+            assert host in fresh
+            assert host != self.just_lost or fresh == {host}
+        self.now = max(self.now, dial.not_before)
+        return dial
+
+    @precondition(lambda self: self.current is None)
+    @rule(took=st.floats(0, 3))
+    def dial_fails(self, took: float) -> None:
+        if dial := self.dial():
+            self.fail(dial.server, REFUSED, took)
+
+    @precondition(lambda self: self.current is None)
+    @rule(text=st.sampled_from(["authorization violation", "user authentication expired"]))
+    def login_is_refused(self, text: str) -> None:
+        if dial := self.dial():
+            self.fail(dial.server, auth_error(text), 0.0)
+            host = dial.server.host
+            self.over = self.refused.get(host) == text
+            self.refused[host] = text
+
+    def fail(self, server: Server, error: Exception, took: float) -> None:
+        host = server.host
+        self.now += took
+        self.pool.failed(server, error, self.now)
+        self.dials[host] += 1
+        self.untried.discard(host)
+        self.may_dial[host] = server.not_before
+        bound = min(WAIT * 2 ** (self.dials[host] - 1), MAX_WAIT)
+        assert self.now <= server.not_before <= self.now + bound
+
+    @precondition(lambda self: self.current is None)
+    @rule()
+    def login_succeeds(self) -> None:
+        if dial := self.dial():
+            self.pool.connected(dial.server, self.now)
+            self.current = dial.server
+            self.dials.clear()
+            self.refused.clear()
+            self.may_dial.clear()
+
+    @precondition(lambda self: self.current is not None)
+    @rule(lived=st.floats(0, 20), forced=st.booleans())
+    def connection_ends(self, lived: float, forced: bool) -> None:
+        assert self.current is not None
+        self.now += lived
+        self.pool.lost(self.current, self.now, forced=forced)
+        self.just_lost = self.current.host
+        self.current = None
+        self.untried = set(HOSTS)
+        if (dial := self.pool.next(self.now)) is not None:
+            assert dial.not_before == self.now or not forced
+            self.may_dial = dict.fromkeys(HOSTS, dial.not_before)
+
+    @precondition(lambda self: self.current is not None)
+    @rule(told=st.lists(st.sampled_from([*HOSTS, "no good", ""]), unique=True))
+    def servers_are_told_of(self, told: list[str]) -> None:
+        assert self.current is not None
+        before = {s.host for s in self.pool.servers}
+        readable = set(told) & set(HOSTS)
+        new = self.pool.discovered([host and f"{host}:4222" for host in told])
+        assert {s.host for s in new} == readable - before
+        expected = (before & (self.explicit | readable | {self.current.host})) | readable if readable else before
+        assert {s.host for s in self.pool.servers} == expected
+
+    @rule(explicit=SOME_HOSTS)
+    def pool_is_replaced(self, explicit: list[str]) -> None:
+        before = {s.host for s in self.pool.servers}
+        self.pool.replace(parse_servers(explicit))
+        self.explicit = set(explicit)
+        assert {s.host for s in self.pool.servers} == self.explicit
+        # what was dropped is forgotten: it comes back as a new server
+        for host in set(HOSTS) - (before & self.explicit):
+            self.forget(host)
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def all_is_said_again(self) -> None:
+        assert self.current is not None
+        self.pool.replace(parse_servers([*self.explicit, self.current.host]))
+        self.explicit.add(self.current.host)
+        assert self.current in self.pool.servers
+
+    def forget(self, host: str) -> None:
+        self.dials.pop(host, None)
+        self.refused.pop(host, None)
+        self.may_dial.pop(host, None)
+        self.untried.add(host)
+        if host == self.just_lost:
+            self.just_lost = ""
+
+    @rule()
+    def hurry(self) -> None:
+        self.pool.hurry()
+        self.may_dial.clear()
+        dial = self.pool.next(self.now)
+        assert dial is None or dial.not_before == self.now
+
+    @rule(seconds=st.floats(0, 10))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def nobody_is_lost_or_doubled(self) -> None:
+        present = [s.host for s in self.pool.servers]
+        assert len(present) == len(set(present))
+        assert self.explicit <= set(present)
+        assert {s.host for s in self.pool.servers if s.explicit} == self.explicit
+        assert self.pool.current is self.current
+
+
+PoolMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestPool = PoolMachine.TestCase
