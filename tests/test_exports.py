@@ -180,7 +180,7 @@ def test_every_public_module_is_known_here() -> None:
 
 
 def test_names_say_where_users_find_them() -> None:
-    homes = {full: f"{thing.__module__}" for full, thing in (CLASSES | FUNCTIONS).items()}  # type: ignore[attr-defined]
+    homes = {full: f"{thing.__module__}" for full, thing in (CLASSES | FUNCTIONS).items()}
     assert not {full: home for full, home in homes.items() if home not in PUBLIC_MODULES}, (
         "names that show a private module"
     )
@@ -246,7 +246,7 @@ def test_docstrings_name_the_arguments(full: str) -> None:
 
 @pytest.mark.parametrize("full", sorted(name for name in FUNCTIONS if name.rpartition(".")[2].startswith("open_")))
 def test_the_nursery_comes_first(full: str) -> None:
-    parameters = list(inspect.signature(FUNCTIONS[full]).parameters.values())  # type: ignore[arg-type]
+    parameters = list(inspect.signature(FUNCTIONS[full]).parameters.values())
     if full in NO_NURSERY:
         assert "nursery" not in {parameter.name for parameter in parameters}
         return

@@ -121,7 +121,8 @@ async def by_closing_the_client(stage: Stage) -> str:
     ):
         store = await nc.jetstream().object_store(BUCKET)
         waiting = trio.Event()
-        readers.start_soon(read_to_the_end, nursery, store, waiting, seen)
+        # The client closes under its reader: that is the point.
+        readers.start_soon(read_to_the_end, nursery, store, waiting, seen)  # noqa: ASYNC111
         await waiting.wait()
         await stage.look()
     return seen[0]
