@@ -10,10 +10,11 @@ Strategy
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, final
 
 from nats.js import api as nats_api
 from nats.js.api import (
+    DEFAULT_PREFIX,
     AccountInfo,
     AccountLimits,
     AckPolicy,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "DEFAULT_PREFIX",
     "APIStats",
     "AccountInfo",
     "AccountLimits",
@@ -185,6 +187,7 @@ class ObjectInfo(nats_api.ObjectInfo):
 _NOT_IN_THE_MESSAGE = frozenset({"revision", "extra"})
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class ObjectResult:
     """An object that was read whole and verified: its info and its data."""

@@ -1,0 +1,594 @@
+"""Object stores against a bucket in memory: what is sent, in what order, and what is left behind when it fails."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import deque
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
+from trionats import _chunks, api, errors, open_client
+from trionats._chunks import ChunkWriter, Digest
+from trionats._objects import ObjectStore, read_info
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from trionats import Client
+
+BUCKET = "b"
+WRONG_SEQUENCE = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 9"}}
+BUSY = {"error": {"code": 429, "err_code": 10167, "description": "too many requests"}}
+FULL = {"error": {"code": 400, "err_code": 10077, "description": "maximum bytes exceeded"}}
+CHUNKS, METAS = f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"
+
+
+class FakeBucket:
+    """The stream of one bucket: stores, reads the last, deletes and purges, as far as an object store needs it.
+
+    `hooks` are asked, in turn, about each message that is published, and may answer in the stream's place: a mapping is
+    sent instead of storing, `"503"` and `"silence"` are what they say, `"lost"` stores and keeps silent, None stores.
+    """
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.messages: dict[int, Frame] = {}
+        self.hook: Callable[[Frame], Any] = lambda _: None
+        self.sequence = 0
+        for subject, answer in {
+            f"$O.{BUCKET}.>": self.store,
+            f"$JS.API.STREAM.MSG.GET.OBJ_{BUCKET}": self.last,
+            f"$JS.API.STREAM.MSG.DELETE.OBJ_{BUCKET}": self.delete,
+            f"$JS.API.STREAM.PURGE.OBJ_{BUCKET}": self.purge,
+        }.items():
+            server.on(subject, answer)
+
+    def store(self, frame: Frame) -> Any:  # noqa: ANN401 - whatever a responder may answer
+        instead = self.hook(frame)
+        if instead == "503":
+            self.server.publish(frame.reply, headers=NO_RESPONDERS)
+            return None
+        if instead is not None and instead != "lost":
+            return None if instead == "silence" else instead
+        if self.conflicts(frame):
+            return WRONG_SEQUENCE
+        if b"Nats-Rollup: sub" in frame.headers:
+            self.forget(frame.subject)
+        self.sequence += 1
+        self.messages[self.sequence] = frame
+        return None if instead == "lost" else {"stream": f"OBJ_{BUCKET}", "seq": self.sequence}
+
+    def conflicts(self, frame: Frame) -> bool:
+        _, _, rest = frame.headers.decode().partition("Nats-Expected-Last-Subject-Sequence: ")
+        return bool(rest) and int(rest.split("\r\n")[0]) != max(self.sequences(frame.subject), default=0)
+
+    def last(self, frame: Frame) -> dict[str, Any]:
+        found = self.sequences(json.loads(frame.payload)["last_by_subj"])
+        if not found:
+            return {"error": {"code": 404, "err_code": 10037, "description": "no message found"}}
+        message = self.messages[found[-1]]
+        data = base64.b64encode(message.payload).decode()
+        fields = {"subject": message.subject, "seq": found[-1], "data": data, "time": "2026-11-23T17:00:00Z"}
+        return {"message": fields}
+
+    def delete(self, frame: Frame) -> dict[str, Any]:
+        del self.messages[json.loads(frame.payload)["seq"]]
+        return {"success": True}
+
+    def purge(self, frame: Frame) -> dict[str, Any]:
+        self.forget(json.loads(frame.payload)["filter"])
+        return {"success": True}
+
+    def forget(self, pattern: str) -> None:
+        for sequence in self.sequences(pattern):
+            del self.messages[sequence]
+
+    def sequences(self, pattern: str) -> list[int]:
+        return [sequence for sequence, frame in self.messages.items() if matches(pattern, frame.subject)]
+
+    def data(self, nuid: str) -> list[bytes]:
+        return [self.messages[sequence].payload for sequence in self.sequences(f"$O.{BUCKET}.C.{nuid}")]
+
+    @property
+    def metas(self) -> list[dict[str, Any]]:
+        return [json.loads(self.messages[sequence].payload) for sequence in self.sequences(METAS)]
+
+    @property
+    def chunks(self) -> int:
+        return len(self.sequences(CHUNKS))
+
+
+@asynccontextmanager
+async def open_bucket(max_payload: int = 1024 * 1024) -> AsyncGenerator[tuple[FakeBucket, ObjectStore, Client]]:
+    server = FakeServer(info={"max_payload": max_payload})
+    bucket = FakeBucket(server)
+    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
+        yield bucket, ObjectStore(nc.jetstream(), BUCKET), nc
+    server.check()
+
+
+def small(size: int) -> api.ObjectMeta:
+    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
+
+
+def only(pattern: str, answers: list[Any]) -> Callable[[Frame], Any]:
+    """Make a hook that gives these answers to what matches, one after the other, and then none."""
+    waiting = deque(answers)
+
+    def hook(frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+        return waiting.popleft() if waiting and matches(pattern, frame.subject) else None
+
+    return hook
+
+
+# -- put ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 25])
+async def test_put_cuts_data_into_chunks_exactly(size: int) -> None:
+    data = bytes(range(size))
+    async with open_bucket() as (bucket, store, _):
+        info = await store.put("name", data, small(10))
+    assert b"".join(bucket.data(info.nuid)) == data
+    assert [len(chunk) for chunk in bucket.data(info.nuid)] == [10] * (size // 10) + ([size % 10] if size % 10 else [])
+    [meta] = bucket.metas
+    assert meta == {
+        "name": "name",
+        "bucket": BUCKET,
+        "nuid": info.nuid,
+        "size": size,
+        "chunks": -(-size // 10),
+        "digest": "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode(),
+        "deleted": False,
+        "options": {"max_chunk_size": 10},
+    }
+    assert info.revision == bucket.sequences(METAS)[0]
+
+
+async def test_put_of_text_stores_utf8_and_what_the_user_says_of_it() -> None:
+    meta = api.ObjectMeta(
+        name="ignored", description="d", headers={"One": "1", "Two": ["2", "zwei"]}, metadata={"owner": "é"}
+    )
+    async with open_bucket() as (bucket, store, _):
+        info = await store.put("näme", "tëxt", meta)
+        assert bucket.data(info.nuid) == ["tëxt".encode()]
+        [stored] = bucket.metas
+        assert stored["headers"] == {"One": ["1"], "Two": ["2", "zwei"]}
+        assert (stored["name"], stored["description"], stored["metadata"]) == ("näme", "d", {"owner": "é"})
+        assert meta == api.ObjectMeta(
+            name="ignored", description="d", headers={"One": "1", "Two": ["2", "zwei"]}, metadata={"owner": "é"}
+        )
+        read = await store.get_info("näme")
+    assert (read.headers, read.metadata, read.revision) == (stored["headers"], {"owner": "é"}, info.revision)
+    assert read.mtime == "2026-11-23T17:00:00Z"
+    assert (
+        bucket.messages[info.revision or 0].subject
+        == f"$O.{BUCKET}.M.{base64.urlsafe_b64encode('näme'.encode()).decode()}"
+    )
+
+
+async def test_chunks_are_never_larger_than_the_server_takes() -> None:
+    async with open_bucket(max_payload=1000) as (bucket, store, _):
+        info = await store.put("n", bytes(2500))
+    assert [len(chunk) for chunk in bucket.data(info.nuid)] == [1000, 1000, 500]
+    assert info.options is not None
+    assert info.options.max_chunk_size == 1000
+
+
+async def test_replacing_an_object_purges_the_chunks_of_the_old_one() -> None:
+    async with open_bucket() as (bucket, store, _):
+        old = await store.put("n", b"old")
+        new = await store.put("n", b"newer")
+    assert bucket.data(old.nuid) == []
+    assert bucket.data(new.nuid) == [b"newer"]
+    assert len(bucket.metas) == 1
+
+
+async def test_the_window_of_unacknowledged_chunks_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 50)
+    async with open_bucket() as (bucket, store, _), trio.open_nursery() as nursery:
+        await store.put("before", b"")
+        bucket.hook = only(CHUNKS, ["silence"] * 100)
+        nursery.start_soon(store.put, "n", bytes(1000), small(10))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(bucket.server.sent("PUB", CHUNKS)) == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_refused_chunk_fails_the_put_and_leaves_nothing() -> None:
+    """J7: an acknowledgement that is an error is not one."""
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", b"old")
+        bucket.hook = only(CHUNKS, [None, None, FULL])
+        with pytest.raises(errors.APIError, match="maximum bytes exceeded") as caught:
+            await store.put("n", bytes(100), small(10))
+        assert caught.value.err_code == 10077
+        assert bucket.chunks == 1
+        [meta] = bucket.metas
+        assert meta["size"] == 3
+
+
+async def test_a_refused_info_fails_the_put_and_leaves_nothing() -> None:
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(METAS, [FULL])
+        with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
+            await store.put("n", bytes(100), small(10))
+    assert not bucket.messages
+
+
+async def test_what_answers_but_is_no_stream_is_an_error() -> None:
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(CHUNKS, [b"hello"])
+        with pytest.raises(errors.APIError, match="no JetStream answer"):
+            await store.put("n", b"data")
+        bucket.hook = only(CHUNKS, [{"seq": "one"}])
+        with pytest.raises(errors.APIError, match="no JetStream answer"):
+            await store.put("n", b"data")
+    assert not bucket.metas
+
+
+@pytest.mark.parametrize("refusal", [BUSY, "503"], ids=["too many requests", "no leader"])
+async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
+    refusal: object, autojump_clock: trio.testing.MockClock
+) -> None:
+    """J6: chunks behind the refused one may have been stored; they must not stay in front of it."""
+    data = bytes(range(100))
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(CHUNKS, [None, None, refusal, None, refusal, None, None, None, None, refusal])
+        info = await store.put("n", data, small(10))
+    assert b"".join(bucket.data(info.nuid)) == data
+    assert (info.chunks, bucket.chunks) == (10, 10)
+
+
+async def test_a_server_that_is_never_ready_fails_the_put(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(CHUNKS, ["503"] * 1000)
+        with pytest.raises(errors.NoStreamResponseError, match=r"\$O\.b\.C\."):
+            await store.put("n", bytes(100), small(10))
+    assert not bucket.messages
+
+
+async def test_an_info_that_the_server_was_not_ready_for_is_sent_again(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(METAS, ["503", "503"])
+        await store.put("n", b"data")
+        bucket.hook = only(METAS, ["503"] * 3)
+        with pytest.raises(errors.NoStreamResponseError, match=r"\$O\.b\.M\."):
+            await store.put("m", b"data")
+    assert len(bucket.metas) == bucket.chunks == 1
+
+
+async def test_somebody_elses_change_in_between_fails_the_put() -> None:
+    """J10: two writers of one name do not both win."""
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", b"old")
+        bucket.hook = only(METAS, [WRONG_SEQUENCE])
+        with pytest.raises(errors.BadRequestError, match="put of object 'n' into bucket 'b': somebody else changed it"):
+            await store.put("n", b"mine")
+        with pytest.raises(errors.ObjectNotFoundError, match="'m' in bucket 'b'"):
+            await store.get_info("m")
+    assert bucket.chunks == 1
+
+
+async def test_a_put_that_moves_slowly_goes_on_and_one_that_stalls_fails(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """J5: what is limited is the time since something last moved, not the time in all."""
+    async with open_bucket() as (bucket, store, _), trio.open_nursery() as nursery:
+        replies: list[str] = []
+
+        def keep(frame: Frame) -> str | None:
+            if matches(CHUNKS, frame.subject):
+                replies.append(frame.reply)
+                return "silence"
+            return None
+
+        bucket.hook = keep
+        result: list[Exception] = []
+
+        async def put() -> None:
+            try:
+                await store.put("n", bytes(100), small(10))
+            except errors.TimeoutError as error:
+                result.append(error)
+
+        start = trio.current_time()
+        nursery.start_soon(put)
+        for sequence in range(1, 8):
+            await trio.sleep(20)
+            bucket.server.publish(replies[sequence - 1], json.dumps({"stream": "OBJ_b", "seq": sequence}).encode())
+    # 7 acknowledgements 20 s apart, then 30 s of silence, then a cleanup that nobody answers.
+    assert trio.current_time() - start == pytest.approx(7 * 20 + 30 + 2, abs=0.1)
+    assert "put of object 'n' into bucket 'b': the server has not answered for 30 s" in str(result[0])
+    assert bucket.server.sent("PUB", "$JS.API.STREAM.PURGE.>")
+
+
+async def test_an_info_whose_answer_was_lost_with_the_connection_is_looked_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bucket() as (bucket, store, nc):
+
+        def cut(frame: Frame) -> str | None:
+            if matches(METAS, frame.subject):
+                bucket.hook = lambda _: None
+                bucket.server.cut()
+                return "lost"
+            return None
+
+        bucket.hook = cut
+        info = await store.put("n", b"data")
+        await nc.wait_connected()
+        assert await store.get_info("n") is not None
+    assert bucket.data(info.nuid) == [b"data"]
+    assert info.revision == bucket.sequences(METAS)[0]
+
+
+async def test_a_put_ended_by_a_lost_connection_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, nc):
+        bucket.hook = lambda frame: (
+            bucket.server.cut() if bucket.chunks == 3 and matches(CHUNKS, frame.subject) else None
+        )
+        with pytest.raises(errors.DisconnectedError):
+            await store.put("n", bytes(100), small(10))
+        await nc.wait_connected()
+        await nc.flush()
+    assert not bucket.messages
+
+
+@pytest.mark.parametrize("name", ["", "x" * 3000, "\ud800"])
+async def test_names_that_the_server_cannot_take_are_refused(name: str) -> None:
+    async with open_bucket() as (bucket, store, _):
+        for call in (store.put(name, b""), store.get_info(name), store.delete(name)):
+            with pytest.raises(errors.InvalidObjectNameError, match="bucket 'b'"):
+                await call
+    assert not bucket.server.sent("PUB", "$JS.>")
+
+
+async def test_a_link_in_the_meta_of_a_put_is_refused() -> None:
+    link = api.ObjectMetaOptions(link=api.ObjectLink(bucket="other", name="n"))
+    async with open_bucket() as (bucket, store, _):
+        with pytest.raises(errors.BadObjectMetaError, match="object 'n' in bucket 'b'"):
+            await store.put("n", b"", api.ObjectMeta(options=link))
+        with pytest.raises(errors.BadObjectMetaError, match="0 bytes"):
+            await store.put("n", b"", small(0))
+        with pytest.raises(TypeError, match="int"):
+            await store.put("n", 5)  # type: ignore[arg-type]
+    assert not bucket.messages
+
+
+# -- delete ------------------------------------------------------------------------------------------------------------
+
+
+async def test_delete_leaves_a_marker_and_no_data() -> None:
+    """J14: and says for a deleted object that it was one."""
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", b"data")
+        await store.delete("n")
+        assert bucket.chunks == 0
+        marker = await store.get_info("n", show_deleted=True)
+        assert (marker.deleted, marker.size, marker.chunks, marker.digest) == (True, 0, 0, "")
+        for kind in (errors.ObjectDeletedError, errors.ObjectNotFoundError, errors.NotFoundError):
+            with pytest.raises(kind, match="object 'n' in bucket 'b' was deleted"):
+                await store.get_info("n")
+        await store.delete("n")
+        with pytest.raises(errors.ObjectNotFoundError, match="no object 'm' in bucket 'b'"):
+            await store.delete("m")
+        await store.put("n", b"again")
+    assert bucket.chunks == 1
+
+
+async def test_delete_keeps_what_another_client_wrote_into_the_info() -> None:
+    fields = {
+        "name": "n",
+        "bucket": BUCKET,
+        "nuid": "abc",
+        "size": 1,
+        "chunks": 1,
+        "colour": "red",
+        "options": {"max_chunk_size": 7, "shape": "round"},
+    }
+    subject = f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(b'n').decode()}"
+    async with open_bucket() as (bucket, store, nc):
+        await nc.request(subject, json.dumps(fields).encode())
+        await store.delete("n")
+    [marker] = bucket.metas
+    assert marker["colour"] == "red"
+    assert marker["options"] == {"max_chunk_size": 7, "shape": "round"}
+    assert marker["deleted"] is True
+
+
+async def test_a_delete_that_was_refused_keeps_the_data(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", b"data")
+        bucket.hook = only(METAS, [WRONG_SEQUENCE])
+        with pytest.raises(errors.BadRequestError, match="deletion of object 'n' from bucket 'b'"):
+            await store.delete("n")
+        assert bucket.chunks == 1
+        bucket.hook = lambda _: "silence"
+        with pytest.raises(errors.TimeoutError, match="deletion of object 'n'"):
+            await store.delete("n")
+    assert bucket.chunks == 1
+
+
+# -- cancelled at every step -------------------------------------------------------------------------------------------
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope just before the n-th step of a task."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.task: trio.lowlevel.Task | None = None
+        self.scope = trio.CancelScope()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.step -= 1
+            if self.step == 0:
+                self.scope.cancel()
+
+
+async def cancelled_at(step: int, call: Callable[[], Any]) -> bool:
+    """Run a coroutine function, cancelled at one of its steps; say whether it got that far."""
+    instrument = CancelAtStep(step)
+    instrument.task = trio.lowlevel.current_task()
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        with instrument.scope:
+            await call()
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+    return instrument.step <= 0
+
+
+async def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """J1: no orphaned chunks, and the old object stays readable; a whole new one is the other honest outcome."""
+    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 30)
+    step, outcomes = 0, set()
+    while True:
+        step += 1
+        async with open_bucket() as (bucket, store, nc):
+            old = await store.put("n", b"old")
+            reached = await cancelled_at(step, partial(store.put, "n", bytes(100), small(10)))
+            await nc.flush()
+            info = await store.get_info("n")
+            outcomes.add(info.size)
+            assert (info.nuid == old.nuid) == (info.size == 3)
+            assert bucket.chunks == len(bucket.data(info.nuid)) == info.chunks
+            assert nc.statistics().pending_requests == 0
+        if not reached:
+            break
+    assert outcomes == {3, 100}
+    assert step > 10
+
+
+async def test_a_delete_cancelled_at_any_step_is_done_or_not_begun() -> None:
+    """J14: never an info without its chunks."""
+    step, outcomes = 0, set()
+    while True:
+        step += 1
+        async with open_bucket() as (bucket, store, nc):
+            await store.put("n", b"data")
+            reached = await cancelled_at(step, partial(store.delete, "n"))
+            await nc.flush()
+            info = await store.get_info("n", show_deleted=True)
+            outcomes.add(info.deleted)
+            assert bucket.chunks == (0 if info.deleted else 1)
+        if not reached:
+            break
+    assert outcomes == {True, False}
+
+
+async def test_a_put_in_a_cancelled_scope_sends_nothing() -> None:
+    async with open_bucket() as (bucket, store, nc):
+        await nc.flush()
+        before = len(bucket.server.frames)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.put("n", b"data")
+        assert scope.cancelled_caught
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.delete("n")
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(bucket.server.frames) == before
+
+
+async def test_cleaning_up_takes_two_seconds_at_most(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = lambda frame: "silence" if matches(CHUNKS, frame.subject) else None
+        start = trio.current_time()
+        with trio.move_on_after(1):
+            await store.put("n", b"data")
+        assert trio.current_time() - start == pytest.approx(3)
+    assert bucket.server.sent("PUB", "$JS.API.STREAM.PURGE.>")
+
+
+async def test_the_exception_of_the_body_is_the_one_that_comes_out(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, _, nc):
+        writer = ChunkWriter(nc.jetstream(), "OBJ_b", "$O.b.C.x", "a test")
+        bucket.hook = lambda _: "503"
+        await writer.write(b"1")
+        with pytest.raises(errors.NoStreamResponseError):
+            await writer.drain()
+        await writer.abandon()
+    assert not bucket.messages
+
+
+# -- pure parts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "no JSON object"),
+        (b"\xff", "no JSON object"),
+        (b"[]", "no JSON object"),
+        (b'{"bucket": "b", "nuid": "x"}', "its name is no text"),
+        (b'{"name": "n", "bucket": "b"}', "its nuid is no text"),
+        (b'{"name": "n", "bucket": "b", "nuid": ">"}', "its nuid cannot be part of a subject"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "size": -1}', "its size is no count"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "chunks": "1"}', "its chunks is no count"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "digest": 5}', "its digest is no text"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "headers": []}', None),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "headers": [1]}', "its headers is no JSON object"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "options": {"link": 3}}', "its link is no JSON object"),
+        (b'{"name": "n", "bucket": "b", "nuid": "x", "options": null, "mtime": 5, "revision": "r"}', None),
+    ],
+)
+def test_what_is_no_info_is_refused(data: bytes, complaint: str | None) -> None:
+    if complaint is None:
+        assert read_info("b", data, revision=7, stored_at="now").revision == 7
+        return
+    with pytest.raises(errors.BadObjectMetaError, match=f"bucket 'b': message 7 .*{complaint}"):
+        read_info("b", data, revision=7, stored_at="now")
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (1795440575220161869, "2026-11-23T13:29:35.220161869Z"),
+        (1795440575220000000, "2026-11-23T13:29:35.22Z"),
+        (1795440575000000000, "2026-11-23T13:29:35Z"),
+    ],
+)
+def test_the_time_of_a_message_is_written_as_the_server_writes_it(nanoseconds: int, text: str) -> None:
+    data = b'{"name": "n", "bucket": "b", "nuid": "x"}'
+    assert read_info("b", data, revision=1, stored_at=nanoseconds).mtime == text
+
+
+async def test_digests_are_read_in_every_form_that_clients_write() -> None:
+    """J12."""
+    digest = Digest()
+    # A value whose base64 has both letters that the two alphabets differ in.
+    text = next(str(n) for n in range(1000) if {"-", "_"} <= set(_digest(str(n))))
+    await digest.update([text.encode()])
+    right = _digest(text)
+    assert str(digest) == f"SHA-256={right}"
+    for prefix in ("SHA-256=", "sha-256=", "Sha-256="):
+        for form in (right, right.rstrip("="), right.replace("-", "+").replace("_", "/")):
+            assert digest.matches(prefix + form)
+    for wrong in (right, f"SHA-512={right}", f"SHA-256={_digest('other')}", "SHA-256=", f"SHA-256={right}="):
+        assert not digest.matches(wrong)
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+async def test_large_pieces_are_hashed_in_a_thread_with_the_same_result() -> None:
+    data = bytes(_chunks.HASH_IN_THREAD)
+    digest = Digest()
+    await digest.update([memoryview(data), b"x"])
+    assert digest.matches("SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data + b"x").digest()).decode())

@@ -1,0 +1,445 @@
+"""Object stores."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, final
+
+import trio
+
+from trionats import api, errors
+from trionats._chunks import (
+    CHUNK_SIZE,
+    CLEANUP_LIMIT,
+    ChunkWriter,
+    Digest,
+    answer,
+    purge_chunks,
+    queue_purge,
+    writable,
+)
+from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, provide_object_stores, publish_ack
+from trionats._protocol import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nats.js.api import ObjectMeta as AnyObjectMeta
+
+    from trionats._jetstream import JetStream
+    from trionats._message import Msg
+    from trionats._requests import PendingReply
+
+#: How much of an object is queued before what was queued is hashed, in a thread, while it is being sent.
+BLOCK_SIZE = 1024 * 1024
+#: A control line has 4096 bytes by default, and the name stands in it as base64.
+NAME_LIMIT = 2880
+
+NO_MESSAGE = 10037
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+
+
+def read_info(bucket: str, data: bytes, *, revision: int, stored_at: int | str) -> api.ObjectInfo:
+    """Read an object's info from its meta message.
+
+    Args:
+        bucket: The bucket, for the text of an exception.
+        data: The message's payload.
+        revision: The message's sequence in the bucket's stream.
+        stored_at: When the server stored the message: RFC 3339, or nanoseconds since 1970 as acks tell it.
+
+    Returns:
+        The info, with the message's time as its `mtime`.
+
+    Raises:
+        trionats.errors.BadObjectMetaError: Somebody wrote what is no object info.
+    """
+    try:
+        fields = json.loads(data)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or (complaint := _complaint(fields)) is not None:
+        why = "it is no JSON object" if not isinstance(fields, dict) else complaint
+        text = f"bucket {bucket!r}: message {revision} should be the info of an object, but {why}"
+        raise errors.explained(errors.BadObjectMetaError, text, description=text)
+    info = api.ObjectInfo.from_response(fields)
+    info.revision = revision
+    info.mtime = stored_at if isinstance(stored_at, str) else _rfc3339(stored_at)
+    return info
+
+
+def _complaint(fields: Mapping[str, Any]) -> str | None:
+    for key in ("name", "bucket", "nuid"):
+        if not isinstance(fields.get(key), str):
+            return f"its {key} is no text"
+    for key in ("size", "chunks"):
+        value = fields.get(key, 0)
+        if not isinstance(value, int) or value < 0:
+            return f"its {key} is no count"
+    for key in ("headers", "metadata", "options"):
+        if not isinstance(fields.get(key) or {}, dict):
+            return f"its {key} is no JSON object"
+    if not isinstance(((fields.get("options") or {}).get("link")) or {}, dict):
+        return "its link is no JSON object"
+    if not isinstance(fields.get("digest") or "", str):
+        return "its digest is no text"
+    return _nuid_complaint(fields["nuid"])
+
+
+def _nuid_complaint(nuid: str) -> str | None:
+    # It becomes part of the subject of a purge: a nuid of ">" would empty the bucket.
+    if nuid and any(letter in nuid for letter in "*> \t\r\n."):
+        return "its nuid cannot be part of a subject"
+    return None
+
+
+def _rfc3339(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # As Go writes it, so that the time of a message is the same text whichever way it was read.
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{text}{fraction}Z"
+
+
+class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
+    """The object was deleted; for who does not ask for deleted ones it is simply not found."""
+
+
+class _MetaWrite:
+    """One attempt to replace an object's info, and what is known of its outcome."""
+
+    def __init__(self, js: JetStream, subject: str, doing: str) -> None:
+        self._js = js
+        self._subject = subject
+        self._doing = doing
+        self.revision: int | None = None
+        """The sequence under which it was stored; None unless that is known."""
+        self.in_doubt = False
+        """Whether it was sent and nothing is known of it since."""
+
+    async def send(self, info: api.ObjectInfo, expected: int) -> int:
+        """Store `info` if the last one is that of the sequence `expected`.
+
+        Returns:
+            The new sequence.
+        """
+        headers = {
+            api.Header.ROLLUP.value: "sub",
+            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(expected),
+        }
+        data = json.dumps(info.as_dict(), separators=(",", ":")).encode()
+        for attempt in range(PUBLISH_RETRIES + 1):
+            if attempt:
+                await trio.sleep(PUBLISH_RETRY_WAIT)
+            with await self._queue(data, headers) as reply:
+                try:
+                    return self._stored(await self._answer(reply))
+                except errors.NoRespondersError:
+                    self.in_doubt = False
+        raise no_stream(self._subject)
+
+    async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
+        while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                reply = self._js.nc.request_nowait(self._subject, data, headers=headers)
+            except trio.WouldBlock:
+                await writable(self._js.nc, self._doing)
+                continue
+            self.in_doubt = True
+            return reply
+
+    async def _answer(self, reply: PendingReply) -> Msg:
+        try:
+            return await answer(reply, self._doing)
+        except trio.Cancelled:
+            # It is under way: whether the chunks are to stay depends on what becomes of it.
+            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+                try:
+                    self._stored(await reply.wait())
+                except errors.NoRespondersError:
+                    self.in_doubt = False
+                except errors.Error:
+                    pass
+            raise
+
+    def _stored(self, msg: Msg) -> int:
+        self.in_doubt = False
+        try:
+            self.revision = publish_ack(self._subject, msg).seq
+        except errors.APIError as error:
+            if error.err_code not in WRONG_LAST_SEQUENCE:
+                raise
+            text = f"{self._doing}: somebody else changed it at the same time ({error.description})"
+            raise errors.explained(type(error), text, **vars(error)) from None
+        return self.revision
+
+
+@final
+class ObjectStore:
+    """A bucket of objects: data of any size under a name, with what the user says about it.
+
+    Comes from `JetStream.create_object_store` and `JetStream.object_store`. It holds no state of its own, needs no
+    closing, and may be used from several tasks at once.
+    """
+
+    def __init__(self, js: JetStream, bucket: str, *, origin: str | None = None) -> None:
+        self._js = js
+        self._bucket = bucket
+        # A mirror holds the messages of another bucket, under that bucket's subjects.
+        self._subjects = f"$O.{origin or bucket}"
+        self._nuids = subjects.Nuid(random.SystemRandom())
+
+    def __repr__(self) -> str:
+        return f"<ObjectStore {self._bucket!r}>"
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._bucket
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream that holds the bucket."""
+        return f"OBJ_{self._bucket}"
+
+    @property
+    def js(self) -> JetStream:
+        """The JetStream that this store was found through."""
+        return self._js
+
+    @property
+    def meta_subject(self) -> str:
+        """The pattern that the infos of all objects match in the stream."""
+        return f"{self._subjects}.M.>"
+
+    async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
+        """Store an object, replacing the one of that name.
+
+        The data is sent in chunks of 128 KiB (or `meta.options.max_chunk_size`), with at most 8 MiB of them
+        unacknowledged; the new object becomes visible, all at once, when every chunk is acknowledged. A put that fails or
+        is cancelled purges what it has stored and leaves the old object as it was. There is no limit to how long it may
+        take, but it fails when the server does not answer for 30 s.
+
+        Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
+        then.
+
+        Args:
+            name: The object's name, any text.
+            data: Its content; text is encoded as UTF-8.
+            meta: Its description, headers, metadata and chunk size. `name` holds, whatever stands in `meta`.
+
+        Returns:
+            The new object's info.
+
+        Raises:
+            trionats.errors.InvalidObjectNameError: The name is empty, or too long for the server.
+            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link.
+            trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
+            trionats.errors.APIError: The server refused, for instance because the bucket is full.
+        """
+        content = _content(data)
+        info = self._new_info(name, meta)
+        doing = f"put of object {name!r} into bucket {self._bucket!r}"
+        before = await self._stored(name)
+        chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
+        write = _MetaWrite(self._js, self._meta_subject(name), doing)
+        try:
+            await self._upload(chunks, content, info)
+            info.revision = await write.send(info, _revision(before))
+        except BaseException as error:
+            if not await self._came_through(write, info, error):
+                if not write.in_doubt and write.revision is None:
+                    await chunks.abandon()
+                raise
+        info.mtime = _rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
+        if before is not None:
+            await self._purge(before)
+        return info
+
+    async def get_info(self, name: str, show_deleted: bool = False) -> api.ObjectInfo:
+        """Read an object's info. It is read from the stream's leader, so it shows one's own last write.
+
+        Args:
+            name: The object's name.
+            show_deleted: Return the marker of a deleted object instead of raising.
+
+        Returns:
+            The info.
+
+        Raises:
+            trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+        """
+        info = await self._stored(name)
+        if info is None:
+            raise self._not_found(name)
+        if info.deleted and not show_deleted:
+            text = f"object {name!r} in bucket {self._bucket!r} was deleted"
+            raise errors.explained(
+                ObjectGoneError, text, code=404, err_code=None, description=text, stream=None, seq=None
+            )
+        return info
+
+    async def delete(self, name: str) -> None:
+        """Delete an object: its data is purged, and a marker stays that says so.
+
+        Deleting a deleted object does nothing that shows; if a deletion was interrupted between its two steps, it finishes it.
+
+        Args:
+            name: The object's name.
+
+        Raises:
+            trionats.errors.ObjectNotFoundError: There never was such an object.
+            trionats.errors.BadRequestError: Somebody else changed the object meanwhile; it is not deleted.
+        """
+        info = await self._stored(name)
+        if info is None:
+            raise self._not_found(name)
+        if not info.deleted:
+            marker = replace(info, deleted=True, size=0, chunks=0, digest="")
+            doing = f"deletion of object {name!r} from bucket {self._bucket!r}"
+            write = _MetaWrite(self._js, self._meta_subject(name), doing)
+            try:
+                await write.send(marker, _revision(info))
+            finally:
+                # The data goes only once the marker stands, and then even if we are being cancelled.
+                if write.revision is not None:
+                    await self._purge(info)
+        else:
+            await self._purge(info)
+
+    # Inside.
+
+    def _meta_subject(self, name: str) -> str:
+        return f"{self._subjects}.M.{base64.urlsafe_b64encode(_encoded(name, self._bucket)).decode()}"
+
+    def _chunk_subject(self, nuid: str) -> str:
+        return f"{self._subjects}.C.{nuid}"
+
+    def _not_found(self, name: str) -> errors.ObjectNotFoundError:
+        text = f"there is no object {name!r} in bucket {self._bucket!r}"
+        return errors.explained(
+            errors.ObjectNotFoundError, text, code=404, err_code=NO_MESSAGE, description=text, stream=None, seq=None
+        )
+
+    async def _stored(self, name: str) -> api.ObjectInfo | None:
+        """Read the info that stands in the stream, be it a marker; None where there is none."""
+        request = {"last_by_subj": self._meta_subject(name)}
+        try:
+            found = await self._js.api_request(f"STREAM.MSG.GET.{self.stream}", request)
+        except errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            text = f"there is no object store {self._bucket!r}"
+            raise errors.explained(errors.BucketNotFoundError, text, **vars(error)) from None
+        message = found["message"]
+        data = base64.b64decode(message.get("data") or "")
+        return read_info(self._bucket, data, revision=message["seq"], stored_at=message["time"])
+
+    def _new_info(self, name: str, meta: AnyObjectMeta | None) -> api.ObjectInfo:
+        meta = meta or api.ObjectMeta()
+        _encoded(name, self._bucket)
+        options = meta.options or api.ObjectMetaOptions()
+        if options.link is not None:
+            raise self._bad_meta(name, "a link is no data; its meta must not name one")
+        size = options.max_chunk_size
+        if size is not None and size < 1:
+            raise self._bad_meta(name, f"chunks of {size} bytes are none")
+        size = min(size or CHUNK_SIZE, self._js.nc.max_payload)
+        return api.ObjectInfo(
+            name=name,
+            bucket=self._bucket,
+            nuid=self._nuids.next(),
+            description=meta.description,
+            headers=_header_lists(meta.headers),
+            metadata=getattr(meta, "metadata", None),
+            options=api.ObjectMetaOptions(max_chunk_size=size),
+        )
+
+    def _bad_meta(self, name: str, why: str) -> errors.BadObjectMetaError:
+        text = f"object {name!r} in bucket {self._bucket!r}: {why}"
+        return errors.explained(errors.BadObjectMetaError, text, description=text)
+
+    async def _upload(self, chunks: ChunkWriter, content: memoryview, info: api.ObjectInfo) -> None:
+        assert info.options is not None
+        size = info.options.max_chunk_size or CHUNK_SIZE
+        block_size = size * max(1, BLOCK_SIZE // size)
+        digest = Digest()
+        count = 0
+        for start in range(0, len(content), block_size):
+            block = content[start : start + block_size]
+            for offset in range(0, len(block), size):
+                await chunks.write(bytes(block[offset : offset + size]))
+                count += 1
+            await digest.update([block])
+        await chunks.drain()
+        info.size, info.chunks, info.digest = len(content), count, str(digest)
+
+    async def _came_through(self, write: _MetaWrite, info: api.ObjectInfo, error: BaseException) -> bool:
+        """Find out what became of an info whose answer was lost with the connection."""
+        if not write.in_doubt or not isinstance(error, errors.Error):
+            return False
+        try:
+            with trio.move_on_after(CLEANUP_LIMIT):
+                now = await self._stored(info.name)
+                if now is not None and now.nuid == info.nuid:
+                    info.revision = now.revision
+                    return True
+        except errors.Error:
+            pass
+        return False
+
+    async def _purge(self, info: api.ObjectInfo) -> None:
+        """Delete the chunks of an object that nobody can find any more; what it belongs to has happened already."""
+        if not info.nuid:
+            return
+        subject = self._chunk_subject(info.nuid)
+        try:
+            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+                await purge_chunks(self._js, self.stream, subject)
+                return
+        except errors.Error:
+            pass
+        queue_purge(self._js, self.stream, subject)
+
+
+def _object_store(js: JetStream, bucket: str, origin: str) -> ObjectStore:
+    return ObjectStore(js, bucket, origin=origin)
+
+
+provide_object_stores(_object_store)
+
+
+def _revision(info: api.ObjectInfo | None) -> int:
+    return info.revision or 0 if info is not None else 0
+
+
+def _encoded(name: str, bucket: str) -> bytes:
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        encoded = b""
+    if not 0 < len(encoded) <= NAME_LIMIT:
+        why = f"is longer than {NAME_LIMIT} bytes" if encoded else "is empty" if not name else "is no valid text"
+        text = f"object name {name[:40]!r} for bucket {bucket!r} {why}"
+        raise errors.explained(errors.InvalidObjectNameError, text, description=text)
+    return encoded
+
+
+def _content(data: bytes | str) -> memoryview:
+    if isinstance(data, str):
+        return memoryview(data.encode())
+    if isinstance(data, bytes):
+        return memoryview(data)
+    raise TypeError(f"an object's data is bytes or str, not {type(data).__name__}")
+
+
+def _header_lists(headers: Mapping[str, str | list[str]] | None) -> dict[str, list[str]] | None:
+    """Write headers the way every client reads them: each name with a list."""
+    if not headers:
+        return None
+    return {name: [value] if isinstance(value, str) else list(value) for name, value in headers.items()}
