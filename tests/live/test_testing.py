@@ -232,6 +232,7 @@ class FakeClient:
     class Statistics:
         subscriptions: int = 0
         pending_requests: int = 0
+        feeds: tuple[str, ...] = ()
         received: int = 0
 
     def __init__(self) -> None:
@@ -257,6 +258,7 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
     await left.__aenter__()
     stream = await greeted(nats_server, "long", b"SUB a.b 1\r\n")
     client.numbers.pending_requests = 2
+    client.numbers.feeds = ("watcher 'w'",)
     nursery.start_soon(trio.sleep_forever)
     with pytest.raises(AssertionError) as caught:
         await left.__aexit__(None, None, None)
@@ -264,6 +266,7 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
     await trio.aclose_forcefully(stream)
     assert str(caught.value).splitlines() == [
         "left behind:",
+        "  1 x client 1: feeds: watcher 'w'",
         "  2 x client 1: pending_requests",
         "  1 x server: connection of client 'long'",
         "  1 x server: subscription of client 'long' to 'a.b'",
