@@ -405,6 +405,15 @@ def test_discovered_servers_come_and_go() -> None:
     assert hosts(pool) == ["seed"]
 
 
+@pytest.mark.parametrize("told", [None, 7, "b:1", {"b:1": 1}, [7, None, ["b:1"]]])
+def test_what_is_no_list_of_texts_says_nothing(told: object) -> None:
+    pool = make_pool("seed")
+    connect(pool)
+    pool.discovered(["c:1"])
+    assert pool.discovered(told) == []
+    assert hosts(pool) == ["seed", "c"]
+
+
 def test_the_current_server_and_the_teller_are_not_pruned() -> None:
     pool = make_pool("seed")
     connect(pool)

@@ -36,7 +36,7 @@ from trionats._protocol.addresses import check_list, told_servers
 from trionats._protocol.addresses import parse_servers as parse_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from random import Random
 
 MAX_ATTEMPTS = 60  # nats-py and nats.go
@@ -247,7 +247,7 @@ class ServerPool:
         for server in self._servers:
             server.not_before = -math.inf
 
-    def discovered(self, urls: Iterable[object], via: Server | None = None) -> list[Server]:
+    def discovered(self, urls: object, via: Server | None = None) -> list[Server]:
         """Take over what a server says about the others (`connect_urls` of its INFO).
 
         To be asked only with an INFO that came after the login: one that comes before TLS may be anybody's. The others
@@ -256,14 +256,14 @@ class ServerPool:
         current one and the teller. A list without one readable entry says nothing.
 
         Args:
-            urls: `host:port` each; what cannot be read is skipped.
+            urls: A list of `host:port`. It is the server's, so whatever cannot be read is skipped.
             via: The server that says so; the current one when left out.
 
         Returns:
             The servers that are new.
         """
         teller = via or self._current
-        if self._ignore_discovered or teller is None:
+        if self._ignore_discovered or teller is None or not isinstance(urls, (list, tuple)):
             return []
         told = {server.endpoint: server for server in told_servers(urls, teller)}
         if not told:
