@@ -1,0 +1,287 @@
+"""Ordered reading of a stream.
+
+`OrderedSource` carries out what `_protocol.ordered` decides. It has no task of its own: whoever reads calls `step` in a
+loop, be it the feeding task of a watcher or a reader that waits for its next chunk. Messages go from the client's reader
+straight to the sink. Leaving is synchronous.
+
+The place for `open_consumer` and the consumers that programs make themselves is here, too.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+import trio
+
+from trionats import errors
+from trionats._protocol.ordered import Ordered
+from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
+
+if TYPE_CHECKING:
+    from trionats._client import Attachment
+    from trionats._jetstream import JetStream
+    from trionats._message import Msg
+    from trionats._protocol.pulling import AckSubject
+
+STREAM_NOT_FOUND: Final = 10059
+#: How long one question to the server may take before it is asked again.
+ANSWER_LIMIT: Final = 5.0
+
+
+class Handed(enum.Enum):
+    """What a sink did with a message."""
+
+    KEPT = enum.auto()
+    """It takes up room until `OrderedSource.taken`."""
+    DROPPED = enum.auto()
+    """Nobody wants it; it is done with."""
+    REFUSED = enum.auto()
+    """There was no room; it has to come again."""
+
+
+class Sink(Protocol):
+    """Where the messages go. Its methods are called by the reader: they do not wait and do not raise."""
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        """Take the next message; `size` is what `OrderedSource.taken` wants to hear."""
+
+    def stored_read(self) -> None:
+        """Know that all that was stored when reading began has been handed over; called once at the most."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Know that the client was closed (None) or lost for good."""
+
+
+@final
+class OrderedSource:
+    """Messages of a stream in order, without gap and without duplicate, for as long as somebody calls `step`.
+
+    Args:
+        js: Where the stream is.
+        ordered: The decisions; for this source alone.
+        sink: Where the messages go.
+    """
+
+    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink) -> None:
+        self._js = js
+        self._ordered = ordered
+        self._sink = sink
+        self._inbox = ""
+        self._attachment: Attachment | None = None
+        self._parked: trio.Event | None = None
+        self._until = 0.0
+        self._told = False
+        self._closed = False
+        self._lost: BaseException | None = None
+
+    @property
+    def resets(self) -> int:
+        """How often it had to begin anew."""
+        return self._ordered.resets
+
+    async def open(self) -> None:
+        """Create the consumer and ask for the first messages.
+
+        Failed or cancelled, nothing is left of it: where the server may have seen the request, the consumer's deletion
+        is queued behind it.
+
+        Raises:
+            nats.errors.NotFoundError: There is no such stream.
+            nats.errors.Error: As for any question to the JetStream API.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        nc = self._js.nc
+        self._inbox = f"{nc.new_inbox()}."
+        self._attachment = nc.attach(f"{self._inbox}*", self)
+        try:
+            action = self._ordered.next(trio.current_time())
+            assert isinstance(action, Create), "begun before"
+            info = await self._ask_create(action)
+        except BaseException:
+            self.close()
+            raise
+        now = trio.current_time()
+        self._ordered.created(info, now)
+        self._go_on(now)
+
+    async def step(self) -> None:
+        """Do what is to be done, or wait until something happens: a message for the sink may have come, or not.
+
+        Raises:
+            nats.errors.StreamRegressedError: The stream went backwards.
+            nats.errors.NotFoundError: The stream is gone.
+            nats.errors.ConnectionClosedError: The client was closed, or lost for good.
+        """
+        while True:
+            if self._closed:
+                text = f"reading of stream '{self._ordered.stream}': the client is closed"
+                raise errors.explained(errors.ConnectionClosedError, text) from self._lost
+            action = self._ordered.next(trio.current_time())
+            if isinstance(action, Pull):
+                self._pull(action)
+            elif isinstance(action, Delete):
+                self._delete(action.name)
+            elif isinstance(action, Fail):
+                raise action.error
+            else:
+                break
+        if isinstance(action, Wait):
+            await self._park(action.until)
+        elif isinstance(action, Create):
+            await self._create(action)
+        elif isinstance(action, Inspect):
+            await self._inspect(action)
+        else:
+            await self._look(action)
+        self._go_on(trio.current_time())
+
+    def wake(self) -> None:
+        """Let a `step` that waits return."""
+        if self._parked is not None:
+            self._parked.set()
+
+    def taken(self, size: int) -> None:
+        """Know that a message that the sink kept makes room for another one."""
+        self._ordered.taken(size)
+        if not self._closed:
+            self._go_on(trio.current_time())
+
+    def close(self) -> None:
+        """End it: the inbox is unsubscribed and the consumer's deletion queued. Synchronous, idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._attachment is not None:
+            self._attachment.detach()
+        for name in self._ordered.leave():
+            self._delete(name)
+        self.wake()
+
+    # What the reader calls.
+
+    def deliver(self, message: Msg) -> None:
+        """Take what came to the inbox."""
+        now = trio.current_time()
+        ordered = self._ordered
+        if message.reply:
+            size = len(message.subject) + len(message.reply) + message.size
+            ack = ordered.received(message.reply, size, now)
+            if ack is not None:
+                handed = self._sink.take(message, ack, size)
+                if handed is Handed.KEPT:
+                    ordered.delivered(ack, size)
+                elif handed is Handed.DROPPED:
+                    ordered.dropped(ack)
+                else:
+                    ordered.refused(now)
+        elif message.status is not None:
+            token = message.subject.removeprefix(self._inbox)
+            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            ordered.status(number, message.status, message.description, message.headers, now)
+        self._go_on(now)
+
+    def link_lost(self, reason: Exception) -> None:
+        """Suspend."""
+        self._ordered.link_lost()
+
+    def link_restored(self) -> None:
+        """Begin anew: the consumer may be gone, and what was under way is."""
+        self._ordered.link_restored(trio.current_time())
+        self.wake()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End, and let the sink end."""
+        self._lost = reason
+        self.close()
+        self._sink.ended(reason)
+
+    # Inside.
+
+    def _go_on(self, now: float) -> None:
+        """Do at once what needs no waiting, and wake the task that waits if it has to see to something else."""
+        ordered = self._ordered
+        if ordered.caught_up and not self._told:
+            self._told = True
+            self._sink.stored_read()
+        pull = ordered.pull(now)
+        if pull is not None:
+            self._pull(pull)
+        if self._parked is not None and (ordered.attention or ordered.next_event < self._until):
+            self._parked.set()
+
+    async def _park(self, until: float) -> None:
+        self._parked, self._until = trio.Event(), until
+        try:
+            with trio.move_on_at(until):
+                await self._parked.wait()
+        finally:
+            self._parked = None
+
+    def _pull(self, pull: Pull) -> None:
+        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        self._js.nc.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}", force=True)
+
+    def _delete(self, name: str) -> None:
+        subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
+        self._js.nc.publish_nowait(subject, force=True)
+
+    async def _ask_create(self, action: Create) -> dict[str, Any]:
+        stream = self._ordered.stream
+        # ADR-9 would have a single filter repeated in the subject. It may hold wildcards, which the client does not
+        # publish to, and the server does not miss it.
+        subject = f"CONSUMER.CREATE.{stream}.{action.name}"
+        return await self._js.api_request(
+            subject, {"stream_name": stream, "config": action.config, "action": "create"}
+        )
+
+    async def _create(self, action: Create) -> None:
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                info = await self._ask_create(action)
+                self._ordered.created(info, trio.current_time())
+                return
+        except errors.Error as error:
+            failure = _hopeless(error)
+        except BaseException:
+            self._ordered.create_failed(trio.current_time())
+            raise
+        self._ordered.create_failed(trio.current_time(), failure)
+
+    async def _inspect(self, action: Inspect) -> None:
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                info = await self._js.api_request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
+                self._ordered.inspected(action.name, info, trio.current_time())
+                return
+        except errors.Error:
+            pass
+        self._ordered.inspect_failed(action.name, trio.current_time())
+
+    async def _look(self, _: Look) -> None:
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                info = await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}")
+                last = info.get("state", {}).get("last_seq", 0)
+                self._ordered.looked(last, trio.current_time())
+                return
+        except errors.Error as error:
+            failure = _hopeless(error)
+        self._ordered.look_failed(trio.current_time(), failure)
+
+
+def new_rng() -> random.Random:
+    """Make a source of jitter."""
+    return random.Random()
+
+
+def _hopeless(error: errors.Error) -> Exception | None:
+    """Say whether asking again is of no use."""
+    if isinstance(error, errors.ConnectionClosedError):
+        return error
+    if isinstance(error, errors.NotFoundError) and error.err_code == STREAM_NOT_FOUND:
+        return error
+    return None

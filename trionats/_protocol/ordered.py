@@ -1,0 +1,442 @@
+"""Where to resume: a stream in order, through one consumer of our own after another.
+
+Strategy
+    `Ordered` is told what came (`received`, `status`, `created`, ...) and asked what to do (`next`, `pull`); it never
+    waits, sends or reads a clock. Whenever it is in doubt it resets: a fresh consumer, from where it is.
+
+Invariants
+    * The cursor moves when a message was handed over (`delivered`), never when it was merely seen.
+    * Each consumer has a name of its own, and what comes from another one is ignored.
+    * What is stored is counted as it comes, before anybody looks into it (`caught_up`).
+
+What can go wrong
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a stream that is purged while it is
+    read, restored from an older backup, or removed: each has its test.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from trionats import errors
+from trionats._protocol.pulling import (
+    ALL,
+    NANOSECONDS,
+    AckSubject,
+    Action,
+    Create,
+    Delete,
+    Ending,
+    Fail,
+    Inspect,
+    Look,
+    Pull,
+    Start,
+    Wait,
+    Window,
+    backoff,
+    parse_ack_subject,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+
+_SECOND_LOOK_AFTER: Final = 0.25
+# How often the end of a snapshot is put off because entries may have been overtaken by newer ones (see `_count`).
+_ROUNDS: Final = 3
+
+
+class _Phase(enum.Enum):
+    UNMADE = enum.auto()
+    DOUBTFUL = enum.auto()
+    READING = enum.auto()
+    FAILED = enum.auto()
+
+
+class Ordered:
+    """The decisions of one ordered reader, over all the consumers that it goes through.
+
+    Args:
+        stream: The stream's name.
+        prefix: The unique beginning of the consumers' names.
+        rng: Where the jitter comes from.
+        filter_subjects: What to read; all when empty.
+        start: Where to begin.
+        snapshot: Whether to find out when all that was stored at the beginning has come (`caught_up`).
+        headers_only: Whether the payloads stay on the server.
+        max_messages: The credit in messages: asked for, or handed over and not yet taken.
+        max_bytes: The credit in bytes, counted as the server does.
+        heartbeat: How often the server says that it is there; twice as long a silence is a reset.
+        expires: How long the server keeps a request; at least twice the heartbeat.
+        inactive_threshold: How long the server keeps a consumer that nobody asks.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        prefix: str,
+        rng: random.Random,
+        *,
+        filter_subjects: Sequence[str] = (),
+        start: Start = ALL,
+        snapshot: bool = False,
+        headers_only: bool = False,
+        max_messages: int = 500,
+        max_bytes: int = 8 * 1024 * 1024,
+        heartbeat: float = 5.0,
+        expires: float = 30.0,
+        inactive_threshold: float = 30.0,
+    ) -> None:
+        self.stream = stream
+        self.name = ""
+        # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
+        self.caught_up = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
+        self.failure: Exception | None = None
+        self.resets = 0
+        # (sequence, timestamp) of what was handed over. The timestamp is the highest so far: the clocks of two leaders
+        # differ. 0 means that nothing was, and the sequence is the one before the first.
+        self.cursor = (0, 0)
+        self._prefix, self._serial, self._rng = prefix, 0, rng
+        self._filters, self._start = tuple(filter_subjects), start
+        self._fixed_config: dict[str, object] = {
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(inactive_threshold * NANOSECONDS),
+        } | ({"headers_only": True} if headers_only else {})
+        self._window = Window(max_messages, max_bytes, heartbeat=heartbeat, expires=expires, rng=rng)
+        self._phase = _Phase.UNMADE
+        self._linked = True
+        self._begun = False
+        self._beginning = start
+        self._not_before = -inf
+        self._failures = 0
+        self._deletes: list[str] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._window.forget()
+        self._consumer_sequence = self._seen = 0
+        self._received = self._expected = self._rounds = 0
+        self._empty = False
+        self._doubts = self._looks = 0
+
+    # What to do
+
+    @property
+    def attention(self) -> bool:
+        """Whether `next` has something to say that `pull` does not."""
+        return self._phase is not _Phase.READING or self._empty
+
+    @property
+    def next_event(self) -> float:
+        """When silence becomes a reset."""
+        return self._window.silent_after if self._linked and self._phase is _Phase.READING else inf
+
+    def next(self, now: float) -> Action:
+        """Say what to do now.
+
+        An action that was not carried out, because whoever should have was cancelled, is said again. A `Create` must be
+        answered by `create_failed` even then, since the server may have seen it.
+
+        Returns:
+            One thing to do.
+        """
+        if self.failure is not None:
+            return Fail(self.failure)
+        if not self._linked:
+            return Wait(inf)
+        if now >= self.next_event:
+            self._reset(now)
+        if self._deletes:
+            return Delete(self._deletes.pop())
+        if self._phase is _Phase.READING:
+            if self._empty:
+                return Inspect(self.name)
+            return self.pull(now) or Wait(self._window.next_event(now))
+        if now < self._not_before:
+            return Wait(self._not_before)
+        return self._create() if self._phase is _Phase.UNMADE else Look()
+
+    def pull(self, now: float) -> Pull | None:
+        """Say what to ask for now, if anything.
+
+        Returns:
+            The request, which counts as sent.
+        """
+        if self._phase is not _Phase.READING or self._empty or not self._linked:
+            return None
+        return self._window.pull(self.name, now, 0 if self.caught_up else self._expected - self._received)
+
+    def _create(self) -> Create:
+        self._serial += 1
+        self.name = f"{self._prefix}_{self._serial}"
+        if self._begun and (self._start.policy != "last_per_subject" or self.caught_up):
+            sequence, timestamp = self.cursor
+            # The last one handed over is asked for again: its timestamp shows whether it still is the same stream.
+            self._beginning = Start("by_start_sequence", sequence if timestamp else sequence + 1)
+        config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
+        if len(self._filters) > 1:
+            config["filter_subjects"] = list(self._filters)
+        else:
+            # `last_per_subject` without any filter is refused (10094).
+            config["filter_subject"] = self._filters[0] if self._filters else ">"
+        return Create(self.name, config)
+
+    # What came of it
+
+    def created(self, info: Mapping[str, object], now: float) -> None:
+        """Tell that the consumer was created.
+
+        Args:
+            info: The server's answer, a consumer info.
+        """
+        self._expected, _, before = _counts(info)
+        self._phase = _Phase.READING
+        if not self._begun:
+            self._begun = True
+            # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
+            self.cursor = (before, 0)
+        elif not self._expected and before < max(self.cursor[0], self._beginning.sequence):
+            # Nothing from the cursor on. It may have been deleted, or the stream may end before it, and then the
+            # consumer would wait for a sequence that is far away, in silence.
+            self._phase, self._not_before = _Phase.DOUBTFUL, now
+            return
+        self.caught_up = self.caught_up or not self._expected
+
+    def create_failed(self, now: float, error: Exception | None = None) -> None:
+        """Tell that the consumer was not created, as far as is known.
+
+        Args:
+            error: What makes a repetition useless.
+        """
+        self._reset(now)
+        if error is not None:
+            self._fail(error)
+
+    def inspected(self, name: str, info: Mapping[str, object], now: float) -> None:
+        """Tell what the server says about the consumer.
+
+        Args:
+            name: The name that `Inspect` gave.
+            info: The consumer info.
+        """
+        if not self._empty or name != self.name:
+            return
+        self._empty = False
+        pending, sent, _ = _counts(info)
+        left = pending + max(0, sent - self._consumer_sequence)
+        self._doubts += 1
+        if not left:
+            self.caught_up = True
+        elif self._doubts > 1:
+            # The server has something and gives nothing, twice: perhaps another consumer can have it.
+            self._reset(now)
+        else:
+            self._expected = min(self._expected, self._received + left)
+
+    def inspect_failed(self, name: str, now: float) -> None:
+        """Tell that nothing could be found out about the consumer.
+
+        Args:
+            name: The name that `Inspect` gave.
+        """
+        if name == self.name:
+            self._reset(now)
+
+    def looked(self, last: int, now: float) -> None:
+        """Tell the stream's last sequence.
+
+        Args:
+            last: That sequence.
+        """
+        if self._phase is not _Phase.DOUBTFUL:
+            return
+        if last >= self.cursor[0]:
+            self._phase = _Phase.READING
+            self.caught_up = True
+            return
+        # A replica that lags may be mistaken once.
+        self._looks += 1
+        self._not_before = now + _SECOND_LOOK_AFTER
+        if self._looks > 1:
+            self._regressed(f"its last sequence is {last}")
+
+    def look_failed(self, now: float, error: Exception | None = None) -> None:
+        """Tell that nothing could be found out about the stream.
+
+        Args:
+            error: What makes a repetition useless.
+        """
+        if self._phase is not _Phase.DOUBTFUL:
+            return
+        self._reset(now)
+        if error is not None:
+            self._fail(error)
+
+    # What came
+
+    def received(self, reply: str, size: int, now: float) -> AckSubject | None:
+        """Tell that a message came.
+
+        Args:
+            reply: Its reply subject.
+            size: Its size as the server counts it: subject, reply subject, headers, payload.
+
+        Returns:
+            What the reply subject says, when the message is the next one and is to be handed over now; `delivered`,
+            `dropped` or `refused` must follow. None when it is to be dropped.
+        """
+        ack = parse_ack_subject(reply)
+        if ack is None or ack.consumer != self.name or self._phase is not _Phase.READING:
+            return None
+        if ack.consumer_sequence != self._consumer_sequence + 1:
+            # The same one twice is harmless. Anything else is a gap, or a consumer that was set back (2.14).
+            if ack.consumer_sequence > self._consumer_sequence or ack.sequence > self._seen:
+                self._reset(now)
+            return None
+        self._consumer_sequence, self._seen = ack.consumer_sequence, ack.sequence
+        self._window.arrived(size, now)
+        self._doubts = 0
+        sequence, timestamp = self.cursor
+        if ack.sequence > sequence:
+            return ack
+        if ack.timestamp > timestamp:
+            self._regressed(f"sequence {ack.sequence} came again and is younger")
+        else:
+            self._count(ack)
+        return None
+
+    def delivered(self, ack: AckSubject, size: int) -> None:
+        """Tell that the message was handed over, and takes up room until `taken`.
+
+        Args:
+            ack: What `received` gave.
+            size: The message's size.
+        """
+        self._window.buffered(size)
+        self.dropped(ack)
+
+    def dropped(self, ack: AckSubject) -> None:
+        """Tell that nobody wants the message: it is done with, and takes up no room.
+
+        Args:
+            ack: What `received` gave.
+        """
+        self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
+        self._failures = 0
+        self._count(ack)
+
+    def refused(self, now: float) -> None:
+        """Tell that the message could not be handed over: it is asked for again."""
+        self._reset(now)
+
+    def taken(self, size: int) -> None:
+        """Tell that a message that was handed over has made room again.
+
+        Args:
+            size: The message's size.
+        """
+        self._window.taken(size)
+
+    def _count(self, ack: AckSubject) -> None:
+        if self.caught_up:
+            return
+        self._received += 1
+        if self._received < self._expected:
+            return
+        # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
+        # is counted for it. So when there is more by now, that is read too. A writer that never rests could repeat
+        # this for ever.
+        if ack.pending and self._rounds < _ROUNDS:
+            self._rounds += 1
+            self._expected += ack.pending
+        else:
+            self.caught_up = True
+
+    def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
+        """Tell that a status came.
+
+        Args:
+            number: Which request it answers.
+            code: 100, 404, 409, ...
+            description: Its text.
+            headers: Its header fields.
+        """
+        if self._phase is not _Phase.READING:
+            return
+        match self._window.status(number, code, description, headers, now):
+            case Ending.ALIVE:
+                if whole_number(headers, "Nats-Last-Consumer") > self._consumer_sequence:
+                    self._reset(now)
+                else:
+                    self._failures = 0
+            case Ending.GONE:
+                self._reset(now)
+            case Ending.EMPTY:
+                self._empty = not self.caught_up
+            case Ending.MISTAKEN:
+                text = f"stream '{self.stream}': the server does not understand our pull request: {description}"
+                self._fail(errors.explained(errors.APIError, text))
+            case Ending.ENDED | Ending.UNKNOWN:
+                pass
+
+    # What happened to the connection
+
+    def link_lost(self) -> None:
+        """Tell that the connection is lost: silence means nothing now, and nothing is asked."""
+        self._linked = False
+
+    def link_restored(self, now: float) -> None:
+        """Tell that there is a connection again."""
+        self._linked = True
+        if self._phase is not _Phase.UNMADE:
+            self._reset(now)
+
+    def leave(self) -> list[str]:
+        """Tell that nobody reads any more.
+
+        Returns:
+            The consumers that may be on the server, to be deleted.
+        """
+        names = [*self._deletes, *([self.name] if self.name else [])]
+        self._deletes, self.name = [], ""
+        self._linked = False
+        return names
+
+    # How it goes on
+
+    def _reset(self, now: float) -> None:
+        if self._phase is _Phase.FAILED:
+            return
+        if self.name:
+            self._deletes.append(self.name)
+            self.name = ""
+        self.resets += 1
+        self._forget()
+        self._phase = _Phase.UNMADE
+        self._not_before = now + backoff(self._failures, self._rng)
+        self._failures += 1
+
+    def _regressed(self, why: str) -> None:
+        text = f"stream '{self.stream}' went backwards: read up to sequence {self.cursor[0]}, but {why}"
+        self._fail(errors.StreamRegressedError(text))
+
+    def _fail(self, error: Exception) -> None:
+        self._phase = _Phase.FAILED
+        self.failure = error
+
+
+def _counts(info: Mapping[str, object]) -> tuple[int, int, int]:
+    delivered = info.get("delivered")
+    if not isinstance(delivered, dict):
+        delivered = {}
+    return (
+        whole_number(info, "num_pending"),
+        whole_number(delivered, "consumer_seq"),
+        whole_number(delivered, "stream_seq"),
+    )

@@ -1,0 +1,382 @@
+"""How many to ask for, what silence means.
+
+Strategy
+    `Window` keeps the credit of one reader. What was asked for and has not come, and what was handed over and has not
+    been taken, are together never more than the credit, in messages and in bytes, so that the channel behind it cannot
+    overflow. It is refilled when half of it is free.
+
+    Messages do not say which request they answer (the server serves several in turn), statuses do: they arrive at the
+    reply subject of one request. So what is outstanding is one sum, and a status takes what its request left
+    unanswered out of it (ADR-37). The sum never gets below zero, and when nothing can be left it is zero.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+NANOSECONDS: Final = 1_000_000_000
+_SHORTEST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 10.0
+_REFUSAL_PAUSE: Final = 1.0
+
+
+class AckSubject(NamedTuple):
+    """What the reply subject of a JetStream message says about it; the timestamp counts nanoseconds."""
+
+    stream: str
+    consumer: str
+    deliveries: int
+    sequence: int
+    consumer_sequence: int
+    timestamp: int
+    pending: int
+    domain: str = ""
+
+
+def parse_ack_subject(reply: str) -> AckSubject | None:
+    """Read the reply subject of a JetStream message, in its old (9 tokens) or new (11 and more) form.
+
+    Args:
+        reply: The message's reply subject.
+
+    Returns:
+        What it says, or None when it is not such a subject.
+    """
+    if not reply.startswith("$JS.ACK."):
+        return None
+    tokens = reply.split(".")
+    count = len(tokens)
+    # ADR-15: ten tokens are neither form; more than eleven may come one day and mean nothing yet.
+    if count == 9:
+        first, domain = 2, ""
+    elif count >= 11:
+        first, domain = 4, "" if tokens[2] == "_" else tokens[2]
+    else:
+        return None
+    try:
+        deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
+    except ValueError:
+        return None
+    return AckSubject(
+        tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
+    )
+
+
+def backoff(failures: int, rng: random.Random) -> float:
+    """Say how long to wait after a failure: exponential, at most 10 s, half of it random.
+
+    Args:
+        failures: How many there were in a row before this one.
+        rng: Where the randomness comes from.
+
+    Returns:
+        Seconds.
+    """
+    longest = min(_LONGEST_BACKOFF, _SHORTEST_BACKOFF * 2.0 ** min(failures, 16))
+    return longest * rng.uniform(0.5, 1.0)
+
+
+def whole_number(fields: Mapping[str, object], name: str) -> int:
+    """Read a count from a header or a JSON object.
+
+    Args:
+        fields: The header fields or the object.
+        name: The field's name.
+
+    Returns:
+        The number, or 0 when there is none.
+    """
+    value = fields.get(name)
+    if isinstance(value, str):
+        return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else 0
+    return value if isinstance(value, int) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Ask the consumer `name` for messages; statuses come to the reply subject that ends in `number`.
+
+    Without `expires` the server gives what it has and says 404 when that is less than `batch`.
+    """
+
+    name: str
+    number: int
+    batch: int
+    max_bytes: int = 0
+    expires: float = 0.0
+    heartbeat: float = 0.0
+
+    def body(self) -> bytes:
+        """Give the request's payload."""
+        fields: dict[str, object] = {"batch": self.batch}
+        if self.max_bytes:
+            fields["max_bytes"] = self.max_bytes
+        if self.expires:
+            fields["expires"] = int(self.expires * NANOSECONDS)
+            fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
+        else:
+            # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
+            fields["no_wait"] = True
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where reading begins, in the server's words: `policy` and, for two of the policies, `sequence` or `time`."""
+
+    policy: str
+    sequence: int = 0
+    time: str = ""
+
+    def config(self) -> dict[str, object]:
+        """Give the fields of a consumer's configuration that say so."""
+        fields: dict[str, object] = {"deliver_policy": self.policy}
+        if self.sequence:
+            fields["opt_start_seq"] = self.sequence
+        if self.time:
+            fields["opt_start_time"] = self.time
+        return fields
+
+
+ALL: Final = Start("all")
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create a consumer of this name and configuration, then tell `created` or `create_failed`."""
+
+    name: str
+    config: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the consumer of this name, without waiting for an answer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Ask for the consumer's info, then tell `inspected` or `inspect_failed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Ask for the stream's last sequence, then tell `looked` or `look_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Give up: reading cannot go on."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`, unless something comes."""
+
+    until: float
+
+
+Action = Create | Delete | Inspect | Look | Fail | Wait | Pull
+
+
+class Ending(enum.Enum):
+    """What a status means."""
+
+    ALIVE = enum.auto()
+    """Nothing ended: a heartbeat."""
+    ENDED = enum.auto()
+    """A request ended, and others may follow."""
+    EMPTY = enum.auto()
+    """A request ended because the server has nothing."""
+    GONE = enum.auto()
+    """There is no such consumer, or it cannot be pulled from."""
+    MISTAKEN = enum.auto()
+    """The server does not understand the request: repeating it is useless."""
+    UNKNOWN = enum.auto()
+    """It answers a request that ended before."""
+
+
+class Window:
+    """The credit of one reader and the requests that are under way.
+
+    Args:
+        max_messages: The credit in messages.
+        max_bytes: The credit in bytes, counted as the server does.
+        heartbeat: How often the server says that it is there; twice as long a silence means that it is not.
+        expires: How long the server keeps a request.
+        rng: Where the jitter comes from.
+    """
+
+    def __init__(
+        self, max_messages: int, max_bytes: int, *, heartbeat: float, expires: float, rng: random.Random
+    ) -> None:
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
+        self._number = 0
+        self._buffered = self._buffered_bytes = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all requests, since another consumer follows. What is buffered stays."""
+        self._last_forgotten = self._number
+        self._pulls: dict[int, Pull] = {}
+        self._asked = self._asked_bytes = 0
+        self._heard = self._pause_until = -inf
+        self._refusals = self._too_small = 0
+
+    @property
+    def asked(self) -> int:
+        """How many messages were asked for and have not come."""
+        return self._asked
+
+    @property
+    def silent_after(self) -> float:
+        """Until when something must have been heard."""
+        return self._heard + 2 * self._heartbeat if self._asked else inf
+
+    def next_event(self, now: float) -> float:
+        """Say when time alone changes something.
+
+        Returns:
+            That time.
+        """
+        return min(self.silent_after, self._pause_until if self._pause_until > now else inf)
+
+    def pull(self, name: str, now: float, at_most: int = 0) -> Pull | None:
+        """Say what to ask for now, if anything.
+
+        Args:
+            name: The consumer's name.
+            at_most: When not 0: ask for no more, for nothing that is not there, and for nothing while a request is
+                under way (the 404 that ends such a request does not say how much it leaves unanswered, and the server
+                refuses a second one when it has little left).
+
+        Returns:
+            The request, which counts as sent.
+        """
+        batch = self._max_messages - self._asked - self._buffered
+        size = self._max_bytes - self._asked_bytes - self._buffered_bytes
+        # A message that did not fit into a part of the credit needs more than was offered then.
+        least = min(self._max_bytes, max((self._max_bytes + 1) // 2, self._too_small + 1))
+        if batch < (self._max_messages + 1) // 2 or size < least or now < self._pause_until:
+            return None
+        if at_most and self._asked:
+            return None
+        # One that does not fit into the whole credit comes alone and without a limit, instead of never.
+        alone = self._too_small >= self._max_bytes
+        batch = 1 if alone else min(batch, at_most or batch)
+        self._number += 1
+        pull = Pull(
+            name,
+            self._number,
+            batch,
+            0 if alone else size,
+            0.0 if at_most else self._expires,
+            0.0 if at_most else self._heartbeat,
+        )
+        self._pulls[pull.number] = pull
+        if not self._asked:
+            self._heard = now
+        self._asked += batch
+        self._asked_bytes += size
+        return pull
+
+    def arrived(self, size: int, now: float) -> None:
+        """Tell that a message came.
+
+        Args:
+            size: Its size as the server counts it: subject, reply subject, headers, payload.
+        """
+        self._heard = now
+        self._refusals = self._too_small = 0
+        self._settle(1, size)
+
+    def buffered(self, size: int) -> None:
+        """Tell that a message was handed over and takes up room until it is taken.
+
+        Args:
+            size: Its size.
+        """
+        self._buffered += 1
+        self._buffered_bytes += size
+
+    def taken(self, size: int) -> None:
+        """Tell that a message has made room again.
+
+        Args:
+            size: Its size.
+        """
+        self._buffered -= 1
+        self._buffered_bytes -= size
+
+    def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> Ending:
+        """Tell that a status came.
+
+        Args:
+            number: Which request it answers.
+            code: 100, 404, 409, ...
+            description: Its text.
+            headers: Its header fields.
+
+        Returns:
+            What it means.
+        """
+        # Statuses of earlier consumers come late; not the least of them is "Consumer Deleted", since we delete them.
+        if number <= self._last_forgotten:
+            return Ending.UNKNOWN
+        self._heard = now
+        if code == 100:
+            self._refusals = 0
+            return Ending.ALIVE
+        text = description.lower()
+        if code == 503 or (code == 409 and ("consumer deleted" in text or "push based" in text)):
+            return Ending.GONE
+        pull = self._pulls.pop(number, None)
+        if pull is None:
+            return Ending.UNKNOWN
+        unanswered, unanswered_bytes = pull.batch, pull.max_bytes or self._max_bytes
+        if "Nats-Pending-Messages" in headers:
+            unanswered = whole_number(headers, "Nats-Pending-Messages")
+            unanswered_bytes = whole_number(headers, "Nats-Pending-Bytes")
+        if code == 409 and "exceeds maxbytes" in text and unanswered == pull.batch:
+            self._too_small = pull.max_bytes
+        self._settle(unanswered, unanswered_bytes)
+        return self._meaning(code, text, now)
+
+    def _meaning(self, code: int, text: str, now: float) -> Ending:
+        if code == 400:
+            return Ending.MISTAKEN
+        if code == 404:
+            return Ending.EMPTY
+        if code == 409 and ("leadership change" in text or "server shutdown" in text):
+            # These end all requests of the consumer. The first is repeated at once.
+            self._settle(self._asked, 0)
+            self._pause_until = now + (backoff(self._refusals, self._rng) if self._refusals else 0.0)
+            self._refusals += 1
+        elif not any(end in text for end in ("request timeout", "interest expired", "exceeds maxbytes", "completed")):
+            # A limit of the server or the consumer, a wrong pin, or something new: not to be repeated in a hurry.
+            self._pause_until = now + max(_REFUSAL_PAUSE, backoff(self._refusals, self._rng))
+            self._refusals += 1
+        return Ending.ENDED
+
+    def _settle(self, messages: int, size: int) -> None:
+        self._asked -= messages
+        self._asked_bytes -= size
+        # The server ends a request without a word when its batch or its bytes are used up.
+        if self._asked <= 0 or self._asked_bytes <= 0 or not self._pulls:
+            self._pulls.clear()
+            self._asked = self._asked_bytes = 0

@@ -1,0 +1,288 @@
+"""open_watcher.
+
+A watcher is a feed of what a store holds and of what happens to it, read in order (`_consumer`). This module adds when
+that what was stored at the beginning has been received: the source says after which message that is, and the watcher
+counts as the messages leave the channel, so the answer neither comes early nor needs a place in the channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, final, runtime_checkable
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from trionats import api, errors
+from trionats._consumer import Handed, OrderedSource, new_rng
+from trionats._feed import Feed, check_nursery, feeding, opens
+from trionats._objects import read_info
+from trionats._protocol.ordered import Ordered
+from trionats._protocol.pulling import Start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trionats._feed import Pace
+    from trionats._jetstream import JetStream
+    from trionats._message import Msg
+    from trionats._protocol.pulling import AckSubject
+
+T = TypeVar("T")
+
+log = logging.getLogger("trionats")
+
+#: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
+MAX_MESSAGES: Final = 500
+MAX_BYTES: Final = 8 * 1024 * 1024
+
+
+@runtime_checkable
+class WatchableObjects(Protocol):
+    """What `open_watcher` needs to know of an object store."""
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name, for people."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds it."""
+
+    @property
+    def js(self) -> JetStream:
+        """Where the stream is."""
+
+    @property
+    def meta_subject(self) -> str:
+        """The pattern that the infos of all objects match."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WatcherStatistics:
+    """What a watcher has seen.
+
+    Attributes:
+        pending: Entries that wait to be received.
+        received: Entries that were received.
+        resets: How often it had to begin anew where it was: after a reconnect, and when a message or the server's
+            consumer was missing.
+    """
+
+    pending: int
+    received: int
+    resets: int
+
+
+@final
+class Watcher(Feed[T], Generic[T]):
+    """What a store holds, and then what happens to it: what `open_watcher` gives.
+
+    Besides what a `Feed` does, it knows when all that was stored when it opened has been received (`caught_up`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pace: Pace,
+        read: Callable[[Msg, AckSubject], T | None],
+        key: Callable[[T], object] | None,
+    ) -> None:
+        super().__init__(name, MAX_MESSAGES, pace)
+        self._read = read
+        self._key = key
+        self._source: OrderedSource | None = None
+        self._sizes: deque[int] = deque()
+        self._received = 0
+        self._stored: int | None = None
+        self._snapshot: dict[object, T] = {}
+        self._waiting: set[trio.CancelScope] = set()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was stored when the watcher opened has been received; also what was skipped counts."""
+        return self._stored is not None and self._received >= self._stored
+
+    def statistics(self) -> WatcherStatistics:
+        """Count what came and what waits."""
+        return WatcherStatistics(len(self), self._received, 0 if self._source is None else self._source.resets)
+
+    @enable_ki_protection
+    async def snapshot(self) -> list[T]:
+        """Receive all that was stored when the watcher opened.
+
+        Entries that were received in other ways before are not in it, and nothing is when it is called again. What is
+        written while it is read may be in it; of an entry's several states only the last is, unless the watcher was
+        opened with `include_history`. A cancelled call loses nothing: the next one has what this one collected.
+
+        Always a checkpoint.
+
+        Returns:
+            The entries, in the server's order.
+
+        Raises:
+            trio.EndOfChannel: The watcher ended before all was there.
+            nats.errors.Error: What it reads is lost for good, as for `receive`.
+            trio.ClosedResourceError: The block was left.
+        """
+        await self._pace.trip()
+        while not self.caught_up:
+            with trio.CancelScope() as scope:
+                self._waiting.add(scope)
+                try:
+                    item = await self.receive()
+                    key: object = object() if self._key is None else self._key(item)
+                    self._snapshot.pop(key, None)
+                    self._snapshot[key] = item
+                finally:
+                    self._waiting.discard(scope)
+        collected, self._snapshot = list(self._snapshot.values()), {}
+        return collected
+
+    # Opening.
+
+    async def start(self, source: OrderedSource) -> None:
+        """Begin to read."""
+        self._source = source
+        await source.open()
+
+    async def run(self, missing: Callable[[errors.NotFoundError], Exception]) -> NoReturn:
+        """Read on: what the feeding task does.
+
+        Args:
+            missing: Makes the exception for a store that is gone.
+        """
+        assert self._source is not None, "not started"
+        try:
+            while True:
+                await self._source.step()
+        except errors.NotFoundError as error:
+            raise missing(error) from None
+
+    # What the source calls.
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        """Take a message."""
+        item = self._read(msg, ack)
+        if item is None:
+            return Handed.DROPPED
+        self._sizes.append(size)
+        if self.put(item):
+            return Handed.KEPT
+        self._sizes.pop()
+        return Handed.REFUSED
+
+    def stored_read(self) -> None:
+        """Know that what comes from now on is new."""
+        self._stored = self._received + len(self._sizes)
+        self._look_up()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self.end(reason)
+
+    # Inside.
+
+    def _taken(self, item: T) -> bool:
+        self._received += 1
+        size = self._sizes.popleft()
+        if self._source is not None:
+            self._source.taken(size)
+        self._look_up()
+        return True
+
+    def _look_up(self) -> None:
+        if self.caught_up:
+            for scope in self._waiting:
+                scope.cancel()
+
+    def _undo(self) -> None:
+        if self._source is not None:
+            self._source.close()
+
+
+@opens
+async def open_watcher(
+    nursery: trio.Nursery,
+    store: WatchableObjects,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+) -> AsyncIterator[Watcher[api.ObjectInfo]]:
+    """Watch an object store: the last state of each object first, then every change.
+
+    Entering asks the server once, and waits for the answer until the deadline in force, or else `request_timeout`.
+    Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
+    bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
+
+    No change is lost and none comes twice, whatever happens to the connection or to the server's consumer, and however
+    slow the receiver is: it is asked for what there is room for. `receive` raises `nats.errors.BucketNotFoundError` when
+    the store is deleted, and `StreamRegressedError` when it went back to an earlier state. For what else ends it see
+    `Feed`.
+
+    Args:
+        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
+        store: The store.
+        ignore_deletes: Leave out what tells that an object was deleted.
+        include_history: Begin with every state that is stored, not only with the last of each object.
+        updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
+
+    Returns:
+        An async context manager that gives the `Watcher`.
+
+    Raises:
+        nats.errors.BucketNotFoundError: There is no such store.
+        nats.errors.Error: As for `Client.request`.
+        TypeError: `store` is no object store.
+        ValueError: Both `include_history` and `updates_only`.
+    """
+    check_nursery(nursery, "open_watcher")
+    if not isinstance(store, WatchableObjects):
+        raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
+    if include_history and updates_only:
+        raise ValueError("open_watcher(): include_history and updates_only exclude each other")
+    policy = "all" if include_history else "new" if updates_only else "last_per_subject"
+    nc = store.js.nc
+    ordered = Ordered(
+        store.stream,
+        nc.new_token(),
+        new_rng(),
+        filter_subjects=[store.meta_subject],
+        start=Start(policy),
+        snapshot=True,
+        max_messages=MAX_MESSAGES,
+        max_bytes=MAX_BYTES,
+    )
+    read = partial(_read_object, store.bucket, ignore_deletes)
+    key = None if include_history else _object_name
+    watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
+    missing = partial(_bucket_not_found, store.bucket)
+    try:
+        await watcher.start(OrderedSource(store.js, ordered, watcher))
+    except errors.NotFoundError as error:
+        raise missing(error) from None
+    async with feeding(nursery, watcher, partial(watcher.run, missing)):
+        yield watcher
+
+
+def _object_name(info: api.ObjectInfo) -> object:
+    return info.name
+
+
+def _read_object(bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
+    try:
+        info = read_info(bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp)
+    except (errors.Error, ValueError, TypeError, RecursionError) as error:
+        # Anybody may write into the bucket's subjects.
+        log.debug("watcher of object store %r skips message %d: %s", bucket, ack.sequence, error)
+        return None
+    return None if ignore_deletes and info.deleted else info
+
+
+def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> Exception:
+    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
