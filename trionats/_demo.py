@@ -192,7 +192,7 @@ def say(text: str = "") -> None:
 
 def show(info: ObjectInfo) -> None:
     """Print what a watcher yields."""
-    what = "deleted" if info.deleted else f"{info.size} bytes in {info.chunks} chunk{'s' if info.chunks != 1 else ''}"
+    what = "deleted" if info.deleted else f"{info.size:,} bytes in {info.chunks} chunk{'s' if info.chunks != 1 else ''}"
     say(f"    arrives  {info.name}: {what}")
 
 
