@@ -263,7 +263,7 @@ def test_tasks_are_started_in_four_places_only(module: Module) -> None:
 
 @each_module
 def test_one_place_sends(module: Module) -> None:
-    assert len(calls(module, "send_all")) == SEND_ALL.get(module.name, 0)
+    assert len(calls(module, "send_all")) <= SEND_ALL.get(module.name, 0)
 
 
 @each_module
