@@ -21,14 +21,18 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors, events
 from trionats._feed import CLEANUP_SECONDS, TRIP_MESSAGES
+from trionats._protocol.alarms import Alarms
+from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
 from trionats._protocol.login import connect_options, must_use_tls, server_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+    from trionats._protocol.alarms import Alarm
     from trionats._protocol.login import LoginOptions
     from trionats._protocol.servers import Server, ServerPool
+    from trionats._transport import Wire
 
 #: How much is read at once; a payload under way may ask for more, up to MAX_READ.
 READ_SIZE = 65_536
@@ -94,10 +98,14 @@ class Link:
         self._conversation: trio.CancelScope | None = None
         self._reason: Exception | None = None
         self._refusal: Exception | None = None
-        self._idle: trio.Event | None = None
-        self._send_now: Callable[[bytes], int] | None = None
+        self.idle: trio.Event | None = None
+        """What wakes the writer; None while it is busy and will look at the outbox by itself."""
+        self._wire: Wire | None = None
         self._rest = b""
         self._room = trio.lowlevel.ParkingLot()
+        self._alarms = Alarms()
+        self._asleep_until = -inf
+        self._earlier = trio.Event()
         self._online = trio.Event()
         self._settled = trio.Event()
         self.finished = trio.Event()
@@ -108,6 +116,9 @@ class Link:
         self.accepting = True
         """False once the client is being closed: only goodbyes are queued then."""
         self.max_payload = 1_048_576
+        self.small = 0
+        """Up to how many bytes a payload without headers takes the short way; none before the server said its limit."""
+        self.pending_size = options.pending_size
 
     # Its life, in the caller's nursery.
 
@@ -117,7 +128,10 @@ class Link:
         reason: BaseException | None = None
         try:
             with self._scope:
-                reason = await self._supervise()
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(self._keep_time, name="trionats timekeeper")
+                    reason = await self._supervise()
+                    tasks.cancel_scope.cancel()
         except BaseException as bug:
             reason = bug
             raise
@@ -166,9 +180,9 @@ class Link:
 
     def wake(self) -> None:
         """Let the writer know that there is something to send."""
-        if self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        if self.idle is not None:
+            self.idle.set()
+            self.idle = None
 
     def push(self) -> None:
         """Send what was just queued at once, if nothing is before it; else as `wake`.
@@ -176,12 +190,13 @@ class Link:
         A request waits for its answer, so a trip through the scheduler before it leaves is pure delay.
         """
         engine = self._engine
-        if self._send_now is None or self._idle is None or len(engine.outbox) != 1:
+        send_now = None if self._wire is None else self._wire.send_now
+        if send_now is None or self.idle is None or len(engine.outbox) != 1:
             self.wake()
             return
         batch = engine.take(BATCH_SIZE)
         try:
-            sent = self._send_now(batch)
+            sent = send_now(batch)
         except OSError:
             sent = 0  # a full socket, or a broken one: the writer finds out which
         if sent == len(batch):
@@ -190,10 +205,21 @@ class Link:
             self._rest = batch[sent:]
             self.wake()
 
+    def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Let `ring` be called at a time of Trio's clock, unless it is called off first: cheaper than a cancel scope.
+
+        Args:
+            when: The time.
+            ring: What is called, synchronously: it must not wait and must not raise.
+        """
+        if when < self._asleep_until:
+            self._earlier.set()
+        return self._alarms.add(when, ring)
+
     @property
     def has_room(self) -> bool:
         """Whether the outbox is below its high-water mark."""
-        return self._engine.outbox_bytes < self._options.pending_size
+        return self._engine.outbox_bytes < self.pending_size
 
     async def wait_room(self) -> None:
         """Wait until the outbox is below its high-water mark.
@@ -263,13 +289,13 @@ class Link:
                 return self._given_up()
             await trio.sleep_until(dial.not_before)
             try:
-                stream = await self._connect(dial.server)
+                wire = await self._connect(dial.server)
             except (OSError, errors.Error) as error:
                 self._dial_failed(dial.server, error)
                 self._emit(events.ReconnectFailed(str(dial.server), error))
                 continue
             self.reconnects += 1
-            if (reason := await self._converse(stream, dial.server, events.Reconnected(str(dial.server)))) is not None:
+            if (reason := await self._converse(wire, dial.server, events.Reconnected(str(dial.server)))) is not None:
                 return reason
 
     async def _first_connect(self) -> BaseException | None:
@@ -280,12 +306,12 @@ class Link:
             if dial is None:
                 break
             try:
-                stream = await self._connect(dial.server)
+                wire = await self._connect(dial.server)
             except (OSError, errors.Error) as error:
                 self._dial_failed(dial.server, error)
                 failures.append((dial.server, error))
                 continue
-            return await self._converse(stream, dial.server, events.Connected(str(dial.server)))
+            return await self._converse(wire, dial.server, events.Connected(str(dial.server)))
         return _no_server(failures)
 
     def _dial_failed(self, server: Server, error: Exception) -> None:
@@ -301,44 +327,44 @@ class Link:
         failure.__cause__ = last
         return failure
 
-    async def _connect(self, server: Server) -> trio.abc.Stream:
+    async def _connect(self, server: Server) -> Wire:
         """Dial a server and shake hands, within `connect_timeout` in all."""
-        stream: trio.abc.Stream | None = None
+        wire: Wire | None = None
         try:
             with trio.move_on_after(self._options.connect_timeout):
-                stream = await self._options.dial(*server.endpoint)
-                await self._shake_hands(stream, server)
-                return stream
+                wire = _transport.wire(await self._options.dial(*server.endpoint))
+                await self._shake_hands(wire, server)
+                return wire
         except BaseException as error:
-            if stream is not None:
-                await trio.aclose_forcefully(stream)
+            if wire is not None:
+                await wire.aclose()
             if isinstance(error, trio.BrokenResourceError):
                 text = f"{server} broke the connection while we logged in: {error.__cause__}"
                 raise errors.explained(errors.UnexpectedEOF, text) from error
             raise
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
+        if wire is not None:
+            await wire.aclose()
         seconds = self._options.connect_timeout
         raise errors.explained(errors.TimeoutError, f"{server}: no connection within {seconds:g} s")
 
-    async def _shake_hands(self, stream: trio.abc.Stream, server: Server) -> None:
+    async def _shake_hands(self, wire: Wire, server: Server) -> None:
         engine = self._engine
         engine.begin()
         while engine.phase is Phase.GREETING:
-            await self._hear(stream, server)
+            await self._hear(wire, server)
         login = self._options.login
         if must_use_tls(engine.info, login, server):
             raise errors.explained(errors.SecureConnRequiredError, f"{server} demands TLS, which is not supported yet")
-        await stream.send_all(engine.greet(connect_options(engine.info, login, server)))
+        await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
         while engine.phase is not Phase.ONLINE:
-            await self._hear(stream, server)
+            await self._hear(wire, server)
 
-    async def _hear(self, stream: trio.abc.Stream, server: Server) -> None:
+    async def _hear(self, wire: Wire, server: Server) -> None:
         """Take one piece of the handshake; a refusal ends it."""
-        data = await stream.receive_some(READ_SIZE)
+        data = await wire.receive_some(READ_SIZE)
         if not data:
             raise errors.explained(errors.UnexpectedEOF, f"{server} closed the connection while we logged in")
-        for event in self._engine.receive(bytes(data)):
+        for event in self._engine.receive(data):
             match event:
                 case Refused(text):
                     raise _refusal(server, text)
@@ -349,9 +375,7 @@ class Link:
 
     # One conversation.
 
-    async def _converse(
-        self, stream: trio.abc.Stream, server: Server, announcement: events.ConnectionEvent
-    ) -> BaseException | None:
+    async def _converse(self, wire: Wire, server: Server, announcement: events.ConnectionEvent) -> BaseException | None:
         """Run a conversation to its end.
 
         Returns:
@@ -363,14 +387,14 @@ class Link:
         try:
             async with trio.open_nursery() as tasks:
                 self._conversation = tasks.cancel_scope
-                self._send_now = _transport.sender(stream)
-                tasks.start_soon(self._read, stream, name="trionats reader")
-                tasks.start_soon(self._write, stream, name="trionats writer")
+                self._wire = wire
+                tasks.start_soon(self._read, wire, name="trionats reader")
+                tasks.start_soon(self._write, wire, name="trionats writer")
                 tasks.start_soon(self._ping, name="trionats pinger")
         finally:
-            self._send_now = None
-            self._idle = None
-            await trio.aclose_forcefully(stream)
+            self._wire = None
+            self.idle = None
+            await wire.aclose()
         reason = self._reason
         assert reason is not None, "a conversation ends for a reason"
         self._online = trio.Event()
@@ -403,11 +427,11 @@ class Link:
         if self._conversation is not None:
             self._conversation.cancel()
 
-    async def _read(self, stream: trio.abc.Stream) -> None:
+    async def _read(self, wire: Wire) -> None:
         engine = self._engine
         while True:
             try:
-                data = await stream.receive_some(min(max(READ_SIZE, engine.wanted), MAX_READ))
+                data = await wire.receive_some(min(max(READ_SIZE, engine.wanted), MAX_READ))
             except trio.BrokenResourceError as error:
                 self._lose(self._eof(f"broke the connection: {error.__cause__}"))
                 return
@@ -415,7 +439,7 @@ class Link:
                 self._lose(self._eof("closed the connection"))
                 return
             before = engine.in_msgs
-            for event in engine.receive(bytes(data)):
+            for event in engine.receive(data):
                 self._handle(event)
             if engine.outbox:
                 self.wake()
@@ -423,14 +447,14 @@ class Link:
             for _ in range((engine.in_msgs - before) // TRIP_MESSAGES):
                 await checkpoint()
 
-    async def _write(self, stream: trio.abc.Stream) -> None:
+    async def _write(self, wire: Wire) -> None:
         engine = self._engine
         while True:
             batch = self._rest or engine.take(BATCH_SIZE)
             self._rest = b""
             if batch:
                 try:
-                    await stream.send_all(batch)
+                    await wire.send_all(batch)
                 except trio.BrokenResourceError as error:
                     self._lose(self._eof(f"broke the connection: {error.__cause__}"))
                     return
@@ -438,7 +462,7 @@ class Link:
             if self._room and self.has_room:
                 self._room.unpark_all()
             if not engine.outbox:
-                self._idle = idle = trio.Event()
+                self.idle = idle = trio.Event()
                 await idle.wait()
 
     async def _ping(self) -> None:
@@ -455,6 +479,15 @@ class Link:
         """Say why the stream ended: what the server said last, if it said something."""
         return self._refusal or errors.explained(errors.UnexpectedEOF, f"{self.server} {text}")
 
+    async def _keep_time(self) -> None:
+        while True:
+            self._alarms.ring(trio.current_time())
+            self._earlier = trio.Event()
+            next_alarm = self._alarms.next()
+            self._asleep_until = inf if next_alarm is None else next_alarm
+            with trio.move_on_at(self._asleep_until):
+                await self._earlier.wait()
+
     # What the server says besides messages.
 
     def _handle(self, event: Event) -> None:
@@ -470,6 +503,7 @@ class Link:
 
     def _informed(self, info: Mapping[str, Any]) -> None:
         self.max_payload = int(self._engine.info.get("max_payload", self.max_payload))
+        self.small = min(self.max_payload, len(LENGTHS) - 1)
         if self.server is None:
             return
         if info.get("ldm"):
@@ -490,7 +524,7 @@ class Link:
     # The end.
 
     def _full(self) -> Exception:
-        text = f"{self._engine.outbox_bytes} bytes wait for a connection; pending_size is {self._options.pending_size}"
+        text = f"{self._engine.outbox_bytes} bytes wait for a connection; pending_size is {self.pending_size}"
         return errors.explained(errors.OutboundBufferLimitError, text)
 
     def _finish(self, reason: BaseException | None) -> None:

@@ -8,23 +8,24 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors
-from trionats._link import default_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from trionats._client import Client
+    from trionats._link import Link
     from trionats._message import Msg
     from trionats._protocol.engine import Engine, Subscription
 
 
+@final
 class PendingReply:
     """A request under way: its frame is queued, its answer is to come.
 
@@ -80,8 +81,11 @@ class PendingReply:
         elif trio.current_effective_deadline() != math.inf:
             await self._park()
         else:
-            with default_deadline(self._timeout, f"request to {self.subject!r}"):
+            alarm = self._requests.alarm(trio.current_time() + self._timeout, self._timed_out)
+            try:
                 await self._park()
+            finally:
+                alarm.call_off()
         if self._answer is None:
             assert self._error is not None, "woken without an answer"
             raise self._error
@@ -91,6 +95,10 @@ class PendingReply:
     def close(self) -> None:
         """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
         self._requests.forget(self)
+
+    def _timed_out(self) -> None:
+        text = f"request to {self.subject!r}: no answer within {self._timeout:g} s"
+        self._requests.forget(self, errors.explained(errors.TimeoutError, text))
 
     async def _park(self) -> None:
         if self._task is not None:
@@ -114,8 +122,9 @@ class PendingReply:
 class Requests:
     """The requests of one client, and the receiver of their answers."""
 
-    def __init__(self, client: Client, engine: Engine, prefix: str) -> None:
+    def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
         self._client = client
+        self.alarm = link.alarm
         self._engine = engine
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
@@ -144,15 +153,20 @@ class Requests:
     def sent(self, reply: PendingReply, frame: bytes) -> None:
         """Know the frame of a waiter: it was queued just now."""
         reply._frame = frame
-        reply._number = self._engine.appended
+        reply._number = self._engine.newest
 
-    def forget(self, reply: PendingReply) -> None:
-        """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent."""
+    def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
+        """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
+
+        Args:
+            reply: The waiter.
+            why: What it raises; that it was closed unless something else is said.
+        """
         if self._waiting.pop(reply._token, None) is None:
             return
         self._engine.withdraw(reply._frame, reply._number)
-        closed = f"request to {reply.subject!r}: closed before an answer came"
-        reply._settle(None, errors.explained(errors.ConnectionClosedError, closed))
+        text = f"request to {reply.subject!r}: closed before an answer came"
+        reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
 
     # The receiver of the answers.
 

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-#: What `sock.send` would need a private attribute of Trio's socket for, a file descriptor can do; not on Windows.
-_CAN_WRITE_SOCKETS = os.name == "posix"
+    from collections.abc import Awaitable, Callable
 
 
 async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
@@ -34,16 +31,79 @@ async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
         raise OSError(error.errno, _reason(error)) from error
 
 
-def sender(stream: trio.abc.Stream) -> Callable[[bytes], int] | None:
-    """Find a way to send on `stream` at once, without waiting.
+class Wire:
+    """The two directions of a stream, as the link uses them.
 
-    Returns:
-        A function that sends what fits and returns how many bytes did, raising `OSError` as the system does; it must
-        not be called once the stream is closed. None where there is no such way, as with TLS.
+    This one passes everything on to the stream; `SocketWire` knows a shorter way. `send_now` is None: what is sent has
+    to be waited for.
     """
-    if _CAN_WRITE_SOCKETS and isinstance(stream, trio.SocketStream):
-        return partial(os.write, stream.socket.fileno())
-    return None
+
+    send_now: Callable[[bytes], int] | None = None
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.send_all: Callable[[bytes], Awaitable[None]] = stream.send_all
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Read what is there, waiting for it; nothing at the end of the stream."""
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    def close(self) -> None:
+        """Forget the stream, before it is closed."""
+        self.send_now = None
+
+    async def aclose(self) -> None:
+        """Close the stream at once: forcefully, so that nothing is waited for."""
+        self.close()
+        await trio.aclose_forcefully(self._stream)
+
+
+class SocketWire(Wire):
+    """A plain TCP connection, read and written by its file descriptor.
+
+    `trio.SocketStream` first tries to read, which fails each time for a client that waits for answers, and costs a
+    system call and an exception. Here the wait comes first; in the other direction, where there nearly always is room, it
+    comes second. A file descriptor also lets `send_now` do what Trio's socket has no public call for. Not on Windows,
+    where descriptors and sockets are different things.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._fd = stream.socket.fileno()
+        self.send_now = partial(os.write, self._fd)
+        self.send_all = self._write_all
+
+    async def _write_all(self, data: bytes) -> None:
+        """Write all of `data`; a checkpoint only if it must wait for room. Cancelled, part of it may have been written."""
+        left = memoryview(data)
+        while True:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+            if not left:
+                return
+            await trio.lowlevel.wait_writable(self._fd)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Read what is there, waiting for it; nothing at the end of the stream."""
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                return os.read(self._fd, max_bytes)
+            except BlockingIOError:  # pragma: no cover - readable, and then not: allowed to the kernel, seen by nobody
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+
+def wire(stream: trio.abc.Stream) -> Wire:
+    """Choose how to use a stream."""
+    if os.name == "posix" and isinstance(stream, trio.SocketStream):
+        return SocketWire(stream)
+    return Wire(stream)
 
 
 def _reason(error: OSError) -> str:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["CRLF", "PING", "PONG", "connect", "hpub", "pub", "sub", "unsub"]
+__all__ = ["CRLF", "LENGTHS", "PING", "PONG", "connect", "hpub", "pub", "pub_head", "sub", "unsub"]
 
 CRLF = b"\r\n"
+#: The ends of control lines with a small payload: joining what is there takes half the time of formatting.
+LENGTHS = tuple(b"%d\r\n" % length for length in range(4096))
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
@@ -46,6 +48,11 @@ def pub(subject: bytes, reply: bytes, data: bytes) -> bytes:
     if reply:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
     return b"PUB %b %d\r\n%b\r\n" % (subject, len(data), data)
+
+
+def pub_head(subject: bytes) -> bytes:
+    """Make what a PUB without reply begins with; length, payload and CRLF are to follow."""
+    return b"PUB %b " % subject
 
 
 def hpub(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> bytes:

@@ -131,11 +131,10 @@ class Engine:
         self.subscriptions: dict[int, Subscription] = {}
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
-        self.appended = 0
-        """Frames put behind the outbox so far: the number of the last one."""
+        self._taken = 0
         self.in_msgs = 0
         self.in_bytes = 0
-        self.out_msgs = 0
+        self._controls = 0
         self.out_bytes = 0
 
     # The conversation.
@@ -269,10 +268,10 @@ class Engine:
     # What goes out.
 
     def queue(self, frame: bytes) -> None:
-        """Put one whole frame into the outbox."""
+        """Put one whole frame that is no publish into the outbox."""
         self.outbox.append(frame)
         self.outbox_bytes += len(frame)
-        self.appended += 1
+        self._controls += 1
 
     def publish(self, frame: bytes, size: int) -> None:
         """Put one whole PUB or HPUB into the outbox, and count it.
@@ -283,19 +282,27 @@ class Engine:
         """
         self.outbox.append(frame)
         self.outbox_bytes += len(frame)
-        self.appended += 1
-        self.out_msgs += 1
         self.out_bytes += size
+
+    @property
+    def out_msgs(self) -> int:
+        """How many messages were published."""
+        return self.newest - self._controls
+
+    @property
+    def newest(self) -> int:
+        """The number of the frame that was queued last, for `waits` and `withdraw`."""
+        return self._taken + len(self.outbox)
 
     def waits(self, frame: bytes, number: int) -> bool:
         """Say whether a frame still waits in the outbox, so that no server can have seen it.
 
         Args:
             frame: The frame, the very object that was queued.
-            number: The value of `appended` right after it was queued.
+            number: The value of `newest` right after it was queued.
         """
-        position = len(self.outbox) - 1 - (self.appended - number)
-        return position >= 0 and self.outbox[position] is frame
+        position = number - self._taken - 1
+        return 0 <= position < len(self.outbox) and self.outbox[position] is frame
 
     def withdraw(self, frame: bytes, number: int) -> bool:
         """Take a frame out of the outbox again, if it still waits there (see `waits`).
@@ -305,7 +312,7 @@ class Engine:
         """
         if not self.waits(frame, number):
             return False
-        self.outbox[len(self.outbox) - 1 - (self.appended - number)] = b""
+        self.outbox[number - self._taken - 1] = b""
         self.outbox_bytes -= len(frame)
         return True
 
@@ -326,6 +333,7 @@ class Engine:
         else:
             batch = self._first_frames(limit)
         self._sending = batch
+        self._taken += len(batch)
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def sent(self) -> None:
@@ -389,7 +397,9 @@ class Engine:
     def _go_online(self) -> None:
         self.phase = Phase.ONLINE
         replay = [subscription.frames() for subscription in self.subscriptions.values()]
+        # In front, and the numbers of the frames behind them stay true.
         self.outbox[:0] = replay
+        self._taken -= len(replay)
         self.outbox_bytes += sum(map(len, replay))
         for subscription in list(self.subscriptions.values()):
             subscription.receiver.link_restored()
