@@ -1,9 +1,11 @@
-"""The chunks of one object: sent in a bounded window, each one acknowledged, and hashed on the way.
+"""The chunks of one object: sent in a bounded window, read in order, and hashed on the way.
 
 Strategy
     A put that waits for each chunk's acknowledgement is as slow as the network is far, and one that waits for none
     drowns the server and learns too late what failed. So at most `WINDOW_BYTES` are unacknowledged at any time, and the
     acknowledgements are read in the order in which the chunks were sent.
+    A get reads through an ordered source, in the caller's own task; while a thread hashes one batch of chunks, the client's
+    reader collects the next.
 
 Invariants
     The chunks lie in the stream in their order: what the server refused because it was busy or without a leader is sent
@@ -24,7 +26,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
+from trionats._consumer import Handed, OrderedSource, new_rng
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
+from trionats._protocol.ordered import Ordered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from trionats._client import Client
     from trionats._jetstream import JetStream
     from trionats._message import Msg
+    from trionats._protocol.pulling import AckSubject
     from trionats._requests import PendingReply
 
 CHUNK_SIZE = 128 * 1024
@@ -39,6 +44,11 @@ CHUNK_SIZE = 128 * 1024
 #: 1 Gbit/s with a round trip of 60 ms.
 WINDOW_BYTES = 8 * 1024 * 1024
 WINDOW_CHUNKS = 512
+#: How much is hashed at once, while the network goes on.
+BLOCK_SIZE = 1024 * 1024
+#: What a get may have been sent and not yet looked at, in chunks and bytes.
+READ_CHUNKS = 500
+READ_BYTES = 8 * 1024 * 1024
 #: From this size on a thread is cheaper than keeping the event loop waiting: SHA-256 runs at about 1 MB per ms.
 HASH_IN_THREAD = 256 * 1024
 #: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
@@ -252,6 +262,97 @@ class ChunkWriter:
         except (errors.NoRespondersError, errors.APIError):
             return
         await self._js.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": ack.seq, "no_erase": True})
+
+
+class ChunkReader:
+    """Reads the chunks of one object, in order.
+
+    Args:
+        js: Through which.
+        stream: The bucket's stream.
+        subject: The object's own chunk subject.
+        count: How many chunks there should be.
+        doing: The transfer, for the text of exceptions.
+    """
+
+    def __init__(self, js: JetStream, stream: str, subject: str, count: int, doing: str) -> None:
+        ordered = Ordered(
+            stream,
+            js.nc.new_token(),
+            new_rng(),
+            filter_subjects=[subject],
+            snapshot=True,
+            max_messages=READ_CHUNKS,
+            max_bytes=READ_BYTES,
+        )
+        self._source = OrderedSource(js, ordered, self)
+        self._doing = doing
+        self._missing = count
+        self._chunks: list[bytes] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
+        self._at_end = False
+        self._patience = trio.CancelScope()
+
+    async def open(self) -> None:
+        """Begin to read.
+
+        Raises:
+            nats.errors.Error: As for any question to the JetStream API.
+        """
+        await self._source.open()
+
+    async def receive(self) -> list[bytes]:
+        """Wait for more chunks; several at a time, because each look at them costs as much as a chunk.
+
+        Returns:
+            The next chunks; none when there are no more.
+
+        Raises:
+            trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
+            nats.errors.Error: The stream or the connection is gone for good.
+        """
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(deadline=trio.current_time() + IDLE_LIMIT) as self._patience:
+            while not self._ready:
+                await self._source.step()
+        if not self._ready:
+            raise _idle(self._doing)
+        for size in self._sizes:
+            self._source.taken(size)
+        chunks, self._chunks, self._sizes, self._bytes = self._chunks, [], [], 0
+        return chunks
+
+    def close(self) -> None:
+        """End it. Synchronous, idempotent."""
+        self._source.close()
+
+    @property
+    def _ready(self) -> bool:
+        # A quarter of the credit: a half has to be free before more is asked for.
+        much = self._bytes >= BLOCK_SIZE or len(self._chunks) >= READ_CHUNKS // 4
+        return much or self._at_end or self._missing <= 0
+
+    # What the source calls.
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        """Take a chunk."""
+        self._chunks.append(msg.data)
+        self._sizes.append(size)
+        self._bytes += len(msg.data)
+        self._missing -= 1
+        self._patience.deadline = trio.current_time() + IDLE_LIMIT
+        if self._ready:
+            self._source.wake()
+        return Handed.KEPT
+
+    def stored_read(self) -> None:
+        """Know that there are no more."""
+        self._at_end = True
+        self._source.wake()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Nothing to do: the next step raises why."""
 
 
 async def purge_chunks(js: JetStream, stream: str, subject: str) -> None:

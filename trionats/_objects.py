@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
+import builtins
 import random
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import api, errors
 from trionats._chunks import (
+    BLOCK_SIZE,
     CHUNK_SIZE,
     CLEANUP_LIMIT,
+    ChunkReader,
     ChunkWriter,
     Digest,
-    answer,
     purge_chunks,
     queue_purge,
-    writable,
 )
-from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, provide_object_stores, publish_ack
+from trionats._infos import InfoWrite, read_info, read_infos, rfc3339
+from trionats._jetstream import provide_object_stores
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
@@ -31,152 +32,19 @@ if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._jetstream import JetStream
-    from trionats._message import Msg
-    from trionats._requests import PendingReply
 
-#: How much of an object is queued before what was queued is hashed, in a thread, while it is being sent.
-BLOCK_SIZE = 1024 * 1024
+__all__ = ["ObjectGoneError", "ObjectStore", "read_info"]
+
+#: How often a get begins again because the object was replaced while it was being read.
+GET_ATTEMPTS = 10
 #: A control line has 4096 bytes by default, and the name stands in it as base64.
 NAME_LIMIT = 2880
 
 NO_MESSAGE = 10037
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-
-
-def read_info(bucket: str, data: bytes, *, revision: int, stored_at: int | str) -> api.ObjectInfo:
-    """Read an object's info from its meta message.
-
-    Args:
-        bucket: The bucket, for the text of an exception.
-        data: The message's payload.
-        revision: The message's sequence in the bucket's stream.
-        stored_at: When the server stored the message: RFC 3339, or nanoseconds since 1970 as acks tell it.
-
-    Returns:
-        The info, with the message's time as its `mtime`.
-
-    Raises:
-        trionats.errors.BadObjectMetaError: Somebody wrote what is no object info.
-    """
-    try:
-        fields = json.loads(data)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict) or (complaint := _complaint(fields)) is not None:
-        why = "it is no JSON object" if not isinstance(fields, dict) else complaint
-        text = f"bucket {bucket!r}: message {revision} should be the info of an object, but {why}"
-        raise errors.explained(errors.BadObjectMetaError, text, description=text)
-    info = api.ObjectInfo.from_response(fields)
-    info.revision = revision
-    info.mtime = stored_at if isinstance(stored_at, str) else _rfc3339(stored_at)
-    return info
-
-
-def _complaint(fields: Mapping[str, Any]) -> str | None:
-    for key in ("name", "bucket", "nuid"):
-        if not isinstance(fields.get(key), str):
-            return f"its {key} is no text"
-    for key in ("size", "chunks"):
-        value = fields.get(key, 0)
-        if not isinstance(value, int) or value < 0:
-            return f"its {key} is no count"
-    for key in ("headers", "metadata", "options"):
-        if not isinstance(fields.get(key) or {}, dict):
-            return f"its {key} is no JSON object"
-    if not isinstance(((fields.get("options") or {}).get("link")) or {}, dict):
-        return "its link is no JSON object"
-    if not isinstance(fields.get("digest") or "", str):
-        return "its digest is no text"
-    return _nuid_complaint(fields["nuid"])
-
-
-def _nuid_complaint(nuid: str) -> str | None:
-    # It becomes part of the subject of a purge: a nuid of ">" would empty the bucket.
-    if nuid and any(letter in nuid for letter in "*> \t\r\n."):
-        return "its nuid cannot be part of a subject"
-    return None
-
-
-def _rfc3339(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    # As Go writes it, so that the time of a message is the same text whichever way it was read.
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
 
 
 class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
     """The object was deleted; for who does not ask for deleted ones it is simply not found."""
-
-
-class _MetaWrite:
-    """One attempt to replace an object's info, and what is known of its outcome."""
-
-    def __init__(self, js: JetStream, subject: str, doing: str) -> None:
-        self._js = js
-        self._subject = subject
-        self._doing = doing
-        self.revision: int | None = None
-        """The sequence under which it was stored; None unless that is known."""
-        self.in_doubt = False
-        """Whether it was sent and nothing is known of it since."""
-
-    async def send(self, info: api.ObjectInfo, expected: int) -> int:
-        """Store `info` if the last one is that of the sequence `expected`.
-
-        Returns:
-            The new sequence.
-        """
-        headers = {
-            api.Header.ROLLUP.value: "sub",
-            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(expected),
-        }
-        data = json.dumps(info.as_dict(), separators=(",", ":")).encode()
-        for attempt in range(PUBLISH_RETRIES + 1):
-            if attempt:
-                await trio.sleep(PUBLISH_RETRY_WAIT)
-            with await self._queue(data, headers) as reply:
-                try:
-                    return self._stored(await self._answer(reply))
-                except errors.NoRespondersError:
-                    self.in_doubt = False
-        raise no_stream(self._subject)
-
-    async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
-        while True:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                reply = self._js.nc.request_nowait(self._subject, data, headers=headers)
-            except trio.WouldBlock:
-                await writable(self._js.nc, self._doing)
-                continue
-            self.in_doubt = True
-            return reply
-
-    async def _answer(self, reply: PendingReply) -> Msg:
-        try:
-            return await answer(reply, self._doing)
-        except trio.Cancelled:
-            # It is under way: whether the chunks are to stay depends on what becomes of it.
-            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-                try:
-                    self._stored(await reply.wait())
-                except errors.NoRespondersError:
-                    self.in_doubt = False
-                except errors.Error:
-                    pass
-            raise
-
-    def _stored(self, msg: Msg) -> int:
-        self.in_doubt = False
-        try:
-            self.revision = publish_ack(self._subject, msg).seq
-        except errors.APIError as error:
-            if error.err_code not in WRONG_LAST_SEQUENCE:
-                raise
-            text = f"{self._doing}: somebody else changed it at the same time ({error.description})"
-            raise errors.explained(type(error), text, **vars(error)) from None
-        return self.revision
 
 
 @final
@@ -247,7 +115,7 @@ class ObjectStore:
         doing = f"put of object {name!r} into bucket {self._bucket!r}"
         before = await self._stored(name)
         chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = _MetaWrite(self._js, self._meta_subject(name), doing)
+        write = InfoWrite(self._js, self._meta_subject(name), doing)
         try:
             await self._upload(chunks, content, info)
             info.revision = await write.send(info, _revision(before))
@@ -256,10 +124,38 @@ class ObjectStore:
                 if not write.in_doubt and write.revision is None:
                     await chunks.abandon()
                 raise
-        info.mtime = _rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
+        info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
         if before is not None:
             await self._purge(before)
         return info
+
+    async def get(self, name: str) -> api.ObjectResult:
+        """Read an object whole, and verify it.
+
+        There is no limit to how long it may take, but it fails when no chunk has come for 30 s; it goes on where it was
+        after a reconnect. If the object is replaced while it is read, the new one is read.
+
+        Args:
+            name: The object's name.
+
+        Returns:
+            The object's info and its data.
+
+        Raises:
+            trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.ObjectIncompleteError: Some of its chunks are missing, or do not add up to its size.
+            trionats.errors.DigestMismatchError: Its chunks are not those that were put.
+            trionats.errors.BadObjectMetaError: Its info cannot be true, or it is a link.
+        """
+        for attempt in range(GET_ATTEMPTS):
+            info = await self.get_info(name)
+            try:
+                return api.ObjectResult(info, await self._read(info))
+            except errors.ObjectIncompleteError:
+                now = await self._stored(name)
+                if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     async def get_info(self, name: str, show_deleted: bool = False) -> api.ObjectInfo:
         """Read an object's info. It is read from the stream's leader, so it shows one's own last write.
@@ -302,7 +198,7 @@ class ObjectStore:
         if not info.deleted:
             marker = replace(info, deleted=True, size=0, chunks=0, digest="")
             doing = f"deletion of object {name!r} from bucket {self._bucket!r}"
-            write = _MetaWrite(self._js, self._meta_subject(name), doing)
+            write = InfoWrite(self._js, self._meta_subject(name), doing)
             try:
                 await write.send(marker, _revision(info))
             finally:
@@ -312,7 +208,53 @@ class ObjectStore:
         else:
             await self._purge(info)
 
+    async def list(self, ignore_deletes: bool = True) -> builtins.list[api.ObjectInfo]:
+        """List what the bucket holds.
+
+        Args:
+            ignore_deletes: Leave out the markers of deleted objects.
+
+        Returns:
+            The infos, the least recently changed first; an empty list for an empty bucket.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: There is no such bucket any more.
+            nats.errors.Error: As for any question to the JetStream API.
+        """
+        infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
+        return [info for info in infos if not (ignore_deletes and info.deleted)]
+
     # Inside.
+
+    async def _read(self, info: api.ObjectInfo) -> bytes:
+        size, chunks, expected = self._promised(info)
+        doing = f"get of object {info.name!r} from bucket {self._bucket!r}"
+        digest = Digest()
+        parts: builtins.list[bytes] = []
+        if chunks:
+            reader = ChunkReader(self._js, self.stream, self._chunk_subject(info.nuid), chunks, doing)
+            try:
+                await reader.open()
+                while len(parts) < chunks and (more := await reader.receive()):
+                    parts += more
+                    await digest.update(more)
+            finally:
+                reader.close()
+        data = b"".join(parts)
+        if len(parts) != chunks or len(data) != size:
+            text = f"{doing}: {len(parts)} of {chunks} chunks with {len(data)} of {size} bytes are there"
+            raise errors.explained(errors.ObjectIncompleteError, text)
+        if not digest.matches(expected):
+            text = f"{doing}: the data has the digest {digest}, and should have {expected!r}"
+            raise errors.explained(errors.DigestMismatchError, text, description=text)
+        return data
+
+    def _promised(self, info: api.ObjectInfo) -> tuple[int, int, str]:
+        if info.is_link():
+            raise self._bad_meta(info.name, "it is a link, and links are not followed yet")
+        if info.size is None or info.chunks is None or not info.digest or not info.nuid:
+            raise self._bad_meta(info.name, "its info names no size, chunks, digest or nuid")
+        return info.size, info.chunks, info.digest
 
     def _meta_subject(self, name: str) -> str:
         return f"{self._subjects}.M.{base64.urlsafe_b64encode(_encoded(name, self._bucket)).decode()}"
@@ -379,7 +321,7 @@ class ObjectStore:
         await chunks.drain()
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
-    async def _came_through(self, write: _MetaWrite, info: api.ObjectInfo, error: BaseException) -> bool:
+    async def _came_through(self, write: InfoWrite, info: api.ObjectInfo, error: BaseException) -> bool:
         """Find out what became of an info whose answer was lost with the connection."""
         if not write.in_doubt or not isinstance(error, errors.Error):
             return False
