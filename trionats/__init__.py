@@ -35,6 +35,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _jetstream        acknowledged publish, object stores' buckets
 #   _consumer         ordered reading of a stream
 #   _chunks           an object's chunks, in and out
+#   _infos            an object's info, read and written
 #   _objects          object stores
 #   _watcher          open_watcher
 #   _nats_server      a real nats-server as a process
