@@ -1,0 +1,111 @@
+"""nats-py under trio-asyncio, as a Trio program calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nats
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+from trio_asyncio import aio_as_trio
+
+from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, content, drive, fingerprint
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, ECHO, FEED
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+
+async def subscribe(nc: Client, job: Job, clock: Clock) -> None:
+    subscription = await aio_as_trio(nc.subscribe)(DATA)
+    await aio_as_trio(nc.flush)()
+    messages = aio_as_trio(subscription.messages)
+    for goal in job.rounds:
+        clock.start()
+        await aio_as_trio(nc.publish)(FEED, job.feed(goal))
+        async for _ in messages:
+            clock.done = done = clock.done + 1
+            if done % CREDIT == 0:
+                await aio_as_trio(nc.publish)(CREDIT_SUBJECT, b"")
+            if done == goal:
+                break
+        clock.stop()
+
+
+async def publish(nc: Client, job: Job, clock: Clock) -> None:
+    payload = job.payload
+    for goal in job.rounds:
+        clock.start()
+        for _ in range(goal):
+            await aio_as_trio(nc.publish)("bench.nobody", payload)
+        await aio_as_trio(nc.flush)()
+        clock.stop()
+        clock.done = goal
+
+
+async def request(nc: Client, job: Job, clock: Clock) -> None:
+    payload = job.payload
+    for goal in job.rounds:
+        clock.start()
+        for _ in range(goal):
+            await aio_as_trio(nc.request)(ECHO, payload, timeout=PATIENCE)
+            clock.done += 1
+        clock.stop()
+
+
+async def concurrent(nc: Client, job: Job, clock: Clock) -> None:
+    payload = job.payload
+
+    async def worker(share: int) -> None:
+        for _ in range(share):
+            await aio_as_trio(nc.request)(ECHO, payload, timeout=PATIENCE)
+            clock.done += 1
+
+    for goal in job.rounds:
+        clock.start()
+        async with trio.open_nursery() as nursery:
+            for _ in range(job.workers):
+                nursery.start_soon(worker, goal // job.workers)
+        clock.stop()
+
+
+async def put(nc: Client, job: Job, clock: Clock) -> None:
+    store = await aio_as_trio(nc.jetstream().object_store)(BUCKET)
+    await aio_as_trio(store.put)(f"warm-{job.name}", content(job.object_size // 16))
+    data = content(job.object_size)
+    clock.start()
+    info = await aio_as_trio(store.put)(job.name, data)
+    clock.stop()
+    clock.done = int(info.size == len(data))
+
+
+async def get(nc: Client, job: Job, clock: Clock) -> None:
+    store = await aio_as_trio(nc.jetstream().object_store)(BUCKET)
+    await aio_as_trio(store.get)("warm")
+    clock.start()
+    result = await aio_as_trio(store.get)("object")
+    clock.stop()
+    clock.done = int(fingerprint(result.data or b"") == fingerprint(content(job.object_size)))
+
+
+SCENARIOS = {
+    "subscribe": subscribe,
+    "publish": publish,
+    "request": request,
+    "concurrent": concurrent,
+    "put": put,
+    "get": get,
+}
+
+
+async def main(job: Job, clock: Clock) -> None:
+    async with trio_asyncio.open_loop():
+        nc = await aio_as_trio(nats.connect)(job.url, name=job.name)
+        with trio.move_on_after(PATIENCE):
+            await SCENARIOS[job.scenario](nc, job, clock)
+        clock.stop()
+        await aio_as_trio(nc.close)()
+
+
+if __name__ == "__main__":
+    drive(lambda job, clock: trio.run(main, job, clock))
