@@ -2,6 +2,9 @@
 
 Each function makes one whole frame as one bytes object, so that half a frame cannot be queued. Subjects, queue groups
 and header blocks come checked and encoded from `subjects` and `headers`; nothing is checked again here.
+
+Frames with a payload are joined, not formatted: `%` grows its result while it writes, which makes a frame of 128 KiB
+25 times as expensive.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["CRLF", "LENGTHS", "PING", "PONG", "connect", "hpub", "pub", "pub_head", "sub", "unsub"]
 
 CRLF = b"\r\n"
+_SMALL = 4096
 #: The ends of control lines with a small payload: joining what is there takes half the time of formatting.
-LENGTHS = tuple(b"%d\r\n" % length for length in range(4096))
+LENGTHS = tuple(b"%d\r\n" % length for length in range(_SMALL))
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
@@ -45,13 +49,22 @@ def pub(subject: bytes, reply: bytes, data: bytes) -> bytes:
     Returns:
         The frame.
     """
+    length = len(data)
+    end = LENGTHS[length] if length < _SMALL else b"%d\r\n" % length
     if reply:
-        return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data)
-    return b"PUB %b %d\r\n%b\r\n" % (subject, len(data), data)
+        return b"".join((b"PUB ", subject, b" ", reply, b" ", end, data, CRLF))
+    return b"".join((b"PUB ", subject, b" ", end, data, CRLF))
 
 
 def pub_head(subject: bytes) -> bytes:
-    """Make what a PUB without reply begins with; length, payload and CRLF are to follow."""
+    """Make what a PUB without reply begins with; its length (as in `LENGTHS`), payload and CRLF are to follow.
+
+    Args:
+        subject: Where to.
+
+    Returns:
+        The beginning, which a publisher of many messages to one subject keeps.
+    """
     return b"PUB %b " % subject
 
 
@@ -69,9 +82,8 @@ def hpub(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> byte
     """
     length = len(header_block)
     total = length + len(data)
-    if reply:
-        return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, length, total, header_block, data)
-    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, length, total, header_block, data)
+    to = subject + b" " + reply if reply else subject
+    return b"".join((b"HPUB ", to, b" %d %d\r\n" % (length, total), header_block, data, CRLF))
 
 
 def sub(subject: bytes, queue: bytes, sid: int) -> bytes:

@@ -72,8 +72,10 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
     lines.append("\r\n")
     try:
         return "\r\n".join(lines).encode()
-    except UnicodeEncodeError:
-        raise _not_unicode(lines) from None
+    except UnicodeEncodeError as error:
+        # The name stands between the line end before the surrogate and the colon behind it.
+        before = error.object[: error.start].rpartition("\n")[2]
+        raise _bad(before.partition(":")[0], "a value is not valid Unicode text") from None
 
 
 def parse(block: bytes) -> Headers:
@@ -122,15 +124,6 @@ def _line(name: str, value: object) -> str:
     if not value.isprintable() and _has_control(value):
         raise _bad(name, "a value has no line ends and no control characters")
     return f"{name}: {value}"
-
-
-def _not_unicode(lines: list[str]) -> errors.BadHeaderError:
-    for line in lines:
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            break
-    return _bad(line.partition(":")[0], "a value is not valid Unicode text")
 
 
 def _bad(name: object, complaint: str) -> errors.BadHeaderError:

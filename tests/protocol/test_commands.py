@@ -1,0 +1,137 @@
+"""Frames: one call is one frame, whatever text went into it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from trionats import errors
+from trionats._protocol import commands, headers, subjects
+
+
+class Frame(NamedTuple):
+    verb: str
+    words: tuple[str, ...]
+    block: bytes = b""
+    data: bytes = b""
+
+
+def received(stream: bytes) -> list[Frame]:
+    """Read what a client wrote as a server does: lines, words, and payloads by their length."""
+    frames = []
+    while stream:
+        line, end, stream = stream.partition(b"\r\n")
+        assert end
+        verb, *words = line.decode().replace("\t", " ").split(" ")
+        block = data = b""
+        if verb in ("PUB", "HPUB"):
+            total = int(words.pop())
+            cut = int(words.pop()) if verb == "HPUB" else 0
+            block, data = stream[:cut], stream[cut:total]
+            assert stream[total : total + 2] == b"\r\n"
+            stream = stream[total + 2 :]
+        elif verb == "CONNECT":
+            words = [line.decode().partition(" ")[2]]
+        frames.append(Frame(verb, tuple(words), block, data))
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (commands.pub(b"a.b", b"", b"hello"), b"PUB a.b 5\r\nhello\r\n"),
+        (commands.pub(b"a.b", b"r", b"hello"), b"PUB a.b r 5\r\nhello\r\n"),
+        (commands.pub(b"a", b"", b""), b"PUB a 0\r\n\r\n"),
+        (commands.pub(b"a", b"", b"\r\nPUB"), b"PUB a 5\r\n\r\nPUB\r\n"),
+        (commands.hpub(b"a", b"", b"NATS/1.0\r\n\r\n", b"xy"), b"HPUB a 12 14\r\nNATS/1.0\r\n\r\nxy\r\n"),
+        (commands.hpub(b"a", b"r.1", b"NATS/1.0\r\n\r\n", b""), b"HPUB a r.1 12 12\r\nNATS/1.0\r\n\r\n\r\n"),
+        (commands.pub(b"a", b"r", b"x" * 4096), b"PUB a r 4096\r\n" + b"x" * 4096 + b"\r\n"),
+        (commands.pub(b"a", b"", b"x" * 70_000), b"PUB a 70000\r\n" + b"x" * 70_000 + b"\r\n"),
+        (commands.pub_head(b"a") + commands.LENGTHS[2] + b"xy" + commands.CRLF, commands.pub(b"a", b"", b"xy")),
+        (commands.sub(b"a.*", b"", 7), b"SUB a.* 7\r\n"),
+        (commands.sub(b"a.>", b"q", 8), b"SUB a.> q 8\r\n"),
+        (commands.unsub(7), b"UNSUB 7\r\n"),
+        (commands.unsub(7, 3), b"UNSUB 7 3\r\n"),
+        (commands.connect({"verbose": False, "name": "ü"}), b'CONNECT {"verbose":false,"name":"\\u00fc"}\r\n'),
+        (commands.PING, b"PING\r\n"),
+        (commands.PONG, b"PONG\r\n"),
+        (commands.CRLF, b"\r\n"),
+    ],
+)
+def test_frames(frame: bytes, expected: bytes) -> None:
+    assert frame == expected
+
+
+def test_the_lengths_at_the_end_of_a_line() -> None:
+    assert all(end == b"%d\r\n" % length for length, end in enumerate(commands.LENGTHS))
+    for length in (len(commands.LENGTHS) - 1, len(commands.LENGTHS), len(commands.LENGTHS) + 1):
+        frame = commands.pub(b"a", b"", bytes(length))
+        assert received(frame) == [Frame("PUB", ("a",), b"", bytes(length))]
+
+
+@given(
+    subject=st.text(),
+    reply=st.text(),
+    fields=st.none() | st.dictionaries(st.text(), st.text(), max_size=3),
+    data=st.binary(),
+)
+@example("a", "b\r\nPUB c 0\r\n", None, b"")
+@example("a b", "", None, b"")
+@example("a\tb", "", None, b"")
+@example("a", "", {"k": "v\r\n\r\n"}, b"")
+@example("a", "", {"k\r\n": "v"}, b"\r\nPING\r\n")
+@example("a", "b", {"k": "v"}, b"\r\nPING\r\n")
+def test_no_text_of_a_publish_makes_another_frame(
+    subject: str, reply: str, fields: dict[str, str] | None, data: bytes
+) -> None:
+    try:
+        to = subjects.publish_subject(subject)
+        answer = subjects.publish_subject(reply) if reply else b""
+        block = None if fields is None else headers.encode(fields)
+    except (errors.BadSubjectError, errors.BadHeaderError):
+        return
+    words = (subject, reply) if reply else (subject,)
+    if block is None:
+        assert received(commands.pub(to, answer, data)) == [Frame("PUB", words, b"", data)]
+    else:
+        assert received(commands.hpub(to, answer, block, data)) == [Frame("HPUB", words, block, data)]
+        lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n").split(b"\r\n")[:-1]
+        assert [tuple(line.decode().split(": ", 1)) for line in lines] == list((fields or {}).items())
+
+
+wire_text = st.text(st.characters(codec="utf-8", exclude_characters=" .*>"), min_size=1, max_size=5)
+
+
+@given(
+    subject=st.text() | st.lists(wire_text | st.sampled_from(["*", ">"]), min_size=1, max_size=3).map(".".join),
+    queue=st.text() | wire_text,
+    sid=st.integers(1, 10**15),
+)
+@example("a", "q 1\r\nSUB >", 1)
+@example("a b", "", 1)
+def test_no_text_of_a_subscription_makes_another_frame(subject: str, queue: str, sid: int) -> None:
+    try:
+        frame = commands.sub(subjects.subscribe_subject(subject), subjects.queue_name(queue) if queue else b"", sid)
+    except errors.BadSubjectError:
+        return
+    words = (subject, queue, str(sid)) if queue else (subject, str(sid))
+    assert received(frame) == [Frame("SUB", words)]
+
+
+@given(st.dictionaries(st.text(), st.text() | st.booleans() | st.integers() | st.none()))
+@example({"name": "x\r\nPUB a 0\r\n\r\n", "pass": '"}\r\n', "lang": "\u2028\x85\x00"})
+def test_no_text_of_a_connect_makes_another_frame(options: dict[str, Any]) -> None:
+    frame = commands.connect(options)
+    assert frame.isascii()
+    [(verb, [document], _, _)] = received(frame)
+    assert verb == "CONNECT"
+    assert json.loads(document) == options
+
+
+def test_a_connect_is_json_as_the_server_reads_it() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        commands.connect({"number": float("nan")})

@@ -1,0 +1,218 @@
+"""Names on their way to the wire: what passes, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from trionats import errors
+from trionats._protocol import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PUBLISHABLE = [
+    "a",
+    "a.b.c",
+    "$JS.API.STREAM.INFO.KV_x",
+    "_INBOX.0123456789ABCDEFGHIJKL.7",
+    "grüße.日本.🙂",
+    "a-b_c/d\\e=f:g",
+    "A\u00a0b",  # not white space to the server
+    "a\u2028b",
+    "x" * 4096,
+]
+MALFORMED = [
+    ("", "it is empty"),
+    (" ", "white space"),
+    ("a b", "white space"),
+    ("a\tb", "white space"),
+    ("a\r\nPUB b 0\r\n", "white space"),
+    ("a\n", "white space"),
+    ("a\x00b", "control characters"),
+    ("a\x0bb", "control characters"),
+    ("a\x7fb", "control characters"),
+    (".", "empty tokens"),
+    (".a", "empty tokens"),
+    ("a.", "empty tokens"),
+    ("a..b", "empty tokens"),
+    ("a.\ud800", "not valid Unicode"),
+]
+WILDCARDS = ["*", ">", "a.*", "a.>", "*.*", "a.*.b", "*.>", "a.*.*.>"]
+MISPLACED = ["a*", "*a.b", "a.b*c", "a>", ">.a", "a.>.b", ">>", "**", "a.*>", "*.a>"]
+
+
+@pytest.mark.parametrize("subject", PUBLISHABLE)
+def test_a_plain_subject_is_for_publishing_and_for_subscribing(subject: str) -> None:
+    assert subjects.publish_subject(subject) == subject.encode()
+    assert subjects.subscribe_subject(subject) == subject.encode()
+    assert subjects.inbox_prefix(subject) == subject
+
+
+@pytest.mark.parametrize(("subject", "words"), MALFORMED)
+@pytest.mark.parametrize("check", [subjects.publish_subject, subjects.subscribe_subject, subjects.inbox_prefix])
+def test_a_malformed_subject_is_refused_by_name(check: Callable[[str], object], subject: str, words: str) -> None:
+    with pytest.raises(errors.BadSubjectError, match=words) as caught:
+        check(subject)
+    assert repr(subject) in str(caught.value)
+
+
+@pytest.mark.parametrize("subject", WILDCARDS)
+def test_wildcards_are_for_subscribing_only(subject: str) -> None:
+    assert subjects.subscribe_subject(subject) == subject.encode()
+    with pytest.raises(errors.BadSubjectError, match="wildcards are for subscriptions only"):
+        subjects.publish_subject(subject)
+    with pytest.raises(errors.BadSubjectError, match="wildcards are not allowed"):
+        subjects.inbox_prefix(subject)
+
+
+@pytest.mark.parametrize("subject", MISPLACED)
+def test_a_wildcard_in_the_wrong_place_is_refused(subject: str) -> None:
+    with pytest.raises(errors.BadSubjectError, match="a wildcard is a whole token, and '>' the last one"):
+        subjects.subscribe_subject(subject)
+    with pytest.raises(errors.BadSubjectError, match="wildcards"):
+        subjects.publish_subject(subject)
+
+
+def test_a_refusal_shows_the_beginning_of_an_endless_subject() -> None:
+    with pytest.raises(errors.BadSubjectError) as caught:
+        subjects.publish_subject("a" * 1_000_000 + " ")
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).startswith("publish to 'aaaa")
+
+
+@pytest.mark.parametrize("subject", ["." * 100_000, "a." * 100_000, "*." * 100_000 + "**", "a" * 100_000 + " "])
+def test_a_hostile_subject_is_refused_without_backtracking(subject: str) -> None:
+    for check in (subjects.publish_subject, subjects.subscribe_subject):
+        with pytest.raises(errors.BadSubjectError):
+            check(subject)
+
+
+@given(st.text())
+@example("a\r\n")
+@example("a.b\n")
+@example("a\ud800")
+def test_whatever_passes_is_one_word_without_empty_tokens(subject: str) -> None:
+    for check in (subjects.publish_subject, subjects.subscribe_subject):
+        try:
+            encoded = check(subject)
+        except errors.BadSubjectError:
+            continue
+        assert encoded.decode() == subject
+        assert not re.search(rb"[\x00-\x20\x7f]", encoded)
+        assert all(encoded.split(b"."))
+
+
+@pytest.mark.parametrize("queue", ["q", "workers.eu", "*", "grüße"])
+def test_a_queue_group_is_one_word(queue: str) -> None:
+    assert subjects.queue_name(queue) == queue.encode()
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [("", "it is empty"), ("a b", "white space"), ("a\r\n", "white space"), ("\x01", "control"), ("\udfff", "Unicode")],
+)
+def test_another_queue_group_is_refused(queue: str, words: str) -> None:
+    with pytest.raises(errors.BadSubjectError, match=words) as caught:
+        subjects.queue_name(queue)
+    assert str(caught.value).startswith(f"queue group {queue!r}: ")
+
+
+@pytest.mark.parametrize("bucket", ["configs", "A-b_9", "0", "-", "_"])
+def test_a_bucket_name_passes(bucket: str) -> None:
+    assert subjects.bucket_name(bucket) == bucket
+
+
+@pytest.mark.parametrize("bucket", ["", "a b", "a.b", "configs\n", "a*", ">", "grüße", "٣", "a/b", "\ud800"])
+def test_a_bad_bucket_name_is_refused_by_name(bucket: str) -> None:
+    with pytest.raises(errors.InvalidBucketNameError) as caught:
+        subjects.bucket_name(bucket)
+    assert str(caught.value).startswith(f"bucket {bucket!r}: ")
+
+
+@pytest.mark.parametrize(("check", "kind"), [(subjects.stream_name, "stream"), (subjects.consumer_name, "consumer")])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a.b", "a*", ">", "a/b", "a\\b", "a\n", "\x00", "\x7f", "\ud800", "a\r\nPUB x 0\r\n"]
+)
+def test_a_bad_stream_or_consumer_name_is_refused_by_name(check: Callable[[str], str], kind: str, name: str) -> None:
+    with pytest.raises(ValueError, match=r"not allowed|empty|Unicode") as caught:
+        check(name)
+    assert str(caught.value).startswith(f"{kind} {name!r}: ")
+
+
+@pytest.mark.parametrize("name", ["OBJ_configs", "KV-1", "grüße", "$x", "a:b"])
+def test_a_stream_or_consumer_name_passes(name: str) -> None:
+    assert subjects.stream_name(name) == name
+    assert subjects.consumer_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "A", False),
+        ("a.b", "a", False),
+        ("a", "a.b", False),
+        ("*", "a", True),
+        ("*", "a.b", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("a.*.c", "a.b.c", True),
+        ("a.*.c", "a.b.d", False),
+        (">", "a", True),
+        (">", "a.b.c", True),
+        ("a.>", "a", False),
+        ("a.>", "a.b", True),
+        ("a.>", "a.b.c", True),
+        ("a.>", "b.c", False),
+        ("*.>", "a", False),
+        ("*.>", "a.b.c", True),
+        ("*.b.>", "a.c.d", False),
+    ],
+)
+def test_matching(pattern: str, subject: str, expected: bool) -> None:
+    assert subjects.matches(pattern, subject) is expected
+
+
+tokens = st.text("ab", min_size=1, max_size=2)
+
+
+@given(
+    pattern=st.lists(tokens | st.just("*"), min_size=1, max_size=4).map(".".join),
+    rest=st.sampled_from(["", ".>"]),
+    subject=st.lists(tokens, min_size=1, max_size=5).map(".".join),
+)
+def test_matching_agrees_with_a_regular_expression(pattern: str, rest: str, subject: str) -> None:
+    expression = re.escape(pattern).replace(r"\*", "[^.]+") + (r"\..+" if rest else "")
+    assert subjects.matches(pattern + rest, subject) is bool(re.fullmatch(expression, subject))
+
+
+def test_nuids_are_unique_and_share_no_beginning() -> None:
+    nuid = subjects.Nuid(random.Random(1832))
+    names = [nuid.next() for _ in range(100_000)]
+    assert all(re.fullmatch("[0-9A-Za-z]{22}", name) for name in names[:200])
+    assert {len(name) for name in names} == {22}
+    assert len({name[:8] for name in names}) == len(names)
+    # The end is as random as the beginning: nothing counts up.
+    assert len({name[-8:] for name in names}) == len(names)
+
+
+def test_nuids_are_the_random_source_s() -> None:
+    first, second, third = (subjects.Nuid(random.Random(seed)) for seed in (1, 1, 2))
+    names = [first.next() for _ in range(200)]
+    assert names == [second.next() for _ in range(200)]
+    assert not set(names) & {third.next() for _ in range(200)}
+
+
+def test_all_letters_appear_about_equally_often() -> None:
+    nuid = subjects.Nuid(random.Random(7))
+    text = "".join(nuid.next() for _ in range(5_000))
+    counts = {letter: text.count(letter) for letter in set(text)}
+    assert len(counts) == 62
+    assert max(counts.values()) < 1.5 * min(counts.values())
