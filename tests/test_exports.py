@@ -5,6 +5,7 @@ To change the public API on purpose, run this file with TRIONATS_WRITE_PUBLIC_AP
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
@@ -156,7 +157,9 @@ def test_the_public_api_is_as_recorded() -> None:
     now = describe()
     if os.environ.get("TRIONATS_WRITE_PUBLIC_API"):
         SNAPSHOT.write_text(now, encoding="utf-8")
-    assert now.splitlines() == SNAPSHOT.read_text(encoding="utf-8").splitlines()
+    recorded = SNAPSHOT.read_text(encoding="utf-8")
+    changes = list(difflib.unified_diff(recorded.splitlines(), now.splitlines(), lineterm="", n=0))
+    assert not changes, "\n".join(changes)
 
 
 @pytest.mark.parametrize("module_name", PUBLIC_MODULES)
