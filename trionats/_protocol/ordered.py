@@ -382,7 +382,7 @@ class Ordered:
             case Ending.MISTAKEN:
                 text = f"stream '{self.stream}': the server does not understand our pull request: {description}"
                 self._fail(errors.explained(errors.APIError, text))
-            case Ending.ENDED | Ending.UNKNOWN:
+            case _:
                 pass
 
     # What happened to the connection

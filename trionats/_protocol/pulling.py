@@ -227,6 +227,7 @@ class Window:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
         self._number = 0
+        self._usual_size = 0.0
         self._buffered = self._buffered_bytes = 0
         self.forget()
 
@@ -270,9 +271,7 @@ class Window:
         """
         batch = self._max_messages - self._asked - self._buffered
         size = self._max_bytes - self._asked_bytes - self._buffered_bytes
-        # A message that did not fit into a part of the credit needs more than was offered then.
-        least = min(self._max_bytes, max((self._max_bytes + 1) // 2, self._too_small + 1))
-        if batch < (self._max_messages + 1) // 2 or size < least or now < self._pause_until:
+        if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
         if at_most and self._asked:
             return None
@@ -295,6 +294,16 @@ class Window:
         self._asked_bytes += size
         return pull
 
+    def _worth_asking(self, batch: int, size: int) -> bool:
+        # A message that did not fit into a part of the credit needs more than was offered then.
+        if batch < 1 or size < max(1, min(self._max_bytes, self._too_small + 1)):
+            return False
+        # Half of the credit in messages or in bytes, whichever runs out first with messages as they are usually.
+        half, half_bytes = (self._max_messages + 1) // 2, (self._max_bytes + 1) // 2
+        enough = min(half, half_bytes / (2 * self._usual_size or 1))
+        enough_bytes = min(half_bytes, half * self._usual_size / 2)
+        return (batch >= half and size >= enough_bytes) or (size >= half_bytes and batch >= enough)
+
     def arrived(self, size: int, now: float) -> None:
         """Tell that a message came.
 
@@ -303,6 +312,7 @@ class Window:
         """
         self._heard = now
         self._refusals = self._too_small = 0
+        self._usual_size += (size - self._usual_size) / 16
         self._settle(1, size)
 
     def buffered(self, size: int) -> None:

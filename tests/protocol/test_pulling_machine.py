@@ -1,0 +1,454 @@
+"""An ordered reader against a model of the server, with all that can go wrong between them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from trionats._protocol.ordered import Ordered
+from trionats._protocol.pulling import AckSubject, Create, Delete, Inspect, Look, Pull, Start, Wait
+
+SUBJECTS = ("a", "b", "c", "d")
+
+
+@dataclass
+class Stored:
+    seq: int
+    subject: str
+    size: int
+
+    @property
+    def timestamp(self) -> int:
+        return self.seq * 1000
+
+
+@dataclass
+class Asked:
+    number: int
+    batch: int
+    max_bytes: int
+    no_wait: bool
+    ends: float
+    heartbeat: float
+    beats: float
+    unlimited: bool = False
+    given: int = 0
+
+
+@dataclass
+class Consumer:
+    name: str
+    first: list[int]
+    then: int
+    sequence: int = 0
+    last: int = 0
+    asked: list[Asked] = field(default_factory=list)
+
+
+class Server:
+    """A stream and its consumers; what it says goes into `wire`, in order."""
+
+    def __init__(self, history: int) -> None:
+        self.history = history
+        self.stored: dict[int, Stored] = {}
+        self.last = 0
+        self.consumers: dict[str, Consumer] = {}
+        self.wire: list[tuple[Any, ...]] = []
+        self.now = 0.0
+
+    def write(self, subject: str, size: int) -> None:
+        self.last += 1
+        self.stored[self.last] = Stored(self.last, subject, size)
+        same = [stored.seq for stored in self.stored.values() if stored.subject == subject]
+        for seq in same[: -self.history]:
+            del self.stored[seq]
+        self.serve_all()
+
+    def remove(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            del self.stored[seq]
+        self.serve_all()
+
+    def newest(self) -> list[int]:
+        return sorted({stored.subject: stored.seq for stored in self.stored.values()}.values())
+
+    def create(self, config: dict[str, Any]) -> dict[str, Any]:
+        assert config["name"] not in self.consumers
+        newest = self.newest()
+        first: list[int] = []
+        match config["deliver_policy"]:
+            case "all":
+                then = 1
+            case "new":
+                then = self.last + 1
+            case "by_start_sequence":
+                then = config["opt_start_seq"]
+                oldest = min(self.stored, default=self.last + 1)
+                # As measured: it goes on to the first there is, but never back to the last there is.
+                then = max(then, oldest)
+            case _:
+                first, then = newest, self.last + 1
+        before = (first[0] if first else then) - 1
+        consumer = Consumer(config["name"], first, then)
+        self.consumers[consumer.name] = consumer
+        return {
+            "name": consumer.name,
+            "num_pending": len(self.pending(consumer)),
+            "delivered": {"consumer_seq": 0, "stream_seq": before},
+        }
+
+    def info(self, consumer: Consumer) -> dict[str, Any]:
+        return {
+            "name": consumer.name,
+            "num_pending": len(self.pending(consumer)),
+            "delivered": {"consumer_seq": consumer.sequence, "stream_seq": consumer.last},
+        }
+
+    def pending(self, consumer: Consumer) -> list[Stored]:
+        early = [self.stored[seq] for seq in consumer.first if seq in self.stored]
+        return early + [stored for seq, stored in sorted(self.stored.items()) if seq >= consumer.then]
+
+    def pull(self, pull: Pull) -> None:
+        body = json.loads(pull.body())
+        assert not ("no_wait" in body and "idle_heartbeat" in body)
+        assert body.get("idle_heartbeat", 0) * 2 <= body.get("expires", 0)
+        consumer = self.consumers.get(pull.name)
+        if consumer is None:
+            self.say(pull.number, 503, "")
+            return
+        limit = body.get("max_bytes", 0)
+        asked = Asked(
+            pull.number,
+            body["batch"],
+            limit or 1 << 40,
+            body.get("no_wait", False),
+            self.now + body["expires"] / 1e9 if "expires" in body else float("inf"),
+            body.get("idle_heartbeat", 0) / 1e9,
+            self.now,
+            unlimited=not limit,
+        )
+        if asked.no_wait:
+            pending = len(self.pending(consumer))
+            if not pending:
+                self.say(pull.number, 404, "No Messages")
+                return
+            if pending < sum(other.batch for other in consumer.asked):
+                self.say(pull.number, 408, "Requests Pending")
+                return
+        consumer.asked.append(asked)
+        self.serve(consumer)
+
+    def say(self, number: int, code: int, text: str, **headers: str) -> None:
+        self.wire.append(("status", number, code, text, headers))
+
+    def end(self, consumer: Consumer, asked: Asked, code: int, text: str, *, counts: bool = True) -> None:
+        consumer.asked.remove(asked)
+        headers = {"Nats-Pending-Messages": str(asked.batch), "Nats-Pending-Bytes": str(asked.max_bytes)}
+        self.wire.append(("status", asked.number, code, text, headers if counts else {}))
+
+    def serve_all(self) -> None:
+        for consumer in self.consumers.values():
+            self.serve(consumer)
+
+    def serve(self, consumer: Consumer) -> None:
+        while consumer.asked:
+            pending = self.pending(consumer)
+            asked = consumer.asked[0]
+            if not pending:
+                for waiting in [one for one in consumer.asked if one.no_wait and one.given]:
+                    self.end(consumer, waiting, 404, "No Messages", counts=False)
+                return
+            stored = pending[0]
+            if stored.size > asked.max_bytes:
+                self.end(consumer, asked, 409, "Message Size Exceeds MaxBytes")
+                continue
+            self.give(consumer, asked, stored, len(pending) - 1)
+            consumer.asked.remove(asked)
+            if asked.batch and asked.max_bytes:
+                consumer.asked.append(asked)
+            elif asked.max_bytes and not asked.unlimited:
+                consumer.asked.append(asked)
+                self.end(consumer, asked, 409, "Batch Completed")
+
+    def give(self, consumer: Consumer, asked: Asked, stored: Stored, left: int) -> None:
+        asked.batch -= 1
+        asked.max_bytes -= stored.size
+        asked.given += 1
+        asked.beats = self.now
+        consumer.sequence += 1
+        consumer.last = stored.seq
+        if stored.seq in consumer.first:
+            consumer.first = consumer.first[consumer.first.index(stored.seq) + 1 :]
+        else:
+            consumer.first, consumer.then = [], stored.seq + 1
+        reply = f"$JS.ACK.S.{consumer.name}.1.{stored.seq}.{consumer.sequence}.{stored.timestamp}.{left}"
+        self.wire.append(("message", reply, stored.size, stored))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for consumer in self.consumers.values():
+            for asked in list(consumer.asked):
+                if self.now >= asked.ends:
+                    self.end(consumer, asked, 408, "Request Timeout")
+                elif asked.heartbeat and self.now - asked.beats >= asked.heartbeat:
+                    asked.beats = self.now
+                    last = {"Nats-Last-Consumer": str(consumer.sequence), "Nats-Last-Stream": str(consumer.last)}
+                    self.say(asked.number, 100, "Idle Heartbeat", **last)
+
+    def delete(self, name: str) -> None:
+        consumer = self.consumers.pop(name, None)
+        for asked in consumer.asked if consumer else ():
+            self.say(asked.number, 409, "Consumer Deleted")
+
+    def disconnect(self) -> None:
+        self.wire.clear()
+        for consumer in self.consumers.values():
+            consumer.asked.clear()
+
+
+class Reader(RuleBasedStateMachine):
+    """The machine: rules are what may happen, invariants what must hold whatever happens."""
+
+    @initialize(
+        policy=st.sampled_from(["last_per_subject", "all", "new"]),
+        history=st.sampled_from([1, 1, 2, 64]),
+        credit=st.integers(1, 6),
+        room=st.sampled_from([40, 100, 1000]),
+        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(1, 60)), max_size=8),
+        seed=st.integers(0, 1000),
+    )
+    def begin(
+        self, policy: str, history: int, credit: int, room: int, stored: list[tuple[str, int]], seed: int
+    ) -> None:
+        self.server = Server(history)
+        for subject, size in stored:
+            self.server.write(subject, size)
+        self.policy, self.credit = policy, credit
+        self.ordered = Ordered(
+            "S",
+            "c",
+            random.Random(seed),
+            start=Start(policy),
+            snapshot=True,
+            max_messages=credit,
+            max_bytes=room,
+            heartbeat=5,
+            expires=30,
+        )
+        self.channel: list[Stored] = []
+        self.delivered: list[Stored] = []
+        self.old_wire: list[tuple[Any, ...]] = []
+        self.linked = True
+        self.caught_up_seen = False
+        # What need not come: a state that was not the last one when a snapshot began, and with `new` what was there.
+        kept = {"new": [], "all": list(self.server.stored), "last_per_subject": self.server.newest()}[policy]
+        self.unwanted = set(self.server.stored) - set(kept)
+        self.at_start = set(kept)
+        action = self.ordered.next(self.server.now)
+        assert isinstance(action, Create)
+        self.ordered.created(self.server.create(action.config), self.server.now)
+        self.look_up()
+
+    # What the client does.
+
+    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]))
+    def step(self, outcome: str) -> None:
+        now = self.server.now
+        for _ in range(20):
+            action = self.ordered.next(now)
+            match action:
+                case Wait():
+                    break
+                case Pull():
+                    self.send(action)
+                case Delete(name):
+                    self.server.delete(name)
+                case Create(_, config):
+                    self.create(config, outcome)
+                    break
+                case Inspect(name):
+                    consumer = self.server.consumers.get(name)
+                    if outcome == "ok" and consumer is not None:
+                        self.ordered.inspected(name, self.server.info(consumer), now)
+                    else:
+                        self.ordered.inspect_failed(name, now)
+                case Look():
+                    if outcome == "ok":
+                        self.ordered.looked(self.server.last, now)
+                    else:
+                        self.ordered.look_failed(now)
+                case _:
+                    pytest.fail(f"it gave up: {action}")
+        else:
+            pytest.fail("it never rests")
+        self.look_up()
+
+    def create(self, config: dict[str, Any], outcome: str) -> None:
+        if outcome == "refused":
+            self.ordered.create_failed(self.server.now)
+            return
+        if config["deliver_policy"] == "last_per_subject":
+            # A snapshot that begins anew shows what is the last state then.
+            self.unwanted |= set(self.server.stored) - set(self.server.newest())
+        info = self.server.create(config)
+        if outcome == "ok":
+            self.ordered.created(info, self.server.now)
+        else:
+            self.ordered.create_failed(self.server.now)
+
+    def send(self, pull: Pull) -> None:
+        assert self.linked
+        self.server.pull(pull)
+
+    @rule(count=st.integers(1, 12))
+    def hear(self, count: int) -> None:
+        for _ in range(min(count, len(self.server.wire))):
+            heard = self.server.wire.pop(0)
+            self.old_wire.append(heard)
+            self.handle(heard)
+
+    def handle(self, heard: tuple[Any, ...]) -> None:
+        now = self.server.now
+        if heard[0] == "status":
+            _, number, code, text, headers = heard
+            self.ordered.status(number, code, text, headers, now)
+        else:
+            _, reply, size, stored = heard
+            ack = self.ordered.received(reply, size, now)
+            if ack is not None:
+                assert ack.sequence == stored.seq
+                self.hand_over(ack, stored)
+        self.look_up()
+        if pull := self.ordered.pull(now):
+            self.send(pull)
+
+    def hand_over(self, ack: AckSubject, stored: Stored) -> None:
+        self.delivered.append(stored)
+        missing = self.missing(below=stored.seq)
+        assert not missing, f"{stored} came before {missing}"
+        if stored.size % 7 == 0:
+            self.ordered.dropped(ack)
+            return
+        self.channel.append(stored)
+        assert len(self.channel) <= self.credit
+        self.ordered.delivered(ack, stored.size)
+
+    def missing(self, below: int) -> list[Stored]:
+        came = {one.seq for one in self.delivered}
+        return [
+            one
+            for seq, one in sorted(self.server.stored.items())
+            if seq < below and seq not in came and seq not in self.unwanted
+        ]
+
+    @rule(count=st.integers(1, 8))
+    def take(self, count: int) -> None:
+        for _ in range(min(count, len(self.channel))):
+            self.ordered.taken(self.channel.pop(0).size)
+            if pull := self.ordered.pull(self.server.now):
+                self.send(pull)
+
+    # What the world does.
+
+    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(1, 60))
+    def write(self, subject: str, size: int) -> None:
+        self.server.write(subject, size)
+
+    @rule()
+    def purge(self) -> None:
+        self.server.remove(list(self.server.stored))
+
+    @precondition(lambda self: self.server.stored)
+    @rule(data=st.data())
+    def delete_message(self, data: st.DataObject) -> None:
+        self.server.remove([data.draw(st.sampled_from(sorted(self.server.stored)))])
+
+    @precondition(lambda self: self.server.wire)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        del self.server.wire[data.draw(st.integers(0, len(self.server.wire) - 1))]
+
+    @precondition(lambda self: self.server.wire)
+    @rule(data=st.data())
+    def double(self, data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(self.server.wire) - 1))
+        self.server.wire.insert(place, self.server.wire[place])
+
+    @precondition(lambda self: self.old_wire)
+    @rule(data=st.data())
+    def come_late(self, data: st.DataObject) -> None:
+        """Something from before comes again, from whichever consumer it was."""
+        self.handle(data.draw(st.sampled_from(self.old_wire)))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 4.9, 5.0, 10.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        self.server.advance(seconds)
+
+    @rule()
+    def delete_consumers(self) -> None:
+        for name in list(self.server.consumers):
+            self.server.delete(name)
+
+    @rule(text=st.sampled_from(["Leadership Change", "Server Shutdown", "Exceeded MaxWaiting"]))
+    def end_requests(self, text: str) -> None:
+        for consumer in self.server.consumers.values():
+            for asked in list(consumer.asked):
+                self.server.end(consumer, asked, 409, text, counts=text == "Server Shutdown")
+
+    @precondition(lambda self: self.linked)
+    @rule()
+    def disconnect(self) -> None:
+        self.server.disconnect()
+        self.ordered.link_lost()
+        self.linked = False
+
+    @precondition(lambda self: not self.linked)
+    @rule()
+    def reconnect(self) -> None:
+        self.linked = True
+        self.ordered.link_restored(self.server.now)
+
+    # What must hold.
+
+    def look_up(self) -> None:
+        if self.ordered.caught_up and not self.caught_up_seen:
+            self.caught_up_seen = True
+            came = {one.seq for one in self.delivered}
+            early = (self.at_start & set(self.server.stored)) - came - self.unwanted
+            assert not early, f"caught up before {early}"
+
+    @invariant()
+    def in_order_and_once(self) -> None:
+        seqs = [one.seq for one in getattr(self, "delivered", ())]
+        assert seqs == sorted(set(seqs))
+
+    @invariant()
+    def alive(self) -> None:
+        if hasattr(self, "ordered"):
+            assert self.ordered.failure is None
+
+    def teardown(self) -> None:
+        if not hasattr(self, "ordered"):
+            return
+        if not self.linked:
+            self.reconnect()
+        for _ in range(60):
+            self.step("ok")
+            self.hear(1000)
+            self.take(1000)
+            self.server.advance(1.0)
+        assert not self.missing(below=self.server.last + 1)
+        assert self.caught_up_seen
+        assert set(self.server.consumers) == {self.ordered.name}
+        assert self.ordered.leave() == list(self.server.consumers)
+
+
+TestReader = Reader.TestCase
+TestReader.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
