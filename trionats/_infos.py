@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trionats import api, errors
-from trionats._chunks import CLEANUP_LIMIT, answer, writable
+from trionats._chunks import CLEANUP_LIMIT, IDLE_LIMIT, answer, idle_error, writable
 from trionats._consumer import Handed, OrderedSource, new_rng
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
     from trionats._requests import PendingReply
+
+NUID_LIMIT = 128
+_nuid_form = re.compile(r"[!-)+,\-/-=?-~]+").fullmatch  # visible ASCII but . * >
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
@@ -76,7 +80,8 @@ def _complaint(fields: Mapping[str, Any]) -> str | None:
 
 def _nuid_complaint(nuid: str) -> str | None:
     # It becomes part of the subject of a purge: a nuid of ">" would empty the bucket.
-    if nuid and any(letter in nuid for letter in "*> \t\r\n."):
+    # And one that is too long for a control line would end the connection.
+    if nuid and (_nuid_form(nuid) is None or len(nuid) > NUID_LIMIT):
         return "its nuid cannot be part of a subject"
     return None
 
@@ -179,26 +184,34 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     ordered = Ordered(
         stream, js.nc.new_token(), new_rng(), filter_subjects=[subject], start=Start("last_per_subject"), snapshot=True
     )
-    source = OrderedSource(js, ordered, reader)
+    reader.source = source = OrderedSource(js, ordered, reader)
     try:
         await source.open()
-        while not reader.complete:
-            await source.step()
+        with reader.patience:
+            reader.patience.deadline = trio.current_time() + IDLE_LIMIT
+            while not reader.complete:
+                await source.step()
     finally:
         source.close()
+    if not reader.complete:
+        raise idle_error(f"list of bucket {bucket!r}")
     return list(reader.infos.values())
 
 
 class _InfoReader:
     """Collects infos; what is none is left out, since anybody may write into the bucket's subjects."""
 
+    source: OrderedSource
+
     def __init__(self, bucket: str) -> None:
         self._bucket = bucket
         self.infos: dict[str, api.ObjectInfo] = {}
         self.complete = False
+        self.patience = trio.CancelScope()
 
     def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         """Take an info; a later one of the same subject replaces it."""
+        self.patience.deadline = trio.current_time() + IDLE_LIMIT
         self.infos.pop(msg.subject, None)
         with suppress(errors.BadObjectMetaError):
             info = read_info(self._bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp)
@@ -208,6 +221,7 @@ class _InfoReader:
     def stored_read(self) -> None:
         """Know that these were all."""
         self.complete = True
+        self.source.wake()
 
     def ended(self, reason: BaseException | None) -> None:
         """Nothing to do: the next step raises why."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
 PUBLISH_RETRIES = 2
 PUBLISH_RETRY_WAIT = 0.25
+BUCKET_NAME_LIMIT = 251
 
 
 def publish_ack(subject: str, msg: Msg) -> api.PubAck:
@@ -130,7 +131,7 @@ class JetStream(Management):
             trionats.errors.APIError: The server refused, for instance because the bucket exists with another configuration.
         """
         wanted = _object_store_config(bucket, config, params)
-        name = subjects.bucket_name(wanted.bucket or "")
+        name = _bucket_name(wanted.bucket or "")
         try:
             await self.add_stream(_object_stream(name, wanted))
         except errors.APIError as error:
@@ -150,7 +151,7 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = subjects.bucket_name(bucket)
+        name = _bucket_name(bucket)
         try:
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
@@ -170,7 +171,7 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = subjects.bucket_name(bucket)
+        name = _bucket_name(bucket)
         try:
             return await self.delete_stream(f"OBJ_{name}")
         except errors.NotFoundError as error:
@@ -204,6 +205,14 @@ def no_stream(subject: str) -> errors.NoStreamResponseError:
     """Make the exception for a subject that no stream listens on."""
     text = f"publish to {subject!r}: no stream answers there"
     return errors.explained(errors.NoStreamResponseError, text, description=text)
+
+
+def _bucket_name(bucket: str) -> str:
+    # The server's limit for a stream's name is 255; a much longer one would end the connection.
+    if len(bucket) > BUCKET_NAME_LIMIT:
+        text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
+        raise errors.explained(errors.InvalidBucketNameError, text, description=text)
+    return subjects.bucket_name(bucket)
 
 
 def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
