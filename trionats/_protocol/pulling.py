@@ -312,7 +312,7 @@ class Window:
         """
         self._heard = now
         self._refusals = self._too_small = 0
-        self._usual_size += (size - self._usual_size) / 16
+        self._usual_size += (size - self._usual_size) / 16 if self._usual_size else size
         self._settle(1, size)
 
     def buffered(self, size: int) -> None:
