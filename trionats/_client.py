@@ -295,14 +295,9 @@ class Client:
         """
         self._link.check_open()
         self._link.check_room()
-        reply, inbox = self._requests.start(subject, self._request_timeout)
-        try:
-            frame, size = self._frame(subject, payload, inbox, headers)
-        except BaseException:
-            self._requests.forget(reply)
-            raise
-        self._engine.publish(frame, size)
-        self._requests.sent(reply, frame)
+        reply, inbox = self._requests.prepare(subject, self._request_timeout)
+        frame, size = self._frame(subject, payload, inbox, headers)
+        self._requests.start(reply, frame, size)
         self._link.push()
         return reply
 

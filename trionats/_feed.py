@@ -55,7 +55,8 @@ class Pace:
     async def trip(self) -> None:
         """Go through the scheduler, and start counting anew."""
         await checkpoint()
-        self.left = TRIP_MESSAGES
+        # The operation that made the trip is the first of those it counts for.
+        self.left = TRIP_MESSAGES - 1
         self.due = self.now() + TRIP_SECONDS
 
 

@@ -39,6 +39,8 @@ READ_SIZE = 65_536
 MAX_READ = 1_048_576
 #: A batch for the stream ends before it grows over this: what a broken link can leave in doubt.
 BATCH_SIZE = 262_144
+#: How long a connection that takes nothing more is still read.
+LAST_WORDS_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +230,10 @@ class Link:
             nats.errors.OutboundBufferLimitError: It is full, and there is no connection to empty it.
             nats.errors.ConnectionClosedError: The client is closed.
         """
-        while not self.has_room:
+        while True:
             self.check_open()
+            if self.has_room:
+                return
             if self._engine.phase is not Phase.ONLINE:
                 raise self._full()
             await self._room.park()
@@ -315,7 +319,8 @@ class Link:
         return _no_server(failures)
 
     def _dial_failed(self, server: Server, error: Exception) -> None:
-        self._engine.lost(error)
+        # It may have failed after the welcome, with the server's next word, and somebody may have pinged by then.
+        self._leave_open(self._engine.lost(error), error)
         self._pool.failed(server, error, trio.current_time())
 
     def _given_up(self) -> Exception:
@@ -371,7 +376,7 @@ class Link:
                 case Garbage(error):
                     raise error
                 case _:
-                    self._handle(event)
+                    pass  # what INFO says is looked at once we are in
 
     # One conversation.
 
@@ -427,6 +432,7 @@ class Link:
         if self._conversation is not None:
             self._conversation.cancel()
 
+    @enable_ki_protection
     async def _read(self, wire: Wire) -> None:
         engine = self._engine
         while True:
@@ -439,6 +445,8 @@ class Link:
                 self._lose(self._eof("closed the connection"))
                 return
             before = engine.in_msgs
+            # Only what the server says last is why it goes.
+            self._refusal = None
             for event in engine.receive(data):
                 self._handle(event)
             if engine.outbox:
@@ -447,6 +455,7 @@ class Link:
             for _ in range((engine.in_msgs - before) // TRIP_MESSAGES):
                 await checkpoint()
 
+    @enable_ki_protection
     async def _write(self, wire: Wire) -> None:
         engine = self._engine
         while True:
@@ -456,6 +465,8 @@ class Link:
                 try:
                     await wire.send_all(batch)
                 except trio.BrokenResourceError as error:
+                    # The server may have said why; then the reader is about to hear it.
+                    await trio.sleep(LAST_WORDS_SECONDS)
                     self._lose(self._eof(f"broke the connection: {error.__cause__}"))
                     return
             engine.sent()
@@ -465,6 +476,7 @@ class Link:
                 self.idle = idle = trio.Event()
                 await idle.wait()
 
+    @enable_ki_protection
     async def _ping(self) -> None:
         while True:
             await trio.sleep(self._options.ping_interval)
@@ -479,6 +491,7 @@ class Link:
         """Say why the stream ended: what the server said last, if it said something."""
         return self._refusal or errors.explained(errors.UnexpectedEOF, f"{self.server} {text}")
 
+    @enable_ki_protection
     async def _keep_time(self) -> None:
         while True:
             self._alarms.ring(trio.current_time())
@@ -502,7 +515,10 @@ class Link:
                 self._lose(error)
 
     def _informed(self, info: Mapping[str, Any]) -> None:
-        self.max_payload = int(self._engine.info.get("max_payload", self.max_payload))
+        # The server's word, so it may be anything.
+        limit = self._engine.info.get("max_payload")
+        if isinstance(limit, int) and limit > 0:
+            self.max_payload = limit
         self.small = min(self.max_payload, len(LENGTHS) - 1)
         if self.server is None:
             return
@@ -536,6 +552,8 @@ class Link:
         for answer in loss.pings:
             answer.failed(closed)
         self._engine.end_all(reason)
+        if unsent := loss.frames + self._engine.discard():
+            self._emit(events.PublishesLost(unsent))
         self._room.unpark_all()
         self._online.set()
         self._settled.set()

@@ -32,7 +32,7 @@ class PendingReply:
     Use it as a context manager, or call `close`: what is left of the request is forgotten then.
     """
 
-    __slots__ = ("_answer", "_error", "_frame", "_number", "_requests", "_task", "_timeout", "_token", "subject")
+    __slots__ = ("_answer", "_error", "_frame", "_number", "_requests", "_size", "_task", "_timeout", "_token", "subject")
 
     def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
         self._requests = requests
@@ -40,6 +40,7 @@ class PendingReply:
         self._timeout = timeout
         self._frame = b""
         self._number = 0
+        self._size = 0
         self._answer: Msg | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -133,27 +134,35 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def start(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
-        """Enter a waiter.
+    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+        """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
             timeout: How long to wait where no deadline is in force.
 
         Returns:
-            The waiter and the reply subject; `sent` must follow, or `forget`.
+            The waiter and the reply subject.
         """
-        if self._inbox is None:
-            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
         token = self._client.new_token()
-        reply = PendingReply(self, token, subject, timeout)
-        self._waiting[token] = reply
-        return reply, self._prefix + token
+        return PendingReply(self, token, subject, timeout), self._prefix + token
 
-    def sent(self, reply: PendingReply, frame: bytes) -> None:
-        """Know the frame of a waiter: it was queued just now."""
+    def start(self, reply: PendingReply, frame: bytes, size: int) -> None:
+        """Enter a waiter, and queue its frame.
+
+        Args:
+            reply: The waiter.
+            frame: The request.
+            size: Its headers and payload, in bytes.
+        """
+        engine = self._engine
+        if self._inbox is None:
+            self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+        engine.publish(frame, size)
         reply._frame = frame
-        reply._number = self._engine.newest
+        reply._size = size
+        reply._number = engine.newest
+        self._waiting[reply._token] = reply
 
     def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
         """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
@@ -164,7 +173,7 @@ class Requests:
         """
         if self._waiting.pop(reply._token, None) is None:
             return
-        self._engine.withdraw(reply._frame, reply._number)
+        self._engine.withdraw(reply._frame, reply._number, reply._size)
         text = f"request to {reply.subject!r}: closed before an answer came"
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
 
@@ -195,12 +204,15 @@ class Requests:
     def ended(self, reason: BaseException | None) -> None:
         """Fail all requests: the client is closed, or the server refused the inbox."""
         self._inbox = None
+        refused = isinstance(reason, errors.PermissionsViolationError)
+        kind = errors.PermissionsViolationError if refused else errors.ConnectionClosedError
         for reply in list(self._waiting.values()):
             why = "the client was closed" if reason is None else str(reason)
-            error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
+            error = errors.explained(kind, f"request to {reply.subject!r}: {why}")
             error.__cause__ = reason
             self._fail(reply, error)
 
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]
+        self._engine.withdraw(reply._frame, reply._number, reply._size)
         reply._settle(None, error)

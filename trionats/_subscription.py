@@ -116,8 +116,9 @@ class Subscription(Feed[Msg]):
 
     def _taken(self, item: Msg) -> bool:
         self._bytes -= len(item.data) if item.header_block is None else item.size
-        if self._slow and len(self) <= self._receive.statistics().max_buffer_size / 2:
-            self._slow = False
+        if self._slow:
+            half_empty = len(self) <= self._receive.statistics().max_buffer_size / 2
+            self._slow = not (half_empty and self._bytes <= self._bytes_limit / 2)
         return True
 
     def _undo(self) -> None:
@@ -125,11 +126,15 @@ class Subscription(Feed[Msg]):
             self._attachment.detach()
 
     def _overflowed(self, message: Msg, size: int) -> None:
-        self._most = max(self._most, len(self))
+        waiting = len(self)
+        if not waiting and size <= self._bytes_limit:
+            # What fills the bound is in the hands of consumers that were handed it and did not run yet.
+            self._buffer(message, size)
+            return
+        self._most = max(self._most, waiting)
         if self._overflow == "drop_old" and size <= self._bytes_limit:
             self._make_room(size)
-            self._send_nowait(message)
-            self._bytes += size
+            self._buffer(message, size)
         else:
             self._dropped += 1
         if not self._slow:
@@ -138,10 +143,14 @@ class Subscription(Feed[Msg]):
         if self._overflow == "fail":
             self.end(self._slow_consumer(message))
 
+    def _buffer(self, message: Msg, size: int) -> None:
+        self._send_nowait(message)
+        self._bytes += size
+
     def _make_room(self, size: int) -> None:
         """Drop the oldest messages until one more fits."""
         limit = self._receive.statistics().max_buffer_size
-        while self._bytes + size > self._bytes_limit or len(self) >= limit:
+        while len(self) and (self._bytes + size > self._bytes_limit or len(self) >= limit):
             oldest = self._receive.receive_nowait()
             self._bytes -= oldest.size
             self._dropped += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +29,11 @@ async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
     try:
         return await trio.open_tcp_stream(host, port)
     except OSError as error:
-        raise OSError(error.errno, _reason(error)) from error
+        said = _said(error)
+        text = said.strerror or str(said)
+        raise OSError(text) if said.errno is None else OSError(said.errno, text) from error
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"{host!r} is not the name of a host: {error}") from error
 
 
 class Wire:
@@ -106,10 +111,9 @@ def wire(stream: trio.abc.Stream) -> Wire:
     return Wire(stream)
 
 
-def _reason(error: OSError) -> str:
+def _said(error: OSError) -> OSError:
     """Dig out what the system said: Trio wraps the errors of several addresses."""
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    said = cause if isinstance(cause, OSError) else error
-    return said.strerror or str(said)
+    return cause if isinstance(cause, OSError) else error

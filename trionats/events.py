@@ -55,7 +55,10 @@ class Disconnected(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class PublishesLost(ConnectionEvent):
-    """Publishes were being sent when the connection broke; they may or may not have arrived, and are not sent again.
+    """Publishes will not be sent any more.
+
+    Those that were being sent when the connection broke: they may or may not have arrived. And those that still waited
+    when the client ended.
 
     Attributes:
         count: How many.

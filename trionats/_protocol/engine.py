@@ -172,7 +172,8 @@ class Engine:
         for event in self._parser.feed(data):
             if event.__class__ is message_type:
                 messages += 1
-                size += len(event.data)
+                block = event.header_block
+                size += len(event.data) if block is None else len(event.data) + len(block)
                 subscription = subscription_of(event.sid)
                 if subscription is None:
                     continue
@@ -258,10 +259,11 @@ class Engine:
         Returns:
             Whether there was one.
         """
-        wanted = (subject.encode(), queue.encode())
+        # The server may name what we never subscribed, in characters that do not exist.
+        wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
         refused = [s for s in self.subscriptions.values() if (s.subject, s.queue) == wanted]
         for subscription in refused:
-            del self.subscriptions[subscription.sid]
+            self.subscriptions.pop(subscription.sid, None)
             subscription.receiver.ended(error)
         return bool(refused)
 
@@ -304,17 +306,41 @@ class Engine:
         position = number - self._taken - 1
         return 0 <= position < len(self.outbox) and self.outbox[position] is frame
 
-    def withdraw(self, frame: bytes, number: int) -> bool:
-        """Take a frame out of the outbox again, if it still waits there (see `waits`).
+    def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
+        """Take a publish out of the outbox again, if it still waits there (see `waits`), as if it had not been.
+
+        Args:
+            frame: The frame, the very object that was queued.
+            number: The value of `newest` right after it was queued.
+            size: What it counted, as for `publish`.
 
         Returns:
             Whether it will not be sent.
         """
         if not self.waits(frame, number):
             return False
-        self.outbox[number - self._taken - 1] = b""
+        outbox = self.outbox
+        outbox[number - self._taken - 1] = b""
         self.outbox_bytes -= len(frame)
+        self.out_bytes -= size
+        self._controls += 1
+        # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
+        while outbox and not outbox[-1]:
+            outbox.pop()
+            self._controls -= 1
         return True
+
+    def discard(self) -> int:
+        """Give up all that waits in the outbox.
+
+        Returns:
+            How many publishes there were.
+        """
+        publishes = sum(map(_is_publish, self.outbox))
+        self._taken += len(self.outbox)
+        self.outbox = []
+        self.outbox_bytes = 0
+        return publishes
 
     def take(self, limit: int) -> bytes:
         """Take a batch of whole frames for the stream; call `sent` once it is written.
@@ -405,8 +431,9 @@ class Engine:
             subscription.receiver.link_restored()
 
     def _complete(self, subscription: Subscription) -> None:
-        del self.subscriptions[subscription.sid]
-        subscription.receiver.ended(None)
+        # Its receiver may have unsubscribed on this very message.
+        if self.subscriptions.pop(subscription.sid, None) is not None:
+            subscription.receiver.ended(None)
 
     def _first_frames(self, limit: int) -> list[bytes]:
         size = count = 0
