@@ -292,7 +292,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._manager.__aexit__(kind, error, traceback)
+        return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - the manager shields what waits
 
     def __enter__(self) -> NoReturn:
         raise TypeError(f"{self._name}() is entered with 'async with', not with 'with'")

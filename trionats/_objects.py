@@ -120,10 +120,10 @@ class ObjectStore:
         try:
             await self._upload(chunks, content, info)
             info.revision = await write.send(info, _revision(before))
-        except BaseException as error:
-            if not await self._came_through(write, info, error):
+        except BaseException as error:  # noqa: ASYNC103 - what came through is no failure
+            if not await self._came_through(write, info, error):  # noqa: ASYNC102 - shielded and bounded inside
                 if not write.in_doubt and write.revision is None:
-                    await chunks.abandon()
+                    await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
                 raise
         info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
         if before is not None:
@@ -153,7 +153,7 @@ class ObjectStore:
             try:
                 return api.ObjectResult(info, await self._read(info))
             except errors.ObjectIncompleteError:
-                now = await self._stored(name)
+                now = await self._stored(name)  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
                 if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -205,7 +205,7 @@ class ObjectStore:
             finally:
                 # The data goes only once the marker stands, and then even if we are being cancelled.
                 if write.revision is not None:
-                    await self._purge(info)
+                    await self._purge(info)  # noqa: ASYNC102 - shielded and bounded inside
         else:
             await self._purge(info)
 
