@@ -14,6 +14,8 @@ from trionats._protocol import subjects
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from nats.js.api import ObjectStoreConfig as AnyObjectStoreConfig
+
     from trionats._client import Client
     from trionats._message import Msg
     from trionats._objects import ObjectStore
@@ -113,7 +115,7 @@ class JetStream(Management):
     async def create_object_store(
         self,
         bucket: str | None = None,
-        config: api.ObjectStoreConfig | None = None,
+        config: AnyObjectStoreConfig | None = None,
         **params: Unpack[api.ObjectStoreParams],
     ) -> ObjectStore:
         """Create a bucket for objects; an existing one of the same configuration is as good.
@@ -225,7 +227,7 @@ def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:
 
 
 def _object_store_config(
-    bucket: str | None, config: api.ObjectStoreConfig | None, params: api.ObjectStoreParams
+    bucket: str | None, config: AnyObjectStoreConfig | None, params: api.ObjectStoreParams
 ) -> api.ObjectStoreConfig:
     # nats-py's own class, which a program may still hold, has neither compression nor metadata.
     given = {} if config is None else {key: value for key, value in vars(config).items() if value is not None}

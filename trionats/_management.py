@@ -124,12 +124,22 @@ class _ManagedConnection:
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
         try:
-            msg = await self._nc.request(subject, payload)
+            msg = await self._nc.request(self._publishable(subject), payload)
         except errors.NoRespondersError:
             raise unavailable(subject, self._prefix) from None
         if msg.data and not subject.startswith(f"{self._prefix}.DIRECT."):
             decode(subject, msg.data)
         return _Answer(msg)
+
+    def _publishable(self, subject: str) -> str:
+        """Leave out the filter that the manager repeats in the subject if it has wildcards, which are not published to.
+
+        The server reads it from the configuration.
+        """
+        head = f"{self._prefix}.CONSUMER.CREATE."
+        if not subject.startswith(head) or not {"*", ">"}.intersection(subject.split(".")):
+            return subject
+        return head + ".".join(subject.removeprefix(head).split(".")[:2])
 
 
 def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:

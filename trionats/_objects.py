@@ -222,7 +222,10 @@ class ObjectStore:
             trionats.errors.BucketNotFoundError: There is no such bucket any more.
             nats.errors.Error: As for any question to the JetStream API.
         """
-        infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
+        try:
+            infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
+        except errors.NotFoundError as error:
+            raise self._gone(error) from None
         return [info for info in infos if not (ignore_deletes and info.deleted)]
 
     # Inside.
@@ -244,6 +247,8 @@ class ObjectStore:
                     # Each chunk is freed at once: joining all of them in the end took 20 % more.
                     content.writelines(more)
                     await digest.update(more)
+            except errors.NotFoundError as error:
+                raise self._gone(error) from None
             finally:
                 reader.close()
         data = content.getvalue()
@@ -284,6 +289,9 @@ class ObjectStore:
             errors.ObjectNotFoundError, text, code=404, err_code=NO_MESSAGE, description=text, stream=None, seq=None
         )
 
+    def _gone(self, error: errors.NotFoundError) -> errors.BucketNotFoundError:
+        return errors.explained(errors.BucketNotFoundError, f"there is no object store {self._bucket!r}", **vars(error))
+
     async def _stored(self, name: str) -> api.ObjectInfo | None:
         """Read the info that stands in the stream, be it a marker; None where there is none."""
         request = {"last_by_subj": self._meta_subject(name)}
@@ -292,8 +300,7 @@ class ObjectStore:
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return None
-            text = f"there is no object store {self._bucket!r}"
-            raise errors.explained(errors.BucketNotFoundError, text, **vars(error)) from None
+            raise self._gone(error) from None
         message = found["message"]
         data = base64.b64decode(message.get("data") or "")
         return read_info(self._bucket, data, revision=message["seq"], stored_at=message["time"])

@@ -1,0 +1,554 @@
+"""Object stores on a real server: what other clients read, what fails, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import random
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import nats
+import nats.js.api
+import pytest
+import trio
+
+from trionats import Client, ObjectStore, api, errors, open_client
+from trionats.testing import open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from nats.js.object_store import ObjectStore as TheirObjectStore
+
+    from trionats.testing import TrioNatsServer
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+@asynccontextmanager
+async def open_store(server: TrioNatsServer, **config: Any) -> AsyncGenerator[tuple[ObjectStore, Client]]:  # noqa: ANN401
+    """Connect, and make a bucket that is gone afterwards."""
+    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(nc.new_token(), storage=api.StorageType.MEMORY, **config)
+        yield store, nc
+        with trio.move_on_after(2, shield=True):
+            await js.delete_object_store(store.bucket)
+
+
+async def stored_chunks(store: ObjectStore) -> dict[str, int]:
+    """Count the chunks in a bucket, by the nuid of their object."""
+    answer = await store.js.api_request(f"STREAM.INFO.{store.stream}", {"subjects_filter": f"$O.{store.bucket}.C.>"})
+    return {subject.split(".")[-1]: count for subject, count in (answer["state"].get("subjects") or {}).items()}
+
+
+async def assert_only_whole_objects(store: ObjectStore) -> None:
+    infos = await store.list()
+    assert await stored_chunks(store) == {info.nuid: info.chunks for info in infos if info.chunks}
+
+
+async def settled(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait, a second at most, for what the server does behind our back."""
+    with trio.fail_after(5):
+        while not await condition():
+            await trio.sleep(0.01)  # noqa: ASYNC110 - the server tells nobody
+
+
+async def no_consumers(store: ObjectStore) -> bool:
+    return (await store.js.stream_info(store.stream)).state.consumer_count == 0
+
+
+def meta_subject(store: ObjectStore, name: str) -> str:
+    return f"$O.{store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+async def tamper(store: ObjectStore, name: str, **changes: object) -> None:
+    """Change what an object's info says, as a broken client might."""
+    info = await store.get_info(name)
+    data = json.dumps({**info.as_dict(), **changes}).encode()
+    await store.js.publish(meta_subject(store, name), data, headers={"Nats-Rollup": "sub"})
+
+
+# -- there and back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 3 * MIB + 7])
+async def test_what_was_put_is_got(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
+    """J9, J12: of every size, the last chunk included."""
+    data = rng.randbytes(size)
+    async with open_store(nats_server) as (store, _):
+        info = await store.put("name", data)
+        result = await store.get("name")
+        assert result.data == data
+        assert result.info.chunks == -(-size // (128 * KIB))
+        assert replace(result.info, mtime=info.mtime) == info
+        assert await store.list() == [result.info]
+        await assert_only_whole_objects(store)
+
+
+@pytest.mark.parametrize("name", ["a", "ä €", "with spaces and > * .", "日本語/π.txt", "line\nbreak", "x" * 2700])
+async def test_names_are_any_text(nats_server: TrioNatsServer, name: str) -> None:
+    """J12."""
+    async with open_store(nats_server) as (store, _):
+        await store.put(name, "tëxt", api.ObjectMeta(description="d", headers={"A": ["1"]}, metadata={"m": "n"}))
+        result = await store.get(name)
+        assert (result.data, result.info.name) == ("tëxt".encode(), name)
+        assert (result.info.description, result.info.headers, result.info.metadata) == ("d", {"A": ["1"]}, {"m": "n"})
+        assert [info.name for info in await store.list()] == [name]
+        await store.delete(name)
+        assert await store.list() == []
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+async def test_many_small_chunks(nats_server: TrioNatsServer, rng: random.Random, chunk: int) -> None:
+    """More chunks than a get may have been sent and not yet looked at."""
+    data = rng.randbytes(chunk * 2345)
+    async with open_store(nats_server) as (store, _):
+        info = await store.put("n", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=chunk)))
+        assert info.chunks == 2345
+        assert (await store.get("n")).data == data
+
+
+@pytest.mark.live(seconds=60)
+async def test_concurrent_puts_and_gets_do_not_mix(nats_server: TrioNatsServer, rng: random.Random) -> None:
+    """J4: buffers that are reused, or replies that are confused, show in the digest."""
+    contents = {f"object {n}": rng.randbytes(rng.choice([0, 1, 1000, 200_000, MIB])) for n in range(32)}
+    async with open_store(nats_server) as (store, nc):
+
+        async def there_and_back(name: str, data: bytes) -> None:
+            await store.put(name, data)
+            assert (await store.get(name)).data == data
+
+        async with trio.open_nursery() as nursery:
+            for name, data in contents.items():
+                nursery.start_soon(there_and_back, name, data)
+        await assert_only_whole_objects(store)
+        await settled(lambda: no_consumers(store))
+        assert nc.statistics().subscriptions == 0
+        assert nc.statistics().pending_requests == 0
+
+
+async def test_a_reader_sees_one_object_while_it_is_being_replaced(nats_server: TrioNatsServer) -> None:
+    """J10: never half of one and half of the other."""
+    async with open_store(nats_server) as (store, _):
+        await store.put("n", bytes([0]) * MIB)
+
+        async def replace_it(done: trio.Event) -> None:
+            for version in range(1, 15):
+                await store.put("n", bytes([version]) * MIB)
+            done.set()
+
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(replace_it, done)
+            while not done.is_set():
+                data = (await store.get("n")).data
+                assert data == data[:1] * MIB
+        await assert_only_whole_objects(store)
+
+
+async def test_of_concurrent_writers_one_wins_whole(nats_server: TrioNatsServer) -> None:
+    """J10: the others are told, and leave nothing."""
+    async with open_store(nats_server) as (store, _):
+        stored: list[int] = []
+        refused: list[str] = []
+
+        async def write(number: int) -> None:
+            try:
+                await store.put("n", bytes([number]) * 300_000)
+            except errors.BadRequestError as error:
+                refused.append(str(error))
+            else:
+                stored.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(write, number)
+        assert stored
+        assert len(stored) + len(refused) == 10
+        assert all(f"object 'n' into bucket '{store.bucket}'" in text for text in refused)
+        data = (await store.get("n")).data
+        assert data == data[:1] * 300_000
+        assert data[0] in stored
+        await assert_only_whole_objects(store)
+
+
+async def test_small_payload_limit(rng: random.Random, server_executable: object) -> None:
+    """J8: chunks follow the server's limit, not the default."""
+    data = rng.randbytes(MIB)
+    async with open_server("max_payload: 32KB", jetstream=True) as server, open_store(server) as (store, _):
+        info = await store.put("n", data)
+        assert info.options is not None
+        assert info.options.max_chunk_size == 32 * KIB
+        assert (await store.get("n")).data == data
+
+
+@pytest.mark.live(seconds=60)
+async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, server_executable: object) -> None:
+    """J6: what the server refuses because it is busy comes again, in order."""
+    data = rng.randbytes(64 * MIB)
+    config = "jetstream { max_buffered_size: 1MB, max_buffered_msgs: 4 }"
+    async with open_server(config, jetstream=True) as server, open_store(server) as (store, _):
+        info = await store.put("n", data)
+        assert await stored_chunks(store) == {info.nuid: 512}
+        assert (await store.get("n")).data == data
+
+
+# -- what is missing or wrong ------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_there_is_named(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _):
+        where = f"'nothing' in bucket '{store.bucket}'"
+        for call in (store.get, store.get_info, store.delete):
+            with pytest.raises(errors.ObjectNotFoundError, match=where):
+                await call("nothing")
+        await store.put("nothing", b"")
+        await store.delete("nothing")
+        for read in (store.get, store.get_info):
+            with pytest.raises(errors.ObjectDeletedError, match=where):
+                await read("nothing")
+
+
+async def test_delete_is_two_steps_that_look_like_one(nats_server: TrioNatsServer) -> None:
+    """J14: an empty bucket is an empty list, a deleted object has no data."""
+    async with open_store(nats_server) as (store, _):
+        assert await store.list() == []
+        await store.put("n", bytes(300_000))
+        await store.delete("n")
+        assert await stored_chunks(store) == {}
+        assert await store.list() == []
+        [marker] = await store.list(ignore_deletes=False)
+        assert (marker.deleted, marker.size, marker.chunks) == (True, 0, 0)
+        assert marker == await store.get_info("n", show_deleted=True)
+        await store.delete("n")
+
+
+async def test_a_bucket_that_is_gone_is_named(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _):
+        await store.js.delete_object_store(store.bucket)
+        for call in (store.put("n", b"x"), store.get("n"), store.get_info("n"), store.delete("n"), store.list()):
+            with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+                await call
+        await store.js.create_object_store(store.bucket)
+
+
+@pytest.mark.parametrize("size", [100_000, 500_000], ids=["only chunk", "one of four"])
+async def test_a_missing_chunk_is_an_error_and_not_a_hang(nats_server: TrioNatsServer, size: int) -> None:
+    """J3."""
+    async with open_store(nats_server) as (store, _):
+        info = await store.put("n", bytes(size))
+        message = await store.js.get_last_msg(store.stream, f"$O.{store.bucket}.C.{info.nuid}")
+        assert message.seq is not None
+        await store.js.delete_msg(store.stream, message.seq)
+        with trio.fail_after(5), pytest.raises(errors.ObjectIncompleteError, match=f"'n' from bucket '{store.bucket}'"):
+            await store.get("n")
+        await settled(lambda: no_consumers(store))
+
+
+@pytest.mark.parametrize("size", [1000, 500_000])
+async def test_data_that_is_not_what_was_put_is_refused(nats_server: TrioNatsServer, size: int) -> None:
+    async with open_store(nats_server) as (store, _):
+        await store.put("n", bytes(size))
+        await tamper(store, "n", size=size + 1)
+        with pytest.raises(errors.ObjectIncompleteError, match=f"{size} of {size + 1} bytes"):
+            await store.get("n")
+        await tamper(store, "n", size=size, digest="SHA-256=" + "A" * 43 + "=")
+        with pytest.raises(errors.DigestMismatchError, match=f"object 'n' from bucket '{store.bucket}'"):
+            await store.get("n")
+
+
+async def test_digests_of_other_clients_are_understood(nats_server: TrioNatsServer) -> None:
+    """J12: golden forms, and fields of the future, which stay."""
+    async with open_store(nats_server) as (store, _):
+        info = await store.put("n", b"data")
+        right = base64.urlsafe_b64encode(hashlib.sha256(b"data").digest()).decode()
+        assert info.digest == f"SHA-256={right}"
+        for form in (f"sha-256={right}", f"SHA-256={right.rstrip('=')}"):
+            await tamper(store, "n", digest=form, future={"a": 1})
+            result = await store.get("n")
+            assert (result.data, result.info.extra) == (b"data", {"future": {"a": 1}})
+
+
+async def test_a_link_is_refused_and_not_read_as_an_empty_object(nats_server: TrioNatsServer) -> None:
+    """J11, until links are followed."""
+    async with open_store(nats_server) as (store, _):
+        await store.put("n", b"data")
+        await tamper(store, "n", size=0, chunks=0, digest=None, options={"link": {"bucket": store.bucket, "name": "m"}})
+        with pytest.raises(errors.BadObjectMetaError, match=f"object 'n' in bucket '{store.bucket}': it is a link"):
+            await store.get("n")
+
+
+async def test_an_info_that_is_none_is_named_and_does_not_hide_the_others(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _):
+        await store.put("good", b"")
+        await store.js.publish(meta_subject(store, "bad"), b"not JSON")
+        with pytest.raises(errors.BadObjectMetaError, match=f"bucket '{store.bucket}': message 2"):
+            await store.get("bad")
+        assert [info.name for info in await store.list()] == ["good"]
+
+
+async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) -> None:
+    """A nuid of ">" in a forged info would purge the bucket when that object is deleted."""
+    async with open_store(nats_server) as (store, _):
+        await store.put("n", b"data")
+        await store.put("forged", b"")
+        await tamper(store, "forged", nuid=">")
+        with pytest.raises(errors.BadObjectMetaError):
+            await store.delete("forged")
+        assert (await store.get("n")).data == b"data"
+
+
+async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
+    """J7."""
+    async with open_store(nats_server, max_bytes=MIB) as (store, _):
+        await store.put("n", b"old")
+        with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
+            await store.put("n", bytes(3 * MIB))
+        assert (await store.get("n")).data == b"old"
+        await assert_only_whole_objects(store)
+
+
+async def test_a_bucket_that_allows_no_direct_reads(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _):
+        config = (await store.js.stream_info(store.stream)).config
+        await store.js.update_stream(config, allow_direct=False)
+        await store.put("n", b"small")
+        assert (await store.get("n")).data == b"small"
+
+
+async def test_a_mirror_of_a_bucket(nats_server: TrioNatsServer) -> None:
+    """J13: it holds the subjects of the bucket that it mirrors."""
+    async with open_store(nats_server) as (store, nc):
+        await store.put("n", bytes(300_000))
+        js = nc.jetstream()
+        mirror = nc.new_token()
+        source = api.StreamSource(name=store.stream)
+        await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY)
+        copy = await js.object_store(mirror)
+
+        async def copied() -> bool:
+            return (await js.stream_info(copy.stream)).state.messages == 4
+
+        await settled(copied)
+        assert (await copy.get("n")).data == bytes(300_000)
+        assert [info.name for info in await copy.list()] == ["n"]
+        await js.delete_object_store(mirror)
+
+
+# -- leaving half-way --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32])
+async def test_a_cancelled_put_leaves_the_old_object_and_no_chunks(
+    nats_server: TrioNatsServer, milliseconds: int
+) -> None:
+    """J1."""
+    async with open_store(nats_server) as (store, nc):
+        await store.put("n", b"old")
+        with trio.move_on_after(milliseconds / 1000) as scope:
+            await store.put("n", bytes(16 * MIB))
+        result = await store.get("n")
+        assert result.data in (b"old", bytes(16 * MIB))
+        if not scope.cancelled_caught:
+            assert result.data != b"old"
+        await assert_only_whole_objects(store)
+        assert nc.statistics().pending_requests == 0
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32])
+async def test_a_cancelled_get_leaves_no_consumer(nats_server: TrioNatsServer, milliseconds: int) -> None:
+    """J2."""
+    async with open_store(nats_server) as (store, nc):
+        await store.put("n", bytes(16 * MIB))
+        before = nc.statistics()
+        with trio.move_on_after(milliseconds / 1000):
+            await store.get("n")
+        after = nc.statistics()
+        assert (after.subscriptions, after.pending_requests) == (before.subscriptions, before.pending_requests)
+        await settled(lambda: no_consumers(store))
+
+
+async def test_a_list_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc):
+        for number in range(20):
+            await store.put(f"n{number}", b"")
+        for milliseconds in (0, 0.5, 1, 2, 1000):
+            with trio.move_on_after(milliseconds / 1000):
+                assert len(await store.list()) == 20
+        assert nc.statistics().subscriptions == 0
+        await settled(lambda: no_consumers(store))
+
+
+async def test_a_list_under_constant_writes_ends_and_names_each_object_once(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _):
+        names = {f"n{number}" for number in range(20)}
+        for name in names:
+            await store.put(name, b"")
+        subjects = [meta_subject(store, name) for name in names]
+        data = {
+            meta_subject(store, name): json.dumps((await store.get_info(name)).as_dict()).encode() for name in names
+        }
+
+        async def write() -> None:
+            while True:
+                for subject in subjects:
+                    await store.js.publish(subject, data[subject], headers={"Nats-Rollup": "sub"})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            for _ in range(20):
+                with trio.fail_after(5):
+                    infos = await store.list()
+                assert len(infos) == len({info.name for info in infos}) == 20
+            nursery.cancel_scope.cancel()
+
+
+# -- the server goes away ----------------------------------------------------------------------------------------------
+
+
+async def test_a_get_goes_on_after_the_server_was_killed(rng: random.Random, server_executable: object) -> None:
+    """J3: where it was, and the digest tells that nothing is missing and nothing came twice."""
+    data = rng.randbytes(64 * MIB)
+    async with (
+        open_server(jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url, reconnect_time_wait=0.1) as nc,
+    ):
+        store = await nc.jetstream().create_object_store("b")
+        await store.put("n", data)
+        result: list[bytes] = []
+
+        async def get() -> None:
+            result.append((await store.get("n")).data)
+
+        async with trio.open_nursery() as readers:
+            received = nc.statistics().in_bytes
+            readers.start_soon(get)
+            while nc.statistics().in_bytes < received + 8 * MIB:
+                await trio.lowlevel.checkpoint()
+            await server.restart(kill=True)
+        assert result == [data]
+        assert nc.statistics().reconnects >= 1
+
+
+async def test_a_put_whose_server_is_killed_says_so_and_leaves_nothing(server_executable: object) -> None:
+    async with (
+        open_server(jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url, reconnect_time_wait=0.1) as nc,
+    ):
+        store = await nc.jetstream().create_object_store("b")
+        await store.put("n", b"old")
+        caught: list[errors.Error] = []
+
+        async def put() -> None:
+            try:
+                await store.put("n", bytes(64 * MIB))
+            except errors.Error as error:
+                caught.append(error)
+
+        async with trio.open_nursery() as writers:
+            sent = nc.statistics().out_bytes
+            writers.start_soon(put)
+            while nc.statistics().out_bytes < sent + 8 * MIB:
+                await trio.lowlevel.checkpoint()
+            await server.restart(kill=True)
+        assert isinstance(caught[0], errors.DisconnectedError)
+        await nc.wait_connected()
+
+        async def purged() -> bool:
+            return len(await stored_chunks(store)) == 1
+
+        await settled(purged)
+        assert (await store.get("n")).data == b"old"
+
+
+# -- other clients -----------------------------------------------------------------------------------------------------
+
+
+async def with_nats_py(url: str, bucket: str, use: Callable[[TheirObjectStore], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """Use a bucket with nats-py, under asyncio in a thread."""
+
+    async def main() -> Any:  # noqa: ANN401
+        theirs = await nats.connect(url)
+        try:
+            return await use(await theirs.jetstream().object_store(bucket))
+        finally:
+            await theirs.close()
+
+    return await trio.to_thread.run_sync(asyncio.run, main())
+
+
+@pytest.mark.parametrize("size", [0, 5, 300_000])
+async def test_nats_py_reads_what_we_put(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
+    data = rng.randbytes(size)
+    async with open_store(nats_server) as (store, _):
+        info = await store.put("näme", data, api.ObjectMeta(description="d", headers={"A": "1"}))
+
+        async def read(theirs: TheirObjectStore) -> tuple[bytes | None, nats.js.api.ObjectInfo]:
+            result = await theirs.get("näme")
+            return result.data, result.info
+
+        got, their_info = await with_nats_py(nats_server.url, store.bucket, read)
+        assert got == data
+        for field in ("name", "bucket", "nuid", "size", "chunks", "digest", "deleted", "description", "headers"):
+            assert getattr(their_info, field) == getattr(info, field)
+
+
+@pytest.mark.parametrize("size", [0, 5, 300_000])
+async def test_we_read_what_nats_py_puts(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
+    data = rng.randbytes(size)
+    async with open_store(nats_server) as (store, _):
+
+        async def write(theirs: TheirObjectStore) -> None:
+            await theirs.put("näme", data, nats.js.api.ObjectMeta(description="d", headers={"A": ["1"]}))
+            await theirs.put("gone", b"data")
+            await theirs.delete("gone")
+
+        await with_nats_py(nats_server.url, store.bucket, write)
+        result = await store.get("näme")
+        assert result.data == data
+        assert (result.info.description, result.info.headers) == ("d", {"A": ["1"]})
+        assert [info.name for info in await store.list()] == ["näme"]
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get("gone")
+        await store.put("näme", b"ours")
+        await store.delete("näme")
+        assert await stored_chunks(store) == {}
+
+
+async def test_nats_pys_meta_and_config_classes_are_welcome(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc):
+        meta = nats.js.api.ObjectMeta(options=nats.js.api.ObjectMetaOptions(max_chunk_size=10))
+        assert (await store.put("n", bytes(95), meta)).chunks == 10
+        config = nats.js.api.ObjectStoreConfig(description="theirs", storage=nats.js.api.StorageType.MEMORY)
+        bucket = nc.new_token()
+        await store.js.create_object_store(bucket, config)
+        assert (await store.js.stream_info(f"OBJ_{bucket}")).config.description == "theirs"
+        await store.js.delete_object_store(bucket)
+
+
+async def test_putting_and_getting_leaves_other_tasks_their_turn(nats_server: TrioNatsServer) -> None:
+    """A transfer is not alone in the world: nobody waits long for the event loop."""
+    async with open_store(nats_server) as (store, _):
+        longest = 0.0
+
+        async def watch() -> None:
+            nonlocal longest
+            while True:
+                start = time.perf_counter()
+                await trio.lowlevel.checkpoint()
+                longest = max(longest, time.perf_counter() - start)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await store.put("n", bytes(32 * MIB))
+            await store.get("n")
+            nursery.cancel_scope.cancel()
+        assert longest < 0.25
