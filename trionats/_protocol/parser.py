@@ -32,6 +32,8 @@ MAX_INFO = 4 * 1024 * 1024
 MAX_CONTROL_LINE = 64 * 1024
 MAX_MESSAGE = 64 * 1024 * 1024 + 1024 * 1024  # a server's own limit is 64 MiB
 
+_NO_STATUS = b"NATS/1.0\r\n"
+_NO_HEADERS = b"NATS/1.0\r\n\r\n"
 _CACHED = 1024
 _CACHED_LENGTH = 512
 _CACHED_NUMBERS = 4096
@@ -80,20 +82,21 @@ class Message:
     @property
     def status(self) -> int | None:
         """The server's status, None for a message of a peer."""
-        return self._headers().status
+        # Asked of every message, so that the answer for most of them must not cost a look at all headers.
+        block = self.header_block
+        return None if block is None or block.startswith(_NO_STATUS) else self._headers().status
 
     @property
     def description(self) -> str:
         """The server's words to its status, or ""."""
-        return self._headers().description
+        return "" if self.header_block is None else self._headers().description
 
     def _headers(self) -> header_block_of.Headers:
         # The slot stays empty until someone asks: most messages are never asked, and a store per message counts.
         try:
             return self._parsed
         except AttributeError:
-            block = self.header_block
-            self._parsed = header_block_of.parse(b"NATS/1.0\r\n\r\n" if block is None else block)
+            self._parsed = header_block_of.parse(self.header_block or _NO_HEADERS)
             return self._parsed
 
 
