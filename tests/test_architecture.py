@@ -27,6 +27,7 @@ FLOORS = (
     ("_transport",),
     ("_feed",),
     ("_message",),
+    ("_options",),
     ("_link",),
     ("_requests",),
     ("_client",),

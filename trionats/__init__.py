@@ -27,6 +27,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _transport        dial TCP: a trio.abc.Stream comes back
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered
+#   _options          what open_client is told, checked and sorted
 #   _link             the connection kept alive: supervisor, reader, writer, pinger
 #   _requests         requests and their answers
 #   _client           open_client: publish, subscribe, request, reconnect
@@ -45,11 +46,12 @@ values of `open_events`; `trionats.testing` starts a real server.
 from __future__ import annotations
 
 from . import api, errors, events
-from ._client import Attachment, Client, ClientOptions, ClientStatistics, open_client
+from ._client import Attachment, Client, ClientStatistics, open_client
 from ._feed import Feed
 from ._jetstream import JetStream
 from ._message import Msg
 from ._objects import ObjectStore
+from ._options import ClientOptions
 from ._requests import PendingReply
 from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
 from ._version import __version__

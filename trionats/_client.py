@@ -9,25 +9,23 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, final
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from trionats import _transport, errors, events
+from trionats import errors, events
 from trionats._feed import Feed, Pace, check_nursery, opens
-from trionats._link import Link, LinkOptions, default_deadline
+from trionats._link import Link, default_deadline
 from trionats._message import Msg
+from trionats._options import ClientOptions, link_options, server_pool
 from trionats._protocol import commands, headers, subjects
 from trionats._protocol.commands import CRLF, LENGTHS
 from trionats._protocol.engine import Engine, Phase, Receiver
-from trionats._protocol.login import LoginOptions
-from trionats._protocol.servers import ServerPool, parse_servers
 from trionats._requests import PendingReply, Requests
-from trionats._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from trionats._jetstream import JetStream
     from trionats._protocol.engine import Subscription as Row
@@ -36,31 +34,6 @@ if TYPE_CHECKING:
 
 #: How many subjects are remembered as checked; programs that use more of them check each one each time they come back.
 SUBJECTS_REMEMBERED = 4096
-
-
-class ClientOptions(TypedDict, total=False):
-    """The options of `open_client`; the names are nats-py's where it has one. All times are in seconds."""
-
-    name: str
-    user: str
-    password: str
-    token: str
-    verbose: bool
-    pedantic: bool
-    no_echo: bool
-    inbox_prefix: str
-    dont_randomize: bool
-    allow_reconnect: bool
-    max_reconnect_attempts: int
-    reconnect_time_wait: float
-    connect_timeout: float
-    request_timeout: float
-    close_timeout: float
-    ping_interval: float
-    max_outstanding_pings: int
-    pending_size: int
-    dial: Callable[[str, int], Awaitable[trio.abc.Stream]]
-    rng: random.Random
 
 
 @final
@@ -143,7 +116,8 @@ class Client:
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
         self._request_timeout = options.get("request_timeout", 5.0)
         self._engine = Engine(Msg)
-        self._link = Link(self._engine, _pool(servers, options, self._rng), _link_options(options), self.emit)
+        pool = server_pool(servers, options, self._rng)
+        self._link = Link(self._engine, pool, link_options(options), self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
         self._listeners: list[Listener] = []
         self._heads: dict[str, bytes] = {}
@@ -610,33 +584,6 @@ _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] 
 def provide_jetstream(factory: Callable[[Client, str | None, str | None], JetStream]) -> None:
     """Let the floor above say what `Client.jetstream` makes; this floor imports nothing from it."""
     _jetstream_factory[:] = [factory]
-
-
-def _pool(servers: str | Sequence[str], options: ClientOptions, rng: random.Random) -> ServerPool:
-    return ServerPool(
-        parse_servers(servers),
-        rng=rng,
-        dont_randomize=options.get("dont_randomize", False),
-        max_attempts=options.get("max_reconnect_attempts", 60),
-        reconnect_time_wait=options.get("reconnect_time_wait", 2.0),
-    )
-
-
-def _link_options(options: ClientOptions) -> LinkOptions:
-    unknown = sorted(set(options) - set(ClientOptions.__annotations__))
-    if unknown:
-        raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
-    who = ("name", "user", "password", "token", "no_echo", "verbose", "pedantic")
-    return LinkOptions(
-        login=LoginOptions(version=__version__, **{key: options[key] for key in who if key in options}),  # type: ignore[literal-required]
-        dial=options.get("dial", _transport.dial_tcp),
-        allow_reconnect=options.get("allow_reconnect", True),
-        connect_timeout=options.get("connect_timeout", 2.0),
-        close_timeout=options.get("close_timeout", 5.0),
-        ping_interval=options.get("ping_interval", 120.0),
-        max_outstanding_pings=options.get("max_outstanding_pings", 2),
-        pending_size=options.get("pending_size", 2 * 1024 * 1024),
-    )
 
 
 def _as_bytes(subject: str, payload: object) -> bytes:

@@ -12,7 +12,6 @@ half a frame; everybody else appends whole frames to the engine's outbox, which 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +26,10 @@ from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChan
 from trionats._protocol.login import connect_options, must_use_tls, server_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from trionats._options import LinkOptions
     from trionats._protocol.alarms import Alarm
-    from trionats._protocol.login import LoginOptions
     from trionats._protocol.servers import Server, ServerPool
     from trionats._transport import Wire
 
@@ -41,20 +40,6 @@ MAX_READ = 1_048_576
 BATCH_SIZE = 262_144
 #: How long a connection that takes nothing more is still read.
 LAST_WORDS_SECONDS = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """How to connect, and when to give up; the names are those of the client's options, in seconds and bytes."""
-
-    login: LoginOptions
-    dial: Callable[[str, int], Awaitable[trio.abc.Stream]]
-    allow_reconnect: bool
-    connect_timeout: float
-    close_timeout: float
-    ping_interval: float
-    max_outstanding_pings: int
-    pending_size: int
 
 
 class Answer:
