@@ -695,12 +695,34 @@ def test_a_404_is_not_believed_while_messages_are_under_way() -> None:
 
 def test_a_server_that_has_something_and_gives_nothing_is_asked_through_another_consumer() -> None:
     bench = Bench(pending=5)
-    for resets in (0, 1):
+    for resets in (0, 0, 0, 1):
         pull = bench.pull()
         bench.status(pull.number, 404, "No Messages")
         bench.ordered.inspected("pre_1", info(pending=5), bench.now)
         assert bench.ordered.resets == resets
         assert not bench.caught_up()
+
+
+def test_a_server_that_gives_nothing_of_what_it_has_is_waited_for_a_moment() -> None:
+    """Writes that overtake a snapshot make the server answer 404 at once, each time, as long as they go on."""
+    bench = Bench(pending=5)
+    assert "no_wait" in json.loads(bench.pull().body())
+    bench.status(1, 404, "No Messages")
+    bench.ordered.inspected("pre_1", info(pending=5), bench.now)
+    waiting = bench.pull()
+    assert json.loads(waiting.body()).items() >= {"expires": 1_000_000_000, "idle_heartbeat": 500_000_000}.items()
+    assert "no_wait" not in json.loads(waiting.body())
+    # Only once: when what is left goes away in the meantime, a request that does not wait finds out.
+    left = {"Nats-Pending-Messages": "5", "Nats-Pending-Bytes": str(waiting.max_bytes)}
+    bench.status(waiting.number, 408, "Request Timeout", left)
+    assert "no_wait" in json.loads(bench.pull().body())
+
+
+def test_what_becomes_last_before_anything_was_read_is_read() -> None:
+    bench = Bench(pending=1, at=1)
+    bench.ordered.refused(bench.now)
+    bench.create(pending=1, at=0)
+    assert bench.message(1, pending=0)
 
 
 def test_a_reset_begins_the_snapshot_anew_and_drops_what_was_seen() -> None:

@@ -26,6 +26,8 @@ NANOSECONDS: Final = 1_000_000_000
 _SHORTEST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 10.0
 _REFUSAL_PAUSE: Final = 1.0
+# How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
+_PATIENCE: Final = 1.0
 
 
 class AckSubject(NamedTuple):
@@ -257,7 +259,7 @@ class Window:
         """
         return min(self.silent_after, self._pause_until if self._pause_until > now else inf)
 
-    def pull(self, name: str, now: float, at_most: int = 0) -> Pull | None:
+    def pull(self, name: str, now: float, at_most: int = 0, *, patient: bool = False) -> Pull | None:
         """Say what to ask for now, if anything.
 
         Args:
@@ -265,6 +267,7 @@ class Window:
             at_most: When not 0: ask for no more, for nothing that is not there, and for nothing while a request is
                 under way (the 404 that ends such a request does not say how much it leaves unanswered, and the server
                 refuses a second one when it has little left).
+            patient: With `at_most`: wait a moment for what is not there yet.
 
         Returns:
             The request, which counts as sent.
@@ -278,15 +281,11 @@ class Window:
         # One that does not fit into the whole credit comes alone and without a limit, instead of never.
         alone = self._too_small >= self._max_bytes
         batch = 1 if alone else min(batch, at_most or batch)
+        expires, heartbeat = self._expires, self._heartbeat
+        if at_most:
+            expires, heartbeat = (_PATIENCE, _PATIENCE / 2) if patient else (0.0, 0.0)
         self._number += 1
-        pull = Pull(
-            name,
-            self._number,
-            batch,
-            0 if alone else size,
-            0.0 if at_most else self._expires,
-            0.0 if at_most else self._heartbeat,
-        )
+        pull = Pull(name, self._number, batch, 0 if alone else size, expires, heartbeat)
         self._pulls[pull.number] = pull
         if not self._asked:
             self._heard = now
