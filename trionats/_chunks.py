@@ -213,7 +213,7 @@ class ChunkWriter:
                 continue
             try:
                 reply = self._js.nc.request_nowait(self._subject, bytes(self._waiting[0]))
-            except trio.WouldBlock:
+            except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
             self._sent_any = True

@@ -55,8 +55,8 @@ async def assert_only_whole_objects(store: ObjectStore) -> None:
 async def settled(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait, a second at most, for what the server does behind our back."""
     with trio.fail_after(5):
-        while not await condition():
-            await trio.sleep(0.01)  # noqa: ASYNC110 - the server tells nobody
+        while not await condition():  # noqa: ASYNC110 - the server tells nobody
+            await trio.sleep(0.01)
 
 
 async def no_consumers(store: ObjectStore) -> bool:
