@@ -210,6 +210,7 @@ def test_payloads_do_not_change_when_more_is_read() -> None:
         (b"MSGa 1 1\r\n", "an unknown command"),
         (b"PING\n", "does not end with CR LF"),
         (b"MSG a 1 1\nx\r\n", "does not end with CR LF"),
+        (b"MSG a 1 15\nx\r\n", "does not end with CR LF"),
         (b"\n", "does not end with CR LF"),
         (b"INFO\r\n", "an INFO that is not JSON"),
         (b"INFO {\r\n", "an INFO that is not JSON"),
@@ -261,6 +262,15 @@ def test_garbage_is_the_last_event(stream: bytes, words: str) -> None:
     assert subject.feed(b"PING\r\n") == []
     assert subject.feed(b"MSG a 1 5\r\n") == []
     assert subject.wanted == 0
+
+
+def test_a_dead_parser_holds_nothing() -> None:
+    subject = Parser(max_control_line=1000)
+    for _ in range(10):
+        subject.feed(b"x" * 200)
+    assert subject.feed(b"PING\r\n") == []
+    assert not subject._pieces
+    assert not subject._blocks
 
 
 def test_the_same_garbage_after_a_good_message_of_the_same_kind() -> None:
