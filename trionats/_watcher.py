@@ -11,7 +11,19 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, final, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NoReturn,
+    Protocol,
+    TypeVar,
+    cast,
+    final,
+    overload,
+    runtime_checkable,
+)
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -26,7 +38,10 @@ from trionats._protocol.pulling import Start
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from trionats._feed import Pace
+    import nats.js.kv
+    import nats.js.object_store
+
+    from trionats._feed import Opening, Pace
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
@@ -205,15 +220,37 @@ class Watcher(Feed[T], Generic[T]):
             self._source.close()
 
 
-@opens
-async def open_watcher(
+@overload
+def open_watcher(
     nursery: trio.Nursery,
-    store: WatchableObjects,
+    store: WatchableObjects | nats.js.object_store.ObjectStore,
     *,
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
-) -> AsyncIterator[Watcher[api.ObjectInfo]]:
+) -> Opening[Watcher[api.ObjectInfo]]: ...
+
+
+@overload
+def open_watcher(
+    nursery: trio.Nursery,
+    store: nats.js.kv.KeyValue,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+) -> Opening[Watcher[nats.js.kv.KeyValue.Entry]]: ...
+
+
+@opens
+async def open_watcher(
+    nursery: trio.Nursery,
+    store: WatchableObjects | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
     Entering asks the server once, and waits for the answer until the deadline in force, or else `request_timeout`.
@@ -227,7 +264,7 @@ async def open_watcher(
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
-        store: The store.
+        store: The store; also nats-py's own object stores and key-value buckets, see `trionats.bridge.open_watcher`.
         ignore_deletes: Leave out what tells that an object was deleted.
         include_history: Begin with every state that is stored, not only with the last of each object.
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
@@ -241,6 +278,13 @@ async def open_watcher(
         TypeError: `store` is no object store.
         ValueError: Both `include_history` and `updates_only`.
     """
+    if type(store).__module__.startswith("nats.js."):
+        from trionats import bridge  # noqa: PLC0415 - it brings trio-asyncio, which patches asyncio
+
+        options = {"ignore_deletes": ignore_deletes, "include_history": include_history, "updates_only": updates_only}
+        async with bridge.open_watcher(nursery, cast("Any", store), **options) as bridged:
+            yield bridged
+        return
     check_nursery(nursery, "open_watcher")
     if not isinstance(store, WatchableObjects):
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")

@@ -1,0 +1,200 @@
+"""A trio-asyncio loop that lives in a nursery, and its traps contained.
+
+Strategy
+    The loop is opened by a task in the caller's nursery, not in the caller's own task: so an exception in the caller's block
+    is not wrapped in the exception groups of `open_loop`, and a cancelled nursery ends the loop wherever the block stands.
+
+What can go wrong
+    trio-asyncio's exit waits until every asyncio task has ended, and a task that swallows its cancellation makes it wait
+    for ever. So `Host` cancels all tasks again and again first, and takes what is left after `CLEANUP_SECONDS` out of the
+    loop's sight, with a log record that says where it stands.
+
+    `KeyboardInterrupt` and `SystemExit`, raised in asyncio code, stop the main loop, and its exit then waits for tasks that
+    nothing runs any more (trio-asyncio issues 88 and 118). So the loop's code runs with KeyboardInterrupt protection, as
+    our own tasks do, and an exit that is raised all the same ends the loop in good order and comes out of the nursery.
+
+    The loop's exception handler would raise a stray exception of any task in the middle of the nursery. Ours logs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
+
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+from trio.lowlevel import enable_ki_protection
+
+from trionats._feed import CLEANUP_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger("trionats")
+
+#: How often a task that swallows its cancellation is cancelled again.
+CANCEL_AGAIN: Final = 0.05
+
+
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """Give the trio-asyncio loop that is open in this context, if there is one."""
+    loop = trio_asyncio.current_loop.get()
+    return loop if is_usable(loop) else None
+
+
+def is_usable(loop: object) -> bool:
+    """Say whether `loop` is a trio-asyncio loop that runs."""
+    return isinstance(loop, trio_asyncio.TrioEventLoop) and loop.is_running()
+
+
+async def run_in(
+    loop: asyncio.AbstractEventLoop, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run an asyncio function in a loop, and let a cancellation that it swallows hold us up for a bounded time only.
+
+    Args:
+        loop: A trio-asyncio loop.
+        function: The asyncio function.
+        args: Its arguments.
+        kwargs: Its arguments by keyword.
+
+    Returns:
+        What it returns.
+    """
+
+    async def call() -> T:
+        return await function(*args, **kwargs)
+
+    await trio.lowlevel.checkpoint_if_cancelled()
+    done = trio.Event()
+    task = loop.create_task(call())
+    task.add_done_callback(lambda _: done.set())
+    try:
+        await done.wait()
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await _cancel(loop, {task})
+        raise
+    return task.result()
+
+
+async def _cancel(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel asyncio tasks until they have ended, for a bounded time."""
+    with trio.move_on_after(CLEANUP_SECONDS):
+        while tasks := {task for task in tasks if not task.done()}:
+            for task in tasks:
+                task.cancel()
+            await _turn(loop)
+            if any(not task.done() for task in tasks):
+                await trio.sleep(CANCEL_AGAIN)
+    for task in tasks:
+        task.add_done_callback(_retrieve)
+
+
+async def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until the loop has run what is ready."""
+    turned = trio.Event()
+    loop.call_soon(lambda: loop.call_soon(turned.set))
+    await turned.wait()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at how a task ended that nobody waits for, so that it is not called stray."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("asyncio task %r ended after we stopped waiting: %r", task.get_name(), error)
+
+
+@final
+class Host:
+    """A loop for the length of a block, in a task of its own; or a share in the one that is open in this context."""
+
+    def __init__(self) -> None:
+        self._joined = loop_here()
+        self._leave = trio.Event()
+        self._finished = trio.Event()
+        self._exit: BaseException | None = None
+
+    @enable_ki_protection
+    async def run(  # noqa: ASYNC114 - started by one function, which waits for it
+        self,
+        goodbye: Callable[[], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[asyncio.AbstractEventLoop] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep the loop until `leave` is called or the nursery cancelled: the task in the caller's nursery.
+
+        Args:
+            goodbye: An asyncio function, called when it ends, that closes what used the loop.
+            task_status: Where the loop goes.
+        """
+        try:
+            async with nullcontext(self._joined) if self._joined else trio_asyncio.open_loop() as loop:
+                if not self._joined:
+                    await self._contain(loop)
+                task_status.started(loop)
+                try:
+                    await self._leave.wait()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._quiet(loop, goodbye)
+        finally:
+            self._finished.set()
+            if self._exit is not None:
+                raise self._exit
+
+    async def leave(self) -> None:
+        """End the loop and wait until it has ended: shielded, and bounded by the limits of `run`."""
+        self._leave.set()
+        with trio.CancelScope(shield=True):
+            await self._finished.wait()
+
+    async def _quiet(self, loop: asyncio.AbstractEventLoop, goodbye: Callable[[], Awaitable[None]]) -> None:
+        """Close what used the loop, and end every task that is left in it, so that leaving it waits for nothing."""
+        if not is_usable(loop):
+            return
+        try:
+            with trio.move_on_after(CLEANUP_SECONDS):
+                await run_in(loop, goodbye)
+        except Exception:
+            log.exception("closing nats-py's client failed")
+        if self._joined:
+            return
+        await _cancel(loop, asyncio.all_tasks(loop))
+        for task in asyncio.all_tasks(loop):
+            text = "asyncio task %r goes on after it was cancelled for %g s, and is left behind: %r"
+            log.error(text, task.get_name(), CLEANUP_SECONDS, task.get_stack(limit=1))
+            asyncio._unregister_task(task)
+
+    async def _contain(self, loop: Any) -> None:  # noqa: ANN401 - trio-asyncio has no types
+        main_loop_one, io_task = loop._main_loop_one, loop._io_task
+
+        @enable_ki_protection
+        async def protected_main_loop_one(no_wait: bool = False) -> None:
+            try:
+                await main_loop_one(no_wait)
+            except (KeyboardInterrupt, SystemExit) as error:
+                if type(error).__module__.startswith("trio_asyncio"):  # its own way to stop
+                    raise
+                self._exit = self._exit or error
+                self._leave.set()
+
+        @enable_ki_protection
+        async def protected_io_task(*args: object) -> None:
+            await io_task(*args)
+
+        loop._main_loop_one, loop._io_task = protected_main_loop_one, protected_io_task
+        loop.set_exception_handler(report)
+        # The main loop stands in the unprotected one until it has run something.
+        await _turn(loop)
+
+
+def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an exception that asyncio has nobody to give to."""
+    error = context.get("exception")
+    level = logging.DEBUG if isinstance(error, asyncio.CancelledError) else logging.ERROR
+    log.log(level, "asyncio: %s", context.get("message") or "unhandled exception", exc_info=error)

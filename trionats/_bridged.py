@@ -1,0 +1,324 @@
+"""What the bridge's feeds and entries are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, final, get_args
+
+import trio
+from nats.aio.msg import Msg
+from nats.js.kv import KeyValue
+
+from trionats import errors
+from trionats._consumer import new_rng
+from trionats._feed import Feed
+from trionats._nats_py import ours
+from trionats._protocol.pulling import Ending, Window
+from trionats._subscription import Overflow, SubscriptionStatistics
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from trionats._jetstream import JetStream
+    from trionats._message import Msg as OurMsg
+    from trionats._nats_py import Attachment, Carrier
+    from trionats._protocol.pulling import AckSubject, Pull
+
+NAK: Final = b"-NAK"
+#: The server says that it is there this often, and keeps a request for so long.
+HEARTBEAT: Final = 5.0
+EXPIRES: Final = 30.0
+#: How long to wait before the consumer is looked for again.
+LOOK_AGAIN: Final = 1.0
+
+_OPERATION: Final = "KV-Operation"
+_MARKER: Final = "Nats-Marker-Reason"
+#: ADR-48: why the server itself marked a key as gone, in the words that clients use.
+_MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
+
+
+@final
+class Subscription(Feed[Msg]):
+    """The messages of one subject, over nats-py's client: what `open_subscription` gives."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        subject: str,
+        max_msgs: int,
+        pending_msgs_limit: int,
+        pending_bytes_limit: int,
+        overflow: Overflow,
+    ) -> None:
+        super().__init__(f"subscription {subject!r} of nats-py's client", pending_msgs_limit, carrier.pace)
+        self._carrier = carrier
+        self._subject = subject
+        self._max_msgs = max_msgs
+        self._limit, self._bytes_limit = pending_msgs_limit, pending_bytes_limit
+        self._overflow = overflow
+        self._attachment: Attachment | None = None
+        self._bytes = self._most = self._delivered = self._dropped = 0
+
+    @property
+    def subject(self) -> str:
+        """The subject that was subscribed."""
+        return self._subject
+
+    def statistics(self) -> SubscriptionStatistics:
+        """Count what has come, what waits, and what was dropped."""
+        waiting = len(self)
+        most = max(self._most, waiting)
+        return SubscriptionStatistics(waiting, self._bytes, most, self._delivered, self._dropped)
+
+    def attach(self, queue: str) -> None:
+        """Subscribe."""
+        self._attachment = self._carrier.attach_plain(
+            self._subject, self, queue=queue, max_msgs=self._max_msgs, patient=True
+        )
+
+    # The receiver's side.
+
+    def deliver(self, message: Msg) -> None:
+        """Buffer one message, or do with it what the policy says."""
+        size = len(message.data)
+        self._delivered += 1
+        # What fills the bound while nothing waits is in the hands of consumers that did not run yet.
+        fits = size <= self._bytes_limit and (self._bytes + size <= self._bytes_limit or not len(self))
+        if fits and self.put(message):
+            self._bytes += size
+        elif not self._ended:
+            self._overflowed(message, size)
+        if self._max_msgs and self._delivered >= self._max_msgs:
+            self.end(None)
+
+    def link_lost(self, reason: Exception) -> None:
+        """Nothing to see for the consumer."""
+
+    def link_restored(self) -> None:
+        """Nothing to see for the consumer: nats-py replays the subscription."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self.end(reason)
+
+    # Inside.
+
+    def _taken(self, item: Msg) -> bool:
+        self._bytes -= len(item.data)
+        return True
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+
+    def _overflowed(self, message: Msg, size: int) -> None:
+        self._most = max(self._most, len(self))
+        if self._overflow == "drop_old" and size <= self._bytes_limit:
+            while len(self) and (self._bytes + size > self._bytes_limit or len(self) >= self._limit):
+                self._taken(self._receive.receive_nowait())
+                self._dropped += 1
+            self.put(message)
+            self._bytes += size
+        else:
+            self._dropped += 1
+        if self._overflow == "fail":
+            text = (
+                f"{self.name}: {len(self)} messages, {self._bytes} bytes wait to be received, and no more may; receive "
+                "faster, raise the limits, or choose another overflow policy"
+            )
+            known = {"subject": self._subject, "reply": message.reply, "sid": message.sid, "sub": self}
+            self.end(errors.explained(errors.SlowConsumerError, text, **known))
+
+
+@final
+class PullSubscription(Feed[Msg]):
+    """The messages of a consumer, over nats-py's client: what `open_pull_subscription` gives."""
+
+    def __init__(
+        self, carrier: Carrier, js: JetStream, stream: str, consumer: str, max_messages: int, max_bytes: int
+    ) -> None:
+        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, carrier.pace)
+        self._carrier, self._js = carrier, js
+        self._where = f"{stream}.{consumer}"
+        self._window = Window(max_messages, max_bytes, heartbeat=HEARTBEAT, expires=EXPIRES, rng=new_rng())
+        self._inbox = f"{carrier.new_inbox()}."
+        self._attachment: Attachment | None = None
+        self._gives_back = False
+        self._linked = True
+        self._doubtful = False
+        self._attention = trio.Event()
+
+    # The feeding task.
+
+    async def start(self) -> None:
+        """Find the consumer, and subscribe the inbox."""
+        info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+        config = info.get("config", {})
+        self._gives_back = config.get("ack_policy") != "none" and config.get("max_deliver", -1) <= 0
+        self._attachment = self._carrier.attach_plain(f"{self._inbox}*", self)
+
+    async def run(self) -> NoReturn:
+        """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
+        while True:
+            now = trio.current_time()
+            if self._linked and (self._doubtful or now >= self._window.silent_after):
+                await self._look()
+                continue
+            self._ask(now)
+            with trio.move_on_at(self._window.next_event(now) if self._linked else trio.current_time() + EXPIRES):
+                await self._attention.wait()
+            self._attention = trio.Event()
+
+    async def _look(self) -> None:
+        """See whether the consumer is there still, and begin anew if it is."""
+        self._doubtful = False
+        try:
+            with trio.move_on_after(HEARTBEAT):
+                await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                self._window.forget()
+                return
+        except (errors.NotFoundError, errors.ConnectionClosedError):
+            raise
+        except errors.Error:
+            pass
+        await trio.sleep(LOOK_AGAIN)
+        self._doubtful = True
+
+    def _ask(self, now: float) -> None:
+        pull = self._window.pull("", now) if self._linked else None
+        if pull is not None:
+            self._pull(pull)
+
+    def _pull(self, pull: Pull) -> None:
+        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
+        self._carrier.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}")
+
+    # The receiver's side.
+
+    def deliver(self, message: Msg) -> None:
+        """Buffer one message; a status says how a request ended."""
+        now = trio.current_time()
+        if message.reply:
+            size = _size(message)
+            self._window.arrived(size, now)
+            if self.put(message):
+                self._window.buffered(size)
+            else:
+                self._give_back(message)
+        elif (status := ours(message)).status is not None:
+            token = message.subject.removeprefix(self._inbox)
+            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            ending = self._window.status(number, status.status, status.description, status.headers, now)
+            if ending is Ending.GONE:
+                self._doubtful = True
+            elif ending is Ending.MISTAKEN:
+                text = f"{self.name}: the server does not understand our pull request: {status.description}"
+                self.end(errors.explained(errors.APIError, text))
+                return
+        self._attention.set()
+
+    def link_lost(self, reason: Exception) -> None:
+        """Ask for nothing more."""
+        self._linked = False
+
+    def link_restored(self) -> None:
+        """Ask anew: the server forgot what was asked."""
+        self._linked = True
+        self._window.forget()
+        self._attention.set()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self.end(reason)
+
+    # Inside.
+
+    def _taken(self, item: Msg) -> bool:
+        self._window.taken(_size(item))
+        if not self._ended:
+            self._ask(trio.current_time())
+        return True
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach(self._give_back)
+
+    def _leave(self) -> None:
+        self.end(None)
+        try:
+            while True:
+                self._give_back(self._receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            super()._leave()
+
+    def _give_back(self, message: Msg) -> None:
+        if self._gives_back and message.reply.startswith("$JS.ACK."):
+            self._carrier.publish_nowait(message.reply, NAK)
+
+
+def _size(message: Msg) -> int:
+    headers = sum(len(name) + len(value) + 4 for name, value in message.headers.items()) + 12 if message.headers else 0
+    return len(message.subject) + len(message.reply) + headers + len(message.data)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BridgedObjects:
+    """nats-py's object store, as our watcher wants to know it."""
+
+    bucket: str
+    stream: str
+    js: JetStream
+
+    @property
+    def meta_subject(self) -> str:
+        """The pattern that the infos of all objects match."""
+        return f"$O.{self.bucket}.M.>"
+
+
+def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
+    """Make nats-py's entry of a message.
+
+    Args:
+        bucket: The bucket's name.
+        prefix: What stands before the key in the subject.
+        ignore_deletes: Whether markers of what was deleted are left out.
+        msg: The message.
+        ack: What its reply subject says.
+
+    Returns:
+        The entry, or None for a message that is left out.
+    """
+    operation: str | None = None
+    if msg.header_block is not None:
+        operation = msg.headers.get(_OPERATION)
+        if operation is None and (reason := msg.headers.get(_MARKER)) is not None:
+            operation = _MARKED.get(reason)
+            if operation is None:
+                return None
+    if ignore_deletes and operation in ("DEL", "PURGE"):
+        return None
+    return KeyValue.Entry(
+        bucket=bucket,
+        key=msg.subject[len(prefix) :],
+        value=msg.data,
+        revision=ack.sequence,
+        delta=ack.pending,
+        created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
+        operation=operation,
+    )
+
+
+def check_limits(max_msgs: int, messages: int, size: int, overflow: str) -> None:
+    """Refuse limits that are none.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    if max_msgs < 0:
+        raise ValueError(f"max_msgs is {max_msgs}: it must be 0, for no limit, or more")
+    if messages < 1 or size < 1:
+        raise ValueError("the limits of messages and of bytes must be 1 or more")
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow is {overflow!r}: it must be one of {', '.join(get_args(Overflow))}")
