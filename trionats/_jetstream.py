@@ -137,7 +137,7 @@ class JetStream(Management):
         try:
             await self.add_stream(_object_stream(name, wanted))
         except errors.APIError as error:
-            raise _of_bucket(name, error) from error
+            raise _of_bucket(name, error) from None
         return _object_store_factory[0](self, name, name)
 
     async def object_store(self, bucket: str) -> ObjectStore:

@@ -89,7 +89,7 @@ def _about(what: str) -> Iterator[None]:
         text = f"{what}: {error.description or 'not found'}"
         if error.err_code is not None:
             text += f" (code {error.code}, error {error.err_code})"
-        raise errors.explained(type(error), text, **vars(error)) from error
+        raise errors.explained(type(error), text, **vars(error)) from None
 
 
 class _Version(NamedTuple):

@@ -1,0 +1,286 @@
+"""JetStream on a real server: management through nats-py's manager, acknowledged publish, and what refusals say."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from nats.js.manager import JetStreamManager
+
+from trionats import JetStream, api, errors, open_client
+from trionats.testing import open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from trionats import Client, Msg
+    from trionats.testing import TrioNatsServer
+
+
+@asynccontextmanager
+async def open_stream(server: TrioNatsServer) -> AsyncGenerator[tuple[JetStream, str, str]]:
+    """Connect, and make a stream that is gone afterwards: gives JetStream, the stream's name, and its subjects' prefix."""
+    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as nc:
+        js = nc.jetstream()
+        name = nc.new_token()
+        subject = nc.new_token()
+        await js.add_stream(name=name, subjects=[f"{subject}.>"], storage=api.StorageType.MEMORY)
+        yield js, name, subject
+        with trio.move_on_after(2, shield=True):
+            await js.delete_stream(name)
+
+
+# -- management --------------------------------------------------------------------------------------------------------
+
+
+def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None:
+    for name, theirs in inspect.getmembers(JetStreamManager, inspect.iscoroutinefunction):
+        if name.startswith("_"):
+            continue
+        ours = getattr(JetStream, name)
+        assert inspect.iscoroutinefunction(ours)
+        expected = [parameter for parameter in inspect.signature(theirs).parameters if parameter != "timeout"]
+        assert list(inspect.signature(ours).parameters) == expected, name
+
+
+async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        assert (await js.stream_info(name)).config.name == name
+        changed = await js.update_stream((await js.stream_info(name)).config, description="changed")
+        assert changed.config.description == "changed"
+        assert await js.find_stream_name_by_subject(f"{subject}.x") == name
+        for number in range(3):
+            await js.publish(f"{subject}.{number}", b"data")
+        assert (await js.stream_info(name, f"{subject}.>")).state.subjects == {f"{subject}.{n}": 1 for n in range(3)}
+        assert await js.purge_stream(name, subject=f"{subject}.0")
+        assert await js.purge_stream(name, keep=1)
+        assert (await js.stream_info(name)).state.messages == 1
+        assert name in [info.config.name for info in await js.streams_info()]
+        assert name in [info.config.name for info in await js.streams_info_iterator()]
+        assert (await js.account_info()).streams >= 1
+
+
+async def test_messages_are_read_and_deleted(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        await js.publish(f"{subject}.a", b"one", headers={"K": "v"})
+        await js.publish(f"{subject}.a", b"")
+        config = (await js.stream_info(name)).config
+        await js.update_stream(config, allow_direct=True)
+        for direct in (False, True):
+            first = await js.get_msg(name, 1, direct=direct)
+            assert (first.subject, first.seq, first.data) == (f"{subject}.a", 1, b"one")
+            assert (first.headers or {})["K"] == "v"
+            last = await js.get_last_msg(name, f"{subject}.a", direct=direct)
+            assert (last.seq, last.data) == (2, None)
+            following = await js.get_msg(name, 2, f"{subject}.a", direct=direct, next=True)
+            assert following.seq == 2
+            with pytest.raises(errors.NotFoundError, match=f"message 9 of stream '{name}'"):
+                await js.get_msg(name, 9, direct=direct)
+        assert await js.delete_msg(name, 1)
+        with pytest.raises(errors.NotFoundError, match=f"message 1 of stream '{name}'"):
+            await js.get_msg(name, 1)
+
+
+async def test_consumers_are_managed(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        info = await js.add_consumer(name, name="c", filter_subject=f"{subject}.*.>", ack_wait=5)
+        assert (info.name, info.config.filter_subject, info.config.ack_wait) == ("c", f"{subject}.*.>", 5)
+        await js.add_consumer(name, api.ConsumerConfig(durable_name="d", filter_subject=f"{subject}.x"))
+        assert (await js.consumer_info(name, "d")).config.durable_name == "d"
+        assert [info.name for info in await js.consumers_info(name)] == ["c", "d"]
+        assert (await js.pause_consumer(name, "c", "2199-01-01T00:00:00Z")).paused
+        assert not (await js.resume_consumer(name, "c")).paused
+        assert (await js.reset_consumer(name, "d")).info.name == "d"
+        assert await js.delete_consumer(name, "c")
+        with pytest.raises(errors.NotFoundError, match=f"consumer 'c' of stream '{name}': consumer not found"):
+            await js.consumer_info(name, "c")
+
+
+async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
+    """The server gives 256 at a time."""
+    async with open_stream(nats_server) as (js, name, _):
+        names = [f"c{number:03}" for number in range(300)]
+        for consumer in names:
+            await js.add_consumer(name, name=consumer, mem_storage=True, ack_policy=api.AckPolicy.NONE)
+        assert sorted(info.name for info in await js.consumers_info(name)) == names
+        assert len(await js.consumers_info(name, offset=290)) == 10
+
+
+async def test_the_api_is_asked_directly(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, _):
+        answer = await js.api_request(f"STREAM.INFO.{name}", {"deleted_details": True})
+        assert answer["config"]["name"] == name
+        with pytest.raises(errors.NotFoundError, match=r"STREAM.INFO.nothing: stream not found") as caught:
+            await js.api_request("STREAM.INFO.nothing")
+        assert (caught.value.code, caught.value.err_code) == (404, 10059)
+
+
+async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, _):
+        for call in (js.stream_info("nothing"), js.delete_stream("nothing"), js.purge_stream("nothing")):
+            with pytest.raises(errors.NotFoundError, match=r"stream 'nothing': stream not found .*10059"):
+                await call
+        with pytest.raises(errors.BadRequestError, match=f"stream '{name}': .*name already in use"):
+            await js.add_stream(name=name, subjects=["another"])
+        with pytest.raises(errors.NotFoundError, match=r"stream for subject 'nobody\.home'"):
+            await js.find_stream_name_by_subject("nobody.home")
+        with pytest.raises(errors.APIError, match=f"consumer 'c' of stream '{name}'"):
+            await js.add_consumer(name, name="c", filter_subject="a", filter_subjects=["b"])
+        for bad in ("", "a.b", "a b", "a>"):
+            with pytest.raises(ValueError, match="stream name"):
+                await js.stream_info(bad)
+
+
+async def test_a_server_without_jetstream_is_said_to_have_none(server_executable: object) -> None:
+    async with (
+        open_server() as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url) as nc,
+    ):
+        js = nc.jetstream()
+        for call in (js.account_info(), js.stream_info("s"), js.create_object_store("b"), js.api_request("INFO")):
+            with pytest.raises(errors.ServiceUnavailableError, match=r"JetStream is not enabled.*at '\$JS.API'"):
+                await call
+
+
+async def test_domains_and_prefixes(server_executable: object) -> None:
+    async with (
+        open_server("jetstream { domain: there }", jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url) as nc,
+    ):
+        assert nc.jetstream().prefix == "$JS.API"
+        assert (await nc.jetstream(domain="there").account_info()).domain == "there"
+        assert (await nc.jetstream(prefix="$JS.there.API").account_info()).domain == "there"
+        with pytest.raises(errors.ServiceUnavailableError, match=r"\$JS.elsewhere.API"):
+            await nc.jetstream(domain="elsewhere").account_info()
+        with pytest.raises(ValueError, match="not both"):
+            nc.jetstream(domain="there", prefix="x")
+        for bad in ("", "a b", "*"):
+            with pytest.raises(errors.BadSubjectError):
+                nc.jetstream(domain=bad)
+
+
+# -- publish -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_publish_is_acknowledged(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        ack = await js.publish(f"{subject}.a", "tëxt", headers={"K": ["1", "2"]}, stream=name)
+        assert (ack.stream, ack.seq, ack.duplicate) == (name, 1, None)
+        assert (await js.get_msg(name, 1)).data == "tëxt".encode()
+
+
+async def test_a_second_publish_of_the_same_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, _, subject):
+        first = await js.publish(f"{subject}.a", b"1", msg_id="id")
+        second = await js.publish(f"{subject}.a", b"2", msg_id="id")
+        assert (second.seq, second.duplicate) == (first.seq, True)
+
+
+async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        where = f"{subject}.a"
+        await js.publish(where, b"1", expected_last_sequence=0, expected_last_subject_sequence=0, msg_id="first")
+        await js.publish(where, b"2", expected_last_sequence=1, expected_last_msg_id="first")
+        for publish in (
+            js.publish(where, b"", expected_last_sequence=1),
+            js.publish(where, b"", expected_last_subject_sequence=1),
+            js.publish(where, b"", expected_last_msg_id="other"),
+            js.publish(where, b"", stream="other"),
+        ):
+            with pytest.raises(errors.BadRequestError, match=f"publish to '{where}'") as caught:
+                await publish
+            assert caught.value.err_code in (10060, 10070, 10071)
+        assert (await js.stream_info(name)).state.messages == 2
+
+
+async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        with pytest.raises(errors.APIError, match=r"publish to .* per-message TTL is disabled"):
+            await js.publish(f"{subject}.a", b"", msg_ttl=1)
+        await js.update_stream((await js.stream_info(name)).config, allow_msg_ttl=True)
+        await js.publish(f"{subject}.a", b"", msg_ttl=1)
+
+        async def gone() -> bool:
+            return (await js.stream_info(name)).state.messages == 0
+
+        with trio.fail_after(10):
+            while not await gone():  # noqa: ASYNC110 - the server tells nobody
+                await trio.sleep(0.1)
+
+
+async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(nats_server: TrioNatsServer) -> None:
+    """ADR-22: a stream without a leader is back in a moment."""
+    async with open_stream(nats_server) as (js, _, subject):
+        start = trio.current_time()
+        with pytest.raises(errors.NoStreamResponseError, match=r"publish to 'nobody\.home'"):
+            await js.publish("nobody.home", b"data")
+        assert trio.current_time() - start >= 0.5
+        name = js.nc.new_token()
+
+        async def late() -> None:
+            await trio.sleep(0.3)
+            await js.add_stream(name=name, subjects=[f"late{subject}"], storage=api.StorageType.MEMORY)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(late)
+            assert (await js.publish(f"late{subject}", b"data")).stream == name
+        await js.delete_stream(name)
+
+
+async def test_an_answer_that_is_none_of_a_stream_is_an_error(nats_server: TrioNatsServer) -> None:
+    class Echo:
+        def __init__(self, nc: Client) -> None:
+            self._nc = nc
+
+        def deliver(self, message: Msg) -> None:
+            self._nc.publish_nowait(message.reply, b"hello")
+
+        def link_lost(self, reason: Exception) -> None: ...
+
+        def link_restored(self) -> None: ...
+
+        def ended(self, reason: BaseException | None) -> None: ...
+
+    async with open_stream(nats_server) as (js, _, _):
+        attachment = js.nc.attach("echo.here", Echo(js.nc))
+        with pytest.raises(errors.APIError, match=r"publish to 'echo\.here': what came back is no JetStream answer"):
+            await js.publish("echo.here", b"data")
+        attachment.detach()
+
+
+# -- buckets -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, _, _):
+        bucket = js.nc.new_token()
+        config = api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
+        store = await js.create_object_store(bucket, config, compression=True, metadata={"owner": "me"})
+        stream = (await js.stream_info(store.stream)).config
+        assert stream.subjects == [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"]
+        assert (stream.description, stream.max_age, stream.max_bytes) == ("d", 60, 10_000_000)
+        assert (stream.compression, (stream.metadata or {})["owner"]) == (api.StoreCompression.S2, "me")
+        assert (stream.discard, stream.allow_rollup_hdrs, stream.allow_direct) == (api.DiscardPolicy.NEW, True, True)
+        assert config == api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
+        # The same again is no change, something else is refused.
+        await js.create_object_store(config=config, bucket=bucket, compression=True, metadata={"owner": "me"})
+        with pytest.raises(errors.BadRequestError, match=f"object store '{bucket}'.*already in use"):
+            await js.create_object_store(bucket, description="other")
+        assert (await js.object_store(bucket)).bucket == bucket
+        assert await js.delete_object_store(bucket)
+
+
+async def test_buckets_that_cannot_be_are_named(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, _, _):
+        for bad in ("", "a.b", "a b", "ä", "a*", "x" * 300):
+            for call in (js.create_object_store(bad), js.object_store(bad), js.delete_object_store(bad)):
+                with pytest.raises(errors.InvalidBucketNameError, match="bucket '"):
+                    await call
+        for call in (js.object_store("nothing"), js.delete_object_store("nothing")):
+            with pytest.raises(errors.BucketNotFoundError, match="there is no object store 'nothing'"):
+                await call
