@@ -387,7 +387,7 @@ class Carrier:
         """Wait until all commands of now are carried out."""
         reached = asyncio.Event()
 
-        async def reach() -> None:
+        async def reach() -> None:  # noqa: ASYNC124 - a command
             reached.set()
 
         self._do(reach)
