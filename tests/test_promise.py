@@ -1,0 +1,622 @@
+"""The promise, row by row, for every kind of feed: against a server in memory, and against a real one.
+
+A test takes a `Kind` (how to open the feed, and how to make one item of it) and a place for its consumer:
+
+* `inside`: the consumer is the body of the block;
+* `parked`: it is a task in a nursery of its own, waiting in `receive` when the feed ends;
+* `busy`: it is such a task, between two receives when the feed ends, with items buffered.
+
+The feed's own nursery is either around the block, or belongs to a task that has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import nats.errors
+import pytest
+import trio
+import trio.testing
+
+import trionats
+from tests.fake_jetstream import FakeStream
+from tests.fakes import FakeServer
+from trionats._feed import Feed
+from trionats.testing import NatsServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+ITEMS = 3
+PLACES = ["inside", "parked", "busy"]
+
+
+# -- the kinds of feeds, and the worlds they live in --------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A client, and what it is connected to."""
+
+    background: trio.Nursery
+    nc: trionats.Client
+    make: Callable[[int], Awaitable[None]]
+    open: Callable[[trio.Nursery], AbstractAsyncContextManager[Feed[Any]]]
+    lose: Callable[[], None]
+    """Lose the server; the client was told not to reconnect."""
+    blink: Callable[[], None] | None = None
+    """Lose the connection, with the server in its place."""
+
+    @asynccontextmanager
+    async def opened(self, nursery: trio.Nursery) -> AsyncIterator[Feed[Any]]:
+        """Open the feed, and see to it that the server knows."""
+        async with self.open(nursery) as rx:
+            await self.nc.flush()
+            yield rx
+
+    async def fill(self, feed: Feed[Any], first: int = 1, last: int = ITEMS) -> None:
+        """Make items, and wait until the feed has them buffered."""
+        before = len(feed)
+        for number in range(first, last + 1):
+            await self.make(number)
+        await until(lambda: len(feed) >= before + last - first + 1)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something has come about that is under way."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - a real server has no event to wait for
+            await trio.sleep(0.001)
+
+
+def has_come_back(nc: trionats.Client, reconnects: int) -> bool:
+    return nc.is_connected and nc.statistics().reconnects > reconnects
+
+
+def number_of(item: trionats.Msg | trionats.api.ObjectInfo) -> int:
+    return int(item.data) if isinstance(item, trionats.Msg) else int(item.name)
+
+
+@asynccontextmanager
+async def fake_subscription(**options: float) -> AsyncIterator[World]:
+    server = FakeServer()
+
+    async def make(number: int) -> None:
+        server.publish("promise.kept", b"%d" % number)
+
+    async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
+        yield World(
+            background=background,
+            nc=nc,
+            make=make,
+            open=lambda nursery: trionats.open_subscription(nursery, nc, "promise.*"),
+            lose=lambda: refuse(server),
+            blink=server.cut,
+        )
+    server.check()
+
+
+@asynccontextmanager
+async def fake_watcher(**options: float) -> AsyncIterator[World]:
+    server = FakeServer()
+    stream = FakeStream(server, "OBJ_promise", "$O.promise.>")
+
+    async def make(number: int) -> None:
+        meta = {"name": str(number), "bucket": "promise", "nuid": str(number), "size": 0, "chunks": 0}
+        stream.store(f"$O.promise.M.{number}", json.dumps(meta).encode())
+
+    async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
+        store = trionats.ObjectStore(nc.jetstream(), "promise")
+        yield World(
+            background=background,
+            nc=nc,
+            make=make,
+            open=lambda nursery: trionats.open_watcher(nursery, store),
+            lose=lambda: refuse(server),
+            blink=server.cut,
+        )
+        if nc.is_connected:
+            await nc.flush()
+            assert not stream.consumers, "a consumer was left on the server"
+    server.check()
+
+
+def open_fake(
+    server: FakeServer, background: trio.Nursery, **options: float
+) -> AbstractAsyncContextManager[trionats.Client]:
+    return trionats.open_client(background, dial=server.dial, **{"reconnect_time_wait": 0.001, **options})  # type: ignore[arg-type]
+
+
+def refuse(server: FakeServer) -> None:
+    server.accepting = False
+    server.cut()
+
+
+@asynccontextmanager
+async def live_subscription(**options: float) -> AsyncIterator[World]:
+    async with live_client(**options) as (server, background, nc):
+
+        async def make(number: int) -> None:
+            await nc.publish("promise.kept", b"%d" % number)
+
+        yield World(
+            background=background,
+            nc=nc,
+            make=make,
+            open=lambda nursery: trionats.open_subscription(nursery, nc, "promise.*"),
+            lose=server.kill,
+        )
+
+
+@asynccontextmanager
+async def live_watcher(**options: float) -> AsyncIterator[World]:
+    async with live_client(**options) as (server, background, nc):
+        store = await nc.jetstream().create_object_store("promise")
+
+        async def make(number: int) -> None:
+            await store.put(str(number), b"")
+
+        yield World(
+            background=background,
+            nc=nc,
+            make=make,
+            open=lambda nursery: trionats.open_watcher(nursery, store),
+            lose=server.kill,
+        )
+
+
+@asynccontextmanager
+async def live_client(**options: float) -> AsyncIterator[tuple[NatsServer, trio.Nursery, trionats.Client]]:
+    with NatsServer(jetstream=True) as server:
+        async with (
+            trio.open_nursery() as background,
+            trionats.open_client(background, server.url, **{"reconnect_time_wait": 0.01, **options}) as nc,  # type: ignore[arg-type]
+        ):
+            yield server, background, nc
+
+
+FAKES = {"subscription": fake_subscription, "watcher": fake_watcher}
+LIVE = {"subscription": live_subscription, "watcher": live_watcher}
+Kind: TypeAlias = "Callable[..., AbstractAsyncContextManager[World]]"
+
+ALL_KINDS = [
+    *(pytest.param(world, id=f"fake {name}") for name, world in FAKES.items()),
+    *(pytest.param(world, id=f"live {name}", marks=pytest.mark.live(seconds=30)) for name, world in LIVE.items()),
+]
+every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
+every_fake = pytest.mark.parametrize("kind", [pytest.param(world, id=name) for name, world in FAKES.items()])
+every_place = pytest.mark.parametrize("place", PLACES)
+block = pytest.mark.parametrize("outside", [False, True], ids=["inside its nursery", "outside its nursery"])
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_server(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("live"):
+        request.getfixturevalue("server_executable")
+
+
+# -- consumers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Consumer:
+    """Receives, and tells what it saw."""
+
+    seen: list[int] = field(default_factory=list)
+    outcome: str | BaseException = ""
+    holding: trio.Event = field(default_factory=trio.Event)
+    go: trio.Event = field(default_factory=trio.Event)
+
+    async def consume(self, rx: Feed[Any], *, pause: bool = False) -> None:
+        """Receive until the end; with `pause`, stand still behind the first item until `go` is set."""
+        try:
+            async for item in rx:
+                self.seen.append(number_of(item))
+                if pause and len(self.seen) == 1:
+                    self.holding.set()
+                    await self.go.wait()
+            self.outcome = "ended"
+        except (nats.errors.Error, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.outcome = error
+        except trio.Cancelled:
+            self.outcome = "cancelled"
+            raise
+
+    def expect(self, seen: int, outcome: str | type[BaseException]) -> None:
+        """Assert what was seen, and how it ended."""
+        assert self.seen == list(range(1, seen + 1))
+        if isinstance(outcome, str):
+            assert self.outcome == outcome
+        else:
+            assert isinstance(self.outcome, outcome), repr(self.outcome)
+
+
+@asynccontextmanager
+async def foreign_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery that belongs to another task: the block that uses it stands outside it."""
+
+    async def hold(*, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            task_status.started(nursery)
+
+    async with trio.open_nursery() as holder:
+        nursery = await holder.start(hold)
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_feed(
+    world: World, place: str, *, outside: bool
+) -> AsyncIterator[tuple[Feed[Any], Consumer, trio.Nursery]]:
+    """Open the feed with its consumer in its place; three items are buffered, or (parked) have been received."""
+    consumer = Consumer()
+    async with AsyncExitStack() as stack:
+        elsewhere = await stack.enter_async_context(trio.open_nursery())
+        if outside:
+            nursery = await stack.enter_async_context(foreign_nursery())
+        else:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+        rx = await stack.enter_async_context(world.opened(nursery))
+        if place == "parked":
+            elsewhere.start_soon(consumer.consume, rx)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(1, ITEMS + 1):
+                await world.make(number)
+            await until(lambda: len(consumer.seen) == ITEMS)
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            await world.fill(rx)
+            if place == "busy":
+                elsewhere.start_soon(lambda: consumer.consume(rx, pause=True))
+                await consumer.holding.wait()
+        try:
+            yield rx, consumer, nursery
+        finally:
+            # No checkpoint until the block is left: a busy consumer goes on only then.
+            consumer.go.set()
+
+
+async def finish(rx: Feed[Any], consumer: Consumer, place: str) -> None:
+    """Let the consumer see the end of the feed, from inside the block."""
+    consumer.go.set()
+    if place == "inside":
+        await consumer.consume(rx)
+    await until(lambda: bool(consumer.outcome))
+
+
+# -- the rows ------------------------------------------------------------------------------------------------------------
+
+
+@every_kind
+@every_place
+@block
+async def test_stop_gives_what_is_buffered_and_ends(kind: Kind, place: str, outside: bool) -> None:
+    async with kind() as world, open_feed(world, place, outside=outside) as (rx, consumer, _):
+        rx.stop()
+        rx.stop()
+        await finish(rx, consumer, place)
+        consumer.expect(ITEMS, "ended")
+        with pytest.raises(trio.EndOfChannel):
+            await rx.receive()
+
+
+@every_kind
+async def test_stop_from_inside_the_loop(kind: Kind) -> None:
+    seen = []
+    async with kind() as world, open_feed(world, "inside", outside=False) as (rx, _, _):
+        async for item in rx:
+            seen.append(number_of(item))
+            rx.stop()
+    assert seen == [1, 2, 3]
+
+
+@every_kind
+async def test_stop_cuts_off_what_comes_later(kind: Kind) -> None:
+    async with kind() as world, open_feed(world, "inside", outside=False) as (rx, consumer, _):
+        rx.stop()
+        await world.make(4)
+        await world.nc.flush()
+        await finish(rx, consumer, "inside")
+        consumer.expect(ITEMS, "ended")
+
+
+@every_kind
+@pytest.mark.parametrize("place", ["parked", "busy"])
+@block
+async def test_leaving_the_block_ends_it_for_all(kind: Kind, place: str, outside: bool) -> None:
+    async with kind() as world:
+        before = tasks()
+        async with open_feed(world, place, outside=outside) as (rx, consumer, nursery):
+            pass
+        consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
+        assert not nursery.child_tasks
+        assert tasks() == before
+        with pytest.raises(trio.ClosedResourceError):
+            await rx.receive()
+        with pytest.raises(trio.ClosedResourceError):
+            rx.receive_nowait()
+        rx.stop()
+
+
+@every_kind
+async def test_the_task_is_gone_when_the_block_is(kind: Kind) -> None:
+    async with kind() as world, trio.open_nursery() as nursery:
+        async with world.opened(nursery):
+            assert nursery.child_tasks
+        assert not nursery.child_tasks
+
+
+@every_kind
+@block
+async def test_the_bodys_exception_is_not_replaced(kind: Kind, outside: bool) -> None:
+    async with kind() as world, AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(foreign_nursery() if outside else trio.open_nursery())
+        with pytest.raises(LookupError, match=r"^mine$"):  # noqa: PT012 - the block is what raises
+            async with world.opened(nursery) as rx:
+                await world.fill(rx)
+                raise LookupError("mine")
+
+
+@every_kind
+async def test_the_bodys_exception_survives_cancellation(kind: Kind) -> None:
+    async with kind() as world, foreign_nursery() as nursery:
+        with trio.CancelScope() as scope, pytest.raises(LookupError, match=r"^mine$"):  # noqa: PT012 - the block is what raises
+            async with world.opened(nursery):
+                scope.cancel()
+                raise LookupError("mine")
+        assert not scope.cancelled_caught
+
+
+@every_kind
+async def test_a_deadline_round_the_loop_leaves_the_feed_usable(kind: Kind) -> None:
+    async with kind() as world, open_feed(world, "inside", outside=False) as (rx, _, _):
+        seen: list[int] = []
+        with trio.move_on_after(0.05):
+            async for item in rx:
+                seen.append(number_of(item))  # noqa: PERF401 - what was seen before the deadline counts
+        assert seen == [1, 2, 3]
+        await world.make(4)
+        assert number_of(await rx.receive()) == 4
+
+
+@every_kind
+@every_place
+async def test_cancelling_the_nursery_ends_it_for_a_block_outside(kind: Kind, place: str) -> None:
+    async with kind() as world, open_feed(world, place, outside=True) as (rx, consumer, nursery):
+        nursery.cancel_scope.cancel()
+        await until(lambda: not nursery.child_tasks)
+        await finish(rx, consumer, place)
+        consumer.expect(ITEMS, "ended")
+
+
+@every_kind
+@pytest.mark.parametrize("place", ["parked", "busy"])
+async def test_cancelling_the_nursery_cancels_a_block_inside(kind: Kind, place: str) -> None:
+    async with kind() as world:
+        body = []
+        async with open_feed(world, place, outside=False) as (_, consumer, nursery):
+            nursery.cancel_scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                body.append("cancelled")
+                raise
+        assert body == ["cancelled"]
+        # The way out of `open_feed` lets a busy consumer go on only once the block has been left.
+        consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
+
+
+@every_kind
+@every_place
+@block
+async def test_closing_the_client_ends_it(kind: Kind, place: str, outside: bool) -> None:
+    async with kind() as world, open_feed(world, place, outside=outside) as (rx, consumer, _):
+        await world.nc.aclose()
+        await finish(rx, consumer, place)
+        consumer.expect(ITEMS, "ended")
+
+
+@every_kind
+@every_place
+@block
+async def test_losing_the_connection_for_good_raises_why(kind: Kind, place: str, outside: bool) -> None:
+    async with (
+        kind(allow_reconnect=False) as world,
+        open_feed(world, place, outside=outside) as (rx, consumer, _),
+    ):
+        world.lose()
+        await finish(rx, consumer, place)
+        consumer.expect(ITEMS, nats.errors.Error)
+        assert "127.0.0.1" in str(consumer.outcome), "the exception names the server"
+        with pytest.raises(nats.errors.Error):
+            rx.receive_nowait()
+
+
+@every_fake
+async def test_a_connection_that_comes_back_is_not_seen(kind: Kind) -> None:
+    async with kind() as world, open_feed(world, "inside", outside=False) as (rx, _, _):
+        assert world.blink is not None
+        for again in range(5):
+            reconnects = world.nc.statistics().reconnects
+            world.blink()
+            await until(partial(has_come_back, world.nc, reconnects))
+            await world.nc.flush()
+            await world.fill(rx, ITEMS + again + 1, ITEMS + again + 1)
+        assert [number_of(await rx.receive()) for _ in range(ITEMS + 5)] == list(range(1, ITEMS + 6))
+        with pytest.raises(trio.WouldBlock):
+            rx.receive_nowait()
+
+
+@every_fake
+@every_place
+@block
+async def test_a_bug_never_looks_like_an_end(
+    kind: Kind, place: str, outside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug = trio.Event()
+    run = Feed._run
+
+    async def crash() -> None:
+        await bug.wait()
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Feed, "_run", lambda self, _: run(self, crash))
+    consumer = Consumer()
+
+    async def trigger() -> None:
+        await until(lambda: len(consumer.seen) == (1 if place == "busy" else ITEMS))
+        bug.set()
+        await until(lambda: rx._ended)
+        consumer.go.set()
+        await until(lambda: bool(consumer.outcome))
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError, match="planted"), flatten_subgroups=True):
+        async with kind() as world, trio.open_nursery() as elsewhere, AsyncExitStack() as stack:
+            if outside:
+                nursery = await stack.enter_async_context(foreign_nursery())
+            else:
+                nursery = await stack.enter_async_context(trio.open_nursery())
+            rx = await stack.enter_async_context(world.opened(nursery))
+            await world.fill(rx)
+            elsewhere.start_soon(trigger)
+            if place == "inside":
+                await consumer.consume(rx)
+            else:
+                elsewhere.start_soon(lambda: consumer.consume(rx, pause=place == "busy"))
+                with trio.CancelScope(shield=True):
+                    await until(lambda: bool(consumer.outcome))
+    consumer.expect(ITEMS, trio.BrokenResourceError)
+    assert isinstance(consumer.outcome, BaseException)
+    assert isinstance(consumer.outcome.__cause__, ZeroDivisionError)
+
+
+async def test_a_slow_subscriber_fails_after_what_is_buffered() -> None:
+    async with (
+        fake_subscription() as world,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, world.nc, "promise.*", pending_msgs_limit=ITEMS) as rx,
+    ):
+        await world.nc.flush()
+        for number in range(1, 10):
+            await world.make(number)
+        await trio.testing.wait_all_tasks_blocked()
+        consumer = Consumer()
+        await consumer.consume(rx)
+        consumer.expect(ITEMS, nats.errors.SlowConsumerError)
+        assert "promise.*" in str(consumer.outcome)
+
+
+@pytest.mark.parametrize("kind", [ALL_KINDS[1], ALL_KINDS[3]])
+async def test_a_slow_watcher_loses_nothing(kind: Kind) -> None:
+    count = 1200
+    async with kind() as world, trio.open_nursery() as nursery, world.opened(nursery) as rx:
+        for number in range(1, count + 1):
+            await world.make(number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(rx) < count, "nothing is held back from it"
+        assert [number_of(await rx.receive()) for _ in range(count)] == list(range(1, count + 1))
+
+
+@every_kind
+async def test_a_cancelled_receive_loses_nothing(kind: Kind) -> None:
+    async with kind() as world, trio.open_nursery() as nursery, world.opened(nursery) as rx:
+        seen: list[int] = []
+        with trio.fail_after(10):
+            for number in range(1, 51):
+                await world.make(number)
+                with trio.move_on_after(0 if number % 2 else 0.0005):
+                    seen.append(number_of(await rx.receive()))
+            while len(seen) < 50:
+                seen.append(number_of(await rx.receive()))
+        assert seen == list(range(1, 51))
+
+
+@every_kind
+async def test_leaving_after_the_client_is_a_no_op(kind: Kind) -> None:
+    async with kind() as world, AsyncExitStack() as outer:
+        nursery = await outer.enter_async_context(trio.open_nursery())
+        rx = await outer.enter_async_context(world.opened(nursery))
+        await world.nc.aclose()
+        with pytest.raises(trio.EndOfChannel):
+            await rx.receive()
+
+
+@every_kind
+@pytest.mark.parametrize("way", ["with", "await", "closed nursery", "no nursery"])
+async def test_misuse_is_a_clear_error_and_leaves_nothing(kind: Kind, way: str) -> None:
+    async with kind() as world:
+        async with trio.open_nursery() as nursery:
+            pass
+        await world.nc.flush()
+        before = tasks(), world.nc.statistics().feeds
+        match way:
+            case "with":
+                with pytest.raises(TypeError, match="'async with'"), world.open(nursery):  # type: ignore[attr-defined]
+                    pass
+            case "await":
+                with pytest.raises(TypeError, match="'async with'"):
+                    await world.open(nursery)  # type: ignore[misc]
+            case "closed nursery":
+                with pytest.raises(RuntimeError, match=r"nursery .* is closed"):
+                    await world.open(nursery).__aenter__()
+            case _:
+                with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not int"):
+                    await world.open(42).__aenter__()  # type: ignore[arg-type]
+        assert (tasks(), world.nc.statistics().feeds) == before
+        await world.nc.flush()
+
+
+@every_kind
+async def test_a_nursery_of_another_run_is_refused(kind: Kind) -> None:
+    async def other_run() -> None:
+        async with trio.open_nursery() as theirs:
+            foreign.append(theirs)
+            there.set()
+            await trio.to_thread.run_sync(back.wait)
+
+    foreign: list[trio.Nursery] = []
+    there, back = threading.Event(), threading.Event()
+    async with kind() as world, trio.open_nursery() as threads:
+        threads.start_soon(trio.to_thread.run_sync, trio.run, other_run)
+        await trio.to_thread.run_sync(there.wait)
+        try:
+            with pytest.raises(RuntimeError, match="another Trio run"):
+                await world.open(foreign[0]).__aenter__()
+        finally:
+            back.set()
+
+
+@every_kind
+@every_place
+@pytest.mark.skipif(sys.platform == "win32", reason="raise_signal is not Ctrl-C there")
+def test_ctrl_c_in_the_middle(kind: Kind, place: str) -> None:
+    left: list[Any] = []
+
+    async def main() -> None:
+        async with kind() as world, open_feed(world, place, outside=False) as (rx, _, _):
+            left.append((world, rx))
+            await world.nc.flush()
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+        trio.run(main)
+    world, _ = left[0]
+    assert world.nc.is_closed
+    assert world.nc.statistics().feeds == ()
+
+
+def tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
