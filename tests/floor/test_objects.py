@@ -8,12 +8,13 @@ import json
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fake_jetstream import Consumer, FakeStream, Stored
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 from trionats import _chunks, api, errors, open_client
 from trionats._chunks import ChunkWriter, Digest
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from trionats import Client
+
+S = TypeVar("S", bound=FakeStream)
 
 BUCKET = "b"
 WRONG_SEQUENCE = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 9"}}
@@ -364,6 +367,91 @@ async def test_a_link_in_the_meta_of_a_put_is_refused() -> None:
         with pytest.raises(TypeError, match="int"):
             await store.put("n", 5)  # type: ignore[arg-type]
     assert not bucket.messages
+
+
+# -- get ---------------------------------------------------------------------------------------------------------------
+
+
+def fill(stream: S, bucket: FakeBucket) -> S:
+    """Let consumers read what the bucket holds now."""
+    stream.messages = [Stored(seq, frame.subject, frame.payload) for seq, frame in bucket.messages.items()]
+    stream.last = bucket.sequence
+    return stream
+
+
+async def test_get_reads_chunk_by_chunk() -> None:
+    data = bytes(range(100))
+    async with open_bucket() as (bucket, store, nc):
+        info = await store.put("n", data, small(10))
+        stream = fill(FakeStream(bucket.server, f"OBJ_{BUCKET}"), bucket)
+        result = await store.get("n")
+        assert (result.data, result.info.nuid) == (data, info.nuid)
+        await nc.flush()
+        assert not stream.consumers
+        assert [info.name for info in await store.list()] == ["n"]
+        await nc.flush()
+        assert not stream.consumers
+
+
+class SlowStream(FakeStream):
+    """Gives one new message to each consumer and then falls silent, so that the reader takes another one in the end."""
+
+    consumers_served = 1000
+
+    def _serve(self, consumer: Consumer) -> None:
+        # A reader that goes on asks for the last one that it has once more.
+        limit = 1 if consumer.config["deliver_policy"] == "all" else 2
+        if consumer.name not in self.served:
+            self.served.append(consumer.name)
+        while consumer.delivered < limit and len(self.served) <= self.consumers_served:
+            self._deliver(consumer, next(self._pending(consumer)), consumer.pulls[0].inbox)
+
+    def __init__(self, server: FakeServer, name: str) -> None:
+        super().__init__(server, name)
+        self.served: list[str] = []
+
+
+async def test_a_get_that_moves_slowly_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    """J5: ten seconds for each chunk, and more than the idle limit in all."""
+    data = bytes(range(100))
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", data, small(10))
+        fill(SlowStream(bucket.server, f"OBJ_{BUCKET}"), bucket)
+        start = trio.current_time()
+        assert (await store.get("n")).data == data
+        assert trio.current_time() - start > 80
+
+
+async def test_a_get_that_stalls_fails_after_the_idle_limit(autojump_clock: trio.testing.MockClock) -> None:
+    """J3, J5: it does not hang, and the last chunk is what the time is counted from."""
+    async with open_bucket() as (bucket, store, nc):
+        await store.put("n", bytes(100), small(10))
+        stream = fill(SlowStream(bucket.server, f"OBJ_{BUCKET}"), bucket)
+        stream.consumers_served = 3
+        start = trio.current_time()
+        text = "get of object 'n' from bucket 'b': the server has not answered for 30 s"
+        with pytest.raises(errors.TimeoutError, match=text):
+            await store.get("n")
+        assert 45 < trio.current_time() - start < 60
+        assert nc.statistics().subscriptions == 0
+
+
+async def test_a_get_or_list_cancelled_at_any_step_leaves_nothing() -> None:
+    """J2, A5."""
+    for what in ("get", "list"):
+        step, reached = 0, True
+        while reached:
+            step += 1
+            async with open_bucket() as (bucket, store, nc):
+                await store.put("n", bytes(100), small(10))
+                stream = fill(FakeStream(bucket.server, f"OBJ_{BUCKET}"), bucket)
+                call = partial(store.get, "n") if what == "get" else store.list
+                reached = await cancelled_at(step, call)
+                assert nc.statistics().subscriptions == 0
+                assert nc.statistics().pending_requests == 0
+                await nc.flush()
+                assert not stream.consumers
+        assert step >= 3
 
 
 # -- delete ------------------------------------------------------------------------------------------------------------
