@@ -49,7 +49,9 @@ nitpick_ignore_regex = [
     # nats-py and multidict publish no inventory that could be copied.
     (r"py:.*", r"nats(\..*)?"),
     (r"py:.*", r"multidict\..*"),
+    (r"py:class", r"NATS|JetStreamContext\..*"),
     # Private names in public signatures: type variables and aliases.
+    (r"py:class", r"Carrier|Overflow|Opening"),
     (r"py:.*", r"trionats\._.*"),
     (r"py:.*", r"(trionats\.errors\.)?[TREP]"),
 ]
@@ -83,6 +85,8 @@ def readable_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Show `open_x(...)` with what its block gives, not with the generator it is made of, and defaults that parse."""
+    if what == "exception" and str(getattr(obj, "__module__", "")).startswith("nats."):
+        return "", None
     if getattr(obj, "__returns_acontextmanager__", False) and returns and "[" in returns:
         returns = returns.partition("[")[2].removesuffix("]")
     return signature and signature.replace("<factory>", "..."), returns

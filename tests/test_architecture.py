@@ -20,14 +20,20 @@ FLOORS = (
     ("api", "events"),
     ("_protocol",),
     ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
-    ("_protocol.parser", "_protocol.commands"),
+    ("_protocol.credentials", "_protocol.contexts"),
+    ("_protocol.parser", "_protocol.commands", "_protocol.credentials", "_protocol.contexts"),
     ("_protocol.servers", "_protocol.pulling"),
     ("_protocol.ordered",),
-    ("_protocol.login", "_protocol.engine", "_protocol.alarms"),
+    ("_protocol.login", "_protocol.engine"),
+    ("_identity", "_contexts", "_websocket"),
+    ("_tls",),
+    ("_identity",),
+    ("_tls", "_websocket"),
     ("_transport",),
     ("_feed",),
     ("_message",),
     ("_options",),
+    ("_contexts",),
     ("_link",),
     ("_requests",),
     ("_client",),
@@ -65,7 +71,11 @@ NAMED_FROM_BELOW = {
 
 # Function-level imports, each with its reason (module, what it imports).
 LAZY = {
+    ("_protocol.credentials", "nkeys"): "an extra, for those who sign",
+    ("_transport", "trionats"): "_websocket needs an extra",
     ("_watcher", "trionats"): UPWARDS["_watcher", "bridge"],
+    ("_transport", "trionats"): "WebSocket needs an extra, and only who uses it pays for its import",
+    ("_protocol.credentials", "nkeys"): "an extra, and only who signs pays for its import",
 }
 
 CELLAR_FORBIDS = frozenset(
@@ -76,8 +86,8 @@ MAY_USE_ASYNCIO = frozenset({"_asyncio_loop", "_nats_py", "_bridged", "bridge"})
 MAY_START_TASKS = frozenset({"_client", "_link", "_feed", "_services", "bridge"})  # _link: split off _client
 
 # Where `send_all` stands, and how often: in the link for the greeting, while there is no writer task yet, and in the
-# writer; in the transport where a wire passes it on to the stream.
-SEND_ALL = {"_link": 2, "_transport": 1}
+# writer; where a stream passes it on to the stream below.
+SEND_ALL = {"_link": 2, "_transport": 1, "_websocket": 2}
 
 # From here up a user could have written the module: no underscore attribute of a lower floor's object.
 PUBLIC_ONLY = frozenset(
