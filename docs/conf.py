@@ -85,8 +85,8 @@ def readable_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Show `open_x(...)` with what its block gives, not with the generator it is made of, and defaults that parse."""
-    if what == "exception" and str(getattr(obj, "__module__", "")).startswith("nats."):
-        return "", None
+    if signature and what == "exception" and str(getattr(obj, "__module__", "")).startswith("nats."):
+        return "()", None  # what they take names classes that are not here
     if getattr(obj, "__returns_acontextmanager__", False) and returns and "[" in returns:
         returns = returns.partition("[")[2].removesuffix("]")
     return signature and signature.replace("<factory>", "..."), returns
