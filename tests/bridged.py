@@ -12,15 +12,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 from nats.js.kv import KeyValue
-from trio_asyncio import aio_as_trio
 
 import trionats
 from trionats import bridge
+from trionats._asyncio_loop import loop_here
 from trionats._nats_py import _carriers
+from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Client:
 
     def __init__(self, nc: nats.aio.client.Client) -> None:
         self.nats_py = nc
-        self.loop = trio_asyncio.current_loop.get()
+        self.loop = loop_here()
 
     async def flush(self) -> None:
         # Shared by tasks from outside the block, whose context has no loop.
@@ -54,7 +54,7 @@ class Client:
     def is_closed(self) -> bool:
         return self.nats_py.is_closed
 
-    def statistics(self) -> Any:
+    def statistics(self) -> SimpleNamespace:
         carrier = _carriers.get(self.nats_py)
         return SimpleNamespace(
             feeds=tuple(attachment.subject for attachment in carrier._attached) if carrier else (),
@@ -88,11 +88,11 @@ class World:
         for number in range(first, last + 1):
             await self.make(number)
         with trio.fail_after(10):
-            while len(feed) < before + last - first + 1:
+            while len(feed) < before + last - first + 1:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.001)
 
 
-def number_of(item: Any) -> int:
+def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     """Say which item it is, of those that `World.make` makes."""
     if isinstance(item, Msg):
         return int(item.data)
@@ -100,20 +100,20 @@ def number_of(item: Any) -> int:
 
 
 @asynccontextmanager
-async def client(**options: Any) -> AsyncIterator[tuple[NatsServer, trio.Nursery, Client]]:
+async def client(**options: object) -> AsyncIterator[tuple[NatsServer, trio.Nursery, Client]]:
     """Connect nats-py's client to a server of its own."""
 
     async def quiet(_: Exception) -> None:
         pass
 
-    options = {"reconnect_time_wait": 0.01, "error_cb": quiet, **options}
+    options = {"reconnect_time_wait": 0.01, "error_cb": quiet} | options
     with NatsServer(jetstream=True) as server:
         async with trio.open_nursery() as background, bridge.open_nats_py(background, server.url, **options) as nc:
             yield server, background, Client(nc)
 
 
 @asynccontextmanager
-async def subscription(**options: Any) -> AsyncIterator[World]:
+async def subscription(**options: object) -> AsyncIterator[World]:
     async with client(**options) as (server, background, nc):
 
         async def make(number: int) -> None:
@@ -130,7 +130,7 @@ async def subscription(**options: Any) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def pull_subscription(**options: Any) -> AsyncIterator[World]:
+async def pull_subscription(**options: object) -> AsyncIterator[World]:
     async with client(**options) as (server, background, nc):
         js = nc.nats_py.jetstream()
         await aio_as_trio(js.add_stream)(name="PROMISE", subjects=["promise.*"])
@@ -151,7 +151,7 @@ async def pull_subscription(**options: Any) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def object_watcher(**options: Any) -> AsyncIterator[World]:
+async def object_watcher(**options: object) -> AsyncIterator[World]:
     async with client(**options) as (server, background, nc):
         store = await aio_as_trio(nc.nats_py.jetstream().create_object_store)("promise")
 
@@ -169,7 +169,7 @@ async def object_watcher(**options: Any) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def key_watcher(**options: Any) -> AsyncIterator[World]:
+async def key_watcher(**options: object) -> AsyncIterator[World]:
     async with client(**options) as (server, background, nc):
         bucket = await aio_as_trio(nc.nats_py.jetstream().create_key_value)(bucket="promise")
 

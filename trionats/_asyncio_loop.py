@@ -20,14 +20,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
 
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
 from trio.lowlevel import enable_ki_protection
 
 from trionats._feed import CLEANUP_SECONDS
+
+with warnings.catch_warnings():
+    # It uses what Python 3.14 no longer has, and Python 3.12 and 3.13 say so, which would be an error under -W error.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import trio_asyncio  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

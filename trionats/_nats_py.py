@@ -29,12 +29,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 import nats.aio.client
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
 from nats.aio.msg import Msg as NatsPyMsg
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors
-from trionats._asyncio_loop import is_usable
+from trionats._asyncio_loop import is_usable, trio_asyncio
 from trionats._feed import CLEANUP_SECONDS, Pace
 from trionats._link import default_deadline
 from trionats._message import Msg
@@ -254,6 +253,10 @@ class Carrier:
                 self._do(attachment.finish)
             else:
                 self._do(partial(self._finish_aside, attachment))
+        self.rest()
+
+    def rest(self) -> None:
+        """Give up the inbox for answers when nobody else is attached."""
         if not any(other.receiver is not self._answers for other in self._attached):
             self._answers.leave()
 
@@ -305,7 +308,8 @@ class Carrier:
             command = self._todo.popleft()
             try:
                 await command()
-            except errors.Error as error:
+            except Exception as error:
+                # Not only its own: what it writes to a broken socket raises as well.
                 log.debug("nats-py's client refused a command: %r", error)
 
     async def _finish_aside(self, attachment: Attachment) -> None:
@@ -317,7 +321,7 @@ class Carrier:
     async def _last_words(self, attachment: Attachment) -> None:
         try:
             await attachment.finish()
-        except (errors.Error, TimeoutError) as error:
+        except Exception as error:
             log.debug("unsubscribing %r failed: %r", attachment.subject, error)
 
     def _look(self) -> None:
@@ -433,6 +437,7 @@ class _Answers:
                 await event.wait()
         finally:
             del self._events[token], self._waiting[token]
+            self._carrier.rest()
         answer = found[0]
         if isinstance(answer, Exception):
             raise answer

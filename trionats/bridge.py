@@ -4,7 +4,8 @@ For programs that hold objects of nats-py, or depend on a library that does. `op
 trio-asyncio loop that lives as long as the block. `open_subscription`, `open_pull_subscription` and `open_watcher` make
 feeds over such a client, wherever it came from, with the promise that all feeds make.
 
-nats-py's own coroutines are called from Trio through trio-asyncio: `await trio_asyncio.aio_as_trio(nc.publish)("a", b"1")`.
+nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_as_trio` is here, too:
+`await aio_as_trio(nc.publish)("a", b"1")`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import nats.aio.client
 import trio
-import trio_asyncio  # type: ignore[import-untyped]
 from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
 
 from trionats import errors
-from trionats._asyncio_loop import Host, run_in
+from trionats._asyncio_loop import Host, run_in, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, check_limits, read_entry
 from trionats._consumer import OrderedSource, new_rng
 from trionats._feed import Opening, check_nursery, feeding, opens
@@ -45,11 +45,14 @@ __all__ = [
     "Msg",
     "PullSubscription",
     "Subscription",
+    "aio_as_trio",
     "open_nats_py",
     "open_pull_subscription",
     "open_subscription",
     "open_watcher",
 ]
+
+aio_as_trio = trio_asyncio.aio_as_trio
 
 for _public in (PullSubscription, Subscription):
     _public.__module__ = __name__
@@ -65,7 +68,7 @@ async def open_nats_py(
     """Connect a client of nats-py, in a trio-asyncio loop that lives exactly as long as the block.
 
     Inside the block, and in tasks that are started there, the loop is trio-asyncio's current one, so that any asyncio
-    library runs with `trio_asyncio.aio_as_trio`. Where such a loop is open in this context already, the client joins it,
+    library runs with `aio_as_trio`. Where such a loop is open in this context already, the client joins it,
     and the loop stays as it is when the block is left.
 
     Entering waits until the client is connected. How long that may take says the deadline in force, or else nats-py,
@@ -183,7 +186,7 @@ async def open_pull_subscription(
     receiver is, and no request is left with the server that would swallow the next message, as a cancelled `fetch` leaves
     one. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch` may be used beside it.
 
-    Acknowledge with `await trio_asyncio.aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
+    Acknowledge with `await aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
     and those still under way, are given back to the server (NAK), unless the consumer limits deliveries: then its
     ack wait brings them.
 
