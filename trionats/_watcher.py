@@ -299,6 +299,8 @@ async def open_watcher(
         filter_subjects=[store.meta_subject],
         start=Start(policy),
         snapshot=True,
+        # An object's info replaces the one before (`Nats-Rollup`).
+        one_per_subject=True,
         max_messages=MAX_MESSAGES,
         max_bytes=MAX_BYTES,
     )

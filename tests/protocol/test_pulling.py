@@ -678,8 +678,44 @@ def test_purged_while_it_opens() -> None:
     assert not bench.caught_up()
     bench.ordered.inspected("pre_1", info(), bench.now)
     assert bench.caught_up()
-    bench.ordered.inspected("pre_1", info(pending=4), bench.now)
+    # Its consumer would stop at each of the five that are gone: it goes on with another one, at once.
+    now = bench.now
+    assert bench.ordered.attention
+    assert bench.ordered.pull(now) is None
+    assert bench.ordered.next(now) == Delete("pre_1")
+    config = bench.create(pending=1).config
+    assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", 1)
+    assert bench.now == now
     assert bench.pull().expires == 30
+
+
+def test_a_list_with_holes_is_left_for_the_sequence() -> None:
+    bench = Bench(pending=5, one_per_subject=True)
+    bench.pull()
+    bench.message(1, pending=4)
+    bench.status(1, 404, "No Messages")
+    bench.ordered.inspected("pre_1", info(sent=1, pending=4), bench.now)
+    now = bench.now
+    config = bench.create(pending=3).config
+    assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", 1)
+    assert bench.now == now
+    assert not bench.message(1, pending=2)
+    assert bench.message(7, pending=1)
+    assert not bench.caught_up()
+    assert bench.message(9)
+    assert bench.caught_up()
+    assert not bench.ordered.attention
+
+
+def test_a_list_with_holes_that_was_read_to_its_end_is_left_then() -> None:
+    bench = Bench(pending=5)
+    bench.pull()
+    bench.status(1, 404, "No Messages")
+    bench.ordered.inspected("pre_1", info(pending=1), bench.now)
+    assert bench.message(7)
+    assert bench.caught_up()
+    assert bench.ordered.attention
+    assert bench.create(pending=1).config["deliver_policy"] == "by_start_sequence"
 
 
 def test_a_404_is_not_believed_while_messages_are_under_way() -> None:

@@ -159,10 +159,14 @@ class Server:
 
     def serve(self, consumer: Consumer) -> None:
         while consumer.asked:
+            # As measured (2.15.1): where an entry of its list is gone, it stops until something wakes it.
+            gone = consumer.first and consumer.first[0] not in self.stored
+            if gone:
+                consumer.first.pop(0)
             pending = self.pending(consumer)
             asked = consumer.asked[0]
-            if not pending:
-                for waiting in [one for one in consumer.asked if one.no_wait and one.given]:
+            if gone or not pending:
+                for waiting in [one for one in consumer.asked if one.no_wait]:
                     self.end(consumer, waiting, 404, "No Messages", counts=False)
                 return
             stored = pending[0]
@@ -237,6 +241,7 @@ class Reader(RuleBasedStateMachine):
             random.Random(seed),
             start=Start(policy),
             snapshot=True,
+            one_per_subject=history == 1,
             max_messages=credit,
             max_bytes=room,
             heartbeat=5,

@@ -69,6 +69,8 @@ class Ordered:
         filter_subjects: What to read; all when empty.
         start: Where to begin.
         snapshot: Whether to find out when all that was stored at the beginning has come (`caught_up`).
+        one_per_subject: Whether the stream holds one message of each subject at the most. A `last_per_subject` snapshot
+            that got stuck then goes on by sequence instead of from the beginning.
         headers_only: Whether the payloads stay on the server.
         max_messages: The credit in messages: asked for, or handed over and not yet taken.
         max_bytes: The credit in bytes, counted as the server does.
@@ -86,6 +88,7 @@ class Ordered:
         filter_subjects: Sequence[str] = (),
         start: Start = ALL,
         snapshot: bool = False,
+        one_per_subject: bool = False,
         headers_only: bool = False,
         max_messages: int = 500,
         max_bytes: int = 8 * 1024 * 1024,
@@ -114,6 +117,8 @@ class Ordered:
         self._phase = _Phase.UNMADE
         self._linked = True
         self._begun = False
+        self._by_sequence = start.policy != "last_per_subject"
+        self._one_per_subject = one_per_subject
         self._beginning = start
         self._not_before = -inf
         self._failures = 0
@@ -124,7 +129,7 @@ class Ordered:
         self._window.forget()
         self._consumer_sequence = self._seen = 0
         self._received = self._expected = self._rounds = 0
-        self._empty = self._patient = False
+        self._empty = self._patient = self._stuck = False
         self._doubts = self._looks = 0
 
     # What to do
@@ -132,7 +137,7 @@ class Ordered:
     @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
-        return self._phase is not _Phase.READING or self._empty
+        return self._phase is not _Phase.READING or self._empty or (self._stuck and self.caught_up)
 
     @property
     def next_event(self) -> float:
@@ -154,6 +159,8 @@ class Ordered:
             return Wait(inf)
         if now >= self.next_event:
             self._reset(now)
+        if self._stuck and self.caught_up:
+            self._move_on(now)
         if self._deletes:
             return Delete(self._deletes.pop())
         if self._phase is _Phase.READING:
@@ -170,7 +177,7 @@ class Ordered:
         Returns:
             The request, which counts as sent.
         """
-        if self._phase is not _Phase.READING or self._empty or not self._linked:
+        if not self._linked or self.attention:
             return None
         at_most = 0 if self.caught_up else self._expected - self._received
         pull = self._window.pull(self.name, now, at_most, patient=self._patient)
@@ -181,7 +188,7 @@ class Ordered:
     def _create(self) -> Create:
         self._serial += 1
         self.name = f"{self._prefix}_{self._serial}"
-        if self._begun and (self._start.policy != "last_per_subject" or self.caught_up):
+        if self._begun and (self._by_sequence or self.caught_up):
             sequence, timestamp = self.cursor
             # The last one handed over is asked for again: its timestamp shows whether it still is the same stream.
             self._beginning = Start("by_start_sequence", sequence if timestamp else sequence + 1)
@@ -237,14 +244,19 @@ class Ordered:
         pending, sent, _ = _counts(info)
         left = pending + max(0, sent - self._consumer_sequence)
         self._doubts += 1
+        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each entry
+        # that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is new.
+        self._stuck = self._beginning.policy == "last_per_subject"
         if not left:
             self.caught_up = True
+        elif self._stuck and self._one_per_subject:
+            self._by_sequence = True
+            self._move_on(now)
         elif self._doubts > _DOUBTS:
-            # The server has something and gives nothing, again and again: perhaps another consumer can have it.
+            # Again and again it has something and gives nothing: perhaps another consumer can have it.
             self._reset(now)
         else:
-            # A request that does not wait is told that there is nothing while writes overtake what it looks for, every
-            # time as long as they go on (measured, 2.15.1). One that waits a little gets it.
+            # A request that waits a little may get past an entry that is gone.
             self._expected = min(self._expected, self._received + left)
             self._patient = True
 
@@ -432,6 +444,12 @@ class Ordered:
         self._phase = _Phase.UNMADE
         self._not_before = now + backoff(self._failures, self._rng)
         self._failures += 1
+
+    def _move_on(self, now: float) -> None:
+        """Go on with another consumer, as a matter of course."""
+        failures = self._failures
+        self._reset(now)
+        self._failures, self._not_before = failures, now
 
     def _regressed(self, why: str) -> None:
         text = f"stream '{self.stream}' went backwards: read up to sequence {self.cursor[0]}, but {why}"

@@ -1,0 +1,544 @@
+"""Watchers on a real object store, and ordered reading when the server or the stream misbehaves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import shutil
+import socket
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trionats import api, errors, open_client
+from trionats._consumer import Handed, OrderedSource
+from trionats._protocol.ordered import Ordered
+from trionats._protocol.pulling import Start
+from trionats._watcher import Watcher, open_watcher
+from trionats.testing import assert_no_leaks, open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from trionats import Client, Msg, ObjectStore
+    from trionats._protocol.pulling import AckSubject
+    from trionats.testing import TrioNatsServer
+
+
+@asynccontextmanager
+async def open_store(
+    server: TrioNatsServer,
+    storage: api.StorageType = api.StorageType.MEMORY,
+    **options: Any,  # noqa: ANN401 - open_client's
+) -> AsyncGenerator[tuple[ObjectStore, Client, trio.Nursery]]:
+    """Connect, and make a bucket that is gone afterwards."""
+    async with trio.open_nursery() as nursery, open_client(nursery, server.url, **options) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(nc.new_token(), storage=storage)
+        yield store, nc, nursery
+        with trio.move_on_after(2, shield=True):
+            with suppress(errors.NotFoundError):
+                await js.delete_object_store(store.bucket)
+
+
+def meta(store: ObjectStore, name: str, **fields: object) -> tuple[str, bytes]:
+    """Make the message that says that an object changed."""
+    subject = f"$O.{store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+    info = {"name": name, "bucket": store.bucket, "nuid": "n", "size": 0, "chunks": 0, **fields}
+    return subject, json.dumps(info).encode()
+
+
+async def write(store: ObjectStore, *names: str, **fields: object) -> None:
+    """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
+    for name in names:
+        subject, data = meta(store, name, **fields)
+        store.js.nc.publish_nowait(subject, data, headers={"Nats-Rollup": "sub"}, force=True)
+    await store.js.nc.flush()
+
+
+async def consumers(store: ObjectStore) -> list[str]:
+    return [info.name for info in await store.js.consumers_info(store.stream)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await trio.sleep(0.001)
+
+
+async def settled(store: ObjectStore, count: int) -> None:
+    """Wait until the bucket has so many consumers: nobody waits for the answer when one is deleted."""
+    with trio.fail_after(5):
+        while len(await consumers(store)) != count:  # noqa: ASYNC110 - the server tells nobody
+            await trio.sleep(0.01)
+
+
+def names(infos: list[api.ObjectInfo]) -> list[str]:
+    return [info.name for info in infos]
+
+
+# -- what it yields ----------------------------------------------------------------------------------------------------
+
+
+async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc, nursery):
+        async with assert_no_leaks(nc, server=nats_server), open_watcher(nursery, store) as rx:
+            assert isinstance(rx, Watcher)
+            first = await store.put("a", b"1")
+            await store.put("a", b"22")
+            await store.delete("a")
+            seen = [await rx.receive() for _ in range(3)]
+            assert [(info.name, info.size, info.deleted) for info in seen] == [
+                ("a", 1, False),
+                ("a", 2, False),
+                ("a", 0, True),
+            ]
+            assert seen[0].nuid == first.nuid
+            assert seen[2].mtime == (await store.get_info("a", show_deleted=True)).mtime
+            rx.stop()
+            rx.stop()
+            assert [info async for info in rx] == []
+        await settled(store, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        ({}, ["a", "c", "b"]),
+        ({"ignore_deletes": True}, ["a", "c"]),
+        ({"include_history": True}, ["a", "c", "b"]),
+        ({"updates_only": True}, []),
+        ({"updates_only": True, "ignore_deletes": True}, []),
+    ],
+)
+async def test_what_is_stored_and_then_what_happens(
+    nats_server: TrioNatsServer, options: dict[str, bool], stored: list[str]
+) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        for name in ("b", "a", "c"):
+            await store.put(name, b"x")
+        await store.delete("b")
+        async with open_watcher(nursery, store, **options) as rx:
+            assert rx.caught_up is (not stored)
+            assert names(await rx.snapshot()) == stored
+            assert rx.caught_up
+            assert await rx.snapshot() == []
+            await store.delete("a")
+            await store.put("d", b"x")
+            expected = ["d"] if "ignore_deletes" in options else ["a", "d"]
+            assert [(await rx.receive()).name for _ in expected] == expected
+
+
+async def test_history_is_what_the_stream_still_holds(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        for size in range(3):
+            subject, data = meta(store, "a", size=size)
+            await store.js.publish(subject, data)
+        async with open_watcher(nursery, store, include_history=True) as rx:
+            assert [info.size for info in await rx.snapshot()] == [0, 1, 2]
+        async with open_watcher(nursery, store) as rx:
+            assert [info.size for info in await rx.snapshot()] == [2]
+
+
+async def test_caught_up_is_true_with_the_last_one_received(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        await write(store, "a", "b", "c")
+        async with open_watcher(nursery, store) as rx:
+            seen = []
+            async for info in rx:
+                seen.append((info.name, rx.caught_up))
+                if rx.caught_up:
+                    break
+            assert seen == [("a", False), ("b", False), ("c", True)]
+            assert rx.statistics().received == 3
+
+
+# -- the end of the snapshot -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignore_deletes", [False, True])
+@pytest.mark.parametrize("state", ["empty", "only deleted", "only garbage", "purged while it opens"])
+async def test_the_end_is_never_lost(nats_server: TrioNatsServer, state: str, ignore_deletes: bool) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        if state == "only deleted":
+            await write(store, "a", "b", deleted=True)
+        elif state == "only garbage":
+            for number, data in enumerate((b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000)):
+                await store.js.publish(f"$O.{store.bucket}.M.{number}", data)
+        elif state == "purged while it opens":
+            await write(store, *map(str, range(2000)))
+        async with open_watcher(nursery, store, ignore_deletes=ignore_deletes) as rx:
+            if state == "purged while it opens":
+                await store.js.purge_stream(store.stream)
+            with trio.fail_after(2):
+                seen = await rx.snapshot()
+            assert rx.caught_up
+            assert len(seen) == (2 if state == "only deleted" and not ignore_deletes else len(seen))
+            assert len(seen) < 2000
+            # A11: that was not the end of the watcher.
+            await write(store, "later")
+            assert (await rx.receive()).name == "later"
+
+
+async def test_snapshots_under_constant_writes_have_each_name_once(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        keys = [f"k{number}" for number in range(20)]
+        await write(store, *keys)
+
+        async def keep_writing() -> None:
+            while True:
+                await write(store, random.choice(keys))
+
+        async with trio.open_nursery() as writers:
+            writers.start_soon(keep_writing)
+            for _ in range(50):
+                async with open_watcher(nursery, store) as rx:
+                    with trio.fail_after(5):
+                        seen = names(await rx.snapshot())
+                    assert sorted(seen) == sorted(keys)
+            writers.cancel_scope.cancel()
+
+
+async def test_a_cancelled_snapshot_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        keys = [f"k{number}" for number in range(3000)]
+        await write(store, *keys)
+        async with open_watcher(nursery, store) as rx:
+            cancelled = 0
+            while True:
+                with trio.move_on_after(0.005) as scope:
+                    seen = await rx.snapshot()
+                if not scope.cancelled_caught:
+                    break
+                cancelled += 1
+            assert cancelled
+            assert names(seen) == keys
+
+
+async def test_somebody_else_receives_the_last_one(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        await write(store, "a", "b", "c")
+        async with open_watcher(nursery, store) as rx:
+            seen: list[str] = []
+
+            async def collect() -> None:
+                seen.extend(names(await rx.snapshot()))
+
+            async def receive() -> None:
+                seen.append((await rx.receive()).name)
+
+            with trio.fail_after(2):
+                async with trio.open_nursery() as receivers:
+                    receivers.start_soon(collect)
+                    for _ in range(3):
+                        receivers.start_soon(receive)
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    # Whoever of the three still waits gets what comes next.
+                    receivers.start_soon(write, store, "d", "e", "f")
+            assert {"a", "b", "c"} <= set(seen)
+
+
+async def test_stopped_before_the_end_is_not_a_snapshot(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        await write(store, *map(str, range(2000)))
+        async with open_watcher(nursery, store) as rx:
+            await rx.receive()
+            rx.stop()
+            with pytest.raises(trio.EndOfChannel):
+                await rx.snapshot()
+
+
+async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+        keys = [f"k{number}" for number in range(3000)]
+        await write(store, *keys)
+        await trio.sleep(0.3)
+        assert rx.statistics().pending <= 500
+        seen = [(await rx.receive()).name for _ in keys]
+        assert seen == keys
+        assert rx.statistics().resets == 0
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_killed_server_that_comes_back(busy: bool) -> None:
+    async with (
+        open_server(jetstream=True) as server,
+        open_store(server, api.StorageType.FILE, reconnect_time_wait=0.05) as (store, nc, nursery),
+        open_watcher(nursery, store) as rx,
+        trio.open_nursery() as readers,
+    ):
+        seen: list[str] = []
+
+        async def read() -> None:
+            seen.extend([info.name async for info in rx])
+
+        await write(store, "a", "b")
+        if busy:
+            readers.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        await server.restart(kill=True)
+        await nc.wait_connected()
+        await write(store, "c")
+        with trio.fail_after(10):
+            if busy:
+                await until(lambda: rx.statistics().received == 3)
+                rx.stop()
+            else:
+                seen.extend([(await rx.receive()).name for _ in range(3)])
+    assert seen == ["a", "b", "c"]
+
+
+class Cuttable:
+    """A `dial` that can cut the connection it made last."""
+
+    def __init__(self) -> None:
+        self.stream: trio.SocketStream | None = None
+
+    async def __call__(self, host: str, port: int) -> trio.abc.Stream:
+        self.stream = await trio.open_tcp_stream(host, port)
+        return self.stream
+
+    def cut(self) -> None:
+        assert self.stream is not None
+        self.stream.socket.shutdown(socket.SHUT_RDWR)
+
+
+async def test_twenty_disconnects_leave_one_consumer_and_lose_nothing(nats_server: TrioNatsServer) -> None:
+    dial = Cuttable()
+    async with (
+        open_store(nats_server, dial=dial, reconnect_time_wait=0.01) as (store, nc, nursery),
+        open_watcher(nursery, store) as rx,
+    ):
+        expected: list[str] = []
+        seen: list[str] = []
+        for number in range(20):
+            await write(store, f"before {number}")
+            dial.cut()
+            await until(lambda: not nc.is_connected)
+            with trio.fail_after(5):
+                await nc.wait_connected()
+            await write(store, f"after {number}")
+            expected += [f"before {number}", f"after {number}"]
+            if number % 3 == 0:
+                with trio.fail_after(5):
+                    while len(seen) < len(expected):
+                        seen.append((await rx.receive()).name)
+        with trio.fail_after(5):
+            while len(seen) < len(expected):
+                seen.append((await rx.receive()).name)
+        assert seen == expected
+        await settled(store, 1)
+
+
+async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+        for number in range(5):
+            await write(store, f"k{number}")
+            for name in await consumers(store):
+                await store.js.delete_consumer(store.stream, name)
+            with trio.fail_after(5):
+                assert (await rx.receive()).name == f"k{number}"
+        assert rx.statistics().resets
+        await settled(store, 1)
+
+
+async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc):
+        async with open_watcher(nursery, store) as rx:
+            await write(store, "a")
+            # What is buffered comes first.
+            await until(lambda: bool(rx.statistics().pending))
+            await store.js.delete_object_store(store.bucket)
+            with trio.fail_after(5):
+                assert (await rx.receive()).name == "a"
+                with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+                    await rx.receive()
+
+
+async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+        await write(store, *map(str, range(5)))
+        for _ in range(5):
+            await rx.receive()
+        config = (await store.js.stream_info(store.stream)).config
+        nc = store.js.nc
+        for action, payload in (("DELETE", b""), ("CREATE", json.dumps(config.as_dict()).encode())):
+            nc.publish_nowait(f"$JS.API.STREAM.{action}.{store.stream}", payload)
+        with trio.fail_after(5), pytest.raises(errors.StreamRegressedError, match=store.stream):
+            await rx.receive()
+
+
+async def test_a_bucket_that_was_restored_from_a_backup_went_backwards(tmp_path: Path) -> None:
+    store_dir, backup = tmp_path / "js", tmp_path / "backup"
+    async with (
+        open_server(jetstream=True, store=store_dir) as server,
+        open_store(server, api.StorageType.FILE, reconnect_time_wait=0.05) as (store, nc, nursery),
+        open_watcher(nursery, store) as rx,
+    ):
+        await write(store, "a", "b")
+        await server.stop()
+        shutil.copytree(store_dir, backup)
+        await server.start()
+        await nc.wait_connected()
+        await write(store, "c", "d")
+        with trio.fail_after(10):
+            assert [(await rx.receive()).name for _ in range(4)] == ["a", "b", "c", "d"]
+        await server.stop()
+        shutil.rmtree(store_dir)
+        shutil.copytree(backup, store_dir)
+        await server.start()
+        with trio.fail_after(10), pytest.raises(errors.StreamRegressedError, match="sequence 4"):
+            await rx.receive()
+
+
+async def test_the_client_is_closed(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, _, _), trio.open_nursery() as nursery:
+        async with open_client(nursery, nats_server.url) as other:
+            mine = await other.jetstream().object_store(store.bucket)
+            manager = open_watcher(nursery, mine)
+            rx = await manager.__aenter__()
+            await write(store, "a")
+            await until(lambda: bool(rx.statistics().pending))
+        assert [info.name async for info in rx] == ["a"]
+        await manager.__aexit__(None, None, None)
+        with pytest.raises(trio.ClosedResourceError):
+            await rx.receive()
+        await settled(store, 0)
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_opened(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc, server=nats_server):
+        with pytest.raises(ValueError, match="exclude"):
+            async with open_watcher(nursery, store, include_history=True, updates_only=True):
+                pass
+        with pytest.raises(TypeError, match="str"):
+            async with open_watcher(nursery, "configs"):  # type: ignore[call-overload]
+                pass
+        with pytest.raises(TypeError, match="nursery"):
+            async with open_watcher(store, store):  # type: ignore[call-overload]
+                pass
+        gone = await nc.jetstream().create_object_store("gone")
+        await nc.jetstream().delete_object_store("gone")
+        with pytest.raises(errors.BucketNotFoundError, match="'gone'"):
+            async with open_watcher(nursery, gone):
+                pass
+        async with trio.open_nursery() as closed:
+            pass
+        with pytest.raises(RuntimeError, match="closed"):
+            async with open_watcher(closed, store):
+                pass
+
+
+async def test_opening_that_is_cancelled_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc, nursery):
+        async with assert_no_leaks(nc, server=nats_server):
+            for microseconds in range(0, 2000, 50):
+                with trio.move_on_after(microseconds / 1e6):
+                    async with open_watcher(nursery, store):
+                        await trio.sleep_forever()
+        await settled(store, 0)
+        before = nc.statistics()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with open_watcher(nursery, store):
+                pass
+        assert scope.cancelled_caught
+        assert nc.statistics() == before
+
+
+# -- the ordered source itself -----------------------------------------------------------------------------------------
+
+
+class Collector:
+    """A sink with room for some messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[Msg] = []
+        self.sizes: list[int] = []
+        self.done = False
+        self.room = 1 << 30
+        self.wake: Callable[[], None] = lambda: None
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        assert ack.sequence
+        if len(self.messages) >= self.room:
+            self.room += 1
+            self.wake()
+            return Handed.REFUSED
+        self.messages.append(msg)
+        self.sizes.append(size)
+        self.wake()
+        return Handed.KEPT
+
+    def stored_read(self) -> None:
+        self.done = True
+        self.wake()
+
+    def ended(self, reason: BaseException | None) -> None:
+        pass
+
+
+async def read_to_the_end(nc: Client, stream: str, collector: Collector, **options: Any) -> OrderedSource:  # noqa: ANN401
+    ordered = Ordered(stream, nc.new_token(), random.Random(1), start=Start("all"), snapshot=True, **options)
+    source = OrderedSource(nc.jetstream(), ordered, collector)
+    collector.wake = source.wake
+    await source.open()
+    try:
+        while not collector.done:
+            while collector.sizes:
+                source.taken(collector.sizes.pop(0))
+            if not collector.done:
+                await source.step()
+    finally:
+        source.close()
+        source.close()
+    return source
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_messages": 1},
+        {"max_messages": 2, "max_bytes": 1000},
+        {"max_bytes": 300},
+        {"max_bytes": 1},
+        {"headers_only": True},
+    ],
+)
+async def test_any_credit_is_enough(nats_server: TrioNatsServer, options: dict[str, Any]) -> None:
+    """Also one that the largest messages do not fit into: they come alone (failures.md E7, E8)."""
+    async with open_store(nats_server) as (store, nc, _):
+        for number in range(60):
+            await store.js.publish(f"$O.{store.bucket}.C.x", b"x" * (1 + number * 37 % 900))
+        collector = Collector()
+        with trio.fail_after(5):
+            source = await read_to_the_end(nc, store.stream, collector, **options)
+        assert source.resets == 0
+        lengths = [0 if options.get("headers_only") else 1 + number * 37 % 900 for number in range(60)]
+        assert [len(msg.data) for msg in collector.messages] == lengths
+        await settled(store, 0)
+
+
+async def test_what_is_refused_comes_again(nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (store, nc, _):
+        for number in range(30):
+            await store.js.publish(f"$O.{store.bucket}.C.x", str(number).encode())
+        collector = Collector()
+        collector.room = 7
+        with trio.fail_after(5):
+            source = await read_to_the_end(nc, store.stream, collector)
+        assert [int(msg.data) for msg in collector.messages] == list(range(30))
+        assert source.resets
+        await settled(store, 0)
