@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
-from trionats._consumer import Handed, OrderedSource, new_rng
+from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
 
@@ -281,7 +281,7 @@ class ChunkReader:
         ordered = Ordered(
             stream,
             js.nc.new_token(),
-            new_rng(),
+            JITTER,
             filter_subjects=[subject],
             snapshot=True,
             max_messages=READ_CHUNKS,

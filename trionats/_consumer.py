@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
 
 STREAM_NOT_FOUND: Final = 10059
+#: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
+JITTER: Final = random.Random()
 #: How long one question to the server may take before it is asked again.
 ANSWER_LIMIT: Final = 5.0
 
@@ -52,6 +54,22 @@ class Sink(Protocol):
 
     def ended(self, reason: BaseException | None) -> None:
         """Know that the client was closed (None) or lost for good."""
+
+
+class _Nowhere:
+    """The sink of a source that is closed."""
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        return Handed.DROPPED
+
+    def stored_read(self) -> None:
+        """Nobody wants to know."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Nobody wants to know."""
+
+
+_NOWHERE: Final = _Nowhere()
 
 
 @final
@@ -158,6 +176,8 @@ class OrderedSource:
         for name in self._ordered.leave():
             self._delete(name)
         self.wake()
+        # The sink knows its source, too: a circle of some 10 KB would wait for the garbage collector.
+        self._sink = _NOWHERE
 
     # What the reader calls.
 
@@ -194,8 +214,9 @@ class OrderedSource:
     def ended(self, reason: BaseException | None) -> None:
         """End, and let the sink end."""
         self._lost = reason
+        sink = self._sink
         self.close()
-        self._sink.ended(reason)
+        sink.ended(reason)
 
     # Inside.
 
@@ -271,11 +292,6 @@ class OrderedSource:
         except errors.Error as error:
             failure = _hopeless(error)
         self._ordered.look_failed(trio.current_time(), failure)
-
-
-def new_rng() -> random.Random:
-    """Make a source of jitter."""
-    return random.Random()
 
 
 def _hopeless(error: errors.Error) -> Exception | None:

@@ -21,6 +21,8 @@ import trio
 from nats.errors import Error
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
+from trionats import errors
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
@@ -127,9 +129,9 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
                     item = await self._receive.receive()
                 if self._taken(item):
                     return item
-        except trio.EndOfChannel as end:
-            why = self._why(end)
-            raise why from why.__cause__
+        except trio.EndOfChannel:
+            pass
+        raise self._why()
 
     @enable_ki_protection
     def receive_nowait(self) -> T:
@@ -145,10 +147,11 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         try:
             while not self._taken(item := self._receive.receive_nowait()):
                 pass
-        except trio.EndOfChannel as end:
-            why = self._why(end)
-            raise why from why.__cause__
-        return item
+        except trio.EndOfChannel:
+            pass
+        else:
+            return item
+        raise self._why()
 
     async def __anext__(self) -> T:
         try:
@@ -220,13 +223,15 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self.end(None)
         self._receive.close()
 
-    def _why(self, end: trio.EndOfChannel) -> Exception:
+    def _why(self) -> Exception:
         """What `receive` raises where the channel has ended."""
         failure = self._failure
         if failure is None:
-            return end
+            return trio.EndOfChannel()
         if isinstance(failure, Error):
-            return failure
+            # Raised each time it is asked for, and for each feed of a lost client: the same object would gather the
+            # tracebacks of all, and keep alive what stands in them.
+            return errors.again(failure)
         broken = trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}")
         broken.__cause__ = failure
         return broken

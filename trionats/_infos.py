@@ -12,7 +12,7 @@ import trio
 
 from trionats import api, errors
 from trionats._chunks import CLEANUP_LIMIT, IDLE_LIMIT, answer, idle_error, writable
-from trionats._consumer import Handed, OrderedSource, new_rng
+from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
@@ -182,7 +182,7 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     """
     reader = _InfoReader(bucket)
     ordered = Ordered(
-        stream, js.nc.new_token(), new_rng(), filter_subjects=[subject], start=Start("last_per_subject"), snapshot=True
+        stream, js.nc.new_token(), JITTER, filter_subjects=[subject], start=Start("last_per_subject"), snapshot=True
     )
     reader.source = source = OrderedSource(js, ordered, reader)
     try:

@@ -29,7 +29,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._consumer import Handed, OrderedSource, new_rng
+from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._feed import Feed, check_nursery, feeding, opens
 from trionats._objects import read_info
 from trionats._protocol.ordered import Ordered
@@ -295,7 +295,7 @@ async def open_watcher(
     ordered = Ordered(
         store.stream,
         nc.new_token(),
-        new_rng(),
+        JITTER,
         filter_subjects=[store.meta_subject],
         start=Start(policy),
         snapshot=True,

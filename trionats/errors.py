@@ -7,6 +7,7 @@ are one thing. Most of them have a fixed text ("nats: timeout"); what this libra
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar, cast
 
 from nats.errors import (
@@ -19,6 +20,7 @@ from nats.errors import (
     DrainTimeoutError,
     Error,
     FlushTimeoutError,
+    InvalidUserCredentialsError,
     MaxPayloadError,
     NoRespondersError,
     NoServersError,
@@ -71,6 +73,7 @@ __all__ = [
     "FlushTimeoutError",
     "InvalidBucketNameError",
     "InvalidObjectNameError",
+    "InvalidUserCredentialsError",
     "MaxPayloadError",
     "NoRespondersError",
     "NoServersError",
@@ -93,6 +96,7 @@ __all__ = [
     "StreamRegressedError",
     "TimeoutError",
     "UnexpectedEOF",
+    "again",
     "explained",
 ]
 
@@ -133,6 +137,23 @@ def explained(kind: type[E], text: str, **attributes: object) -> E:
     error = _explained_class(kind)(text)
     error.__dict__.update(attributes)
     return cast("E", error)
+
+
+def again(error: E) -> E:
+    """Copy an exception that is kept and raised more than once, so that each raise has a traceback of its own.
+
+    Args:
+        error: The exception that is kept.
+
+    Returns:
+        The copy, with the same cause; the exception itself where its class cannot be copied.
+    """
+    try:
+        twin = copy.copy(error)
+    except TypeError:
+        return error
+    twin.__cause__ = error.__cause__
+    return twin
 
 
 class DisconnectedError(Error):
