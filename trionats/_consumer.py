@@ -176,7 +176,8 @@ class OrderedSource:
         for name in self._ordered.leave():
             self._delete(name)
         self.wake()
-        # The sink knows its source, too: a circle of some 10 KB would wait for the garbage collector.
+        # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
+        self._attachment = None
         self._sink = _NOWHERE
 
     # What the reader calls.
