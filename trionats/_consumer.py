@@ -254,9 +254,7 @@ class OrderedSource:
         # ADR-9 would have a single filter repeated in the subject. It may hold wildcards, which the client does not
         # publish to, and the server does not miss it.
         subject = f"CONSUMER.CREATE.{stream}.{action.name}"
-        return await self._js.api_request(
-            subject, {"stream_name": stream, "config": action.config, "action": "create"}
-        )
+        return await self._js.api_request(subject, {"stream_name": stream, "config": action.config, "action": "create"})
 
     async def _create(self, action: Create) -> None:
         failure: Exception | None = None

@@ -32,7 +32,18 @@ class PendingReply:
     Use it as a context manager, or call `close`: what is left of the request is forgotten then.
     """
 
-    __slots__ = ("_answer", "_error", "_frame", "_number", "_requests", "_size", "_task", "_timeout", "_token", "subject")
+    __slots__ = (
+        "_answer",
+        "_error",
+        "_frame",
+        "_number",
+        "_requests",
+        "_size",
+        "_task",
+        "_timeout",
+        "_token",
+        "subject",
+    )
 
     def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
         self._requests = requests
