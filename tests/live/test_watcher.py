@@ -351,16 +351,19 @@ async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServe
 
 
 async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc):
-        async with open_watcher(nursery, store) as rx:
-            await write(store, "a")
-            # What is buffered comes first.
-            await until(lambda: bool(rx.statistics().pending))
-            await store.js.delete_object_store(store.bucket)
-            with trio.fail_after(5):
-                assert (await rx.receive()).name == "a"
-                with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
-                    await rx.receive()
+    async with (
+        open_store(nats_server) as (store, nc, nursery),
+        assert_no_leaks(nc),
+        open_watcher(nursery, store) as rx,
+    ):
+        await write(store, "a")
+        # What is buffered comes first.
+        await until(lambda: bool(rx.statistics().pending))
+        await store.js.delete_object_store(store.bucket)
+        with trio.fail_after(5):
+            assert (await rx.receive()).name == "a"
+            with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+                await rx.receive()
 
 
 async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsServer) -> None:
