@@ -124,6 +124,8 @@ class Subscription(Feed[Msg]):
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach()
+            # The attachment knows the feed, too: no circle for the garbage collector.
+            self._attachment = None
 
     def _overflowed(self, message: Msg, size: int) -> None:
         waiting = len(self)
