@@ -122,12 +122,13 @@ class ObjectStore:
             info.revision = await write.send(info, _revision(before))
         except BaseException as error:  # noqa: ASYNC103 - what came through is no failure
             if not await self._came_through(write, info, error):  # noqa: ASYNC102 - shielded and bounded inside
-                if not write.in_doubt and write.revision is None:
+                if write.revision is not None:
+                    await self._purge(before)  # noqa: ASYNC102 - shielded and bounded inside
+                elif not write.in_doubt:
                     await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
                 raise
         info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
-        if before is not None:
-            await self._purge(before)
+        await self._purge(before)
         return info
 
     async def get(self, name: str) -> api.ObjectResult:
@@ -358,9 +359,9 @@ class ObjectStore:
             pass
         return False
 
-    async def _purge(self, info: api.ObjectInfo) -> None:
+    async def _purge(self, info: api.ObjectInfo | None) -> None:
         """Delete the chunks of an object that nobody can find any more; what it belongs to has happened already."""
-        if not info.nuid:
+        if info is None or not info.nuid:
             return
         subject = self._chunk_subject(info.nuid)
         try:

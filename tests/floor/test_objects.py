@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=FakeStream)
 
 BUCKET = "b"
+MIB = 1024 * 1024
 WRONG_SEQUENCE = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 9"}}
 BUSY = {"error": {"code": 429, "err_code": 10167, "description": "too many requests"}}
 FULL = {"error": {"code": 400, "err_code": 10077, "description": "maximum bytes exceeded"}}
@@ -577,6 +578,43 @@ async def test_a_delete_cancelled_at_any_step_is_done_or_not_begun() -> None:
     assert outcomes == {True, False}
 
 
+@pytest.mark.parametrize("outcome", ["stored", "refused", "never known"])
+async def test_a_put_cancelled_while_its_info_is_under_way_waits_for_what_becomes_of_it(
+    outcome: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """J1: to purge the chunks of an object that was stored would be worse than to leave those of one that was not."""
+    async with open_bucket() as (bucket, store, nc), trio.open_nursery() as nursery:
+        await store.put("n", b"old")
+        replies: list[str] = []
+
+        def late(frame: Frame) -> str | None:
+            if not matches(METAS, frame.subject):
+                return None
+            replies.append(frame.reply)
+            return "silence" if outcome == "refused" else "lost"
+
+        async def cancel_and_answer() -> None:
+            await trio.sleep(1)
+            scope.cancel()
+            await trio.sleep(1)
+            if outcome != "never known":
+                answer = {"stream": "OBJ_b", "seq": bucket.sequence} if outcome == "stored" else FULL
+                bucket.server.publish(replies[0], json.dumps(answer).encode())
+
+        bucket.hook = late
+        nursery.start_soon(cancel_and_answer)
+        with trio.CancelScope() as scope:
+            await store.put("n", b"newer")
+        assert scope.cancelled_caught
+        bucket.hook = lambda _: None
+        info = await store.get_info("n")
+        assert info.size == (3 if outcome == "refused" else 5)
+        assert bucket.data(info.nuid) == [b"old" if outcome == "refused" else b"newer"]
+        assert nc.statistics().pending_requests == 0
+        # What nobody found out about may leave chunks behind.
+        assert bucket.chunks == (2 if outcome == "never known" else 1)
+
+
 async def test_a_put_in_a_cancelled_scope_sends_nothing() -> None:
     async with open_bucket() as (bucket, store, nc):
         await nc.flush()
@@ -591,6 +629,32 @@ async def test_a_put_in_a_cancelled_scope_sends_nothing() -> None:
         assert scope.cancelled_caught
         await trio.testing.wait_all_tasks_blocked()
         assert len(bucket.server.frames) == before
+
+
+async def test_a_purge_that_nobody_answers_does_not_fail_what_is_done(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _):
+        await store.put("n", b"old")
+        await store.put("n", b"new")
+        purges = len(bucket.server.sent("PUB", "$JS.API.STREAM.PURGE.>"))
+        bucket.server.deny_publish = ("$JS.API.STREAM.PURGE.>",)
+        start = trio.current_time()
+        await store.delete("n")
+        assert trio.current_time() - start == pytest.approx(2, abs=0.1)
+        # Asked for once more, without waiting for an answer: it may be that only the answer was lost.
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(bucket.server.sent("PUB", "$JS.API.STREAM.PURGE.>")) == purges + 2
+        bucket.server.deny_publish = ()
+        await store.delete("n")
+    assert bucket.chunks == 0
+
+
+async def test_a_put_that_fills_the_outbox_waits_for_room() -> None:
+    async with open_bucket() as (bucket, store, nc):
+        info = await store.put("n", bytes(MIB * 9), small(MIB))
+        nc.publish_nowait("elsewhere", bytes(MIB))
+        nc.publish_nowait("elsewhere", bytes(MIB))
+        await store.put("m", b"data")
+    assert len(bucket.data(info.nuid)) == 9
 
 
 async def test_cleaning_up_takes_two_seconds_at_most(autojump_clock: trio.testing.MockClock) -> None:
