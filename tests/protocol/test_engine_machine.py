@@ -1,0 +1,430 @@
+"""The engine against a server that keeps count: whatever is done to it, and wherever the connection is cut.
+
+The model is the server: it takes bytes, cuts them into frames by its own rules, keeps its own table, and answers. After each
+step the client's numbers must be true; whenever both are at rest the tables must be equal.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from trionats import errors
+from trionats._protocol import commands
+from trionats._protocol.engine import Answered, Engine, Loss, Phase
+from trionats._protocol.parser import Message
+
+SUBJECTS = (b"a", b"b")
+
+
+@dataclass
+class Row:
+    """What the server knows of one subscription."""
+
+    subject: bytes
+    queue: bytes
+    limit: int = 0
+    delivered: int = 0
+
+    @property
+    def left(self) -> int | None:
+        """How many more it gets."""
+        return self.limit - self.delivered if self.limit else None
+
+
+@dataclass
+class Server:
+    """One connection, as the server sees it."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    unread: bytes = b""
+    answers: bytes = b""
+    verbs: list[bytes] = field(default_factory=list)
+    published: list[bytes] = field(default_factory=list)
+    welcomed: bool = False
+    sids: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def take(self, data: bytes) -> None:
+        """Take what the client sent, and act on each whole frame."""
+        self.unread += data
+        while b"\r\n" in self.unread:
+            line, rest = self.unread.split(b"\r\n", 1)
+            verb, *arguments = line.split(b" ")
+            if verb == b"PUB":
+                size = int(arguments[-1])
+                if len(rest) < size + 2:
+                    return
+                assert rest[size : size + 2] == b"\r\n"
+                payload, rest = rest[:size], rest[size + 2 :]
+                self.published.append(payload)
+            self.unread = rest
+            self._act(verb, arguments)
+
+    def _act(self, verb: bytes, arguments: list[bytes]) -> None:
+        self.verbs.append(verb)
+        assert self.verbs[0] == b"CONNECT"
+        if verb == b"PING":
+            self.answers += b"PONG\r\n"
+            self.welcomed = True
+        elif verb == b"SUB":
+            subject, *queue, sid = arguments
+            assert int(sid) not in self.sids, "a sid was used again"
+            self.sids[int(sid)] = (subject, b"".join(queue))
+            self.rows[int(sid)] = Row(subject, b"".join(queue))
+        elif verb == b"UNSUB":
+            row = self.rows.get(int(arguments[0]))
+            if len(arguments) == 2:
+                assert row is not None
+                row.limit = int(arguments[1])
+                if row.limit <= row.delivered:
+                    del self.rows[int(arguments[0])]
+            else:
+                self.rows.pop(int(arguments[0]), None)
+        else:
+            assert verb in (b"CONNECT", b"PUB", b"PONG"), verb
+
+    def deliver(self, subject: bytes, data: bytes) -> list[int]:
+        """Send a message to all who subscribed to it."""
+        heard = [sid for sid, row in self.rows.items() if row.subject == subject]
+        for sid in heard:
+            self.answers += b"MSG %b %d %d\r\n%b\r\n" % (subject, sid, len(data), data)
+            row = self.rows[sid]
+            row.delivered += 1
+            if row.left == 0:
+                del self.rows[sid]
+        return heard
+
+
+class Consumer:
+    """A receiver that keeps count."""
+
+    def __init__(self, subject: bytes, queue: bytes, max_msgs: int) -> None:
+        self.subject, self.queue, self.max_msgs = subject, queue, max_msgs
+        self.received = 0
+        self.ends: list[BaseException | None] = []
+        self.linked = True
+
+    def deliver(self, _: Message) -> None:
+        assert not self.ends
+        self.received += 1
+
+    def link_lost(self, _: Exception) -> None:
+        self.linked = False
+
+    def link_restored(self) -> None:
+        self.linked = True
+
+    def ended(self, reason: BaseException | None) -> None:
+        self.ends.append(reason)
+
+
+class Conversation(RuleBasedStateMachine):
+    """A client that does what programs do, on a network that does what networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = Engine()
+        self.server: Server | None = None
+        self.consumers: dict[int, Consumer] = {}
+        self.sids: list[int] = []
+        self.wire = b""  # taken from the outbox, and on its way
+        self.batch: list[bytes] = []  # the payloads in it
+        self.publishing = 0
+        self.waiting: dict[bytes, tuple[bytes, int]] = {}  # by payload: frame and number
+        self.order: list[bytes] = []  # payloads in the order they were queued, withdrawn ones excepted
+        self.withdrawn: set[bytes] = set()
+        self.arrived: list[bytes] = []
+        self.in_doubt: set[bytes] = set()
+        self.pings: list[object] = []
+        self.keepalives: list[object] = []
+        self.tokens = 0
+
+    # The connection.
+
+    @initialize()
+    def connect(self) -> None:
+        self.reconnect()
+
+    @precondition(lambda self: self.server is None)
+    @rule()
+    def reconnect(self) -> None:
+        engine, self.server = self.engine, Server()
+        engine.begin()
+        engine.receive(b'INFO {"max_payload":1000}\r\n')
+        assert engine.phase is Phase.GREETED
+        self.server.take(engine.greet({"verbose": False}))
+        assert self.server.verbs == [b"CONNECT", b"PING"]
+        self.keepalives = []
+        self.settle_answers()
+
+    @precondition(lambda self: self.server is None)
+    @rule(stage=st.sampled_from(["silence", "half an INFO", "INFO", "CONNECT", "refusal"]))
+    def fail_to_connect(self, stage: str) -> None:
+        engine = self.engine
+        before = list(engine.outbox)
+        engine.begin()
+        if stage == "half an INFO":
+            engine.receive(b"INFO {")
+        elif stage != "silence":
+            engine.receive(b"INFO {}\r\n")
+        if stage in ("CONNECT", "refusal"):
+            engine.greet({})
+        if stage == "refusal":
+            engine.receive(b"-ERR 'Authorization Violation'\r\n")
+        assert engine.lost(errors.UnexpectedEOF()) == Loss(0, [])
+        assert engine.outbox == before
+
+    @precondition(lambda self: self.server is not None)
+    @rule(through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
+    def cut(self, through: int, heard: int) -> None:
+        """Break it: part of what is on the way still arrives, in both directions."""
+        assert self.server is not None
+        self.server.take(self.wire[: through % (len(self.wire) + 1)])
+        answers = self.server.answers
+        self.hear(answers[: heard % (len(answers) + 1)])
+        self.collect()
+        loss = self.engine.lost(errors.UnexpectedEOF())
+        assert loss.frames == len(self.batch)
+        assert loss.pings == [token for token in self.pings if token is not None]
+        self.in_doubt.update(self.batch)
+        self.batch, self.wire, self.pings = [], b"", []
+        self.server = None
+        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.subscriptions)
+
+    @precondition(lambda self: self.server is not None)
+    @rule(subject=st.sampled_from(SUBJECTS), through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
+    def break_off_and_return(self, subject: bytes, through: int, heard: int) -> None:
+        self.come_to_rest()
+        self.deliver(subject, 5)
+        self.cut(through, heard)
+        self.reconnect()
+
+    # What the client does.
+
+    @rule(subject=st.sampled_from(SUBJECTS), queue=st.sampled_from([b"", b"q"]), max_msgs=st.sampled_from([0, 1, 3, 6]))
+    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int) -> None:
+        consumer = Consumer(subject, queue, max_msgs)
+        row = self.engine.subscribe(subject, queue, max_msgs, consumer)
+        assert row.sid not in self.consumers
+        self.consumers[row.sid] = consumer
+        self.sids.append(row.sid)
+        consumer.linked = self.server is not None
+
+    @precondition(lambda self: self.sids)
+    @rule(which=st.integers(0, 1000))
+    def unsubscribe(self, which: int) -> None:
+        sid = self.sids[which % len(self.sids)]
+        row = self.engine.subscriptions.get(sid)
+        if row is not None:
+            self.engine.unsubscribe(row)
+            self.engine.unsubscribe(row)
+
+    @precondition(lambda self: self.sids)
+    @rule(which=st.integers(0, 1000))
+    def refused(self, which: int) -> None:
+        consumer = self.consumers[self.sids[which % len(self.sids)]]
+        mine = [
+            sid
+            for sid, row in self.engine.subscriptions.items()
+            if (row.subject, row.queue) == (consumer.subject, consumer.queue)
+        ]
+        error = errors.PermissionsViolationError()
+        found = self.engine.refuse_subscription(consumer.subject.decode(), consumer.queue.decode(), error)
+        assert found == bool(mine)
+        assert all(self.consumers[sid].ends == [error] for sid in mine)
+        if self.server is not None:
+            # What arrives for it afterwards is nobody's; the server has no row of it.
+            self.flow()
+            for sid in mine:
+                self.server.rows.pop(sid, None)
+
+    @rule(size=st.integers(0, 200))
+    def publish(self, size: int) -> None:
+        self.publishing += 1
+        payload = b"%d:" % self.publishing + b"x" * size
+        frame = commands.pub(b"s", b"", payload)
+        self.engine.publish(frame, len(payload))
+        self.waiting[payload] = (frame, self.engine.newest)
+        self.order.append(payload)
+
+    @precondition(lambda self: self.order)
+    @rule(which=st.integers(0, 1000))
+    def withdraw(self, which: int) -> None:
+        """What a request does that ends before it was sent."""
+        payload = self.order[which % len(self.order)]
+        if payload not in self.waiting:
+            return
+        frame, number = self.waiting.pop(payload)
+        assert self.engine.waits(frame, number)
+        assert self.engine.withdraw(frame, number, len(payload))
+        assert not self.engine.withdraw(frame, number, len(payload))
+        self.order.remove(payload)
+        self.withdrawn.add(payload)
+
+    @precondition(lambda self: self.server is not None)
+    @rule()
+    def ping(self) -> None:
+        self.tokens += 1
+        self.pings.append(self.tokens)
+        self.engine.ping(self.tokens)
+
+    @precondition(lambda self: self.server is not None)
+    @rule()
+    def keepalive(self) -> None:
+        if self.engine.keepalive(3):
+            self.pings.append(None)
+        else:
+            assert None in self.pings
+
+    # What the link does.
+
+    @precondition(lambda self: self.server is not None and not self.wire)
+    @rule(limit=st.integers(1, 1000))
+    def take(self, limit: int) -> None:
+        self.wire = self.engine.take(limit)
+        going = [payload for payload, (frame, number) in self.waiting.items() if not self.engine.waits(frame, number)]
+        for payload in going:
+            del self.waiting[payload]
+        self.batch = going
+        if not self.wire:
+            self.engine.sent()
+
+    @precondition(lambda self: self.server is not None and self.wire)
+    @rule(part=st.integers(1, 1 << 16))
+    def write(self, part: int) -> None:
+        assert self.server is not None
+        count = 1 + part % len(self.wire)
+        self.server.take(self.wire[:count])
+        self.wire = self.wire[count:]
+        if not self.wire:
+            self.engine.sent()
+            self.batch = []
+        self.collect()
+
+    @precondition(lambda self: self.server is not None and self.server.answers)
+    @rule(part=st.integers(1, 1 << 16))
+    def read(self, part: int) -> None:
+        assert self.server is not None
+        count = 1 + part % len(self.server.answers)
+        data, self.server.answers = self.server.answers[:count], self.server.answers[count:]
+        self.hear(data)
+
+    # What the server does.
+
+    @precondition(lambda self: self.server is not None)
+    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(0, 50))
+    def deliver(self, subject: bytes, size: int) -> None:
+        assert self.server is not None
+        self.server.deliver(subject, b"m" * size)
+
+    @precondition(lambda self: self.server is not None)
+    @rule(text=st.sampled_from([b"PING\r\n", b"+OK\r\n", b"-ERR 'whatever'\r\n", b'INFO {"more":1}\r\n']))
+    def speak(self, text: bytes) -> None:
+        assert self.server is not None
+        self.server.answers += text
+
+    @precondition(lambda self: self.server is not None)
+    @rule()
+    def come_to_rest(self) -> None:
+        """Let all arrive in both directions: the tables are equal then."""
+        self.flow()
+        assert self.server is not None
+        mine = {
+            sid: (row.subject, row.queue, row.max_msgs - row.delivered if row.max_msgs else None)
+            for sid, row in self.engine.subscriptions.items()
+        }
+        assert {sid: (row.subject, row.queue, row.left) for sid, row in self.server.rows.items()} == mine
+        assert self.server.unread == b""
+        assert self.pings == []
+        assert not self.waiting
+        assert self.engine.outbox_bytes == 0
+
+    # Inside.
+
+    def flow(self) -> None:
+        assert self.server is not None
+        while self.engine.outbox or self.wire or self.server.answers:
+            if not self.wire:
+                self.take(100)
+            if self.wire:
+                self.write(1 << 30)
+                self.server.take(self.wire)
+                if self.wire:
+                    self.engine.sent()
+                    self.wire, self.batch = b"", []
+                self.collect()
+            data, self.server.answers = self.server.answers, b""
+            self.hear(data)
+
+    def hear(self, data: bytes) -> None:
+        for event in self.engine.receive(data):
+            if isinstance(event, Answered):
+                # A PONG to a keepalive gives no event; those in front of this one were such.
+                while self.pings[0] is None:
+                    self.pings.pop(0)
+                assert event.token == self.pings.pop(0)
+        waiting = len(self.engine._pings)
+        while len(self.pings) > waiting:
+            assert self.pings.pop(0) is None
+        assert waiting == len(self.pings)
+
+    def settle_answers(self) -> None:
+        assert self.server is not None
+        data, self.server.answers = self.server.answers, b""
+        self.hear(data)
+        assert self.engine.phase is Phase.ONLINE
+
+    def collect(self) -> None:
+        assert self.server is not None
+        self.arrived += self.server.published
+        self.server.published = []
+
+    @invariant()
+    def numbers_are_true(self) -> None:
+        engine = self.engine
+        assert engine.outbox_bytes == sum(map(len, engine.outbox))
+        assert all(engine.waits(frame, number) for frame, number in self.waiting.values())
+        published = self.publishing - len(self.withdrawn)
+        assert engine.out_msgs == published
+        assert engine.out_bytes == sum(map(len, self.order))
+
+    @invariant()
+    def published_in_order_and_once(self) -> None:
+        places = {payload: place for place, payload in enumerate(self.order)}
+        assert not self.withdrawn.intersection(self.arrived)
+        numbers = [places[payload] for payload in self.arrived]
+        assert numbers == sorted(set(numbers))
+        under_way = set(self.batch)
+        for payload in self.order:
+            known = payload in self.waiting or payload in under_way or payload in self.in_doubt
+            assert known or payload in set(self.arrived), f"{payload!r} vanished"
+
+    @invariant()
+    def subscriptions_keep_their_word(self) -> None:
+        for sid, consumer in self.consumers.items():
+            assert len(consumer.ends) <= 1
+            if consumer.max_msgs:
+                assert consumer.received <= consumer.max_msgs
+                if consumer.received == consumer.max_msgs:
+                    assert consumer.ends == [None]
+            assert (sid in self.engine.subscriptions) <= (not consumer.ends)
+
+    @invariant()
+    def nothing_but_frames(self) -> None:
+        for frame in self.engine.outbox:
+            assert not frame or re.fullmatch(rb"(?:[A-Z]+[^\r\n]*\r\n)+|PUB s \d+\r\n.*\r\n", frame, re.DOTALL)
+        if self.server is None:
+            assert all(not frame or frame.startswith(b"PUB ") for frame in self.engine.outbox)
+
+    def teardown(self) -> None:
+        if self.server is None:
+            self.reconnect()
+        self.come_to_rest()
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
