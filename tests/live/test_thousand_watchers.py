@@ -75,12 +75,14 @@ def server(server_executable: Path) -> NatsServer:
 
 @asynccontextmanager
 async def one_object(
-    server: NatsServer, **options: bool
+    server: NatsServer, *, allow_reconnect: bool = True
 ) -> AsyncIterator[tuple[trionats.Client, trionats.ObjectStore]]:
     """A client, and a store with one object in it."""
-    async with trio.open_nursery() as background, trionats.open_client(background, server.url, **options) as nc:
-        js = nc.jetstream()
-        store = await js.create_object_store("watched", storage=trionats.api.StorageType.MEMORY)
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, server.url, allow_reconnect=allow_reconnect) as nc,
+    ):
+        store = await nc.jetstream().create_object_store("watched", storage=trionats.api.StorageType.MEMORY)
         await store.put("one", b"")
         yield nc, store
 
