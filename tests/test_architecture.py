@@ -107,6 +107,7 @@ MODULE_LINES = 600
 FUNCTION_LINES = 80
 LARGE = {
     "_client": "half of its lines are docstrings: what users call stands in one place",
+    "_client:open_client": "its docstring says what each option does",
 }
 
 

@@ -15,6 +15,8 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     subjects          names: check them, match them, make inboxes
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL
+#     credentials       who we are by an NKey: seeds, signatures, and the files that hold them
+#     contexts          what the nats command line tool's contexts say
 #     alarms            what is to happen when, unless it is called off
 #     parser            bytes in, events out
 #     commands          commands in, bytes out
@@ -24,10 +26,15 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     login             what CONNECT says about who we are
 #     engine            one conversation: handshake, sids, pings, what to replay
 #
-#   _transport        dial TCP: a trio.abc.Stream comes back
+#   _identity         who we are, found out anew at each connect
+#   _tls              contexts, handshakes, and what their failures mean
+#   _websocket        frames over a stream: a trio.abc.Stream
+#   _transport        dial TCP, TLS or WebSocket: a trio.abc.Stream comes back
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered
 #   _options          what open_client is told, checked and sorted
+#   _contexts         contexts of the nats command line tool, read and turned into options
+#   _handshake        one attempt to get in: INFO, TLS, CONNECT
 #   _link             the connection kept alive: supervisor, reader, writer, pinger
 #   _requests         requests and their answers
 #   _client           open_client: publish, subscribe, request, reconnect
@@ -54,6 +61,7 @@ from ._objects import ObjectStore
 from ._options import ClientOptions
 from ._requests import PendingReply
 from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
+from ._tls import TLSState
 from ._version import __version__
 from ._watcher import Watcher, WatcherStatistics, open_watcher
 
@@ -70,6 +78,7 @@ __all__ = [
     "PendingReply",
     "Subscription",
     "SubscriptionStatistics",
+    "TLSState",
     "Watcher",
     "WatcherStatistics",
     "__version__",

@@ -15,6 +15,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
+from trionats._contexts import merged
 from trionats._feed import Feed, Pace, check_nursery, opens
 from trionats._link import Link, default_deadline
 from trionats._message import Msg
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from trionats._jetstream import JetStream
     from trionats._protocol.engine import Subscription as Row
+    from trionats._tls import TLSState
 
     Headers = Mapping[str, str | Sequence[str]]
 
@@ -110,7 +112,9 @@ class Client:
     Its calls may be used from any task of the Trio run it was opened in.
     """
 
-    def __init__(self, servers: str | Sequence[str], options: ClientOptions) -> None:
+    def __init__(
+        self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
+    ) -> None:
         self._rng = options.get("rng") or random.Random()
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
@@ -120,6 +124,7 @@ class Client:
         self._link = Link(self._engine, pool, link_options(options), self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
         self._listeners: list[Listener] = []
+        self._jetstream = jetstream or {}
         self._heads: dict[str, bytes] = {}
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
@@ -349,7 +354,8 @@ class Client:
         """Make a JetStream context on this connection. It sends nothing.
 
         Args:
-            domain: The JetStream domain to talk to.
+            domain: The JetStream domain to talk to. Without domain and prefix, those of the nats CLI context, if the client
+                was opened with one.
             prefix: The prefix of the API's subjects, instead of a domain.
 
         Returns:
@@ -358,6 +364,8 @@ class Client:
         Raises:
             ValueError: Both a domain and a prefix are given.
         """
+        if domain is None and prefix is None:
+            domain, prefix = self._jetstream.get("domain"), self._jetstream.get("prefix")
         return _jetstream_factory[0](self, domain, prefix)
 
     # The connection.
@@ -448,6 +456,11 @@ class Client:
         return str(self._link.server) if self.is_connected else None
 
     @property
+    def tls(self) -> TLSState | None:
+        """What secures the connection right now; None for nothing."""
+        return self._link.tls
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together, as the server says."""
         return self._link.max_payload
@@ -515,9 +528,13 @@ class Client:
         return head
 
 
+#: Made when this is imported, so that it is an object of its own: what a caller writes, even the same text, is a choice.
+DEFAULT_SERVERS = "".join(("nats://", "127.0.0.1:4222"))
+
+
 @opens
 async def open_client(
-    nursery: trio.Nursery, servers: str | Sequence[str] = "nats://127.0.0.1:4222", **options: Unpack[ClientOptions]
+    nursery: trio.Nursery, servers: str | Sequence[str] = DEFAULT_SERVERS, **options: Unpack[ClientOptions]
 ) -> AsyncIterator[Client]:
     """Connect to NATS, and stay connected for as long as the block lasts.
 
@@ -531,11 +548,29 @@ async def open_client(
 
     Args:
         nursery: Where the connection's tasks live.
-        servers: One URL or several: `nats://[user:password@]host[:port]`, `nats://token@host`, or `host[:port]`.
+        servers: One URL or several: `nats://[user:password@]host[:port]`, `nats://token@host`, or `host[:port]`; `tls://`
+            demands TLS; `ws://` and `wss://` are WebSockets, whose URLs may have a path.
         name: What the server calls this connection.
-        user: The user name; what stands in the URL wins.
-        password: The password.
-        token: The token, instead of a user and password.
+        context: The name of a context of the nats command line tool, or True for the selected one: servers and options
+            come from there, as far as they are not given here.
+        user: The user name; what stands in the URL wins. This and all other credentials are found out anew at each
+            connect: callbacks, which may be coroutine functions, are called, and files are read.
+        password: The password, or a callback.
+        token: The token, instead of a user and password or beside other credentials; or a callback.
+        user_credentials: The path of a credentials file, a tuple of the paths of a JWT and a seed, or the content of a
+            credentials file as bytes; or a callback.
+        nkeys_seed: The path of a file that holds an NKey seed.
+        nkeys_seed_str: An NKey seed.
+        nkey: The public NKey that goes with `signature_cb`.
+        user_jwt_cb: Gives the user's JWT.
+        signature_cb: Given the server's nonce, gives its signature: 64 bytes, or those in base64.
+        tls: An `ssl.SSLContext`, a callback that makes one (called at each connect, so certificates are read again), or
+            True for Python's default. Given, or with `tls://`, nothing is said to a server that offers no TLS. A server
+            that demands TLS gets it anyway.
+        tls_hostname: The name that the certificate must be for, instead of the URL's.
+        tls_handshake_first: Do the TLS handshake before the server speaks, as its `handshake_first` wants it.
+        ws_connection_headers: Headers for the request that opens a WebSocket; or a callback.
+        ws_compression: Offer to compress what a WebSocket carries.
         verbose: Ask the server to answer each command with `+OK`.
         pedantic: Ask the server to check subjects strictly.
         no_echo: Do not deliver what this client published to its own subscriptions.
@@ -559,12 +594,18 @@ async def open_client(
     Raises:
         nats.errors.NoServersError: No server could be reached; the text names each, and why.
         nats.errors.AuthorizationError: A server did not let us in.
-        nats.errors.SecureConnRequiredError: A server demands TLS.
+        nats.errors.InvalidUserCredentialsError: A file of credentials cannot be read, or a callback failed.
+        nats.errors.SecureConnWantedError: TLS is wanted and a server does not offer it.
+        nats.errors.SecureConnFailedError: The TLS handshake failed; the text names the server, and why.
+        nats.errors.ProtocolError: A server does not speak NATS, or WebSocket.
         TypeError: There is no option of this name.
-        ValueError: A URL or an option is not valid.
+        ValueError: A URL, a context or an option is not valid, or options contradict each other.
+        ImportError: NKeys or WebSocket are used, and what they need is not installed.
     """
     check_nursery(nursery, "open_client")
-    client = Client(servers, options)
+    found = await merged(options)
+    urls = found.url if found.url and servers is DEFAULT_SERVERS else servers
+    client = Client(urls, found.options, found.jetstream)
     link = client._link
     try:
         nursery.start_soon(link.run, name="trionats link")

@@ -20,10 +20,10 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors, events
 from trionats._feed import CLEANUP_SECONDS, TRIP_MESSAGES
+from trionats._handshake import READ_SIZE, connect, refusal
 from trionats._protocol.alarms import Alarms
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
-from trionats._protocol.login import connect_options, must_use_tls, server_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from trionats._options import LinkOptions
     from trionats._protocol.alarms import Alarm
     from trionats._protocol.servers import Server, ServerPool
+    from trionats._tls import TLSState
     from trionats._transport import Wire
 
-#: How much is read at once; a payload under way may ask for more, up to MAX_READ.
-READ_SIZE = 65_536
+#: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576
 #: A batch for the stream ends before it grows over this: what a broken link can leave in doubt.
 BATCH_SIZE = 262_144
@@ -204,6 +204,11 @@ class Link:
         return self._alarms.add(when, ring)
 
     @property
+    def tls(self) -> TLSState | None:
+        """What secures the connection right now."""
+        return None if self._wire is None else self._wire.tls
+
+    @property
     def has_room(self) -> bool:
         """Whether the outbox is below its high-water mark."""
         return self._engine.outbox_bytes < self.pending_size
@@ -278,7 +283,7 @@ class Link:
                 return self._given_up()
             await trio.sleep_until(dial.not_before)
             try:
-                wire = await self._connect(dial.server)
+                wire = await connect(dial.server, self._engine, self._options)
             except (OSError, errors.Error) as error:
                 self._dial_failed(dial.server, error)
                 self._emit(events.ReconnectFailed(str(dial.server), error))
@@ -295,7 +300,7 @@ class Link:
             if dial is None:
                 break
             try:
-                wire = await self._connect(dial.server)
+                wire = await connect(dial.server, self._engine, self._options)
             except (OSError, errors.Error) as error:
                 self._dial_failed(dial.server, error)
                 failures.append((dial.server, error))
@@ -316,52 +321,6 @@ class Link:
         failure = errors.explained(errors.NoServersError, f"no server is left to reconnect to ({tried}): {last}")
         failure.__cause__ = last
         return failure
-
-    async def _connect(self, server: Server) -> Wire:
-        """Dial a server and shake hands, within `connect_timeout` in all."""
-        wire: Wire | None = None
-        try:
-            with trio.move_on_after(self._options.connect_timeout):
-                wire = _transport.wire(await self._options.dial(*server.endpoint))
-                await self._shake_hands(wire, server)
-                return wire
-        except BaseException as error:
-            if wire is not None:
-                await wire.aclose()
-            if isinstance(error, trio.BrokenResourceError):
-                text = f"{server} broke the connection while we logged in: {error.__cause__}"
-                raise errors.explained(errors.UnexpectedEOF, text) from error
-            raise
-        if wire is not None:
-            await wire.aclose()
-        seconds = self._options.connect_timeout
-        raise errors.explained(errors.TimeoutError, f"{server}: no connection within {seconds:g} s")
-
-    async def _shake_hands(self, wire: Wire, server: Server) -> None:
-        engine = self._engine
-        engine.begin()
-        while engine.phase is Phase.GREETING:
-            await self._hear(wire, server)
-        login = self._options.login
-        if must_use_tls(engine.info, login, server):
-            raise errors.explained(errors.SecureConnRequiredError, f"{server} demands TLS, which is not supported yet")
-        await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
-        while engine.phase is not Phase.ONLINE:
-            await self._hear(wire, server)
-
-    async def _hear(self, wire: Wire, server: Server) -> None:
-        """Take one piece of the handshake; a refusal ends it."""
-        data = await wire.receive_some(READ_SIZE)
-        if not data:
-            raise errors.explained(errors.UnexpectedEOF, f"{server} closed the connection while we logged in")
-        for event in self._engine.receive(data):
-            match event:
-                case Refused(text):
-                    raise _refusal(server, text)
-                case Garbage(error):
-                    raise error
-                case _:
-                    pass  # what INFO says is looked at once we are in
 
     # One conversation.
 
@@ -424,7 +383,7 @@ class Link:
             try:
                 data = await wire.receive_some(min(max(READ_SIZE, engine.wanted), MAX_READ))
             except trio.BrokenResourceError as error:
-                self._lose(self._eof(f"broke the connection: {error.__cause__}"))
+                self._lose(self._broken(error))
                 return
             if not data:
                 self._lose(self._eof("closed the connection"))
@@ -452,7 +411,7 @@ class Link:
                 except trio.BrokenResourceError as error:
                     # The server may have said why; then the reader is about to hear it.
                     await trio.sleep(LAST_WORDS_SECONDS)
-                    self._lose(self._eof(f"broke the connection: {error.__cause__}"))
+                    self._lose(self._broken(error))
                     return
             engine.sent()
             if self._room and self.has_room:
@@ -471,6 +430,10 @@ class Link:
                 self._lose(errors.explained(errors.StaleConnectionError, text))
                 return
             self.wake()
+
+    def _broken(self, error: trio.BrokenResourceError) -> Exception:
+        assert self.server is not None
+        return self._refusal or _transport.broken(error, self.server)
 
     def _eof(self, text: str) -> Exception:
         """Say why the stream ended: what the server said last, if it said something."""
@@ -513,7 +476,7 @@ class Link:
             self._emit(events.ServersDiscovered(tuple(map(str, new))))
 
     def _refused(self, text: str) -> None:
-        error = _refusal(self.server, text)
+        error = refusal(self.server, text)
         if not isinstance(error, errors.PermissionsViolationError):
             self._refusal = error
             self._emit(events.ServerRefusal(error))
@@ -563,12 +526,6 @@ def default_deadline(seconds: float, what: str) -> Iterator[None]:
         yield
     if scope.cancelled_caught:
         raise errors.explained(errors.TimeoutError, f"{what}: no answer within {seconds:g} s")
-
-
-def _refusal(server: Server | None, text: str) -> errors.Error:
-    error = server_error(text)
-    error.args = (f"{server}: {error}",)
-    return error
 
 
 def _no_server(failures: list[tuple[Server, Exception]]) -> Exception:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import trio
 
+from trionats import _tls, errors
+from trionats._identity import ask
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import ModuleType
+    from typing import TypeAlias
+
+    from trionats._protocol.addresses import Server
+
+    Headers: TypeAlias = Mapping[str, str | Sequence[str]]
+    HeadersSource: TypeAlias = Headers | Callable[[], Headers | Awaitable[Headers]]
+
+#: A close frame of a WebSocket that nobody reads holds nothing up for longer than this.
+GOODBYE_SECONDS = 1.0
 
 
 async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
@@ -36,6 +50,116 @@ async def dial_tcp(host: str, port: int) -> trio.abc.Stream:
         raise OSError(errno.EINVAL, f"{host!r} is not the name of a host: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """How to reach servers; the names are those of the client's options."""
+
+    dial: Callable[[str, int], Awaitable[trio.abc.Stream]] = dial_tcp
+    tls: _tls.TLSOptions = field(default=_tls.TLSOptions())
+    ws_connection_headers: HeadersSource | None = field(default=None, repr=False)
+    ws_compression: bool = False
+
+
+async def open_wire(server: Server, options: TransportOptions) -> Wire:
+    """Reach a server, up to where it sends its INFO: TCP, then TLS where that comes first, then WebSocket.
+
+    Args:
+        server: The server.
+        options: How to reach it.
+
+    Returns:
+        The connection.
+
+    Raises:
+        OSError: Nobody answered.
+        nats.errors.Error: TLS or WebSocket failed; the text names the server and the reason.
+        trio.BrokenResourceError: The connection broke meanwhile.
+    """
+    if server.websocket and options.tls.wanted and not server.secure:
+        text = f"TLS is wanted and server {server} is reached in clear; wss:// is WebSocket over TLS"
+        raise errors.explained(errors.SecureConnWantedError, text)
+    stream = await options.dial(*server.endpoint)
+    try:
+        if server.websocket:
+            return await _open_websocket(stream, server, options)
+        if options.tls.handshake_first:
+            return _secured(await _tls.secure(stream, options.tls, server))
+        return wire(stream)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def upgrade(plain: Wire, server: Server, options: TransportOptions) -> Wire:
+    """Secure a connection after the server's INFO.
+
+    Args:
+        plain: The connection; it is not used any more afterwards, except to be closed if this fails.
+        server: The other end.
+        options: How to secure it.
+
+    Returns:
+        The secured connection.
+
+    Raises:
+        nats.errors.SecureConnFailedError: It failed; the text names the server and the reason.
+    """
+    plain.close()
+    return _secured(await _tls.secure(plain.stream, options.tls, server))
+
+
+def require_websocket(server: Server) -> ModuleType:
+    """Import what speaks WebSocket.
+
+    Args:
+        server: Who needs it, for the complaint.
+
+    Returns:
+        The module `trionats._websocket`.
+
+    Raises:
+        ImportError: The extra `websocket` is not installed; the text says how to install it.
+    """
+    try:
+        from trionats import _websocket  # noqa: PLC0415 - it needs an extra, and only who uses it pays for its import
+    except ImportError as error:
+        raise ImportError(
+            f"{server}: WebSocket needs websockets 17 or later: pip install 'trionats[websocket]'"
+        ) from error
+    return _websocket
+
+
+def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
+    """Say why a connection broke.
+
+    Args:
+        error: What the stream raised.
+        server: The other end.
+
+    Returns:
+        The exception that tells it.
+    """
+    if _tls.has_tls_cause(error):
+        return _tls.failure(error, server, "TLS broke")
+    why = error.__cause__ or error
+    return errors.explained(errors.UnexpectedEOF, f"{server} broke the connection{f': {why}' if str(why) else ''}")
+
+
+async def _open_websocket(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:
+    websocket = require_websocket(server)
+    secured = None
+    if server.secure:
+        secured = await _tls.secure(stream, options.tls, server)
+        stream = secured
+    headers = await ask("ws_connection_headers", options.ws_connection_headers or {})
+    opened = await websocket.open_websocket(stream, server, headers, compression=options.ws_compression)
+    return WebSocketWire(opened, tls=None if secured is None else _tls.state(secured))
+
+
+def _secured(stream: trio.SSLStream[trio.abc.Stream]) -> Wire:
+    return Wire(stream, tls=_tls.state(stream))
+
+
 class Wire:
     """The two directions of a stream, as the link uses them.
 
@@ -45,13 +169,15 @@ class Wire:
 
     send_now: Callable[[bytes], int] | None = None
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: trio.abc.Stream, tls: _tls.TLSState | None = None) -> None:
+        self.stream = stream
+        self.tls = tls
+        """What secures it; None for nothing."""
         self.send_all: Callable[[bytes], Awaitable[None]] = stream.send_all
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Read what is there, waiting for it; nothing at the end of the stream."""
-        return bytes(await self._stream.receive_some(max_bytes))
+        return bytes(await self.stream.receive_some(max_bytes))
 
     def close(self) -> None:
         """Forget the stream, before it is closed."""
@@ -60,9 +186,21 @@ class Wire:
     async def aclose(self) -> None:
         """Close the stream at once: forcefully, so that nothing is waited for."""
         self.close()
-        await trio.aclose_forcefully(self._stream)
+        await trio.aclose_forcefully(self.stream)
 
 
+@final
+class WebSocketWire(Wire):
+    """A WebSocket, which is told when we go."""
+
+    async def aclose(self) -> None:
+        """Close the stream with a close frame: shielded, and bounded."""
+        self.close()
+        with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+            await self.stream.aclose()
+
+
+@final
 class SocketWire(Wire):
     """A plain TCP connection, read and written by its file descriptor.
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
+
+
 class Phase(Enum):
     """How far the conversation is."""
 
@@ -143,6 +146,15 @@ class Engine:
         """Start a conversation on a new connection: the server speaks first."""
         self._parser = Parser(self._message_type)
         self.phase = Phase.GREETING
+
+    def secured(self) -> None:
+        """Know that TLS begins here: what was said before it in clear may have been anybody's.
+
+        What INFO said stays as far as the login needs it. Addresses of other servers are forgotten: with our credentials we
+        only go where a server says that has proved who it is.
+        """
+        self._parser = Parser(self._message_type)
+        self.info = {key: value for key, value in self.info.items() if key not in _UNTRUSTED}
 
     def greet(self, options: Mapping[str, Any]) -> bytes:
         """Answer INFO: what to send before anything else.

@@ -1,0 +1,116 @@
+"""Contexts of the `nats` command line tool, read and turned into options of `open_client`.
+
+What a file means is in `_protocol.contexts`; here are the files. A context is read once, when the client is opened; the
+credentials and certificates that it names are read anew at each connect.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from trionats import _identity
+from trionats._protocol import contexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionats._options import ClientOptions
+
+
+class Merged(NamedTuple):
+    """What a context and the caller's own options come to."""
+
+    url: str
+    """The context's servers, or nothing."""
+    options: ClientOptions
+    jetstream: dict[str, str]
+    """Arguments for `Client.jetstream` where the caller gives none."""
+
+
+async def merged(options: ClientOptions) -> Merged:
+    """Put the options of the context that the caller names below the caller's own.
+
+    Who we are comes from one place: if the caller says anything about it, what the context says about it is left out.
+
+    Args:
+        options: The caller's options; `context` among them, perhaps.
+
+    Returns:
+        The options, without `context`.
+
+    Raises:
+        trionats._protocol.contexts.ContextError: (a `ValueError`) There is no such context, or it cannot be used.
+    """
+    own = options.copy()
+    name = own.pop("context", False)
+    if name is False:
+        return Merged("", own, {})
+    context = await trio.to_thread.run_sync(_read, "" if name is True else name)
+    offered = _options(context)
+    if any(option in own for option in _identity.OPTIONS):
+        for option in _identity.OPTIONS:
+            offered.pop(option, None)  # type: ignore[misc]
+    offered.update(own)
+    jetstream = {"domain": context.jetstream_domain, "prefix": context.jetstream_api_prefix}
+    return Merged(context.url, offered, {key: value for key, value in jetstream.items() if value})
+
+
+def _options(context: contexts.Context) -> ClientOptions:
+    options: ClientOptions = {}
+    if context.token:
+        options["token"] = context.token
+    if context.user:
+        options["user"] = context.user
+        options["password"] = context.password
+    if context.user_jwt:
+        options["user_jwt_cb"] = partial(str, context.user_jwt)
+    if context.creds:
+        options["user_credentials"] = context.creds
+    if context.user_seed:
+        options["nkeys_seed_str"] = context.user_seed
+    if context.nkey:
+        options["nkeys_seed"] = context.nkey
+    if context.inbox_prefix:
+        options["inbox_prefix"] = context.inbox_prefix
+    if context.tls_first:
+        options["tls_handshake_first"] = True
+    if context.cert or context.key or context.ca:
+        options["tls"] = _tls_context(context)
+    return options
+
+
+def _tls_context(context: contexts.Context) -> Callable[[], ssl.SSLContext]:
+    def make() -> ssl.SSLContext:
+        made = ssl.create_default_context(cafile=context.ca or None)
+        if context.cert or context.key:
+            made.load_cert_chain(context.cert or context.key, context.key or None)
+        return made
+
+    return make
+
+
+def _read(name: str) -> contexts.Context:
+    home = os.path.expanduser("~")
+    directory = Path(contexts.directory(os.environ, home))
+    if not name:
+        name = contexts.selected_name(_text(directory / contexts.SELECTED))
+    path = directory / contexts.file_name(name)
+    text = _text(path)
+    if not text:
+        raise contexts.ContextError(f"there is no nats context {name!r} (no file {path})")
+    return contexts.parse(name, text, home)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise contexts.ContextError(f"cannot read {path}: {error.strerror}") from error

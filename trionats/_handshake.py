@@ -1,0 +1,128 @@
+"""One attempt to get in: dial, INFO, TLS where it is due, CONNECT, and the PONG that lets us in.
+
+What the server says before TLS may be anybody's: it is read up to the end of INFO and not a byte further, and of INFO only
+what the login needs outlives the TLS handshake. CONNECT is sent when everything that was demanded of the connection holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from trionats import _transport, errors
+from trionats._protocol.engine import Garbage, Phase, Refused
+from trionats._protocol.login import connect_options, must_use_tls, server_error
+
+if TYPE_CHECKING:
+    from trionats._options import LinkOptions
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.servers import Server
+    from trionats._transport import Wire
+
+#: How much is read at once.
+READ_SIZE = 65_536
+
+
+async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
+    """Dial a server and log in, within `connect_timeout` in all.
+
+    Args:
+        server: The server.
+        engine: The conversation; it is online when this returns.
+        options: How to connect, and who we are.
+
+    Returns:
+        The connection.
+
+    Raises:
+        OSError: Nobody answered.
+        nats.errors.Error: The server did not let us in, or we did not want to; the text names it and the reason.
+    """
+    wire: Wire | None = None
+    try:
+        with trio.move_on_after(options.connect_timeout):
+            wire = await _transport.open_wire(server, options.transport)
+            rest = await _hear_info(wire, server, engine)
+            if must_use_tls(engine.info, options.identity.fixed, server, secured=wire.tls is not None):
+                wire = await _secure(wire, rest, server, engine, options)
+                rest = b""
+            await _log_in(wire, rest, server, engine, options)
+            return wire
+    except BaseException as error:
+        if wire is not None:
+            await wire.aclose()
+        if isinstance(error, trio.BrokenResourceError):
+            raise _transport.broken(error, server) from error
+        raise
+    if wire is not None:
+        await wire.aclose()
+    raise _too_slow(server, engine, options)
+
+
+def refusal(server: Server | None, text: str) -> errors.Error:
+    """Turn the text of an `-ERR` into the exception that it means, naming the server."""
+    error = server_error(text)
+    error.args = (f"{server}: {error}",)
+    return error
+
+
+async def _hear_info(wire: Wire, server: Server, engine: Engine) -> bytes:
+    """Read the server's INFO and nothing behind it.
+
+    Returns:
+        What came with it, unread: it may have to be thrown away.
+    """
+    engine.begin()
+    rest = b""
+    while engine.phase is Phase.GREETING:
+        data = rest or await _receive(wire, server, engine)
+        end = data.find(b"\n") + 1 or len(data)
+        _digest(data[:end], server, engine)
+        rest = data[end:]
+    return rest
+
+
+async def _secure(wire: Wire, rest: bytes, server: Server, engine: Engine, options: LinkOptions) -> Wire:
+    """Upgrade to TLS; whatever came in clear behind INFO ends the attempt."""
+    if rest:
+        text = f"{server}: {len(rest)} bytes came in clear, where only the TLS handshake can follow"
+        raise errors.explained(errors.SecureConnFailedError, text)
+    secured = await _transport.upgrade(wire, server, options.transport)
+    engine.secured()
+    return secured
+
+
+async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, options: LinkOptions) -> None:
+    login = await options.identity.login(engine.info.get("nonce"))
+    await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
+    _digest(rest, server, engine)
+    while engine.phase is not Phase.ONLINE:
+        _digest(await _receive(wire, server, engine), server, engine)
+
+
+async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:
+    data = await wire.receive_some(READ_SIZE)
+    if not data:
+        text = f"{server} closed the connection while we logged in"
+        if wire.tls is not None and (engine.phase is Phase.GREETING or engine.info.get("tls_verify")):
+            text += "; perhaps it wants a client certificate (TLS), or does not accept ours"
+        raise errors.explained(errors.UnexpectedEOF, text)
+    return data
+
+
+def _digest(data: bytes, server: Server, engine: Engine) -> None:
+    """Take one piece of the handshake; a refusal ends it. What INFO says is looked at once we are in."""
+    for event in engine.receive(data):
+        match event:
+            case Refused(text):
+                raise refusal(server, text)
+            case Garbage(error):
+                raise error
+
+
+def _too_slow(server: Server, engine: Engine, options: LinkOptions) -> Exception:
+    text = f"{server}: no connection within {options.connect_timeout:g} s"
+    if engine.phase is Phase.GREETING and options.transport.tls.wanted:
+        text += "; no INFO came, perhaps because it does the TLS handshake first (tls_handshake_first)"
+    return errors.explained(errors.TimeoutError, text)

@@ -1,0 +1,218 @@
+"""Who we are, found out anew at each connect: callbacks are asked, files are read, nonces are signed.
+
+Nothing is kept from one connect to the next, so that rotated credentials are used from the next connect on. Files are read
+in a worker thread. What fails here fails the attempt to connect, not the client: a file may just be being replaced.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import UserString
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trionats import errors
+from trionats._protocol import credentials
+from trionats._protocol.login import encode_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
+    from trionats._protocol.login import LoginOptions
+
+    Path_: TypeAlias = str | os.PathLike[str]
+    Secret: TypeAlias = str | Callable[[], str | Awaitable[str]]
+    CredentialsSource: TypeAlias = Path_ | tuple[Path_, Path_] | bytes | bytearray | UserString
+    UserCredentials: TypeAlias = CredentialsSource | Callable[[], CredentialsSource | Awaitable[CredentialsSource]]
+    JWTCallback: TypeAlias = Callable[[], str | bytes | bytearray | Awaitable[str | bytes | bytearray]]
+    SignatureCallback: TypeAlias = Callable[[str], str | bytes | Awaitable[str | bytes]]
+
+LARGEST_FILE = 1_048_576
+"""A file of credentials that is longer is not one: a device or a mistake."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity:
+    """Where to find out who we are; the fields are options of `open_client`.
+
+    The `repr()` shows what is set, and no value.
+
+    Raises:
+        ValueError: (from the constructor) The options contradict each other, or a secret stands where a path belongs.
+        ImportError: What is needed for signing is not installed.
+    """
+
+    fixed: LoginOptions
+    """What does not change: the name, and how we want to talk."""
+    user: Secret | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    user_credentials: UserCredentials | None = None
+    nkeys_seed: Path_ | None = None
+    nkeys_seed_str: str | None = None
+    nkey: str | None = None
+    user_jwt_cb: JWTCallback | None = None
+    signature_cb: SignatureCallback | None = None
+
+    def __post_init__(self) -> None:
+        _at_most_one(self, "user_credentials", "user_jwt_cb")
+        _at_most_one(self, "user_credentials", "nkeys_seed", "nkeys_seed_str", "signature_cb")
+        if self.nkey is not None and self.signature_cb is None:
+            raise ValueError("nkey is the public key that goes with signature_cb, which is missing")
+        self._check_seeds()
+
+    def __repr__(self) -> str:
+        given = [f"{name}=..." for name in OPTIONS if getattr(self, name) is not None]
+        return f"Identity({', '.join(given)})"
+
+    async def login(self, nonce: str | None) -> LoginOptions:
+        """Find out who we are now.
+
+        Args:
+            nonce: What the server wants signed, if it wants that.
+
+        Returns:
+            What CONNECT is made from.
+
+        Raises:
+            nats.errors.InvalidUserCredentialsError: A file cannot be read or is not what it should be, or a callback
+                failed; the text names the option, the cause says more.
+        """
+        user = await _value("user", self.user)
+        password = await _value("password", self.password)
+        token = await _value("token", self.token)
+        jwt, key = await self._jwt_and_key()
+        public = self.nkey if jwt is not None or key is None else key.public
+        signature = None if nonce is None else await self._sign(nonce, key)
+        sig = None if signature is None else encode_signature(signature)
+        return replace(self.fixed, user=user, password=password, token=token, jwt=jwt, nkey=public, sig=sig)
+
+    async def _jwt_and_key(self) -> tuple[str | None, credentials.NKey | None]:
+        if self.user_credentials is not None:
+            found = await _credentials(await ask("user_credentials", self.user_credentials))
+            return found.jwt, credentials.NKey(found.seed, "user_credentials")
+        jwt: str | None = None
+        if self.user_jwt_cb is not None:
+            answer = await ask("user_jwt_cb", self.user_jwt_cb)
+            jwt = credentials.parse_jwt(_text("user_jwt_cb", answer), "user_jwt_cb")
+        if self.nkeys_seed is not None:
+            seed = credentials.parse_seed(await _read("nkeys_seed", self.nkeys_seed), "nkeys_seed")
+            return jwt, credentials.NKey(seed, "nkeys_seed")
+        if self.nkeys_seed_str is not None:
+            return jwt, credentials.NKey(self.nkeys_seed_str, "nkeys_seed_str")
+        return jwt, None
+
+    async def _sign(self, nonce: str, key: credentials.NKey | None) -> bytes | None:
+        if key is not None:
+            return key.sign(nonce.encode())
+        if self.signature_cb is not None:
+            return credentials.canonical_signature(await ask("signature_cb", self.signature_cb, nonce))
+        return None
+
+    def _check_seeds(self) -> None:
+        if _is_content(self.user_credentials):
+            raise ValueError("user_credentials is a path; the content itself is given as bytes")
+        if isinstance(self.nkeys_seed, str) and (
+            credentials.seed_role(self.nkeys_seed) or _is_content(self.nkeys_seed)
+        ):
+            raise ValueError("nkeys_seed is a path; the seed itself is given as nkeys_seed_str")
+        if self.nkeys_seed_str is not None:
+            credentials.check_seed(self.nkeys_seed_str.strip(), "nkeys_seed_str")
+        for option in ("user_credentials", "nkeys_seed", "nkeys_seed_str"):
+            if getattr(self, option) is not None:
+                credentials.nkeys_library(option)
+
+
+OPTIONS = (
+    *("user", "password", "token"),
+    *("user_credentials", "nkeys_seed", "nkeys_seed_str", "nkey", "user_jwt_cb", "signature_cb"),
+)
+"""The options of `open_client` that say who we are."""
+
+
+async def ask(option: str, value: Any, *arguments: object) -> Any:  # noqa: ANN401 - whatever the option's type is
+    """Give the value of an option that may be a callback, synchronous or not.
+
+    Args:
+        option: Its name, for the complaint.
+        value: The value, or what gives it.
+        arguments: What the callback is called with.
+
+    Returns:
+        The value.
+
+    Raises:
+        nats.errors.InvalidUserCredentialsError: The callback failed; its exception is the cause.
+    """
+    if not callable(value):
+        return value
+    try:
+        answer = value(*arguments)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except Exception as error:
+        text = f"{option}: the callback failed ({type(error).__name__})"
+        raise errors.explained(errors.InvalidUserCredentialsError, text) from error
+    return answer
+
+
+async def _value(option: str, value: Secret | None) -> str | None:
+    if value is None:
+        return None
+    return _text(option, await ask(option, value))
+
+
+def _text(option: str, value: object) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        value = bytes(value).decode(errors="replace")
+    if not isinstance(value, str):
+        text = f"{option}: this is no text but {type(value).__name__}"
+        raise errors.explained(errors.InvalidUserCredentialsError, text)
+    return value
+
+
+async def _credentials(source: CredentialsSource) -> credentials.Credentials:
+    if isinstance(source, tuple):
+        jwt = credentials.parse_jwt(await _read("user_credentials", source[0]), "user_credentials")
+        return credentials.Credentials(
+            jwt, credentials.parse_seed(await _read("user_credentials", source[1]), "user_credentials")
+        )
+    if isinstance(source, (bytes, bytearray, UserString)):
+        content = _text("user_credentials", source.data if isinstance(source, UserString) else source)
+    elif _is_content(source):
+        raise errors.explained(
+            errors.InvalidUserCredentialsError, "user_credentials: content instead of a path; give it as bytes"
+        )
+    else:
+        content = await _read("user_credentials", source)
+    return credentials.parse_creds(content, "user_credentials")
+
+
+async def _read(option: str, path: Path_) -> str:
+    try:
+        return await trio.to_thread.run_sync(_read_file, path, abandon_on_cancel=True)
+    except (OSError, ValueError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"a {type(path).__name__}"
+    raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name!r}: {why}")
+
+
+def _read_file(path: Path_) -> str:
+    with Path(path).expanduser().open("rb") as file:
+        return file.read(LARGEST_FILE).decode(errors="replace")
+
+
+def _is_content(value: object) -> bool:
+    """Say whether somebody gave the content of a file where its path belongs; a path would be shown in complaints."""
+    return isinstance(value, str) and ("\n" in value or "-----BEGIN" in value)
+
+
+def _at_most_one(identity: Identity, *options: str) -> None:
+    given = [option for option in options if getattr(identity, option) is not None]
+    if len(given) > 1:
+        raise ValueError(f"only one of these options can be given: {', '.join(given)}")

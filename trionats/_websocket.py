@@ -1,0 +1,294 @@
+"""WebSocket: the sans-I/O protocol of the package `websockets`, over a stream of ours, as a trio.abc.Stream.
+
+Frames carry bytes and no meaning: where they begin and end says nothing about NATS messages, so the payloads of all data
+frames are one stream of bytes. What is sent goes as binary frames.
+
+The library logs headers and payloads at DEBUG, passwords among them, so it gets a logger that leads nowhere.
+
+Imported only when a `ws://` or `wss://` server is used: it needs the extra `websocket`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, final
+
+import trio
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.uri import parse_uri
+
+from trionats import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from websockets.protocol import Event, Protocol
+
+    from trionats._protocol.addresses import Server
+
+MAX_FRAME = 64 * 1024 * 1024 + 65_536
+"""No server sends more than its `max_pending` (64 MiB) in one frame."""
+COMPRESSED_MESSAGE = 4096
+"""What is compressed goes in messages of this size: a server refuses those that unpack to more than it would take."""
+CLOSE_SECONDS = 1.0
+"""How long the close frame may take."""
+READ_SIZE = 65_536
+
+_DATA = frozenset({Opcode.BINARY, Opcode.CONT, Opcode.TEXT})
+_RESERVED = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+
+_silent = logging.Logger("trionats.websocket", logging.CRITICAL)
+_silent.addHandler(logging.NullHandler())
+
+
+@final
+class WebSocketStream(trio.abc.Stream):
+    """The bytes that two ends of a WebSocket send each other.
+
+    Closing sends a close frame, waiting for it at most `CLOSE_SECONDS`, and not for the other side's. A `send_all` that is
+    cancelled while it sends leaves half a frame, and the stream cannot send any more.
+
+    Args:
+        transport: What the WebSocket runs on; it is closed with this.
+        protocol: The state of the WebSocket, its handshake done.
+        unread: What was received behind the handshake.
+    """
+
+    def __init__(self, transport: trio.abc.Stream, protocol: Protocol, unread: Sequence[Event] = ()) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._unread = b""
+        self._position = 0
+        self._at_end = self._closed = self._torn = self._sending = self._receiving = False
+        self._lock = trio.Lock()
+        self._take_in(unread)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes, as one binary frame; compressed, as several.
+
+        Raises:
+            trio.BusyResourceError: Another task is sending.
+            trio.ClosedResourceError: This end was closed.
+            trio.BrokenResourceError: The connection broke, or the other end closed it.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
+        self._check_open()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._sending = True
+        try:
+            async with self._lock:
+                await self._send_frames(memoryview(data))
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room, as the stream below sees it."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
+        self._check_open()
+        self._sending = True
+        try:
+            await self._transport.wait_send_all_might_not_block()
+        finally:
+            self._sending = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive bytes; nothing once the other end has closed the WebSocket.
+
+        Raises:
+            trio.BusyResourceError: Another task is receiving.
+            trio.ClosedResourceError: This end was closed.
+            trio.BrokenResourceError: The connection broke, ended without a close frame, or what came is no WebSocket; the
+                cause says which.
+        """
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving")
+        self._check_open(sending=False)
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while not self._unread and not self._at_end:
+                await self._receive(max_bytes)
+            return self._next(max_bytes)
+        finally:
+            self._receiving = False
+
+    async def aclose(self) -> None:
+        """Send a close frame and close the stream below. Idempotent; cancelled, it closes at once."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        try:
+            if self._protocol.state is OPEN and not self._torn and not self._lock.locked():
+                self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+                with trio.move_on_after(CLOSE_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async with self._lock:
+                        await self._transmit()
+        finally:
+            await trio.aclose_forcefully(self._transport)
+        await trio.lowlevel.checkpoint()
+
+    # Inside.
+
+    def _check_open(self, *, sending: bool = True) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this WebSocket was closed")
+        if sending and (self._torn or self._protocol.state is not OPEN):
+            raise trio.BrokenResourceError("the other end has closed the WebSocket") from self._failure()
+
+    async def _send_frames(self, data: memoryview) -> None:
+        step = COMPRESSED_MESSAGE if self._protocol.extensions else max(len(data), 1)
+        for start in range(0, len(data), step):
+            # The reader may have taken in a close frame while we waited.
+            self._check_open()
+            self._protocol.send_binary(bytes(data[start : start + step]))
+            await self._transmit()
+        if not data:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _transmit(self) -> None:
+        """Send what the protocol has ready; to be called with the lock held."""
+        while ready := b"".join(self._protocol.data_to_send()):
+            self._torn = True
+            await self._transport.send_all(ready)
+            self._torn = False
+
+    async def _receive(self, max_bytes: int | None) -> None:
+        data = await self._transport.receive_some(READ_SIZE if max_bytes is None else max(max_bytes, READ_SIZE))
+        if data:
+            self._protocol.receive_data(bytes(data))
+        else:
+            self._protocol.receive_eof()
+            self._at_end = True
+        self._take_in(self._protocol.events_received())
+        # The answer to a ping or a close frame. Whoever holds the lock sends it along with its own.
+        if not self._lock.locked() and not self._torn and not self._closed:
+            with suppress(trio.BrokenResourceError):
+                async with self._lock:
+                    await self._transmit()
+
+    def _take_in(self, events: Sequence[Event]) -> None:
+        frames = [event for event in events if isinstance(event, Frame)]
+        data = b"".join(frame.data for frame in frames if frame.opcode in _DATA)
+        if data:
+            self._unread = self._unread[self._position :] + data
+            self._position = 0
+        if self._protocol.close_rcvd is not None or self._protocol.parser_exc is not None:
+            self._at_end = True
+
+    def _next(self, max_bytes: int | None) -> bytes:
+        if not self._unread:
+            if self._protocol.close_rcvd is None:
+                raise trio.BrokenResourceError("the WebSocket broke") from self._failure()
+            return b""
+        end = len(self._unread) if max_bytes is None else self._position + max_bytes
+        piece = self._unread[self._position : end] if self._position or end < len(self._unread) else self._unread
+        self._position += len(piece)
+        if self._position >= len(self._unread):
+            self._unread, self._position = b"", 0
+        return piece
+
+    def _failure(self) -> Exception | None:
+        """Say why the WebSocket is over."""
+        protocol = self._protocol
+        if (close := protocol.close_rcvd) is not None:
+            return errors.explained(errors.UnexpectedEOF, f"the WebSocket was closed ({close.code}: {close.reason})")
+        if isinstance(protocol.parser_exc, EOFError):
+            return errors.explained(errors.UnexpectedEOF, "the WebSocket ended without a close frame")
+        if protocol.parser_exc is not None:
+            return errors.explained(errors.ProtocolError, f"what came is no WebSocket: {protocol.parser_exc}")
+        return None
+
+
+async def open_websocket(
+    transport: trio.abc.Stream, server: Server, headers: Mapping[str, str | Sequence[str]], *, compression: bool
+) -> WebSocketStream:
+    """Make a WebSocket of a connection.
+
+    Args:
+        transport: The connection; secured already for `wss://`. It is not closed if this fails.
+        server: The other end: its URL says host and path of the request.
+        headers: More headers for the request.
+        compression: Offer permessage-deflate; the server decides.
+
+    Returns:
+        The stream.
+
+    Raises:
+        nats.errors.ProtocolError: The other end does not want to; the text says what it answered.
+        nats.errors.BadHeaderError: A header is not valid.
+        trio.BrokenResourceError: The connection broke.
+    """
+    protocol = ClientProtocol(
+        _uri(server), extensions=_extensions(compression), max_size=(None, MAX_FRAME), logger=_silent
+    )
+    request = protocol.connect()
+    for name, value in _checked(headers):
+        if name.lower() == "host" and "Host" in request.headers:
+            del request.headers["Host"]
+        request.headers[name] = value
+    protocol.send_request(request)
+    await transport.send_all(b"".join(protocol.data_to_send()))
+    events: list[Event] = []
+    while not events and protocol.handshake_exc is None:
+        data = await transport.receive_some(READ_SIZE)
+        protocol.receive_data(bytes(data)) if data else protocol.receive_eof()
+        events = protocol.events_received()
+    if protocol.handshake_exc is not None:
+        text = f"{server} did not become a WebSocket: {_told(protocol.handshake_exc)}"
+        raise errors.explained(errors.ProtocolError, text)
+    return WebSocketStream(transport, protocol, events[1:])
+
+
+def _uri(server: Server) -> Any:  # noqa: ANN401 - the library's own
+    path = server.path if server.path.startswith("/") else f"/{server.path}"
+    with suppress(InvalidURI):
+        return parse_uri(f"{server}{path}")
+    raise errors.explained(errors.ProtocolError, f"{server}: its path cannot stand in an HTTP request")
+
+
+def _extensions(compression: bool) -> list[ClientPerMessageDeflateFactory]:
+    if not compression:
+        return []
+    # Without context takeover, which nats-server does not do.
+    return [
+        ClientPerMessageDeflateFactory(
+            server_no_context_takeover=True, client_no_context_takeover=True, client_max_window_bits=None
+        )
+    ]
+
+
+def _checked(headers: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+    """Flatten the user's headers; complaints show names only."""
+    pairs: list[tuple[str, str]] = []
+    for name, values in headers.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name!r} is no name of a header")
+        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
+            raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name} is the WebSocket's own")
+        for value in [values] if isinstance(values, str) else values:
+            if not isinstance(value, str) or _NOT_IN_VALUES.search(value):
+                text = f"ws_connection_headers: the value of {name} holds what no header can"
+                raise errors.explained(errors.BadHeaderError, text)
+            pairs.append((name, value))
+    return pairs
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, InvalidStatus):
+        return f"it answers HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    if isinstance(error, InvalidHandshake) and error.__cause__ is None:
+        return str(error)
+    return "what it answers is no HTTP"
