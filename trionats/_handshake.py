@@ -99,6 +99,8 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     _digest(rest, server, engine)
     while engine.phase is not Phase.ONLINE:
         _digest(await _receive(wire, server, engine), server, engine)
+    limit = engine.info.get("max_payload")
+    wire.allow(limit if isinstance(limit, int) else 0)
 
 
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:

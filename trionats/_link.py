@@ -468,6 +468,8 @@ class Link:
         if isinstance(limit, int) and limit > 0:
             self.max_payload = limit
         self.small = min(self.max_payload, len(LENGTHS) - 1)
+        if self._wire is not None:
+            self._wire.allow(self.max_payload)
         if self.server is None:
             return
         if info.get("ldm"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from trionats._protocol.addresses import Server
+    from trionats._websocket import WebSocketStream
 
     Headers: TypeAlias = Mapping[str, str | Sequence[str]]
     HeadersSource: TypeAlias = Headers | Callable[[], Headers | Awaitable[Headers]]
@@ -179,6 +180,9 @@ class Wire:
         """Read what is there, waiting for it; nothing at the end of the stream."""
         return bytes(await self.stream.receive_some(max_bytes))
 
+    def allow(self, max_payload: int) -> None:
+        """Know how much the server takes in one message."""
+
     def close(self) -> None:
         """Forget the stream, before it is closed."""
         self.send_now = None
@@ -191,7 +195,15 @@ class Wire:
 
 @final
 class WebSocketWire(Wire):
-    """A WebSocket, which is told when we go."""
+    """A WebSocket, which is told how much it may compress, and when we go."""
+
+    def __init__(self, stream: WebSocketStream, tls: _tls.TLSState | None = None) -> None:
+        super().__init__(stream, tls)
+        self._websocket = stream
+
+    def allow(self, max_payload: int) -> None:
+        """Compress messages up to this size, where that was negotiated."""
+        self._websocket.compress_up_to(max_payload)
 
     async def aclose(self) -> None:
         """Close the stream with a close frame: shielded, and bounded."""

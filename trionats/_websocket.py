@@ -20,7 +20,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import OPEN
+from websockets.protocol import CLIENT, OPEN
 from websockets.uri import parse_uri
 
 from trionats import errors
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 MAX_FRAME = 64 * 1024 * 1024 + 65_536
 """No server sends more than its `max_pending` (64 MiB) in one frame."""
-COMPRESSED_MESSAGE = 4096
-"""What is compressed goes in messages of this size: a server refuses those that unpack to more than it would take."""
+SMALLEST_COMPRESSED = 64
+"""Less than this is not worth it; nats-server thinks so too."""
+LARGEST_COMPRESSED = 65_536
 CLOSE_SECONDS = 1.0
 """How long the close frame may take."""
 READ_SIZE = 65_536
@@ -69,7 +70,16 @@ class WebSocketStream(trio.abc.Stream):
         self._position = 0
         self._at_end = self._closed = self._torn = self._sending = self._receiving = False
         self._lock = trio.Lock()
+        self._compress_up_to = 0
         self._take_in(unread)
+
+    def compress_up_to(self, size: int) -> None:
+        """Compress what is sent, where that was negotiated, in messages of at most this size.
+
+        nats-server closes the connection over a message that unpacks to more than its `max_payload`, whatever NATS messages
+        it holds. Until this is called nothing is compressed.
+        """
+        self._compress_up_to = min(size, LARGEST_COMPRESSED) if self._protocol.extensions else 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes, as one binary frame; compressed, as several.
@@ -149,18 +159,24 @@ class WebSocketStream(trio.abc.Stream):
             raise trio.BrokenResourceError("the other end has closed the WebSocket") from self._failure()
 
     async def _send_frames(self, data: memoryview) -> None:
-        step = COMPRESSED_MESSAGE if self._protocol.extensions else max(len(data), 1)
+        step = self._compress_up_to or max(len(data), 1)
         for start in range(0, len(data), step):
             # The reader may have taken in a close frame while we waited.
             self._check_open()
-            self._protocol.send_binary(bytes(data[start : start + step]))
-            await self._transmit()
+            await self._transmit(self._frame(bytes(data[start : start + step])))
         if not data:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _transmit(self) -> None:
-        """Send what the protocol has ready; to be called with the lock held."""
-        while ready := b"".join(self._protocol.data_to_send()):
+    def _frame(self, data: bytes) -> bytes:
+        protocol = self._protocol
+        compressed = SMALLEST_COMPRESSED <= len(data) <= self._compress_up_to
+        extensions = protocol.extensions if compressed else []
+        return Frame(Opcode.BINARY, data).serialize(mask=protocol.side is CLIENT, extensions=extensions)
+
+    async def _transmit(self, frame: bytes = b"") -> None:
+        """Send a frame, and what the protocol itself has to say; to be called with the lock held."""
+        while ready := b"".join([frame, *self._protocol.data_to_send()]):
+            frame = b""
             self._torn = True
             await self._transport.send_all(ready)
             self._torn = False
