@@ -18,7 +18,7 @@ from trionats import errors, events
 from trionats._contexts import merged
 from trionats._feed import Feed, Pace, check_nursery, opens
 from trionats._link import Link, default_deadline
-from trionats._message import Msg
+from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, link_options, server_pool
 from trionats._protocol import commands, headers, subjects
 from trionats._protocol.commands import CRLF, LENGTHS
@@ -119,7 +119,7 @@ class Client:
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
         self._request_timeout = options.get("request_timeout", 5.0)
-        self._engine = Engine(Msg)
+        self._engine = Engine(messages_of(self))
         pool = server_pool(servers, options, self._rng)
         self._link = Link(self._engine, pool, link_options(options), self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast
 
 from trionats import errors
 from trionats._protocol.parser import Message
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from trionats._client import Client
 
 
-@final
 class Msg(Message):
     """A message as it was published.
 
@@ -24,7 +23,7 @@ class Msg(Message):
         sid: The number of the subscription on this connection.
     """
 
-    __slots__ = ("_client",)
+    __slots__ = ()
 
     _client: Client
 
@@ -57,3 +56,11 @@ class Msg(Message):
         if not self.reply:
             raise errors.Error(f"message on {self.subject!r} has no reply subject to respond to")
         return self.reply
+
+
+def messages_of(client: Client) -> type[Msg]:
+    """Make the class of one client's messages, which know through whom they are answered.
+
+    A class rather than an attribute that is set on each message: most are never answered, and a store per message counts.
+    """
+    return cast("type[Msg]", type("Msg", (Msg,), {"__slots__": (), "__module__": "trionats", "_client": client}))

@@ -199,7 +199,6 @@ class Requests:
             text = f"request to {reply.subject!r}: nobody is listening there"
             reply._settle(None, errors.explained(errors.NoRespondersError, text))
             return
-        message._client = self._client
         reply._settle(message)
 
     def link_lost(self, reason: Exception) -> None:

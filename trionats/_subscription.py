@@ -89,7 +89,6 @@ class Subscription(Feed[Msg]):
         """Buffer one message, or do with it what the policy says."""
         size = len(message.data) if message.header_block is None else message.size
         self._delivered += 1
-        message._client = self._client
         if self._bytes + size <= self._bytes_limit:
             try:
                 self._send_nowait(message)
