@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 
 from trionats import errors
-from trionats._consumer import new_rng
+from trionats._consumer import JITTER
 from trionats._feed import Feed
 from trionats._nats_py import ours
 from trionats._protocol.pulling import Ending, Window
@@ -141,7 +141,7 @@ class PullSubscription(Feed[Msg]):
         super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, carrier.pace)
         self._carrier, self._js = carrier, js
         self._where = f"{stream}.{consumer}"
-        self._window = Window(max_messages, max_bytes, heartbeat=HEARTBEAT, expires=EXPIRES, rng=new_rng())
+        self._window = Window(max_messages, max_bytes, heartbeat=HEARTBEAT, expires=EXPIRES, rng=JITTER)
         self._inbox = f"{carrier.new_inbox()}."
         self._attachment: Attachment | None = None
         self._gives_back = False

@@ -23,7 +23,7 @@ from trio.lowlevel import checkpoint
 from trionats import errors
 from trionats._asyncio_loop import Host, run_in, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, check_limits, read_entry
-from trionats._consumer import OrderedSource, new_rng
+from trionats._consumer import JITTER, OrderedSource
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
 from trionats._nats_py import carrier_of
@@ -312,7 +312,7 @@ async def _open_keys(
     ordered = Ordered(
         store._stream,
         carrier.new_token(),
-        new_rng(),
+        JITTER,
         filter_subjects=patterns,
         start=Start("all" if include_history else "new" if updates_only else "last_per_subject"),
         snapshot=True,
