@@ -1,0 +1,132 @@
+"""NKey seeds and the files that hold them: what is read, what is refused, and that nothing of it is shown."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.keys import House, Key
+from trionats import errors
+from trionats._protocol import credentials
+from trionats._protocol.credentials import NKey, canonical_signature, check_seed, parse_creds, parse_jwt, parse_seed
+
+JWT = "eyJ0eXAi.eyJqdGki.c2lnbmVk"
+KEY = Key()
+
+
+def test_a_seed_gives_the_public_key_and_signs_as_its_owner_would() -> None:
+    key = NKey(f" {KEY.seed}\n")
+    assert key.public == KEY.public
+    assert key.sign(b"a nonce") == KEY.sign(b"a nonce")
+    assert KEY.seed not in repr(key)
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        ("", "no NKey seed"),
+        ("SUAB", "no NKey seed"),
+        ("not base32!", "no NKey seed"),
+        (KEY.public, "no NKey seed"),
+        (KEY.seed.lower(), "no NKey seed"),
+        (KEY.seed[:20] + ("A" if KEY.seed[20] != "A" else "B") + KEY.seed[21:], "mistyped"),
+        (KEY.seed + "AAAAAAAA", "no NKey seed"),
+        ("ä" * 58, "no NKey seed"),
+        (Key("account").seed, "of kind account"),
+        (Key("operator").seed, "of kind operator"),
+    ],
+)
+def test_what_is_no_users_seed_is_refused_without_showing_it(seed: str, said: str) -> None:
+    with pytest.raises(errors.InvalidUserCredentialsError, match=said) as caught:
+        check_seed(seed, "nkeys_seed")
+    assert "nkeys_seed" in str(caught.value)
+    assert caught.value.__context__ is None
+    if len(seed) > 4:
+        assert seed not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_a_seed_or_not(text: str) -> None:
+    credentials.seed_role(text)
+
+
+def test_a_credentials_file_as_nsc_writes_it_is_read() -> None:
+    user = House().user()
+    found = parse_creds(user.creds)
+    assert found == (user.jwt, user.key.seed)
+    assert user.key.seed not in repr(found)
+    assert user.jwt not in repr(found)
+
+
+@pytest.mark.parametrize("change", ["\n -> \r\n", "indented", "byte order mark", "seed first", "no END", "two lines"])
+def test_files_that_went_through_hands_and_editors_are_read_too(change: str) -> None:
+    jwt = f"-----BEGIN NATS USER JWT-----\n{JWT}\n------END NATS USER JWT------\n"
+    seed = f"-----BEGIN USER NKEY SEED-----\n{KEY.seed}\n------END USER NKEY SEED------\n"
+    text = {
+        "\n -> \r\n": (jwt + seed).replace("\n", "\r\n"),
+        "indented": "".join(f"  {line}  \n" for line in (jwt + seed).splitlines()),
+        "byte order mark": "\ufeff" + jwt + seed,
+        "seed first": seed + "\n" + jwt,
+        "no END": jwt + f"-----BEGIN USER NKEY SEED-----\n{KEY.seed}",
+        "two lines": jwt.replace(JWT, f"{JWT[:10]}\n{JWT[10:]}") + seed,
+    }[change]
+    assert parse_creds(text) == (JWT, KEY.seed)
+
+
+@pytest.mark.parametrize("text", [JWT, f"\n# a comment\n{JWT}\n", f"---BEGIN JWT---\n{JWT}\n---END JWT---"])
+def test_a_jwt_may_stand_alone(text: str) -> None:
+    assert parse_jwt(text) == JWT
+
+
+@pytest.mark.parametrize("text", [KEY.seed, f"# nk\n{KEY.seed}\n{KEY.public}\n"])
+def test_a_seed_may_stand_alone(text: str) -> None:
+    assert parse_seed(text) == KEY.seed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no user JWT"),
+        (KEY.seed, "no user JWT"),
+        (f"-----BEGIN USER NKEY SEED-----\n{KEY.seed}\n", "no user JWT"),
+        (f"-----BEGIN NATS USER JWT-----\n{JWT}\n-----END NATS USER JWT-----\n", "no seed"),
+        (f"-----BEGIN NATS USER JWT-----\n{JWT}\n-----BEGIN USER NKEY SEED-----\nSUXX\n", "no NKey seed"),
+        ("-----BEGIN NATS USER JWT-----\n-----END NATS USER JWT-----\n", "no user JWT"),
+    ],
+)
+def test_a_file_without_a_jwt_or_a_seed_is_refused(text: str, said: str) -> None:
+    with pytest.raises(errors.InvalidUserCredentialsError, match=said) as caught:
+        parse_creds(text, "user_credentials")
+    assert "user_credentials" in str(caught.value)
+    assert KEY.seed not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (parse_creds, parse_jwt, parse_seed):
+        with contextlib.suppress(errors.InvalidUserCredentialsError):
+            read(text)
+
+
+@given(st.binary(min_size=64, max_size=64))
+def test_a_signature_is_read_raw_and_in_each_base64(raw: bytes) -> None:
+    standard, urlsafe = base64.b64encode(raw), base64.urlsafe_b64encode(raw)
+    for form in (raw, bytearray(raw), standard, urlsafe, urlsafe.rstrip(b"="), urlsafe.decode(), standard + b"\n"):
+        assert canonical_signature(form) == raw
+
+
+@pytest.mark.parametrize("wrong", [None, 1, b"", b"short", "x" * 88, "ä" * 64, b"\xff" * 63])
+def test_what_is_no_signature_is_refused(wrong: object) -> None:
+    with pytest.raises(errors.InvalidUserCredentialsError, match="signature_cb: this is no Ed25519 signature"):
+        canonical_signature(wrong)
+
+
+def test_without_the_extra_a_seed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    with pytest.raises(ImportError, match=r"nkeys_seed_str.*pip install 'trionats\[nkeys\]'"):
+        NKey(KEY.seed, "nkeys_seed_str")
