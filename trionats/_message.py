@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, final
 
 from trionats import errors
 from trionats._protocol.parser import Message
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trionats._client import Client
 
 
+@final
 class Msg(Message):
     """A message as it was published.
 
