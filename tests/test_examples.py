@@ -36,6 +36,8 @@ EXPECTED = {
     ],
     "request_reply.py": ["Hello, trio!", "no answer in time", "nobody listens there"],
     "events.py": ["Disconnected", "Reconnected"],
+    "beside_faststream.py": ["tea costs 3", "cake costs 5"],
+    "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py"}
 LISTENS = {"events.py"}  # with a server that is there it listens for ten seconds

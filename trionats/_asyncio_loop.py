@@ -37,6 +37,8 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+__all__ = ["Host", "is_usable", "loop_here", "report", "run_in", "trio_asyncio"]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -389,6 +389,8 @@ class Carrier:
 
     async def _settled(self) -> None:
         """Wait until all commands of now are carried out."""
+        if self.is_closed:
+            return
         reached = asyncio.Event()
 
         async def reach() -> None:  # noqa: ASYNC124 - a command
