@@ -7,26 +7,31 @@ requests in `_requests`, and subscriptions as feeds in `_subscription`.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
 from trionats._contexts import merged
-from trionats._feed import Feed, Pace, check_nursery, opens
+from trionats._drain import Draining, retire, wait_barrier
+from trionats._feed import Pace, check_nursery, opens
+from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link, default_deadline
 from trionats._message import Msg, messages_of
-from trionats._options import ClientOptions, link_options, server_pool
+from trionats._options import ClientOptions, link_options, server_pool, usable_servers
 from trionats._protocol import commands, headers, subjects
 from trionats._protocol.commands import CRLF, LENGTHS
 from trionats._protocol.engine import Engine, Phase, Receiver
+from trionats._protocol.replies import Gathering
 from trionats._requests import PendingReply, Requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from trionats._jetstream import JetStream
     from trionats._protocol.engine import Subscription as Row
@@ -104,6 +109,15 @@ class Attachment:
         self._engine.unsubscribe(self._row)
         self._link.wake()
 
+    @enable_ki_protection
+    def retire(self) -> None:
+        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
+
+        Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
+        """
+        if self._row.sid in self._engine.subscriptions and not self._row.retired:
+            retire(self._engine, self._link, [self._row])
+
 
 @final
 class Client:
@@ -120,18 +134,20 @@ class Client:
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
         self._request_timeout = options.get("request_timeout", 5.0)
         self._engine = Engine(messages_of(self))
-        pool = server_pool(servers, options, self._rng)
-        self._link = Link(self._engine, pool, link_options(options), self.emit)
+        pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
+        self._link = Link(self._engine, pool, link_options(options, self._rng), self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener] = [self._requests]
         self._jetstream = jetstream or {}
         self._heads: dict[str, bytes] = {}
+        self._nursery: trio.Nursery | None = None
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
+        drain_timeout = options.get("drain_timeout", 30.0)
+        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout)
 
     def __repr__(self) -> str:
-        state = "connected" if self.is_connected else "closed" if self.is_closed else "reconnecting"
-        return f"<Client {state} {self.connected_url or ''}>"
+        return f"<Client {self.state.value} {self.connected_url or ''}>"
 
     # Publishing.
 
@@ -277,8 +293,67 @@ class Client:
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frame(subject, payload, inbox, headers)
         self._requests.start(reply, frame, size)
-        self._link.push()
+        # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
+        if len(self._requests) == 1:
+            self._link.push()
+        else:
+            self._link.wake()
         return reply
+
+    async def request_many(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Headers | None = None,
+        *,
+        max_msgs: int = 0,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], object] | None = None,
+        reply: str = "",
+    ) -> list[Msg]:
+        """Publish a request and collect its answers: from many services, or many from one.
+
+        It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
+        the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
+        `trio.move_on_after` around it loses nothing. Where no deadline is in force, the time is `request_timeout`. Cancelled
+        for another reason or failed, nothing is left of it. `open_replies` gives the answers one by one.
+
+        The answers come to an inbox of their own, not to the one that `request` shares.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The request.
+            headers: Names and values; a sequence of values repeats the name.
+            max_msgs: So many answers are enough; 0 for no limit.
+            stall: How many seconds after an answer the next one may take, the first one excepted; None for as long as
+                the whole.
+            sentinel: Called with each answer as it comes, and says whether it is the mark behind the last one, which is not
+                returned. It must not wait; what it raises is raised here.
+            reply: The subject for the answers, where the services expect a certain one; a new inbox otherwise.
+
+        Returns:
+            The answers, in the order in which they came.
+
+        Raises:
+            nats.errors.NoRespondersError: Nobody listens on the subject; at once.
+            nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
+            trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
+            trionats.errors.DisconnectedError: The connection broke after the request was sent.
+            ValueError: `max_msgs` or `stall` is negative.
+            nats.errors.Error: As for `publish`.
+        """
+        await checkpoint_if_cancelled()
+        total = self._request_timeout if trio.current_effective_deadline() == math.inf else math.inf
+        gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
+        if not self._link.has_room:
+            await self._link.wait_room()
+        inquiry, frame, size = self._inquire(subject, payload, headers, reply)
+        collected = Collected(inquiry, self._requests, gathering)
+        try:
+            inquiry.start(collected, frame, size, max_msgs)
+            return await collected.wait()
+        finally:
+            collected.close()
 
     def with_options(self, *, request_timeout: float) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
@@ -313,9 +388,11 @@ class Client:
 
         Raises:
             nats.errors.BadSubjectError: The subject or the queue is not valid.
+            nats.errors.ConnectionDrainingError: The client is being drained.
             nats.errors.ConnectionClosedError: The client is closed.
         """
         self._link.check_open()
+        self._draining.refuse(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
         row = self._engine.subscribe(where, group, max_msgs, receiver)
@@ -399,6 +476,53 @@ class Client:
         await self.flush()
         return trio.current_time() - start
 
+    async def barrier(self) -> None:
+        """Wait until what is buffered in this client's feeds now was worked off.
+
+        That is: it was received, and each task that received any of it came back for more, or ended, or left the block.
+        What comes later does not count. To have what the server has sent already counted, `flush` first. It waits for
+        your own code, so no default limits it; a deadline in force does. What only the calling task receives from is not
+        waited for, so it may be called from inside a loop.
+
+        Always a checkpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
+
+    @enable_ki_protection
+    def drain_nowait(self) -> None:
+        """Begin to drain, as `drain` does, without waiting for it: also from inside a loop, which then runs to its end.
+
+        Synchronous and idempotent; on a client that is closed it does nothing.
+        """
+        if self._draining.begun or not self._link.accepting or self._nursery is None:
+            return
+        self._draining.begun = True
+        self.add_listener(self._draining)
+        self._nursery.start_soon(self._draining.run, self.emit, self.aclose, name="trionats drain")
+
+    async def drain(self) -> None:
+        """Close the client without losing what is on its way.
+
+        All subscriptions, consumers and watchers are given up at once, and no new ones are taken. What the server had sent
+        by then still comes, and their loops end when it has been received. Until all loops have come to their ends, and
+        then until no request waits for an answer, messages can be published and requests made: for `drain_timeout` at
+        the most. Then what is queued is sent, and the client is closed.
+
+        A task that calls this is not waited for: what only it receives can still be received afterwards, but not
+        answered; `drain_nowait` lets such a loop go on. Without a connection, or when it breaks meanwhile, it closes the
+        client at once: feeds give what is buffered. Idempotent; who calls it while it is under way joins. Cancelled, it
+        goes on by itself unless nothing was begun yet; leaving the client's block, or `aclose`, cuts it short.
+
+        Raises:
+            nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
+            nats.errors.ConnectionReconnectingError: There was no connection to send what was published; the client is
+                closed, and a `trionats.events.PublishesLost` event says how much it was, too.
+        """
+        await checkpoint_if_cancelled()
+        self.drain_nowait()
+        await self._draining.wait()
+
     async def wait_connected(self) -> None:
         """Wait until there is a connection.
 
@@ -408,6 +532,34 @@ class Client:
         await trio.lowlevel.checkpoint()
         self._link.check_open()
         await self._link.wait_online()
+
+    async def reconnect(self) -> None:
+        """Leave the connection for a new one at once, without back-off, and wait until it stands.
+
+        It is what a broken connection is, except that nobody waits before the first dial, and that it also works with
+        `allow_reconnect=False`. Where there is no connection it ends the wait for the next attempt. Calls at the same time
+        share one new connection; a call after that makes another.
+
+        Raises:
+            nats.errors.ConnectionClosedError: No server is left to connect to, or the client is closed.
+        """
+        await checkpoint_if_cancelled()
+        await self._link.reconnect()
+
+    def set_servers(self, servers: str | Sequence[str]) -> None:
+        """Put other servers in the place of all that are known, discovered ones included.
+
+        The connection that stands is not touched: they count from the next dial on (`reconnect` makes one). Servers that
+        stay keep their counts of attempts.
+
+        Args:
+            servers: One URL or several, as for `open_client`.
+
+        Raises:
+            ValueError: A URL is not valid.
+            ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
+        """
+        self._link.set_servers(usable_servers(servers))
 
     async def aclose(self) -> None:
         """Close the client: end all feeds, send what is queued, and say goodbye. Idempotent.
@@ -422,7 +574,6 @@ class Client:
     def statistics(self) -> ClientStatistics:
         """Count what was done, and what is held."""
         engine = self._engine
-        feeds = [row.receiver for row in engine.subscriptions.values()] + self._listeners
         return ClientStatistics(
             in_msgs=engine.in_msgs,
             out_msgs=engine.out_msgs,
@@ -432,8 +583,30 @@ class Client:
             subscriptions=sum(row.receiver is not self._requests for row in engine.subscriptions.values()),
             pending_requests=len(self._requests),
             outbox_bytes=engine.outbox_bytes,
-            feeds=tuple(feed.name for feed in feeds if isinstance(feed, Feed)),
+            feeds=tuple(feed.name for feed in self.pace.feeds),
         )
+
+    @property
+    def state(self) -> events.ConnectionState:
+        """How far the client is; `open_events` tells of the changes."""
+        link = self._link
+        if link.finished.is_set():
+            return events.ConnectionState.CLOSED
+        if link.draining:
+            return events.ConnectionState.DRAINING
+        if self.is_connected:
+            return events.ConnectionState.CONNECTED
+        return events.ConnectionState.CONNECTING if link.server is None else events.ConnectionState.RECONNECTING
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that are known, without secrets: those given, and those discovered."""
+        return tuple(map(str, self._link.servers))
+
+    @property
+    def discovered_servers(self) -> tuple[str, ...]:
+        """The servers that other servers told of, without secrets."""
+        return tuple(str(server) for server in self._link.servers if not server.explicit)
 
     @property
     def is_connected(self) -> bool:
@@ -501,6 +674,17 @@ class Client:
         return str(self._engine.info.get("client_ip", ""))
 
     # Inside.
+
+    def _limit(self, what: str) -> AbstractContextManager[None]:
+        """Bound a wait for the server where no deadline is in force."""
+        return default_deadline(self._request_timeout, what)
+
+    def _inquire(self, subject: str, payload: bytes, fields: Headers | None, reply: str) -> tuple[Inquiry, bytes, int]:
+        """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
+        self._link.check_open()
+        inbox = reply or self.new_inbox()
+        frame, size = self._frame(subject, payload, inbox, fields)
+        return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
 
     def _frame(self, subject: str, payload: bytes, reply: str, fields: Headers | None) -> tuple[bytes, int]:
         """Check a message and make its frame; nothing is queued if it raises."""
@@ -575,16 +759,27 @@ async def open_client(
         pedantic: Ask the server to check subjects strictly.
         no_echo: Do not deliver what this client published to its own subscriptions.
         inbox_prefix: What the subjects for replies begin with, `_INBOX` unless said otherwise.
-        dont_randomize: Try the servers in the order given.
+        dont_randomize: Try the servers, and the addresses of a name, in the order given.
+        ignore_discovered_servers: Use only the servers given here, not those that servers tell of.
+        retry_on_failed_connect: Give the client at once, and connect in the background, again and again as after a loss.
         allow_reconnect: Whether a broken connection is made anew (True); otherwise it is lost for good.
         max_reconnect_attempts: How often each server is tried in one outage (60); -1 for ever.
-        reconnect_time_wait: The first bound of the backoff (2 s).
-        connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s).
+        reconnect_time_wait: The first bound of the backoff (2 s), which doubles from attempt to attempt.
+        max_reconnect_time_wait: The last bound of the backoff (8 s).
+        reconnect_delay: Given the number of failed attempts at a server, says how many seconds to wait before the next
+            one, in place of the backoff. It must not block.
+        pick_server: Given the servers that may be tried and the last server's INFO, says which is next and how many
+            seconds to wait first; None as the server for the usual choice. It must not block.
+        ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
+        connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
+            name are tried one after the other, and share it.
         request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
         close_timeout: How long the goodbye may take (5 s).
+        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s).
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).
-        pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB).
+        pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without
+            a connection nothing is queued.
         dial: Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.
         rng: The source of jitter and of unique names.
 
@@ -607,13 +802,17 @@ async def open_client(
     urls = found.url if found.url and servers is DEFAULT_SERVERS else servers
     client = Client(urls, found.options, found.jetstream)
     link = client._link
+    client._nursery = nursery
     try:
         nursery.start_soon(link.run, name="trionats link")
     except RuntimeError as closed:
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
     nursery.start_soon(link.watch_nursery, name="trionats nursery watch")
     try:
-        await link.wait_settled()
+        if options.get("retry_on_failed_connect"):
+            await checkpoint()
+        else:
+            await link.wait_settled()
         yield client
     finally:
         await client.aclose()
