@@ -30,6 +30,9 @@ STREAM_NOT_FOUND: Final = 10059
 JITTER: Final = random.Random()
 #: How long one question to the server may take before it is asked again.
 ANSWER_LIMIT: Final = 5.0
+#: How long undoing a creation that was cancelled may take, and when it is tried again.
+UNDO_LIMIT: Final = 1.0
+UNDO_PAUSES: Final = (0.01, 0.05, 0.2)
 
 
 class Handed(enum.Enum):
@@ -254,7 +257,26 @@ class OrderedSource:
         # ADR-9 would have a single filter repeated in the subject. It may hold wildcards, which the client does not
         # publish to, and the server does not miss it.
         subject = f"CONSUMER.CREATE.{stream}.{action.name}"
-        return await self._js.api_request(subject, {"stream_name": stream, "config": action.config, "action": "create"})
+        try:
+            return await self._js.api_request(
+                subject, {"stream_name": stream, "config": action.config, "action": "create"}
+            )
+        except trio.Cancelled:
+            await self._undo_create(action.name)
+            raise
+
+    async def _undo_create(self, name: str) -> None:
+        """Delete what may be just being created: the server works on several requests at once, and deletes too early."""
+        with trio.move_on_after(UNDO_LIMIT, shield=True):
+            for pause in UNDO_PAUSES:
+                try:
+                    await self._js.api_request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
+                except errors.NotFoundError:
+                    await trio.sleep(pause)
+                except errors.Error:
+                    return
+                else:
+                    return
 
     async def _create(self, action: Create) -> None:
         failure: Exception | None = None

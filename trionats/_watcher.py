@@ -257,8 +257,9 @@ async def open_watcher(
     Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
     bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
 
-    No change is lost and none comes twice, whatever happens to the connection or to the server's consumer, and however
-    slow the receiver is: it is asked for what there is room for. `receive` raises `nats.errors.BucketNotFoundError` when
+    No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
+    consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
+    server has sent it does not come, since the bucket does not hold it any more. `receive` raises `nats.errors.BucketNotFoundError` when
     the store is deleted, and `StreamRegressedError` when it went back to an earlier state. For what else ends it see
     `Feed`.
 

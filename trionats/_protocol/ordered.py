@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _SECOND_LOOK_AFTER: Final = 0.25
 # How often the end of a snapshot is put off because entries may have been overtaken by newer ones (see `_count`).
-_ROUNDS: Final = 3
+_ROUNDS: Final = 10
 # How often the server may say that it has something and still give nothing.
 _DOUBTS: Final = 3
 
@@ -117,6 +117,7 @@ class Ordered:
         self._phase = _Phase.UNMADE
         self._linked = True
         self._begun = False
+        self._disturbed = False
         self._by_sequence = start.policy != "last_per_subject"
         self._one_per_subject = one_per_subject
         self._beginning = start
@@ -250,15 +251,15 @@ class Ordered:
         if not left:
             self.caught_up = True
         elif self._stuck and self._one_per_subject:
-            self._by_sequence = True
+            self._by_sequence = self._disturbed = True
             self._move_on(now)
         elif self._doubts > _DOUBTS:
             # Again and again it has something and gives nothing: perhaps another consumer can have it.
             self._reset(now)
         else:
             # A request that waits a little may get past an entry that is gone.
-            self._expected = min(self._expected, self._received + left)
-            self._patient = True
+            self._patient = self._received < self._expected
+            self._expected = min(self._expected, self._received + left) if self._patient else self._received + left
 
     def inspect_failed(self, name: str, now: float) -> None:
         """Tell that nothing could be found out about the consumer.
@@ -373,13 +374,15 @@ class Ordered:
         if self._received < self._expected:
             return
         # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
-        # is counted for it. So when there is more by now, that is read too. A writer that never rests could repeat
-        # this for ever.
-        if ack.pending and self._rounds < _ROUNDS:
-            self._rounds += 1
-            self._expected += ack.pending
-        else:
+        # is counted for it. So when there is more by now, that is read too; and where that happened once, `pending` is
+        # not believed, which lags behind the writes. A writer that never rests could repeat this for ever.
+        if self._rounds >= _ROUNDS or not (ack.pending or self._disturbed):
             self.caught_up = True
+            return
+        self._rounds += 1
+        self._disturbed = True
+        self._expected += ack.pending
+        self._empty = not ack.pending
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
