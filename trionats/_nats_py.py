@@ -351,6 +351,7 @@ class Carrier:
         for attachment in list(self._attached):
             if patient or not attachment.patient:
                 attachment.receiver.ended(reason)
+                attachment.detach()
 
     # While something is attached.
 
@@ -522,7 +523,7 @@ def ours(message: NatsPyMsg) -> Msg:
             rest = {name: value for name, value in fields.items() if name not in ("Status", "Description")}
             # Where the server says no words, nats-py takes the next header line for them.
             line = f"NATS/1.0 {status} {fields.get('Description', '')}\r\n".encode()
-            block = line + headers.encode(rest).partition(b"\r\n")[2]
+            block = line + _encode(rest).partition(b"\r\n")[2]
         else:
             block = _encode(fields)
     return Msg(message.sid, message.subject, message.reply, message.data, block)
@@ -533,4 +534,12 @@ def _encode(fields: Mapping[str, str]) -> bytes:
         return headers.encode(fields)
     except errors.BadHeaderError:
         # A peer sent what no client should: that header is left out rather than the message.
-        return headers.encode({name: value for name, value in fields.items() if value.isprintable() and name.isascii()})
+        return headers.encode({name: value for name, value in fields.items() if _is_sound(name, value)})
+
+
+def _is_sound(name: str, value: str) -> bool:
+    try:
+        headers.encode({name: value})
+    except errors.BadHeaderError:
+        return False
+    return True

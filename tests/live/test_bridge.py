@@ -6,6 +6,7 @@ What every feed promises is in tests/test_promise.py, whose table runs the kinds
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -690,7 +691,8 @@ async def test_a_stray_exception_is_logged_and_ends_nothing(
     async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
         async with bridge.open_subscription(nursery, nc, "goes.on") as rx:
             loop_here().create_task(stray())  # type: ignore[union-attr]
-            await until(lambda: any("never retrieved" in record.getMessage() for record in caplog.records))
+            # Python 3.13 forgets the task only with its cycle.
+            await until(lambda: gc.collect() >= 0 and "never retrieved" in caplog.text)
             await aio_as_trio(nc.publish)("goes.on", b"1")
             assert (await rx.receive()).data == b"1"
     (record,) = [record for record in caplog.records if record.name == "trionats"]
