@@ -26,6 +26,7 @@ import trio
 import trio.testing
 
 import trionats
+from tests import bridged
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
 from trionats._feed import Feed
@@ -82,7 +83,7 @@ def has_come_back(nc: trionats.Client, reconnects: int) -> bool:
 
 
 def number_of(item: trionats.Msg | trionats.api.ObjectInfo) -> int:
-    return int(item.data) if isinstance(item, trionats.Msg) else int(item.name)
+    return int(item.data) if isinstance(item, trionats.Msg) else bridged.number_of(item)
 
 
 @asynccontextmanager
@@ -184,7 +185,7 @@ async def live_client(**options: float) -> AsyncIterator[tuple[NatsServer, trio.
 
 
 FAKES = {"subscription": fake_subscription, "watcher": fake_watcher}
-LIVE = {"subscription": live_subscription, "watcher": live_watcher}
+LIVE = {"subscription": live_subscription, "watcher": live_watcher, **bridged.KINDS}
 Kind: TypeAlias = "Callable[..., AbstractAsyncContextManager[World]]"
 
 ALL_KINDS = [
@@ -518,7 +519,7 @@ async def test_a_slow_subscriber_fails_after_what_is_buffered() -> None:
         assert "promise.*" in str(consumer.outcome)
 
 
-@pytest.mark.parametrize("kind", [ALL_KINDS[1], ALL_KINDS[3]])
+@pytest.mark.parametrize("kind", [ALL_KINDS[1], *ALL_KINDS[3:4], *ALL_KINDS[5:]])
 async def test_a_slow_watcher_loses_nothing(kind: Kind) -> None:
     count = 1200
     async with kind() as world, trio.open_nursery() as nursery, world.opened(nursery) as rx:
