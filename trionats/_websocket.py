@@ -11,6 +11,7 @@ Imported only when a `ws://` or `wss://` server is used: it needs the extra `web
 from __future__ import annotations
 
 import logging
+import operator
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
@@ -120,7 +121,7 @@ class WebSocketStream(trio.abc.Stream):
             trio.BrokenResourceError: The connection broke, ended without a close frame, or what came is no WebSocket; the
                 cause says which.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving")
@@ -275,9 +276,9 @@ def _uri(server: Server) -> Any:  # noqa: ANN401 - the library's own
     raise errors.explained(errors.ProtocolError, f"{server}: its path cannot stand in an HTTP request")
 
 
-def _extensions(compression: bool) -> list[ClientPerMessageDeflateFactory]:
+def _extensions(compression: bool) -> list[ClientPerMessageDeflateFactory] | None:
     if not compression:
-        return []
+        return None
     # Without context takeover, which nats-server does not do.
     return [
         ClientPerMessageDeflateFactory(

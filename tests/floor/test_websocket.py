@@ -1,0 +1,409 @@
+"""A WebSocket as a stream: Trio's own checks, and what the other end may do to it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import Protocol, Side
+from websockets.server import ServerProtocol
+
+import trionats._websocket as websocket
+from trionats import errors
+from trionats._protocol.addresses import parse_servers
+from trionats._websocket import WebSocketStream, open_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from websockets.protocol import Event
+
+URL = "ws://server.example/path/to?key=s3cret"
+
+
+def pair(transports: tuple[trio.abc.Stream, trio.abc.Stream]) -> tuple[WebSocketStream, WebSocketStream]:
+    """Two ends whose handshake is done."""
+    ours, theirs = transports
+    return WebSocketStream(ours, Protocol(Side.CLIENT)), WebSocketStream(theirs, Protocol(Side.SERVER))
+
+
+async def memory() -> tuple[WebSocketStream, WebSocketStream]:
+    await trio.lowlevel.checkpoint()
+    return pair(trio.testing.memory_stream_pair())
+
+
+async def lockstep() -> tuple[WebSocketStream, WebSocketStream]:
+    await trio.lowlevel.checkpoint()
+    return pair(trio.testing.lockstep_stream_pair())
+
+
+async def test_it_is_a_stream_as_trio_wants_them() -> None:
+    await trio.testing.check_two_way_stream(memory, None)
+
+
+async def test_it_is_a_stream_where_sending_blocks() -> None:
+    with trio.fail_after(30):
+        await trio.testing.check_two_way_stream(lockstep, lockstep)
+
+
+async def answer(stream: trio.abc.Stream, protocol: ServerProtocol) -> Request:
+    """Be the server of one handshake."""
+    events: list[Event] = []
+    while not events:
+        protocol.receive_data(bytes(await stream.receive_some()))
+        events = protocol.events_received()
+    request = events[0]
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+    await stream.send_all(b"".join(protocol.data_to_send()))
+    return request
+
+
+async def shake_hands(
+    *,
+    server_deflates: bool = False,
+    url: str = URL,
+    **options: Any,  # noqa: ANN401 - as `open_websocket` takes them
+) -> tuple[WebSocketStream, WebSocketStream, Request]:
+    ours, theirs = trio.testing.memory_stream_pair()
+    factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+    protocol = ServerProtocol(extensions=[factory] if server_deflates else None)
+    options = {"headers": {}, "compression": False, **options}
+    results: list[Any] = []
+
+    async def client() -> None:
+        results.append(
+            await open_websocket(ours, parse_servers(url)[0], options["headers"], compression=options["compression"])
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        request = await answer(theirs, protocol)
+    return results[0], WebSocketStream(theirs, protocol), request
+
+
+async def test_the_request_has_path_host_and_the_users_headers() -> None:
+    headers = {"Authorization": "Bearer s3cret", "X-Two": ["1", "2"], "host": "proxy.example"}
+    ours, theirs, request = await shake_hands(headers=headers)
+    assert request.path == "/path/to?key=s3cret"
+    assert request.headers["Host"] == "proxy.example"
+    assert request.headers["Authorization"] == "Bearer s3cret"
+    assert request.headers.get_all("X-Two") == ["1", "2"]
+    assert "Sec-WebSocket-Extensions" not in request.headers
+    await ours.send_all(b"PING\r\n")
+    assert await theirs.receive_some() == b"PING\r\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"), [("ws://h", "/"), ("ws://h/", "/"), ("ws://h?x=1", "/?x=1"), ("ws://[::1]:9", "/")]
+)
+async def test_every_form_of_url_makes_a_request(url: str, path: str) -> None:
+    _, _, request = await shake_hands(url=url)
+    assert request.path == path
+
+
+async def test_userinfo_of_the_url_is_for_nats_and_not_for_http() -> None:
+    _, _, request = await shake_hands(url="ws://u:s3cret@server.example")
+    assert "Authorization" not in request.headers
+    assert "s3cret" not in str(request.headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X": "a\r\nEvil: b"},
+        {"X": "s3cret\0"},
+        {"X": "s3cret☃"},
+        {"X": ["a", 5]},
+        {"a b": "s3cret"},
+        {"": "s3cret"},
+        {"X\r\nY": "s3cret"},
+        {"Sec-WebSocket-Key": "s3cret"},
+        {"upgrade": "s3cret"},
+        {5: "s3cret"},
+    ],
+)
+async def test_headers_that_would_change_the_request_are_refused_without_their_values(headers: Any) -> None:  # noqa: ANN401
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(errors.BadHeaderError, match="ws_connection_headers") as caught:
+        await open_websocket(stream, parse_servers(URL)[0], headers, compression=False)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "it answers HTTP 403 Forbidden"),
+        (b"HTTP/1.1 301 Moved\r\nLocation: ws://evil\r\n\r\n", "it answers HTTP 301 Moved"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "Sec-WebSocket-Accept"),
+        (b"INFO {}\r\n", "what it answers is no HTTP"),
+        (b"", "what it answers is no HTTP"),
+        (b"x" * 100_000, "expected no more than 8192 bytes"),
+    ],
+)
+async def test_a_server_that_does_not_want_to_is_named_with_its_answer(response: bytes, said: str) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(response)
+    await theirs.send_eof()
+    with pytest.raises(errors.ProtocolError) as caught:
+        await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
+    assert str(caught.value).startswith("ws://server.example:80 did not become a WebSocket: ")
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_what_came_with_the_answer_to_the_request_is_not_lost() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    protocol = ServerProtocol()
+
+    async def server() -> None:
+        protocol.receive_data(bytes(await theirs.receive_some()))
+        request = protocol.events_received()[0]
+        assert isinstance(request, Request)
+        protocol.send_response(protocol.accept(request))
+        protocol.send_binary(b"INFO {}\r\n")
+        await theirs.send_all(b"".join(protocol.data_to_send()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server)
+        stream = await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
+    assert await stream.receive_some(4) == b"INFO"
+    assert await stream.receive_some() == b" {}\r\n"
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------------
+
+
+class Raw:
+    """A stream of ours, and the bare other end."""
+
+    def __init__(self) -> None:
+        ours, self.wire = trio.testing.memory_stream_pair()
+        self.stream = WebSocketStream(ours, Protocol(Side.CLIENT, max_size=(None, 1000)))
+        self._peer = Protocol(Side.SERVER)
+
+    async def send(self, *frames: Frame) -> None:
+        await self.wire.send_all(b"".join(frame.serialize(mask=False) for frame in frames))
+
+    async def frames(self) -> list[Frame]:
+        self._peer.receive_data(bytes(await self.wire.receive_some()))
+        return [event for event in self._peer.events_received() if isinstance(event, Frame)]
+
+
+@given(st.binary(min_size=1, max_size=300), st.data())
+@settings(max_examples=40)
+def test_bytes_arrive_however_frames_and_segments_cut_them(data: bytes, draw: st.DataObject) -> None:
+    async def main() -> None:
+        raw = Raw()
+        rng = random.Random(draw.draw(st.integers()))
+        rest, wire = data, b""
+        fragmented = False
+        while rest:
+            size = rng.randint(0, 40)
+            piece, rest = rest[:size], rest[size:]
+            fin = rng.random() < 0.5
+            opcode = Opcode.CONT if fragmented else Opcode.BINARY
+            wire += Frame(opcode, piece, fin=fin).serialize(mask=False)
+            fragmented = not fin
+            if rng.random() < 0.3:
+                wire += Frame(Opcode.PING, b"?").serialize(mask=False)
+        got = b""
+        while len(got) < len(data):
+            size = rng.randint(1, 50)
+            if wire:
+                await raw.wire.send_all(wire[:size])
+                wire = wire[size:]
+                with trio.move_on_after(0):
+                    while True:
+                        got += await raw.stream.receive_some(rng.randint(1, 30))
+            else:
+                got += await raw.stream.receive_some(rng.randint(1, 30))
+        assert got == data
+
+    trio.run(main)
+
+
+async def test_what_is_sent_is_one_masked_binary_frame() -> None:
+    raw = Raw()
+    await raw.stream.send_all(b"PUB a 0\r\n\r\n")
+    data = bytes(await raw.wire.receive_some())
+    assert data[0] == 0x82  # final, binary
+    assert data[1] & 0x80  # masked
+    assert b"PUB" not in data
+
+
+async def test_a_ping_is_answered_by_the_reader_while_nobody_sends() -> None:
+    raw = Raw()
+    await raw.send(Frame(Opcode.PING, b"are you there"), Frame(Opcode.BINARY, b"x"))
+    assert await raw.stream.receive_some() == b"x"
+    pong = (await raw.frames())[0]
+    assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"are you there")
+
+
+async def test_a_ping_is_answered_behind_the_frame_that_is_being_sent() -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    stream = WebSocketStream(ours, Protocol(Side.CLIENT))
+    peer = Protocol(Side.SERVER)
+    seen: list[Opcode] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, b"PUB")
+        nursery.start_soon(stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        await theirs.send_all(Frame(Opcode.PING, b"").serialize(mask=False))
+        await trio.testing.wait_all_tasks_blocked()
+        while len(seen) < 2:
+            peer.receive_data(bytes(await theirs.receive_some()))
+            seen += [event.opcode for event in peer.events_received() if isinstance(event, Frame)]
+        nursery.cancel_scope.cancel()
+    assert seen == [Opcode.BINARY, Opcode.PONG]
+
+
+async def test_closing_sends_a_close_frame() -> None:
+    raw = Raw()
+    await raw.stream.aclose()
+    close = (await raw.frames())[0]
+    assert (close.opcode, bytes(close.data)) == (Opcode.CLOSE, b"\x03\xe8")
+    assert await raw.wire.receive_some() == b""
+
+
+async def test_closing_waits_for_nobody_who_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _ = trio.testing.lockstep_stream_pair()
+    stream = WebSocketStream(ours, Protocol(Side.CLIENT))
+    start = trio.current_time()
+    await stream.aclose()
+    assert trio.current_time() - start == websocket.CLOSE_SECONDS
+
+
+async def test_after_half_a_frame_nothing_more_is_sent() -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    stream = WebSocketStream(ours, Protocol(Side.CLIENT))
+    with trio.move_on_after(0.01):
+        await stream.send_all(b"x" * 100)
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(b"y")
+    await stream.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await theirs.send_all(b"x")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "going away"), (1008, "Authorization Violation")])
+async def test_a_close_frame_is_the_end_and_is_answered(code: int, reason: str) -> None:
+    raw = Raw()
+    await raw.send(Frame(Opcode.BINARY, b"-ERR"), Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode()))
+    assert await raw.stream.receive_some() == b"-ERR"
+    assert await raw.stream.receive_some() == b""
+    assert [frame.opcode for frame in await raw.frames()] == [Opcode.CLOSE]
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await raw.stream.send_all(b"x")
+    assert str(code) in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("wire", "said"),
+    [
+        (b"", "ended without a close frame"),
+        (b"\x82\x05abc", "ended without a close frame"),
+        (Frame(Opcode.BINARY, b"x" * 1001).serialize(mask=False), "1001 bytes"),
+        (b"\x82\x7f" + (1 << 62).to_bytes(8, "big"), "exceeds limit"),
+        (Frame(Opcode.BINARY, b"x").serialize(mask=True), "incorrect masking"),
+        (b"\x8f\x00", "invalid opcode"),
+        (Frame(Opcode.CONT, b"x").serialize(mask=False), "unexpected continuation frame"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "ended without a close frame"),
+    ],
+)
+async def test_what_is_no_websocket_breaks_the_stream_and_says_why(wire: bytes, said: str) -> None:
+    raw = Raw()
+    await raw.send(Frame(Opcode.BINARY, b"good"))
+    await raw.wire.send_all(wire)
+    await raw.wire.send_eof()
+    assert await raw.stream.receive_some() == b"good"
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await raw.stream.receive_some()
+    assert said in str(caught.value.__cause__)
+    with pytest.raises(trio.BrokenResourceError):
+        await raw.stream.receive_some()
+
+
+# -- compression -----------------------------------------------------------------------------------------------------------
+
+
+async def test_compression_goes_both_ways_and_without_context_takeover() -> None:
+    ours, theirs, request = await shake_hands(compression=True, server_deflates=True)
+    offered = request.headers["Sec-WebSocket-Extensions"]
+    assert offered == "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    ours.compress_up_to(1000)
+    theirs.compress_up_to(1000)
+    data = b"news " * 1000
+    for sender, receiver in ((ours, theirs), (theirs, ours)):
+        await sender.send_all(data)
+        got = b""
+        while len(got) < len(data):
+            got += await receiver.receive_some(333)
+        assert got == data
+
+
+async def test_nothing_is_compressed_before_the_limit_is_known_and_nothing_above_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs, _ = await shake_hands(compression=True, server_deflates=True)
+    wire: list[bytes] = []
+    send = ours._transport.send_all
+
+    async def spy(data: bytes) -> None:
+        wire.append(data)
+        await send(data)
+
+    monkeypatch.setattr(ours._transport, "send_all", spy)
+    await ours.send_all(b"x" * 500)
+    ours.compress_up_to(200)
+    await ours.send_all(b"x" * 500)
+    await ours.send_all(b"x" * 63)
+    compressed = [bool(data[0] & 0x40) for data in wire]
+    assert compressed == [False, True, True, True, False]
+    assert max(map(len, wire[1:4])) < 100
+    got = b""
+    while len(got) < 1063:
+        got += await theirs.receive_some()
+
+
+async def test_a_server_that_does_not_compress_is_no_problem() -> None:
+    ours, theirs, _ = await shake_hands(compression=True)
+    ours.compress_up_to(1000)
+    await ours.send_all(b"x" * 500)
+    assert len(await theirs.receive_some()) == 500
+
+
+# -- who may do what when ------------------------------------------------------------------------------------------------
+
+
+async def test_two_tasks_may_not_read_or_write_at_once() -> None:
+    ours, _ = await lockstep()
+    calls: list[Callable[[], Awaitable[Any]]] = [lambda: ours.send_all(b"x"), ours.receive_some]
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        for call in calls:
+            with pytest.raises(trio.BusyResourceError):
+                await call()
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    ours, theirs, _ = await shake_hands(headers={"Authorization": "s3cret"})
+    await ours.send_all(b"CONNECT s3cret")
+    await ours.aclose()
+    await theirs.aclose()
+    assert "s3cret" not in "".join(
+        record.getMessage() for record in caplog.records if record.name != "websockets.server"
+    )
