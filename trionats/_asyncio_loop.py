@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from trionats import errors
 from trionats._feed import CLEANUP_SECONDS
 
 with warnings.catch_warnings():
@@ -72,6 +73,9 @@ async def run_in(
 
     Returns:
         What it returns.
+
+    Raises:
+        nats.errors.Error: It was cancelled, and not by us. Besides, it raises what the function raises.
     """
 
     async def call() -> T:
@@ -79,7 +83,7 @@ async def run_in(
 
     await trio.lowlevel.checkpoint_if_cancelled()
     done = trio.Event()
-    task = loop.create_task(call())
+    task = loop.create_task(call(), name=f"trionats, {getattr(function, '__qualname__', 'call')}")
     task.add_done_callback(lambda _: done.set())
     try:
         await done.wait()
@@ -87,7 +91,11 @@ async def run_in(
         with trio.CancelScope(shield=True):
             await _cancel(loop, {task})
         raise
-    return task.result()
+    try:
+        return task.result()
+    except asyncio.CancelledError:  # noqa: ASYNC104 - this is Trio's side
+        # Somebody in asyncio cancelled what it waited for: to us that is a failure, and no `BaseException`.
+        raise errors.explained(errors.Error, f"{task.get_name()}: cancelled by asyncio code") from None
 
 
 async def _cancel(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
@@ -167,8 +175,9 @@ class Host:
         try:
             with trio.move_on_after(CLEANUP_SECONDS):
                 await run_in(loop, goodbye)
-        except Exception:
-            log.exception("closing nats-py's client failed")
+        except Exception as error:
+            # Its connection may have broken in this very moment; nothing is lost that had a chance.
+            log.debug("closing nats-py's client failed: %r", error)
         if self._joined:
             return
         await _cancel(loop, asyncio.all_tasks(loop))

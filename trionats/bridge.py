@@ -110,10 +110,12 @@ async def open_nats_py(
 async def _say_goodbye(client: nats.aio.client.Client) -> None:
     if client._flush_queue is None:  # `connect` was not called, or did not like its arguments
         return
-    await client.close()
-    # One that was cancelled between two attempts counts as closed, and `close` does nothing.
-    if client._transport:
-        client._transport.close()  # type: ignore[no-untyped-call]
+    try:
+        await client.close()
+    finally:
+        # One that was cancelled between two attempts counts as closed, and `close` does nothing.
+        if client._transport:
+            client._transport.close()  # type: ignore[no-untyped-call]
 
 
 @opens

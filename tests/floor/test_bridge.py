@@ -218,7 +218,7 @@ class FakeClient(nats.aio.client.Client):
         self,
         subject: str,
         queue: str = "",
-        cb: Any = None,
+        cb: Any = None,  # noqa: ANN401 - nats-py's
         **_: Any,  # noqa: ANN401 - nats-py's
     ) -> Any:  # noqa: ANN401 - nats-py's
         self.said.append(f"SUB {subject}")
@@ -400,6 +400,12 @@ async def test_what_a_call_returns_and_raises() -> None:
         assert await run_in(loop, double, 21) == 42
         with pytest.raises(ZeroDivisionError):
             await run_in(loop, double, 21, fail=True)
+
+        async def cancel_itself() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(errors.Error, match="cancelled by asyncio code"):
+            await run_in(loop, cancel_itself)
         assert loop_here() is loop
     assert loop_here() is None
 

@@ -645,6 +645,19 @@ async def test_a_server_that_is_not_there() -> None:
             await bridge.open_nats_py(nursery, "nats://127.0.0.1:1", nonsense=1).__aenter__()
 
 
+@pytest.mark.parametrize("milliseconds", [0, 0.2, 0.5, 1, 2, 3, 5, 55])
+async def test_leaving_right_after_the_connection_broke(milliseconds: float) -> None:
+    """nats-py is in the middle of its reconnecting then, and swallows its cancellation."""
+    with NatsServer() as server, pytest.RaisesGroup(pytest.RaisesExc(LookupError, match=r"^mine$")):
+        async with trio.open_nursery() as nursery:
+            options = {"reconnect_time_wait": 0.05, "error_cb": ignore}
+            async with bridge.open_nats_py(nursery, server.url, **options) as nc:
+                async with bridge.open_subscription(nursery, nc, "x"):
+                    server.kill()
+                    await trio.sleep(milliseconds / 1000)
+                    raise LookupError("mine")
+
+
 async def test_a_task_that_swallows_its_cancellation_holds_us_up_for_a_bounded_time(
     nats_server: TrioNatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
