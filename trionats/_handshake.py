@@ -49,11 +49,13 @@ async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
                 rest = b""
             await _log_in(wire, rest, server, engine, options)
             return wire
-    except BaseException as error:
+    except trio.BrokenResourceError as error:
         if wire is not None:
             await wire.aclose()
-        if isinstance(error, trio.BrokenResourceError):
-            raise _transport.broken(error, server) from error
+        raise _transport.broken(error, server) from error
+    except BaseException:
+        if wire is not None:
+            await wire.aclose()
         raise
     if wire is not None:
         await wire.aclose()
