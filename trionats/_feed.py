@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
 
 import trio
 from nats.errors import Error
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats import errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
     from types import TracebackType
 
 T = TypeVar("T")
@@ -37,6 +37,21 @@ CLEANUP_SECONDS = 2.0
 TRIP_MESSAGES = 64
 #: ... and whenever this many seconds have passed since the last trip.
 TRIP_SECONDS = 0.001
+#: How many tasks are remembered as consumers of a feed before those are sought that have ended.
+CONSUMERS = 64
+
+
+class Observer(Protocol):
+    """What is told how the consumers of a feed get on: a drain, or a barrier. Called synchronously."""
+
+    def took(self, task: trio.lowlevel.Task) -> None:
+        """Know that a task took an item."""
+
+    def came_back(self, task: trio.lowlevel.Task) -> None:
+        """Know that a task wants another item, so that it is done with the last one."""
+
+    def left(self) -> None:
+        """Know that nobody will receive any more."""
 
 
 class Pace:
@@ -45,11 +60,14 @@ class Pace:
     A full trip through Trio's scheduler costs several times what the rest of a receive costs, so `receive`, `publish`
     and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
     cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
+
+    It also knows the client's feeds that are open.
     """
 
-    __slots__ = ("due", "left", "now")
+    __slots__ = ("due", "feeds", "left", "now")
 
     def __init__(self) -> None:
+        self.feeds: dict[Feed[Any], None] = {}
         self.now = trio.lowlevel.current_clock().current_time
         self.left = 0
         self.due = 0.0
@@ -81,6 +99,10 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self._finished = trio.Event()
         self._ended = False
         self._failure: BaseException | None = None
+        # Who has taken an item and not come back for the next. Kept up where a receive is slow anyway, and exactly while
+        # somebody observes, so that it costs the fast path nothing.
+        self._busy: set[trio.lowlevel.Task] = set()
+        self._observers: list[Observer] = []
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
@@ -119,18 +141,24 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
+            self._is_busy(current_task())
+            self._looked()
         else:
             await checkpoint_if_cancelled()
+        if self._observers:
+            self._came_back()
         try:
             while True:
                 try:
                     item = self._receive.receive_nowait()
                 except trio.WouldBlock:
-                    item = await self._receive.receive()
+                    item = await self._park()
                 if self._taken(item):
+                    if self._observers:
+                        self._took()
                     return item
         except trio.EndOfChannel:
-            pass
+            self._came_back()
         raise self._why()
 
     @enable_ki_protection
@@ -148,10 +176,23 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             while not self._taken(item := self._receive.receive_nowait()):
                 pass
         except trio.EndOfChannel:
-            pass
+            self._came_back()
         else:
             return item
         raise self._why()
+
+    async def wait_ended(self) -> Exception | None:
+        """Wait until nothing more will come, whatever is still buffered; it receives nothing.
+
+        Always a checkpoint.
+
+        Returns:
+            None for an end on purpose (`stop`, the client closed or drained, the agreed number has come); else the exception
+            that says why, which `receive` raises after what is buffered.
+        """
+        await checkpoint()
+        await self._finished.wait()
+        return None if self._failure is None else self._why()
 
     async def __anext__(self) -> T:
         try:
@@ -217,11 +258,68 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     def _undo(self) -> None:
         """Undo the registration: synchronous, called once."""
 
+    def _looked(self) -> None:
+        """Look at what cannot be looked at for each item."""
+
+    # What is known of the consumers, for a drain and for a barrier.
+
+    #: Whether a drain does not wait for it, because it has something to tell to the very end.
+    _outlasts = False
+
+    def _observe(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    def _unobserve(self, observer: Observer) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def _working(self, besides: Collection[trio.lowlevel.Task] = ()) -> set[trio.lowlevel.Task]:
+        """Say which tasks, `besides` some, have taken an item and may still work on it."""
+        self._busy = {task for task in self._busy if _lives(task)}
+        return self._busy.difference(besides)
+
+    def _processed(self, besides: Collection[trio.lowlevel.Task] = ()) -> bool:
+        """Say whether a feed that has ended was received whole, and those who received from it came back for more.
+
+        Args:
+            besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
+        """
+        if self._working(besides) or not self._ended:
+            return False
+        return not len(self) or bool(self._busy)
+
+    def _is_busy(self, task: trio.lowlevel.Task) -> None:
+        if len(self._busy) >= CONSUMERS:
+            self._working()
+        self._busy.add(task)
+
+    async def _park(self) -> T:
+        task = current_task()
+        self._came_back()
+        item = await self._receive.receive()
+        self._is_busy(task)
+        return item
+
+    def _took(self) -> None:
+        task = current_task()
+        self._is_busy(task)
+        for observer in list(self._observers):
+            observer.took(task)
+
+    def _came_back(self) -> None:
+        task = current_task()
+        self._busy.discard(task)
+        for observer in list(self._observers):
+            observer.came_back(task)
+
     # Its life.
 
     def _leave(self) -> None:
         self.end(None)
         self._receive.close()
+        self._busy.clear()
+        for observer in list(self._observers):
+            observer.left()
 
     def _why(self) -> Exception:
         """What `receive` raises where the channel has ended."""
@@ -273,13 +371,19 @@ async def feeding(
     except RuntimeError as closed:
         feed._leave()
         raise RuntimeError(f"{feed._name}: the nursery that was passed in is closed") from closed
+    feed._pace.feeds[feed] = None
     try:
         yield
     finally:
+        feed._pace.feeds.pop(feed, None)
         feed._leave()
         if not feed._finished.is_set():
             with trio.move_on_after(CLEANUP_SECONDS, shield=True):
                 await feed._finished.wait()
+
+
+def _lives(task: trio.lowlevel.Task) -> bool:
+    return task.parent_nursery is None or task in task.parent_nursery.child_tasks
 
 
 class Opening(AbstractAsyncContextManager[T], Generic[T]):

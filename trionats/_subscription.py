@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final, get_args
 
 import trio
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
 from trionats._client import Client
@@ -36,7 +36,8 @@ class SubscriptionStatistics:
     Attributes:
         pending_msgs: Messages that wait to be received.
         pending_bytes: Their headers and payloads, in bytes.
-        max_pending_msgs: The most messages that ever waited.
+        max_pending_msgs: The most messages that were seen to wait: looked at when they overflow, when somebody asks, and
+            while they are received, at least once in 64 messages of the client.
         delivered: Messages that came from the server, dropped ones included.
         dropped: Messages that were dropped because too many waited.
     """
@@ -48,19 +49,23 @@ class SubscriptionStatistics:
     dropped: int
 
 
-@final
-class Subscription(Feed[Msg]):
-    """The messages of one subject: what `open_subscription` gives."""
+class Buffered(Feed[Msg]):
+    """Messages as they come, bounded in number and in bytes."""
 
     def __init__(
-        self, client: Client, subject: str, pending_msgs_limit: int, pending_bytes_limit: int, overflow: Overflow
+        self,
+        client: Client,
+        kind: str,
+        subject: str,
+        pending_msgs_limit: int,
+        pending_bytes_limit: int,
+        overflow: Overflow,
     ) -> None:
-        super().__init__(f"subscription {subject!r}", pending_msgs_limit, client.pace)
+        super().__init__(f"{kind} {subject!r}", pending_msgs_limit, client.pace)
         self._client = client
         self._subject = subject
         self._bytes_limit = pending_bytes_limit
         self._overflow: Overflow = overflow
-        self._attachment: Attachment | None = None
         self._send_nowait = self._send.send_nowait
         self._bytes = 0
         self._most = 0
@@ -70,7 +75,7 @@ class Subscription(Feed[Msg]):
 
     @property
     def subject(self) -> str:
-        """The subject that was subscribed."""
+        """The subject that was subscribed, or that the request went to."""
         return self._subject
 
     def statistics(self) -> SubscriptionStatistics:
@@ -78,10 +83,6 @@ class Subscription(Feed[Msg]):
         waiting = len(self)
         most = max(self._most, waiting)
         return SubscriptionStatistics(waiting, self._bytes, most, self._delivered, self._dropped)
-
-    def attach(self, queue: str, max_msgs: int) -> None:
-        """Subscribe."""
-        self._attachment = self._client.attach(self._subject, self, queue=queue, max_msgs=max_msgs)
 
     # The receiver's side, called by the reader.
 
@@ -120,11 +121,8 @@ class Subscription(Feed[Msg]):
             self._slow = not (half_empty and self._bytes <= self._bytes_limit / 2)
         return True
 
-    def _undo(self) -> None:
-        if self._attachment is not None:
-            self._attachment.detach()
-            # The attachment knows the feed, too: no circle for the garbage collector.
-            self._attachment = None
+    def _looked(self) -> None:
+        self._most = max(self._most, len(self))
 
     def _overflowed(self, message: Msg, size: int) -> None:
         waiting = len(self)
@@ -158,12 +156,58 @@ class Subscription(Feed[Msg]):
 
     def _slow_consumer(self, message: Msg) -> errors.SlowConsumerError:
         text = (
-            f"subscription {self._subject!r}: {len(self)} messages, {self._bytes} bytes wait to be received, and no "
+            f"{self._name}: {len(self)} messages, {self._bytes} bytes wait to be received, and no "
             "more may; receive faster, raise the limits, or choose another overflow policy"
         )
         return errors.explained(
             errors.SlowConsumerError, text, subject=self._subject, reply=message.reply, sid=message.sid, sub=self
         )
+
+
+@final
+class Subscription(Buffered):
+    """The messages of one subject: what `open_subscription` gives."""
+
+    def __init__(
+        self, client: Client, subject: str, pending_msgs_limit: int, pending_bytes_limit: int, overflow: Overflow
+    ) -> None:
+        super().__init__(client, "subscription", subject, pending_msgs_limit, pending_bytes_limit, overflow)
+        self._attachment: Attachment | None = None
+
+    def attach(self, queue: str, max_msgs: int) -> None:
+        """Subscribe."""
+        self._attachment = self._client.attach(self._subject, self, queue=queue, max_msgs=max_msgs)
+
+    @enable_ki_protection
+    def drain_nowait(self) -> None:
+        """Begin to drain: unsubscribe, and end once all has come that the server sent before it knew. Idempotent.
+
+        What has come and what still comes is received as ever, and then the loop ends. `stop` in contrast takes nothing
+        more from the moment it is called.
+        """
+        if self._attachment is not None:
+            self._attachment.retire()
+
+    async def drain(self) -> None:
+        """Unsubscribe, and wait until all has come that the server sent before it knew; then the feed has ended.
+
+        It does not wait for the consumer, so it may be called from inside the loop: what is buffered can still be received.
+        The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled after it began, it goes on
+        by itself, like `drain_nowait`. Without a connection there is nothing to wait for. Idempotent.
+
+        Raises:
+            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+        """
+        await checkpoint_if_cancelled()
+        self.drain_nowait()
+        with self._client._limit(f"drain of {self._name}"):
+            await self._finished.wait()
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+            # The attachment knows the feed, too: no circle for the garbage collector.
+            self._attachment = None
 
 
 @opens
@@ -219,6 +263,8 @@ async def open_subscription(
 @final
 class Events(Feed[events.ConnectionEvent]):
     """What happens to a connection: what `open_events` gives."""
+
+    _outlasts = True
 
     def __init__(self, client: Client) -> None:
         super().__init__("events", EVENTS_CAPACITY, client.pace)
