@@ -45,6 +45,7 @@ FLOORS = (
     ("_watcher",),
     ("_services",),
     ("_asyncio_loop",),
+    ("_answers",),
     ("_nats_py",),
     ("_bridged",),
     ("bridge",),
@@ -63,6 +64,7 @@ UPWARDS = {
 NAMED_FROM_BELOW = {
     ("_message", "_client"): "a message knows the client that it can be answered through",
     ("_requests", "_client"): "split off _client",
+    ("_answers", "_nats_py"): "split off _nats_py",
     ("_client", "_jetstream"): "jetstream() returns one; what makes it is handed down when the package is imported",
     ("_jetstream", "_objects"): "object_store() returns one; the class is handed down when the package is imported",
 }
@@ -78,7 +80,7 @@ CELLAR_FORBIDS = frozenset(
     {"trio", "asyncio", "trio_asyncio", "socket", "ssl", "time", "select", "selectors", "threading", "subprocess"}
 )
 ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
-MAY_USE_ASYNCIO = frozenset({"_asyncio_loop", "_nats_py", "_bridged", "bridge"})  # the last one, in four parts
+MAY_USE_ASYNCIO = frozenset({"_asyncio_loop", "_answers", "_nats_py", "_bridged", "bridge"})  # the last one, in five parts
 MAY_START_TASKS = frozenset({"_client", "_link", "_feed", "_services", "bridge"})  # _link: split off _client
 
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the link's writer;

@@ -93,9 +93,9 @@ async def run_in(
         raise
     try:
         return task.result()
-    except asyncio.CancelledError:  # noqa: ASYNC104 - this is Trio's side
+    except asyncio.CancelledError:
         # Somebody in asyncio cancelled what it waited for: to us that is a failure, and no `BaseException`.
-        raise errors.explained(errors.Error, f"{task.get_name()}: cancelled by asyncio code") from None
+        raise errors.explained(errors.Error, f"{task.get_name()}: cancelled by asyncio code") from None  # noqa: ASYNC104
 
 
 async def _cancel(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:

@@ -11,9 +11,9 @@ from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 
 from trionats import errors
+from trionats._answers import ours
 from trionats._consumer import JITTER
 from trionats._feed import Feed
-from trionats._nats_py import ours
 from trionats._protocol.pulling import Ending, Window
 from trionats._subscription import Overflow, SubscriptionStatistics
 

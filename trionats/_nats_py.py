@@ -33,11 +33,11 @@ from nats.aio.msg import Msg as NatsPyMsg
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors
+from trionats._answers import Answers, ours
 from trionats._asyncio_loop import is_usable, trio_asyncio
 from trionats._feed import CLEANUP_SECONDS, Pace
-from trionats._link import default_deadline
 from trionats._message import Msg
-from trionats._protocol import headers, subjects
+from trionats._protocol import subjects
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -50,7 +50,6 @@ log = logging.getLogger("trionats")
 
 #: How often the state of the connection is looked at, in seconds.
 LOOK_EVERY: Final = 0.05
-REQUEST_TIMEOUT: Final = 5.0
 
 _REFUSED = re.compile(r'permissions violation for subscription to "([^"]*)"', re.IGNORECASE)
 
@@ -175,7 +174,7 @@ class Carrier:
         self._linked = True
         self._reconnects = 0
         self._servers = ", ".join(f"{server.hostname}:{server.port}" for server in nc.servers)
-        self._answers = _Answers(self)
+        self._answers = Answers(self)
         self._kept: dict[str, partial[Any]] = {}
 
     # What the floors above use of a client.
@@ -416,73 +415,6 @@ class Carrier:
         await told(error)
 
 
-class _Answers:
-    """One inbox for the requests of a carrier, and the events that wait for the answers."""
-
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        self._inbox = ""
-        self._attachment: Attachment | None = None
-        self._waiting: dict[str, list[Msg | Exception]] = {}
-        self._events: dict[str, trio.Event] = {}
-
-    async def ask(self, subject: str, payload: bytes) -> Msg:
-        """Ask, and wait for the answer."""
-        if self._attachment is None:
-            self._inbox = f"{self._carrier.new_inbox()}."
-            self._attachment = self._carrier.attach(f"{self._inbox}*", self)
-        token = self._carrier.new_token()
-        event = self._events[token] = trio.Event()
-        found = self._waiting[token] = []
-        try:
-            self._carrier.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with default_deadline(REQUEST_TIMEOUT, f"request to {subject!r}"):
-                await event.wait()
-        finally:
-            del self._events[token], self._waiting[token]
-            self._carrier.rest()
-        answer = found[0]
-        if isinstance(answer, Exception):
-            raise answer
-        if answer.status == 503 and not answer.data:
-            raise errors.explained(errors.NoRespondersError, f"request to {subject!r}: nobody is listening there")
-        return answer
-
-    def leave(self) -> None:
-        """Unsubscribe, unless somebody waits."""
-        if self._attachment is not None and not self._events:
-            attachment, self._attachment = self._attachment, None
-            attachment.detach()
-
-    def deliver(self, message: Msg) -> None:
-        """Hand an answer to its waiter."""
-        self._settle(message.subject.removeprefix(self._inbox), message)
-
-    def link_lost(self, reason: Exception) -> None:
-        """Fail the requests under way."""
-        for token in list(self._events):
-            self._settle(token, reason)
-
-    def link_restored(self) -> None:
-        """Nothing to do."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Fail the requests under way, and forget the inbox."""
-        error = errors.explained(
-            errors.ConnectionClosedError, "nats-py's client was closed while an answer was awaited"
-        )
-        error.__cause__ = reason
-        self.link_lost(error)
-        if self._attachment is not None:
-            attachment, self._attachment = self._attachment, None
-            attachment.detach()
-
-    def _settle(self, token: str, answer: Msg | Exception) -> None:
-        if token in self._events and not self._waiting[token]:
-            self._waiting[token].append(answer)
-            self._events[token].set()
-
-
 _carriers: weakref.WeakValueDictionary[nats.aio.client.Client, Carrier] = weakref.WeakValueDictionary()
 
 
@@ -511,35 +443,3 @@ def carrier_of(nc: nats.aio.client.Client, opener: str) -> Carrier:
         carrier = _carriers[nc] = Carrier(nc, loop)
     carrier.check_open(f"{opener}()")
     return carrier
-
-
-def ours(message: NatsPyMsg) -> Msg:
-    """Make a message of our own class of nats-py's; it cannot be answered."""
-    block = None
-    fields = message.headers
-    if fields:
-        status = fields.get("Status", "") if not message.data else ""
-        if len(status) == 3 and status.isdigit():
-            rest = {name: value for name, value in fields.items() if name not in ("Status", "Description")}
-            # Where the server says no words, nats-py takes the next header line for them.
-            line = f"NATS/1.0 {status} {fields.get('Description', '')}\r\n".encode()
-            block = line + _encode(rest).partition(b"\r\n")[2]
-        else:
-            block = _encode(fields)
-    return Msg(message.sid, message.subject, message.reply, message.data, block)
-
-
-def _encode(fields: Mapping[str, str]) -> bytes:
-    try:
-        return headers.encode(fields)
-    except errors.BadHeaderError:
-        # A peer sent what no client should: that header is left out rather than the message.
-        return headers.encode({name: value for name, value in fields.items() if _is_sound(name, value)})
-
-
-def _is_sound(name: str, value: str) -> bool:
-    try:
-        headers.encode({name: value})
-    except errors.BadHeaderError:
-        return False
-    return True

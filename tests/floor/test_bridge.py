@@ -16,11 +16,12 @@ from nats.js.kv import KeyValue
 
 import trionats
 from trionats import bridge, errors
+from trionats._answers import ours
 from trionats._asyncio_loop import loop_here, report, run_in, trio_asyncio
 from trionats._bridged import check_limits, read_entry
 from trionats._feed import CLEANUP_SECONDS
 from trionats._message import Msg
-from trionats._nats_py import Carrier, ours
+from trionats._nats_py import Carrier
 from trionats._protocol.pulling import AckSubject
 
 ACK = AckSubject("S", "C", 1, 7, 3, 1_700_000_000_500_000_000, 2)
