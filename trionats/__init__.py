@@ -24,12 +24,14 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     pulling           how many to ask for, and what silence means
 #     ordered           where to resume, and where a snapshot ends
 #     login             what CONNECT says about who we are
+#     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay
 #
 #   _identity         who we are, found out anew at each connect
 #   _tls              contexts, handshakes, and what their failures mean
 #   _websocket        frames over a stream: a trio.abc.Stream
 #   _transport        dial TCP, TLS or WebSocket: a trio.abc.Stream comes back
+#   _tracing          headers that have a message traced
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered
 #   _options          what open_client is told, checked and sorted
@@ -37,8 +39,11 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _handshake        one attempt to get in: INFO, TLS, CONNECT
 #   _link             the connection kept alive: supervisor, reader, writer, pinger
 #   _requests         requests and their answers
+#   _inquiry          requests with an inbox of their own, for many answers
+#   _drain            give up subscriptions without losing what is on its way
 #   _client           open_client: publish, subscribe, request, reconnect
 #   _subscription     open_subscription and open_events
+#   _replies          open_replies
 #   _management       streams and consumers: nats-py's JetStreamManager on our client
 #   _jetstream        acknowledged publish, object stores' buckets
 #   _consumer         ordered reading of a stream
@@ -59,9 +64,11 @@ from ._jetstream import JetStream
 from ._message import Msg
 from ._objects import ObjectStore
 from ._options import ClientOptions
+from ._replies import Replies, open_replies
 from ._requests import PendingReply
 from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
 from ._tls import TLSState
+from ._tracing import trace_headers
 from ._version import __version__
 from ._watcher import Watcher, WatcherStatistics, open_watcher
 
@@ -76,6 +83,7 @@ __all__ = [
     "Msg",
     "ObjectStore",
     "PendingReply",
+    "Replies",
     "Subscription",
     "SubscriptionStatistics",
     "TLSState",
@@ -87,8 +95,10 @@ __all__ = [
     "events",
     "open_client",
     "open_events",
+    "open_replies",
     "open_subscription",
     "open_watcher",
+    "trace_headers",
 ]
 
 # A traceback or a page shows the name that users import.

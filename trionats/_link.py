@@ -1,16 +1,13 @@
-"""The connection kept alive: the supervisor, and the reader, writer and pinger of one conversation.
+"""The connection kept alive: the supervisor of all conversations of one client.
 
 The part of the client that owns tasks (split off `_client`, which is what users call). `Link.run` lives in the caller's
-nursery in a shielded scope: it dials, shakes hands, runs the three tasks of the conversation until one of them says why
-it ended, and dials again. Reader and writer never raise what the network does to them; they record it (`_lose`) and
-cancel the conversation. Only bugs cross the nursery.
-
-The stream has one owner for each direction. `send_all` stands in the writer only, because a cancelled `send_all` leaves
-half a frame; everybody else appends whole frames to the engine's outbox, which needs no await and cannot be cancelled.
+nursery in a shielded scope: it dials, starts a conversation, waits until it says why it ended, and dials again. Only bugs
+cross the nursery; what the network does is recorded by the conversation.
 """
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -18,57 +15,25 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from trionats import _transport, errors, events
-from trionats._feed import CLEANUP_SECONDS, TRIP_MESSAGES
-from trionats._handshake import READ_SIZE, connect, refusal
+from trionats import errors, events
+from trionats._conversation import Answer, Conversation
+from trionats._feed import CLEANUP_SECONDS
+from trionats._handshake import connect, refusal
+from trionats._moving import Mover
 from trionats._protocol.alarms import Alarms
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from trionats._options import LinkOptions
     from trionats._protocol.alarms import Alarm
-    from trionats._protocol.servers import Server, ServerPool
+    from trionats._protocol.servers import Dial, Server, ServerPool
     from trionats._tls import TLSState
-    from trionats._transport import Wire
 
-#: A payload under way may ask for more than READ_SIZE, up to this.
-MAX_READ = 1_048_576
-#: A batch for the stream ends before it grows over this: what a broken link can leave in doubt.
-BATCH_SIZE = 262_144
-#: How long a connection that takes nothing more is still read.
-LAST_WORDS_SECONDS = 0.25
-
-
-class Answer:
-    """Somebody waits for the PONG behind a PING."""
-
-    __slots__ = ("_come", "_error")
-
-    def __init__(self) -> None:
-        self._come = trio.Event()
-        self._error: Exception | None = None
-
-    def arrived(self) -> None:
-        """Wake the waiter: the server has processed all that was sent before."""
-        self._come.set()
-
-    def failed(self, error: Exception) -> None:
-        """Wake the waiter: the connection broke first."""
-        self._error = error
-        self._come.set()
-
-    async def wait(self) -> None:
-        """Wait for it.
-
-        Raises:
-            nats.errors.Error: The connection broke before the answer came.
-        """
-        await self._come.wait()
-        if self._error is not None:
-            raise self._error
+#: How much may wait to be sent while there is a connection, where nothing may wait for one.
+LEAST_PENDING = 2 * 1024 * 1024
 
 
 class Link:
@@ -82,19 +47,20 @@ class Link:
         self._options = options
         self._emit = emit
         self._scope = trio.CancelScope(shield=True)
-        self._conversation: trio.CancelScope | None = None
-        self._reason: Exception | None = None
-        self._refusal: Exception | None = None
+        self._tasks: trio.Nursery | None = None
+        self._mover = Mover(self, self, engine, pool, options)
+        self.current: Conversation | None = None
+        """The conversation that the client's calls go to; None while there is none."""
         self.idle: trio.Event | None = None
-        """What wakes the writer; None while it is busy and will look at the outbox by itself."""
-        self._wire: Wire | None = None
-        self._rest = b""
+        """What wakes its writer; None while that is busy, or there is none."""
         self._room = trio.lowlevel.ParkingLot()
         self._alarms = Alarms()
         self._asleep_until = -inf
         self._earlier = trio.Event()
         self._online = trio.Event()
         self._settled = trio.Event()
+        self._arrival = trio.Event()
+        self._look = trio.Event()
         self.finished = trio.Event()
         self.failure: BaseException | None = None
         """Why the link was given up; None while it lives, and when it was closed on purpose."""
@@ -105,7 +71,9 @@ class Link:
         self.max_payload = 1_048_576
         self.small = 0
         """Up to how many bytes a payload without headers takes the short way; none before the server said its limit."""
-        self.pending_size = options.pending_size
+        self.pending_size = max(options.pending_size, 0)
+        """How much may wait: for the writer, or for a connection."""
+        self.draining = False
 
     # Its life, in the caller's nursery.
 
@@ -116,6 +84,7 @@ class Link:
         try:
             with self._scope:
                 async with trio.open_nursery() as tasks:
+                    self._tasks = tasks
                     tasks.start_soon(self._keep_time, name="trionats timekeeper")
                     reason = await self._supervise()
                     tasks.cancel_scope.cancel()
@@ -167,30 +136,16 @@ class Link:
 
     def wake(self) -> None:
         """Let the writer know that there is something to send."""
-        if self.idle is not None:
-            self.idle.set()
-            self.idle = None
+        if self.idle is not None and self.current is not None:
+            self.current.wake()
 
     def push(self) -> None:
         """Send what was just queued at once, if nothing is before it; else as `wake`.
 
         A request waits for its answer, so a trip through the scheduler before it leaves is pure delay.
         """
-        engine = self._engine
-        send_now = None if self._wire is None else self._wire.send_now
-        if send_now is None or self.idle is None or len(engine.outbox) != 1:
-            self.wake()
-            return
-        batch = engine.take(BATCH_SIZE)
-        try:
-            sent = send_now(batch)
-        except OSError:
-            sent = 0  # a full socket, or a broken one: the writer finds out which
-        if sent == len(batch):
-            engine.sent()
-        else:
-            self._rest = batch[sent:]
-            self.wake()
+        if self.current is not None:
+            self.current.push()
 
     def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
         """Let `ring` be called at a time of Trio's clock, unless it is called off first: cheaper than a cancel scope.
@@ -206,7 +161,12 @@ class Link:
     @property
     def tls(self) -> TLSState | None:
         """What secures the connection right now."""
-        return None if self._wire is None else self._wire.tls
+        return None if self.current is None else self.current.wire.tls
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """The servers that are known."""
+        return self._pool.servers
 
     @property
     def has_room(self) -> bool:
@@ -272,93 +232,146 @@ class Link:
         self.push()
         await answer.wait()
 
+    async def reconnect(self) -> None:
+        """Leave the connection for a new one, and wait until that stands.
+
+        Raises:
+            nats.errors.ConnectionClosedError: There will be none.
+        """
+        self.check_open()
+        old = self.current
+        if old is not None and old.reason is None:
+            old.forced = True
+            old.lose(errors.explained(errors.DisconnectedError, "reconnect() was called"))
+        else:
+            self._pool.hurry()
+            self._look.set()
+        while self.current is old or self.current is None or self.current.reason is not None:
+            self.check_open()
+            await self._arrival.wait()
+
+    def set_servers(self, servers: Sequence[Server]) -> None:
+        """Put other servers in the place of all; a wait for one of the old ones ends."""
+        self._pool.replace(servers)
+        self._look.set()
+        if self.current is not None and self.current.lame:
+            self.current.news.set()
+
     # The supervisor.
 
     async def _supervise(self) -> BaseException:
-        if (refused := await self._first_connect()) is not None:
-            return refused
-        while True:
-            dial = self._pool.next(trio.current_time())
-            if dial is None:
-                return self._given_up()
-            await trio.sleep_until(dial.not_before)
-            try:
-                wire = await connect(dial.server, self._engine, self._options)
-            except (OSError, errors.Error) as error:
-                self._dial_failed(dial.server, error)
-                self._emit(events.ReconnectFailed(str(dial.server), error))
-                continue
-            self.reconnects += 1
-            if (reason := await self._converse(wire, dial.server, events.Reconnected(str(dial.server)))) is not None:
-                return reason
+        if self._options.retry_on_failed_connect:
+            conversation = await self._redial()
+        else:
+            conversation, failures = await self._try_each()
+            if conversation is None:
+                return _no_server(failures)
+        announce: type[events.Connected | events.Reconnected] = events.Connected
+        while conversation is not None:
+            last = await self._converse(conversation, announce(str(conversation.server)))
+            assert last.reason is not None, "a conversation ends for a reason"
+            if not (self._options.allow_reconnect or last.forced):
+                return last.reason
+            conversation = await self._redial()
+            self.reconnects += conversation is not None
+            announce = events.Reconnected
+        return self._pool.surrender()
 
-    async def _first_connect(self) -> BaseException | None:
-        """Try each server once, and stay with the first that answers until it is lost."""
+    async def _try_each(self) -> tuple[Conversation | None, list[tuple[Server, Exception]]]:
+        """Try each server once, for the first connection."""
         failures: list[tuple[Server, Exception]] = []
         for _ in self._pool.servers:
             dial = self._pool.next(trio.current_time())
             if dial is None:
                 break
             try:
-                wire = await connect(dial.server, self._engine, self._options)
+                return await self._dial(dial.server), failures
             except (OSError, errors.Error) as error:
-                self._dial_failed(dial.server, error)
+                self._give_up(dial.server, error)
                 failures.append((dial.server, error))
-                continue
-            return await self._converse(wire, dial.server, events.Connected(str(dial.server)))
-        return _no_server(failures)
+        return None, failures
 
-    def _dial_failed(self, server: Server, error: Exception) -> None:
+    async def _redial(self) -> Conversation | None:
+        """Try the servers as the pool, or the user, says, until one lets us in or none is left."""
+        while (dial := self._next_dial()) is not None:
+            self._look = trio.Event()
+            with trio.move_on_at(dial.not_before) as wait:
+                await self._look.wait()
+            if not wait.cancelled_caught:
+                continue  # the pool, or the waits, have changed
+            try:
+                return await self._dial(dial.server)
+            except (OSError, errors.Error) as error:
+                self.dial_failed(dial.server, error)
+        return None
+
+    def _next_dial(self) -> Dial | None:
+        now = trio.current_time()
+        if self._options.pick_server is None:
+            return self._pool.next(now)
+        try:
+            return self._pool.picked(self._options.pick_server, copy.deepcopy(self._engine.info), now)
+        except Exception as error:  # the user's code, or its answer: neither may end the connection
+            self._emit(events.CallbackFailed("pick_server", error))
+            return self._pool.next(now)
+
+    async def _dial(self, server: Server) -> Conversation:
+        wire = await connect(server, self._engine, self._options)
+        return Conversation(self, wire, server, self._engine, self._options)
+
+    def _give_up(self, server: Server, error: Exception) -> None:
         # It may have failed after the welcome, with the server's next word, and somebody may have pinged by then.
         self._leave_open(self._engine.lost(error), error)
         self._pool.failed(server, error, trio.current_time())
 
-    def _given_up(self) -> Exception:
-        last = self._pool.last_error
-        if isinstance(last, errors.AuthorizationError):
-            return last
-        tried = ", ".join(map(str, self._pool.servers))
-        failure = errors.explained(errors.NoServersError, f"no server is left to reconnect to ({tried}): {last}")
-        failure.__cause__ = last
-        return failure
+    def dial_failed(self, server: Server, error: Exception) -> None:
+        """Note that a server could not be reached, and say so."""
+        if self.current is None:
+            self._give_up(server, error)
+        else:
+            self._pool.failed(server, error, trio.current_time())
+        self._emit(events.ReconnectFailed(str(server), error))
 
     # One conversation.
 
-    async def _converse(self, wire: Wire, server: Server, announcement: events.ConnectionEvent) -> BaseException | None:
-        """Run a conversation to its end.
+    async def _converse(self, conversation: Conversation, announcement: events.ConnectionEvent) -> Conversation:
+        """Run conversations that follow each other by planned moves.
 
         Returns:
-            None when it is to be followed by another one, else why not.
+            The one that was lost.
         """
-        self._connected(server)
+        conversation.in_front = True
+        self._connected(conversation)
+        self.start(conversation)
         self._emit(announcement)
-        self._informed(self._engine.info)
-        try:
-            async with trio.open_nursery() as tasks:
-                self._conversation = tasks.cancel_scope
-                self._wire = wire
-                tasks.start_soon(self._read, wire, name="trionats reader")
-                tasks.start_soon(self._write, wire, name="trionats writer")
-                tasks.start_soon(self._ping, name="trionats pinger")
-        finally:
-            self._wire = None
-            self.idle = None
-            await wire.aclose()
-        reason = self._reason
-        assert reason is not None, "a conversation ends for a reason"
-        self._online = trio.Event()
-        self._leave_open(self._engine.lost(reason), reason)
-        self._pool.lost(server, trio.current_time(), reason)
-        self._emit(events.Disconnected(str(server), reason))
-        return None if self._options.allow_reconnect else reason
+        self.report_oversized()
+        self._informed(conversation, self._engine.info)
+        while conversation.reason is None:
+            await conversation.news.wait()
+            conversation.news = trio.Event()
+            if conversation.reason is None and self._options.allow_reconnect:
+                conversation = await self._mover.move(conversation) or conversation
+        await conversation.over.wait()
+        self._disconnected(conversation, conversation.reason)
+        return conversation
 
-    def _connected(self, server: Server) -> None:
-        self.server = server
-        self._reason = self._refusal = None
-        self._rest = b""
-        self._pool.connected(server, trio.current_time())
+    def _connected(self, conversation: Conversation) -> None:
+        self.current = conversation
+        self.server = conversation.server
+        self.pending_size = self._options.pending_size if self._options.pending_size > 0 else LEAST_PENDING
+        self._pool.connected(conversation.server, trio.current_time())
         self._online.set()
         self._settled.set()
+        self._arrival.set()
+        self._arrival = trio.Event()
+
+    def _disconnected(self, conversation: Conversation, reason: Exception) -> None:
+        self.current = None
+        self.pending_size = max(self._options.pending_size, 0)
+        self._online = trio.Event()
+        self._leave_open(self._engine.lost(reason), reason)
+        self._pool.lost(conversation.server, trio.current_time(), reason, forced=conversation.forced)
+        self._emit(events.Disconnected(str(conversation.server), reason))
 
     def _leave_open(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the conversation that it is over."""
@@ -369,75 +382,53 @@ class Link:
             self._emit(events.PublishesLost(loss.frames))
         self._room.unpark_all()
 
-    def _lose(self, reason: Exception) -> None:
-        """End the conversation; the first reason stays."""
-        if self._reason is None:
-            self._reason = reason
-        if self._conversation is not None:
-            self._conversation.cancel()
+    # What conversations and moves tell us.
 
-    @enable_ki_protection
-    async def _read(self, wire: Wire) -> None:
-        engine = self._engine
-        while True:
-            try:
-                data = await wire.receive_some(min(max(READ_SIZE, engine.wanted), MAX_READ))
-            except trio.BrokenResourceError as error:
-                self._lose(self._broken(error))
-                return
-            if not data:
-                self._lose(self._eof("closed the connection"))
-                return
-            before = engine.in_msgs
-            # Only what the server says last is why it goes.
-            self._refusal = None
-            for event in engine.receive(data):
-                self._handle(event)
-            if engine.outbox:
-                self.wake()
-            # A consumer takes TRIP_MESSAGES in one go; without these trips a fast one could not keep up with the reader.
-            for _ in range((engine.in_msgs - before) // TRIP_MESSAGES):
-                await checkpoint()
+    def start_task(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Start a task that lives no longer than the link."""
+        assert self._tasks is not None, "only a running link has conversations"
+        self._tasks.start_soon(task, *arguments, name="trionats mover")
 
-    @enable_ki_protection
-    async def _write(self, wire: Wire) -> None:
-        engine = self._engine
-        while True:
-            batch = self._rest or engine.take(BATCH_SIZE)
-            self._rest = b""
-            if batch:
-                try:
-                    await wire.send_all(batch)
-                except trio.BrokenResourceError as error:
-                    # The server may have said why; then the reader is about to hear it.
-                    await trio.sleep(LAST_WORDS_SECONDS)
-                    self._lose(self._broken(error))
-                    return
-            engine.sent()
-            if self._room and self.has_room:
-                self._room.unpark_all()
-            if not engine.outbox:
-                self.idle = idle = trio.Event()
-                await idle.wait()
+    def start(self, conversation: Conversation) -> None:
+        """Start the tasks of a conversation."""
+        assert self._tasks is not None, "only a running link has conversations"
+        self._tasks.start_soon(conversation.run, name="trionats conversation")
 
-    @enable_ki_protection
-    async def _ping(self) -> None:
-        while True:
-            await trio.sleep(self._options.ping_interval)
-            if not self._engine.keepalive(self._options.max_outstanding_pings):
-                count = self._options.max_outstanding_pings
-                text = f"{self.server} did not answer {count} pings, {self._options.ping_interval:g} s apart"
-                self._lose(errors.explained(errors.StaleConnectionError, text))
-                return
-            self.wake()
+    def take_over(self, old: Conversation, new: Conversation) -> None:
+        """Make another conversation the client's own; its writer waits until its gate is opened."""
+        old.engine, new.engine = new.engine, old.engine
+        old.in_front, new.in_front = False, True
+        new.gate = trio.Event()
+        self.idle = None
+        self._connected(new)
 
-    def _broken(self, error: trio.BrokenResourceError) -> Exception:
-        assert self.server is not None
-        return self._refusal or _transport.broken(error, self.server)
+    def arrived(self, conversation: Conversation, left: Server) -> None:
+        """Know that a planned move is done, as far as the client's calls are concerned."""
+        conversation.open_gate()
+        self._emit(events.Moved(str(conversation.server), str(left)))
+        self.report_oversized()
+        self._informed(conversation, self._engine.info)
 
-    def _eof(self, text: str) -> Exception:
-        """Say why the stream ended: what the server said last, if it said something."""
-        return self._refusal or errors.explained(errors.UnexpectedEOF, f"{self.server} {text}")
+    def ended(self, conversation: Conversation) -> None:
+        """Know that a conversation has begun to end."""
+        reason = conversation.reason
+        assert reason is not None, "it says why first"
+        if conversation is self.current:
+            self._mover.interrupt()
+        elif conversation.engine is not self._engine:
+            loss = conversation.engine.lost(reason)
+            self._leave_open(Loss(loss.frames + conversation.engine.discard(), loss.pings), reason)
+
+    def relieve(self) -> None:
+        """Let those go on who waited for room in the outbox, if there is some."""
+        if self._room and self.has_room:
+            self._room.unpark_all()
+
+    def report_oversized(self) -> None:
+        """Say what was not sent because the new server takes less than the last one."""
+        if self._engine.oversized:
+            self._emit(events.PublishesTooLarge(self._engine.oversized, self._engine.info["max_payload"]))
+            self._engine.oversized = 0
 
     @enable_ki_protection
     async def _keep_time(self) -> None:
@@ -451,36 +442,41 @@ class Link:
 
     # What the server says besides messages.
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, conversation: Conversation, event: Event) -> None:
+        """Take what the server says besides messages."""
         match event:
             case Answered(token):
                 token.arrived()
             case InfoChanged(info):
-                self._informed(info)
+                if conversation is self.current:
+                    self._informed(conversation, info)
             case Refused(text):
-                self._refused(text)
+                self._refused(conversation, text)
             case Garbage(error):
-                self._lose(error)
+                conversation.lose(error)
 
-    def _informed(self, info: Mapping[str, Any]) -> None:
+    def _informed(self, conversation: Conversation, info: Mapping[str, Any]) -> None:
         # The server's word, so it may be anything.
         limit = self._engine.info.get("max_payload")
         if isinstance(limit, int) and limit > 0:
             self.max_payload = limit
         self.small = min(self.max_payload, len(LENGTHS) - 1)
-        if self._wire is not None:
-            self._wire.allow(self.max_payload)
-        if self.server is None:
-            return
-        if info.get("ldm"):
-            self._emit(events.LameDuck(str(self.server)))
-        if new := self._pool.discovered(info.get("connect_urls") or ()):
+        conversation.wire.allow(self.max_payload)
+        urls = info.get("ws_connect_urls" if conversation.server.websocket else "connect_urls")
+        new = self._pool.discovered(urls or (), conversation.server)
+        if new:
             self._emit(events.ServersDiscovered(tuple(map(str, new))))
+        if info.get("ldm") is True and not conversation.lame:
+            conversation.lame = True
+            self._emit(events.LameDuck(str(conversation.server)))
+            conversation.news.set()
+        elif conversation.lame and new:
+            conversation.news.set()
 
-    def _refused(self, text: str) -> None:
-        error = refusal(self.server, text)
+    def _refused(self, conversation: Conversation, text: str) -> None:
+        error = refusal(conversation.server, text)
         if not isinstance(error, errors.PermissionsViolationError):
-            self._refusal = error
+            conversation.refused(error)
             self._emit(events.ServerRefusal(error))
             return
         if error.operation == "subscription":
@@ -507,6 +503,7 @@ class Link:
         self._room.unpark_all()
         self._online.set()
         self._settled.set()
+        self._arrival.set()
         self._emit(events.Closed(reason))
 
 

@@ -5,8 +5,10 @@ The public form is `ClientOptions`; the floors below see only what concerns them
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from trionats import _identity, _transport
@@ -14,7 +16,7 @@ from trionats._identity import Identity
 from trionats._protocol.login import LoginOptions
 from trionats._protocol.servers import ServerPool, parse_servers
 from trionats._tls import TLSOptions
-from trionats._transport import TransportOptions
+from trionats._transport import TransportOptions, dial_tcp
 from trionats._version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import trio
 
     from trionats._identity import UserCredentials
+    from trionats._protocol.servers import PickServer, Server
 
 
 class ClientOptions(TypedDict, total=False):
@@ -54,12 +57,19 @@ class ClientOptions(TypedDict, total=False):
     no_echo: bool
     inbox_prefix: str
     dont_randomize: bool
+    ignore_discovered_servers: bool
+    retry_on_failed_connect: bool
     allow_reconnect: bool
     max_reconnect_attempts: int
     reconnect_time_wait: float
+    max_reconnect_time_wait: float
+    reconnect_delay: Callable[[int], float]
+    pick_server: PickServer
+    ignore_auth_error_abort: bool
     connect_timeout: float
     request_timeout: float
     close_timeout: float
+    drain_timeout: float
     ping_interval: float
     max_outstanding_pings: int
     pending_size: int
@@ -73,7 +83,10 @@ class LinkOptions:
 
     identity: Identity
     transport: TransportOptions
+    inbox_prefix: bytes
+    retry_on_failed_connect: bool
     allow_reconnect: bool
+    pick_server: PickServer | None
     connect_timeout: float
     close_timeout: float
     ping_interval: float
@@ -81,13 +94,36 @@ class LinkOptions:
     pending_size: int
 
 
-def server_pool(servers: str | Sequence[str], options: ClientOptions, rng: random.Random) -> ServerPool:
+def usable_servers(servers: str | Sequence[str]) -> list[Server]:
+    """Read a list of servers, and make sure that they can be reached.
+
+    Args:
+        servers: One URL or several.
+
+    Returns:
+        The servers.
+
+    Raises:
+        ValueError: A URL is not valid.
+        ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
+    """
+    parsed = parse_servers(servers)
+    for server in parsed:
+        if server.websocket:
+            _transport.require_websocket(server)
+    return parsed
+
+
+def server_pool(
+    servers: str | Sequence[str], options: ClientOptions, rng: random.Random, failed: Callable[[str, Exception], None]
+) -> ServerPool:
     """Make the pool of servers that the options describe.
 
     Args:
         servers: One URL or several.
         options: The client's options.
         rng: For the shuffling and the jitter.
+        failed: Told of an option whose callback failed, and why.
 
     Returns:
         The pool.
@@ -96,24 +132,25 @@ def server_pool(servers: str | Sequence[str], options: ClientOptions, rng: rando
         ValueError: A URL or an option is not valid.
         ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
     """
-    parsed = parse_servers(servers)
-    for server in parsed:
-        if server.websocket:
-            _transport.require_websocket(server)
     return ServerPool(
-        parsed,
+        usable_servers(servers),
         rng=rng,
         dont_randomize=options.get("dont_randomize", False),
         max_attempts=options.get("max_reconnect_attempts", 60),
         reconnect_time_wait=options.get("reconnect_time_wait", 2.0),
+        max_reconnect_time_wait=options.get("max_reconnect_time_wait", 8.0),
+        ignore_discovered_servers=options.get("ignore_discovered_servers", False),
+        ignore_auth_error_abort=options.get("ignore_auth_error_abort", False),
+        reconnect_delay=_guarded_delay(options["reconnect_delay"], failed) if "reconnect_delay" in options else None,
     )
 
 
-def link_options(options: ClientOptions) -> LinkOptions:
+def link_options(options: ClientOptions, rng: random.Random) -> LinkOptions:
     """Pick what concerns the link, with the defaults filled in.
 
     Args:
         options: The client's options.
+        rng: For the order of a name's addresses.
 
     Returns:
         The link's.
@@ -132,18 +169,39 @@ def link_options(options: ClientOptions) -> LinkOptions:
     return LinkOptions(
         identity=Identity(fixed, **_given(options, *_identity.OPTIONS)),
         transport=TransportOptions(
-            dial=options.get("dial", _transport.dial_tcp),
+            dial=options.get("dial") or partial(dial_tcp, rng=None if options.get("dont_randomize") else rng),
             tls=tls,
             ws_connection_headers=options.get("ws_connection_headers"),
             ws_compression=options.get("ws_compression", False),
         ),
+        inbox_prefix=f"{options.get('inbox_prefix', '_INBOX')}.".encode(),
+        retry_on_failed_connect=options.get("retry_on_failed_connect", False),
         allow_reconnect=options.get("allow_reconnect", True),
+        pick_server=options.get("pick_server"),
         connect_timeout=options.get("connect_timeout", 2.0),
         close_timeout=options.get("close_timeout", 5.0),
         ping_interval=options.get("ping_interval", 120.0),
         max_outstanding_pings=options.get("max_outstanding_pings", 2),
         pending_size=options.get("pending_size", 2 * 1024 * 1024),
     )
+
+
+def _guarded_delay(
+    delay: Callable[[int], float], failed: Callable[[str, Exception], None]
+) -> Callable[[int], float | None]:
+    """Let nothing that the user's callback does end the connection: where it fails, the usual back-off holds."""
+
+    def guarded(attempts: int) -> float | None:
+        try:
+            seconds = delay(attempts)
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"the delay is {seconds}: it must be neither negative nor infinite")
+        except Exception as error:
+            failed("reconnect_delay", error)
+            return None
+        return seconds
+
+    return guarded
 
 
 _FIXED = ("name", "no_echo", "verbose", "pedantic")

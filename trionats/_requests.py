@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Self, final
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
-from trionats import errors
+from trionats import errors, events
+from trionats._protocol.replies import nobody_listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from trionats._client import Client
+    from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
     from trionats._protocol.engine import Engine, Subscription
@@ -141,9 +143,20 @@ class Requests:
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
         self._waiting: dict[str, PendingReply] = {}
+        self.inquiries: dict[Inquiry, None] = {}
+        """The requests with an inbox of their own, for many answers."""
+        self.settled: Callable[[], None] | None = None
+        """Called whenever one of them is done, while somebody wants to know."""
+
+    ignores_repeats = True
+    """An answer that comes twice finds nobody the second time."""
+
+    def waiting(self) -> frozenset[str]:
+        """Name the requests whose answer is waited for."""
+        return frozenset(self._waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self.inquiries)
 
     def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
@@ -169,6 +182,7 @@ class Requests:
         engine = self._engine
         if self._inbox is None:
             self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+            self._inbox.answers = True
         engine.publish(frame, size)
         reply._frame = frame
         reply._size = size
@@ -187,6 +201,16 @@ class Requests:
         self._engine.withdraw(reply._frame, reply._number, reply._size)
         text = f"request to {reply.subject!r}: closed before an answer came"
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
+        self._tell()
+
+    def track(self, inquiry: Inquiry) -> None:
+        """Know of a request with an inbox of its own."""
+        self.inquiries[inquiry] = None
+
+    def untrack(self, inquiry: Inquiry) -> None:
+        """Know that it is over. Idempotent."""
+        if self.inquiries.pop(inquiry, self) is not self:
+            self._tell()
 
     # The receiver of the answers.
 
@@ -195,11 +219,13 @@ class Requests:
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
             return
-        if message.header_block is not None and not message.data and message.status == 503:
+        if nobody_listens(message):
             text = f"request to {reply.subject!r}: nobody is listening there"
             reply._settle(None, errors.explained(errors.NoRespondersError, text))
-            return
-        reply._settle(message)
+        else:
+            reply._settle(message)
+        if self.settled is not None:
+            self.settled()
 
     def link_lost(self, reason: Exception) -> None:
         """Fail the requests that were sent; the others wait for the next connection."""
@@ -209,20 +235,69 @@ class Requests:
                 self._fail(reply, errors.explained(errors.DisconnectedError, text))
 
     def link_restored(self) -> None:
-        """Nothing to do: the inbox is replayed, and so are the frames that wait."""
+        """Fail the requests whose frame is more than the new server takes; the others are replayed, and so is the inbox."""
+        for reply in list(self._waiting.values()):
+            if not self._engine.waits(reply._frame, reply._number):
+                text = f"request to {reply.subject!r}: {reply._size} bytes are more than the new server takes"
+                self._fail(reply, errors.explained(errors.MaxPayloadError, text))
 
     def ended(self, reason: BaseException | None) -> None:
         """Fail all requests: the client is closed, or the server refused the inbox."""
         self._inbox = None
-        refused = isinstance(reason, errors.PermissionsViolationError)
-        kind = errors.PermissionsViolationError if refused else errors.ConnectionClosedError
         for reply in list(self._waiting.values()):
+            if isinstance(reason, errors.PermissionsViolationError):
+                self._fail(reply, refused_request(reply.subject, reason))
+                continue
             why = "the client was closed" if reason is None else str(reason)
-            error = errors.explained(kind, f"request to {reply.subject!r}: {why}")
+            error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
             error.__cause__ = reason
             self._fail(reply, error)
+
+    # The listener to what the server says besides.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
+        if not isinstance(event, events.PermissionViolation) or not isinstance(
+            event.error, errors.PermissionsViolationError
+        ):
+            return
+        refused = event.error
+        if refused.operation not in ("publish", "reply"):
+            return
+        for reply in list(self._waiting.values()):
+            named = reply.subject if refused.operation == "publish" else self._prefix + reply._token
+            # One whose frame still waits here was not refused yet.
+            if named == refused.subject and not self._engine.waits(reply._frame, reply._number):
+                self._fail(reply, refused_request(reply.subject, refused))
+        for inquiry in list(self.inquiries):
+            named = inquiry.subject if refused.operation == "publish" else inquiry.inbox
+            if named == refused.subject and inquiry.in_flight:
+                inquiry.fail(refused)
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` has been called."""
 
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]
         self._engine.withdraw(reply._frame, reply._number, reply._size)
         reply._settle(None, error)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.settled is not None:
+            self.settled()
+
+
+def refused_request(subject: str, why: errors.PermissionsViolationError) -> Exception:
+    """Make the error for a request that the server refused to pass on, or whose inbox it refused.
+
+    Args:
+        subject: Where the request went.
+        why: What the server said.
+    """
+    text = f"request to {subject!r}: {why}"
+    refused = errors.explained(
+        errors.PermissionsViolationError, text, operation=why.operation, subject=why.subject, queue=why.queue
+    )
+    refused.__cause__ = why
+    return refused

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import final
 
 __all__ = [
+    "CallbackFailed",
     "Closed",
     "Connected",
     "ConnectionEvent",
+    "ConnectionState",
     "Disconnected",
     "LameDuck",
+    "Moved",
     "PermissionViolation",
     "PublishesLost",
+    "PublishesTooLarge",
     "ReconnectFailed",
     "Reconnected",
     "ServerRefusal",
     "ServersDiscovered",
     "SlowConsumer",
 ]
+
+
+@final
+class ConnectionState(Enum):
+    """How far a client is: what `Client.state` says."""
+
+    CONNECTING = "connecting"
+    """There was no connection yet."""
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    """The connection was lost, and is being made anew."""
+    DRAINING = "draining"
+    """The client finishes what it has, and takes nothing new."""
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +88,22 @@ class PublishesLost(ConnectionEvent):
 
 @final
 @dataclass(frozen=True, slots=True)
+class PublishesTooLarge(ConnectionEvent):
+    """Publishes that waited for a connection are more than the new server takes, and are not sent.
+
+    Attributes:
+        count: How many.
+        max_payload: How many bytes of headers and payload the server takes.
+    """
+
+    count: int
+    max_payload: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ReconnectFailed(ConnectionEvent):
-    """One attempt to connect again failed.
+    """One attempt to connect again, or to connect at last, or to move, failed.
 
     Attributes:
         server: The server that was tried.
@@ -95,6 +128,34 @@ class Reconnected(ConnectionEvent):
 
 @final
 @dataclass(frozen=True, slots=True)
+class Moved(ConnectionEvent):
+    """The connection went over to another server before the last one went down; nothing was interrupted.
+
+    Attributes:
+        server: The server it is to now.
+        left: The one it was to.
+    """
+
+    server: str
+    left: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallbackFailed(ConnectionEvent):
+    """A callback of `open_client` failed, or its answer could not be used; the default took its place.
+
+    Attributes:
+        option: The name of the option.
+        error: What it raised, or what was wrong with its answer.
+    """
+
+    option: str
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ServersDiscovered(ConnectionEvent):
     """The server told of servers that were not known.
 
@@ -109,6 +170,8 @@ class ServersDiscovered(ConnectionEvent):
 @dataclass(frozen=True, slots=True)
 class LameDuck(ConnectionEvent):
     """The server is about to shut down, and asks its clients to go elsewhere.
+
+    If another server is known, `Moved` follows; else, when the server has gone, `Disconnected`.
 
     Attributes:
         server: The server.

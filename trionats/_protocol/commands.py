@@ -86,6 +86,19 @@ def hpub(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> byte
     return b"".join((b"HPUB ", to, b" %d %d\r\n" % (length, total), header_block, data, CRLF))
 
 
+def publish_size(frame: bytes) -> int:
+    """Read back how many bytes of headers and payload a PUB or HPUB has.
+
+    Args:
+        frame: The frame, whole, as it was made here.
+
+    Returns:
+        What counts towards the server's `max_payload`.
+    """
+    line = frame[: frame.index(CRLF)]
+    return int(line[line.rindex(b" ") + 1 :])
+
+
 def sub(subject: bytes, queue: bytes, sid: int) -> bytes:
     """Subscribe.
 

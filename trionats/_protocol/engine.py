@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
 
@@ -59,7 +60,7 @@ class Receiver(Protocol):
 class Subscription:
     """One row of the table: what was subscribed, how much has come, who takes it."""
 
-    __slots__ = ("deliver", "delivered", "max_msgs", "queue", "receiver", "sid", "subject")
+    __slots__ = ("answers", "deliver", "delivered", "max_msgs", "queue", "receiver", "retired", "sid", "subject")
 
     def __init__(self, sid: int, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> None:
         self.sid = sid
@@ -69,9 +70,15 @@ class Subscription:
         self.receiver = receiver
         self.deliver = receiver.deliver
         self.delivered = 0
+        self.answers = False
+        """Whether it is for answers to what we asked: a drain lets it be until the end."""
+        self.retired = False
+        """Whether the server was told that no more is wanted, and what it has sent already still comes."""
 
     def frames(self) -> bytes:
-        """What tells a server of it: SUB, and UNSUB with what is left of the count."""
+        """What tells a server of it: SUB, and UNSUB with what is left of the count; nothing of one that is retired."""
+        if self.retired:
+            return b""
         frames = commands.sub(self.subject, self.queue, self.sid)
         if self.max_msgs:
             frames += commands.unsub(self.sid, self.max_msgs - self.delivered)
@@ -122,8 +129,11 @@ class Loss:
 class Engine:
     """The state of one client's conversation with its servers."""
 
-    def __init__(self, message_type: type[Message] = Message) -> None:
-        self._message_type = message_type
+    def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
+        self.message_type = message_type
+        self._aside = main is not None
+        self.beside: Engine | None = None
+        """A second conversation, during a planned move; see `_protocol.move`."""
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
@@ -131,7 +141,7 @@ class Engine:
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
         self.info: dict[str, Any] = {}
-        self.subscriptions: dict[int, Subscription] = {}
+        self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
         self._taken = 0
@@ -139,12 +149,14 @@ class Engine:
         self.in_bytes = 0
         self._controls = 0
         self.out_bytes = 0
+        self.oversized = 0
+        """Publishes that were dropped because the new server takes less than the last one; whoever tells it sets it to 0."""
 
     # The conversation.
 
     def begin(self) -> None:
         """Start a conversation on a new connection: the server speaks first."""
-        self._parser = Parser(self._message_type)
+        self._parser = Parser(self.message_type)
         self.phase = Phase.GREETING
 
     def secured(self) -> None:
@@ -153,7 +165,7 @@ class Engine:
         What INFO said stays as far as the login needs it. Addresses of other servers are forgotten: with our credentials we
         only go where a server says that has proved who it is.
         """
-        self._parser = Parser(self._message_type)
+        self._parser = Parser(self.message_type)
         self.info = {key: value for key, value in self.info.items() if key not in _UNTRUSTED}
 
     def greet(self, options: Mapping[str, Any]) -> bytes:
@@ -178,7 +190,7 @@ class Engine:
             What happened besides messages, in order. `Garbage`, if any, is the last.
         """
         events: list[Event] = []
-        message_type = self._message_type
+        message_type = self.message_type
         subscription_of = self.subscriptions.get
         messages = size = 0
         for event in self._parser.feed(data):
@@ -192,7 +204,8 @@ class Engine:
                 subscription.delivered += 1
                 subscription.deliver(event)
                 if subscription.delivered == subscription.max_msgs:
-                    self._complete(subscription)
+                    # Its receiver may have unsubscribed on this very message.
+                    self.complete(subscription)
             else:
                 self._control(event, events)
         self.in_msgs += messages
@@ -226,10 +239,34 @@ class Engine:
         # Empty frames in the place of others, so that the numbers of those that stay are still true.
         self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
-        if was_online:
+        if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
                 subscription.receiver.link_lost(reason)
         return loss
+
+    def exchange(self, other: Engine) -> None:
+        """Take over another engine's conversation, and give it ours, in the middle of both.
+
+        The outbox goes with the conversation that it was meant for: what waits in ours counts as taken from now on.
+
+        Args:
+            other: One that was made with this as its `main`, and is online.
+        """
+        mine, theirs = self.outbox, other.outbox
+        for name in _CONVERSATION:
+            kept = getattr(self, name)
+            setattr(self, name, getattr(other, name))
+            setattr(other, name, kept)
+        self._taken += len(mine)
+        self.outbox, self.outbox_bytes = [], 0
+        other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
+        self.put_first(theirs)
+
+    def absorb(self, other: Engine) -> None:
+        """Count what another engine has received, once its conversation is over."""
+        self.in_msgs += other.in_msgs
+        self.in_bytes += other.in_bytes
+        other.in_msgs = other.in_bytes = 0
 
     # Subscriptions.
 
@@ -251,8 +288,31 @@ class Engine:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
-        if self.subscriptions.pop(subscription.sid, None) is not None and self.phase is Phase.ONLINE:
+        if self.subscriptions.pop(subscription.sid, None) is not None:
+            self._tell_unsubscribed(subscription)
+
+    def retire(self, subscription: Subscription) -> None:
+        """Tell the server that no more is wanted, and go on taking what it has sent already. Idempotent.
+
+        The row stays until `complete`, which is due with the PONG behind this, or with the connection's end.
+        """
+        if not subscription.retired and subscription.sid in self.subscriptions:
+            self._tell_unsubscribed(subscription)
+            subscription.retired = True
+
+    def complete(self, subscription: Subscription) -> None:
+        """End a subscription that has had all it will get. Idempotent."""
+        if self.subscriptions.pop(subscription.sid, None) is not None:
+            subscription.receiver.ended(None)
+
+    def _tell_unsubscribed(self, subscription: Subscription) -> None:
+        if subscription.retired:
+            return
+        if self.phase is Phase.ONLINE:
             self.queue(commands.unsub(subscription.sid))
+        if self.beside is not None and self.beside.phase is Phase.ONLINE:
+            # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
+            self.beside.queue(commands.unsub(subscription.sid))
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
@@ -354,6 +414,27 @@ class Engine:
         self.outbox_bytes = 0
         return publishes
 
+    def put_first(self, frames: list[bytes]) -> None:
+        """Put whole frames that are no publishes in front of the outbox; the numbers of those behind them stay true."""
+        self.outbox[:0] = frames
+        self._taken -= len(frames)
+        self.outbox_bytes += sum(map(len, frames))
+
+    def drop_oversized(self) -> None:
+        """Drop the publishes that wait and are more than the server takes: sent, they would end the connection.
+
+        `oversized` counts them.
+        """
+        limit = self.info.get("max_payload")
+        if not isinstance(limit, int) or limit <= 0:
+            return
+        for place, frame in enumerate(self.outbox):
+            if len(frame) > limit and _is_publish(frame) and commands.publish_size(frame) > limit:
+                # An empty frame in its place, as in `lost`.
+                self.outbox[place] = b""
+                self.outbox_bytes -= len(frame)
+                self.oversized += 1
+
     def take(self, limit: int) -> bytes:
         """Take a batch of whole frames for the stream; call `sent` once it is written.
 
@@ -434,18 +515,12 @@ class Engine:
 
     def _go_online(self) -> None:
         self.phase = Phase.ONLINE
-        replay = [subscription.frames() for subscription in self.subscriptions.values()]
-        # In front, and the numbers of the frames behind them stay true.
-        self.outbox[:0] = replay
-        self._taken -= len(replay)
-        self.outbox_bytes += sum(map(len, replay))
+        if self._aside:
+            return
+        self.drop_oversized()
+        self.put_first([subscription.frames() for subscription in self.subscriptions.values()])
         for subscription in list(self.subscriptions.values()):
             subscription.receiver.link_restored()
-
-    def _complete(self, subscription: Subscription) -> None:
-        # Its receiver may have unsubscribed on this very message.
-        if self.subscriptions.pop(subscription.sid, None) is not None:
-            subscription.receiver.ended(None)
 
     def _first_frames(self, limit: int) -> list[bytes]:
         size = count = 0

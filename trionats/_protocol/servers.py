@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nats.errors import ServerNotInPoolError
 
@@ -58,6 +58,28 @@ _VERDICTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class KnownServer:
+    """One server of the pool, as the `pick_server` option sees it.
+
+    Attributes:
+        url: Where it is, without secrets.
+        discovered: Whether another server told of it.
+        did_connect: Whether the client was ever connected to it.
+        attempts: How many dials have failed since the client was last connected anywhere.
+        last_error: Why the last one failed.
+    """
+
+    url: str
+    discovered: bool
+    did_connect: bool
+    attempts: int
+    last_error: Exception | None
+
+
+PickServer: TypeAlias = "Callable[[tuple[KnownServer, ...], dict[str, Any]], tuple[KnownServer | None, float]]"
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Dial `server`, but not before the clock says `not_before`."""
 
@@ -84,7 +106,7 @@ class ServerPool:
         max_reconnect_time_wait: The last bound of the back-off; `reconnect_time_wait` if that is greater.
         ignore_discovered_servers: Never add what a server says about others.
         ignore_auth_error_abort: Do not give up when a server refuses our credentials twice in the same words.
-        reconnect_delay: Takes the failed attempts of a server and returns the seconds to wait; replaces the back-off.
+        reconnect_delay: Takes the failed attempts of a server and returns the seconds to wait, or None for the back-off.
 
     Raises:
         ValueError: No servers, WebSocket servers mixed with others, or a wait that is negative or not finite.
@@ -102,7 +124,7 @@ class ServerPool:
         max_reconnect_time_wait: float = MAX_RECONNECT_TIME_WAIT,
         ignore_discovered_servers: bool = False,
         ignore_auth_error_abort: bool = False,
-        reconnect_delay: Callable[[int], float] | None = None,
+        reconnect_delay: Callable[[int], float | None] | None = None,
     ) -> None:
         if not 0 <= reconnect_time_wait < math.inf or not 0 <= max_reconnect_time_wait < math.inf:
             raise ValueError("reconnect_time_wait and max_reconnect_time_wait are neither negative nor infinite")
@@ -177,6 +199,41 @@ class ServerPool:
         if server not in self._servers:
             raise errors.explained(ServerNotInPoolError, f"server {server} is not in the pool")
         return Dial(server, now + max(delay, 0.0))
+
+    def picked(self, pick: PickServer, info: dict[str, Any], now: float) -> Dial | None:
+        """Let the user choose the next server among those that may still be tried.
+
+        Args:
+            pick: Given the servers and what the last one said of itself, returns one of them and the seconds to wait; None
+                for the choice that `next` would make.
+            info: What the last server said of itself.
+            now: The clock.
+
+        Returns:
+            The dial, or None when no server is left.
+
+        Raises:
+            nats.errors.ServerNotInPoolError: The choice is not in the pool.
+            Exception: Whatever `pick` raises, and what follows from an answer of another form.
+        """
+        usual = self.next(now)
+        if usual is None:
+            return None
+        left = [server for server in self._servers if server.attempts < self._limit]
+        known = tuple(map(_known, left))
+        chosen, delay = pick(known, info)
+        if not 0 <= delay < math.inf:
+            raise ValueError(f"the delay is {delay}: it must be neither negative nor infinite")
+        if chosen is None:
+            return Dial(usual.server, usual.not_before + delay)
+        for server, its in zip(left, known, strict=True):
+            if chosen is its:
+                return self.dial(server, now, delay)
+        raise errors.explained(ServerNotInPoolError, f"server {chosen.url} is not in the pool")
+
+    def spread(self) -> float:
+        """Say how long to wait before a planned move, since all clients of the server were asked to go in this moment."""
+        return self._rng.uniform(0.0, min(self._wait * FIRST_WAIT_SHARE, self._max_wait))
 
     def connected(self, server: Server, now: float) -> None:
         """Note that the login on `server` is finished: the outage is over and every count begins anew.
@@ -325,11 +382,15 @@ class ServerPool:
         return error
 
     def _back_off(self, attempts: int) -> float:
-        if self._delay is not None:
-            return max(self._delay(attempts), 0.0)
+        if self._delay is not None and (delay := self._delay(attempts)) is not None:
+            return max(delay, 0.0)
         doublings = min(attempts - 1, _MAX_DOUBLINGS)
         return self._rng.uniform(0.0, min(self._wait * 2.0**doublings, self._max_wait))
 
     def _shuffle(self) -> None:
         if not self._dont_randomize:
             self._rng.shuffle(self._servers)
+
+
+def _known(server: Server) -> KnownServer:
+    return KnownServer(str(server), not server.explicit, server.did_connect, server.attempts, server.last_error)

@@ -1,0 +1,203 @@
+"""A planned move to another server: what waits, of what `_protocol.move` decides.
+
+The supervisor's task dials and shakes hands, while the old connection goes on as if nothing were; only when the new one
+stands does anything change. The old one is then left to a task of its own, until nobody waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from trionats import errors
+from trionats._conversation import Answer, Conversation
+from trionats._handshake import connect
+from trionats._protocol.move import LONGEST_STAY, QUEUE_OVERLAP, IgnoresRepeats, Move
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trionats._conversation import Owner
+    from trionats._options import LinkOptions
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.servers import Dial, Server, ServerPool
+
+#: How often the old side is looked at, while it is waited for.
+POLL_SECONDS = 0.02
+#: How long the old server may take for its last PONG.
+FAREWELL_SECONDS = 1.0
+
+
+class Link(Protocol):
+    """The link, as far as a move needs it."""
+
+    current: Conversation | None
+
+    def start(self, conversation: Conversation) -> None:
+        """Start the tasks of a conversation."""
+
+    def take_over(self, old: Conversation, new: Conversation) -> None:
+        """Make another conversation the client's own."""
+
+    def arrived(self, conversation: Conversation, left: Server) -> None:
+        """Know that the client's calls are served by the new side now."""
+
+    def dial_failed(self, server: Server, error: Exception) -> None:
+        """Note that a server could not be reached."""
+
+    def wake(self) -> None:
+        """Let the writer know that there is something to send."""
+
+    def start_task(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Start a task that lives no longer than the link."""
+
+
+class Mover:
+    """The moves of one client, one after the other."""
+
+    def __init__(
+        self,
+        link: Link,
+        owner: Owner,
+        engine: Engine,
+        pool: ServerPool,
+        options: LinkOptions,
+    ) -> None:
+        self._link = link
+        self._owner = owner
+        self._engine = engine
+        self._pool = pool
+        self._options = options
+        self._attempt: trio.CancelScope | None = None
+        self._left = trio.Event()
+        self._left.set()
+        self._hurry = False
+
+    def interrupt(self) -> None:
+        """Know that a conversation has ended: what waits for it looks again."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    async def move(self, old: Conversation) -> Conversation | None:
+        """Move to another server.
+
+        Args:
+            old: The conversation to leave; it goes on until the new one stands, and a while longer.
+
+        Returns:
+            The new conversation; None where there is no other server, or the old one ended first.
+        """
+        self._hurry = True
+        await self._left.wait()
+        self._hurry = False
+        spread = self._pool.spread()
+        while old.reason is None:
+            now = trio.current_time()
+            dial = self._pool.next(now, avoiding=old.server)
+            if dial is None:
+                return None
+            move = Move(self._engine, self._options.inbox_prefix)
+            with trio.CancelScope() as self._attempt:
+                await trio.sleep_until(max(dial.not_before, now + spread))
+                spread = 0.0
+                new = await self._arrive(dial, move)
+                if new is not None:
+                    await self._cross(old, new, move)
+            if self._link.current is not old:
+                return self._link.current
+        return None
+
+    async def _arrive(self, dial: Dial, move: Move) -> Conversation | None:
+        """Log in elsewhere, and subscribe there what may be on both sides."""
+        server = dial.server
+        try:
+            wire = await connect(server, move.side, self._options)
+        except (OSError, errors.Error) as error:
+            self._link.dial_failed(server, error)
+            return None
+        new = Conversation(self._owner, wire, server, move.side, self._options)
+        self._link.start(new)
+        try:
+            if move.side.info.get("ldm"):
+                raise errors.explained(errors.UnexpectedEOF, f"{server} is about to go, too")
+            answer = Answer()
+            move.arrive(answer)
+            new.wake()
+            with trio.fail_after(self._options.connect_timeout):
+                await answer.wait()
+        except (trio.TooSlowError, errors.Error) as error:
+            reason = error if isinstance(error, errors.Error) else _silent(server)
+            self._link.dial_failed(server, reason)
+            new.lose(reason)
+            move.abandon()
+            return None
+        except BaseException:
+            new.lose(errors.explained(errors.DisconnectedError, f"the move to {server} was interrupted"))
+            move.abandon()
+            raise
+        return new
+
+    async def _cross(self, old: Conversation, new: Conversation, move: Move) -> None:
+        """Switch over; what crosses the fence is on no side meanwhile."""
+        fence = Answer()
+        move.switch(fence)
+        waiting = replies_awaited(self._engine)
+        self._link.take_over(old, new)
+        reason: Exception | None = _silent(old.server)
+        self._left = trio.Event()
+        try:
+            old.wake()
+            with trio.move_on_after(self._options.connect_timeout):
+                await fence.wait()
+                reason = None
+        except errors.Error as error:
+            reason = error
+        finally:
+            if reason is not None:
+                old.lose(reason)
+            move.crossed(reason)
+            self._link.arrived(new, old.server)
+            self._link.start_task(self._linger, old, new, move, waiting)
+
+    async def _linger(self, old: Conversation, new: Conversation, move: Move, waiting: frozenset[str]) -> None:
+        """Stay on the old side for answers in flight, then leave it."""
+        deadline = trio.current_time() + LONGEST_STAY
+        try:
+            unqueue_at = trio.current_time() + QUEUE_OVERLAP
+            while trio.current_time() < unqueue_at and self._both(old, new):
+                await trio.sleep(POLL_SECONDS)
+            move.unqueue()
+            old.wake()
+            while not self._hurry and trio.current_time() < deadline and self._both(old, new):
+                if not (move.awaited or waiting & replies_awaited(self._engine)):
+                    break
+                await trio.sleep(POLL_SECONDS)
+            if self._both(old, new):
+                farewell = Answer()
+                move.leave(farewell)
+                old.wake()
+                with trio.move_on_after(FAREWELL_SECONDS):
+                    await farewell.wait()
+        except errors.Error:
+            pass  # the old side went first
+        finally:
+            text = f"the connection moved from {old.server} to {new.server}"
+            reason = errors.explained(errors.DisconnectedError, text)
+            old.lose(reason)
+            move.close(old.reason or reason, still=self._link.current is new and new.reason is None)
+            self._link.wake()
+            self._left.set()
+
+    def _both(self, old: Conversation, new: Conversation) -> bool:
+        return old.reason is None and new.reason is None and self._link.current is new
+
+
+def replies_awaited(engine: Engine) -> frozenset[str]:
+    """Say which answers are waited for by receivers that ignore what comes twice."""
+    receivers = (row.receiver for row in engine.subscriptions.values())
+    return frozenset().union(*(r.waiting() for r in receivers if isinstance(r, IgnoresRepeats)))
+
+
+def _silent(server: Server) -> errors.Error:
+    return errors.explained(errors.TimeoutError, f"{server} did not answer in time while we moved")
