@@ -51,6 +51,11 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _infos            an object's info, read and written
 #   _objects          object stores
 #   _watcher          open_watcher
+#   _asyncio_loop     a trio-asyncio loop in a nursery, its traps contained
+#   _answers          nats-py's messages as our own, and the answers among them
+#   _nats_py          nats-py's client as the floors above our own client need one
+#   _bridged          what the bridge's feeds and entries are
+#   bridge            nats-py's own asyncio objects as feeds, through trio-asyncio
 #   _nats_server      a real nats-server as a process
 #   testing           a real nats-server for tests and demos; leak assertions
 #   _demo, __main__   python -m trionats
