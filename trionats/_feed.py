@@ -99,8 +99,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self._finished = trio.Event()
         self._ended = False
         self._failure: BaseException | None = None
-        # Who has taken an item and not come back for the next. Kept up where a receive is slow anyway, and exactly while
-        # somebody observes, so that it costs the fast path nothing.
+        # Who has taken an item and not come back for the next. Kept up exactly while somebody observes, and for a single
+        # consumer; of several, one may be missing that never had to wait, so that it costs the fast path nothing.
         self._busy: set[trio.lowlevel.Task] = set()
         self._observers: list[Observer] = []
 
@@ -154,7 +154,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
                 except trio.WouldBlock:
                     item = await self._park()
                 if self._taken(item):
-                    if self._observers:
+                    if self._observers or not self._busy:
                         self._took()
                     return item
         except trio.EndOfChannel:

@@ -91,6 +91,14 @@ class Message:
         """The server's words to its status, or ""."""
         return "" if self.header_block is None else self._headers().description
 
+    @property
+    def headers_problem(self) -> str | None:
+        """What is wrong with the header block of a message whose sender made it badly; None for nothing.
+
+        The message is delivered all the same, and `headers` has what could be read.
+        """
+        return None if self.header_block is None else self._headers().problem
+
     def _headers(self) -> header_block_of.Headers:
         # The slot stays empty until someone asks: most messages are never asked, and a store per message counts.
         try:
