@@ -29,10 +29,10 @@ class Authority:
         """A client's context that trusts this authority and nobody else."""
         return ssl.create_default_context(cafile=str(self.file))
 
-    def client(self, name: str = "client") -> ssl.SSLContext:
+    def client(self, name: str = "client@tests.example") -> ssl.SSLContext:
         """A client's context with a certificate of its own."""
         context = self.trusting()
-        self._ca.issue_cert(common_name=name).configure_cert(context)
+        self._ca.issue_cert(name).configure_cert(context)
         return context
 
     def server(self, *names: str) -> ssl.SSLContext:
@@ -45,7 +45,7 @@ class Authority:
         """A certificate and its key as files; the same `stem` overwrites the last ones."""
         self._count += 1
         stem = stem or f"pair{self._count}"
-        issued = self._ca.issue_cert(*names) if names else self._ca.issue_cert(common_name="client")
+        issued = self._ca.issue_cert(*(names or ("client@tests.example",)))
         certificate, key = self._directory / f"{stem}.pem", self._directory / f"{stem}.key"
         issued.cert_chain_pems[0].write_to_path(certificate)
         issued.private_key_pem.write_to_path(key)
