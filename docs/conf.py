@@ -100,6 +100,12 @@ def summary_of_what_is_borrowed(
         del lines[0 if lines and "(" in lines[0].partition(" ")[0] else 1 :]
 
 
+def no_type_before_a_colon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep napoleon from taking what stands before a colon in a property's first line for its type."""
+    if what in {"attribute", "property"}:
+        lines[:0] = ["..", ""]  # an empty comment
+
+
 def without_borrowed_methods(
     app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
 ) -> bool | None:
@@ -111,6 +117,7 @@ def without_borrowed_methods(
 def setup(app: Sphinx) -> None:
     import_what_type_checkers_see()
     app.connect("missing-reference", plain_text_for_what_is_no_name, priority=900)
+    app.connect("autodoc-process-docstring", no_type_before_a_colon, priority=400)
     app.connect("autodoc-process-docstring", summary_of_what_is_borrowed)
     app.connect("autodoc-skip-member", without_borrowed_methods)
     app.connect("autodoc-process-signature", readable_signature)
