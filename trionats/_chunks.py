@@ -212,7 +212,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._js.nc.request_nowait(self._subject, bytes(self._waiting[0]))
+                reply = self._js.nc.request_nowait(self._subject, self._waiting[0])
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from trionats._jetstream import JetStream
+    from trionats._protocol.commands import Payload
     from trionats._protocol.engine import Subscription as Row
     from trionats._tls import TLSState
 
@@ -153,7 +154,7 @@ class Client:
 
     @enable_ki_protection
     async def publish(
-        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+        self, subject: str, payload: Payload = b"", reply: str = "", headers: Headers | None = None
     ) -> None:
         """Publish a message.
 
@@ -202,7 +203,7 @@ class Client:
     def publish_nowait(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: Payload = b"",
         reply: str = "",
         headers: Headers | None = None,
         *,
@@ -245,7 +246,7 @@ class Client:
     # Requests.
 
     @enable_ki_protection
-    async def request(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> Msg:
+    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Publish a request and wait for the first answer.
 
         The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled or failed, nothing is
@@ -273,7 +274,7 @@ class Client:
             return await reply.wait()
 
     @enable_ki_protection
-    def request_nowait(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> PendingReply:
+    def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
         """Queue a request, without waiting: for many requests in flight.
 
         Args:
@@ -303,7 +304,7 @@ class Client:
     async def request_many(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: Payload = b"",
         headers: Headers | None = None,
         *,
         max_msgs: int = 0,
@@ -679,19 +680,21 @@ class Client:
         """Bound a wait for the server where no deadline is in force."""
         return default_deadline(self._request_timeout, what)
 
-    def _inquire(self, subject: str, payload: bytes, fields: Headers | None, reply: str) -> tuple[Inquiry, bytes, int]:
+    def _inquire(
+        self, subject: str, payload: Payload, fields: Headers | None, reply: str
+    ) -> tuple[Inquiry, bytes, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
         self._link.check_open()
         inbox = reply or self.new_inbox()
         frame, size = self._frame(subject, payload, inbox, fields)
         return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
 
-    def _frame(self, subject: str, payload: bytes, reply: str, fields: Headers | None) -> tuple[bytes, int]:
+    def _frame(self, subject: str, payload: Payload, reply: str, fields: Headers | None) -> tuple[bytes, int]:
         """Check a message and make its frame; nothing is queued if it raises."""
         where = (self._heads.get(subject) or self._remember(subject))[4:-1]
         back = subjects.publish_subject(reply) if reply else b""
         if payload.__class__ is not bytes:
-            payload = _as_bytes(subject, payload)
+            payload = _bytes_like(subject, payload)
         if not fields:
             size = len(payload)
             frame = commands.pub(where, back, payload)
@@ -826,7 +829,10 @@ def provide_jetstream(factory: Callable[[Client, str | None, str | None], JetStr
     _jetstream_factory[:] = [factory]
 
 
-def _as_bytes(subject: str, payload: object) -> bytes:
-    if isinstance(payload, (bytes, bytearray, memoryview)):
-        return bytes(payload)
+def _bytes_like(subject: str, payload: object) -> Payload:
+    """Take what can be joined into a frame; it is copied there, and only there."""
+    if isinstance(payload, (bytes, bytearray)):
+        return payload
+    if isinstance(payload, memoryview):
+        return payload if payload.c_contiguous and payload.ndim == payload.itemsize == 1 else bytes(payload)
     raise TypeError(f"publish to {subject!r}: the payload must be bytes, not {type(payload).__name__}")

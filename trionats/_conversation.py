@@ -93,7 +93,7 @@ class Conversation:
         """What wakes the writer; None while it is busy and will look at the outbox by itself."""
         self.gate: trio.Event | None = None
         """What the writer waits for before it sends anything more; None for nothing."""
-        self.rest = b""
+        self.rest: bytes | memoryview = b""
         """What is left of a batch that was sent in part."""
         self.reason: Exception | None = None
         """Why it ended."""
@@ -166,7 +166,7 @@ class Conversation:
         if sent == len(batch):
             engine.sent()
         else:
-            self.rest = batch[sent:]
+            self.rest = memoryview(batch)[sent:]
             self.wake()
 
     @enable_ki_protection

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trionats._client import Client
+    from trionats._protocol.commands import Payload
 
 
 @final
@@ -28,7 +29,7 @@ class Msg(Message):
 
     _client: Client
 
-    async def respond(self, payload: bytes = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
+    async def respond(self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
         """Publish an answer to the message's reply subject.
 
         Args:
@@ -40,7 +41,7 @@ class Msg(Message):
         """
         await self._client.publish(self._reply_subject(), payload, headers=headers)
 
-    def respond_nowait(self, payload: bytes = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
+    def respond_nowait(self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
         """Queue an answer to the message's reply subject, without waiting.
 
         Args:

@@ -200,7 +200,7 @@ class Wire:
         self.stream = stream
         self.tls = tls
         """What secures it; None for nothing."""
-        self.send_all: Callable[[bytes], Awaitable[None]] = stream.send_all
+        self.send_all: Callable[[bytes | memoryview], Awaitable[None]] = stream.send_all
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Read what is there, waiting for it; nothing at the end of the stream."""
@@ -254,7 +254,7 @@ class SocketWire(Wire):
         self.send_now = partial(os.write, self._fd)
         self.send_all = self._write_all
 
-    async def _write_all(self, data: bytes) -> None:
+    async def _write_all(self, data: bytes | memoryview) -> None:
         """Write all of `data`; a checkpoint only if it must wait for room. Cancelled, part of it may have been written."""
         left = memoryview(data)
         while True:

@@ -10,13 +10,16 @@ Frames with a payload are joined, not formatted: `%` grows its result while it w
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["CRLF", "LENGTHS", "PING", "PONG", "connect", "hpub", "pub", "pub_head", "sub", "unsub"]
+__all__ = ["CRLF", "LENGTHS", "PING", "PONG", "Payload", "connect", "hpub", "pub", "pub_head", "sub", "unsub"]
+
+#: What a payload may be; it is copied once, into its frame.
+Payload: TypeAlias = "bytes | bytearray | memoryview"
 
 CRLF = b"\r\n"
 _SMALL = 4096
@@ -38,7 +41,7 @@ def connect(options: Mapping[str, Any]) -> bytes:
     return b"CONNECT %b\r\n" % json.dumps(options, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def pub(subject: bytes, reply: bytes, data: bytes) -> bytes:
+def pub(subject: bytes, reply: bytes, data: Payload) -> bytes:
     """Publish a message without headers.
 
     Args:
@@ -68,7 +71,7 @@ def pub_head(subject: bytes) -> bytes:
     return b"PUB %b " % subject
 
 
-def hpub(subject: bytes, reply: bytes, header_block: bytes, data: bytes) -> bytes:
+def hpub(subject: bytes, reply: bytes, header_block: bytes, data: Payload) -> bytes:
     """Publish a message with headers.
 
     Args:
