@@ -25,6 +25,7 @@ FLOORS = (
     ("_protocol.servers", "_protocol.pulling"),
     ("_protocol.ordered",),
     ("_protocol.login", "_protocol.engine", "_protocol.replies"),
+    ("_protocol.move",),
     ("_identity",),
     ("_tls", "_websocket"),
     ("_tracing",),
@@ -33,6 +34,8 @@ FLOORS = (
     ("_message",),
     ("_options",),
     ("_contexts", "_handshake"),
+    ("_conversation",),
+    ("_moving",),
     ("_link",),
     ("_requests",),
     ("_inquiry", "_drain"),
@@ -85,11 +88,12 @@ CELLAR_FORBIDS = frozenset(
 )
 ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
 MAY_USE_ASYNCIO = frozenset({"_asyncio_loop", "_answers", "_nats_py", "_bridged", "bridge"})  # the last one, in five parts
-MAY_START_TASKS = frozenset({"_client", "_link", "_feed", "_services", "bridge"})  # _link: split off _client
+# Two were split off _client.
+MAY_START_TASKS = frozenset({"_client", "_link", "_conversation", "_feed", "_services", "bridge"})
 
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the link's writer;
 # where a stream passes it on to the stream below.
-SEND_ALL = {"_handshake": 1, "_link": 1, "_transport": 1, "_websocket": 2}
+SEND_ALL = {"_handshake": 1, "_conversation": 1, "_transport": 1, "_websocket": 2}
 
 # From here up a user could have written the module: no underscore attribute of a lower floor's object.
 PUBLIC_ONLY = frozenset(

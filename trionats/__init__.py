@@ -26,6 +26,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay
+#     move              two conversations at once, and which of them hears what
 #
 #   _identity         who we are, found out anew at each connect
 #   _tls              contexts, handshakes, and what their failures mean
@@ -37,7 +38,9 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _options          what open_client is told, checked and sorted
 #   _contexts         contexts of the nats command line tool, read and turned into options
 #   _handshake        one attempt to get in: INFO, TLS, CONNECT
-#   _link             the connection kept alive: supervisor, reader, writer, pinger
+#   _conversation     one connection while it lasts: reader, writer, pinger
+#   _moving           a planned move to another server
+#   _link             the connection kept alive: the supervisor
 #   _requests         requests and their answers
 #   _inquiry          requests with an inbox of their own, for many answers
 #   _drain            give up subscriptions without losing what is on its way
