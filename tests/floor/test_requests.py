@@ -1,0 +1,410 @@
+"""Requests: answered, refused, timed out, cancelled and cut off; nothing is left of any of them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes import FakeServer
+from trionats import errors, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trionats import Client
+
+HOUR = 3600.0
+
+
+async def stuck() -> None:
+    """Fail a test that still runs after a time that none needs: pings go on for ever, and the clock would, too."""
+    await trio.sleep(10 * HOUR)
+    pytest.fail("stuck")
+
+
+@asynccontextmanager
+async def connected(server: FakeServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
+    async with trio.open_nursery() as nursery:
+        # Not a deadline: where there is one, requests have no timeout of their own.
+        nursery.start_soon(stuck)
+        async with open_client(nursery, dial=server.dial, **options) as nc:
+            yield nc
+        nursery.cancel_scope.cancel()
+    server.check()
+
+
+def silent(server: FakeServer) -> None:
+    """Let requests to "void" have no answer."""
+    server.on("void", lambda _: None)
+
+
+def assert_forgotten(nc: Client) -> None:
+    statistics = nc.statistics()
+    assert (statistics.pending_requests, statistics.subscriptions) == (0, 0)
+
+
+async def test_answered(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("echo", lambda frame: frame.payload.upper())
+    async with connected(server) as nc:
+        for _ in range(3):
+            answer = await nc.request("echo", b"abc", headers={"A": "1"})
+            assert answer.data == b"ABC"
+        assert [frame.subject for frame in server.sent("SUB")] == [server.subscriptions[0].subject]
+        assert len({frame.reply for frame in server.sent("HPUB", "echo")}) == 3
+        assert_forgotten(nc)
+        assert (nc.statistics().out_msgs, nc.statistics().in_msgs) == (3, 3)
+        with pytest.raises(errors.Error, match="no reply subject"):
+            await answer.respond(b"back")
+
+
+async def test_an_empty_answer_with_another_status_is_an_answer(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("s", lambda frame: server.publish(frame.reply, headers=b"NATS/1.0 404 No Messages\r\n\r\n") and None)
+    async with connected(server) as nc:
+        answer = await nc.request("s")
+        assert (answer.status, answer.description) == (404, "No Messages")
+
+
+async def test_nobody_there(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        start = trio.current_time()
+        with pytest.raises(errors.NoRespondersError, match=r"request to 'nobody\.here': nobody is listening"):
+            await nc.request("nobody.here")
+        assert trio.current_time() == start
+        assert_forgotten(nc)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 60.0])
+async def test_the_default_timeout_is_exact_and_only_a_default(
+    autojump_clock: trio.testing.MockClock, seconds: float
+) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server, request_timeout=seconds) as nc:
+        start = trio.current_time()
+        with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {seconds:g} s"):
+            await nc.request("void")
+        assert trio.current_time() - start == pytest.approx(seconds)
+        start = trio.current_time()
+        with trio.move_on_after(100) as scope:
+            await nc.request("void")
+        assert scope.cancelled_caught
+        assert trio.current_time() - start == pytest.approx(100)
+        view = nc.with_options(request_timeout=7)
+        start = trio.current_time()
+        with pytest.raises(errors.TimeoutError):
+            await view.request("void")
+        assert trio.current_time() - start == pytest.approx(7)
+        server.mute = {"PING"}
+        start = trio.current_time()
+        with pytest.raises(errors.TimeoutError, match="flush: no answer within"):
+            await nc.flush()
+        assert trio.current_time() - start == pytest.approx(seconds)
+        server.mute = set()
+        assert_forgotten(nc)
+
+
+async def test_many_timeouts_at_their_own_times(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    ends: dict[int, float] = {}
+    async with connected(server, request_timeout=5) as nc:
+        start = trio.current_time()
+
+        async def one(number: int) -> None:
+            await trio.sleep(number)
+            with pytest.raises(errors.TimeoutError):
+                await nc.request("void")
+            ends[number] = trio.current_time() - start
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(one, number)
+        assert ends == pytest.approx({number: number + 5.0 for number in range(20)})
+
+
+async def test_late_and_foreign_answers_are_nobodys(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    replies: list[str] = []
+    server.on("void", lambda frame: replies.append(frame.reply))
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        with trio.move_on_after(1):
+            await nc.request("void", b"A")
+        for _ in range(3):
+            server.publish(replies[0], b"late")
+        assert (await nc.request("echo", b"B")).data == b"B"
+        for _ in range(2):
+            server.publish(replies[0], b"later")
+        assert (await nc.request("echo", b"C")).data == b"C"
+        assert_forgotten(nc)
+
+
+async def test_two_answers_to_one_request(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("twice", lambda frame: (server.publish(frame.reply, b"1"), b"2")[1])
+    async with connected(server) as nc:
+        assert (await nc.request("twice")).data == b"1"
+        assert (await nc.request("twice")).data == b"1"
+        await nc.flush()
+        assert_forgotten(nc)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("a b",), errors.BadSubjectError),
+        (("a.*",), errors.BadSubjectError),
+        (("a", b"x", {"a:": "b"}), errors.BadHeaderError),
+        (("a", bytes(1024 * 1024 + 1)), errors.MaxPayloadError),
+        (("a", "text"), TypeError),
+    ],
+)
+async def test_a_request_that_cannot_be_sent_leaves_nothing(
+    autojump_clock: trio.testing.MockClock, arguments: tuple[Any, ...], error: type[Exception]
+) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        sent = len(server.link.received)
+        for call in (nc.request_nowait, nc.request):
+            with pytest.raises(error):
+                _ = call(*arguments) if call == nc.request_nowait else await nc.request(*arguments)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.link.received) == sent
+        assert_forgotten(nc)
+        assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
+
+
+async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        reply = nc.request_nowait("void")
+        assert repr(reply) == "<PendingReply to 'void', waiting>"
+        assert (nc.statistics().pending_requests, reply.done, reply.subject) == (1, False, "void")
+        reply.close()
+        reply.close()
+        assert reply.done
+        with pytest.raises(errors.ConnectionClosedError, match="closed before an answer came"):
+            await reply.wait()
+        with nc.request_nowait("echo", b"x") as reply:
+            await nc.flush()
+            assert reply.done
+            assert repr(reply) == "<PendingReply to 'echo', done>"
+            assert (await reply.wait()).data == b"x"
+            assert (await reply.wait()).data == b"x"
+        assert_forgotten(nc)
+
+
+async def test_one_waiter_for_each_reply(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        with nc.request_nowait("void") as reply:
+            nursery.start_soon(reply.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await reply.wait()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                with pytest.raises(trio.BusyResourceError):
+                    await reply.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_close_wakes_the_waiter(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc:
+        reply = nc.request_nowait("void")
+
+        async def wait() -> None:
+            with pytest.raises(errors.ConnectionClosedError):
+                await reply.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            reply.close()
+
+
+async def test_a_cancelled_wait_may_be_repeated(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    replies: list[str] = []
+    server.on("slow", lambda frame: replies.append(frame.reply))
+    async with connected(server) as nc:
+        with nc.request_nowait("slow") as reply:
+            with trio.move_on_after(1):
+                await reply.wait()
+            server.publish(replies[0], b"now")
+            assert (await reply.wait()).data == b"now"
+
+
+# -- disconnected ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_disconnect_fails_what_was_sent_and_keeps_what_was_not(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    server.on("echo", lambda frame: frame.payload)
+    ended: dict[str, object] = {}
+    async with connected(server, reconnect_time_wait=1) as nc:
+
+        async def one(name: str, subject: str) -> None:
+            try:
+                ended[name] = (await nc.request(subject, name.encode())).data
+            except errors.Error as error:
+                ended[name] = error
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(one, f"sent {number}", "void")
+            await trio.testing.wait_all_tasks_blocked()
+            assert nc.statistics().pending_requests == 100
+            server.dials = ["hang"]
+            start = trio.current_time()
+            server.cut()
+            while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(one, "unsent", "echo")
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            assert trio.current_time() == start
+            assert len(ended) == 100
+            assert all(isinstance(error, errors.DisconnectedError) for error in ended.values())
+            assert "request to 'void': the connection was lost" in str(ended["sent 0"])
+            assert nc.statistics().pending_requests == 1
+        assert ended["unsent"] == b"unsent"
+        assert trio.current_time() > start
+        assert len(server.sent("PUB", "echo")) == 1
+        assert_forgotten(nc)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out", "closed"])
+async def test_an_unsent_request_that_ends_takes_its_frame_back(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    server = FakeServer()
+    async with connected(server, reconnect_time_wait=100, request_timeout=2) as nc:
+        await nc.flush()
+        server.accepting = False
+        server.cut()
+        while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
+            await trio.lowlevel.checkpoint()
+        await nc.publish("before")
+        outbox = nc.statistics().outbox_bytes
+        if how == "cancelled":
+            with trio.move_on_after(1):
+                await nc.request("echo", b"never")
+        elif how == "timed out":
+            with pytest.raises(errors.TimeoutError):
+                await nc.request("echo", b"never")
+        else:
+            nc.request_nowait("echo", b"never").close()
+        assert nc.statistics().outbox_bytes == outbox
+        assert nc.statistics().out_msgs == 1
+        await nc.publish("after")
+        server.accepting = True
+        await nc.wait_connected()
+        await nc.flush()
+        assert [frame.subject for frame in server.sent("PUB")] == ["before", "after"]
+        assert_forgotten(nc)
+
+
+async def test_a_request_stuck_in_a_full_socket_was_not_sent_until_it_was_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = FakeServer()
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        server.link.stall(up=True)
+        await nc.publish("first")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1):
+            await nc.request("echo", b"x")
+        server.link.resume()
+        await nc.flush()
+        assert [frame.subject for frame in server.sent("PUB")] == ["first"]
+
+
+async def test_closing_fails_requests_and_keeps_back_their_unsent_frames(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = FakeServer()
+    silent(server)
+    ended: list[Exception] = []
+    async with connected(server) as nc:
+
+        async def one() -> None:
+            with pytest.raises(
+                errors.ConnectionClosedError, match="request to 'void': the client was closed"
+            ) as caught:
+                await nc.request("void")
+            ended.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            await trio.testing.wait_all_tasks_blocked()
+            server.link.stall(up=True)
+            await nc.publish("in.the.pipe")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(one)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(nc.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            server.link.resume()
+        assert len(ended) == 2
+        assert len(server.sent("PUB", "void")) == 1
+        with pytest.raises(errors.ConnectionClosedError):
+            nc.request_nowait("void")
+
+
+async def test_an_inbox_that_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer(deny_subscribe=("_INBOX.>",))
+    silent(server)
+    async with connected(server) as nc:
+        for _ in range(2):
+            with pytest.raises(errors.PermissionsViolationError, match=r"request to 'void'.*_INBOX"):
+                await nc.request("void")
+            assert_forgotten(nc)
+        await nc.flush()
+
+
+async def test_a_full_outbox(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server, pending_size=100) as nc:
+        server.link.stall(up=True)
+        await nc.publish("a", bytes(50))
+        await trio.testing.wait_all_tasks_blocked()
+        await nc.publish("a", bytes(500))
+        with pytest.raises(trio.WouldBlock):
+            nc.request_nowait("echo")
+        answers = []
+
+        async def ask() -> None:
+            answers.append((await nc.request("echo", b"x")).data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nc.statistics().pending_requests == 0
+            server.link.resume()
+        assert answers == [b"x"]
+
+
+async def test_inbox_prefix(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server, inbox_prefix="my.place") as nc:
+        await nc.request("echo")
+        assert server.sent("PUB", "echo")[0].reply.startswith("my.place.")
+        assert nc.new_inbox().startswith("my.place.")
+        assert nc.new_inbox() != nc.new_inbox()
