@@ -1,0 +1,710 @@
+"""Draining a subscription and a client, and the barrier: what is on its way arrives, consumers finish, nothing waits for ever."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import trionats
+from tests.cancelling import Cut, cancel_everywhere
+from tests.fakes import FakeServer
+from trionats import errors, events
+from trionats._drain import LOOK_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trio.testing import MockClock
+
+
+@asynccontextmanager
+async def client(server: FakeServer, **options: Any) -> AsyncIterator[trionats.Client]:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, dial=server.dial, **{"reconnect_time_wait": 0.01, **options}) as nc,
+    ):
+        await nc.flush()
+        yield nc
+    assert nc.statistics().feeds == ()
+    assert nc.statistics().subscriptions == 0
+    server.check()
+
+
+async def payloads_of(rx: trionats.Feed[trionats.Msg]) -> list[bytes]:
+    return [msg.data async for msg in rx]
+
+
+def verbs(server: FakeServer) -> list[str]:
+    return [frame.verb for frame in server.frames]
+
+
+# -- one subscription ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_server_sent_before_it_knew_is_received(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        server.publish("a", b"1")
+        server.link.stall(up=True)
+        rx.drain_nowait()
+        # The UNSUB is on its way, and so is this.
+        server.publish("a", b"2")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(rx) == 2
+        server.link.resume()
+        await rx.drain()
+        assert server.publish("a", b"3") == 0
+        assert await rx.wait_ended() is None
+        assert await payloads_of(rx) == [b"1", b"2"]
+    assert verbs(server).count("UNSUB") == 1
+
+
+async def test_the_ping_stands_behind_the_unsub(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.publish("b")
+        await rx.drain()
+        assert verbs(server)[-4:] == ["SUB", "PUB", "UNSUB", "PING"]
+        await rx.drain()
+        assert verbs(server)[-1] == "PING"
+        assert verbs(server).count("UNSUB") == 1
+
+
+async def test_drained_from_inside_its_loop_and_twice_at_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen = []
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        for number in range(3):
+            server.publish("a", b"%d" % number)
+        with trio.fail_after(2):
+            async for msg in rx:
+                seen.append(msg.data)
+                async with trio.open_nursery() as both:
+                    both.start_soon(rx.drain)
+                    both.start_soon(rx.drain)
+    assert seen == [b"0", b"1", b"2"]
+
+
+async def test_without_a_connection_it_ends_at_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        server.publish("a", b"1")
+        await nc.flush()
+        server.accepting = False
+        server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(0.001):
+            await rx.drain()
+            assert await payloads_of(rx) == [b"1"]
+        server.accepting = True
+        await nc.wait_connected()
+        await nc.flush()
+        assert not server.subscriptions
+
+
+async def test_a_connection_that_breaks_in_the_middle_ends_it(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        server.publish("a", b"1")
+        server.mute.add("PING")
+        rx.drain_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+        server.mute.clear()
+        server.cut()
+        await rx.drain()
+        assert await payloads_of(rx) == [b"1"]
+        await nc.wait_connected()
+        await nc.flush()
+        assert not server.subscriptions, "it is not replayed"
+
+
+async def test_a_silent_server_is_not_waited_for_longer_than_for_a_request(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server, close_timeout=0.1) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        server.mute.add("PING")
+        start = trio.current_time()
+        with pytest.raises(errors.TimeoutError, match="drain of subscription 'a'"):
+            await rx.drain()
+        assert trio.current_time() - start == pytest.approx(5)
+        with trio.move_on_after(1) as scope:
+            await rx.drain()
+        assert scope.cancelled_caught
+
+
+async def test_the_agreed_number_comes_before_the_pong(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a", max_msgs=1) as rx,
+    ):
+        await nc.flush()
+        server.publish("a", b"1")
+        await rx.drain()
+        assert await payloads_of(rx) == [b"1"]
+
+
+async def test_stop_in_contrast_takes_nothing_more(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        rx.stop()
+        server.publish("a", b"late")
+        await rx.drain()
+        assert await payloads_of(rx) == []
+
+
+def test_draining_a_subscription_cancelled_anywhere() -> None:
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer(sip=3)
+        async with client(server) as nc, trio.open_nursery() as nursery:
+            async with trionats.open_subscription(nursery, nc, "a") as rx:
+                await nc.flush()
+                server.publish("a", b"1")
+                await nc.flush()
+                await cut(rx.drain)
+                if cut.way == "already":
+                    assert "UNSUB" not in verbs(server)
+                    rx.stop()
+                # What was begun goes on by itself.
+                assert await payloads_of(rx) == [b"1"]
+            await nc.flush()
+            assert not server.subscriptions
+
+    cancel_everywhere(scenario)
+
+
+# -- the client ----------------------------------------------------------------------------------------------------------
+
+
+async def consume(rx: trionats.Feed[trionats.Msg], seen: list[bytes], work: Callable[[trionats.Msg], Any]) -> None:
+    async for msg in rx:
+        await work(msg)
+        seen.append(msg.data)
+
+
+async def test_consumers_finish_and_may_publish_and_ask(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    server.on("where", lambda frame: b"there")
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+            answer = await nc.request("where")
+            await msg.respond(answer.data)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            for number in range(3):
+                server.publish("a", b"%d" % number, reply="back")
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            await nc.drain()
+            assert trio.current_time() - start == pytest.approx(3, abs=0.01)
+            assert nc.is_closed
+    assert seen == [b"0", b"1", b"2"]
+    assert [frame.payload for frame in server.sent("PUB", "back")] == [b"there"] * 3
+
+
+async def test_the_last_message_is_worked_off_though_nothing_is_buffered(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(2)
+            await msg.respond(b"done")
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            for _ in range(3):
+                workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(3):
+                server.publish("a", b"%d" % number, reply="back")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not len(rx)
+            await nc.drain()
+    assert sorted(seen) == [b"0", b"1", b"2"]
+    assert len(server.sent("PUB", "back")) == 3
+
+
+async def test_all_subscriptions_first_and_the_inbox_of_requests_last(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    server.on("ask", lambda frame: b"answer")
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        await nc.request("ask")
+        async with (
+            trionats.open_subscription(nursery, nc, "a"),
+            trionats.open_subscription(nursery, nc, "b"),
+            trionats.open_events(nursery, nc) as happened,
+        ):
+            await nc.flush()
+            before = len(server.frames)
+            await nc.drain()
+            assert verbs(server)[before:] == ["UNSUB", "UNSUB", "PING", "UNSUB", "PING"]
+            sids = [frame.arguments[0] for frame in server.sent("UNSUB")]
+            assert sids == ["2", "3", "1"]
+            assert [type(event) async for event in happened] == [events.Closed]
+
+
+async def test_what_is_sent_meanwhile_comes_and_nothing_new_is_taken(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            server.publish("a", b"1")
+            await nc.flush()
+            nc.drain_nowait()
+            nc.drain_nowait()
+            with pytest.raises(errors.ConnectionDrainingError, match="'b'"):
+                await trionats.open_subscription(nursery, nc, "b").__aenter__()
+            server.on("ask", lambda frame: b"answer")
+            (answer,) = await nc.request_many("ask", max_msgs=1)
+            assert answer.data == b"answer"
+            await nc.publish("c")
+            # From inside the loop: it runs to its end, and then the client is closed.
+            assert [await nc.publish("d", msg.data) async for msg in rx] == [None]
+            with trio.fail_after(1):
+                await nc.drain()
+            assert nc.is_closed
+            await nc.drain()
+            nc.drain_nowait()
+    assert server.sent("PUB", "d")
+
+
+async def test_a_task_that_drains_is_not_waited_for(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen = []
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        for number in range(3):
+            server.publish("a", b"%d" % number)
+        with trio.fail_after(2):
+            async for msg in rx:
+                seen.append(msg.data)
+                await nc.drain()
+        assert nc.is_closed
+    assert seen == [b"0", b"1", b"2"]
+
+
+async def test_twice_at_once_and_from_two_consumers(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await nc.drain()
+
+        async with (
+            trionats.open_subscription(nursery, nc, "a") as one,
+            trionats.open_subscription(nursery, nc, "b") as two,
+            trio.open_nursery() as workers,
+        ):
+            workers.start_soon(consume, one, seen, work)
+            workers.start_soon(consume, two, seen, work)
+            await nc.flush()
+            for subject in ("a", "b", "a", "b"):
+                server.publish(subject, subject.encode())
+            with trio.fail_after(2):
+                await nc.drain()
+    assert sorted(seen) == [b"a", b"a", b"b", b"b"]
+
+
+@pytest.mark.parametrize("reader", ["none", "one that never finishes", "one that raised"])
+async def test_it_is_bounded_and_says_what_was_not_drained(autojump_clock: MockClock, reader: str) -> None:
+    server = FakeServer()
+
+    async def work(msg: trionats.Msg) -> None:
+        await trio.sleep_forever()
+
+    async def raises(rx: trionats.Feed[trionats.Msg]) -> None:
+        await rx.receive()
+        with pytest.raises(LookupError):
+            raise LookupError("mine")
+
+    async with client(server, drain_timeout=7) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            if reader == "one that never finishes":
+                workers.start_soon(consume, rx, [], work)
+            elif reader == "one that raised":
+                workers.start_soon(raises, rx)
+            await nc.flush()
+            server.publish("a", b"1")
+            server.publish("a", b"2")
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            with pytest.raises(errors.DrainTimeoutError, match=r"within 7 s: subscription 'a' \([12] buffered\)"):
+                await nc.drain()
+            assert trio.current_time() - start == pytest.approx(7)
+            assert nc.is_closed
+            workers.cancel_scope.cancel()
+
+
+async def test_a_consumer_that_ended_is_not_waited_for(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def take_one() -> None:
+                await rx.receive()
+                await trio.sleep(1)
+
+            workers.start_soon(take_one)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            await nc.drain()
+            assert 1 <= trio.current_time() - start <= 1 + 2 * LOOK_SECONDS
+
+
+async def test_leaving_the_block_is_finishing(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery, trio.open_nursery() as workers:
+
+        async def take_one() -> None:
+            async with trionats.open_subscription(nursery, nc, "a") as rx:
+                await nc.flush()
+                await rx.receive()
+                await trio.sleep(1)
+
+        workers.start_soon(take_one)
+        await trio.testing.wait_all_tasks_blocked()
+        server.publish("a", b"1")
+        server.publish("a", b"2")
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        await nc.drain()
+        assert trio.current_time() - start == pytest.approx(1)
+
+
+async def test_requests_under_way_get_their_answers(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    replies: list[str] = []
+    server.on("ask", lambda frame: replies.append(frame.reply))
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append((await nc.request("ask")).data)
+
+        async def ask_many() -> None:
+            answers.append([msg.data for msg in await nc.request_many("ask", max_msgs=1)])
+
+        async def ask_more() -> None:
+            async with trionats.open_replies(nursery, nc, "ask", max_msgs=1) as rx:
+                answers.append(await payloads_of(rx))
+
+        async with trio.open_nursery() as askers:
+            for kind in (ask, ask_many, ask_more):
+                askers.start_soon(kind)
+            await trio.testing.wait_all_tasks_blocked()
+            nc.drain_nowait()
+            await trio.sleep(1)
+            assert not nc.is_closed
+            for reply in replies:
+                server.publish(reply, b"late")
+            start = trio.current_time()
+            await nc.drain()
+            assert trio.current_time() == pytest.approx(start, abs=LOOK_SECONDS / 2)
+    assert sorted(answers, key=str) == sorted([b"late", [b"late"], [b"late"]], key=str)
+
+
+async def test_a_request_that_nobody_answers_is_named(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    server.on("ask", lambda frame: None)
+    async with client(server, drain_timeout=3, request_timeout=60) as nc:
+        with nc.request_nowait("ask"), pytest.raises(errors.DrainTimeoutError, match="1 requests without an answer"):
+            await nc.drain()
+
+
+async def test_without_a_connection_the_client_closes_at_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with (
+            trionats.open_subscription(nursery, nc, "a") as rx,
+            trionats.open_events(nursery, nc) as happened,
+        ):
+            await nc.flush()
+            server.publish("a", b"1")
+            await nc.flush()
+            server.accepting = False
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+            await nc.publish("b")
+            await nc.publish("b")
+            with trio.fail_after(0.001), pytest.raises(errors.ConnectionReconnectingError, match="2 messages"):
+                await nc.drain()
+            assert nc.is_closed
+            assert await payloads_of(rx) == [b"1"]
+            assert events.PublishesLost(2) in [event async for event in happened]
+
+
+async def test_without_a_connection_and_with_nothing_to_send_it_is_no_error(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc:
+        server.accepting = False
+        server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(0.001):
+            await nc.drain()
+        assert nc.is_closed
+
+
+async def test_a_connection_that_breaks_while_it_drains_ends_it_at_once(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            server.publish("a", b"1")
+            await nc.flush()
+            nc.drain_nowait()
+            await trio.testing.wait_all_tasks_blocked()
+            server.accepting = False
+            server.cut()
+            with trio.fail_after(0.001):
+                await nc.drain()
+            assert await payloads_of(rx) == [b"1"]
+
+
+@pytest.mark.parametrize("how", ["aclose", "leave", "cancel"])
+async def test_an_end_cuts_it_short(autojump_clock: MockClock, how: str) -> None:
+    server = FakeServer()
+    start = trio.current_time()
+    async with trio.open_nursery() as background:
+        async with trionats.open_client(background, dial=server.dial) as nc:
+            async with trionats.open_subscription(background, nc, "a") as rx:
+                await nc.flush()
+                server.publish("a", b"1")
+                await nc.flush()
+                nc.drain_nowait()
+                await trio.testing.wait_all_tasks_blocked()
+                if how == "aclose":
+                    await nc.aclose()
+                    assert await payloads_of(rx) == [b"1"]
+                elif how == "cancel":
+                    background.cancel_scope.cancel()
+    assert trio.current_time() == pytest.approx(start, abs=0.01)
+    assert nc.is_closed
+    server.check()
+
+
+async def test_what_is_published_last_is_sent(autojump_clock: MockClock) -> None:
+    server = FakeServer(sip=11)
+    async with client(server) as nc:
+        for _ in range(1000):
+            await nc.publish("a", b"x" * 10)
+        await nc.drain()
+        with pytest.raises(errors.ConnectionClosedError):
+            await nc.publish("a")
+    assert len(server.sent("PUB", "a")) == 1000
+
+
+def test_draining_the_client_cancelled_anywhere() -> None:
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer(sip=5)
+        seen: list[bytes] = []
+        async with client(server) as nc, trio.open_nursery() as nursery:
+
+            async def work(msg: trionats.Msg) -> None:
+                await trio.sleep(0.5)
+
+            async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+                workers.start_soon(consume, rx, seen, work)
+                await nc.flush()
+                for number in range(3):
+                    server.publish("a", b"%d" % number)
+                await cut(nc.drain)
+                if cut.way == "already":
+                    assert not cut.result
+                    await nc.flush()
+                    assert "UNSUB" not in verbs(server)
+                    assert not nc.is_closed
+                    rx.stop()
+            # Begun, it goes on by itself: all is worked off.
+            assert seen == [b"0", b"1", b"2"]
+            if cut.way != "already":
+                await nc.drain()
+                assert nc.is_closed
+
+    cancel_everywhere(scenario)
+
+
+# -- the barrier ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_barrier_waits_for_what_is_buffered_and_under_work(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            await nc.barrier()
+            for number in range(5):
+                server.publish("a", b"%d" % number)
+            await nc.flush()
+            workers.start_soon(publish_on, server)
+            await nc.barrier()
+            assert sorted(seen)[:5] == [b"0", b"1", b"2", b"3", b"4"]
+            assert len(seen) < 8, "what came later does not count"
+            workers.cancel_scope.cancel()
+
+
+async def publish_on(server: FakeServer) -> None:
+    while True:
+        await trio.sleep(0.1)
+        server.publish("a", b"later")
+
+
+async def test_a_barrier_waits_for_the_message_under_work_alone(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not seen
+            await nc.barrier()
+            assert seen == [b"1"]
+            start = trio.current_time()
+            await nc.barrier()
+            assert trio.current_time() == start
+            workers.cancel_scope.cancel()
+
+
+async def test_a_barrier_does_not_wait_for_its_own_caller_nor_for_those_who_left(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with (
+            trionats.open_subscription(nursery, nc, "a") as mine,
+            trionats.open_subscription(nursery, nc, "a") as theirs,
+            trio.open_nursery() as workers,
+        ):
+            await nc.flush()
+            server.publish("a", b"1")
+            server.publish("a", b"2")
+            await nc.flush()
+
+            async def leave() -> None:
+                await theirs.receive()
+                await trio.sleep(1)
+                await theirs.aclose()
+
+            workers.start_soon(leave)
+            async for _ in mine:
+                with trio.fail_after(2):
+                    await nc.barrier()
+                mine.stop()
+
+
+async def test_a_barrier_does_not_wait_for_a_task_that_ended(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def take_one() -> None:
+                await rx.receive()
+                await trio.sleep(1)
+
+            workers.start_soon(take_one)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(1 + 2 * LOOK_SECONDS):
+                await nc.barrier()
+
+
+def test_a_barrier_cancelled_anywhere() -> None:
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer()
+        seen: list[bytes] = []
+        async with client(server) as nc, trio.open_nursery() as nursery:
+
+            async def work(msg: trionats.Msg) -> None:
+                await trio.sleep(0.5)
+
+            async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+                workers.start_soon(consume, rx, seen, work)
+                await nc.flush()
+                server.publish("a", b"1")
+                server.publish("a", b"2")
+                await nc.flush()
+                await cut(nc.barrier)
+                assert not rx._observers
+                rx.stop()
+        assert seen == [b"1", b"2"]
+
+    cancel_everywhere(scenario)
+
+
+# -- how a feed ends -----------------------------------------------------------------------------------------------------
+
+
+async def test_wait_ended_says_why(autojump_clock: MockClock) -> None:
+    server = FakeServer(deny_subscribe=("secret",))
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "secret") as rx:
+            why = await rx.wait_ended()
+            assert isinstance(why, errors.PermissionsViolationError)
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            with trio.move_on_after(1) as scope:
+                await rx.wait_ended()
+            assert scope.cancelled_caught
+            rx.stop()
+            assert await rx.wait_ended() is None
+        assert await rx.wait_ended() is None
