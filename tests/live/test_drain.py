@@ -1,0 +1,123 @@
+"""Draining with a real server: no message that the server had taken for us is lost, and none that we had taken from a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+import trionats
+
+if TYPE_CHECKING:
+    from trionats.testing import TrioNatsServer
+
+
+async def test_a_member_of_a_queue_leaves_and_no_request_fails(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as asker,
+        trio.open_nursery() as members,
+    ):
+        answered = {"first": 0, "second": 0}
+
+        async def serve(name: str, *, task_status: trio.TaskStatus[trionats.Client]) -> None:
+            async with (
+                trio.open_nursery() as own,
+                trionats.open_client(own, nats_server.url) as nc,
+                trionats.open_subscription(own, nc, "work", queue="workers") as rx,
+            ):
+                await nc.flush()
+                task_status.started(nc)
+                async for msg in rx:
+                    await trio.lowlevel.checkpoint()
+                    await msg.respond(name.encode())
+                    answered[name] += 1
+
+        first: trionats.Client = await members.start(serve, "first")
+        await members.start(serve, "second")
+        failed = []
+
+        async def ask(count: int) -> None:
+            for _ in range(count):
+                with trio.move_on_after(5) as scope:
+                    await asker.request("work")
+                failed.extend([1] * scope.cancelled_caught)
+
+        async with trio.open_nursery() as askers:
+            for _ in range(20):
+                askers.start_soon(ask, 50)
+            while answered["first"] < 100:  # noqa: ASYNC110 - somewhere in the middle
+                await trio.sleep(0.001)
+            with trio.fail_after(5):
+                await first.drain()
+            assert first.is_closed
+        assert not failed
+        assert sum(answered.values()) == 1000
+        members.cancel_scope.cancel()
+
+
+async def test_a_drained_subscription_gives_all_that_was_under_way(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as nc,
+        trionats.open_subscription(background, nc, "a") as rx,
+    ):
+        for number in range(1000):
+            await nc.publish("a", b"%d" % number)
+        # The server gets the UNSUB behind all of them.
+        await rx.drain()
+        await nc.publish("a", b"late")
+        assert [int(msg.data) async for msg in rx] == list(range(1000))
+
+
+async def test_what_was_published_before_a_drain_arrives(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as other,
+        trionats.open_subscription(background, other, "a") as rx,
+    ):
+        await other.flush()
+        async with trionats.open_client(background, nats_server.url) as nc:
+            for number in range(1000):
+                await nc.publish("a", b"%d" % number)
+            await nc.drain()
+        with trio.fail_after(5):
+            assert [int((await rx.receive()).data) for _ in range(1000)] == list(range(1000))
+
+
+async def test_a_killed_server_holds_up_no_drain(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as nc,
+        trionats.open_subscription(background, nc, "a") as rx,
+    ):
+        await nc.publish("a", b"1")
+        await nc.flush()
+        await nats_server.kill()
+        while nc.is_connected:  # noqa: ASYNC110 - the kernel tells when
+            await trio.sleep(0.001)
+        with trio.fail_after(1):
+            await nc.drain()
+            assert [msg.data async for msg in rx] == [b"1"]
+
+
+async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> None:
+    async with trio.open_nursery() as background, trionats.open_client(background, nats_server.url) as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store("drained")
+        try:
+            for number in range(20):
+                await store.put(str(number), b"")
+            async with (
+                trionats.open_client(background, nats_server.url) as watching,
+                trionats.open_watcher(background, await watching.jetstream().object_store("drained")) as rx,
+            ):
+                while len(rx) < 20:  # noqa: ASYNC110 - the server takes its time
+                    await trio.sleep(0.001)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(watching.drain)
+                    with trio.fail_after(5):
+                        assert len([info async for info in rx]) == 20
+                assert watching.is_closed
+        finally:
+            await js.delete_object_store("drained")
