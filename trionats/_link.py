@@ -51,6 +51,8 @@ class Link:
         self._mover = Mover(self, self, engine, pool, options)
         self.current: Conversation | None = None
         """The conversation that the client's calls go to; None while there is none."""
+        self._aside: Conversation | None = None
+        """The other one, in a planned move."""
         self.idle: trio.Event | None = None
         """What wakes its writer; None while that is busy, or there is none."""
         self._room = trio.lowlevel.ParkingLot()
@@ -138,6 +140,8 @@ class Link:
         """Let the writer know that there is something to send."""
         if self.idle is not None and self.current is not None:
             self.current.wake()
+        if self._aside is not None:
+            self._aside.wake()
 
     def push(self) -> None:
         """Send what was just queued at once, if nothing is before it; else as `wake`.
@@ -392,6 +396,8 @@ class Link:
     def start(self, conversation: Conversation) -> None:
         """Start the tasks of a conversation."""
         assert self._tasks is not None, "only a running link has conversations"
+        if conversation is not self.current:
+            self._aside = conversation
         self._tasks.start_soon(conversation.run, name="trionats conversation")
 
     def take_over(self, old: Conversation, new: Conversation) -> None:
@@ -399,6 +405,7 @@ class Link:
         old.engine, new.engine = new.engine, old.engine
         old.in_front, new.in_front = False, True
         new.gate = trio.Event()
+        self._aside = old
         self.idle = None
         self._connected(new)
 
@@ -416,6 +423,7 @@ class Link:
         if conversation is self.current:
             self._mover.interrupt()
         elif conversation.engine is not self._engine:
+            self._aside = None
             loss = conversation.engine.lost(reason)
             self._leave_open(Loss(loss.frames + conversation.engine.discard(), loss.pings), reason)
 

@@ -64,7 +64,7 @@ async def dial_tcp(host: str, port: int, *, rng: random.Random | None = None) ->
                 return await _dial_address(*address)
             except OSError as error:
                 failure = error
-    raise OSError(failure.errno, os.strerror(failure.errno) if failure.errno else str(failure)) from failure
+    raise failure
 
 
 async def _dial_address(family: int, kind: int, protocol: int, where: Any) -> trio.abc.Stream:  # noqa: ANN401 - the system's

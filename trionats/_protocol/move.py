@@ -172,7 +172,9 @@ class Move:
     # Inside.
 
     def _rows(self, wanted: Way) -> list[Subscription]:
-        return [row for row in self._engine.subscriptions.values() if not row.retired and way(row, self._prefix) is wanted]
+        return [
+            row for row in self._engine.subscriptions.values() if not row.retired and way(row, self._prefix) is wanted
+        ]
 
     def _is_open(self, row: Subscription) -> bool:
         return row.sid in self._engine.subscriptions
