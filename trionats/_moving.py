@@ -165,7 +165,7 @@ class Mover:
         deadline = trio.current_time() + LONGEST_STAY
         try:
             unqueue_at = trio.current_time() + QUEUE_OVERLAP
-            while trio.current_time() < unqueue_at and self._both(old, new):
+            while trio.current_time() < unqueue_at and self._both(old, new):  # noqa: ASYNC110 - several things end it, and it is short
                 await trio.sleep(POLL_SECONDS)
             move.unqueue()
             old.wake()

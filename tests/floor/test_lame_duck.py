@@ -136,7 +136,7 @@ async def test_a_plain_subscription_is_on_one_side_at_a_time(autojump_clock: tri
             old = world.a.link
             world.a.mute.add("PING")
             world.quack()
-            while not world.a.sent("UNSUB"):
+            while not world.a.sent("UNSUB"):  # noqa: ASYNC110 - nothing tells of it
                 await trio.sleep(0.01)
             assert not subjects(world.b.link)
             old.write(b"MSG plain 1 1\r\nx\r\nPONG\r\n")
@@ -221,7 +221,7 @@ async def test_no_request_in_flight_is_lost(autojump_clock: trio.testing.MockClo
             world.a.publish(asked[1].reply, b"and again")
             assert (await second.wait()).data in {b"by way of b", b"and again"}
             start = trio.current_time()
-            while world.a.live_links:
+            while world.a.live_links:  # noqa: ASYNC110 - nothing tells of it
                 await trio.sleep(0.01)
             assert trio.current_time() - start < 1
             await nc.flush()
@@ -237,7 +237,7 @@ async def test_the_old_side_waits_ten_seconds_at_most(autojump_clock: trio.testi
             start = trio.current_time()
             world.quack()
             await moved(rx)
-            while world.a.live_links:
+            while world.a.live_links:  # noqa: ASYNC110 - nothing tells of it
                 await trio.sleep(0.1)
             assert LONGEST_STAY < trio.current_time() - start < LONGEST_STAY + 2
             assert not reply.done
@@ -310,7 +310,7 @@ async def test_the_old_server_dying_at_the_fence_is_told_as_a_loss(autojump_cloc
             world.a.mute.add("PING")
             world.quack()
             with nc.request_nowait("work") as reply:
-                while not world.a.sent("UNSUB"):
+                while not world.a.sent("UNSUB"):  # noqa: ASYNC110 - nothing tells of it
                     await trio.sleep(0.01)
                 world.a.cut("reset")
                 await moved(rx)
