@@ -470,8 +470,8 @@ class Link:
             self.max_payload = limit
         self.small = min(self.max_payload, len(LENGTHS) - 1)
         conversation.wire.allow(self.max_payload)
-        urls = info.get("ws_connect_urls" if conversation.server.websocket else "connect_urls")
-        new = self._pool.discovered(urls or (), conversation.server)
+        # nats-server puts the addresses for WebSockets here, too, when it talks to one (`ws_connect_urls` is for the others).
+        new = self._pool.discovered(info.get("connect_urls") or (), conversation.server)
         if new:
             self._emit(events.ServersDiscovered(tuple(map(str, new))))
         if info.get("ldm") is True and not conversation.lame:
