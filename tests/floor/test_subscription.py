@@ -1,0 +1,434 @@
+"""Subscriptions and events as feeds: bounds, policies, accounts, fairness."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FakeServer
+from trionats import Client, Msg, errors, events, open_client, open_events, open_subscription
+from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
+from trionats._subscription import EVENTS_CAPACITY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trionats._subscription import Overflow, Subscription
+
+HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
+
+
+@asynccontextmanager
+async def world(server: FakeServer, **options: Any) -> AsyncIterator[tuple[Client, trio.Nursery]]:  # noqa: ANN401 - any option
+    async with (
+        trio.open_nursery() as background,
+        open_client(background, dial=server.dial, **options) as nc,
+        trio.open_nursery() as nursery,
+    ):
+        yield nc, nursery
+    server.check()
+
+
+@asynccontextmanager
+async def subscribed(subject: str = "a", **options: Any) -> AsyncIterator[tuple[FakeServer, Client, Subscription]]:  # noqa: ANN401 - any option
+    server = FakeServer()
+    async with world(server) as (nc, nursery), open_subscription(nursery, nc, subject, **options) as rx:
+        await nc.flush()
+        yield server, nc, rx
+
+
+async def arrive(server: FakeServer, nc: Client, *payloads: bytes, headers: bytes = b"") -> None:
+    """Let messages come, in one segment."""
+    for payload in payloads:
+        server.publish("a", payload, headers=headers)
+    await nc.flush()
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, last + 1)]
+
+
+async def take(rx: Subscription) -> None:
+    with suppress(errors.SlowConsumerError):
+        await rx.receive()
+
+
+async def all_of(rx: Subscription) -> list[bytes]:
+    rx.stop()
+    return [msg.data async for msg in rx]
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_sent() -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery):
+        async with (
+            open_subscription(nursery, nc, "a.*.>") as plain,
+            open_subscription(nursery, nc, "b", queue="workers", max_msgs=3) as limited,
+        ):
+            await nc.flush()
+            assert [(s.subject, s.queue, s.limit) for s in server.subscriptions] == [
+                ("a.*.>", "", 0),
+                ("b", "workers", 3),
+            ]
+            assert (plain.subject, limited.subject) == ("a.*.>", "b")
+            assert nc.statistics().subscriptions == 2
+            assert nc.statistics().feeds == ("subscription 'a.*.>'", "subscription 'b'")
+        await nc.flush()
+        assert server.subscriptions == []
+        assert (nc.statistics().subscriptions, nc.statistics().feeds) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("subject", "options", "error", "text"),
+    [
+        ("a b", {}, errors.BadSubjectError, "a b"),
+        ("", {}, errors.BadSubjectError, "''"),
+        ("a..b", {}, errors.BadSubjectError, "a..b"),
+        ("a", {"queue": "q q"}, errors.BadSubjectError, "q q"),
+        ("a", {"max_msgs": -1}, ValueError, "max_msgs is -1"),
+        ("a", {"pending_msgs_limit": 0}, ValueError, "pending_msgs_limit"),
+        ("a", {"pending_bytes_limit": 0}, ValueError, "pending_bytes_limit"),
+        ("a", {"overflow": "explode"}, ValueError, "overflow is 'explode'"),
+    ],
+)
+async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], error: type[Exception], text: str) -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery):
+        sent = len(server.link.received)
+        with pytest.raises(error, match=text):
+            async with open_subscription(nursery, nc, subject, **options):
+                pytest.fail("it was opened")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.link.received) == sent
+        assert not nursery.child_tasks
+        assert nc.statistics().feeds == ()
+
+
+async def test_not_with_and_not_await() -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery):
+        for opening in (open_subscription(nursery, nc, "a"), open_events(nursery, nc)):
+            with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', not with 'with'"):
+                with opening:
+                    pass
+            with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', it cannot be awaited"):
+                await opening
+        assert not nursery.child_tasks
+
+
+async def test_nurseries_that_cannot_be_used() -> None:
+    server = FakeServer()
+    async with world(server) as (nc, _):
+        async with trio.open_nursery() as closed:
+            pass
+        for opener in (lambda n: open_subscription(n, nc, "a"), lambda n: open_events(n, nc)):
+            with pytest.raises(RuntimeError, match=r"nursery .*is closed"):
+                async with opener(closed):
+                    pass
+            with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not Client"):
+                async with opener(nc):
+                    pass
+        assert (nc.statistics().subscriptions, nc.statistics().feeds) == (0, ())
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+async def test_fail_ends_the_feed_after_what_is_buffered() -> None:
+    async with subscribed(pending_msgs_limit=3) as (server, nc, rx):
+        await arrive(server, nc, *numbers(1, 5))
+        assert [(await rx.receive()).data for _ in range(3)] == numbers(1, 3)
+        with pytest.raises(errors.SlowConsumerError, match="subscription 'a': 3 messages, 3 bytes wait") as caught:
+            await rx.receive()
+        assert caught.value.subject == "a"
+        assert repr(caught.value.sub) == repr(rx)
+        assert rx.statistics().dropped == 1
+        assert rx.statistics().delivered == 4
+        await nc.flush()
+        assert server.subscriptions == []
+
+
+async def test_drop_new() -> None:
+    async with subscribed(pending_msgs_limit=3, overflow="drop_new") as (server, nc, rx):
+        await arrive(server, nc, *numbers(1, 5))
+        assert rx.statistics().dropped == 2
+        assert await all_of(rx) == numbers(1, 3)
+
+
+async def test_drop_old() -> None:
+    async with subscribed(pending_msgs_limit=3, overflow="drop_old") as (server, nc, rx):
+        await arrive(server, nc, *numbers(1, 5))
+        assert rx.statistics().dropped == 2
+        assert rx.statistics().pending_bytes == 3
+        assert await all_of(rx) == numbers(3, 5)
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+async def test_bytes_bound_with_headers(overflow: Overflow) -> None:
+    size = len(HEADERS) + 10
+    async with subscribed(pending_bytes_limit=2 * size, overflow=overflow) as (server, nc, rx):
+        await arrive(server, nc, *[bytes(10)] * 3, headers=HEADERS)
+        statistics = rx.statistics()
+        assert (statistics.pending_msgs, statistics.pending_bytes) == (2, 2 * size)
+        assert statistics.dropped == 1
+        assert statistics.max_pending_msgs == 2
+
+
+async def test_a_message_that_never_fits() -> None:
+    async with subscribed(pending_bytes_limit=5, overflow="drop_old") as (server, nc, rx):
+        await arrive(server, nc, b"1", b"too long", b"2")
+        assert rx.statistics().dropped == 1
+        assert await all_of(rx) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+async def test_what_a_parked_consumer_was_handed_fills_no_bound(overflow: Overflow) -> None:
+    """The message is the consumer's before the consumer has run: no reason to drop, and nothing there to drop."""
+    async with subscribed(pending_bytes_limit=10, overflow=overflow) as (server, nc, rx):
+        received: list[bytes] = []
+
+        async def consume() -> None:
+            async for msg in rx:
+                received.append(msg.data)  # noqa: PERF401 - one by one, as a consumer does
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(consume)
+            await trio.testing.wait_all_tasks_blocked()
+            await arrive(server, nc, bytes(10), bytes(5))
+            await trio.testing.wait_all_tasks_blocked()
+            rx.stop()
+        assert [len(data) for data in received] == [10, 5]
+        assert rx.statistics().dropped == 0
+        assert rx.statistics().pending_bytes == 0
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+async def test_the_last_of_max_msgs_is_too_much(overflow: Overflow) -> None:
+    """The message that completes the count also overflows: one of the two ends the feed, and the reader lives."""
+    async with subscribed(max_msgs=3, pending_msgs_limit=2, overflow=overflow) as (server, nc, rx):
+        await arrive(server, nc, *numbers(1, 5))
+        kept = numbers(2, 3) if overflow == "drop_old" else numbers(1, 2)
+        assert [(await rx.receive()).data for _ in range(2)] == kept
+        with pytest.raises(errors.SlowConsumerError if overflow == "fail" else trio.EndOfChannel):
+            await rx.receive()
+        await nc.flush()
+        assert nc.is_connected
+        assert server.subscriptions == []
+
+
+@pytest.mark.parametrize("bound", [{"pending_msgs_limit": 10}, {"pending_bytes_limit": 10}])
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old"])
+async def test_one_event_for_each_episode(overflow: Overflow, bound: dict[str, Any]) -> None:
+    async with subscribed(overflow=overflow, **bound) as (server, nc, rx), trio.open_nursery() as nursery:
+        async with open_events(nursery, nc) as told:
+            await arrive(server, nc, *[b"x"] * 1010)
+            assert rx.statistics().dropped == 1000
+            for _ in range(3):  # a consumer that takes one now and then is slow all the same
+                await rx.receive()
+                await arrive(server, nc, b"x", b"x")
+            assert rx.statistics().dropped == 1003
+            for _ in range(5):
+                await rx.receive()
+            await arrive(server, nc, *[b"x"] * 6)
+            told.stop()
+            assert [event async for event in told] == [
+                events.SlowConsumer("a", 1),
+                events.SlowConsumer("a", 1004),
+            ]
+
+
+async def test_one_slow_consumer_is_nobody_elses_problem() -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery):
+        async with (
+            open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="drop_new") as slow,
+            open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="fail") as failing,
+            open_subscription(nursery, nc, "a") as quick,
+        ):
+            await nc.flush()
+            await arrive(server, nc, *numbers(1, 10_000))
+            await nc.publish("elsewhere", b"still possible")
+            assert slow.statistics().dropped == 9_999
+            assert len(failing) == 1
+            assert [msg.data for msg in [await quick.receive() for _ in range(10_000)]] == numbers(1, 10_000)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.lists(st.integers(0, 12), max_size=6)),
+        st.tuples(st.just("arrive with headers"), st.lists(st.integers(0, 12), max_size=3)),
+        st.tuples(st.just("receive"), st.just([])),
+        st.tuples(st.just("receive_nowait"), st.just([])),
+        st.tuples(st.just("cancelled"), st.lists(st.integers(0, 12), max_size=2)),
+        st.tuples(st.just("parked"), st.lists(st.integers(0, 12), max_size=4)),
+    ),
+    max_size=25,
+)
+
+
+@given(STEPS, st.sampled_from(["drop_new", "drop_old", "fail"]), st.integers(1, 6), st.integers(1, 60))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_account_is_true(
+    steps: Sequence[tuple[str, list[int]]], overflow: Overflow, most: int, most_bytes: int
+) -> None:
+    """Whatever comes and goes, the bytes said to wait are those of the messages that do."""
+    async with subscribed(pending_msgs_limit=most, pending_bytes_limit=most_bytes, overflow=overflow) as (
+        server,
+        nc,
+        rx,
+    ):
+        received: list[Msg] = []
+        for step, sizes in steps:
+            if step.startswith("arrive"):
+                headers = HEADERS if step.endswith("headers") else b""
+                await arrive(server, nc, *map(bytes, sizes), headers=headers)
+            elif step == "receive" and len(rx):
+                received.append(await rx.receive())
+            elif step == "receive_nowait" and len(rx):
+                received.append(rx.receive_nowait())
+            elif step == "cancelled":
+                with trio.CancelScope() as scope:
+                    if not len(rx) and not rx._ended:
+                        # Cancelled in the very moment in which something comes.
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(take, rx)
+                            await trio.testing.wait_all_tasks_blocked()
+                            for size in sizes:
+                                server.publish("a", bytes(size))
+                            nursery.cancel_scope.cancel()
+                    else:
+                        scope.cancel()
+                        await rx.receive()
+                await nc.flush()
+            elif step == "parked" and not len(rx) and not rx._ended:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(2):
+                        nursery.start_soon(take, rx)
+                    await trio.testing.wait_all_tasks_blocked()
+                    await arrive(server, nc, *map(bytes, sizes))
+                    nursery.cancel_scope.cancel()
+            statistics = rx.statistics()
+            buffered = list(rx._receive._state.data)
+            assert statistics.pending_msgs == len(buffered) <= most
+            assert statistics.pending_bytes == sum(msg.size for msg in buffered) <= most_bytes
+        assert nc.is_connected
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_subscription_ends_with_the_reason() -> None:
+    server = FakeServer(deny_subscribe=("secret.>",))
+    async with world(server) as (nc, nursery):
+        async with (
+            open_events(nursery, nc) as told,
+            open_subscription(nursery, nc, "open") as other,
+            open_subscription(nursery, nc, "secret.place") as refused,
+        ):
+            with pytest.raises(errors.PermissionsViolationError, match=r"secret\.place") as caught:
+                await refused.receive()
+            assert (caught.value.operation, caught.value.subject) == ("subscription", "secret.place")
+            event = await told.receive()
+            assert isinstance(event, events.PermissionViolation)
+            assert str(event.error) == str(caught.value)
+            server.publish("open", b"x")
+            assert (await other.receive()).data == b"x"
+            assert nc.statistics().reconnects == 0
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+async def test_events_that_nobody_reads_hold_up_nothing() -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery), open_events(nursery, nc) as told:
+        for _ in range(EVENTS_CAPACITY + 10):
+            server.inject(b"-ERR 'whatever'\r\n")
+        await nc.flush()
+        assert len(told) == EVENTS_CAPACITY
+        assert told.dropped == 10
+        assert nc.statistics().feeds == ("events",)
+        told.stop()
+        assert len([event async for event in told]) == EVENTS_CAPACITY
+        nc.remove_listener(told)
+        nc.remove_listener(told)
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------------
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often a task was given its turn."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.turns += task is self.task
+
+
+async def test_a_trip_at_least_every_64_messages_of_the_whole_client(mock_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with world(server) as (nc, nursery):
+        async with open_subscription(nursery, nc, "a") as one, open_subscription(nursery, nc, "a") as two:
+            await nc.flush()
+            await arrive(server, nc, *[b"x"] * 1000)
+            steps = Steps()
+            trio.lowlevel.add_instrument(steps)
+            operations = 0
+            trips = []
+            for _ in range(600):
+                for operation in (one.receive, lambda: nc.publish("b", b"y"), two.receive):
+                    before = steps.turns
+                    await operation()
+                    operations += 1
+                    if steps.turns != before:
+                        trips.append(operations)
+            trio.lowlevel.remove_instrument(steps)
+            gaps = [later - earlier for earlier, later in zip([0, *trips], trips, strict=False)]
+            assert max(gaps) == TRIP_MESSAGES
+            assert gaps[1:] == [TRIP_MESSAGES] * (len(gaps) - 1)
+
+
+async def test_a_trip_after_a_millisecond(mock_clock: trio.testing.MockClock) -> None:
+    async with subscribed() as (server, nc, rx):
+        await arrive(server, nc, *[b"x"] * 100)
+        await rx.receive()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await rx.receive()
+        await nc.publish("b")
+        assert steps.turns == 0
+        mock_clock.jump(TRIP_SECONDS)
+        await rx.receive()
+        assert steps.turns == 1
+        mock_clock.jump(TRIP_SECONDS)
+        await nc.publish("b")
+        assert steps.turns == 2
+        await nc.publish("b")
+        assert steps.turns == 2
+        trio.lowlevel.remove_instrument(steps)
+
+
+async def test_always_a_cancellation_point() -> None:
+    async with subscribed() as (server, nc, rx):
+        await arrive(server, nc, *[b"x"] * 100)
+        await rx.receive()
+        for operation in (rx.receive, lambda: nc.publish("b", b"never")):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await operation()
+            assert scope.cancelled_caught
+        assert len(rx) == 99
+        await nc.flush()
+        assert server.sent("PUB", "b") == []
