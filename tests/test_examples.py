@@ -35,11 +35,20 @@ EXPECTED = {
         "kitchen: room.kitchen.temperature 21",
     ],
     "request_reply.py": ["Hello, trio!", "no answer in time", "nobody listens there"],
+    "many_replies.py": [
+        "12:00 fine",
+        "18:00 fine",
+        "6:00 fine",
+        "['oslo: fine', 'rome: fine']",
+        "nobody is left",
+        "oslo is closed",
+        "rome is closed",
+    ],
     "events.py": ["Disconnected", "Reconnected"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
-CONCURRENT = {"publish_subscribe.py"}
+CONCURRENT = {"publish_subscribe.py", "many_replies.py"}
 LISTENS = {"events.py"}  # with a server that is there it listens for ten seconds
 
 pytestmark = pytest.mark.usefixtures("server_executable")

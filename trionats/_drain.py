@@ -189,7 +189,7 @@ class Draining:
             if not feed._processed(self._callers):
                 names.append(f"{feed.name} ({len(feed)} buffered)" if len(feed) else feed.name)
         if waiting := len(self._requests):
-            names.append(f"{waiting} requests without an answer")
+            names.append(f"requests without an answer: {waiting}")
         return names
 
 

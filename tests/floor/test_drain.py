@@ -458,7 +458,7 @@ async def test_a_request_that_nobody_answers_is_named(autojump_clock: MockClock)
     server = FakeServer()
     server.on("ask", lambda frame: None)
     async with client(server, drain_timeout=3, request_timeout=60) as nc:
-        with nc.request_nowait("ask"), pytest.raises(errors.DrainTimeoutError, match="1 requests without an answer"):
+        with nc.request_nowait("ask"), pytest.raises(errors.DrainTimeoutError, match="requests without an answer: 1"):
             await nc.drain()
 
 
