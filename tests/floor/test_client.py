@@ -1,0 +1,656 @@
+"""What programs do with a client: publish, flush, close; and what they do wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import trionats
+from tests.fakes import FakeServer
+from trionats import Client, errors, events, open_client, open_events, open_subscription
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HOUR = 3600.0
+
+
+async def stuck() -> None:
+    """Fail a test that still runs after a time that none needs: pings go on for ever, and the clock would, too."""
+    await trio.sleep(10 * HOUR)
+    pytest.fail("stuck")
+
+
+@asynccontextmanager
+async def connected(server: FakeServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stuck)
+        async with open_client(nursery, dial=server.dial, **options) as nc:
+            yield nc
+        nursery.cancel_scope.cancel()
+    server.check()
+
+
+async def offline(server: FakeServer, nc: Client) -> None:
+    """Lose the connection, for as long as the server does not accept again."""
+    server.accepting = False
+    server.cut()
+    while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
+        await trio.lowlevel.checkpoint()
+
+
+# -- misuse ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("servers", "options", "error", "text"),
+    [
+        ("nats://a", {"tmieout": 3, "nmae": "x"}, TypeError, "'nmae', 'tmieout'"),
+        ("http://a", {}, ValueError, "scheme"),
+        ("nats://u:secret@:x", {}, ValueError, "nats"),
+        ([], {}, ValueError, "server"),
+        ("nats://a", {"inbox_prefix": "a b"}, errors.BadSubjectError, "a b"),
+        ("nats://a", {"reconnect_time_wait": -1}, ValueError, "reconnect_time_wait"),
+    ],
+)
+async def test_bad_options(servers: Any, options: dict[str, Any], error: type[Exception], text: str) -> None:  # noqa: ANN401 - wrong on purpose
+    server = FakeServer()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(error, match=text) as caught:
+            async with open_client(nursery, servers, dial=server.dial, **options):
+                pytest.fail("it was opened")
+        assert "secret" not in str(caught.value)
+        assert not nursery.child_tasks
+    assert server.dialled == []
+
+
+async def test_not_with_and_not_await() -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', not with 'with'"):
+            with open_client(nursery):
+                pass
+        with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', it cannot be awaited"):
+            await open_client(nursery)
+        assert not nursery.child_tasks
+
+
+async def test_nurseries_that_cannot_be_used() -> None:
+    server = FakeServer()
+    async with trio.open_nursery() as closed:
+        pass
+    with pytest.raises(RuntimeError, match=r"open_client\(nursery, \.\.\.\): the nursery is closed"):
+        async with open_client(closed, dial=server.dial):
+            pass
+    with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not str"):
+        async with open_client("nats://a", dial=server.dial):  # type: ignore[arg-type]
+            pass
+    assert server.dialled == []
+
+
+def test_a_nursery_of_another_run() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as outer:
+
+            async def other() -> None:
+                with pytest.raises(RuntimeError, match="another Trio run"):
+                    async with open_client(outer, dial=FakeServer().dial):
+                        pass
+
+            await trio.to_thread.run_sync(trio.run, other)
+            assert not outer.child_tasks
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        (("a b",), {}, errors.BadSubjectError, "'a b'"),
+        (("a..b",), {}, errors.BadSubjectError, r"'a\.\.b'"),
+        (("",), {}, errors.BadSubjectError, "''"),
+        (("a.*",), {}, errors.BadSubjectError, "wildcard"),
+        (("a\r\nPUB b 0\r\n",), {}, errors.BadSubjectError, "publish to"),
+        (("a",), {"reply": "b c"}, errors.BadSubjectError, "'b c'"),
+        (("a",), {"headers": {"A": "b\r\nC: d"}}, errors.BadHeaderError, "A"),
+        (("a",), {"headers": {"A B": "c"}}, errors.BadHeaderError, "A B"),
+        (("a", "text"), {}, TypeError, "publish to 'a': the payload must be bytes, not str"),
+        (("a", bytes(101)), {}, errors.MaxPayloadError, "101 bytes of headers and payload, the server takes 100"),
+        (("a", bytes(90)), {"headers": {"A": "b"}}, errors.MaxPayloadError, "'a'"),
+    ],
+)
+async def test_bad_publishes(
+    autojump_clock: trio.testing.MockClock,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    error: type[Exception],
+    text: str,
+) -> None:
+    server = FakeServer(info={"max_payload": 100})
+    async with connected(server) as nc:
+        sent = len(server.link.received)
+        with pytest.raises(error, match=text):
+            await nc.publish(*arguments, **options)
+        with pytest.raises(error, match=text):
+            nc.publish_nowait(*arguments, **options)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.link.received) == sent
+        assert nc.is_connected
+        assert nc.statistics().out_msgs == 0
+
+
+# -- publishing --------------------------------------------------------------------------------------------------------
+
+
+async def test_publishing(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer(info={"max_payload": 100})
+    async with connected(server) as nc:
+        await nc.publish("a", b"1")
+        await nc.publish("a", bytearray(b"2"), reply="back")
+        nc.publish_nowait("a", memoryview(b"3"), headers={"K": ["v", "w"]})
+        await nc.publish("a", bytes(100))
+        await nc.publish("a", bytes(100 - len(b"NATS/1.0\r\nA: b\r\n\r\n")), headers={"A": "b"})
+        await nc.flush()
+        frames = [frame for frame in server.frames if frame.verb.endswith("PUB")]
+        assert [(f.verb, f.reply, f.payload[:1]) for f in frames[:3]] == [
+            ("PUB", "", b"1"),
+            ("PUB", "back", b"2"),
+            ("HPUB", "", b"3"),
+        ]
+        assert frames[2].headers == b"NATS/1.0\r\nK: v\r\nK: w\r\n\r\n"
+        statistics = nc.statistics()
+        assert (statistics.out_msgs, statistics.outbox_bytes) == (5, 0)
+        assert statistics.out_bytes == sum(len(f.headers) + len(f.payload) for f in frames)
+
+
+async def test_many_subjects_are_not_remembered_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        for number in range(10_000):
+            nc.publish_nowait(f"s.{number}", b"x")
+        await nc.flush()
+        assert len(nc._heads) <= 4096
+        assert [frame.subject for frame in server.sent("PUB")] == [f"s.{number}" for number in range(10_000)]
+
+
+async def test_max_payload_follows_info(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer(info={"max_payload": 100})
+    async with connected(server) as nc:
+        await nc.publish("a", bytes(100))
+        server.inject(b'INFO {"max_payload":10}\r\n')
+        await nc.flush()
+        assert nc.max_payload == 10
+        with pytest.raises(errors.MaxPayloadError):
+            await nc.publish("a", bytes(11))
+        server.inject(b'INFO {"max_payload":5000}\r\n')
+        await nc.flush()
+        for size in (4095, 4096, 5000):
+            server.info["max_payload"] = 5000
+            await nc.publish("a", bytes(size))
+        with pytest.raises(errors.MaxPayloadError):
+            await nc.publish("a", bytes(5001))
+        await nc.flush()
+
+
+async def test_publish_waits_above_the_mark_and_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    done: list[int] = []
+    async with connected(server, pending_size=1000) as nc:
+        server.link.stall(up=True)
+        await nc.publish("first", b"x")
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def publish(number: int) -> None:
+            await nc.publish("a", b"%d" % number + bytes(400))
+            done.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(publish, number)
+                await trio.testing.wait_all_tasks_blocked()
+            assert done == [0, 1, 2]
+            with pytest.raises(trio.WouldBlock):
+                nc.publish_nowait("a", b"x")
+            nc.publish_nowait("goodbye", b"x", force=True)
+            writable = []
+
+            async def wait_writable() -> None:
+                await nc.wait_writable()
+                writable.append(nc.statistics().outbox_bytes)
+
+            nursery.start_soon(wait_writable)
+            await trio.testing.wait_all_tasks_blocked()
+            assert writable == []
+            server.link.resume()
+        assert sorted(done) == list(range(10))
+        assert writable
+        assert writable[0] < 1000
+        await nc.wait_writable()
+        await nc.flush()
+        assert len(server.sent("PUB", "a")) == 10
+
+
+async def test_a_cancelled_publish_is_queued_whole_or_not_at_all(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer(sip=1)
+    async with connected(server, pending_size=100) as nc:
+        server.link.stall(up=True)
+        await nc.publish("a", bytes(50))
+        await trio.testing.wait_all_tasks_blocked()
+        await nc.publish("a", bytes(200))
+        with trio.move_on_after(1) as scope:
+            await nc.publish("b", b"never")
+        assert scope.cancelled_caught
+        server.link.resume()
+        await nc.flush()
+        assert server.sent("PUB", "b") == []
+        assert len(server.sent("PUB", "a")) == 2
+
+
+async def test_disconnected_and_full(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server, pending_size=1000) as nc:
+        await offline(server, nc)
+        await nc.publish("a", bytes(990))
+        for call in (nc.publish("a", b"x"), nc.request("a"), nc.wait_writable()):
+            with pytest.raises(errors.OutboundBufferLimitError, match="bytes wait for a connection"):
+                await call
+        with pytest.raises(errors.OutboundBufferLimitError):
+            nc.publish_nowait("a", b"x")
+        server.accepting = True
+        await nc.wait_connected()
+        await nc.flush()
+        assert [len(frame.payload) for frame in server.sent("PUB", "a")] == [990]
+
+
+async def test_blocked_publishers_wake_when_the_connection_goes(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    woken: list[Exception] = []
+    async with connected(server, pending_size=1000) as nc:
+        server.link.stall(up=True)
+        await nc.publish("a", bytes(100))
+        await trio.testing.wait_all_tasks_blocked()
+        await nc.publish("a", bytes(2000))
+
+        async def publish() -> None:
+            with pytest.raises(errors.Error) as caught:
+                await nc.publish("a", b"x")
+            woken.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            await trio.testing.wait_all_tasks_blocked()
+            await offline(server, nc)
+        assert isinstance(woken[0], errors.OutboundBufferLimitError)
+        server.accepting = True
+
+
+async def test_blocked_publishers_wake_when_the_client_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    """Also those for whom the goodbye makes room: a closed client takes nothing more."""
+    server = FakeServer()
+    async with connected(server, pending_size=1000) as nc:
+        server.link.stall(up=True)
+        await nc.publish("a", bytes(100))
+        await trio.testing.wait_all_tasks_blocked()
+        await nc.publish("a", bytes(2000))
+
+        async def publish() -> None:
+            with pytest.raises(errors.ConnectionClosedError, match="the client is closed"):
+                await nc.publish("late", b"x")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(nc.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            server.link.resume()
+        assert server.sent("PUB", "late") == []
+        assert len(server.sent("PUB", "a")) == 2
+
+
+# -- the barrier -------------------------------------------------------------------------------------------------------
+
+
+async def test_flush_stands_behind_what_is_queued(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        for _ in range(3):
+            nc.publish_nowait("a", b"x")
+            await nc.flush()
+            assert [frame.verb for frame in server.frames[-2:]] == ["PUB", "PING"]
+        nc.publish_nowait("a", b"x")
+        assert await nc.rtt() == 0.0
+
+
+async def test_flush_fails_with_the_connection_and_is_not_answered_by_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        server.mute = {"PING"}
+        failed: list[Exception] = []
+
+        async def flush() -> None:
+            with pytest.raises(
+                errors.DisconnectedError, match="the connection was lost before the server answered"
+            ) as e:
+                await nc.flush()
+            failed.append(e.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            nursery.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            server.mute = set()
+            server.cut()
+        assert len(failed) == 2
+        await nc.flush()  # waits for the next connection
+        assert nc.statistics().reconnects == 1
+
+
+async def test_a_cancelled_flush_leaves_the_next_its_own_answer(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        server.link.stall(down=True)
+        with trio.move_on_after(1):
+            await nc.flush()
+        ended: list[str] = []
+
+        async def flush() -> None:
+            await nc.flush()
+            ended.append("second")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == []
+            server.link.resume()
+        assert ended == ["second"]
+
+
+# -- closing -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_goodbye(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with trio.open_nursery() as nursery:
+        async with open_client(nursery, dial=server.dial) as nc:
+            async with open_subscription(nursery, nc, "a"):
+                nc.publish_nowait("last", b"x")
+    assert [frame.verb for frame in server.frames[-4:]] == ["SUB", "PUB", "UNSUB", "PING"]
+    assert server.link.closed
+    assert nc.is_closed
+
+
+async def test_closing_again_and_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(nc.aclose)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await nc.aclose()
+        await nc.aclose()
+        assert nc.is_closed
+        assert repr(nc) == "<Client closed >"
+
+
+@pytest.mark.parametrize("state", ["waiting", "dialling", "INFO", "PONG"])
+async def test_closing_during_a_reconnect_waits_for_nothing(autojump_clock: trio.testing.MockClock, state: str) -> None:
+    server = FakeServer()
+    silent, _peer = trio.testing.memory_stream_pair()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return silent if server.links and state == "INFO" else await server.dial(host, port)
+
+    wait = HOUR if state == "waiting" else 0.0
+    async with trio.open_nursery() as nursery:
+        async with open_client(nursery, dial=dial, connect_timeout=HOUR, reconnect_time_wait=wait) as nc:
+            if state == "dialling":
+                server.dials = ["hang"]
+            elif state == "PONG":
+                server.mute = {"PING"}
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not nc.is_connected
+            start = trio.current_time()
+            await nc.aclose()
+            assert trio.current_time() == start
+
+
+async def test_leaving_a_feed_after_its_client(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as feeds:
+            async with open_client(nursery, dial=server.dial) as nc:
+                rx = await feeds.enter_async_context(open_subscription(nursery, nc, "a"))
+                told = await feeds.enter_async_context(open_events(nursery, nc))
+                await nc.flush()
+            frames = len(server.frames)
+            with pytest.raises(trio.EndOfChannel):
+                await rx.receive()
+            rx.stop()
+            told.stop()
+        assert len(server.frames) == frames
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+@pytest.mark.parametrize("peer", ["alive", "mute", "stalled", "gone", "never there"])
+async def test_a_cancelled_nursery_ends_in_time(autojump_clock: trio.testing.MockClock, place: str, peer: str) -> None:
+    """Wherever the block stands and however dead the peer is."""
+    server = FakeServer()
+    if peer == "never there":
+        server.dials = ["hang"] * 10
+    ended, left, never = trio.Event(), trio.Event(), trio.Event()
+
+    async def own(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await never.wait()
+        ended.set()
+
+    async def use(nursery: trio.Nursery) -> None:
+        try:
+            async with open_client(nursery, dial=server.dial, close_timeout=5, connect_timeout=HOUR) as nc:
+                async with open_subscription(nursery, nc, "a"):
+                    await nc.flush()
+                    if peer == "mute":
+                        server.mute = {"PING"}
+                    elif peer == "stalled":
+                        server.link.stall(up=True, down=True)
+                    elif peer == "gone":
+                        server.accepting = False
+                        server.cut()
+                    nc.publish_nowait("last", b"x")
+                    await trio.sleep_forever()
+        except errors.ConnectionClosedError:
+            assert (peer, place) == ("never there", "outside")
+        finally:
+            left.set()
+
+    async with trio.open_nursery() as outside:
+        outside.start_soon(stuck)
+        nursery = await outside.start(own)
+        (nursery if place == "inside" else outside).start_soon(use, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        nursery.cancel_scope.cancel()
+        await ended.wait()
+        assert trio.current_time() - start <= 5
+        if place == "inside":
+            assert left.is_set()
+            if peer == "alive":
+                assert trio.current_time() == start
+        outside.cancel_scope.cancel()
+    if peer == "alive" and place == "inside":
+        assert [frame.verb for frame in server.frames[-3:]] == ["PUB", "UNSUB", "PING"]
+
+
+async def test_what_could_not_be_sent_is_told_at_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with trio.open_nursery() as nursery:
+        async with open_client(nursery, dial=server.dial) as nc, open_events(nursery, nc) as told:
+            await offline(server, nc)
+            for _ in range(3):
+                await nc.publish("a", b"x")
+            await nc.aclose()
+            assert events.PublishesLost(3) in [event async for event in told]
+            assert nc.statistics().outbox_bytes == 0
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["deliver", "dial", "send", "a feed's hook"])
+def test_ctrl_c_goes_to_the_main_task_and_the_goodbye_is_sent(where: str) -> None:
+    """Wherever the signal arrives, in our tasks too."""
+    server = FakeServer()
+    armed = True
+
+    def strike() -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            signal.raise_signal(signal.SIGINT)
+
+    class Receiver:
+        def deliver(self, message: object) -> None:
+            strike()
+
+        def link_lost(self, reason: Exception) -> None: ...
+
+        def link_restored(self) -> None: ...
+
+        def ended(self, reason: BaseException | None) -> None: ...
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        if where == "dial":
+            strike()
+        return await server.dial(host, port)
+
+    def responder(_: object) -> None:
+        if where == "send":
+            strike()
+
+    async def main() -> None:
+        with trio.fail_after(HOUR):
+            async with trio.open_nursery() as nursery, open_client(nursery, dial=dial) as nc:
+                server.on("hit", responder)
+                nc.attach("me", Receiver())
+                async with open_subscription(nursery, nc, "me"):
+                    await nc.flush()
+                    nc.publish_nowait("hit")
+                    if where == "deliver":
+                        server.publish("me")
+                    elif where == "a feed's hook":
+                        trio.lowlevel.current_trio_token().run_sync_soon(strike)
+                    await trio.sleep_forever()
+
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        assert len(error.exceptions) == 1
+        error = error.exceptions[0]
+    assert isinstance(error, KeyboardInterrupt)
+    if where != "dial":
+        assert [frame.verb for frame in server.frames[-2:]] == ["UNSUB", "PING"]
+        server.check()
+
+
+# -- introspection -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_server_says(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer(info={"cluster": "C", "client_id": 7, "client_ip": "1.2.3.4"})
+    async with connected(server) as nc:
+        assert (nc.server_id, nc.server_name, nc.server_version) == ("FAKE", "fake", "2.15.1")
+        assert (nc.cluster, nc.client_id, nc.client_ip) == ("C", 7, "1.2.3.4")
+        nc.server_info["server_id"] = "changed"
+        assert nc.server_id == "FAKE"
+        assert nc.connected_url == "nats://127.0.0.1:4222"
+        assert repr(nc) == "<Client connected nats://127.0.0.1:4222>"
+        await offline(server, nc)
+        assert "reconnecting" in repr(nc)
+        server.accepting = True
+
+
+async def test_names_repeat_with_the_seed(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    names = []
+    for _ in range(2):
+        async with connected(server, rng=random.Random(5)) as nc:
+            names.append((nc.new_inbox(), nc.new_token()))
+    assert names[0] == names[1]
+    assert names[0][0].startswith("_INBOX.")
+
+
+SECRETS = ["hunter2", "t0ken", "v1ctor"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "options"),
+    [
+        ("nats://v1ctor:hunter2@fake", {}),
+        ("nats://t0ken@fake", {}),
+        ("nats://fake", {"user": "v1ctor", "password": "hunter2"}),
+        ("nats://fake", {"token": "t0ken"}),
+    ],
+)
+@pytest.mark.parametrize("welcome", [True, False])
+async def test_secrets_show_nowhere(
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+    servers: str,
+    options: dict[str, Any],
+    welcome: bool,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = FakeServer(authorize=lambda _: None if welcome else "Authorization Violation")
+    texts: list[str] = []
+    async with trio.open_nursery() as nursery:
+        try:
+            async with open_client(nursery, servers, dial=server.dial, max_reconnect_attempts=1, **options) as nc:
+                async with open_events(nursery, nc) as told:
+                    texts += [repr(nc), repr(nc._link), repr(nc._link._options), repr(nc.statistics())]
+                    texts += [repr(nc._link._pool.servers), str(nc.connected_url), str(nc.server_info)]
+                    server.authorize = lambda _: "Authorization Violation"
+                    server.cut()
+                    texts += [repr(event) async for event in told]
+        except errors.Error as error:
+            texts += [str(error), repr(error), repr(error.__cause__)]
+    credentials = server.links[0].options
+    assert set(SECRETS) & {credentials.get("user"), credentials.get("pass"), credentials.get("auth_token")}
+    text = " ".join([*texts, caplog.text])
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+async def test_nothing_is_logged_in_normal_operation(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeServer()
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc, trio.open_nursery() as nursery, open_subscription(nursery, nc, "a") as rx:
+        await nc.request("echo")
+        await nc.flush()
+        for _ in range(1000):
+            server.publish("a", b"x")
+        await rx.receive()
+        with trio.move_on_after(0):
+            await nc.request("echo")
+        await offline(server, nc)
+        server.accepting = True
+        await nc.flush()
+        server.inject(b"MSG gone 999 1\r\nx\r\n")
+        nursery.cancel_scope.cancel()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_public_names_are_there() -> None:
+    assert {"Client", "open_client", "open_subscription", "open_events"} <= set(trionats.__all__)
