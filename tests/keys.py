@@ -72,6 +72,8 @@ class House:
 
     def __init__(self) -> None:
         self.operator, self.system, self.account = Key("operator"), Key("account"), Key("account")
+        self.scoped = Key("account")
+        """A signing key of the account, whose users may use `greet` and nothing else."""
         self.revocations: dict[str, int] = {}
 
     @property
@@ -103,8 +105,14 @@ class House:
     def _account(self, account: Key) -> str:
         nats: dict[str, Any] = {"limits": UNLIMITED, "default_permissions": {"pub": {}, "sub": {}}}
         nats |= {"type": "account", "version": 2}
-        if account is self.account and self.revocations:
-            nats["revocations"] = self.revocations
+        if account is self.account:
+            only = {"allow": ["greet"]}
+            template = {"pub": only, "sub": only, "subs": -1, "data": -1, "payload": -1}
+            nats["signing_keys"] = [
+                {"kind": "user_scope", "key": self.scoped.public, "role": "greeter", "template": template}
+            ]
+            if self.revocations:
+                nats["revocations"] = self.revocations
         return jwt({"sub": account.public, "name": "A", "nats": nats}, self.operator)
 
 

@@ -21,6 +21,7 @@ FLOORS = (
     ("_protocol",),
     ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
     ("_protocol.credentials", "_protocol.contexts"),
+    ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling"),
     ("_protocol.ordered",),

@@ -16,6 +16,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL
 #     credentials       who we are by an NKey: seeds, signatures, and the files that hold them
+#     issuing           JWTs for users
 #     contexts          what the nats command line tool's contexts say
 #     alarms            what is to happen when, unless it is called off
 #     parser            bytes in, events out
@@ -68,6 +69,7 @@ from __future__ import annotations
 from . import api, errors, events
 from ._client import Attachment, Client, ClientStatistics, open_client
 from ._feed import Feed
+from ._identity import issue_user_jwt
 from ._jetstream import JetStream
 from ._message import Msg
 from ._objects import ObjectStore
@@ -101,6 +103,7 @@ __all__ = [
     "api",
     "errors",
     "events",
+    "issue_user_jwt",
     "open_client",
     "open_events",
     "open_replies",

@@ -141,6 +141,25 @@ async def test_a_jwt_with_whatever_signs(house: House, operated: NatsServer, nur
     await exchange(nursery, operated.url, user_credentials=user.creds.encode(), token="t", user="u", password="p")
 
 
+async def test_a_jwt_issued_by_a_scoped_signing_key_gives_what_its_scope_gives(
+    house: House, operated: NatsServer, nursery: trio.Nursery
+) -> None:
+    key = Key()
+
+    def issue() -> str:
+        return trionats.issue_user_jwt(
+            house.scoped.seed, house.account.public, key.public, name="greeter", expires_in=60, tags=["test"]
+        )
+
+    await exchange(nursery, operated.url, user_jwt_cb=issue, nkeys_seed_str=key.seed)
+    async with (
+        trionats.open_client(nursery, operated.url, user_jwt_cb=issue, nkeys_seed_str=key.seed) as nc,
+        trionats.open_subscription(nursery, nc, "other") as rx,
+    ):
+        with pytest.raises(errors.PermissionsViolationError):
+            await rx.receive()
+
+
 async def test_bad_credentials_are_refused_by_us_or_by_the_server(
     house: House, operated: NatsServer, tmp_path: Path, nursery: trio.Nursery
 ) -> None:

@@ -24,6 +24,7 @@ SEED_PREFIX = 18 << 3  # "S" in base32
 ROLES = {14 << 3: "operator", 0: "account", 20 << 3: "user", 13 << 3: "server", 2 << 3: "cluster", 23 << 3: "curve"}
 USER_PREFIX = 20 << 3
 
+_PUBLIC_BYTES = 35
 _SEED_BYTES = 36  # two bytes of prefixes, 32 of the seed, two of the checksum
 _SIGNATURE_BYTES = 64
 
@@ -43,22 +44,23 @@ class Credentials(NamedTuple):
 
 @final
 class NKey:
-    """A user's key pair: signs, and never shows its seed.
+    """A key pair: signs, and never shows its seed.
 
     Args:
-        seed: The seed, as `nk` and `nsc` write it: "SU...".
+        seed: The seed, as `nk` and `nsc` write it: "SU..." for a user.
         source: Where it comes from, for complaints.
+        role: Whose it must be.
 
     Raises:
-        nats.errors.InvalidUserCredentialsError: It is no seed of a user.
+        nats.errors.InvalidUserCredentialsError: It is no seed, or somebody else's.
         ImportError: The extra `nkeys` is not installed.
     """
 
     __slots__ = ("_pair", "public")
 
-    def __init__(self, seed: str, source: str = "the seed") -> None:
+    def __init__(self, seed: str, source: str = "the seed", role: str = "user") -> None:
         seed = seed.strip()
-        check_seed(seed, source)
+        check_seed(seed, source, role)
         self._pair = nkeys_library(source).from_seed(bytearray(seed.encode()))
         self.public: str = self._pair.public_key.decode()
         """The public key, "U..."."""
@@ -90,34 +92,36 @@ def nkeys_library(user: str) -> Any:  # noqa: ANN401 - a module without types
     return nkeys
 
 
-def check_seed(seed: str, source: str = "the seed") -> None:
-    """Make sure that a text is the seed of a user.
+def check_seed(seed: str, source: str = "the seed", role: str = "user") -> None:
+    """Make sure that a text is the seed of a user, or of somebody else.
 
     Args:
         seed: The text, without white space around it.
         source: Where it comes from, for complaints.
+        role: Whose it must be.
 
     Raises:
         nats.errors.InvalidUserCredentialsError: It is not.
     """
-    role = seed_role(seed)
-    if role is None:
+    found = seed_role(seed)
+    if found is None:
         raise _invalid(f"{source}: this is no NKey seed: not base32, or mistyped")
-    if role != "user":
-        raise _invalid(f"{source}: this is the seed of an NKey of kind {role}, and a user's is needed")
+    if found != role:
+        raise _invalid(f"{source}: this is the seed of an NKey of kind {found}, and {role} is needed")
 
 
 def seed_role(text: str) -> str | None:
     """Say whose seed a text is: "user", "account", ..., or None if it is no seed."""
-    try:
-        raw = base64.b32decode(text + "=" * (-len(text) % 8))
-    except ValueError:  # binascii.Error is one
-        return None
+    raw = _decoded(text)
     if len(raw) != _SEED_BYTES or raw[0] & 0xF8 != SEED_PREFIX:
         return None
-    if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
-        return None
     return ROLES.get((raw[0] & 7) << 5 | raw[1] >> 3)
+
+
+def public_role(text: str) -> str | None:
+    """Say whose public key a text is: "user", "account", ..., or None if it is no public key."""
+    raw = _decoded(text)
+    return ROLES.get(raw[0]) if len(raw) == _PUBLIC_BYTES else None
 
 
 def parse_creds(text: str, source: str = "the credentials") -> Credentials:
@@ -198,6 +202,15 @@ def canonical_signature(signature: object, source: str = "signature_cb") -> byte
     if len(raw) != _SIGNATURE_BYTES:
         raise _invalid(f"{source}: this is no Ed25519 signature: neither its 64 bytes nor those in base64")
     return raw
+
+
+def _decoded(text: str) -> bytes:
+    """Undo base32 and check the checksum; nothing if that cannot be done."""
+    try:
+        raw = base64.b32decode(text + "=" * (-len(text) % 8))
+    except ValueError:  # binascii.Error is one
+        return b""
+    return raw if binascii.crc_hqx(raw[:-2], 0) == int.from_bytes(raw[-2:], "little") else b""
 
 
 def _unbase64(text: bytes) -> bytes:
