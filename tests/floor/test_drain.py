@@ -709,3 +709,71 @@ async def test_wait_ended_says_why(autojump_clock: MockClock) -> None:
             rx.stop()
             assert await rx.wait_ended() is None
         assert await rx.wait_ended() is None
+
+
+# -- flush and round trip ------------------------------------------------------------------------------------------------
+
+
+async def test_a_flush_stands_behind_all_that_was_queued(autojump_clock: MockClock) -> None:
+    server = FakeServer(sip=4)
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        before = len(server.frames)
+        for _ in range(50):
+            nc.publish_nowait("a", b"x")
+        async with trionats.open_subscription(nursery, nc, "b"):
+            await nc.flush()
+            assert verbs(server)[before:] == ["PUB"] * 50 + ["SUB", "PING"]
+
+
+async def test_a_flush_waits_for_its_own_answer(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    done: list[str] = []
+
+    async def flush(nc: trionats.Client, name: str) -> None:
+        await nc.flush()
+        done.append(name)
+
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        server.mute.add("PING")
+        for name in ("first", "second"):
+            nursery.start_soon(flush, nc, name)
+            await trio.testing.wait_all_tasks_blocked()
+        server.inject(b"PONG\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == ["first"]
+        server.inject(b"PONG\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == ["first", "second"]
+        server.mute.clear()
+
+
+async def test_the_round_trip_is_measured(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        server.mute.add("PING")
+
+        async def answer() -> None:
+            await trio.sleep(0.25)
+            server.mute.clear()
+            server.inject(b"PONG\r\n")
+
+        nursery.start_soon(answer)
+        assert await nc.rtt() == pytest.approx(0.25)
+
+
+async def test_the_most_that_waited(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+    ):
+        await nc.flush()
+        for _ in range(1000):
+            server.publish("a", b"x")
+        await nc.flush()
+        for _ in range(1000):
+            await rx.receive()
+        statistics = rx.statistics()
+        assert (statistics.delivered, statistics.pending_msgs, statistics.pending_bytes) == (1000, 0, 0)
+        assert 1000 - 64 <= statistics.max_pending_msgs <= 1000

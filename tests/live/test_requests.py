@@ -176,16 +176,37 @@ async def test_headers_arrive_as_they_were_sent(nats_server: TrioNatsServer) -> 
         for wrong in ({"a b": "c"}, {"a:": "c"}, {"a": "b\r\nc: d"}, {"": "c"}):
             with pytest.raises(errors.BadHeaderError):
                 await nc.publish("a", headers=wrong)
-        # What any peer may send as its headers costs neither the message nor the connection.
+
+
+async def test_malformed_headers_cost_neither_the_message_nor_the_connection(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as nc,
+        trionats.open_subscription(background, nc, "a") as rx,
+    ):
+        # The server passes on what any peer sends as its headers.
         nc._engine.publish(b"HPUB a 8 9\r\nA: b\r\n\r\n!\r\n", 9)
         await nc.flush()
         msg = await rx.receive()
         assert (msg.data, msg.headers["A"], msg.headers_problem) == (b"!", "b", "there is no version line")
+        await nc.flush()
+        assert nc.statistics().reconnects == 0
+
+
+async def test_an_answer_has_no_headers_of_the_request(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as background,
+        trionats.open_client(background, nats_server.url) as nc,
+        trionats.open_subscription(background, nc, "a") as rx,
+        trionats.open_subscription(background, nc, "answers") as answers,
+    ):
         await nc.publish("a", headers={"Echo": "no"}, reply="answers")
-        async with trionats.open_subscription(background, nc, "answers") as answers:
-            (await rx.receive()).respond_nowait(b"plain")
-            with trio.fail_after(2):
-                assert (await answers.receive()).header_block is None
+        msg = await rx.receive()
+        msg.respond_nowait(b"plain")
+        await msg.respond(b"mine", headers={"Mine": "1"})
+        with trio.fail_after(2):
+            assert (await answers.receive()).header_block is None
+            assert list((await answers.receive()).headers.items()) == [("Mine", "1")]
 
 
 async def test_headers_count_towards_the_limit(nats_server: TrioNatsServer) -> None:
