@@ -45,6 +45,9 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _requests         requests and their answers
 #   _inquiry          requests with an inbox of their own, for many answers
 #   _drain            give up subscriptions without losing what is on its way
+#   _attachment       the seam below the feeds
+#   _facts            what is known of a connection and of its server
+#   _frames           a message checked, and made a frame
 #   _client           open_client: publish, subscribe, request, reconnect
 #   _subscription     open_subscription and open_events
 #   _replies          open_replies
@@ -67,13 +70,16 @@ values of `open_events`; `trionats.testing` starts a real server.
 from __future__ import annotations
 
 from . import api, errors, events
-from ._client import Attachment, Client, ClientStatistics, open_client
+from ._attachment import Attachment
+from ._client import Client, open_client
+from ._facts import ClientStatistics
 from ._feed import Feed
 from ._identity import issue_user_jwt
 from ._jetstream import JetStream
 from ._message import Msg
 from ._objects import ObjectStore
 from ._options import ClientOptions
+from ._protocol.servers import KnownServer
 from ._replies import Replies, open_replies
 from ._requests import PendingReply
 from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
@@ -90,6 +96,7 @@ __all__ = [
     "Events",
     "Feed",
     "JetStream",
+    "KnownServer",
     "Msg",
     "ObjectStore",
     "PendingReply",

@@ -1,7 +1,7 @@
 """open_client: publish, subscribe, request, reconnect, drain.
 
 What users call. The tasks and the state of the connection are in `_link`, what was said in `_protocol.engine`, answers to
-requests in `_requests`, and subscriptions as feeds in `_subscription`.
+requests in `_requests`, subscriptions as feeds in `_subscription`, and the properties of a client in `_facts`.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 import copy
 import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, final
+from typing import TYPE_CHECKING, Unpack, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from trionats import errors, events
+from trionats import events
+from trionats._attachment import Attachment
 from trionats._contexts import merged
-from trionats._drain import Draining, retire, wait_barrier
+from trionats._drain import Draining, wait_barrier
+from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
+from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link, default_deadline
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, link_options, server_pool, usable_servers
-from trionats._protocol import commands, headers, subjects
+from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS
-from trionats._protocol.engine import Engine, Phase, Receiver
+from trionats._protocol.engine import Engine, Receiver
 from trionats._protocol.replies import Gathering
 from trionats._requests import PendingReply, Requests
 
@@ -33,95 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from trionats._attachment import Listener
+    from trionats._frames import Headers
     from trionats._jetstream import JetStream
     from trionats._protocol.commands import Payload
-    from trionats._protocol.engine import Subscription as Row
-    from trionats._tls import TLSState
-
-    Headers = Mapping[str, str | Sequence[str]]
-
-#: How many subjects are remembered as checked; programs that use more of them check each one each time they come back.
-SUBJECTS_REMEMBERED = 4096
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ClientStatistics:
-    """What a client has done, and what it holds.
-
-    Attributes:
-        in_msgs: Messages that came.
-        out_msgs: Messages that were published, those that still wait to be sent included.
-        in_bytes: Their headers and payloads.
-        out_bytes: Their headers and payloads.
-        reconnects: How often the connection came back.
-        subscriptions: Subscriptions that are open; the one that requests share comes with the first and stays, and is
-            not counted.
-        pending_requests: Requests that wait for their answer.
-        outbox_bytes: Bytes that wait to be sent.
-        feeds: The names of the feeds that are open.
-    """
-
-    in_msgs: int
-    out_msgs: int
-    in_bytes: int
-    out_bytes: int
-    reconnects: int
-    subscriptions: int
-    pending_requests: int
-    outbox_bytes: int
-    feeds: tuple[str, ...]
-
-
-class Listener(Protocol):
-    """What takes connection events; called synchronously."""
-
-    def push(self, event: events.ConnectionEvent) -> None:
-        """Take one event."""
-
-    def end(self, reason: BaseException | None) -> None:
-        """Know that there will be no more."""
-
-
-@final
-class Attachment:
-    """A subscription on the seam below the feeds: what `Client.attach` returns."""
-
-    __slots__ = ("_engine", "_link", "_row")
-
-    def __init__(self, engine: Engine, link: Link, row: Row) -> None:
-        self._engine = engine
-        self._link = link
-        self._row = row
-
-    @property
-    def subject(self) -> str:
-        """The subject that was subscribed."""
-        return self._row.subject.decode()
-
-    @property
-    def sid(self) -> int:
-        """The number of the subscription."""
-        return self._row.sid
-
-    @enable_ki_protection
-    def detach(self) -> None:
-        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
-        self._engine.unsubscribe(self._row)
-        self._link.wake()
-
-    @enable_ki_protection
-    def retire(self) -> None:
-        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
-
-        Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
-        """
-        if self._row.sid in self._engine.subscriptions and not self._row.retired:
-            retire(self._engine, self._link, [self._row])
-
-
-@final
-class Client:
+class Client(Facts):
     """A connection to NATS: what `open_client` gives.
 
     Its calls may be used from any task of the Trio run it was opened in.
@@ -140,7 +61,8 @@ class Client:
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
         self._listeners: list[Listener] = [self._requests]
         self._jetstream = jetstream or {}
-        self._heads: dict[str, bytes] = {}
+        self._frames = Frames(self._link)
+        self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
@@ -180,7 +102,7 @@ class Client:
         engine = self._engine
         head = self._heads.get(subject)
         if head is None or headers or reply or payload.__class__ is not bytes or len(payload) > link.small:
-            frame, size = self._frame(subject, payload, reply, headers)
+            frame, size = self._frames.make(subject, payload, reply, headers)
         else:
             size = len(payload)
             frame = b"".join((head, LENGTHS[size], payload, CRLF))
@@ -223,7 +145,7 @@ class Client:
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
-        frame, size = self._frame(subject, payload, reply, headers)
+        frame, size = self._frames.make(subject, payload, reply, headers)
         if not force:
             self._link.check_open()
             self._link.check_room()
@@ -292,7 +214,7 @@ class Client:
         self._link.check_open()
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
-        frame, size = self._frame(subject, payload, inbox, headers)
+        frame, size = self._frames.make(subject, payload, inbox, headers)
         self._requests.start(reply, frame, size)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
@@ -572,108 +494,6 @@ class Client:
         self._engine.end_all(None)
         await self._link.close()
 
-    def statistics(self) -> ClientStatistics:
-        """Count what was done, and what is held."""
-        engine = self._engine
-        return ClientStatistics(
-            in_msgs=engine.in_msgs,
-            out_msgs=engine.out_msgs,
-            in_bytes=engine.in_bytes,
-            out_bytes=engine.out_bytes,
-            reconnects=self._link.reconnects,
-            subscriptions=sum(row.receiver is not self._requests for row in engine.subscriptions.values()),
-            pending_requests=len(self._requests),
-            outbox_bytes=engine.outbox_bytes,
-            feeds=tuple(feed.name for feed in self.pace.feeds),
-        )
-
-    @property
-    def state(self) -> events.ConnectionState:
-        """How far the client is; `open_events` tells of the changes."""
-        link = self._link
-        if link.finished.is_set():
-            return events.ConnectionState.CLOSED
-        if link.draining:
-            return events.ConnectionState.DRAINING
-        if self.is_connected:
-            return events.ConnectionState.CONNECTED
-        return events.ConnectionState.CONNECTING if link.server is None else events.ConnectionState.RECONNECTING
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """The servers that are known, without secrets: those given, and those discovered."""
-        return tuple(map(str, self._link.servers))
-
-    @property
-    def discovered_servers(self) -> tuple[str, ...]:
-        """The servers that other servers told of, without secrets."""
-        return tuple(str(server) for server in self._link.servers if not server.explicit)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection right now."""
-        return self._engine.phase is Phase.ONLINE
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the client is closed, or lost for good."""
-        return self._link.finished.is_set()
-
-    @property
-    def last_error(self) -> BaseException | None:
-        """Why the client was lost for good; None while it lives, and when it was closed on purpose."""
-        return self._link.failure
-
-    @property
-    def connected_url(self) -> str | None:
-        """The server that we are connected to, without secrets; None while there is no connection."""
-        return str(self._link.server) if self.is_connected else None
-
-    @property
-    def tls(self) -> TLSState | None:
-        """What secures the connection right now; None for nothing."""
-        return self._link.tls
-
-    @property
-    def max_payload(self) -> int:
-        """How many bytes headers and payload of a message may have together, as the server says."""
-        return self._link.max_payload
-
-    @property
-    def server_info(self) -> dict[str, Any]:
-        """A copy of what the server said of itself, with the names of its INFO."""
-        return copy.deepcopy(self._engine.info)
-
-    @property
-    def server_id(self) -> str:
-        """The server's id."""
-        return str(self._engine.info.get("server_id", ""))
-
-    @property
-    def server_name(self) -> str:
-        """The server's name."""
-        return str(self._engine.info.get("server_name", ""))
-
-    @property
-    def server_version(self) -> str:
-        """The server's version, as it says it."""
-        return str(self._engine.info.get("version", ""))
-
-    @property
-    def cluster(self) -> str:
-        """The name of the server's cluster, empty if it is in none."""
-        return str(self._engine.info.get("cluster", ""))
-
-    @property
-    def client_id(self) -> int | None:
-        """The number that the server gave this connection."""
-        return self._engine.info.get("client_id")
-
-    @property
-    def client_ip(self) -> str:
-        """Our address, as the server sees it."""
-        return str(self._engine.info.get("client_ip", ""))
-
     # Inside.
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
@@ -686,33 +506,8 @@ class Client:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
         self._link.check_open()
         inbox = reply or self.new_inbox()
-        frame, size = self._frame(subject, payload, inbox, fields)
+        frame, size = self._frames.make(subject, payload, inbox, fields)
         return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
-
-    def _frame(self, subject: str, payload: Payload, reply: str, fields: Headers | None) -> tuple[bytes, int]:
-        """Check a message and make its frame; nothing is queued if it raises."""
-        where = (self._heads.get(subject) or self._remember(subject))[4:-1]
-        back = subjects.publish_subject(reply) if reply else b""
-        if payload.__class__ is not bytes:
-            payload = _bytes_like(subject, payload)
-        if not fields:
-            size = len(payload)
-            frame = commands.pub(where, back, payload)
-        else:
-            block = headers.encode(fields)
-            size = len(block) + len(payload)
-            frame = commands.hpub(where, back, block, payload)
-        if size > self._link.max_payload:
-            text = f"publish to {subject!r}: {size} bytes of headers and payload, the server takes {self.max_payload}"
-            raise errors.explained(errors.MaxPayloadError, text)
-        return frame, size
-
-    def _remember(self, subject: str) -> bytes:
-        head = commands.pub_head(subjects.publish_subject(subject))
-        if len(self._heads) >= SUBJECTS_REMEMBERED:
-            self._heads.clear()
-        self._heads[subject] = head
-        return head
 
 
 #: Made when this is imported, so that it is an object of its own: what a caller writes, even the same text, is a choice.
@@ -827,12 +622,3 @@ _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] 
 def provide_jetstream(factory: Callable[[Client, str | None, str | None], JetStream]) -> None:
     """Let the floor above say what `Client.jetstream` makes; this floor imports nothing from it."""
     _jetstream_factory[:] = [factory]
-
-
-def _bytes_like(subject: str, payload: object) -> Payload:
-    """Take what can be joined into a frame; it is copied there, and only there."""
-    if isinstance(payload, (bytes, bytearray)):
-        return payload
-    if isinstance(payload, memoryview):
-        return payload if payload.c_contiguous and payload.ndim == payload.itemsize == 1 else bytes(payload)
-    raise TypeError(f"publish to {subject!r}: the payload must be bytes, not {type(payload).__name__}")

@@ -20,7 +20,7 @@ from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
 
 if TYPE_CHECKING:
-    from trionats._client import Attachment
+    from trionats._attachment import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject

@@ -20,7 +20,7 @@ from trionats._message import Msg
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats._client import Attachment
+    from trionats._attachment import Attachment
 
 Overflow = Literal["fail", "drop_new", "drop_old"]
 
