@@ -420,7 +420,7 @@ class Client(Facts):
         """
         if self._draining.begun or not self._link.accepting or self._nursery is None:
             return
-        self._draining.begun = True
+        self._draining.begun = self._link.draining = True
         self.add_listener(self._draining)
         self._nursery.start_soon(self._draining.run, self.emit, self.aclose, name="trionats drain")
 
