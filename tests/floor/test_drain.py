@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from trionats import errors, events
 from trionats._drain import LOOK_SECONDS
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import AsyncIterator, Callable
 
     from trio.testing import MockClock
@@ -420,6 +422,30 @@ async def test_leaving_the_block_is_finishing(autojump_clock: MockClock) -> None
         start = trio.current_time()
         await nc.drain()
         assert trio.current_time() - start == pytest.approx(1)
+
+
+async def test_cancelled_receives_hold_up_no_drain_and_lose_nothing(
+    autojump_clock: MockClock, rng: random.Random
+) -> None:
+    server = FakeServer()
+    seen: list[int] = []
+
+    async def impatient(rx: trionats.Feed[trionats.Msg]) -> None:
+        with contextlib.suppress(trio.EndOfChannel):
+            while True:
+                with trio.move_on_after(rng.choice([0, 0.001, 0.002])):
+                    seen.append(int((await rx.receive()).data))
+
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(impatient, rx)
+            await nc.flush()
+            for number in range(200):
+                server.publish("a", b"%d" % number)
+                await trio.sleep(rng.choice([0, 0.001]))
+            with trio.fail_after(1):
+                await nc.drain()
+    assert seen == list(range(200))
 
 
 async def test_requests_under_way_get_their_answers(autojump_clock: MockClock) -> None:

@@ -120,4 +120,5 @@ async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> No
                         assert len([info async for info in rx]) == 20
                 assert watching.is_closed
         finally:
-            await js.delete_object_store("drained")
+            with trio.move_on_after(2, shield=True):
+                await js.delete_object_store("drained")
