@@ -456,6 +456,28 @@ async def test_a_callback_that_fails_fails_the_attempt_and_not_the_client(nurser
         assert server.link.options["auth_token"] == "third"
 
 
+async def test_discovered_servers_inherit_the_userinfo_of_the_url(nursery: trio.Nursery) -> None:
+    async def first(peer: Peer) -> None:
+        await peer.info()
+        await peer.log_in()
+        await peer.info(connect_urls=["10.0.0.2:4222"])
+
+    async def second(peer: Peer) -> None:
+        await peer.info()
+        await peer.log_in()
+        await peer.serve()
+
+    peers = Peers(nursery, first, second)
+    async with trionats.open_client(nursery, "nats://u:p@seed", dial=peers.dial, user="x", password="y") as nc:
+        async with trionats.open_events(nursery, nc) as rx:
+            async for event in rx:
+                if isinstance(event, events.Reconnected):
+                    break
+        assert nc.connected_url == "nats://10.0.0.2:4222"
+    for peer in peers.peers:
+        assert (peer.options["user"], peer.options["pass"]) == ("u", "p")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
