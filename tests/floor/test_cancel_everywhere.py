@@ -1,0 +1,355 @@
+"""Every public coroutine and every `open_*`, cancelled at each of its steps in each of five ways.
+
+The list is found by looking: a coroutine that is new has no case here, and that fails. After each cancellation there must be
+no task, no waiter, no registration and no half frame, nothing at the server, and a client that can still be used. Cancelled
+before it began, an operation must not have sent a byte.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import trio
+
+import trionats
+from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_jetstream import FakeStream
+from tests.fakes import FakeServer
+from trionats import errors
+from trionats.testing import assert_no_leaks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trionats import Client, Feed, JetStream
+
+HEADERS = {"A": ["b", "c"]}
+#: Classes whose coroutines have their cases in another file, where there is a bucket for them.
+ELSEWHERE: Final = {"ObjectStore": "test_objects.py"}
+#: What a feed's task does: not called by users, and cancelled with each feed.
+TASKS: Final = frozenset({"Replies.run", "Watcher.run", "Watcher.start"})
+
+
+@dataclass
+class World:
+    """A client with all that an operation may need."""
+
+    server: FakeServer
+    nursery: trio.Nursery
+    nc: Client
+
+    @property
+    def js(self) -> JetStream:
+        return self.nc.jetstream()
+
+    def hold_back(self) -> None:
+        """Let the server read nothing more, with the outbox full."""
+        self.server.link.stall(up=True)
+        self.nc.publish_nowait("filler", bytes(100), force=True)
+
+    async def full(self) -> None:
+        """Fill the outbox, and let the server read again when all wait for it."""
+        self.hold_back()
+        await trio.testing.wait_all_tasks_blocked()
+        self.nc.publish_nowait("filler", bytes(100_000), force=True)
+        self.nursery.start_soon(self.later, self.server.link.resume)
+
+    async def later(self, call: Callable[[], object]) -> None:
+        await trio.sleep(1)
+        call()
+
+    async def drop(self) -> None:
+        """Lose the connection; it comes back a little later."""
+        self.server.dials = ["refuse"]
+        self.server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def world(**options: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any option
+    server = FakeServer(sip=7, chunk=11)
+    FakeStream(server, "OBJ_b", "$O.b.>").store(
+        "$O.b.M.x", json.dumps({"name": "x", "bucket": "b", "nuid": "x", "size": 0, "chunks": 0}).encode()
+    )
+    server.on("echo", lambda frame: frame.payload)
+    server.on("void", lambda _: None)
+    server.on("many", lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None)
+    server.on("$JS.API.>", lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}})
+    async with trio.open_nursery() as background, trionats.open_client(background, dial=server.dial, **options) as nc:
+        async with trio.open_nursery() as nursery:
+            yield World(server, nursery, nc)
+        # The connection is as good as before.
+        await nc.flush()
+        assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
+    server.check()
+
+
+# -- the cases ---------------------------------------------------------------------------------------------------------
+
+
+async def opening(opened: AbstractAsyncContextManager[Any]) -> None:
+    """Enter a block, stay for a step, and leave it."""
+    async with opened:
+        await trio.lowlevel.checkpoint()
+
+
+def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Callable[[World], Any]:
+    """An operation on a feed that was opened before, with items or without."""
+
+    @asynccontextmanager
+    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        async with OPENERS[opener](w) as rx:
+            await w.nc.flush()
+            if items and opener == "Subscription":
+                w.server.publish("a", b"x")
+            elif items and opener == "Events":
+                w.server.inject(b"-ERR 'whatever'\r\n")
+            elif not items:
+                w.nursery.start_soon(w.later, rx.stop)
+            await w.nc.flush()
+            yield partial(use, rx)
+
+    return prepared
+
+
+OPENERS: Final[dict[str, Callable[[World], AbstractAsyncContextManager[Feed[Any]]]]] = {
+    "Subscription": lambda w: trionats.open_subscription(w.nursery, w.nc, "a"),
+    "Events": lambda w: trionats.open_events(w.nursery, w.nc),
+    "Replies": lambda w: trionats.open_replies(w.nursery, w.nc, "many", max_msgs=3),
+    "Watcher": lambda w: trionats.open_watcher(w.nursery, trionats.ObjectStore(w.js, "b")),
+}
+
+
+def simply(use: Callable[[World], Awaitable[object]]) -> Callable[[World], Any]:
+    """An operation that needs nothing to be prepared."""
+
+    @asynccontextmanager
+    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        yield partial(use, w)
+
+    return prepared
+
+
+def after(prepare: Callable[[World], Awaitable[object]], use: Callable[[World], Awaitable[object]]) -> Any:  # noqa: ANN401 - as `simply`
+    @asynccontextmanager
+    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        await prepare(w)
+        yield partial(use, w)
+
+    return prepared
+
+
+@asynccontextmanager
+async def reply_of(w: World, subject: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    with w.nc.request_nowait(subject, b"x") as reply:
+        yield reply.wait
+
+
+@asynccontextmanager
+async def message_to_answer(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with trionats.open_subscription(w.nursery, w.nc, "a") as rx:
+        await w.nc.flush()
+        w.server.publish("a", b"x", reply="back")
+        msg = await rx.receive()
+        yield partial(msg.respond, b"y", headers=HEADERS)
+
+
+async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
+    with trio.move_on_after(seconds):
+        await use()
+
+
+def management(name: str, *arguments: object) -> Callable[[World], Any]:
+    return simply(lambda w: getattr(w.js, name)(*arguments))
+
+
+CASES: Final[dict[str, Callable[[World], Any]]] = {
+    "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
+    "Client.publish, waiting for room": after(World.full, lambda w: w.nc.publish("a", b"x" * 50)),
+    "Client.publish, without a connection": after(World.drop, lambda w: w.nc.publish("a", b"x")),
+    "Client.request": simply(lambda w: w.nc.request("echo", b"x", HEADERS)),
+    "Client.request, nobody there": simply(lambda w: w.nc.request("nobody", b"x")),
+    "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
+    "Client.request, waiting for room": after(World.full, lambda w: w.nc.request("echo", b"x")),
+    "Client.request, without a connection": after(World.drop, lambda w: w.nc.request("echo", b"x")),
+    "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
+    "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
+    "Client.flush": simply(lambda w: w.nc.flush()),
+    "Client.flush, without a connection": after(World.drop, lambda w: w.nc.flush()),
+    "Client.rtt": simply(lambda w: w.nc.rtt()),
+    "Client.barrier": simply(lambda w: w.nc.barrier()),
+    "Client.wait_connected": after(World.drop, lambda w: w.nc.wait_connected()),
+    "Client.wait_writable": after(World.full, lambda w: w.nc.wait_writable()),
+    "Client.reconnect": simply(lambda w: w.nc.reconnect()),
+    "Client.reconnect, without a connection": after(World.drop, lambda w: w.nc.reconnect()),
+    "PendingReply.wait": partial(reply_of, subject="echo"),
+    "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
+    "Msg.respond": message_to_answer,
+    "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
+    "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
+    "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
+    "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
+    "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "JetStream.account_info": management("account_info"),
+    "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
+    "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.api_request": management("api_request", "INFO"),
+    "JetStream.consumer_info": management("consumer_info", "s", "c"),
+    "JetStream.consumers_info": management("consumers_info", "s"),
+    "JetStream.create_object_store": management("create_object_store", "x"),
+    "JetStream.delete_consumer": management("delete_consumer", "s", "c"),
+    "JetStream.delete_msg": management("delete_msg", "s", 1),
+    "JetStream.delete_object_store": management("delete_object_store", "x"),
+    "JetStream.delete_stream": management("delete_stream", "s"),
+    "JetStream.find_stream_name_by_subject": management("find_stream_name_by_subject", "a"),
+    "JetStream.get_last_msg": management("get_last_msg", "s", "a"),
+    "JetStream.get_msg": management("get_msg", "s", 1),
+    "JetStream.object_store": management("object_store", "x"),
+    "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
+    "JetStream.publish": management("publish", "$O.b.C.x", b"x"),
+    "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
+    "JetStream.purge_stream": management("purge_stream", "s"),
+    "JetStream.reset_consumer": management("reset_consumer", "s", "c"),
+    "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
+    "JetStream.stream_info": management("stream_info", "s"),
+    "JetStream.streams_info": management("streams_info"),
+    "JetStream.streams_info_iterator": management("streams_info_iterator"),
+    "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
+}
+for _kind in OPENERS:
+    CASES.update(
+        {
+            f"{_kind}.receive": of_feed(lambda rx: rx.receive(), _kind, items=True),
+            f"{_kind}.receive, nothing there": of_feed(lambda rx: rx.receive(), _kind, items=False),
+            f"{_kind}.__anext__": of_feed(lambda rx: rx.__anext__(), _kind, items=True),
+            f"{_kind}.wait_ended": of_feed(lambda rx: rx.wait_ended(), _kind, items=False),
+            f"{_kind}.aclose": of_feed(lambda rx: rx.aclose(), _kind, items=True),
+        }
+    )
+#: What closes is meant to do so also when it is cancelled already.
+CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
+#: Here something is on its way before the operation begins.
+UNDER_WAY: Final = ("PendingReply.", "Client.publish, waiting", "Client.request, waiting", "Client.wait_writable")
+#: These end or outlive the client, and have tests of their own below.
+CLIENTS: Final = frozenset({"Client.aclose", "Client.drain", "open_client"})
+
+
+def public_coroutines() -> set[str]:
+    """Find every coroutine function that users can call."""
+    found = set()
+    for name in trionats.__all__:
+        thing = getattr(trionats, name)
+        if name.startswith("open_"):
+            found.add(name)
+        elif inspect.isclass(thing):
+            for attribute, function in inspect.getmembers(thing, callable):
+                public = not attribute.startswith("_") or attribute == "__anext__"
+                if public and inspect.iscoroutinefunction(inspect.unwrap(function)):
+                    found.add(f"{name}.{attribute}")
+        elif inspect.iscoroutinefunction(thing):
+            found.add(name)
+    return found
+
+
+def test_every_public_coroutine_has_a_case() -> None:
+    have = {name.split(",")[0] for name in CASES} | CLIENTS | TASKS
+    missing = {
+        name
+        for name in public_coroutines() - have
+        if name.split(".")[0] not in ELSEWHERE and name.split(".")[0] != "Feed"  # abstract: its kinds are there
+    }
+    assert missing == set()
+    assert have - TASKS <= public_coroutines()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cancelled_everywhere(name: str) -> None:
+    async def scenario(cut: Cut) -> None:
+        async with world(pending_size=10_000, reconnect_time_wait=0.5) as w:
+            async with assert_no_leaks(w.nc), CASES[name](w) as operation:
+                sent = len(w.server.link.received)
+
+                async def run() -> None:
+                    with suppress(errors.Error, trio.EndOfChannel, StopAsyncIteration):
+                        await operation()
+
+                await cut(run)
+                if cut.way == "already":
+                    assert cut.cancelled or name in CLOSES
+                    if name not in CLOSES and not name.startswith(UNDER_WAY):
+                        await trio.testing.wait_all_tasks_blocked()
+                        assert len(w.server.link.received) == sent
+                await settled(w)
+
+    cancel_everywhere(scenario)
+
+
+async def settled(w: World) -> None:
+    """Let what the case has set in motion come to rest: a link held back, a connection dropped, a feed to be stopped."""
+    await trio.sleep(1.5)
+    await w.nc.wait_connected()
+
+
+def test_opening_a_client_cancelled_anywhere() -> None:
+    """No task, no socket, and no half frame is left of a client that did not come to be."""
+
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer(sip=13, chunk=17)
+        async with trio.open_nursery() as nursery:
+            async with assert_no_leaks():
+                await cut(opening, trionats.open_client(nursery, ["a", "b"], dial=server.dial))
+            assert not nursery.child_tasks
+        assert all(link.closed for link in server.links)
+        assert [problem for problem in server.problems if "half" not in problem] == []
+
+    cancel_everywhere(scenario)
+
+
+@pytest.mark.parametrize("dials", [["refuse", "accept"], ["hang", "accept"], ["refuse", "refuse"]])
+def test_opening_a_client_that_finds_it_hard_cancelled_anywhere(dials: Any) -> None:  # noqa: ANN401 - the fake's
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer()
+        server.dials = list(dials)
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                with suppress(errors.NoServersError):
+                    await opening(trionats.open_client(nursery, ["a", "b"], dial=server.dial))
+
+            async with assert_no_leaks():
+                await cut(run)
+            assert not nursery.child_tasks
+        assert all(link.closed for link in server.links)
+
+    cancel_everywhere(scenario)
+
+
+@pytest.mark.parametrize("how", ["aclose", "drain"])
+def test_closing_a_client_cancelled_anywhere(how: str) -> None:
+    """Closing ends the client however often it is cancelled, and says goodbye."""
+
+    async def scenario(cut: Cut) -> None:
+        server = FakeServer(sip=5)
+        async with assert_no_leaks(), trio.open_nursery() as nursery:
+            async with trionats.open_client(nursery, dial=server.dial) as nc, trio.open_nursery() as feeds:
+                async with trionats.open_subscription(feeds, nc, "a"):
+                    await nc.flush()
+                    nc.publish_nowait("last", b"x")
+                    await cut(getattr(nc, how))
+                    if how == "aclose":
+                        assert nc.is_closed
+            assert not nursery.child_tasks or how == "drain"
+        assert server.sent("PUB", "last")
+        assert server.sent("UNSUB")
+        assert server.link.closed
+        server.check()
+
+    cancel_everywhere(scenario)
