@@ -124,7 +124,11 @@ class Collected:
         else:
             await self._park(trio.current_effective_deadline())
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                # Its traceback knows us: no circle for the garbage collector.
+                self._error = None
         return self._answers
 
     def close(self) -> None:

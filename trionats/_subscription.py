@@ -248,6 +248,7 @@ async def open_subscription(
 
     Raises:
         nats.errors.BadSubjectError: The subject or the queue is not valid.
+        nats.errors.ConnectionDrainingError: The client is being drained.
         nats.errors.ConnectionClosedError: The client is closed.
         ValueError: A limit, or the policy, is none.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -472,6 +474,32 @@ async def test_late_answers_disturb_nobody(autojump_clock: MockClock) -> None:
         # Written as a server would that had not heard of the UNSUB yet.
         server.inject(f"MSG {replies[0]} 1 4\r\nlate\r\n".encode() * 3)
         assert (await nc.request("again")).data == b"fresh"
+
+
+async def test_no_garbage_is_left(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    answers(server, b"1")
+
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def once(subject: str) -> None:
+            with contextlib.suppress(errors.NoRespondersError):
+                await nc.request_many(subject, max_msgs=1)
+            async with trionats.open_replies(nursery, nc, subject, max_msgs=1) as rx:
+                with contextlib.suppress(errors.NoRespondersError):
+                    await payloads_of(rx)
+            await nc.flush()
+
+        for subject in ("ask", "nobody"):
+            await once(subject)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(10):
+                    await once(subject)
+                assert gc.collect() < 10
+            finally:
+                gc.enable()
 
 
 # -- what is left when they are cancelled --------------------------------------------------------------------------------
