@@ -1,0 +1,306 @@
+"""The client against a real nats-server: restarts, refusals, permissions, speed, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trionats import errors, events, open_client, open_events, open_subscription
+from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from trionats import Client
+
+pytestmark = pytest.mark.usefixtures("server_executable")
+
+ACCOUNTS = """
+authorization {
+  users = [
+    {user: boss, password: b0ss}
+    {user: guest, password: guest, permissions: {
+      subscribe: {allow: ["open.>", "_INBOX.>"]}, publish: {allow: ["open.>"]}
+    }}
+  ]
+}
+"""
+
+
+@asynccontextmanager
+async def connected(server: TrioNatsServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
+    async with trio.open_nursery() as nursery, open_client(nursery, server.url, **options) as nc:
+        yield nc
+
+
+async def back(nc: Client, times: int) -> None:
+    while nc.statistics().reconnects < times or not nc.is_connected:  # noqa: ASYNC110 - a real server has no event for it
+        await trio.sleep(0.01)
+
+
+async def test_everything_once(nats_server: TrioNatsServer) -> None:
+    async with assert_no_leaks(server=nats_server), connected(nats_server, name="once") as nc:
+        async with trio.open_nursery() as nursery, open_subscription(nursery, nc, "live.*") as rx:
+            await nc.publish("live.a", b"1", reply="r", headers={"K": ["v", "w"]})
+            msg = await rx.receive()
+            assert (msg.subject, msg.reply, msg.data, msg.headers.getall("K")) == ("live.a", "r", b"1", ["v", "w"])
+
+            async def serve() -> None:
+                async for request in rx:
+                    await request.respond(request.data.upper())
+
+            nursery.start_soon(serve)
+            assert (await nc.request("live.echo", b"abc")).data == b"ABC"
+            with pytest.raises(errors.NoRespondersError):
+                await nc.request("nobody.is.here")
+            assert 0 < await nc.rtt() < 5
+            assert [c.name for c in await nats_server.connections("once")] == ["once"]
+            rx.stop()
+        await nc.flush()
+        assert nc.client_id is not None
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 4095, 4096, 65_535, 1024 * 1024])
+async def test_payloads_of_all_sizes(nats_server: TrioNatsServer, size: int) -> None:
+    data = (b"\r\nMSG x 1 1\r\n" * (size // 13 + 1))[:size]
+    async with connected(nats_server) as nc, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, "sizes") as rx:
+            await nc.publish("sizes", data)
+            assert (await rx.receive()).data == data
+
+
+async def test_a_payload_over_the_limit_is_refused_here(nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as nc:
+        limit = nc.max_payload
+        with pytest.raises(errors.MaxPayloadError):
+            await nc.publish("a", bytes(limit + 1))
+        headers = {"A": "b"}
+        with pytest.raises(errors.MaxPayloadError):
+            await nc.publish("a", bytes(limit), headers=headers)
+        await nc.publish("a", bytes(limit - len(b"NATS/1.0\r\nA: b\r\n\r\n")), headers=headers)
+        await nc.flush()
+        assert nc.statistics().reconnects == 0
+
+
+async def test_subscriptions_survive_restarts() -> None:
+    """Of each kind, killed and restarted three times: every message after a restart comes exactly once."""
+    async with open_server() as server, connected(server, reconnect_time_wait=0.1) as nc:
+        async with trio.open_nursery() as nursery:
+            async with (
+                open_subscription(nursery, nc, "all.*") as plain,
+                open_subscription(nursery, nc, "all.x", queue="q") as queued,
+                open_subscription(nursery, nc, "all.>", max_msgs=10) as limited,
+                open_events(nursery, nc) as told,
+            ):
+                await nc.flush()
+                for restart in range(1, 4):
+                    await server.restart(kill=True)
+                    await back(nc, restart)
+                    await nc.publish("all.x", b"%d" % restart)
+                    for rx in (plain, queued, limited):
+                        assert (await rx.receive()).data == b"%d" % restart
+                    await nc.flush()
+                    assert len(plain) == len(queued) == len(limited) == 0
+                for number in range(20):
+                    await nc.publish("all.x", b"%d" % number)
+                assert len([msg async for msg in limited]) == 7
+                told.stop()
+                seen = [type(event) async for event in told]
+                assert seen.count(events.Disconnected) == seen.count(events.Reconnected) == 3
+                assert sorted(await server.subscriptions()) == ["all.*", "all.x"]
+
+
+async def test_wrong_password_and_permissions() -> None:
+    async with open_server(ACCOUNTS) as server:
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(errors.AuthorizationError, match="Authorization Violation") as caught:
+                async with open_client(nursery, server.url, user="guest", password="wr0ng"):
+                    pass
+            assert "wr0ng" not in str(caught.value)
+        async with connected(server, user="guest", password="guest") as nc, trio.open_nursery() as nursery:
+            async with (
+                open_subscription(nursery, nc, "open.a") as allowed,
+                open_subscription(nursery, nc, "closed.a") as refused,
+                open_subscription(nursery, nc, "closed.a", queue="q") as refused_too,
+                open_events(nursery, nc) as told,
+            ):
+                for rx in (refused, refused_too):
+                    with pytest.raises(errors.PermissionsViolationError, match=r"closed\.a"):
+                        await rx.receive()
+                await nc.publish("closed.b", b"x")
+                await nc.publish("open.a", b"x")
+                assert (await allowed.receive()).data == b"x"
+                await nc.flush()
+                seen = [(await told.receive()) for _ in range(len(told))]
+                kinds = [e.error.operation for e in seen if isinstance(e, events.PermissionViolation)]  # type: ignore[attr-defined]
+                assert "publish" in kinds
+                assert nc.statistics().reconnects == 0
+
+
+async def test_no_server_there(nats_server: TrioNatsServer) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    await listeners[0].aclose()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(errors.NoServersError, match=f"127.0.0.1:{port}.*refused"):
+            async with open_client(nursery, f"nats://127.0.0.1:{port}"):
+                pass
+        async with open_client(nursery, [f"nats://127.0.0.1:{port}", nats_server.url]) as nc:
+            assert nc.connected_url == nats_server.url
+
+
+async def test_the_last_publishes_arrive(nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as listener, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, listener, "last.>") as rx:
+            await listener.flush()
+            async with connected(nats_server) as nc:
+                for number in range(1000):
+                    nc.publish_nowait("last.word", b"%d" % number)
+            assert [int((await rx.receive()).data) for _ in range(1000)] == list(range(1000))
+
+
+async def test_a_frozen_server_holds_up_no_end() -> None:
+    async with open_server() as server:
+        start = trio.current_time()
+        with trio.move_on_after(0.1):
+            async with connected(server, close_timeout=0.5) as nc:
+                server.pause()
+                await nc.publish("a", bytes(100_000))
+                await nc.flush()
+        assert trio.current_time() - start < 2
+        server.resume()
+
+
+async def test_a_fast_consumer_is_not_starved_by_the_reader(nats_server: TrioNatsServer) -> None:
+    """Far more messages than may wait, as fast as another process can send them: a consumer that receives keeps up."""
+    count = 100_000
+    async with connected(nats_server) as nc, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, "fast", pending_msgs_limit=1000) as rx:
+            await nc.flush()
+            program = FLOOD.format(url=nats_server.url, count=count)
+            flood = await nursery.start(partial(trio.run_process, [sys.executable, "-c", program]))
+            for number in range(count):
+                assert int((await rx.receive()).data) == number
+            assert rx.statistics().dropped == 0
+            await flood.wait()
+
+
+FLOOD = """
+import socket
+host, port = "{url}".removeprefix("nats://").split(":")
+s = socket.create_connection((host, int(port)))
+s.sendall(b'CONNECT {{"verbose":false}}\\r\\n')
+frames = (b"PUB fast 128\\r\\n%0128d\\r\\n" % number for number in range({count}))
+s.sendall(b"".join(frames) + b"PING\\r\\n")
+seen = b""
+while b"PONG" not in seen:
+    seen = seen[-4:] + s.recv(65536)
+"""
+
+
+@pytest.mark.parametrize("where", ["receive", "request", "flush", "busy", "connecting"])
+def test_ctrl_c_ends_the_program(server_executable: Path, tmp_path: Path, where: str) -> None:
+    """Within a second, as KeyboardInterrupt, with the goodbye sent."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    environment = {**os.environ, "NATS_SERVER": str(server_executable)}
+    process = subprocess.Popen(
+        [sys.executable, str(program), where],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        start = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        outcome = process.stdout.readline()
+        seconds = time.perf_counter() - start
+        rest = process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert outcome == "interrupted\n"
+    assert seconds < 1
+    if where != "connecting":
+        assert rest == "goodbye\n"
+
+
+PROGRAM = """
+    import sys
+    import threading
+    import trio
+    import trionats
+    from trionats.testing import NatsServer
+
+    heard = []
+
+    async def main(server, where):
+        silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        url = f"nats://127.0.0.1:{silent[0].socket.getsockname()[1]}" if where == "connecting" else server.url
+        if where == "connecting":
+            print("ready", flush=True)
+        async with trio.open_nursery() as nursery, trionats.open_client(nursery, url, connect_timeout=60) as nc:
+            async with trionats.open_subscription(nursery, nc, "void") as rx:
+                await nc.flush()
+                print("ready", flush=True)
+                try:
+                    while where == "busy":
+                        await nc.publish("void", b"x")
+                        await rx.receive()
+                    if where == "receive":
+                        await rx.receive()
+                    elif where == "request":
+                        with trio.fail_after(60):
+                            await nc.request("void")
+                    elif where == "flush":
+                        server.pause()
+                        with trio.fail_after(60):
+                            await nc.flush()
+                finally:
+                    server.resume()
+                    nc.publish_nowait("last", b"goodbye")
+
+    async def watch(server, task_status):
+        async with trio.open_nursery() as nursery, trionats.open_client(nursery, server.url) as nc:
+            async with trionats.open_subscription(nursery, nc, "last") as rx:
+                await nc.flush()
+                task_status.started()
+                heard.append((await rx.receive()).data)
+
+    def listen(server, ready):
+        async def run():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(watch, server)
+                ready.set()
+        trio.run(run)
+
+    with NatsServer() as server:
+        ready = threading.Event()
+        thread = threading.Thread(target=listen, args=(server, ready), daemon=True)
+        thread.start()
+        ready.wait()
+        try:
+            trio.run(main, server, sys.argv[1])
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            print("interrupted" if isinstance(error, KeyboardInterrupt) else repr(error), flush=True)
+        if sys.argv[1] != "connecting":
+            thread.join(5)
+            print(*(data.decode() for data in heard), flush=True)
+"""
