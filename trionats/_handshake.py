@@ -122,7 +122,7 @@ def _digest(data: bytes, server: Server, engine: Engine) -> None:
             case Refused(text):
                 raise refusal(server, text)
             case Garbage(error):
-                raise error
+                raise errors.explained(errors.ProtocolError, f"{server}: {error}") from error
 
 
 def _too_slow(server: Server, engine: Engine, options: LinkOptions) -> Exception:

@@ -234,8 +234,8 @@ async def _read(option: str, path: Path_) -> str:
         return await trio.to_thread.run_sync(_read_file, path, abandon_on_cancel=True)
     except (OSError, ValueError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"a {type(path).__name__}"
-    raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name!r}: {why}")
+    name = repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else f"{type(path).__name__} for a path"
+    raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name}: {why}")
 
 
 def _read_file(path: Path_) -> str:

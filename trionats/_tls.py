@@ -69,13 +69,14 @@ async def secure(stream: trio.abc.Stream, options: TLSOptions, server: Server) -
         nats.errors.SecureConnFailedError: No context could be made, or the handshake failed; the text says why.
     """
     context = await _context(options, server)
-    secured = trio.SSLStream(stream, context, server_hostname=options.hostname or server.verified_name)
+    name = server.verified_name if options.hostname is None else options.hostname
     try:
+        secured = trio.SSLStream(stream, context, server_hostname=name)
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         raise failure(error, server, "the TLS handshake failed") from error
-    except (ssl.SSLError, ValueError) as error:
-        # ValueError: a name that cannot stand in a certificate.
+    except (ssl.SSLError, ValueError, TypeError) as error:
+        # The last two: a name that cannot stand in a certificate.
         raise errors.explained(errors.SecureConnFailedError, f"{server}: the TLS handshake failed: {error}") from error
     return secured
 

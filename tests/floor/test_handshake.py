@@ -322,6 +322,40 @@ async def test_a_server_that_closes_in_the_handshake_is_named(authority: Authori
     assert f"tls://{NAME}:4222: the TLS handshake failed" in str(error)
 
 
+@pytest.mark.parametrize("name", ["", ".example", "a" * 100 + ".example", "x\0y"])
+async def test_a_name_that_no_certificate_can_have_fails_the_attempt(
+    name: str, authority: Authority, nursery: trio.Nursery
+) -> None:
+    peers = Peers(nursery, upgrading(authority.server(NAME)))
+    error = await refused(nursery, peers, f"tls://{NAME}", tls=authority.trusting(), tls_hostname=name)
+    assert isinstance(error, errors.SecureConnFailedError)
+    assert str(error).startswith(f"tls://{NAME}:4222: ")
+
+
+async def test_a_server_that_leaves_right_after_the_handshake_may_want_a_certificate(
+    authority: Authority, nursery: trio.Nursery
+) -> None:
+    async def leaving(peer: Peer) -> None:
+        await peer.secure(authority.server(NAME))
+        await peer.stream.aclose()
+
+    error = await refused(
+        nursery, Peers(nursery, leaving), f"tls://{NAME}", tls=authority.trusting(), tls_handshake_first=True
+    )
+    assert "closed the connection while we logged in; perhaps it wants a client certificate (TLS)" in str(error)
+
+
+@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01"])
+async def test_what_speaks_something_else_is_named(words: bytes, nursery: trio.Nursery) -> None:
+    async def other(peer: Peer) -> None:
+        await peer.stream.send_all(words)
+        await peer.line()
+
+    error = await refused(nursery, Peers(nursery, other), "nats://other")
+    assert isinstance(error, errors.ProtocolError | errors.NoServersError)
+    assert "nats://other:4222" in str(error)
+
+
 @pytest.mark.parametrize(
     ("callback", "said"),
     [
@@ -498,6 +532,24 @@ async def test_options_that_contradict_each_other_are_refused_before_any_dial(
             pytest.fail("it let us in")
     assert server.dialled == []
     assert "SU" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"user_credentials": lambda: "-----BEGIN NATS USER JWT-----\ns3cret"}, "content instead of a path"),
+        ({"user_credentials": lambda: 5}, "user_credentials: cannot read int for a path"),
+        ({"token": lambda: 5}, "token: this is no text but int"),
+        ({"user_jwt_cb": lambda: "s3cret"}, "user_jwt_cb: no user JWT found"),
+        ({"signature_cb": lambda nonce: "s3cret", "nkey": "U"}, "signature_cb: this is no Ed25519 signature"),
+        ({"nkeys_seed": "/no\0where"}, "nkeys_seed: cannot read"),
+    ],
+)
+async def test_what_a_callback_gives_is_checked(options: dict[str, Any], said: str, nursery: trio.Nursery) -> None:
+    error = await refused(nursery, FakeServer(info={"nonce": "n"}), "nats://fake", connect_timeout=1e6, **options)
+    assert isinstance(error, errors.InvalidUserCredentialsError)
+    assert said in str(error)
+    assert "s3cret" not in str(error)
 
 
 async def test_a_wrong_seed_is_refused_before_any_dial(nursery: trio.Nursery) -> None:
