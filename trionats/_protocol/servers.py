@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from nats.errors import ServerNotInPoolError
 
@@ -57,6 +57,7 @@ _VERDICTS = (
 )
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class KnownServer:
     """One server of the pool, as the `pick_server` option sees it.

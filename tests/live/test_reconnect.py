@@ -1,0 +1,173 @@
+"""A real server that is killed and comes back, again and again."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+
+from trionats import Client, Subscription, errors, events, open_client, open_events, open_subscription
+from trionats.testing import open_server
+
+ROUNDS = 20
+
+pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_executable")]
+
+# (what is subscribed, queue group, count) and a subject that it hears: fifty of them, of four kinds.
+PLAIN = [(f"plain.{n}", "", 0, f"plain.{n}") for n in range(15)]
+QUEUE = [(f"work.{n}", "q", 0, f"work.{n}") for n in range(15)]
+WILD = [(f"wild.{n}.*", "", 0, f"wild.{n}.x") for n in range(10)]
+COUNTED = [(f"some.{n}", "", 10, f"some.{n}") for n in range(10)]
+
+
+async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> None:
+    """Each message after each restart exactly once, and those with a count end at it and not a message later."""
+    heard: dict[str, list[bytes]] = {}
+    rows = PLAIN + QUEUE + WILD + COUNTED
+
+    async def hear(rx: Subscription, subject: str) -> None:
+        heard[subject] = [msg.data async for msg in rx]
+
+    async with open_server() as server, trio.open_nursery() as nursery:
+        # The bound, too: connections that live as shortly as these would be waited for longer and longer.
+        options = {"reconnect_time_wait": 0.05, "max_reconnect_time_wait": 0.1, "max_reconnect_attempts": -1}
+        async with (
+            open_client(nursery, server.url, **options) as nc,  # type: ignore[arg-type]
+            open_client(nursery, server.url, **options) as publisher,  # type: ignore[arg-type]
+        ):
+            async with trio.open_nursery() as workers:
+                feeds = []
+                for pattern, queue, count, subject in rows:
+                    manager = open_subscription(nursery, nc, pattern, queue=queue, max_msgs=count)
+                    feed = await manager.__aenter__()
+                    feeds.append((manager, feed))
+                    workers.start_soon(hear, feed, subject)
+                await nc.flush()
+                for number in range(ROUNDS):
+                    await server.restart(kill=number % 2 == 0)
+                    await settled(nc, number + 1)
+                    await settled(publisher, number + 1)
+                    for *_, subject in rows:
+                        await publisher.publish(subject, b"%d" % number)
+                    await publisher.flush()
+                    await nc.flush()
+                for _, feed in feeds:
+                    feed.stop()
+            for manager, _ in feeds:
+                await manager.__aexit__(None, None, None)
+            assert nc.statistics().reconnects == ROUNDS
+            assert nc.statistics().subscriptions == 0
+    expected = [b"%d" % number for number in range(ROUNDS)]
+    for *_, count, subject in rows:
+        assert heard[subject] == expected[: count or None], subject
+
+
+async def settled(nc: Client, reconnects: int) -> None:
+    """Wait until a client has come back, and the server knows of its subscriptions."""
+    with trio.fail_after(20):
+        while nc.statistics().reconnects < reconnects:  # noqa: ASYNC110 - counted, so that none is missed
+            await trio.sleep(0.005)
+        await nc.flush()
+
+
+async def test_c6_publishes_through_an_outage_arrive_in_order_and_at_most_once() -> None:
+    got: list[int] = []
+    lost = 0
+    async with open_server() as server, trio.open_nursery() as nursery:
+        async with (
+            open_client(nursery, server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1) as nc,
+            open_events(nursery, nc) as rx,
+            open_subscription(nursery, nc, "n") as feed,
+            trio.open_nursery() as workers,
+        ):
+
+            async def hear() -> None:
+                async for msg in feed:
+                    got.append(int(msg.data))  # noqa: PERF401 - kept when this is cancelled
+
+            workers.start_soon(hear)
+            for number in range(3000):
+                await nc.publish("n", b"%d" % number)
+                if number % 1000 == 500:
+                    await server.restart(kill=True)
+            await nc.flush()
+            await nc.flush()
+            await trio.sleep(0.1)
+            workers.cancel_scope.cancel()
+            while True:
+                try:
+                    event = rx.receive_nowait()
+                except trio.WouldBlock:
+                    break
+                if isinstance(event, events.PublishesLost):
+                    lost += event.count
+    assert all(a < b for a, b in itertools.pairwise(got))
+    assert got[-1] == 2999
+    # What is neither here nor told was in the server's hands, or the kernel's, when it was killed.
+    assert len(got) + lost >= 2900
+
+
+async def test_c9_a_frozen_server_is_found_by_pings() -> None:
+    async with open_server() as server, trio.open_nursery() as nursery:
+        async with (
+            open_client(nursery, server.url, ping_interval=0.1, max_outstanding_pings=2, connect_timeout=0.3) as nc,
+            open_events(nursery, nc) as rx,
+        ):
+            server.pause()
+            event = await rx.receive()
+            assert isinstance(event, events.Disconnected)
+            assert isinstance(event.reason, errors.StaleConnectionError)
+            server.resume()
+            await nc.wait_connected()
+            await nc.flush()
+
+
+async def test_forced_reconnects() -> None:
+    async with open_server() as server, trio.open_nursery() as nursery:
+        async with open_client(nursery, server.url) as nc, open_subscription(nursery, nc, "s") as feed:
+            for number in range(1, 6):
+                before = nc.client_id
+                await nc.reconnect()
+                assert nc.client_id != before
+                assert nc.statistics().reconnects == number
+                await nc.publish("s", b"%d" % number)
+                assert (await feed.receive()).data == b"%d" % number
+            assert len(await server.connections()) == 1
+
+
+async def test_retry_on_failed_connect() -> None:
+    async with open_server() as server, trio.open_nursery() as nursery:
+        url = server.url
+        await server.stop()
+        async with open_client(
+            nursery, url, retry_on_failed_connect=True, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+        ) as nc:
+            await nc.publish("early")
+            await trio.sleep(0.2)
+            assert not nc.is_connected
+            await server.start()
+            with trio.fail_after(5):
+                await nc.wait_connected()
+                await nc.flush()
+            assert nc.state is events.ConnectionState.CONNECTED
+
+
+async def test_lame_duck_of_a_single_server() -> None:
+    """Nowhere to go: it stays until the end, and comes back with the server."""
+    config = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "31s"\n'
+    async with open_server(config) as server, trio.open_nursery() as nursery:
+        async with (
+            open_client(nursery, server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1) as nc,
+            open_events(nursery, nc) as rx,
+        ):
+            server.lame_duck()
+            seen = [await rx.receive()]
+            await nc.flush()
+            while not isinstance(seen[-1], events.Disconnected):
+                seen.append(await rx.receive())
+            assert isinstance(seen[0], events.LameDuck)
+            await server.stop()
+            await server.start()
+            await nc.wait_connected()
+            await nc.flush()
