@@ -45,6 +45,7 @@ EXPECTED = {
         "rome is closed",
     ],
     "events.py": ["Disconnected", "Reconnected"],
+    "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }

@@ -720,6 +720,18 @@ async def test_every_event_in_its_place(autojump_clock: Clock) -> None:
         ]
 
 
+async def test_statistics_go_on_across_reconnects(autojump_clock: Clock) -> None:
+    hosts = Hosts("a")
+    async with connected(hosts) as nc, trio.open_nursery() as nursery, open_subscription(nursery, nc, "s") as feed:
+        for number in range(1, 4):
+            await nc.publish("s", b"four", headers={"A": "b"})
+            assert (await feed.receive()).data == b"four"
+            now = nc.statistics()
+            assert (now.in_msgs, now.out_msgs, now.reconnects) == (number, number, number - 1)
+            assert now.in_bytes == now.out_bytes == number * len(b"NATS/1.0\r\nA: b\r\n\r\nfour")
+            await nc.reconnect()
+
+
 # -- subscriptions -----------------------------------------------------------------------------------------------------
 
 
