@@ -182,13 +182,14 @@ async def test_a_frozen_server_holds_up_no_end() -> None:
         server.resume()
 
 
-async def test_a_fast_consumer_is_not_starved_by_the_reader(nats_server: TrioNatsServer) -> None:
+@pytest.mark.parametrize("size", [8, 128])
+async def test_a_fast_consumer_is_not_starved_by_the_reader(nats_server: TrioNatsServer, size: int) -> None:
     """Far more messages than may wait, as fast as another process can send them: a consumer that receives keeps up."""
     count = 100_000
     async with connected(nats_server) as nc, trio.open_nursery() as nursery:
         async with open_subscription(nursery, nc, "fast", pending_msgs_limit=1000) as rx:
             await nc.flush()
-            program = FLOOD.format(url=nats_server.url, count=count)
+            program = FLOOD.format(url=nats_server.url, count=count, size=size)
             flood = await nursery.start(partial(trio.run_process, [sys.executable, "-c", program]))
             for number in range(count):
                 assert int((await rx.receive()).data) == number
@@ -201,7 +202,7 @@ import socket
 host, port = "{url}".removeprefix("nats://").split(":")
 s = socket.create_connection((host, int(port)))
 s.sendall(b'CONNECT {{"verbose":false}}\\r\\n')
-frames = (b"PUB fast 128\\r\\n%0128d\\r\\n" % number for number in range({count}))
+frames = (b"PUB fast {size}\\r\\n%0{size}d\\r\\n" % number for number in range({count}))
 s.sendall(b"".join(frames) + b"PING\\r\\n")
 seen = b""
 while b"PONG" not in seen:
