@@ -89,7 +89,9 @@ CELLAR_FORBIDS = frozenset(
     {"trio", "asyncio", "trio_asyncio", "socket", "ssl", "time", "select", "selectors", "threading", "subprocess"}
 )
 ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
-MAY_USE_ASYNCIO = frozenset({"_asyncio_loop", "_answers", "_nats_py", "_bridged", "bridge"})  # the last one, in five parts
+MAY_USE_ASYNCIO = frozenset(
+    {"_asyncio_loop", "_answers", "_nats_py", "_bridged", "bridge"}
+)  # the last one, in five parts
 # Two were split off _client.
 MAY_START_TASKS = frozenset({"_client", "_link", "_conversation", "_feed", "_services", "bridge"})
 

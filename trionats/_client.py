@@ -24,7 +24,7 @@ from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link, default_deadline
 from trionats._message import Msg, messages_of
-from trionats._options import ClientOptions, link_options, server_pool, usable_servers
+from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS
 from trionats._protocol.engine import Engine, Receiver
@@ -51,6 +51,7 @@ class Client(Facts):
     def __init__(
         self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
     ) -> None:
+        check_options(options)
         self._rng = options.get("rng") or random.Random()
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
@@ -190,7 +191,7 @@ class Client(Facts):
             nats.errors.Error: As for `publish`.
         """
         await checkpoint_if_cancelled()
-        if not self._link.has_room:
+        if not self._link.has_room or not self._link.accepting:
             await self._link.wait_room()
         with self.request_nowait(subject, payload, headers) as reply:
             return await reply.wait()
@@ -268,7 +269,7 @@ class Client(Facts):
         await checkpoint_if_cancelled()
         total = self._request_timeout if trio.current_effective_deadline() == math.inf else math.inf
         gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
-        if not self._link.has_room:
+        if not self._link.has_room or not self._link.accepting:
             await self._link.wait_room()
         inquiry, frame, size = self._inquire(subject, payload, headers, reply)
         collected = Collected(inquiry, self._requests, gathering)
@@ -286,7 +287,12 @@ class Client(Facts):
 
         Returns:
             The view.
+
+        Raises:
+            TypeError: It is no number.
+            ValueError: It is negative.
         """
+        check_seconds("request_timeout", request_timeout)
         view = copy.copy(self)
         view._request_timeout = request_timeout
         return view
@@ -614,6 +620,7 @@ async def open_client(
         yield client
     finally:
         await client.aclose()
+        await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
 _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []

@@ -262,7 +262,7 @@ class OrderedSource:
                 subject, {"stream_name": stream, "config": action.config, "action": "create"}
             )
         except trio.Cancelled:
-            await self._undo_create(action.name)
+            await self._undo_create(action.name)  # noqa: ASYNC102 - shielded and bounded in there
             raise
 
     async def _undo_create(self, name: str) -> None:

@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors, events
+from trionats._feed import CLEANUP_SECONDS
 from trionats._protocol.engine import Phase
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Draining:
         self._callers: dict[trio.lowlevel.Task, None] = {}
         self._late: list[str] = []
         self._unsent = 0
+        self._over = trio.Event()
         self.begun = False
 
     def refuse(self, what: str) -> None:
@@ -115,6 +117,12 @@ class Draining:
             text = f"drain: there is no connection, and {self._unsent} messages that waited for one are not sent"
             raise errors.explained(errors.ConnectionReconnectingError, text)
 
+    async def gone(self) -> None:
+        """Wait until the task of a drain has ended, if there is one: shielded, and bounded."""
+        if self.begun:
+            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                await self._over.wait()
+
     @enable_ki_protection
     async def run(self, emit: Callable[[events.ConnectionEvent], None], close: Callable[[], Awaitable[None]]) -> None:
         """Drain, and close: a task of its own, so that it goes on when those who wait for it do not.
@@ -123,6 +131,12 @@ class Draining:
             emit: Tells of what is not sent.
             close: Closes the client.
         """
+        try:
+            await self._run(emit, close)
+        finally:
+            self._over.set()
+
+    async def _run(self, emit: Callable[[events.ConnectionEvent], None], close: Callable[[], Awaitable[None]]) -> None:
         try:
             with trio.move_on_after(self._seconds) as scope:
                 await self._drained()

@@ -178,19 +178,21 @@ class Link:
         return self._engine.outbox_bytes < self.pending_size
 
     async def wait_room(self) -> None:
-        """Wait until the outbox is below its high-water mark.
+        """Wait until the outbox is below its high-water mark. A checkpoint if it waits, and if it fails.
 
         Raises:
             nats.errors.OutboundBufferLimitError: It is full, and there is no connection to empty it.
             nats.errors.ConnectionClosedError: The client is closed.
         """
-        while True:
+        while not self.has_room or not self.accepting:
+            if self.accepting and self._engine.phase is Phase.ONLINE:
+                await self._room.park()
+                continue
+            # A program that tries again at once must not keep us from connecting.
+            await checkpoint()
             self.check_open()
-            if self.has_room:
-                return
-            if self._engine.phase is not Phase.ONLINE:
+            if not self.has_room and self._engine.phase is not Phase.ONLINE:
                 raise self._full()
-            await self._room.park()
 
     def check_room(self) -> None:
         """Refuse a frame where `wait_room` would wait.

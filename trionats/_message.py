@@ -29,7 +29,9 @@ class Msg(Message):
 
     _client: Client
 
-    async def respond(self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
+    async def respond(
+        self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
+    ) -> None:
         """Publish an answer to the message's reply subject.
 
         Args:
@@ -41,7 +43,9 @@ class Msg(Message):
         """
         await self._client.publish(self._reply_subject(), payload, headers=headers)
 
-    def respond_nowait(self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None) -> None:
+    def respond_nowait(
+        self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
+    ) -> None:
         """Queue an answer to the message's reply subject, without waiting.
 
         Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,7 +22,6 @@ from trionats._version import __version__
 
 if TYPE_CHECKING:
     import os
-    import ssl
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import trio
@@ -94,6 +94,76 @@ class LinkOptions:
     pending_size: int
 
 
+#: The least that times may be, in seconds; above that all numbers are fine, those without end included. A ping each 0 s
+#: would be nothing but pings.
+_LEAST_SECONDS = {
+    "connect_timeout": 0.0,
+    "request_timeout": 0.0,
+    "close_timeout": 0.0,
+    "drain_timeout": 0.0,
+    "ping_interval": 0.001,
+    "reconnect_time_wait": 0.0,
+    "max_reconnect_time_wait": 0.0,
+}
+_LEAST_NUMBERS = {"max_reconnect_attempts": -math.inf, "pending_size": -math.inf, "max_outstanding_pings": 1}
+_CALLBACKS = ("reconnect_delay", "pick_server", "dial")
+
+
+def check_options(options: ClientOptions) -> None:
+    """Refuse what would show late and far from its cause: in the middle of an outage, or in a goodbye that never ends.
+
+    What concerns credentials is looked at where they are used.
+
+    Args:
+        options: The options of `open_client`.
+
+    Raises:
+        TypeError: There is no option of a given name, or a value is of a wrong type.
+        ValueError: A number is too small, or is none.
+    """
+    given: Mapping[str, object] = options  # type: ignore[assignment]  # what came may be anything
+    unknown = sorted(set(given) - set(ClientOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
+    for name in _LEAST_SECONDS.keys() & given.keys():
+        check_seconds(name, given[name])
+    for name in _LEAST_NUMBERS.keys() & given.keys():
+        value = given[name]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}: it must be a whole number")
+        if value < _LEAST_NUMBERS[name]:
+            raise ValueError(f"{name} is {value}: it must be {_LEAST_NUMBERS[name]} or more")
+    for name in _CALLBACKS:
+        if given.get(name) is not None and not callable(given[name]):
+            raise TypeError(f"{name} is {given[name]!r}: it must be a function")
+    for name in ("name", "inbox_prefix", "tls_hostname"):
+        if given.get(name) is not None and not isinstance(given[name], str):
+            raise TypeError(f"{name} is {given[name]!r}: it must be text")
+    if given.get("rng") is not None and not isinstance(given["rng"], random.Random):
+        raise TypeError(f"rng is {given['rng']!r}: it must be a random.Random")
+    secure = given.get("tls")
+    if not (secure is None or isinstance(secure, (bool, ssl.SSLContext)) or callable(secure)):
+        raise TypeError(f"tls is {secure!r}: it must be an ssl.SSLContext, True, or a function that makes a context")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no time to wait.
+
+    Args:
+        name: The option.
+        value: What was given for it.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or not a number.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}: it must be a number of seconds")
+    least = _LEAST_SECONDS[name]
+    if not value >= least:
+        raise ValueError(f"{name} is {value}: it must be {least:g} s or more")
+
+
 def usable_servers(servers: str | Sequence[str]) -> list[Server]:
     """Read a list of servers, and make sure that they can be reached.
 
@@ -156,14 +226,10 @@ def link_options(options: ClientOptions, rng: random.Random) -> LinkOptions:
         The link's.
 
     Raises:
-        TypeError: There is no option of a given name.
         ValueError: Options contradict each other.
         nats.errors.InvalidUserCredentialsError: A seed is not one.
         ImportError: The extra `nkeys` is needed and not installed.
     """
-    unknown = sorted(set(options) - set(ClientOptions.__annotations__))
-    if unknown:
-        raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
     tls = TLSOptions(options.get("tls"), options.get("tls_hostname"), options.get("tls_handshake_first", False))
     fixed = LoginOptions(version=__version__, tls=tls.wanted, **_given(options, *_FIXED))
     return LinkOptions(

@@ -52,7 +52,7 @@ async def offline(server: FakeServer, nc: Client) -> None:
 @pytest.mark.parametrize(
     ("servers", "options", "error", "text"),
     [
-        ("nats://a", {"tmieout": 3, "nmae": "x"}, TypeError, "'nmae', 'tmieout'"),
+        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee', 'timeoutt'"),
         ("http://a", {}, ValueError, "scheme"),
         ("nats://u:secret@:x", {}, ValueError, "nats"),
         ([], {}, ValueError, "server"),
@@ -552,7 +552,7 @@ def test_ctrl_c_goes_to_the_main_task_and_the_goodbye_is_sent(where: str) -> Non
                         trio.lowlevel.current_trio_token().run_sync_soon(strike)
                     await trio.sleep_forever()
 
-    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:  # noqa: ASYNC401 - either, by where it strikes
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     error: BaseException = caught.value
     while isinstance(error, BaseExceptionGroup):

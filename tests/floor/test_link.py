@@ -248,7 +248,7 @@ async def test_a_refusal_right_behind_the_welcome_loses_no_flush(autojump_clock:
             try:
                 await flush()
             finally:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - as a careless stream of a user's does
 
     async def flush() -> None:
         with trio.CancelScope(shield=True):
@@ -437,7 +437,7 @@ async def reason(nc: Client, act: Callable[[], object]) -> Exception:
         act()
         async for event in told:
             if isinstance(event, events.Disconnected):
-                return event.reason
+                return event.reason  # noqa: ASYNC121 - nothing else lives in this nursery
     raise AssertionError("it did not go")
 
 

@@ -69,8 +69,8 @@ async def test_a_socket() -> None:
     await wire.send_all(b"then")
     assert await theirs.receive_some() == b"now,then"
     await theirs.send_all(b"answer")
-    assert await wire.receive_some(3) == b"ans"
-    assert await wire.receive_some(100) == b"wer"
+    assert await wire.receive_some(2) == b"an"
+    assert await wire.receive_some(100) == b"swer"
     with trio.move_on_after(0.01) as scope:
         await wire.receive_some(1)
     assert scope.cancelled_caught

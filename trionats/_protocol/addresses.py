@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 from trionats import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 DEFAULT_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
 SECURE_SCHEMES = frozenset({"tls", "wss"})
@@ -122,11 +123,12 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
         One `Server` each, in order, repetitions left out.
 
     Raises:
+        TypeError: It is neither, or an item is no string.
         ServerURLError: (a `ValueError`) The list is empty, an item is no server URL, or WebSocket URLs are mixed with
             others. The text shows no userinfo, port, path or query.
     """
     in_one = isinstance(servers, str)
-    items = servers.split(",") if isinstance(servers, str) else list(servers)
+    items = servers.split(",") if isinstance(servers, str) else _items(servers)
     parsed: dict[tuple[object, ...], Server] = {}
     for number, item in enumerate(items, 1):
         where = f"server {number} of {len(items)}"
@@ -139,6 +141,17 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
     result = list(parsed.values())
     check_list(result)
     return result
+
+
+def _items(servers: object) -> list[str]:
+    """Take a list of URLs from whatever was given as one; its items may be secrets, so only their types are named."""
+    if isinstance(servers, (bytes, bytearray)) or not isinstance(servers, Iterable):
+        raise TypeError(f"servers must be a URL or a list of URLs, not {type(servers).__name__}")
+    items = list(servers)
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str):
+            raise TypeError(f"server {number} of {len(items)} must be a URL, not {type(item).__name__}")
+    return items
 
 
 def check_list(servers: Sequence[Server]) -> None:
