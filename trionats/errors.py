@@ -90,6 +90,7 @@ __all__ = [
     "SecureConnRequiredError",
     "SecureConnWantedError",
     "ServerError",
+    "ServerURLError",
     "ServiceUnavailableError",
     "SlowConsumerError",
     "StaleConnectionError",
@@ -154,6 +155,10 @@ def again(error: E) -> E:
         return error
     twin.__cause__ = error.__cause__
     return twin
+
+
+class ServerURLError(Error, ValueError):
+    """What should name servers does not; nats-py raises its bare `Error` there."""
 
 
 class DisconnectedError(Error):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol.addresses import Server, ServerURLError, check_list, parse_servers, told_servers
+from trionats._protocol.addresses import Server, check_list, parse_servers, told_servers
+from trionats.errors import ServerURLError
 
 SECRET = "s3cr3t"
 

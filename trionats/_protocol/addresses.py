@@ -30,10 +30,6 @@ _NOT_IN_HOSTS = re.compile(r"""[\x00-\x20\x7f!"#$%&'()*+,/;<=>?@\[\]\\^`{|}]|\s"
 _NOT_IN_PATHS = re.compile(r"[\x00-\x20\x7f#@]|\s")
 
 
-class ServerURLError(errors.Error, ValueError):
-    """What should name servers does not; nats-py raises its bare `Error` there."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Server:
     """One server: where it is, who we are there, and how it has treated us.
@@ -135,7 +131,7 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
         if in_one and number > 1 and "@" in item and "://" not in item:
             # Most likely the tail of a password with a comma in it. Guessed wrong, it would be a token that we send
             # to whatever stood before the comma.
-            raise ServerURLError(f"{where}: write the scheme before userinfo, and a comma within userinfo as %2C")
+            raise errors.ServerURLError(f"{where}: write the scheme before userinfo, and a comma within userinfo as %2C")
         server = _parse(item.strip(), where)
         parsed.setdefault(server.identity, server)
     result = list(parsed.values())
@@ -161,9 +157,9 @@ def check_list(servers: Sequence[Server]) -> None:
         ServerURLError: It is empty, or WebSocket servers are mixed with others.
     """
     if not servers:
-        raise ServerURLError("no servers given")
+        raise errors.ServerURLError("no servers given")
     if len({server.websocket for server in servers}) > 1:
-        raise ServerURLError(f"WebSocket and other URLs cannot be mixed: {', '.join(map(str, servers))}")
+        raise errors.ServerURLError(f"WebSocket and other URLs cannot be mixed: {', '.join(map(str, servers))}")
 
 
 def told_servers(urls: Iterable[object], teller: Server) -> Iterator[Server]:
@@ -178,7 +174,7 @@ def told_servers(urls: Iterable[object], teller: Server) -> Iterator[Server]:
             continue  # the text is the server's; nothing in it may end our reader
         try:
             host, port = _split_location(url.strip(), "discovered server")
-        except ServerURLError:
+        except errors.ServerURLError:
             continue
         yield Server(
             host,
@@ -198,15 +194,15 @@ def _parse(text: str, where: str) -> Server:
         scheme, rest = "nats", text
     scheme = scheme.lower()
     if scheme not in DEFAULT_PORTS:
-        raise ServerURLError(f"{where}: the scheme is none of nats, tls, ws, wss")
+        raise errors.ServerURLError(f"{where}: the scheme is none of nats, tls, ws, wss")
     end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
     authority, path = rest[:end], rest[end:]
     userinfo, at, location = authority.rpartition("@")
     where += f" ({_shown(scheme, location, path)})"
     if scheme not in WEBSOCKET_SCHEMES and path not in {"", "/"}:
-        raise ServerURLError(f"{where}: only WebSocket URLs have a path; '/', '?', '#' in userinfo are percent-encoded")
+        raise errors.ServerURLError(f"{where}: only WebSocket URLs have a path; '/', '?', '#' in userinfo are percent-encoded")
     if _NOT_IN_PATHS.search(path):
-        raise ServerURLError(f"{where}: the path holds a character that must be percent-encoded")
+        raise errors.ServerURLError(f"{where}: the path holds a character that must be percent-encoded")
     host, port = _split_location(location, where)
     username, password = _userinfo(userinfo, where) if at else (None, None)
     if scheme not in WEBSOCKET_SCHEMES:
@@ -227,15 +223,15 @@ def _split_location(location: str, where: str) -> tuple[str, int]:
     if location.startswith("["):
         host, bracket, rest = location[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ServerURLError(f"{where}: an IPv6 address stands in brackets, then perhaps a colon and a port")
+            raise errors.ServerURLError(f"{where}: an IPv6 address stands in brackets, then perhaps a colon and a port")
         return _ipv6(host.replace("%25", "%", 1), where), _port(rest[1:], where)
     if location.count(":") > 1:
         return _ipv6(location, where), 0
     host, _, port = location.partition(":")
     if not host:
-        raise ServerURLError(f"{where}: the host is missing")
+        raise errors.ServerURLError(f"{where}: the host is missing")
     if _NOT_IN_HOSTS.search(host):
-        raise ServerURLError(f"{where}: the host holds a character that no host name has")
+        raise errors.ServerURLError(f"{where}: the host holds a character that no host name has")
     return host.lower(), _port(port, where)
 
 
@@ -244,14 +240,14 @@ def _ipv6(text: str, where: str) -> str:
         return str(IPv6Address(text))
     except ValueError:
         pass
-    raise ServerURLError(f"{where}: this is no IPv6 address, and a host name has no colon")
+    raise errors.ServerURLError(f"{where}: this is no IPv6 address, and a host name has no colon")
 
 
 def _port(text: str, where: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
-        raise ServerURLError(f"{where}: the port is not a number from 1 to 65535")
+        raise errors.ServerURLError(f"{where}: the port is not a number from 1 to 65535")
     return int(text)
 
 
@@ -267,7 +263,7 @@ def _decoded(text: str, where: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
         pass
-    raise ServerURLError(f"{where}: the userinfo is not UTF-8 when percent-decoded")
+    raise errors.ServerURLError(f"{where}: the userinfo is not UTF-8 when percent-decoded")
 
 
 def _is_address(host: str) -> bool:

@@ -31,7 +31,6 @@ from nats.errors import ServerNotInPoolError
 
 from trionats import errors
 from trionats._protocol.addresses import Server as Server
-from trionats._protocol.addresses import ServerURLError as ServerURLError
 from trionats._protocol.addresses import check_list, told_servers
 from trionats._protocol.addresses import parse_servers as parse_servers
 
