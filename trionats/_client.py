@@ -623,6 +623,20 @@ async def open_client(
         await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
+def check_client(nc: object, opener: str) -> None:
+    """Refuse what is no client, with an error that says so.
+
+    Args:
+        nc: What was passed to `opener` as its second argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(nc, Client):
+        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+
+
 _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []
 
 

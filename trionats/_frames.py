@@ -5,13 +5,14 @@ Split off `_client`, which takes a shorter way through `heads` for small message
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trionats import errors
 from trionats._protocol import commands, headers, subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trionats._link import Link
     from trionats._protocol.commands import Payload
@@ -45,6 +46,8 @@ class Frames:
             size = len(payload)
             frame = commands.pub(where, back, payload)
         else:
+            if not isinstance(fields, Mapping):
+                raise TypeError(f"publish to {subject!r}: headers must be a mapping, not {type(fields).__name__}")
             block = headers.encode(fields)
             size = len(block) + len(payload)
             frame = commands.hpub(where, back, block, payload)

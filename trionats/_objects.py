@@ -307,8 +307,10 @@ class ObjectStore:
         return read_info(self._bucket, data, revision=message["seq"], stored_at=message["time"])
 
     def _new_info(self, name: str, meta: AnyObjectMeta | None) -> api.ObjectInfo:
-        meta = meta or api.ObjectMeta()
         _encoded(name, self._bucket)
+        if meta is not None and not hasattr(meta, "options"):
+            raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
+        meta = meta or api.ObjectMeta()
         options = meta.options or api.ObjectMetaOptions()
         if options.link is not None:
             raise self._bad_meta(name, "a link is no data; its meta must not name one")
@@ -385,6 +387,8 @@ def _revision(info: api.ObjectInfo | None) -> int:
 
 
 def _encoded(name: str, bucket: str) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"object name {name!r} for bucket {bucket!r}: it must be text, not {type(name).__name__}")
     try:
         encoded = name.encode()
     except UnicodeEncodeError:

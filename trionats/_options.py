@@ -121,7 +121,7 @@ def check_options(options: ClientOptions) -> None:
         TypeError: There is no option of a given name, or a value is of a wrong type.
         ValueError: A number is too small, or is none.
     """
-    given: Mapping[str, object] = options  # type: ignore[assignment]  # what came may be anything
+    given: Mapping[str, object] = options
     unknown = sorted(set(given) - set(ClientOptions.__annotations__))
     if unknown:
         raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
@@ -136,7 +136,7 @@ def check_options(options: ClientOptions) -> None:
     for name in _CALLBACKS:
         if given.get(name) is not None and not callable(given[name]):
             raise TypeError(f"{name} is {given[name]!r}: it must be a function")
-    for name in ("name", "inbox_prefix", "tls_hostname"):
+    for name in ("name", "tls_hostname"):
         if given.get(name) is not None and not isinstance(given[name], str):
             raise TypeError(f"{name} is {given[name]!r}: it must be text")
     if given.get("rng") is not None and not isinstance(given["rng"], random.Random):

@@ -13,6 +13,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import errors
+from trionats._client import check_client
 from trionats._feed import check_nursery, feeding, opens
 from trionats._inquiry import MOST_ANSWERS, MOST_BYTES
 from trionats._protocol.replies import Gathering, Verdict
@@ -137,6 +138,7 @@ async def open_replies(
         nats.errors.Error: As for `Client.publish`.
     """
     check_nursery(nursery, "open_replies")
+    check_client(nc, "open_replies")
     bounded = trio.current_effective_deadline() != math.inf
     total = math.inf if bounded else nc._request_timeout
     gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)

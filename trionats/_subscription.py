@@ -6,6 +6,7 @@ never waits for a subscriber.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final, get_args
 
@@ -13,7 +14,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._client import Client
+from trionats._client import Client, check_client
 from trionats._feed import Feed, check_nursery, feeding, opens
 from trionats._message import Msg
 
@@ -253,6 +254,7 @@ async def open_subscription(
         ValueError: A limit, or the policy, is none.
     """
     check_nursery(nursery, "open_subscription")
+    check_client(nc, "open_subscription")
     _check_limits(max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
     await checkpoint()
     feed = Subscription(nc, subject, pending_msgs_limit, pending_bytes_limit, overflow)
@@ -304,6 +306,7 @@ async def open_events(nursery: trio.Nursery, nc: Client) -> AsyncIterator[Events
         An async context manager that gives the feed of `trionats.events.ConnectionEvent`.
     """
     check_nursery(nursery, "open_events")
+    check_client(nc, "open_events")
     await checkpoint()
     feed = Events(nc)
     async with feeding(nursery, feed):
@@ -311,7 +314,12 @@ async def open_events(nursery: trio.Nursery, nc: Client) -> AsyncIterator[Events
         yield feed
 
 
-def _check_limits(max_msgs: int, pending_msgs_limit: int, pending_bytes_limit: int, overflow: str) -> None:
+def _check_limits(max_msgs: float, pending_msgs_limit: float, pending_bytes_limit: float, overflow: str) -> None:
+    for name, value in (("max_msgs", max_msgs), ("pending_msgs_limit", pending_msgs_limit)):
+        if not isinstance(value, int) and (value != math.inf or name == "max_msgs"):
+            raise TypeError(f"{name} is {value!r}: it must be a whole number")
+    if not isinstance(pending_bytes_limit, (int, float)):
+        raise TypeError(f"pending_bytes_limit is {pending_bytes_limit!r}: it must be a number")
     if max_msgs < 0:
         raise ValueError(f"max_msgs is {max_msgs}: it must be 0, for no limit, or more")
     if pending_msgs_limit < 1 or pending_bytes_limit < 1:

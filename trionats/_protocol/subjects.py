@@ -54,6 +54,7 @@ def publish_subject(subject: str) -> bytes:
     Raises:
         BadSubjectError: It is empty, or has white space, control characters, empty tokens, wildcards or lone surrogates.
     """
+    _check_text("publish to", subject)
     if _is_publishable(subject) is None:
         raise _bad("publish to", subject, _complaint(subject) or "wildcards are for subscriptions only")
     return _encoded("publish to", subject)
@@ -71,6 +72,7 @@ def subscribe_subject(subject: str) -> bytes:
     Raises:
         BadSubjectError: As in `publish_subject`, except that wildcards are allowed where they belong.
     """
+    _check_text("subscribe to", subject)
     if _is_subscribable(subject) is None:
         complaint = _complaint(subject) or "a wildcard is a whole token, and '>' the last one"
         raise _bad("subscribe to", subject, complaint)
@@ -89,6 +91,7 @@ def queue_name(queue: str) -> bytes:
     Raises:
         BadSubjectError: It is empty, or has white space, control characters or lone surrogates.
     """
+    _check_text("queue group", queue)
     if _is_word(queue) is None:
         complaint = "white space and control characters are not allowed" if queue else "it is empty"
         raise _bad("queue group", queue, complaint)
@@ -107,6 +110,7 @@ def inbox_prefix(prefix: str) -> str:
     Raises:
         BadSubjectError: No subject can begin with it.
     """
+    _check_text("inbox prefix", prefix)
     if _is_publishable(prefix) is None:
         raise _bad("inbox prefix", prefix, _complaint(prefix) or "wildcards are not allowed")
     _encoded("inbox prefix", prefix)
@@ -125,6 +129,7 @@ def bucket_name(bucket: str) -> str:
     Raises:
         InvalidBucketNameError: It is empty or has another character.
     """
+    _check_text("bucket", bucket)
     if _is_bucket(bucket) is None:
         text = f"bucket {_shown(bucket)}: a name consists of ASCII letters, digits, '-' and '_', at least one"
         raise errors.explained(errors.InvalidBucketNameError, text)
@@ -244,6 +249,11 @@ def _encoded(what: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise _bad(what, text, "it is not valid Unicode text") from None
+
+
+def _check_text(where: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{where} {name!r}: it must be text, not {type(name).__name__}")
 
 
 def _bad(what: str, text: str, complaint: str) -> errors.BadSubjectError:
