@@ -12,6 +12,7 @@ import gc
 import inspect
 import os
 import random
+import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ MOCK_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"live(seconds={LIVE_SECONDS:g}): talks to a real nats-server, in real time")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in the background of a shell; the tests of Ctrl-C would wait for ever, and the programs they start, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
