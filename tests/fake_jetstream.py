@@ -1,20 +1,27 @@
 """One stream of a `FakeServer`, with its pull consumers: enough of JetStream for ordered reading, and no clock.
 
 Messages keep their sequence; consumers deliver what matches their filters, pull by pull, with v1 ack subjects. There is no
-time in it: pulls do not expire and heartbeats do not come, so tests run it in real time and are done long before either
+time in it but `lag`: pulls do not expire and heartbeats do not come, so tests run it in real time and are done long before either
 is due, or under a mock clock to see what silence does.
+
+`FakeObjects` is the stream of a bucket: it also answers what an object store asks besides.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
+from collections import deque
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from tests.fakes import FakeServer, Frame, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TIMESTAMP = 1_700_000_000_000_000_000
 
@@ -26,6 +33,7 @@ class Stored:
     sequence: int
     subject: str
     payload: bytes
+    headers: bytes = b""
 
     @property
     def timestamp(self) -> int:
@@ -70,8 +78,12 @@ class FakeStream:
         self.last = 0
         #: How many more requests to create a consumer get no answer.
         self.deaf = 0
+        #: How many seconds it takes to create a consumer and, in a bucket, to store a message. What is asked meanwhile
+        #: overtakes them, as it does in the real server.
+        self.lag = 0.0
+        self._late: deque[tuple[str, Callable[[], dict[str, Any]]]] = deque()
         api = "$JS.API"
-        server.on(f"{api}.STREAM.INFO.{name}", lambda _: {"state": {"last_seq": self.last}})
+        server.on(f"{api}.STREAM.INFO.{name}", lambda _: self.about())
         server.on(f"{api}.CONSUMER.CREATE.{name}.>", self._create)
         server.on(f"{api}.CONSUMER.INFO.{name}.*", lambda frame: self._info(self._named(frame)))
         server.on(f"{api}.CONSUMER.DELETE.{name}.*", self._delete)
@@ -79,12 +91,21 @@ class FakeStream:
         for subject in subjects:
             server.on(subject, lambda frame: self.store(frame.subject, frame.payload))
 
-    def store(self, subject: str, payload: bytes, *, rollup: bool = True) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """What the server says of the stream."""
+        state = {"messages": len(self.messages), "bytes": 0, "first_seq": 1, "last_seq": self.last}
+        return {
+            "config": {"name": self.name},
+            "created": "2026-11-23T17:00:00Z",
+            "state": {**state, "consumer_count": len(self.consumers)},
+        }
+
+    def store(self, subject: str, payload: bytes, *, rollup: bool = True, headers: bytes = b"") -> dict[str, Any]:
         """Add a message; with `rollup` it replaces the earlier ones of its subject."""
         self.last += 1
         if rollup:
             self.messages = [m for m in self.messages if m.subject != subject]
-        self.messages.append(Stored(self.last, subject, payload))
+        self.messages.append(Stored(self.last, subject, payload, headers))
         for consumer in list(self.consumers.values()):
             self._serve(consumer)
         return {"stream": self.name, "seq": self.last}
@@ -99,6 +120,24 @@ class FakeStream:
             self.deaf -= 1
             return None
         config = json.loads(frame.payload)["config"]
+        return self._in_time(frame, lambda: self._created(config))
+
+    def _in_time(self, frame: Frame, act: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """Do something now and give its answer; with a lag, do both later, in the order in which it was asked for."""
+        if not self.lag:
+            return act()
+        self._late.append((frame.reply, act))
+
+        async def later() -> None:
+            await trio.sleep(self.lag)
+            # Not necessarily its own: those that are due at the same time wake in any order.
+            reply, oldest = self._late.popleft()
+            self.server.publish(reply, json.dumps(oldest()).encode())
+
+        trio.lowlevel.spawn_system_task(later)
+        return None
+
+    def _created(self, config: dict[str, Any]) -> dict[str, Any]:
         consumer = Consumer(config["name"], config, self._start(config))
         if config["deliver_policy"] == "last_per_subject":
             newest = {m.subject: m.sequence for m in self.messages if self._wants(config, m)}
@@ -128,10 +167,11 @@ class FakeStream:
 
     def _delete(self, frame: Frame) -> dict[str, Any]:
         consumer = self.consumers.pop(frame.subject.rsplit(".", 1)[1], None)
-        if consumer is not None:
-            for pull in consumer.pulls:
-                self._status(pull, "409 Consumer Deleted")
-        return {"success": consumer is not None}
+        if consumer is None:
+            return self._info(None)
+        for pull in consumer.pulls:
+            self._status(pull, "409 Consumer Deleted")
+        return {"success": True}
 
     def _next(self, frame: Frame) -> None:
         consumer = self._named(frame)
@@ -182,7 +222,107 @@ class FakeStream:
         for link in self.server.live_links:
             for subscription in list(link.subscriptions.values()):
                 if matches(subscription.subject, inbox):
-                    link.deliver(subscription, message.subject, reply, b"", message.payload)
+                    link.deliver(subscription, message.subject, reply, message.headers, message.payload)
 
     def _status(self, pull: Pull, status: str) -> None:
         self.server.publish(pull.inbox, headers=f"NATS/1.0 {status}\r\n\r\n".encode())
+
+
+class FakeObjects(FakeStream):
+    """The stream of one bucket, with what an object store asks of it.
+
+    Args:
+        server: The server.
+        bucket: The bucket's name.
+    """
+
+    def __init__(self, server: FakeServer, bucket: str) -> None:
+        super().__init__(server, f"OBJ_{bucket}")
+        self.bucket = bucket
+        self.prefix = f"$O.{bucket}"
+        server.on(f"{self.prefix}.>", self._put)
+        server.on(f"$JS.API.STREAM.MSG.GET.{self.name}", self._get)
+        server.on(f"$JS.API.STREAM.MSG.DELETE.{self.name}", self._erase)
+        server.on(f"$JS.API.STREAM.PURGE.{self.name}", self._purge)
+        server.on(f"$JS.API.DIRECT.GET.{self.name}.>", self._direct_get)
+
+    def add(self, name: str, *chunks: bytes, deleted: bool = False) -> None:
+        """Store an object as a client would have done."""
+        for chunk in chunks:
+            self.store(f"{self.prefix}.C.nuid-{name}", chunk, rollup=False)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(b"".join(chunks)).digest()).decode()
+        info = {"name": name, "bucket": self.bucket, "nuid": f"nuid-{name}", "deleted": deleted}
+        counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": f"SHA-256={digest}"}
+        subject = f"{self.prefix}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+        self.store(subject, json.dumps({**info, **counts}).encode())
+
+    def contents(self) -> dict[str, bytes]:
+        """All objects that are not deleted.
+
+        Raises:
+            AssertionError: One of them is not whole, or there are chunks that belong to none.
+        """
+        chunks: dict[str, list[bytes]] = {}
+        for message in self.messages:
+            if matches(f"{self.prefix}.C.*", message.subject):
+                chunks.setdefault(message.subject.rsplit(".", 1)[1], []).append(message.payload)
+        found = {}
+        for message in self.messages:
+            if not matches(f"{self.prefix}.M.*", message.subject):
+                continue
+            info = json.loads(message.payload)
+            if not info["deleted"]:
+                parts = chunks.pop(info["nuid"], [])
+                found[info["name"]] = data = b"".join(parts)
+                digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+                is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])
+                assert is_there == promised, f"{info['name']!r} is not whole"
+                assert info["digest"] == f"SHA-256={digest}", f"{info['name']!r} is mixed"
+        assert not chunks, f"orphans: {chunks}"
+        return found
+
+    # -- the API -------------------------------------------------------------------------------------------------------
+
+    def _last(self, subject: str) -> Stored | None:
+        return next((m for m in reversed(self.messages) if m.subject == subject), None)
+
+    def _put(self, frame: Frame) -> dict[str, Any] | None:
+        return self._in_time(frame, lambda: self._stored(frame))
+
+    def _stored(self, frame: Frame) -> dict[str, Any]:
+        _, _, rest = frame.headers.decode().partition("Nats-Expected-Last-Subject-Sequence: ")
+        last = self._last(frame.subject)
+        if rest and int(rest.split("\r\n")[0]) != (last.sequence if last else 0):
+            return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
+        rollup = b"Nats-Rollup: sub" in frame.headers
+        return self.store(frame.subject, frame.payload, rollup=rollup, headers=frame.headers)
+
+    def _get(self, frame: Frame) -> dict[str, Any]:
+        asked = json.loads(frame.payload)
+        found = next((m for m in self.messages if m.sequence == asked.get("seq")), None)
+        if "last_by_subj" in asked:
+            found = self._last(asked["last_by_subj"])
+        if found is None:
+            return {"error": {"code": 404, "err_code": 10037, "description": "no message found"}}
+        data = base64.b64encode(found.payload).decode()
+        fields = {"subject": found.subject, "seq": found.sequence, "data": data, "time": "2026-11-23T17:00:00Z"}
+        return {"message": fields}
+
+    def _direct_get(self, frame: Frame) -> None:
+        found = self._last(frame.subject.removeprefix(f"$JS.API.DIRECT.GET.{self.name}."))
+        if found is None:
+            self.server.publish(frame.reply, headers=b"NATS/1.0 404 Message Not Found\r\n\r\n")
+            return
+        fields = {"Stream": self.name, "Subject": found.subject, "Sequence": found.sequence}
+        lines = "".join(f"Nats-{name}: {value}\r\n" for name, value in fields.items())
+        self.server.publish(frame.reply, found.payload, headers=f"NATS/1.0\r\n{lines}\r\n".encode())
+
+    def _erase(self, frame: Frame) -> dict[str, Any]:
+        sequence = json.loads(frame.payload)["seq"]
+        self.messages = [m for m in self.messages if m.sequence != sequence]
+        return {"success": True}
+
+    def _purge(self, frame: Frame) -> dict[str, Any]:
+        pattern = json.loads(frame.payload or b"{}").get("filter", ">")
+        self.messages = [m for m in self.messages if not matches(pattern, m.subject)]
+        return {"success": True, "purged": 0}

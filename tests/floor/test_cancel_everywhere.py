@@ -8,7 +8,6 @@ before it began, an operation must not have sent a byte.
 from __future__ import annotations
 
 import inspect
-import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,20 +18,22 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
-from tests.fake_jetstream import FakeStream
+from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
-from trionats import errors
+from trionats import _chunks, errors
 from trionats.testing import assert_no_leaks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from trionats import Client, Feed, JetStream
+    from trionats import Client, Feed, JetStream, ObjectStore
 
 HEADERS = {"A": ["b", "c"]}
-#: Classes whose coroutines have their cases in another file, where there is a bucket for them.
-ELSEWHERE: Final = {"ObjectStore": "test_objects.py"}
+#: What the bucket holds at the beginning: an object of one chunk and one of several.
+STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
+NEW: Final = b"what is stored in chunks of ten"
+TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
 TASKS: Final = frozenset({"Replies.run", "Watcher.run", "Watcher.start"})
 
@@ -44,10 +45,15 @@ class World:
     server: FakeServer
     nursery: trio.Nursery
     nc: Client
+    objects: FakeObjects
 
     @property
     def js(self) -> JetStream:
         return self.nc.jetstream()
+
+    @property
+    def store(self) -> ObjectStore:
+        return trionats.ObjectStore(self.js, "b")
 
     def hold_back(self) -> None:
         """Let the server read nothing more, with the outbox full."""
@@ -73,20 +79,29 @@ class World:
 
 
 @asynccontextmanager
-async def world(**options: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any option
+async def world(*, lag: float = 0, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any option
     server = FakeServer(sip=7, chunk=11)
-    FakeStream(server, "OBJ_b", "$O.b.>").store(
-        "$O.b.M.x", json.dumps({"name": "x", "bucket": "b", "nuid": "x", "size": 0, "chunks": 0}).encode()
-    )
+    objects = FakeObjects(server, "b")
+    objects.lag = lag
+    objects.add("gone", deleted=True)
+    objects.add("one", STORED["one"])
+    objects.add("many", b"first.", b"second.", b"third.")
+    stream = FakeStream(server, "S", "s.>")
+    server.on("$JS.API.STREAM.CREATE.OBJ_new", lambda _: stream.about())
+    server.on("$JS.API.STREAM.DELETE.OBJ_b", lambda _: {"success": True})
     server.on("echo", lambda frame: frame.payload)
     server.on("void", lambda _: None)
     server.on("many", lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None)
     server.on("$JS.API.>", lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}})
     async with trio.open_nursery() as background, trionats.open_client(background, dial=server.dial, **options) as nc:
         async with trio.open_nursery() as nursery:
-            yield World(server, nursery, nc)
+            yield World(server, nursery, nc, objects)
         # The connection is as good as before.
+        assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
+        now = nc.statistics()
+        assert (now.subscriptions, now.pending_requests, list(now.feeds)) == (0, 0, [])
+        assert not objects.consumers
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
     server.check()
 
@@ -107,6 +122,8 @@ def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items
     async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
         async with OPENERS[opener](w) as rx:
             await w.nc.flush()
+            if opener == "Watcher" and not items:
+                await rx.snapshot()  # type: ignore[attr-defined]
             if items and opener == "Subscription":
                 w.server.publish("a", b"x")
             elif items and opener == "Events":
@@ -123,7 +140,7 @@ OPENERS: Final[dict[str, Callable[[World], AbstractAsyncContextManager[Feed[Any]
     "Subscription": lambda w: trionats.open_subscription(w.nursery, w.nc, "a"),
     "Events": lambda w: trionats.open_events(w.nursery, w.nc),
     "Replies": lambda w: trionats.open_replies(w.nursery, w.nc, "many", max_msgs=3),
-    "Watcher": lambda w: trionats.open_watcher(w.nursery, trionats.ObjectStore(w.js, "b")),
+    "Watcher": lambda w: trionats.open_watcher(w.nursery, w.store),
 }
 
 
@@ -161,9 +178,24 @@ async def message_to_answer(w: World) -> AsyncIterator[Callable[[], Awaitable[ob
         yield partial(msg.respond, b"y", headers=HEADERS)
 
 
+@asynccontextmanager
+async def fresh_snapshot(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Nothing of it has come yet."""
+    async with trionats.open_watcher(w.nursery, w.store) as watcher:
+        yield watcher.snapshot
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
+
+
+async def delete_one(w: World) -> None:
+    await w.store.delete("one")
+
+
+def objects(name: str, *arguments: object) -> Callable[[World], Any]:
+    return simply(lambda w: getattr(w.store, name)(*arguments))
 
 
 def management(name: str, *arguments: object) -> Callable[[World], Any]:
@@ -194,6 +226,22 @@ CASES: Final[dict[str, Callable[[World], Any]]] = {
     "Msg.respond": message_to_answer,
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
+    "Watcher.snapshot, nothing there yet": fresh_snapshot,
+    "ObjectStore.put, one chunk": objects("put", "new", NEW),
+    "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
+    "ObjectStore.put, no chunk": objects("put", "new", b""),
+    "ObjectStore.put, in place of one chunk": objects("put", "one", NEW, TENS),
+    "ObjectStore.put, in place of several": objects("put", "many", NEW),
+    "ObjectStore.put, in place of a deleted one": objects("put", "gone", NEW, TENS),
+    "ObjectStore.get, one chunk": objects("get", "one"),
+    "ObjectStore.get, several chunks": objects("get", "many"),
+    "ObjectStore.get, nothing there": objects("get", "none"),
+    "ObjectStore.get_info": objects("get_info", "many"),
+    "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
+    "ObjectStore.delete": objects("delete", "many"),
+    "ObjectStore.delete, once more": after(delete_one, delete_one),
+    "ObjectStore.list": objects("list"),
+    "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
@@ -205,21 +253,27 @@ CASES: Final[dict[str, Callable[[World], Any]]] = {
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
     "JetStream.create_object_store": management("create_object_store", "x"),
+    "JetStream.create_object_store, created": management("create_object_store", "new"),
     "JetStream.delete_consumer": management("delete_consumer", "s", "c"),
     "JetStream.delete_msg": management("delete_msg", "s", 1),
     "JetStream.delete_object_store": management("delete_object_store", "x"),
+    "JetStream.delete_object_store, deleted": management("delete_object_store", "b"),
     "JetStream.delete_stream": management("delete_stream", "s"),
     "JetStream.find_stream_name_by_subject": management("find_stream_name_by_subject", "a"),
     "JetStream.get_last_msg": management("get_last_msg", "s", "a"),
+    "JetStream.get_last_msg, found": management("get_last_msg", "OBJ_b", "$O.b.C.nuid-one"),
     "JetStream.get_msg": management("get_msg", "s", 1),
+    "JetStream.get_msg, found": management("get_msg", "OBJ_b", 2),
     "JetStream.object_store": management("object_store", "x"),
+    "JetStream.object_store, found": management("object_store", "b"),
     "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
-    "JetStream.publish": management("publish", "$O.b.C.x", b"x"),
+    "JetStream.publish": simply(lambda w: w.js.publish("s.a", b"x", headers=HEADERS, msg_id="1")),
     "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
     "JetStream.purge_stream": management("purge_stream", "s"),
     "JetStream.reset_consumer": management("reset_consumer", "s", "c"),
     "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
     "JetStream.stream_info": management("stream_info", "s"),
+    "JetStream.stream_info, found": management("stream_info", "S"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
@@ -234,10 +288,28 @@ for _kind in OPENERS:
             f"{_kind}.aclose": of_feed(lambda rx: rx.aclose(), _kind, items=True),
         }
     )
+#: What else the bucket may hold after these, and does when they were not cancelled.
+EFFECTS: Final[dict[str, dict[str, bytes]]] = {
+    "ObjectStore.put, one chunk": {**STORED, "new": NEW},
+    "ObjectStore.put, several chunks": {**STORED, "new": NEW},
+    "ObjectStore.put, no chunk": {**STORED, "new": b""},
+    "ObjectStore.put, in place of one chunk": {**STORED, "one": NEW},
+    "ObjectStore.put, in place of several": {**STORED, "many": NEW},
+    "ObjectStore.put, in place of a deleted one": {**STORED, "gone": NEW},
+    "ObjectStore.delete": {"one": STORED["one"]},
+}
+#: Here it is another one from the beginning.
+WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)
 #: What closes is meant to do so also when it is cancelled already.
 CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
 #: Here something is on its way before the operation begins.
-UNDER_WAY: Final = ("PendingReply.", "Client.publish, waiting", "Client.request, waiting", "Client.wait_writable")
+UNDER_WAY: Final = (
+    "PendingReply.",
+    "Client.publish, waiting",
+    "Client.request, waiting",
+    "Client.wait_writable",
+    "Watcher.snapshot, nothing",
+)
 #: These end or outlive the client, and have tests of their own below.
 CLIENTS: Final = frozenset({"Client.aclose", "Client.drain", "open_client"})
 
@@ -264,16 +336,33 @@ def test_every_public_coroutine_has_a_case() -> None:
     missing = {
         name
         for name in public_coroutines() - have
-        if name.split(".")[0] not in ELSEWHERE and name.split(".")[0] != "Feed"  # abstract: its kinds are there
+        if name.split(".")[0] != "Feed"  # abstract: its kinds are there
     }
     assert missing == set()
     assert have - TASKS <= public_coroutines()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_cancelled_everywhere(name: str) -> None:
+def test_cancelled_everywhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel_case(name, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
+)
+def test_cancelled_everywhere_while_the_stream_is_slow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cleans up must not overtake what it is to clean up."""
+    cancel_case(name, monkeypatch, lag=0.005)
+
+
+def cancel_case(name: str, monkeypatch: pytest.MonkeyPatch, *, lag: float = 0) -> None:
+    # So small that a put waits for it to move on.
+    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 20)
+    before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
+    outcomes = []
+
     async def scenario(cut: Cut) -> None:
-        async with world(pending_size=10_000, reconnect_time_wait=0.5) as w:
+        async with world(lag=lag, pending_size=10_000, reconnect_time_wait=0.5) as w:
             async with assert_no_leaks(w.nc), CASES[name](w) as operation:
                 sent = len(w.server.link.received)
 
@@ -288,14 +377,33 @@ def test_cancelled_everywhere(name: str) -> None:
                         await trio.testing.wait_all_tasks_blocked()
                         assert len(w.server.link.received) == sent
                 await settled(w)
+            await w.nc.flush()
+            contents = w.objects.contents()
+            assert contents == EFFECTS.get(name, before) or (cut.cancelled and contents == before)
+            outcomes.append(contents)
 
     cancel_everywhere(scenario)
+    assert before in outcomes
+    assert EFFECTS.get(name, before) in outcomes
 
 
 async def settled(w: World) -> None:
     """Let what the case has set in motion come to rest: a link held back, a connection dropped, a feed to be stopped."""
     await trio.sleep(1.5)
     await w.nc.wait_connected()
+
+
+def test_a_snapshot_cancelled_anywhere_loses_nothing() -> None:
+    """What the cancelled call had collected is in the next one, once."""
+
+    async def scenario(cut: Cut) -> None:
+        async with world() as w, trionats.open_watcher(w.nursery, w.store) as watcher:
+            first = await cut(watcher.snapshot) or []
+            assert not (cut.cancelled and first)
+            names = [info.name for info in first + await watcher.snapshot()]
+            assert names == ["gone", *STORED]
+
+    cancel_everywhere(scenario)
 
 
 def test_opening_a_client_cancelled_anywhere() -> None:
