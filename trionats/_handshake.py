@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trionats._transport import Wire
 
 #: How much is read at once, unless a large payload is under way. It is also how far the reader can get ahead of a
-#: consumer that keeps up: some 400 messages of a few bytes. 64 KiB save nothing that can be measured.
+#: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured.
 READ_SIZE = 16_384
 
 

@@ -488,6 +488,8 @@ class Link:
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
             self._emit(events.ServerRefusal(error))
+            if "control line" in text.casefold():
+                self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
             self._engine.refuse_subscription(error.subject, error.queue or "", error)

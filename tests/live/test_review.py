@@ -128,3 +128,22 @@ async def test_arguments_of_a_wrong_type_do_not_surface_as_attribute_errors(nats
         with pytest.raises(TypeError, match="meta must be an ObjectMeta, not int"):
             await store.put("a", b"", wrong)
         await nc.jetstream().delete_object_store("review")
+
+
+async def test_an_overlong_subject_does_not_end_every_connection_that_follows(nats_server: TrioNatsServer) -> None:
+    """A SUB over the server's control line ends the connection; replayed, it would end the next one, and so on."""
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_client(nursery, nats_server.url, reconnect_time_wait=0.01) as nc,
+        trionats.open_subscription(nursery, nc, "good") as good,
+        trionats.open_events(nursery, nc) as told,
+        trionats.open_subscription(nursery, nc, "x" * 5000) as overlong,
+    ):
+        with pytest.raises(errors.ProtocolError, match="control line"):
+            await overlong.receive()
+        async for event in told:
+            if isinstance(event, events.Reconnected):
+                break
+        await nc.publish("good", b"still here")
+        assert (await good.receive()).data == b"still here"
+        assert nc.statistics().reconnects == 1

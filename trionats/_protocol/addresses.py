@@ -131,7 +131,9 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
         if in_one and number > 1 and "@" in item and "://" not in item:
             # Most likely the tail of a password with a comma in it. Guessed wrong, it would be a token that we send
             # to whatever stood before the comma.
-            raise errors.ServerURLError(f"{where}: write the scheme before userinfo, and a comma within userinfo as %2C")
+            raise errors.ServerURLError(
+                f"{where}: write the scheme before userinfo, and a comma within userinfo as %2C"
+            )
         server = _parse(item.strip(), where)
         parsed.setdefault(server.identity, server)
     result = list(parsed.values())
@@ -200,7 +202,9 @@ def _parse(text: str, where: str) -> Server:
     userinfo, at, location = authority.rpartition("@")
     where += f" ({_shown(scheme, location, path)})"
     if scheme not in WEBSOCKET_SCHEMES and path not in {"", "/"}:
-        raise errors.ServerURLError(f"{where}: only WebSocket URLs have a path; '/', '?', '#' in userinfo are percent-encoded")
+        raise errors.ServerURLError(
+            f"{where}: only WebSocket URLs have a path; '/', '?', '#' in userinfo are percent-encoded"
+        )
     if _NOT_IN_PATHS.search(path):
         raise errors.ServerURLError(f"{where}: the path holds a character that must be percent-encoded")
     host, port = _split_location(location, where)

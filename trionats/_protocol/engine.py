@@ -31,6 +31,10 @@ _CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info"
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
 
+#: The longest control line that a server takes unless it is configured otherwise; it does not tell.
+CONTROL_LINE = 4096
+
+
 class Phase(Enum):
     """How far the conversation is."""
 
@@ -338,6 +342,19 @@ class Engine:
             self.subscriptions.pop(subscription.sid, None)
             subscription.receiver.ended(error)
         return bool(refused)
+
+    def refuse_overlong(self, error: Exception) -> None:
+        """End the subscriptions whose SUB is longer than what servers take by default.
+
+        For a server that went because of an overlong line: replayed, they would end every connection that follows.
+
+        Args:
+            error: What their receivers are told.
+        """
+        for subscription in list(self.subscriptions.values()):
+            if len(commands.sub(subscription.subject, subscription.queue, subscription.sid)) > CONTROL_LINE:
+                self.subscriptions.pop(subscription.sid, None)
+                subscription.receiver.ended(error)
 
     # What goes out.
 
