@@ -13,7 +13,7 @@ from trionats import errors, events
 from trionats.testing import assert_no_leaks, open_server
 
 if TYPE_CHECKING:
-    from trionats.testing import NatsServer
+    from trionats.testing import NatsServer, TrioNatsServer
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
