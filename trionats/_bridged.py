@@ -104,9 +104,8 @@ class Subscription(Feed[Msg]):
 
     # Inside.
 
-    def _taken(self, item: Msg) -> bool:
+    def _taken(self, item: Msg) -> None:
         self._bytes -= len(item.data)
-        return True
 
     def _undo(self) -> None:
         if self._attachment is not None:
@@ -234,11 +233,10 @@ class PullSubscription(Feed[Msg]):
 
     # Inside.
 
-    def _taken(self, item: Msg) -> bool:
+    def _taken(self, item: Msg) -> None:
         self._window.taken(_size(item))
         if not self._ended:
             self._ask(trio.current_time())
-        return True
 
     def _undo(self) -> None:
         if self._attachment is not None:

@@ -148,17 +148,17 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         if self._observers:
             self._came_back()
         try:
-            while True:
-                try:
-                    item = self._receive.receive_nowait()
-                except trio.WouldBlock:
-                    item = await self._park()
-                if self._taken(item):
-                    if self._observers or not self._busy:
-                        self._took()
-                    return item
+            try:
+                item = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                item = await self._park()
         except trio.EndOfChannel:
             self._came_back()
+        else:
+            self._taken(item)
+            if self._observers or not self._busy:
+                self._took()
+            return item
         raise self._why()
 
     @enable_ki_protection
@@ -173,11 +173,11 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             trio.EndOfChannel: As for `receive`, and so are the other exceptions.
         """
         try:
-            while not self._taken(item := self._receive.receive_nowait()):
-                pass
+            item = self._receive.receive_nowait()
         except trio.EndOfChannel:
             self._came_back()
         else:
+            self._taken(item)
             return item
         raise self._why()
 
@@ -251,9 +251,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     # What the kinds of feeds add.
 
-    def _taken(self, item: T) -> bool:
-        """Account for an item that leaves the channel; False keeps it from the consumer."""
-        return True
+    def _taken(self, item: T) -> None:
+        """Account for an item that leaves the channel."""
 
     def _undo(self) -> None:
         """Undo the registration: synchronous, called once."""

@@ -115,12 +115,11 @@ class Buffered(Feed[Msg]):
 
     # Inside.
 
-    def _taken(self, item: Msg) -> bool:
+    def _taken(self, item: Msg) -> None:
         self._bytes -= len(item.data) if item.header_block is None else item.size
         if self._slow:
             half_empty = len(self) <= self._receive.statistics().max_buffer_size / 2
             self._slow = not (half_empty and self._bytes <= self._bytes_limit / 2)
-        return True
 
     def _looked(self) -> None:
         self._most = max(self._most, len(self))

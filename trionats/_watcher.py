@@ -202,13 +202,12 @@ class Watcher(Feed[T], Generic[T]):
 
     # Inside.
 
-    def _taken(self, item: T) -> bool:
+    def _taken(self, item: T) -> None:
         self._received += 1
         size = self._sizes.popleft()
         if self._source is not None:
             self._source.taken(size)
         self._look_up()
-        return True
 
     def _look_up(self) -> None:
         if self.caught_up:

@@ -150,6 +150,18 @@ def test_without_a_fence_everybody_is_told() -> None:
     assert drained(engine) == b""
 
 
+def test_who_leaves_over_the_loss_is_not_told_of_the_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, move, receivers = prepared()
+    (row,) = [row for row in engine.subscriptions.values() if row.subject == b"plain"]
+    monkeypatch.setattr(receivers[b"plain"], "link_lost", lambda _: engine.unsubscribe(row))
+    move.arrive("arrived")
+    move.switch("fence")
+    move.side.lost(REASON)
+    move.crossed(REASON)
+    assert receivers[b"plain"].told == []
+    assert receivers[b"work"].told == ["lost", "restored"]
+
+
 def test_what_is_too_large_for_the_new_side_is_dropped_at_the_fence() -> None:
     engine, move, _ = prepared(max_payload=10)
     move.arrive("arrived")

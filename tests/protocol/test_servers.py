@@ -670,3 +670,13 @@ PoolMachine.TestCase.settings = settings(
     max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestPool = PoolMachine.TestCase
+
+
+def test_a_choice_is_not_asked_for_where_nothing_is_left() -> None:
+    pool = make_pool("a", max_attempts=1)
+    pool.connected(pool.servers[0], 0.0)
+    pool.lost(pool.servers[0], 1.0)
+    pool.failed(pool.servers[0], OSError("refused"), 2.0)
+    asked: list[object] = []
+    assert pool.picked(lambda *what: asked.append(what), {}, 3.0) is None  # type: ignore[arg-type]
+    assert not asked

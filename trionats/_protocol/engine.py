@@ -540,12 +540,10 @@ class Engine:
             subscription.receiver.link_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:
-        size = count = 0
-        for frame in self.outbox:
-            size += len(frame)
-            if size > limit and count:
-                size -= len(frame)
-                break
+        # All together are over the limit, so it ends.
+        size, count = len(self.outbox[0]), 1
+        while size + len(self.outbox[count]) <= limit:
+            size += len(self.outbox[count])
             count += 1
         batch = self.outbox[:count]
         del self.outbox[:count]

@@ -1,0 +1,51 @@
+"""A feed by itself: what no kind of feed shows by its use."""
+
+from __future__ import annotations
+
+import trio
+
+from trionats._feed import CONSUMERS, Feed, Pace
+
+
+class Nobody:
+    """An observer."""
+
+    def took(self, task: trio.lowlevel.Task) -> None:
+        """See nothing."""
+
+    def came_back(self, task: trio.lowlevel.Task) -> None:
+        """See nothing."""
+
+    def left(self) -> None:
+        """See nothing."""
+
+
+async def test_an_empty_feed_is_true() -> None:
+    """It has a length, and `if rx:` asks whether there is one."""
+    feed = Feed[int]("test", 1, Pace())
+    assert len(feed) == 0
+    assert feed
+    feed.end(None)
+
+
+async def test_an_observer_may_leave_twice() -> None:
+    feed = Feed[int]("test", 1, Pace())
+    observer = Nobody()
+    feed._observe(observer)
+    feed._unobserve(observer)
+    feed._unobserve(observer)
+    feed.end(None)
+
+
+async def test_consumers_that_have_died_are_forgotten() -> None:
+    """A new task for each item must not be remembered for ever."""
+    count = 3 * CONSUMERS
+    feed = Feed[int]("test", count, Pace())
+    feed._observe(Nobody())
+    for number in range(count):
+        feed.put(number)
+    for _ in range(count):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.receive)
+    assert len(feed._busy) <= CONSUMERS
+    feed.end(None)
