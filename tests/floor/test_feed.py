@@ -45,7 +45,7 @@ async def test_consumers_that_have_died_are_forgotten() -> None:
     for number in range(count):
         feed.put(number)
     for _ in range(count):
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(feed.receive)
     assert len(feed._busy) <= CONSUMERS
     feed.end(None)
