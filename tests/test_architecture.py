@@ -31,6 +31,7 @@ FLOORS = (
     ("_tls", "_websocket"),
     ("_tracing",),
     ("_transport",),
+    ("_workers",),
     ("_feed",),
     ("_message",),
     ("_options",),

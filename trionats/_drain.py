@@ -145,7 +145,7 @@ class Draining:
         finally:
             self._requests.settled = None
             for feed in self._observed:
-                feed._unobserve(self)
+                feed._workers.unobserve(self)
             self._observed.clear()
         if not self._online and (unsent := self._engine.discard()):
             self._unsent = unsent
@@ -199,7 +199,7 @@ class Draining:
                 continue
             if feed not in self._observed:
                 self._observed.add(feed)
-                feed._observe(self)
+                feed._workers.observe(self)
             if not feed._processed(self._callers):
                 names.append(f"{feed.name} ({len(feed)} buffered)" if len(feed) else feed.name)
         if waiting := len(self._requests):
@@ -212,26 +212,30 @@ class Barrier:
 
     def __init__(self, feed: Feed[object], caller: trio.lowlevel.Task, changed: Callable[[], None]) -> None:
         self._feed = feed
+        self._workers = feed._workers
         self._changed = changed
-        self._tasks = feed._working([caller])
+        self._tasks = self._workers.working([caller])
         # What only the caller could receive is nothing to wait for.
-        self._left = 0 if caller in feed._busy and not self._tasks else len(feed)
-        feed._observe(self)
+        self._buffered = 0 if caller in self._workers.busy and not self._tasks else len(feed)
+        self._workers.observe(self)
 
     @property
     def passed(self) -> bool:
         """Whether all has been worked off."""
-        self._tasks = {task for task in self._tasks if task in self._feed._working()}
-        return not self._left and not self._tasks
+        self._tasks &= self._workers.working()
+        # Some may have been dropped to make room.
+        self._buffered = min(self._buffered, len(self._feed))
+        return not self._buffered and not self._tasks
 
     def close(self) -> None:
         """Observe no more."""
-        self._feed._unobserve(self)
+        self._workers.unobserve(self)
 
     def took(self, task: trio.lowlevel.Task) -> None:
         """Count what was buffered, and remember who has it."""
-        if self._left:
-            self._left -= 1
+        # A task that is among them already was handed its item before we began to count.
+        if self._buffered and task not in self._tasks:
+            self._buffered -= 1
             self._tasks.add(task)
 
     def came_back(self, task: trio.lowlevel.Task) -> None:
@@ -241,7 +245,7 @@ class Barrier:
 
     def left(self) -> None:
         """Know that the rest is of no interest to anybody."""
-        self._left = 0
+        self._buffered = 0
         self._tasks.clear()
         self._changed()
 

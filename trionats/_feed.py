@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import trio
 from nats.errors import Error
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats import errors
+from trionats._workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -37,21 +38,6 @@ CLEANUP_SECONDS = 2.0
 TRIP_MESSAGES = 64
 #: ... and whenever this many seconds have passed since the last trip.
 TRIP_SECONDS = 0.001
-#: How many tasks are remembered as consumers of a feed before those are sought that have ended.
-CONSUMERS = 64
-
-
-class Observer(Protocol):
-    """What is told how the consumers of a feed get on: a drain, or a barrier. Called synchronously."""
-
-    def took(self, task: trio.lowlevel.Task) -> None:
-        """Know that a task took an item."""
-
-    def came_back(self, task: trio.lowlevel.Task) -> None:
-        """Know that a task wants another item, so that it is done with the last one."""
-
-    def left(self) -> None:
-        """Know that nobody will receive any more."""
 
 
 class Pace:
@@ -99,10 +85,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self._finished = trio.Event()
         self._ended = False
         self._failure: BaseException | None = None
-        # Who has taken an item and not come back for the next. Kept up exactly while somebody observes, and for a single
-        # consumer; of several, one may be missing that never had to wait, so that it costs the fast path nothing.
-        self._busy: set[trio.lowlevel.Task] = set()
-        self._observers: list[Observer] = []
+        self._workers = Workers(self._receive)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open"
@@ -138,26 +121,27 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             trio.ClosedResourceError: The block was left, or `aclose` called.
         """
         pace = self._pace
+        workers = self._workers
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
-            self._is_busy(current_task())
+            workers.note(current_task())
             self._looked()
         else:
             await checkpoint_if_cancelled()
-        if self._observers:
-            self._came_back()
+        if workers.observers:
+            workers.came_back()
         try:
             try:
                 item = self._receive.receive_nowait()
             except trio.WouldBlock:
                 item = await self._park()
         except trio.EndOfChannel:
-            self._came_back()
+            workers.came_back()
         else:
             self._taken(item)
-            if self._observers or not self._busy:
-                self._took()
+            if workers.observers or not workers.busy:
+                workers.took(current_task())
             return item
         raise self._why()
 
@@ -172,12 +156,20 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             trio.WouldBlock: Nothing is buffered.
             trio.EndOfChannel: As for `receive`, and so are the other exceptions.
         """
+        workers = self._workers
+        if workers.observers:
+            workers.came_back()
         try:
             item = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            workers.came_back()
+            raise
         except trio.EndOfChannel:
-            self._came_back()
+            workers.came_back()
         else:
             self._taken(item)
+            if workers.observers or not workers.busy:
+                workers.took(current_task())
             return item
         raise self._why()
 
@@ -260,22 +252,10 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     def _looked(self) -> None:
         """Look at what cannot be looked at for each item."""
 
-    # What is known of the consumers, for a drain and for a barrier.
+    # What is known of its consumers, for a drain and for a barrier.
 
     #: Whether a drain does not wait for it, because it has something to tell to the very end.
     _outlasts = False
-
-    def _observe(self, observer: Observer) -> None:
-        self._observers.append(observer)
-
-    def _unobserve(self, observer: Observer) -> None:
-        if observer in self._observers:
-            self._observers.remove(observer)
-
-    def _working(self, besides: Collection[trio.lowlevel.Task] = ()) -> set[trio.lowlevel.Task]:
-        """Say which tasks, `besides` some, have taken an item and may still work on it."""
-        self._busy = {task for task in self._busy if _lives(task)}
-        return self._busy.difference(besides)
 
     def _processed(self, besides: Collection[trio.lowlevel.Task] = ()) -> bool:
         """Say whether a feed that has ended was received whole, and those who received from it came back for more.
@@ -283,42 +263,29 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         Args:
             besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
         """
-        if self._working(besides) or not self._ended:
+        if self._workers.working(besides) or not self._ended:
             return False
-        return not len(self) or bool(self._busy)
-
-    def _is_busy(self, task: trio.lowlevel.Task) -> None:
-        if len(self._busy) >= CONSUMERS:
-            self._working()
-        self._busy.add(task)
+        return not len(self) or bool(self._workers.busy)
 
     async def _park(self) -> T:
-        task = current_task()
-        self._came_back()
-        item = await self._receive.receive()
-        self._is_busy(task)
+        workers, task = self._workers, current_task()
+        workers.waits(task)
+        try:
+            item = await self._receive.receive()
+        except BaseException:
+            workers.waited(task)
+            workers.came_back(task)
+            raise
+        workers.waited(task)
+        workers.note(task)
         return item
-
-    def _took(self) -> None:
-        task = current_task()
-        self._is_busy(task)
-        for observer in list(self._observers):
-            observer.took(task)
-
-    def _came_back(self) -> None:
-        task = current_task()
-        self._busy.discard(task)
-        for observer in list(self._observers):
-            observer.came_back(task)
 
     # Its life.
 
     def _leave(self) -> None:
         self.end(None)
         self._receive.close()
-        self._busy.clear()
-        for observer in list(self._observers):
-            observer.left()
+        self._workers.left()
 
     def _why(self) -> Exception:
         """What `receive` raises where the channel has ended."""
@@ -379,10 +346,6 @@ async def feeding(
         if not feed._finished.is_set():
             with trio.move_on_after(CLEANUP_SECONDS, shield=True):
                 await feed._finished.wait()
-
-
-def _lives(task: trio.lowlevel.Task) -> bool:
-    return task.parent_nursery is None or task in task.parent_nursery.child_tasks
 
 
 class Opening(AbstractAsyncContextManager[T], Generic[T]):

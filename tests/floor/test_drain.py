@@ -11,10 +11,10 @@ import trio
 import trio.testing
 
 import trionats
-from tests.cancelling import Cut, cancel_everywhere
+from tests.cancelling import Cut, cancel_everywhere, same_schedule
 from tests.fakes import FakeServer
 from trionats import errors, events
-from trionats._drain import LOOK_SECONDS
+from trionats._drain import LOOK_SECONDS, wait_barrier
 
 if TYPE_CHECKING:
     import random
@@ -404,6 +404,36 @@ async def test_a_consumer_that_ended_is_not_waited_for(autojump_clock: MockClock
             assert 1 <= trio.current_time() - start <= 1 + 2 * LOOK_SECONDS
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_message_that_its_consumer_was_handed_and_has_not_seen_is_waited_for(seed: int) -> None:
+    """The last message and the PONG behind the UNSUB in one read: nothing is buffered, and nobody has come back yet."""
+
+    async def main() -> None:
+        server = FakeServer()
+        seen: list[bytes] = []
+        async with client(server) as nc, trio.open_nursery() as nursery:
+
+            async def work(msg: trionats.Msg) -> None:
+                await trio.lowlevel.checkpoint()
+                await msg.respond(b"answer")
+
+            async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+                await nc.flush()
+                workers.start_soon(consume, rx, seen, work)
+                await trio.testing.wait_all_tasks_blocked()
+                server.link.stall(down=True)
+                nc.drain_nowait()
+                server.publish("a", b"1", reply="answers")
+                await trio.testing.wait_all_tasks_blocked()
+                server.link.resume()
+                await nc.drain()
+        assert seen == [b"1"]
+        assert len(server.sent("PUB", "answers")) == 1
+
+    with same_schedule(seed):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 async def test_leaving_the_block_is_finishing(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with client(server) as nc, trio.open_nursery() as nursery, trio.open_nursery() as workers:
@@ -696,6 +726,79 @@ async def test_a_barrier_does_not_wait_for_a_task_that_ended(autojump_clock: Moc
                 await nc.barrier()
 
 
+async def test_a_barrier_waits_for_a_message_that_was_handed_over_and_not_seen_yet(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            await trio.testing.wait_all_tasks_blocked()
+            # As the client's reader does, in the middle of a step.
+            rx.deliver(msg_of("a", b"1"))
+            rx.deliver(msg_of("a", b"2"))
+            assert len(rx) == 1
+            await wait_barrier([rx])
+            assert seen == [b"1", b"2"]
+            rx.stop()
+
+
+async def test_a_barrier_does_not_wait_for_a_receive_that_was_cancelled(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def wait_in_vain() -> None:
+                with scope:
+                    await rx.receive()
+                await trio.sleep(60)
+
+            scope = trio.CancelScope()
+            workers.start_soon(wait_in_vain)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            with trio.fail_after(LOOK_SECONDS / 2):
+                await wait_barrier([rx])
+            workers.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["polled", "dropped"])
+async def test_a_barrier_sees_what_leaves_without_a_receive(autojump_clock: MockClock, how: str) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        limits: dict[str, Any] = {"pending_msgs_limit": 2, "overflow": "drop_old"} if how == "dropped" else {}
+        async with trionats.open_subscription(nursery, nc, "a", **limits) as rx, trio.open_nursery() as workers:
+
+            async def poll() -> None:
+                await trio.sleep(1)
+                if how == "dropped":
+                    for number in range(2, 5):
+                        rx.deliver(msg_of("a", b"%d" % number))
+                for _ in range(2):
+                    rx.receive_nowait()
+                await trio.sleep(1)
+                done.append(trio.current_time())
+                with pytest.raises(trio.WouldBlock):
+                    rx.receive_nowait()
+                await trio.sleep(60)
+
+            done: list[float] = []
+            rx.deliver(msg_of("a", b"0"))
+            rx.deliver(msg_of("a", b"1"))
+            workers.start_soon(poll)
+            await wait_barrier([rx])
+            # Whoever takes without waiting is waited for until it comes back as well.
+            assert done == [trio.current_time()]
+            workers.cancel_scope.cancel()
+
+
+def msg_of(subject: str, data: bytes) -> trionats.Msg:
+    return trionats.Msg(1, subject, "", data, None)
+
+
 def test_a_barrier_cancelled_anywhere() -> None:
     async def scenario(cut: Cut) -> None:
         server = FakeServer()
@@ -712,7 +815,7 @@ def test_a_barrier_cancelled_anywhere() -> None:
                 server.publish("a", b"2")
                 await nc.flush()
                 await cut(nc.barrier)
-                assert not rx._observers
+                assert not rx._workers.observers
                 rx.stop()
         assert seen == [b"1", b"2"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from trionats._feed import CONSUMERS, Feed, Pace
+from trionats._feed import Feed, Pace
+from trionats._workers import MOST
 
 
 class Nobody:
@@ -31,21 +32,21 @@ async def test_an_empty_feed_is_true() -> None:
 async def test_an_observer_may_leave_twice() -> None:
     feed = Feed[int]("test", 1, Pace())
     observer = Nobody()
-    feed._observe(observer)
-    feed._unobserve(observer)
-    feed._unobserve(observer)
+    feed._workers.observe(observer)
+    feed._workers.unobserve(observer)
+    feed._workers.unobserve(observer)
     feed.end(None)
 
 
 async def test_consumers_that_have_died_are_forgotten() -> None:
     """A new task for each item must not be remembered for ever."""
-    count = 3 * CONSUMERS
+    count = 3 * MOST
     feed = Feed[int]("test", count, Pace())
-    feed._observe(Nobody())
+    feed._workers.observe(Nobody())
     for number in range(count):
         feed.put(number)
     for _ in range(count):
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(feed.receive)
-    assert len(feed._busy) <= CONSUMERS
+    assert len(feed._workers.busy) <= MOST
     feed.end(None)
