@@ -58,15 +58,15 @@ class Client(Facts):
         self._request_timeout = options.get("request_timeout", 5.0)
         self._engine = Engine(messages_of(self))
         pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
-        self._link = Link(self._engine, pool, link_options(options, self._rng), self.emit)
+        self.pace = Pace()
+        """When the fast paths of this client go through the scheduler; for those who build feeds."""
+        self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
         self._listeners: list[Listener] = [self._requests]
         self._jetstream = jetstream or {}
         self._frames = Frames(self._link)
         self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
-        self.pace = Pace()
-        """When the fast paths of this client go through the scheduler; for those who build feeds."""
         drain_timeout = options.get("drain_timeout", 30.0)
         self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout)
 

@@ -20,6 +20,7 @@ from trionats._feed import TRIP_MESSAGES
 from trionats._handshake import READ_SIZE
 
 if TYPE_CHECKING:
+    from trionats._feed import Pace
     from trionats._options import LinkOptions
     from trionats._protocol.engine import Engine, Event
     from trionats._protocol.servers import Server
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MAX_READ = 1_048_576
 #: A batch for the stream ends before it grows over this: what a broken link can leave in doubt.
 BATCH_SIZE = 262_144
+#: How much more than its share a consumer gets that is behind.
+PATIENCE = 4
 #: How long a connection that takes nothing more is still read.
 LAST_WORDS_SECONDS = 0.25
 
@@ -66,6 +69,7 @@ class Owner(Protocol):
     """Who keeps a conversation: the link."""
 
     idle: trio.Event | None
+    pace: Pace
 
     def handle(self, conversation: Conversation, event: Event) -> None:
         """Take what the server says besides messages."""
@@ -190,9 +194,25 @@ class Conversation:
                 self._owner.handle(self, event)
             if engine.outbox:
                 self.wake()
-            # A consumer takes TRIP_MESSAGES in one go; without these trips a fast one could not keep up with the reader.
-            for _ in range((engine.in_msgs - before) // TRIP_MESSAGES):
-                await checkpoint()
+            if engine.in_msgs - before >= TRIP_MESSAGES:
+                await self._share(engine.in_msgs - before)
+
+    async def _share(self, messages: int) -> None:
+        """Let consumers run: as often as it takes to receive so many messages, where they receive as fast as they can.
+
+        Each takes TRIP_MESSAGES in one go. Where a message takes long, a millisecond ends that earlier, and so does the
+        operating system when it gives the processor to others: those that still receive without a pause get more turns.
+        """
+        pace = self._owner.pace
+        turns = messages // TRIP_MESSAGES
+        idle = 0
+        for turn in range(turns * PATIENCE):
+            trips = pace.trips
+            await checkpoint()
+            idle = 0 if pace.trips != trips else idle + 1
+            # Trio runs the tasks of one turn in any order, so one idle turn says nothing.
+            if turn + 1 >= turns and idle > 1:
+                return
 
     @enable_ki_protection
     async def _write(self) -> None:

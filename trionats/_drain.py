@@ -8,7 +8,7 @@ it is flushed and closed. Nothing is polled, but for the one thing that Trio tel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -210,7 +210,7 @@ class Draining:
 class Barrier:
     """What one feed has to work off before a barrier lets pass."""
 
-    def __init__(self, feed: Feed[object], caller: trio.lowlevel.Task, changed: Callable[[], None]) -> None:
+    def __init__(self, feed: Feed[Any], caller: trio.lowlevel.Task, changed: Callable[[], None]) -> None:
         self._feed = feed
         self._workers = feed._workers
         self._changed = changed
@@ -250,7 +250,7 @@ class Barrier:
         self._changed()
 
 
-async def wait_barrier(feeds: Sequence[Feed[object]]) -> None:
+async def wait_barrier(feeds: Sequence[Feed[Any]]) -> None:
     """Wait until what is buffered in feeds was received, and those who received it came back for more.
 
     Args:

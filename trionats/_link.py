@@ -27,6 +27,7 @@ from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChan
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from trionats._feed import Pace
     from trionats._options import LinkOptions
     from trionats._protocol.alarms import Alarm
     from trionats._protocol.servers import Dial, Server, ServerPool
@@ -40,11 +41,17 @@ class Link:
     """One client's connection, through all its conversations."""
 
     def __init__(
-        self, engine: Engine, pool: ServerPool, options: LinkOptions, emit: Callable[[events.ConnectionEvent], None]
+        self,
+        engine: Engine,
+        pool: ServerPool,
+        options: LinkOptions,
+        pace: Pace,
+        emit: Callable[[events.ConnectionEvent], None],
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._options = options
+        self.pace = pace
         self._emit = emit
         self._scope = trio.CancelScope(shield=True)
         self._tasks: trio.Nursery | None = None

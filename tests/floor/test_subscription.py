@@ -420,6 +420,76 @@ async def test_a_trip_after_a_millisecond(mock_clock: trio.testing.MockClock) ->
         trio.lowlevel.remove_instrument(steps)
 
 
+class LoadedMachine(trio.abc.Clock):
+    """A clock by which each look at the time takes 50 us: a receive is slow, and a millisecond ends 20 of them."""
+
+    now = 0.0
+
+    def start_clock(self) -> None:
+        """Start at 0."""
+
+    def current_time(self) -> float:
+        self.now += 0.00005
+        return self.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return 0 if deadline <= self.now else 999
+
+
+@pytest.mark.parametrize("consumers", [1, 3])
+def test_a_consumer_that_receives_without_a_pause_keeps_up_also_on_a_loaded_machine(consumers: int) -> None:
+    """Far more messages than may wait: the reader gives turns until they are taken, not a number that a fast machine needs."""
+    count = 20_000
+
+    async def main() -> None:
+        async with subscribed(pending_msgs_limit=1000) as (server, nc, rx), trio.open_nursery() as workers:
+            for _ in range(consumers):
+                workers.start_soon(consume, rx)
+            await trio.testing.wait_all_tasks_blocked()
+            frame = b"MSG a 1 8\r\n12345678\r\n"
+            server.inject(frame * count)
+            await nc.flush()
+            assert rx.statistics().delivered == count
+            assert await rx.wait_ended() is None
+
+    async def consume(rx: Subscription) -> None:
+        async for _ in rx:
+            if rx.statistics().delivered == count and not len(rx):
+                rx.stop()
+
+    trio.run(main, clock=LoadedMachine())
+
+
+async def test_a_consumer_that_does_not_receive_holds_up_no_reading(autojump_clock: trio.testing.MockClock) -> None:
+    """Somebody else uses all turns of the client: the reader gives only so many."""
+
+    class Count(trio.abc.Instrument):
+        turns = 0
+
+        def before_run(self) -> None:
+            """Nothing to see."""
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.turns += task.name == "publish"
+
+    count = Count()
+
+    async def publish() -> None:
+        while True:
+            await nc.publish("b", b"")
+
+    async with subscribed() as (server, nc, rx), trio.open_nursery() as workers:
+        workers.start_soon(publish, name="publish")
+        trio.lowlevel.add_instrument(count)
+        server.inject(b"MSG a 1 8\r\n12345678\r\n" * 6820)
+        await nc.flush()
+        trio.lowlevel.remove_instrument(count)
+        workers.cancel_scope.cancel()
+        assert len(rx) == 6820
+        # Ten reads of 16 KiB: 4 x 10 turns for each.
+        assert 6820 // 64 < count.turns < 500
+
+
 async def test_always_a_cancellation_point() -> None:
     async with subscribed() as (server, nc, rx):
         await arrive(server, nc, *[b"x"] * 100)
