@@ -48,8 +48,8 @@ async def merged(options: ClientOptions) -> Merged:
         trionats._protocol.contexts.ContextError: (a `ValueError`) There is no such context, or it cannot be used.
     """
     own = options.copy()
-    name = own.pop("context", False)
-    if name is False:
+    name = own.pop("context", None)
+    if name is None or name is False:
         return Merged("", own, {})
     context = await trio.to_thread.run_sync(_read, "" if name is True else name)
     offered = _options(context)

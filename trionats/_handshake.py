@@ -97,7 +97,10 @@ async def _secure(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
 
 
 async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, options: LinkOptions) -> None:
-    login = await options.identity.login(engine.info.get("nonce"))
+    nonce = engine.info.get("nonce")
+    if not (nonce is None or isinstance(nonce, str)):
+        raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
+    login = await options.identity.login(nonce)
     await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
     _digest(rest, server, engine)
     while engine.phase is not Phase.ONLINE:

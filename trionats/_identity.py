@@ -214,6 +214,9 @@ def _text(option: str, value: object) -> str:
 
 async def _credentials(source: CredentialsSource) -> credentials.Credentials:
     if isinstance(source, tuple):
+        if len(source) != 2:
+            text = f"user_credentials: a tuple of {len(source)}, where the paths of a JWT and of a seed are wanted"
+            raise errors.explained(errors.InvalidUserCredentialsError, text)
         jwt = credentials.parse_jwt(await _read("user_credentials", source[0]), "user_credentials")
         return credentials.Credentials(
             jwt, credentials.parse_seed(await _read("user_credentials", source[1]), "user_credentials")

@@ -70,6 +70,7 @@ class Link:
         self._settled = trio.Event()
         self._arrival = trio.Event()
         self._look = trio.Event()
+        self._dialling = self._hurried = False
         self.finished = trio.Event()
         self.failure: BaseException | None = None
         """Why the link was given up; None while it lives, and when it was closed on purpose."""
@@ -257,11 +258,16 @@ class Link:
             old.forced = True
             old.lose(errors.explained(errors.DisconnectedError, "reconnect() was called"))
         else:
-            self._pool.hurry()
-            self._look.set()
+            self.hurry()
         while self.current is old or self.current is None or self.current.reason is not None:
             self.check_open()
             await self._arrival.wait()
+
+    def hurry(self) -> None:
+        """End the wait for the next attempt; while one is under way, the wait that follows it."""
+        self._hurried = self._dialling
+        self._pool.hurry()
+        self._look.set()
 
     def set_servers(self, servers: Sequence[Server]) -> None:
         """Put other servers in the place of all; a wait for one of the old ones ends."""
@@ -306,7 +312,7 @@ class Link:
 
     async def _redial(self) -> Conversation | None:
         """Try the servers as the pool, or the user, says, until one lets us in or none is left."""
-        while (dial := self._next_dial()) is not None:
+        while (dial := self.next_dial()) is not None:
             self._look = trio.Event()
             with trio.move_on_at(dial.not_before) as wait:
                 await self._look.wait()
@@ -316,20 +322,16 @@ class Link:
                 return await self._dial(dial.server)
             except (OSError, errors.Error) as error:
                 self.dial_failed(dial.server, error)
+            if self._hurried:
+                self._pool.hurry()
         return None
 
-    def _next_dial(self) -> Dial | None:
-        now = trio.current_time()
-        if self._options.pick_server is None:
-            return self._pool.next(now)
-        try:
-            return self._pool.picked(self._options.pick_server, copy.deepcopy(self._engine.info), now)
-        except Exception as error:  # the user's code, or its answer: neither may end the connection
-            self._emit(events.CallbackFailed("pick_server", error))
-            return self._pool.next(now)
-
     async def _dial(self, server: Server) -> Conversation:
-        wire = await connect(server, self._engine, self._options)
+        self._dialling, self._hurried = True, False
+        try:
+            wire = await connect(server, self._engine, self._options)
+        finally:
+            self._dialling = False
         return Conversation(self, wire, server, self._engine, self._options)
 
     def _give_up(self, server: Server, error: Exception) -> None:
@@ -395,7 +397,26 @@ class Link:
             self._emit(events.PublishesLost(loss.frames))
         self._room.unpark_all()
 
-    # What conversations and moves tell us.
+    # What conversations and moves ask and tell us.
+
+    def next_dial(self, avoiding: Server | None = None) -> Dial | None:
+        """Say which server is next, and when: as the user picks, or else as the pool has it.
+
+        Args:
+            avoiding: A server to leave out, for a planned move away from it.
+
+        Returns:
+            The dial, or None when no server is left.
+        """
+        now = trio.current_time()
+        if self._options.pick_server is None:
+            return self._pool.next(now, avoiding=avoiding)
+        try:
+            info = copy.deepcopy(self._engine.info)
+            return self._pool.picked(self._options.pick_server, info, now, avoiding=avoiding)
+        except Exception as error:  # the user's code, or its answer: neither may end the connection
+            self._emit(events.CallbackFailed("pick_server", error))
+            return self._pool.next(now, avoiding=avoiding)
 
     def start_task(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Start a task that lives no longer than the link."""

@@ -34,6 +34,9 @@ class Link(Protocol):
 
     current: Conversation | None
 
+    def next_dial(self, avoiding: Server | None = None) -> Dial | None:
+        """Say which server is next, and when."""
+
     def start(self, conversation: Conversation) -> None:
         """Start the tasks of a conversation."""
 
@@ -93,13 +96,12 @@ class Mover:
         self._hurry = False
         spread = self._pool.spread()
         while old.reason is None:
-            now = trio.current_time()
-            dial = self._pool.next(now, avoiding=old.server)
+            dial = self._link.next_dial(avoiding=old.server)
             if dial is None:
                 return None
             move = Move(self._engine, self._options.inbox_prefix)
             with trio.CancelScope() as self._attempt:
-                await trio.sleep_until(max(dial.not_before, now + spread))
+                await trio.sleep_until(max(dial.not_before, trio.current_time() + spread))
                 spread = 0.0
                 new = await self._arrive(dial, move)
                 if new is not None:

@@ -130,20 +130,25 @@ def check_options(options: ClientOptions) -> None:
     for name in _LEAST_NUMBERS.keys() & given.keys():
         value = given[name]
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} is {value!r}: it must be a whole number")
+            raise _wrong_type(name, value, "a whole number")
         if value < _LEAST_NUMBERS[name]:
             raise ValueError(f"{name} is {value}: it must be {_LEAST_NUMBERS[name]} or more")
     for name in _CALLBACKS:
         if given.get(name) is not None and not callable(given[name]):
-            raise TypeError(f"{name} is {given[name]!r}: it must be a function")
+            raise _wrong_type(name, given[name], "a function")
     for name in ("name", "tls_hostname"):
         if given.get(name) is not None and not isinstance(given[name], str):
-            raise TypeError(f"{name} is {given[name]!r}: it must be text")
+            raise _wrong_type(name, given[name], "text")
     if given.get("rng") is not None and not isinstance(given["rng"], random.Random):
-        raise TypeError(f"rng is {given['rng']!r}: it must be a random.Random")
+        raise _wrong_type("rng", given["rng"], "a random.Random")
     secure = given.get("tls")
     if not (secure is None or isinstance(secure, (bool, ssl.SSLContext)) or callable(secure)):
-        raise TypeError(f"tls is {secure!r}: it must be an ssl.SSLContext, True, or a function that makes a context")
+        raise _wrong_type("tls", secure, "an ssl.SSLContext, True, or a function that makes a context")
+
+
+def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
+    # Not the value: it may be a secret in the wrong place.
+    return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -158,7 +163,7 @@ def check_seconds(name: str, value: object) -> None:
         ValueError: It is negative, or not a number.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: it must be a number of seconds")
+        raise _wrong_type(name, value, "a number of seconds")
     least = _LEAST_SECONDS[name]
     if not value >= least:
         raise ValueError(f"{name} is {value}: it must be {least:g} s or more")
@@ -211,7 +216,7 @@ def server_pool(
         max_reconnect_time_wait=options.get("max_reconnect_time_wait", 8.0),
         ignore_discovered_servers=options.get("ignore_discovered_servers", False),
         ignore_auth_error_abort=options.get("ignore_auth_error_abort", False),
-        reconnect_delay=_guarded_delay(options["reconnect_delay"], failed) if "reconnect_delay" in options else None,
+        reconnect_delay=None if (delay := options.get("reconnect_delay")) is None else _guarded_delay(delay, failed),
     )
 
 

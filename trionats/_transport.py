@@ -105,7 +105,7 @@ async def open_wire(server: Server, options: TransportOptions) -> Wire:
     if server.websocket and options.tls.wanted and not server.secure:
         text = f"TLS is wanted and server {server} is reached in clear; wss:// is WebSocket over TLS"
         raise errors.explained(errors.SecureConnWantedError, text)
-    stream = await options.dial(*server.endpoint)
+    stream = await _dialled(server, options)
     try:
         if server.websocket:
             return await _open_websocket(stream, server, options)
@@ -170,6 +170,16 @@ def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
         return _tls.failure(error, server, "TLS broke")
     why = error.__cause__ or error
     return errors.explained(errors.UnexpectedEOF, f"{server} broke the connection{f': {why}' if str(why) else ''}")
+
+
+async def _dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
+    """Call `dial`, which may be the user's: whatever it raises says only that this attempt has failed."""
+    try:
+        return await options.dial(*server.endpoint)
+    except (OSError, errors.Error):
+        raise
+    except Exception as error:
+        raise OSError(f"dial failed: {type(error).__name__}: {error}") from error
 
 
 async def _open_websocket(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:

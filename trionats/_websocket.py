@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import operator
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
@@ -27,7 +28,7 @@ from websockets.uri import parse_uri
 from trionats import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from websockets.protocol import Event, Protocol
 
@@ -289,13 +290,16 @@ def _extensions(compression: bool) -> list[ClientPerMessageDeflateFactory] | Non
 
 def _checked(headers: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
     """Flatten the user's headers; complaints show names only."""
+    if not isinstance(headers, Mapping):
+        text = f"ws_connection_headers: a mapping is wanted, not {type(headers).__name__}"
+        raise errors.explained(errors.BadHeaderError, text)
     pairs: list[tuple[str, str]] = []
     for name, values in headers.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name!r} is no name of a header")
         if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
             raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name} is the WebSocket's own")
-        for value in [values] if isinstance(values, str) else values:
+        for value in values if isinstance(values, (list, tuple)) else [values]:
             if not isinstance(value, str) or _NOT_IN_VALUES.search(value):
                 text = f"ws_connection_headers: the value of {name} holds what no header can"
                 raise errors.explained(errors.BadHeaderError, text)

@@ -538,6 +538,7 @@ async def test_options_that_contradict_each_other_are_refused_before_any_dial(
     ("options", "said"),
     [
         ({"user_credentials": lambda: "-----BEGIN NATS USER JWT-----\ns3cret"}, "content instead of a path"),
+        ({"user_credentials": lambda: ("/s3cret",)}, "user_credentials: a tuple of 1"),
         ({"user_credentials": lambda: 5}, "user_credentials: cannot read int for a path"),
         ({"token": lambda: 5}, "token: this is no text but int"),
         ({"user_jwt_cb": lambda: "s3cret"}, "user_jwt_cb: no user JWT found"),
@@ -550,6 +551,14 @@ async def test_what_a_callback_gives_is_checked(options: dict[str, Any], said: s
     assert isinstance(error, errors.InvalidUserCredentialsError)
     assert said in str(error)
     assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("nonce", [5, [], {}, True])
+async def test_c11_a_nonce_that_is_no_text_fails_the_attempt(nonce: object, nursery: trio.Nursery) -> None:
+    options: dict[str, Any] = {"nkeys_seed_str": Key().seed}
+    error = await refused(nursery, FakeServer(info={"nonce": nonce}), "nats://fake", **options)
+    assert isinstance(error, errors.ProtocolError)
+    assert "nats://fake:4222: the nonce" in str(error)
 
 
 async def test_a_wrong_seed_is_refused_before_any_dial(nursery: trio.Nursery) -> None:

@@ -63,6 +63,35 @@ async def moved(rx: Events) -> events.Moved:
     pytest.fail("it did not move")
 
 
+@pytest.mark.parametrize("problem", ["refuses us", "is down"])
+async def test_what_failed_in_the_move_does_not_count_when_the_server_has_gone(
+    autojump_clock: trio.testing.MockClock, problem: str
+) -> None:
+    world = World()
+    async with connected(world, max_reconnect_attempts=3, reconnect_time_wait=0.1) as (nc, rx):
+        world.b.accepting = problem != "is down"
+        world.b.authorize = (lambda _: "Authorization Violation") if problem == "refuses us" else None
+        world.quack()
+        await trio.sleep(60)
+        assert nc.connected_url == A
+        world.b.accepting, world.b.authorize = True, None
+        world.a.accepting = False
+        world.a.cut()
+        async for event in rx:
+            if isinstance(event, events.Reconnected):
+                break
+        assert nc.connected_url == B
+
+
+async def test_the_user_picks_where_to_move(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.hosts["c"] = c = FakeServer()
+    async with connected(world, A, B, "nats://c", pick_server=lambda known, _: (known[-1], 0.0)) as (_, rx):
+        world.quack()
+        assert await moved(rx) == events.Moved("nats://c:4222", A)
+    c.check()
+
+
 def subjects(link: Link) -> set[str]:
     return {subscription.subject for subscription in link.subscriptions.values()}
 

@@ -212,6 +212,15 @@ async def test_a_delay_that_fails_is_told_and_replaced(autojump_clock: Clock, de
         assert [event.option for event in failed] == ["reconnect_delay"]
 
 
+async def test_no_delay_of_the_users_own_is_the_usual_one(autojump_clock: Clock) -> None:
+    hosts = Hosts("a")
+    async with watched(hosts, reconnect_delay=None) as (_, rx):
+        hosts["a"].dials = ["refuse"] * 3
+        hosts["a"].cut()
+        seen = await until(rx, events.Reconnected)
+        assert not [event for event in seen if isinstance(event, events.CallbackFailed)]
+
+
 async def test_the_user_picks_the_server(autojump_clock: Clock) -> None:
     hosts = Hosts("a", "b", "c")
     asked: list[tuple[list[str], str]] = []
@@ -353,6 +362,21 @@ async def test_reconnecting_ends_a_wait(autojump_clock: Clock) -> None:
         await nc.reconnect()
         assert nc.is_connected
         assert trio.current_time() - hosts.start < 5
+
+
+async def test_reconnecting_during_a_dial_skips_the_wait_behind_it(autojump_clock: Clock) -> None:
+    hosts = Hosts("a")
+    async with connected(hosts, reconnect_delay=lambda _: HOUR, connect_timeout=2) as nc:
+        hosts["a"].dials = ["hang", "refuse", "accept"]
+        hosts["a"].cut()
+        while len(hosts.dials) < 2:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.01)
+        with trio.move_on_after(100):
+            await nc.reconnect()
+        assert hosts.order == "aaa", "the one attempt, and then the usual wait"
+        assert hosts.dials[2][1] - hosts.dials[1][1] == pytest.approx(2)
+        await nc.reconnect()
+        assert nc.is_connected
 
 
 async def test_reconnecting_without_reconnects(autojump_clock: Clock) -> None:
@@ -881,3 +905,20 @@ async def test_a_dialler_of_ones_own(autojump_clock: Clock) -> None:
         with pytest.raises(errors.TimeoutError):
             await nc.request("q")
         assert len(asked) == 1
+
+
+async def test_a_dialler_that_fails_in_its_own_way_fails_the_attempt_only(autojump_clock: Clock) -> None:
+    hosts = Hosts("a")
+    failures: list[Exception] = [trio.TooSlowError("mine"), KeyError("mine"), OSError("mine")]
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        if hosts.dials and failures:
+            raise failures.pop(0)
+        return await hosts.dial(host, port)
+
+    async with watched(hosts, dial=dial) as (nc, rx):
+        hosts["a"].cut()
+        seen = await until(rx, events.Reconnected)
+        reasons = [str(event.reason) for event in seen if isinstance(event, events.ReconnectFailed)]
+        assert reasons == ["dial failed: TooSlowError: mine", "dial failed: KeyError: 'mine'", "mine"]
+        assert nc.is_connected

@@ -130,6 +130,10 @@ async def test_userinfo_of_the_url_is_for_nats_and_not_for_http() -> None:
         {"Sec-WebSocket-Key": "s3cret"},
         {"upgrade": "s3cret"},
         {5: "s3cret"},
+        {"X": 5},
+        {"X": None},
+        "s3cret",
+        [("X", "s3cret")],
     ],
 )
 async def test_headers_that_would_change_the_request_are_refused_without_their_values(headers: Any) -> None:  # noqa: ANN401

@@ -15,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nats.errors import ServerNotInPoolError
 
 from trionats import errors
-from trionats._protocol.servers import Dial, Server, ServerPool, parse_servers
+from trionats._protocol.servers import Dial, KnownServer, Server, ServerPool, parse_servers
 
 REFUSED = ConnectionRefusedError(111, "connection refused")
+REFUSAL = errors.explained(errors.AuthorizationError, "authorization violation")
 
 
 def make_pool(servers: str = "a,b,c", *, seed: int = 0, **options: Any) -> ServerPool:  # noqa: ANN401 - the pool's own
@@ -107,6 +108,46 @@ def test_a_planned_move_leaves_the_current_server_out() -> None:
     pool.lost(current, 7.0)
     assert pool.current is pool.servers[1]
     assert pool.last_error is None
+
+
+def test_what_fails_in_a_planned_move_is_no_part_of_the_outage_that_follows() -> None:
+    pool = make_pool("a,b", max_attempts=2)
+    current = connect(pool)
+    for now in range(2):
+        pool.failed(pool.servers[1], REFUSAL, float(now))
+        assert (pool.next(100.0, avoiding=current) is None) == (now == 1), "the refusal ends no move, the number does"
+    pool.lost(current, 200.0)
+    assert due(pool, 300.0).server is pool.servers[1]
+    pool.failed(pool.servers[1], REFUSAL, 300.0)
+    assert due(pool, 400.0).server is current
+    pool.failed(pool.servers[1], REFUSAL, 400.0)
+    assert pool.next(500.0) is None, "now it is the outage's"
+    assert pool.surrender() is REFUSAL
+
+
+def test_a_choice_that_was_kept_is_known_by_its_url() -> None:
+    pool = make_pool("a,b")
+    kept: list[KnownServer] = []
+
+    def pick(known: tuple[KnownServer, ...], _: object) -> tuple[KnownServer, float]:
+        kept.extend(known)
+        return kept[1], 0.0
+
+    for _ in range(2):
+        dial = pool.picked(pick, {}, 1.0)
+        assert dial is not None
+        assert dial.server is pool.servers[1]
+        pool.failed(pool.servers[1], OSError("refused"), 1.0)
+
+
+def test_a_choice_in_a_planned_move_is_among_the_others() -> None:
+    pool = make_pool("a,b,c")
+    current = connect(pool)
+    dial = pool.picked(lambda known, _: (known[-1], 0.0), {}, 1.0, avoiding=current)
+    assert dial == Dial(pool.servers[2], 1.0)
+    asked: list[str] = []
+    pool.picked(lambda known, _: (asked.extend(each.url for each in known), (None, 0.0))[1], {}, 1.0, avoiding=current)
+    assert asked == ["nats://b:4222", "nats://c:4222"]
 
 
 def test_the_users_own_choice() -> None:

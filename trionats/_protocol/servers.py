@@ -10,7 +10,8 @@ made or when the current server is lost, and ends with `connected`. Within an ou
   each failure (full jitter): `reconnect_time_wait`, twice that, ... up to `max_reconnect_time_wait`; the server whose
   wait ends first comes next;
 * a server is dialled at most `max_attempts` times, and only a finished login (`connected`) begins the count anew: a
-  server that accepts the socket and refuses the rest must not keep us trying for ever.
+  server that accepts the socket and refuses the rest must not keep us trying for ever. Dials that fail in a planned move,
+  while the connection stands, are no part of the outage that may follow.
 
 What begins an outage for one client usually begins it for all its neighbours in the same millisecond, and with one
 server, or with one survivor, all of them would dial it in the same millisecond too. So the first dial after a loss waits
@@ -175,7 +176,7 @@ class ServerPool:
         """
         if self._refused is not None:
             return None
-        candidates = [s for s in self._servers if s is not avoiding and s.attempts < self._limit]
+        candidates = self._left(avoiding)
         if not candidates:
             return None
         # min() takes the first of equals, so among the untried the order of the pool decides.
@@ -200,7 +201,9 @@ class ServerPool:
             raise errors.explained(ServerNotInPoolError, f"server {server} is not in the pool")
         return Dial(server, now + max(delay, 0.0))
 
-    def picked(self, pick: PickServer, info: dict[str, Any], now: float) -> Dial | None:
+    def picked(
+        self, pick: PickServer, info: dict[str, Any], now: float, *, avoiding: Server | None = None
+    ) -> Dial | None:
         """Let the user choose the next server among those that may still be tried.
 
         Args:
@@ -208,6 +211,7 @@ class ServerPool:
                 for the choice that `next` would make.
             info: What the last server said of itself.
             now: The clock.
+            avoiding: A server to leave out, for a planned move away from it.
 
         Returns:
             The dial, or None when no server is left.
@@ -216,19 +220,21 @@ class ServerPool:
             nats.errors.ServerNotInPoolError: The choice is not in the pool.
             Exception: Whatever `pick` raises, and what follows from an answer of another form.
         """
-        usual = self.next(now)
+        usual = self.next(now, avoiding=avoiding)
         if usual is None:
             return None
-        left = [server for server in self._servers if server.attempts < self._limit]
+        left = self._left(avoiding)
         known = tuple(map(_known, left))
         chosen, delay = pick(known, info)
         if not 0 <= delay < math.inf:
             raise ValueError(f"the delay is {delay}: it must be neither negative nor infinite")
         if chosen is None:
             return Dial(usual.server, usual.not_before + delay)
-        for server, its in zip(left, known, strict=True):
-            if chosen is its:
-                return self.dial(server, now, delay)
+        # One that was kept from an earlier call is another object, and may say other things of the same server.
+        for same in (lambda its: chosen is its, lambda its: chosen.url == its.url):
+            for server, its in zip(left, known, strict=True):
+                if same(its):
+                    return self.dial(server, now, delay)
         raise errors.explained(ServerNotInPoolError, f"server {chosen.url} is not in the pool")
 
     def spread(self) -> float:
@@ -242,13 +248,9 @@ class ServerPool:
             server: The server of the dial.
             now: The clock.
         """
-        for each in {*self._servers, server}:
-            each.attempts = 0
-            each.tried = False
-            each.not_before = -math.inf
-            each.last_error = each.refusal = None
         server.did_connect = True
         self._current = server
+        self._begin_anew()
         self._connected_at = now
         self._limit = self._later_limit
         self._just_lost = self._last_error = None
@@ -259,8 +261,8 @@ class ServerPool:
 
         Args:
             server: The server of the dial.
-            error: Why. The same `AuthorizationError` twice in a row from one server ends the search; everything else,
-                limits of the account included, is tried again. A dial that got no answer to our credentials does not
+            error: Why. The same `AuthorizationError` twice in a row from one server ends the search, unless a connection
+                stands; everything else, limits of the account included, is tried again. A dial that got no answer to our credentials does not
                 break the row.
             now: The clock.
         """
@@ -269,7 +271,7 @@ class ServerPool:
         server.last_error = self._last_error = error
         if isinstance(error, errors.AuthorizationError):
             words = str(error).casefold()
-            if words == server.refusal and not self._ignore_auth_abort:
+            if words == server.refusal and self._current is None and not self._ignore_auth_abort:
                 self._refused = error
             server.refusal = words
         server.not_before = now + self._back_off(server.attempts)
@@ -285,12 +287,10 @@ class ServerPool:
         """
         if server is not self._current:
             return
+        self._begin_anew()
         self._current = None
         self._just_lost = server
         self._last_error = error
-        for each in self._servers:
-            each.tried = False
-            each.not_before = -math.inf
         if forced:
             return
         bound = min(self._wait * FIRST_WAIT_SHARE * 2.0**self._short_lives, self._max_wait)
@@ -380,6 +380,18 @@ class ServerPool:
         error = errors.explained(errors.NoServersError, text)
         error.__cause__ = self._last_error
         return error
+
+    def _left(self, avoiding: Server | None) -> list[Server]:
+        """Give the servers that may still be tried."""
+        return [s for s in self._servers if s is not avoiding and s.attempts < self._limit]
+
+    def _begin_anew(self) -> None:
+        """Forget what was tried."""
+        for each in {*self._servers, *([self._current] if self._current else [])}:
+            each.attempts = 0
+            each.tried = False
+            each.not_before = -math.inf
+            each.last_error = each.refusal = None
 
     def _back_off(self, attempts: int) -> float:
         if self._delay is not None and (delay := self._delay(attempts)) is not None:
