@@ -428,7 +428,8 @@ class Client(Facts):
             return
         self._draining.begun = self._link.draining = True
         self.add_listener(self._draining)
-        self._nursery.start_soon(self._draining.run, self.emit, self.aclose, name="trionats drain")
+        self.emit(events.Draining())
+        self._nursery.start_soon(self._draining.run, self.aclose, name="trionats drain")
 
     async def drain(self) -> None:
         """Close the client without losing what is on its way.
@@ -439,14 +440,17 @@ class Client(Facts):
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. Without a connection, or when it breaks meanwhile, it closes the
-        client at once: feeds give what is buffered. Idempotent; who calls it while it is under way joins. Cancelled, it
-        goes on by itself unless nothing was begun yet; leaving the client's block, or `aclose`, cuts it short.
+        answered; `drain_nowait` lets such a loop go on. Without a connection, also when it breaks meanwhile, the next one is
+        tried for at once, and waited for as long as somebody works on a message, or what was published waits to be sent;
+        where neither is so, the client is closed at once, and feeds give what is buffered. Idempotent; who calls it while it
+        is under way joins. Cancelled, it goes on by itself unless nothing was begun yet; leaving the client's block, or
+        `aclose`, cuts it short.
 
         Raises:
             nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
-            nats.errors.ConnectionReconnectingError: There was no connection to send what was published; the client is
-                closed, and a `trionats.events.PublishesLost` event says how much it was, too.
+            nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
+                published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
+            nats.errors.ConnectionClosedError: The client was lost for good before it was done.
         """
         await checkpoint_if_cancelled()
         self.drain_nowait()

@@ -3,7 +3,9 @@
 A subscription is drained by UNSUB and a PING behind it: what the server sent before it knew comes before the PONG, so with
 the PONG the feed ends (`retire`). A client is drained (`Draining`) in this order: all subscriptions at once; then its
 consumers work off what is buffered, and may publish and ask meanwhile; then the requests that still wait for answers; then
-it is flushed and closed. Nothing is polled, but for the one thing that Trio tells nobody: that a task has ended.
+it is flushed and closed. Without a connection it goes on, for as long as somebody works on a message, whose answer is to be
+sent, or publishes wait for the next connection. Nothing is polled, but for the one thing that Trio tells nobody: that a
+task has ended.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Draining:
         self._observed: set[Feed[object]] = set()
         self._callers: dict[trio.lowlevel.Task, None] = {}
         self._late: list[str] = []
-        self._unsent = 0
+        self._failure: type[errors.Error] = errors.DrainTimeoutError
         self._over = trio.Event()
         self.begun = False
 
@@ -101,7 +103,8 @@ class Draining:
 
         Raises:
             nats.errors.DrainTimeoutError: Something was not drained in time.
-            nats.errors.ConnectionReconnectingError: There was no connection to send the rest.
+            nats.errors.ConnectionReconnectingError: The only thing that was not is what waits for a connection.
+            nats.errors.ConnectionClosedError: The client was lost for good meanwhile.
         """
         task = trio.lowlevel.current_task()
         self._callers[task] = None
@@ -112,10 +115,9 @@ class Draining:
             self._callers.pop(task, None)
         if self._late:
             text = f"drain: not done within {self._seconds:g} s: {', '.join(self._late)}"
-            raise errors.explained(errors.DrainTimeoutError, text)
-        if self._unsent:
-            text = f"drain: there is no connection, and {self._unsent} messages that waited for one are not sent"
-            raise errors.explained(errors.ConnectionReconnectingError, text)
+            raise errors.explained(self._failure, text)
+        if (lost := self._link.failure) is not None:
+            raise errors.explained(errors.ConnectionClosedError, f"drain: the client was lost: {lost}") from lost
 
     async def gone(self) -> None:
         """Wait until the task of a drain has ended, if there is one: shielded, and bounded."""
@@ -124,32 +126,31 @@ class Draining:
                 await self._over.wait()
 
     @enable_ki_protection
-    async def run(self, emit: Callable[[events.ConnectionEvent], None], close: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, close: Callable[[], Awaitable[None]]) -> None:
         """Drain, and close: a task of its own, so that it goes on when those who wait for it do not.
 
         Args:
-            emit: Tells of what is not sent.
             close: Closes the client.
         """
         try:
-            await self._run(emit, close)
+            await self._run(close)
         finally:
             self._over.set()
 
-    async def _run(self, emit: Callable[[events.ConnectionEvent], None], close: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, close: Callable[[], Awaitable[None]]) -> None:
         try:
             with trio.move_on_after(self._seconds) as scope:
                 await self._drained()
-            if scope.cancelled_caught and self._online:
-                self._late = self._open()
+            if scope.cancelled_caught:
+                late = self._open()
+                self._failure = errors.DrainTimeoutError if late else errors.ConnectionReconnectingError
+                self._late = [*late, *self._unsent]
         finally:
             self._requests.settled = None
             for feed in self._observed:
                 feed._workers.unobserve(self)
             self._observed.clear()
-        if not self._online and (unsent := self._engine.discard()):
-            self._unsent = unsent
-            emit(events.PublishesLost(unsent))
+        self._link.flushing = True
         await close()
 
     # What tells that something has changed: consumers, requests, the connection.
@@ -183,7 +184,9 @@ class Draining:
         rows = [row for row in self._engine.subscriptions.values() if not row.answers]
         self._requests.settled = self._changed_now
         await retire(self._engine, self._link, rows).passed.wait()
-        while self._online and self._open():
+        if not self._online:
+            self._link.hurry()
+        while not self._link.finished.is_set() and (self._open() or self._unsent):
             self._changed = trio.Event()
             with trio.move_on_after(LOOK_SECONDS):
                 await self._changed.wait()
@@ -191,8 +194,17 @@ class Draining:
     def _changed_now(self) -> None:
         self._changed.set()
 
+    @property
+    def _unsent(self) -> list[str]:
+        """Name what waits for a connection."""
+        waiting = 0 if self._online else self._engine.waiting_publishes
+        return [f"messages that wait for a connection: {waiting}"] if waiting else []
+
     def _open(self) -> list[str]:
-        """Name what is not drained."""
+        """Name what is not drained.
+
+        Without a connection what nobody works on can as well be received once the client is closed.
+        """
         names = []
         for feed in list(self._pace.feeds):
             if feed._outlasts:
@@ -200,7 +212,7 @@ class Draining:
             if feed not in self._observed:
                 self._observed.add(feed)
                 feed._workers.observe(self)
-            if not feed._processed(self._callers):
+            if not feed._processed(self._callers) and (self._online or feed._workers.working(self._callers)):
                 names.append(f"{feed.name} ({len(feed)} buffered)" if len(feed) else feed.name)
         if waiting := len(self._requests):
             names.append(f"requests without an answer: {waiting}")

@@ -79,7 +79,7 @@ class Facts:
         if link.finished.is_set():
             return events.ConnectionState.CLOSED
         if link.draining:
-            return events.ConnectionState.DRAINING
+            return events.ConnectionState.DRAINING_PUBS if link.flushing else events.ConnectionState.DRAINING_SUBS
         if self.is_connected:
             return events.ConnectionState.CONNECTED
         return events.ConnectionState.CONNECTING if link.server is None else events.ConnectionState.RECONNECTING
@@ -158,3 +158,28 @@ class Facts:
     def client_ip(self) -> str:
         """Our address, as the server sees it."""
         return str(self._engine.info.get("client_ip", ""))
+
+    @property
+    def headers_supported(self) -> bool:
+        """Whether the server takes messages with headers."""
+        return self._engine.info.get("headers") is True
+
+    @property
+    def jetstream_enabled(self) -> bool:
+        """Whether JetStream runs on the server itself; the account may still not be allowed to use it."""
+        return self._engine.info.get("jetstream") is True
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether the server lets nobody in who does not say who they are."""
+        return self._engine.info.get("auth_required") is True
+
+    @property
+    def tls_required(self) -> bool:
+        """Whether the server demands TLS; `tls` says what secures this connection."""
+        return self._engine.info.get("tls_required") is True
+
+    @property
+    def is_system_account(self) -> bool:
+        """Whether this connection is one of the server's system account; servers before 2.12 do not say."""
+        return self._engine.info.get("acc_is_sys") is True

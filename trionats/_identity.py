@@ -212,7 +212,7 @@ def _text(option: str, value: object) -> str:
     return value
 
 
-async def _credentials(source: CredentialsSource) -> credentials.Credentials:
+async def _credentials(source: CredentialsSource | tuple[Path_, ...]) -> credentials.Credentials:
     if isinstance(source, tuple):
         if len(source) != 2:
             text = f"user_credentials: a tuple of {len(source)}, where the paths of a JWT and of a seed are wanted"

@@ -84,6 +84,8 @@ class Link:
         self.pending_size = max(options.pending_size, 0)
         """How much may wait: for the writer, or for a connection."""
         self.draining = False
+        self.flushing = False
+        """A drain is through with the subscriptions, and sends what is left."""
 
     # Its life, in the caller's nursery.
 

@@ -288,7 +288,7 @@ def _extensions(compression: bool) -> list[ClientPerMessageDeflateFactory] | Non
     ]
 
 
-def _checked(headers: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
+def _checked(headers: object) -> list[tuple[str, str]]:
     """Flatten the user's headers; complaints show names only."""
     if not isinstance(headers, Mapping):
         text = f"ws_connection_headers: a mapping is wanted, not {type(headers).__name__}"

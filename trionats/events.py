@@ -13,6 +13,7 @@ __all__ = [
     "ConnectionEvent",
     "ConnectionState",
     "Disconnected",
+    "Draining",
     "LameDuck",
     "Moved",
     "PermissionViolation",
@@ -35,8 +36,10 @@ class ConnectionState(Enum):
     CONNECTED = "connected"
     RECONNECTING = "reconnecting"
     """The connection was lost, and is being made anew."""
-    DRAINING = "draining"
-    """The client finishes what it has, and takes nothing new."""
+    DRAINING_SUBS = "draining subscriptions"
+    """The client finishes what it has received, and takes no new subscriptions."""
+    DRAINING_PUBS = "draining publishes"
+    """It sends what is left, and closes."""
     CLOSED = "closed"
 
 
@@ -69,6 +72,12 @@ class Disconnected(ConnectionEvent):
 
     server: str
     reason: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Draining(ConnectionEvent):
+    """The client begins to be drained; `Closed` follows."""
 
 
 @final

@@ -572,6 +572,8 @@ async def test_what_the_server_says(autojump_clock: trio.testing.MockClock) -> N
     async with connected(server) as nc:
         assert (nc.server_id, nc.server_name, nc.server_version) == ("FAKE", "fake", "2.15.1")
         assert (nc.cluster, nc.client_id, nc.client_ip) == ("C", 7, "1.2.3.4")
+        assert (nc.headers_supported, nc.jetstream_enabled) == (True, True)
+        assert (nc.auth_required, nc.tls_required, nc.is_system_account) == (False, False, False)
         nc.server_info["server_id"] = "changed"
         assert nc.server_id == "FAKE"
         assert nc.connected_url == "nats://127.0.0.1:4222"
@@ -579,6 +581,17 @@ async def test_what_the_server_says(autojump_clock: trio.testing.MockClock) -> N
         await offline(server, nc)
         assert "reconnecting" in repr(nc)
         server.accepting = True
+
+
+async def test_what_the_server_says_of_itself_may_be_anything(autojump_clock: trio.testing.MockClock) -> None:
+    yes = {"auth_required": True, "acc_is_sys": True, "headers": False, "jetstream": False}
+    async with connected(FakeServer(info=yes)) as nc:
+        assert (nc.headers_supported, nc.jetstream_enabled) == (False, False)
+        assert (nc.auth_required, nc.is_system_account) == (True, True)
+    odd = {"headers": "no", "jetstream": 1, "auth_required": [], "acc_is_sys": {}, "tls_required": None}
+    async with connected(FakeServer(info=odd)) as nc:
+        assert (nc.headers_supported, nc.jetstream_enabled) == (False, False)
+        assert (nc.auth_required, nc.tls_required, nc.is_system_account) == (False, False, False)
 
 
 async def test_names_repeat_with_the_seed(autojump_clock: trio.testing.MockClock) -> None:

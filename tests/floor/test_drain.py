@@ -285,7 +285,7 @@ async def test_all_subscriptions_first_and_the_inbox_of_requests_last(autojump_c
             assert verbs(server)[before:] == ["UNSUB", "UNSUB", "PING", "UNSUB", "PING"]
             sids = [frame.arguments[0] for frame in server.sent("UNSUB")]
             assert sids == ["2", "3", "1"]
-            assert [type(event) async for event in happened] == [events.Closed]
+            assert [type(event) async for event in happened] == [events.Draining, events.Closed]
 
 
 async def test_what_is_sent_meanwhile_comes_and_nothing_new_is_taken(autojump_clock: MockClock) -> None:
@@ -518,7 +518,74 @@ async def test_a_request_that_nobody_answers_is_named(autojump_clock: MockClock)
             await nc.drain()
 
 
-async def test_without_a_connection_the_client_closes_at_once(autojump_clock: MockClock) -> None:
+async def test_what_waits_for_a_connection_is_sent_by_the_next_one(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server, reconnect_time_wait=60, max_reconnect_time_wait=60) as nc:
+        server.dials = ["refuse"]
+        server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        await nc.publish("b", b"1")
+        await trio.sleep(16)  # the first dial was refused, and the next one would come much later
+        assert len(server.dialled) == 2
+        with trio.fail_after(0.001):
+            await nc.drain()
+        assert nc.is_closed
+    assert [frame.payload for frame in server.sent("PUB", "b")] == [b"1"]
+
+
+async def test_what_is_worked_on_when_the_connection_breaks_is_answered_by_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server, reconnect_time_wait=4) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+            await msg.respond(b"done")
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            for number in range(3):
+                server.publish("a", b"%d" % number, reply="back")
+            await trio.testing.wait_all_tasks_blocked()
+            nc.drain_nowait()
+            await trio.sleep(0.5)
+            server.accepting = False
+            server.cut()
+            await trio.sleep(5)
+            assert seen == [b"0", b"1", b"2"]
+            server.accepting = True
+            await nc.drain()
+            assert nc.is_closed
+    assert len(server.sent("PUB", "back")) == 3
+
+
+async def test_a_client_that_is_lost_while_it_drains_says_so(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server, allow_reconnect=False) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(60)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            nc.drain_nowait()
+            await trio.testing.wait_all_tasks_blocked()
+            server.cut()
+            with (
+                trio.fail_after(0.001),
+                pytest.raises(errors.ConnectionClosedError, match="drain: the client was lost"),
+            ):
+                await nc.drain()
+            workers.cancel_scope.cancel()
+
+
+async def test_without_any_connection_it_ends_in_time_and_counts_what_was_not_sent(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with client(server) as nc, trio.open_nursery() as nursery:
         async with (
@@ -533,8 +600,11 @@ async def test_without_a_connection_the_client_closes_at_once(autojump_clock: Mo
             await trio.testing.wait_all_tasks_blocked()
             await nc.publish("b")
             await nc.publish("b")
-            with trio.fail_after(0.001), pytest.raises(errors.ConnectionReconnectingError, match="2 messages"):
+            start = trio.current_time()
+            text = "not done within 30 s: messages that wait for a connection: 2"
+            with pytest.raises(errors.ConnectionReconnectingError, match=text):
                 await nc.drain()
+            assert trio.current_time() - start == pytest.approx(30)
             assert nc.is_closed
             assert await payloads_of(rx) == [b"1"]
             assert events.PublishesLost(2) in [event async for event in happened]

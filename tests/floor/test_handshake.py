@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 import trionats
 from tests.certificates import Authority
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 NAME = "seed.example"
 
@@ -90,7 +89,7 @@ async def test_h1_where_tls_is_wanted_and_not_offered_no_byte_is_sent(
 
 
 async def test_h1_h2_a_server_that_comes_back_without_tls_gets_no_byte(
-    authority: Authority, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, authority: Authority, nursery: trio.Nursery
 ) -> None:
     async def first(peer: Peer) -> None:
         await peer.info(tls_required=True)
@@ -206,7 +205,7 @@ async def test_h4_bytes_in_clear_between_info_and_tls_end_the_attempt_unread(
 
 
 async def test_h4_an_injected_message_reaches_no_subscription_on_reconnect(
-    authority: Authority, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, authority: Authority, nursery: trio.Nursery
 ) -> None:
     async def first(peer: Peer) -> None:
         await peer.info(tls_required=True)
@@ -290,13 +289,30 @@ async def test_handshake_first_with_a_server_that_speaks_first_says_so(
 
 
 async def test_a_server_that_waits_for_the_handshake_is_told_of_when_time_runs_out(
-    authority: Authority, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock, authority: Authority, nursery: trio.Nursery
 ) -> None:
     async def silent(peer: Peer) -> None:
         await peer.line()
 
     error = await refused(nursery, Peers(nursery, silent), f"tls://{NAME}", tls=authority.trusting())
     assert "no connection within 2 s; no INFO came, perhaps because it does the TLS handshake first" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["tls", "ws", "wss"])
+async def test_connect_timeout_covers_the_handshakes(
+    autojump_clock: trio.testing.MockClock, scheme: str, authority: Authority, nursery: trio.Nursery
+) -> None:
+    async def silent(peer: Peer) -> None:
+        if scheme == "tls":
+            await peer.info(tls_required=True)
+        await trio.sleep_forever()
+
+    start = trio.current_time()
+    options = {} if scheme == "ws" else {"tls": authority.trusting()}
+    error = await refused(nursery, Peers(nursery, silent), f"{scheme}://{NAME}", connect_timeout=3, **options)
+    assert trio.current_time() - start == pytest.approx(3)
+    assert "no connection within 3 s" in str(error)
+    nursery.cancel_scope.cancel()
 
 
 # -- failures of TLS, and what they say ------------------------------------------------------------------------------------
@@ -346,7 +362,9 @@ async def test_a_server_that_leaves_right_after_the_handshake_may_want_a_certifi
 
 
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01"])
-async def test_what_speaks_something_else_is_named(words: bytes, nursery: trio.Nursery) -> None:
+async def test_what_speaks_something_else_is_named(
+    autojump_clock: trio.testing.MockClock, words: bytes, nursery: trio.Nursery
+) -> None:
     async def other(peer: Peer) -> None:
         await peer.stream.send_all(words)
         await peer.line()
@@ -466,7 +484,9 @@ async def test_callbacks_may_be_either_kind_and_are_asked_at_each_connect(form: 
         assert (server.link.options["user"], server.link.options["pass"]) == ("u", "p2")
 
 
-async def test_a_callback_that_fails_fails_the_attempt_and_not_the_client(nursery: trio.Nursery) -> None:
+async def test_a_callback_that_fails_fails_the_attempt_and_not_the_client(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     answers = ["first", "", "third"]
 
     def token() -> str:
@@ -547,7 +567,7 @@ async def test_options_that_contradict_each_other_are_refused_before_any_dial(
     ],
 )
 async def test_what_a_callback_gives_is_checked(options: dict[str, Any], said: str, nursery: trio.Nursery) -> None:
-    error = await refused(nursery, FakeServer(info={"nonce": "n"}), "nats://fake", connect_timeout=1e6, **options)
+    error = await refused(nursery, FakeServer(info={"nonce": "n"}), "nats://fake", **options)
     assert isinstance(error, errors.InvalidUserCredentialsError)
     assert said in str(error)
     assert "s3cret" not in str(error)

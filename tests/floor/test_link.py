@@ -461,6 +461,43 @@ async def test_the_servers_last_word_is_heard_also_where_sending_fails_first(
         assert isinstance(await reason(nc, act), errors.AuthorizationError)
 
 
+async def test_a_send_that_fails_leads_to_a_reconnect_also_where_reading_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A path that is broken in one direction only: the reader would wait for ever."""
+    server = FakeServer()
+    broken = trio.Event()
+
+    class OneWay(trio.abc.Stream):
+        def __init__(self, stream: trio.abc.Stream) -> None:
+            self.stream = stream
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if broken.is_set() and len(server.links) == 1:
+                raise trio.BrokenResourceError("no way out")
+            await self.stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self.stream.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            return await self.stream.receive_some(max_bytes)
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return OneWay(await server.dial(host, port))
+
+    async with connected(server, dial=dial) as nc:
+        broken.set()
+        await nc.publish("a", b"lost with the link")
+        await back(nc)
+        await nc.publish("a", b"x")
+        await nc.flush()
+        assert [frame.payload for frame in server.sent("PUB")] == [b"x"]
+
+
 async def test_an_old_refusal_is_not_the_reason(autojump_clock: trio.testing.MockClock) -> None:
     server = FakeServer()
     async with connected(server) as nc:

@@ -10,6 +10,7 @@ import itertools
 import json
 import random
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ import trio.testing
 from nats.errors import ServerNotInPoolError
 
 from tests.fakes import FakeServer, Frame
-from trionats import errors, events, open_client, open_events, open_subscription
+from trionats import errors, events, open_client, open_events, open_replies, open_subscription
 from trionats._transport import dial_tcp
 from trionats.events import ConnectionState
 
@@ -696,17 +697,40 @@ async def test_states(autojump_clock: Clock) -> None:
     assert [state.value for state in states] == ["connected", "reconnecting", "connected", "closed"]
 
 
-async def test_draining_is_a_state(autojump_clock: Clock) -> None:
+async def test_every_state_and_what_tells_of_it(autojump_clock: Clock) -> None:
     hosts = Hosts("a")
-    async with connected(hosts) as nc, trio.open_nursery() as nursery:
+    hosts["a"].dials = ["refuse"]
+    told: list[tuple[str, ConnectionState]] = []
+    async with watched(hosts, retry_on_failed_connect=True) as (nc, rx), trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async for event in rx:
+                told.append((type(event).__name__, nc.state))  # noqa: PERF401 - the state at that moment
+
+        nursery.start_soon(listen)
+        assert nc.state.value == "connecting"
+        await nc.wait_connected()
         async with open_subscription(nursery, nc, "s"):
             await nc.flush()
-            hosts["a"].mute.add("PING")
-            nursery.start_soon(nc.drain)
-            await trio.sleep(0.1)
-            assert nc.state is ConnectionState.DRAINING
-            hosts["a"].mute.clear()
-            hosts["a"].inject(b"PONG\r\n")
+            hosts["a"].cut()
+            await trio.testing.wait_all_tasks_blocked()
+            await nc.wait_connected()
+            await trio.testing.wait_all_tasks_blocked()
+            for state in (ConnectionState.DRAINING_SUBS, ConnectionState.DRAINING_PUBS):
+                hosts["a"].mute.add("PING")
+                nursery.start_soon(nc.drain)
+                await trio.testing.wait_all_tasks_blocked()
+                assert nc.state is state
+                hosts["a"].inject(b"PONG\r\n")
+            await nc.drain()
+    assert told == [
+        ("ReconnectFailed", ConnectionState.CONNECTING),
+        ("Connected", ConnectionState.CONNECTED),
+        ("Disconnected", ConnectionState.RECONNECTING),
+        ("Reconnected", ConnectionState.CONNECTED),
+        ("Draining", ConnectionState.DRAINING_SUBS),
+        ("Closed", ConnectionState.CLOSED),
+    ]
 
 
 async def test_every_event_in_its_place(autojump_clock: Clock) -> None:
@@ -922,3 +946,47 @@ async def test_a_dialler_that_fails_in_its_own_way_fails_the_attempt_only(autoju
         reasons = [str(event.reason) for event in seen if isinstance(event, events.ReconnectFailed)]
         assert reasons == ["dial failed: TooSlowError: mine", "dial failed: KeyError: 'mine'", "mine"]
         assert nc.is_connected
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_client_shuffles_its_servers_unless_told_not_to(autojump_clock: Clock, keep: bool) -> None:
+    firsts = set()
+    for seed in range(30):
+        hosts = Hosts("a", "b", "c")
+        async with connected(hosts, dont_randomize=keep, rng=random.Random(seed)):
+            firsts.add(hosts.order)
+    assert firsts == ({"a"} if keep else {"a", "b", "c"})
+
+
+async def test_what_the_server_is_told_of_us_and_our_wishes(autojump_clock: Clock) -> None:
+    hosts = Hosts("a")
+    fields = ("name", "verbose", "pedantic", "echo")
+    async with connected(hosts, name="me", verbose=True, pedantic=True, no_echo=True):
+        assert [hosts["a"].link.options[field] for field in fields] == ["me", True, True, False]
+    async with connected(hosts):
+        assert [hosts["a"].link.options.get(field) for field in fields] == [None, False, False, True]
+
+
+async def test_no_subject_from_outside_makes_a_line_of_its_own(autojump_clock: Clock) -> None:
+    """CR, LF, spaces and tabs in a subject, a reply, a queue: in each call that takes one, refused before anything is queued."""
+    hosts = Hosts("a")
+    async with connected(hosts) as nc, trio.open_nursery() as nursery:
+        await nc.flush()
+        before = hosts["a"].link.received
+        for evil in ("a\r\nPUB b 0\r\n\r\n", "a b", "a\tb", "a\nb", "", "a..b", ".a", "a."):
+            calls: list[Callable[[], Any]] = [
+                partial(nc.publish, evil),
+                partial(nc.request, evil),
+                partial(nc.request_many, evil, max_msgs=1),
+                open_subscription(nursery, nc, evil).__aenter__,
+                open_replies(nursery, nc, evil, b"").__aenter__,
+            ]
+            if evil:
+                calls.append(partial(nc.publish, "a", b"", evil))
+            if set(evil) & set(" \r\n\t"):
+                calls.append(open_subscription(nursery, nc, "a", queue=evil).__aenter__)
+            for call in calls:
+                with pytest.raises(errors.BadSubjectError):
+                    await call()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hosts["a"].link.received == before

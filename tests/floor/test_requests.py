@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, Frame
 from trionats import errors, open_client
 
 if TYPE_CHECKING:
@@ -179,6 +179,35 @@ async def test_a_request_that_cannot_be_sent_leaves_nothing(
         assert len(server.link.received) == sent
         assert_forgotten(nc)
         assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("way", ["a deadline", "a cancellation", "the default timeout"])
+async def test_a_request_that_is_given_up_leaves_nothing(autojump_clock: trio.testing.MockClock, way: str) -> None:
+    server = FakeServer()
+    heard: list[str] = []
+    scope = trio.CancelScope()
+
+    def hear(frame: Frame) -> None:
+        heard.append(frame.reply)
+        if way == "a cancellation":
+            scope.cancel()
+
+    server.on("ask", hear)
+    async with connected(server) as nc:
+        if way == "the default timeout":
+            with pytest.raises(errors.TimeoutError):
+                await nc.request("ask")
+        else:
+            if way == "a deadline":
+                scope.deadline = trio.current_time() + 1
+            with scope:
+                await nc.request("ask")
+            assert scope.cancelled_caught
+        assert nc.statistics().pending_requests == 0
+        # A late answer finds nobody.
+        server.publish(heard[0], b"late")
+        await nc.flush()
+        assert nc.statistics().pending_requests == 0
 
 
 async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:

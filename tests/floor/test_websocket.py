@@ -20,7 +20,7 @@ from websockets.server import ServerProtocol
 import trionats._websocket as websocket
 from trionats import errors
 from trionats._protocol.addresses import parse_servers
-from trionats._websocket import WebSocketStream, open_websocket
+from trionats._websocket import MAX_FRAME, WebSocketStream, open_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -163,6 +163,28 @@ async def test_a_server_that_does_not_want_to_is_named_with_its_answer(response:
     assert str(caught.value).startswith("ws://server.example:80 did not become a WebSocket: ")
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_frame_larger_than_any_server_sends_is_refused_by_its_header() -> None:
+    """64 MiB are what a server keeps for a client at the most; nothing of more is read, or kept."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_accept, theirs)
+        stream = await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
+        await theirs.send_all(b"\x82\x7f" + (MAX_FRAME + 1).to_bytes(8, "big"))
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stream.receive_some()
+        assert isinstance(caught.value.__cause__, errors.ProtocolError)
+        assert str(MAX_FRAME) in str(caught.value.__cause__)
+
+
+async def _accept(theirs: trio.abc.Stream) -> None:
+    protocol = ServerProtocol()
+    protocol.receive_data(bytes(await theirs.receive_some()))
+    request = protocol.events_received()[0]
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+    await theirs.send_all(b"".join(protocol.data_to_send()))
 
 
 async def test_what_came_with_the_answer_to_the_request_is_not_lost() -> None:

@@ -419,13 +419,18 @@ class Engine:
             self._controls -= 1
         return True
 
+    @property
+    def waiting_publishes(self) -> int:
+        """How many publishes wait in the outbox."""
+        return sum(map(_is_publish, self.outbox))
+
     def discard(self) -> int:
         """Give up all that waits in the outbox.
 
         Returns:
             How many publishes there were.
         """
-        publishes = sum(map(_is_publish, self.outbox))
+        publishes = self.waiting_publishes
         self._taken += len(self.outbox)
         self.outbox = []
         self.outbox_bytes = 0
