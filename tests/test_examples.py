@@ -100,6 +100,35 @@ def test_the_demonstration_finds_every_count_back_at_the_start() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        "trionats._consumer.OrderedSource._delete = lambda *_: None",
+        "trionats._attachment.Attachment.detach = lambda _: None",
+        """
+watch_files = demo.watch_files
+async def watch_and_leave(background, *others):
+    await watch_files(background, *others)
+    background.start_soon(demo.trio.sleep_forever)
+demo.watch_files = watch_and_leave
+""",
+        """
+by_stop = demo.by_stop
+async def stop_and_leave(stage):
+    stage.background.start_soon(demo.trio.sleep_forever)
+    return await by_stop(stage)
+demo.WAYS = (("rx.stop()", stop_and_leave), *demo.WAYS[1:])
+""",
+    ],
+    ids=["consumers", "subscriptions", "a task, at first", "a task, later"],
+)
+def test_the_demonstration_finds_what_is_left(sabotage: str) -> None:
+    program = f"import trionats._demo as demo, trionats\n{sabotage}\ndemo.PATIENCE = 0.2\nraise SystemExit(demo.main())"
+    done = python("-c", program)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.endswith("\nSomething was left behind.\n")
+
+
 def test_the_demonstration_says_what_it_needs() -> None:
     done = python("-m", "trionats", "demo", NATS_SERVER="/no/such/program")
     assert done.stderr == ""

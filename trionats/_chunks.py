@@ -103,10 +103,17 @@ async def answer(reply: PendingReply, doing: str) -> Msg:
         The answer.
 
     Raises:
+        nats.errors.NoRespondersError: Nobody listens there.
         trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
+        nats.errors.Error: As for any request; the text says what was being done.
     """
     with trio.move_on_after(IDLE_LIMIT):
-        return await reply.wait()
+        try:
+            return await reply.wait()
+        except errors.NoRespondersError:
+            raise
+        except errors.Error as error:
+            raise errors.explained(type(error), f"{doing}: {error}", **vars(error)) from error
     raise idle_error(doing)
 
 
@@ -228,9 +235,9 @@ class ChunkWriter:
 
     async def _settle_oldest(self) -> None:
         try:
-            ack = publish_ack(self._subject, await answer(self._flying[0].reply, self._doing))
+            ack = publish_ack(self._doing, await answer(self._flying[0].reply, self._doing))
         except errors.NoRespondersError:
-            await self._send_again(no_stream(self._subject))
+            await self._send_again(no_stream(self._doing))
             return
         except errors.APIError as error:
             if error.code != TOO_MANY_REQUESTS:
@@ -260,7 +267,7 @@ class ChunkWriter:
 
     async def _unstore(self, flying: _Flying) -> None:
         try:
-            ack = publish_ack(self._subject, await answer(flying.reply, self._doing))
+            ack = publish_ack(self._doing, await answer(flying.reply, self._doing))
         except (errors.NoRespondersError, errors.APIError):
             return
         await self._js.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": ack.seq, "no_erase": True})

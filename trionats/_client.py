@@ -224,6 +224,7 @@ class Client(Facts):
             self._link.wake()
         return reply
 
+    @enable_ki_protection
     async def request_many(
         self,
         subject: str,
@@ -376,6 +377,7 @@ class Client(Facts):
 
     # The connection.
 
+    @enable_ki_protection
     async def flush(self) -> None:
         """Wait until the server has processed all that was published and subscribed before: a barrier.
 
@@ -405,6 +407,7 @@ class Client(Facts):
         await self.flush()
         return trio.current_time() - start
 
+    @enable_ki_protection
     async def barrier(self) -> None:
         """Wait until what is buffered in this client's feeds now was worked off.
 
@@ -431,6 +434,7 @@ class Client(Facts):
         self.emit(events.Draining())
         self._nursery.start_soon(self._draining.run, self.aclose, name="trionats drain")
 
+    @enable_ki_protection
     async def drain(self) -> None:
         """Close the client without losing what is on its way.
 

@@ -244,8 +244,11 @@ async def leave(way: str, leaver: Callable[[Stage], Awaitable[str]], stage: Stag
 @asynccontextmanager
 async def open_stage(server: TrioNatsServer) -> AsyncGenerator[tuple[trio.Nursery, ObjectStore]]:
     """Connect, and open the store."""
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url, name="demo") as nc:
-        yield nursery, await nc.jetstream().create_object_store(BUCKET)
+    async with trio.open_nursery() as nursery:
+        async with open_client(nursery, server.url, name="demo") as nc:
+            yield nursery, await nc.jetstream().create_object_store(BUCKET)
+        # A task that was left behind has been counted, and would hold up the end.
+        nursery.cancel_scope.cancel()
 
 
 async def demonstrate() -> bool:
@@ -260,8 +263,9 @@ async def demonstrate() -> bool:
             say(f"A nats-server of its own at {server.url}, and the object store {BUCKET!r}.\n")
             alone = await count(server)
             async with open_stage(server) as (background, store):
+                start = await count(server)
                 await watch_files(background, store, trio.Path(Path(folder)))
-                start = await settle(server, await count(server))
+                good &= await settle(server, start) == start
                 say("\nNow a watcher is left in each way there is. Counted are living tasks of this program, and the")
                 say("subscriptions and consumers that the server has:\n")
                 say(row("way", "the consumer saw", "while open", "afterwards"))

@@ -86,6 +86,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self._scope = trio.CancelScope()
         self._finished = trio.Event()
         self._ended = False
+        self._left = False
         self._failure: BaseException | None = None
         self._workers = Workers(self._receive)
 
@@ -286,6 +287,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def _leave(self) -> None:
         self.end(None)
+        self._left = True
         self._receive.close()
         self._workers.left()
 
@@ -353,15 +355,23 @@ async def feeding(
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
     """What an `open_*` function returns: enter it with `async with`."""
 
-    __slots__ = ("_manager", "_name")
+    __slots__ = ("_entered", "_manager", "_name")
 
     def __init__(self, name: str, manager: AbstractAsyncContextManager[T]) -> None:
         self._name = name
         self._manager = manager
+        self._entered = False
 
+    # What opens and what leaves is not to be interrupted half-way: Ctrl-C comes at its next wait, or behind it.
+
+    @enable_ki_protection
     async def __aenter__(self) -> T:
+        if self._entered:
+            raise RuntimeError(f"what {self._name}() returns is entered once; call {self._name}() again")
+        self._entered = True
         return await self._manager.__aenter__()
 
+    @enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:

@@ -126,7 +126,7 @@ class InfoWrite:
                     return self._stored(await self._answer(reply))
                 except errors.NoRespondersError:
                     self.in_doubt = False
-        raise no_stream(self._subject)
+        raise no_stream(self._doing)
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
         while True:
@@ -156,7 +156,7 @@ class InfoWrite:
     def _stored(self, msg: Msg) -> int:
         self.in_doubt = False
         try:
-            self.revision = publish_ack(self._subject, msg).seq
+            self.revision = publish_ack(self._doing, msg).seq
         except errors.APIError as error:
             if error.err_code not in WRONG_LAST_SEQUENCE:
                 raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack, final
 
 import trio
+from multidict import MultiDict
 
 from trionats import api, errors
 from trionats._client import provide_jetstream
@@ -12,7 +14,7 @@ from trionats._management import Management, decode
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from nats.js.api import ObjectStoreConfig as AnyObjectStoreConfig
 
@@ -26,11 +28,11 @@ PUBLISH_RETRY_WAIT = 0.25
 BUCKET_NAME_LIMIT = 251
 
 
-def publish_ack(subject: str, msg: Msg) -> api.PubAck:
+def publish_ack(doing: str, msg: Msg) -> api.PubAck:
     """Read the acknowledgement of a publish.
 
     Args:
-        subject: Where the message was published to, for the text of an exception.
+        doing: What the message was published for, for the text of an exception.
         msg: The reply.
 
     Returns:
@@ -39,10 +41,9 @@ def publish_ack(subject: str, msg: Msg) -> api.PubAck:
     Raises:
         trionats.errors.APIError: The stream refused the message, or what replied is no stream.
     """
-    what = f"publish to {subject!r}"
-    answer = decode(what, msg.data)
+    answer = decode(doing, msg.data)
     if not isinstance(answer.get("stream"), str) or not isinstance(answer.get("seq"), int):
-        decode(what, b"")
+        decode(doing, b"")
     return api.PubAck.from_response(answer)
 
 
@@ -102,15 +103,17 @@ class JetStream(Management):
         }
         asked = {key: str(value) for key, value in fields.items() if value is not None}
         data = payload.encode() if isinstance(payload, str) else payload
+        doing = f"publish to {subject!r}"
+        fields_sent = _joined(doing, headers, asked)
         for attempt in range(PUBLISH_RETRIES + 1):
             if attempt:
                 await trio.sleep(PUBLISH_RETRY_WAIT)
             try:
-                msg = await self._nc.request(subject, data, headers={**(headers or {}), **asked} or None)
+                msg = await self._nc.request(subject, data, headers=fields_sent)
             except errors.NoRespondersError:
                 continue
-            return publish_ack(subject, msg)
-        raise no_stream(subject)
+            return publish_ack(doing, msg)
+        raise no_stream(doing)
 
     async def create_object_store(
         self,
@@ -203,15 +206,28 @@ def _jetstream(nc: Client, domain: str | None, prefix: str | None) -> JetStream:
 provide_jetstream(_jetstream)
 
 
-def no_stream(subject: str) -> errors.NoStreamResponseError:
+def no_stream(doing: str) -> errors.NoStreamResponseError:
     """Make the exception for a subject that no stream listens on."""
-    text = f"publish to {subject!r}: no stream answers there"
+    text = f"{doing}: no stream answers there"
     return errors.explained(errors.NoStreamResponseError, text, description=text)
+
+
+def _joined(
+    doing: str, headers: Mapping[str, str | Sequence[str]] | None, asked: Mapping[str, str]
+) -> Mapping[str, str | Sequence[str]] | None:
+    """Put what the call's own arguments say over the headers; a name that repeats stays so."""
+    if not headers:
+        return asked or None
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"{doing}: headers must be a mapping, not {type(headers).__name__}")
+    joined: MultiDict[str | Sequence[str]] = MultiDict(headers)
+    joined.update(asked)
+    return joined
 
 
 def _bucket_name(bucket: str) -> str:
     # The server's limit for a stream's name is 255; a much longer one would end the connection.
-    if len(bucket) > BUCKET_NAME_LIMIT:
+    if isinstance(bucket, str) and len(bucket) > BUCKET_NAME_LIMIT:
         text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
         raise errors.explained(errors.InvalidBucketNameError, text, description=text)
     return subjects.bucket_name(bucket)

@@ -107,8 +107,9 @@ class NatsServer:
     store, which goes when the block is left.
 
     Args:
-        config: The text of a configuration file; port, store and monitoring are set on the command line and win.
-        jetstream: Switch JetStream on.
+        config: The text of a configuration file; port and monitoring are set on the command line and win.
+        jetstream: Switch JetStream on, where the configuration does not do so itself. Its store is in the server's own
+            directory, unless `store` or the configuration says otherwise; both saying it is an error of the server's.
         name: The server's name.
         port: A port to listen on; 0 takes a free one.
         store: A directory for JetStream that is kept, in place of a temporary one.
@@ -378,6 +379,8 @@ class NatsServer:
         command += ["-a", HOST, "-p", str(self.port), "-m", "-1", "--ports_file_dir", str(self.directory)]
         if self._jetstream:
             command += ["-js", "-sd", str(self._store or self.directory / "store")]
+        elif self._store is not None:
+            command += ["-sd", str(self._store)]
         if self._name:
             command += ["-n", self._name]
         return [*command, *self._arguments]
@@ -387,8 +390,13 @@ class NatsServer:
             stale.unlink(missing_ok=True)
         # Own process group: Ctrl-C at a terminal is for us, and the server is still there for the goodbye.
         group: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
+        # Where a configuration switches JetStream on and names no store, the server takes the system's temporary
+        # directory, and with it what another server left there.
+        own = {**os.environ, "TMPDIR": str(self.directory), "TMP": str(self.directory), "TEMP": str(self.directory)}
         with (self.directory / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group)
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=own, **group
+            )
         _running.add(self)
         shell = shutil.which("sh")
         if os.name != "nt" and shell is not None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import base64
 import builtins
 import io
+import json
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
 from trionats._chunks import (
     BLOCK_SIZE,
     CHUNK_SIZE,
     CLEANUP_LIMIT,
+    IDLE_LIMIT,
     ChunkReader,
     ChunkWriter,
     Digest,
+    idle_error,
     purge_chunks,
     queue_purge,
 )
@@ -86,6 +91,7 @@ class ObjectStore:
         """The pattern that the infos of all objects match in the stream."""
         return f"{self._subjects}.M.>"
 
+    @enable_ki_protection
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
         """Store an object, replacing the one of that name.
 
@@ -111,8 +117,8 @@ class ObjectStore:
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
             trionats.errors.APIError: The server refused, for instance because the bucket is full.
         """
-        content = _content(data)
         info = self._new_info(name, meta)
+        content = self._content(name, data)
         doing = f"put of object {name!r} into bucket {self._bucket!r}"
         before = await self._stored(name)
         chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
@@ -131,11 +137,12 @@ class ObjectStore:
         await self._purge(before)
         return info
 
+    @enable_ki_protection
     async def get(self, name: str) -> api.ObjectResult:
         """Read an object whole, and verify it.
 
-        There is no limit to how long it may take, but it fails when no chunk has come for 30 s; it goes on where it was
-        after a reconnect. If the object is replaced while it is read, the new one is read.
+        There is no limit to how long it may take, but it fails when no chunk has come for 30 s; once its info was read (which is
+        a request like any other), it goes on where it was after a reconnect. If the object is replaced while it is read, the new one is read.
 
         Args:
             name: The object's name.
@@ -159,6 +166,7 @@ class ObjectStore:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
+    @enable_ki_protection
     async def get_info(self, name: str, show_deleted: bool = False) -> api.ObjectInfo:
         """Read an object's info. It is read from the stream's leader, so it shows one's own last write.
 
@@ -182,6 +190,7 @@ class ObjectStore:
             )
         return info
 
+    @enable_ki_protection
     async def delete(self, name: str) -> None:
         """Delete an object: its data is purged, and a marker stays that says so.
 
@@ -210,6 +219,7 @@ class ObjectStore:
         else:
             await self._purge(info)
 
+    @enable_ki_protection
     async def list(self, ignore_deletes: bool = True) -> builtins.list[api.ObjectInfo]:
         """List what the bucket holds.
 
@@ -235,14 +245,14 @@ class ObjectStore:
         size, chunks, expected = self._promised(info)
         doing = f"get of object {info.name!r} from bucket {self._bucket!r}"
         digest, content, count = Digest(), io.BytesIO(), 0
-        if chunks == 1 and (chunk := await self._only_chunk(info)) is not None:
+        if chunks == 1 and (chunk := await self._only_chunk(info, doing)) is not None:
             content.write(chunk)
             count = 1
             await digest.update([chunk])
         elif chunks:
-            reader = ChunkReader(self._js, self.stream, self._chunk_subject(info.nuid), chunks, doing)
+            reader: ChunkReader | None = None
             try:
-                await reader.open()
+                reader = await self._open_reader(info, chunks, doing)
                 while count < chunks and (more := await reader.receive()):
                     count += len(more)
                     # Each chunk is freed at once: joining all of them in the end took 20 % more.
@@ -251,7 +261,8 @@ class ObjectStore:
             except errors.NotFoundError as error:
                 raise self._gone(error) from None
             finally:
-                reader.close()
+                if reader is not None:
+                    reader.close()
         data = content.getvalue()
         if count != chunks or len(data) != size:
             text = f"{doing}: {count} of {chunks} chunks with {len(data)} of {size} bytes are there"
@@ -261,13 +272,25 @@ class ObjectStore:
             raise errors.explained(errors.DigestMismatchError, text, description=text)
         return data
 
-    async def _only_chunk(self, info: api.ObjectInfo) -> bytes | None:
+    async def _open_reader(self, info: api.ObjectInfo, chunks: int, doing: str) -> ChunkReader:
+        with trio.move_on_after(IDLE_LIMIT):
+            while True:
+                reader = ChunkReader(self._js, self.stream, self._chunk_subject(info.nuid), chunks, doing)
+                with suppress(errors.DisconnectedError):  # nothing was read yet: begin anew
+                    await reader.open()
+                    return reader
+        raise idle_error(doing)
+
+    async def _only_chunk(self, info: api.ObjectInfo, doing: str) -> bytes | None:
         """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
         subject = f"{self._js.prefix}.DIRECT.GET.{self.stream}.{self._chunk_subject(info.nuid)}"
         try:
-            msg = await self._js.nc.request(subject)
-        except errors.NoRespondersError:
-            return None  # the bucket does not allow it
+            with trio.fail_after(IDLE_LIMIT):
+                msg = await self._js.nc.request(subject)
+        except trio.TooSlowError:
+            raise idle_error(doing) from None
+        except (errors.NoRespondersError, errors.DisconnectedError):
+            return None  # the bucket does not allow it, or the answer was lost: the other way is longer, and goes on
         # Any replica answers; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
 
@@ -315,18 +338,32 @@ class ObjectStore:
         if options.link is not None:
             raise self._bad_meta(name, "a link is no data; its meta must not name one")
         size = options.max_chunk_size
-        if size is not None and size < 1:
-            raise self._bad_meta(name, f"chunks of {size} bytes are none")
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise self._bad_meta(name, f"chunks of {size!r} bytes are none")
         size = min(size or CHUNK_SIZE, self._js.nc.max_payload)
-        return api.ObjectInfo(
-            name=name,
-            bucket=self._bucket,
-            nuid=self._nuids.next(),
-            description=meta.description,
-            headers=_header_lists(meta.headers),
-            metadata=getattr(meta, "metadata", None),
-            options=api.ObjectMetaOptions(max_chunk_size=size),
-        )
+        try:
+            info = api.ObjectInfo(
+                name=name,
+                bucket=self._bucket,
+                nuid=self._nuids.next(),
+                description=meta.description,
+                headers=_header_lists(meta.headers),
+                metadata=getattr(meta, "metadata", None),
+                options=api.ObjectMetaOptions(max_chunk_size=size),
+            )
+            # What cannot be written must show before the data is sent.
+            json.dumps(info.as_dict())
+        except (TypeError, ValueError, AttributeError) as error:
+            raise self._bad_meta(name, f"its meta cannot be written: {error}") from error
+        return info
+
+    def _content(self, name: str, data: object) -> memoryview:
+        if isinstance(data, str):
+            return memoryview(data.encode())
+        if isinstance(data, bytes):
+            return memoryview(data)
+        wrong = type(data).__name__
+        raise TypeError(f"object {name!r} in bucket {self._bucket!r}: its data must be bytes or str, not {wrong}")
 
     def _bad_meta(self, name: str, why: str) -> errors.BadObjectMetaError:
         text = f"object {name!r} in bucket {self._bucket!r}: {why}"
@@ -400,16 +437,14 @@ def _encoded(name: str, bucket: str) -> bytes:
     return encoded
 
 
-def _content(data: bytes | str) -> memoryview:
-    if isinstance(data, str):
-        return memoryview(data.encode())
-    if isinstance(data, bytes):
-        return memoryview(data)
-    raise TypeError(f"an object's data is bytes or str, not {type(data).__name__}")
-
-
 def _header_lists(headers: Mapping[str, str | list[str]] | None) -> dict[str, list[str]] | None:
     """Write headers the way every client reads them: each name with a list."""
     if not headers:
         return None
-    return {name: [value] if isinstance(value, str) else list(value) for name, value in headers.items()}
+    lists: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        values = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(text, str) for text in (name, *values)):
+            raise TypeError(f"header {name!r} is no text")
+        lists.setdefault(name, []).extend(values)
+    return lists

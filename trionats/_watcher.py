@@ -145,6 +145,8 @@ class Watcher(Feed[T], Generic[T]):
             trio.ClosedResourceError: The block was left.
         """
         await self._pace.trip()
+        if self._left:
+            raise trio.ClosedResourceError
         while not self.caught_up:
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)

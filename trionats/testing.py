@@ -160,7 +160,8 @@ async def _in_thread(call: Callable[[], R]) -> R:
 # What a client's statistics call the things that it holds; the other fields count what has happened.
 TABLES = ("subscriptions", "pending_requests", "feeds")
 LEAK_POLL = 0.02
-# A client's first request makes the subscription that all its requests share. It stays, and is no leak.
+# A client's first request makes the subscription that all its requests share. It stays, and is no leak; the inboxes of
+# watchers and readers look the same, so one is granted to each connection, and no more.
 SHARED_INBOX = re.compile(r"[0-9A-Za-z]{22}\.\*$")
 
 
@@ -238,7 +239,10 @@ def _on_server(server: NatsServer) -> Counter[str]:
     for connection in server.connections():
         who = f"client {connection.name!r}" if connection.name else "a nameless client"
         found[f"server: connection of {who}"] += 1
-        subjects = (subject for subject in connection.subscriptions if not SHARED_INBOX.search(subject))
-        found.update(f"server: subscription of {who} to {subject!r}" for subject in subjects)
+        inboxes = [subject for subject in connection.subscriptions if SHARED_INBOX.search(subject)]
+        others = [subject for subject in connection.subscriptions if subject not in inboxes]
+        found.update(f"server: subscription of {who} to {subject!r}" for subject in others)
+        if len(inboxes) > 1:
+            found[f"server: subscription of {who} to an inbox"] += len(inboxes) - 1
     found.update(f"server: consumer {name!r}" for name in server.consumers())
     return found

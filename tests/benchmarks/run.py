@@ -85,7 +85,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="[CLIENT=]PATH",
         help="an interpreter for one client or for all; else one that has all the clients, else what each of them needs",
     )
-    return parser.parse_args(arguments)
+    wishes = parser.parse_args(arguments)
+    for asked, known in ((wishes.clients, CLIENTS), (wishes.scenarios, SCENARIOS)):
+        if unknown := [name for name in asked.split(",") if name not in known]:
+            parser.error(f"there is no {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    return wishes
 
 
 # -- interpreters ------------------------------------------------------------------------------------------------------

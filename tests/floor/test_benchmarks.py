@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 def test_a_short_run(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--clients", "trionats", "--repeats", "1", "--scale", "0.002"]
-    ran = subprocess.run([*command, "--json", path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run([*command, "--json", path], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     figures = json.loads(path.read_text())
     assert figures["machine"]["nats-server"] in ran.stdout
@@ -64,6 +64,13 @@ def test_the_promises_are_about_things_that_are_measured() -> None:
         assert scenario in CLIENTS[other].scenarios
         assert scenario in SCENARIOS
         assert measure in ("cpu", "wall")
+
+
+@pytest.mark.parametrize("option", ["--clients", "--scenarios"])
+def test_a_name_that_is_none_is_told(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments([option, "trionats,nope" if option == "--clients" else "nope"])
+    assert "there is no 'nope'; there are " in capsys.readouterr().err
 
 
 def test_interpreters_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 import trio
 
-from trionats._feed import Feed, Pace
+from trionats._feed import Feed, Pace, opens
 from trionats._workers import MOST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class Nobody:
@@ -27,6 +33,21 @@ async def test_an_empty_feed_is_true() -> None:
     assert len(feed) == 0
     assert feed
     feed.end(None)
+
+
+async def test_what_an_opener_returns_is_entered_once() -> None:
+    @opens
+    async def open_test(number: int) -> AsyncIterator[int]:
+        await trio.lowlevel.checkpoint()
+        yield number
+
+    opening = open_test(1)
+    async with opening as one:
+        assert one == 1
+        with pytest.raises(RuntimeError, match=r"what open_test\(\) returns is entered once; call open_test\(\) again"):
+            await opening.__aenter__()
+    with pytest.raises(RuntimeError, match="entered once"):
+        await opening.__aenter__()
 
 
 async def test_an_observer_may_leave_twice() -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 import trio
 import trio.testing
+from multidict import MultiDict
 
-from tests.fake_jetstream import Consumer, FakeStream, Stored
+from tests.fake_jetstream import Consumer, FakeObjects, FakeStream, Stored
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 from trionats import _chunks, api, errors, open_client
 from trionats._chunks import ChunkWriter, Digest
@@ -261,7 +262,7 @@ async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
 async def test_a_server_that_is_never_ready_fails_the_put(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, _):
         bucket.hook = only(CHUNKS, ["503"] * 1000)
-        with pytest.raises(errors.NoStreamResponseError, match=r"\$O\.b\.C\."):
+        with pytest.raises(errors.NoStreamResponseError, match=r"^put of object 'n' into bucket 'b': no stream"):
             await store.put("n", bytes(100), small(10))
     assert not bucket.messages
 
@@ -271,7 +272,7 @@ async def test_an_info_that_the_server_was_not_ready_for_is_sent_again(autojump_
         bucket.hook = only(METAS, ["503", "503"])
         await store.put("n", b"data")
         bucket.hook = only(METAS, ["503"] * 3)
-        with pytest.raises(errors.NoStreamResponseError, match=r"\$O\.b\.M\."):
+        with pytest.raises(errors.NoStreamResponseError, match=r"^put of object 'm' into bucket 'b': no stream"):
             await store.put("m", b"data")
     assert len(bucket.metas) == bucket.chunks == 1
 
@@ -396,6 +397,96 @@ async def test_get_reads_chunk_by_chunk() -> None:
         assert [info.name for info in await store.list()] == ["n"]
         await nc.flush()
         assert not stream.consumers
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(
+    autojump_clock: trio.testing.MockClock, chunks: int
+) -> None:
+    """J3: from the moment that its info was read."""
+    server = FakeServer()
+    asked: list[str] = []
+    subject = "DIRECT.GET.OBJ_b.>" if chunks == 1 else "CONSUMER.CREATE.OBJ_b.>"
+
+    def cut(frame: Frame) -> Any:  # noqa: ANN401 - whatever a responder may answer
+        asked.append(frame.subject)
+        if len(asked) < 3:
+            server.cut()
+            return None
+        return objects._create(frame)
+
+    server.on(f"$JS.API.{subject}", cut)
+    if chunks == 1:
+        server.on("$JS.API.CONSUMER.CREATE.OBJ_b.>", cut)
+    objects = FakeObjects(server, BUCKET)
+    objects.add("n", *[b"%d" % number for number in range(chunks)])
+    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
+        result = await ObjectStore(nc.jetstream(), BUCKET).get("n")
+        assert result.data == b"012"[:chunks]
+        assert nc.statistics().reconnects == 2
+        await nc.flush()
+        assert not objects.consumers
+    server.check()
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(
+    autojump_clock: trio.testing.MockClock, chunks: int
+) -> None:
+    server = FakeServer()
+    server.on(f"$JS.API.{'DIRECT.GET' if chunks == 1 else 'CONSUMER.CREATE'}.OBJ_b.>", lambda _: None)
+    FakeObjects(server, BUCKET).add("n", *[b"x"] * chunks)
+    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
+        start = trio.current_time()
+        text = "get of object 'n' from bucket 'b': the server has not answered for 30 s"
+        with pytest.raises(errors.TimeoutError, match=text):
+            await ObjectStore(nc.jetstream(), BUCKET).get("n")
+        assert 30 <= trio.current_time() - start < 33
+
+
+async def test_refusals_name_the_object_and_what_was_done_with_it(autojump_clock: trio.testing.MockClock) -> None:
+    def cut(_: Frame) -> str:
+        bucket.server.cut()
+        return "silence"
+
+    async with open_bucket() as (bucket, store, _):
+        bucket.hook = only(CHUNKS, [FULL])
+        with pytest.raises(errors.APIError, match=r"^put of object 'n' into bucket 'b': maximum bytes exceeded"):
+            await store.put("n", b"data")
+        await store.put("n", b"data")
+        bucket.hook = only(METAS, [FULL])
+        with pytest.raises(errors.APIError, match=r"^deletion of object 'n' from bucket 'b': maximum bytes"):
+            await store.delete("n")
+        bucket.hook = cut
+        with pytest.raises(errors.DisconnectedError, match=r"^put of object 'm' into bucket 'b': request to"):
+            await store.put("m", b"data")
+
+
+@pytest.mark.parametrize(
+    ("meta", "text"),
+    [
+        ({"headers": {"A": 5}}, "its meta cannot be written: 'int' object is not iterable"),
+        ({"headers": {"A": [5]}}, "its meta cannot be written: header 'A' is no text"),
+        ({"headers": {5: "a"}}, "its meta cannot be written: header 5 is no text"),
+        ({"metadata": {"a": object()}}, "its meta cannot be written: Object of type object"),
+        ({"options": api.ObjectMetaOptions(max_chunk_size="1")}, "chunks of '1' bytes are none"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_meta_that_cannot_be_written_shows_before_anything_is_sent(meta: dict[str, Any], text: str) -> None:
+    async with open_bucket() as (bucket, store, _):
+        before = len(bucket.server.frames)
+        with pytest.raises(errors.BadObjectMetaError, match=rf"^object 'n' in bucket 'b': {text}"):
+            await store.put("n", b"data", api.ObjectMeta(**meta))
+        with pytest.raises(TypeError, match="object 'n' in bucket 'b': its data must be bytes or str, not bytearray"):
+            await store.put("n", bytearray(b"data"))  # type: ignore[arg-type]
+        assert len(bucket.server.frames) == before
+
+
+async def test_headers_that_repeat_are_all_kept() -> None:
+    async with open_bucket() as (_, store, _):
+        repeated = MultiDict([("A", "1"), ("A", "2"), ("B", "3")])
+        info = await store.put("n", b"", api.ObjectMeta(headers=repeated))  # type: ignore[arg-type]
+        assert info.headers == {"A": ["1", "2"], "B": ["3"]}
 
 
 class SlowStream(FakeStream):

@@ -122,7 +122,9 @@ async def test_c21_a_rolling_restart_fails_no_request() -> None:
 
             async def restart() -> None:
                 for server in list(cluster.servers.values()) * ROUNDS:
+                    before = len(answered)
                     await cluster.roll(server)
+                    assert len(answered) > before, "requests went on meanwhile"
                 restarted.set()
 
             workers.start_soon(restart)
@@ -134,7 +136,6 @@ async def test_c21_a_rolling_restart_fails_no_request() -> None:
             workers.cancel_scope.cancel()
             total = asking.statistics().reconnects + answering.statistics().reconnects
             assert total == 0, "a move is no reconnect"
-    assert asked > 1000
     assert set(answered.values()) == {1}
     assert len(answered) == asked
     assert sum(isinstance(event, events.Moved) for event in seen) >= 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from multidict import MultiDict
 from nats.js.manager import JetStreamManager
 
 from trionats import JetStream, api, errors, open_client
@@ -284,3 +286,28 @@ async def test_buckets_that_cannot_be_are_named(nats_server: TrioNatsServer) -> 
         for call in (js.object_store("nothing"), js.delete_object_store("nothing")):
             with pytest.raises(errors.BucketNotFoundError, match="there is no object store 'nothing'"):
                 await call
+
+
+async def test_headers_that_repeat_arrive_repeated_also_beside_those_of_the_calls_own(
+    nats_server: TrioNatsServer,
+) -> None:
+    """What is forwarded with `headers=msg.headers` must be what came."""
+    async with open_stream(nats_server) as (js, name, subject):
+        repeated = MultiDict([("A", "1"), ("A", "2"), ("Nats-Msg-Id", "theirs"), ("B", "3")])
+        await js.publish(f"{subject}.a", b"", headers=repeated)
+        await js.publish(f"{subject}.a", b"", headers=repeated, msg_id="ours")
+        for sequence, msg_id in ((1, "theirs"), (2, "ours")):
+            raw = await js.api_request(f"STREAM.MSG.GET.{name}", {"seq": sequence})
+            lines = sorted(base64.b64decode(raw["message"]["hdrs"]).decode().split("\r\n")[1:-2])
+            assert lines == ["A: 1", "A: 2", "B: 3", f"Nats-Msg-Id: {msg_id}"]
+        for options in ({}, {"msg_id": "x"}):
+            with pytest.raises(TypeError, match=f"publish to '{subject}.a': headers must be a mapping, not list"):
+                await js.publish(f"{subject}.a", b"", headers=["A"], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bucket", [None, 5, b"b"])
+async def test_a_bucket_name_that_is_no_text_is_refused_by_name(nats_server: TrioNatsServer, bucket: Any) -> None:  # noqa: ANN401
+    async with open_stream(nats_server) as (js, _, _):
+        for call in (js.object_store, js.delete_object_store):
+            with pytest.raises(TypeError, match="must be text, not"):
+                await call(bucket)

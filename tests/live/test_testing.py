@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+import trionats
+from trionats import errors
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks, find_server, open_server
 
 if TYPE_CHECKING:
@@ -274,16 +276,47 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
     ]
 
 
+async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(nats_server: TrioNatsServer) -> None:
+    """A watcher's inbox has the form of the shared one; only one of that form is nobody's leak."""
+    async with trio.open_nursery() as nursery, trionats.open_client(nursery, nats_server.url) as nc:
+        async with assert_no_leaks(server=nats_server):
+            with pytest.raises(errors.NoRespondersError):
+                await nc.request("nobody")
+        left = assert_no_leaks(server=nats_server, within=0.05)
+        await left.__aenter__()
+        attachments = [nc.attach(f"{nc.new_inbox()}.*", nc._requests) for _ in range(2)]
+        await nc.flush()
+        with pytest.raises(AssertionError, match="2 x server: subscription of a nameless client to an inbox"):
+            await left.__aexit__(None, None, None)
+        for attachment in attachments:
+            attachment.detach()
+
+
+async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own() -> None:
+    for _ in range(2):
+        async with open_server("jetstream: enabled\n") as server, trio.open_nursery() as nursery:
+            async with trionats.open_client(nursery, server.url) as nc:
+                js = nc.jetstream()
+                with pytest.raises(errors.BucketNotFoundError):
+                    await js.object_store("mine")
+                await js.create_object_store("mine")
+            where = (await server.monitor("jsz"))["config"]["store_dir"]
+            assert where.startswith(str(server.server.directory))
+
+
 async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
     client = FakeClient()
+    inside = trio.Event()
 
     async def goodbye() -> None:
+        await inside.wait()
         await trio.sleep(0.1)
         client.numbers.subscriptions = 0
 
     nursery.start_soon(goodbye)
     async with assert_no_leaks(client, server=nats_server):
         client.numbers.subscriptions = 1
+        inside.set()
     with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
         async with assert_no_leaks(client, within=0.05):
             client.numbers.subscriptions = 1

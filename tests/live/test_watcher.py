@@ -190,6 +190,17 @@ async def test_the_end_is_never_lost(nats_server: TrioNatsServer, state: str, ig
             assert (await rx.receive()).name == "later"
 
 
+@pytest.mark.parametrize("caught_up", [False, True])
+async def test_a_snapshot_after_the_block_is_refused(nats_server: TrioNatsServer, caught_up: bool) -> None:
+    async with open_store(nats_server) as (store, _, nursery):
+        await store.put("a", b"")
+        async with open_watcher(nursery, store) as rx:
+            if caught_up:
+                await rx.snapshot()
+        with pytest.raises(trio.ClosedResourceError):
+            await rx.snapshot()
+
+
 async def test_snapshots_under_constant_writes_have_each_name_once(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         keys = [f"k{number}" for number in range(20)]
