@@ -15,6 +15,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class House:
             nats["bearer_token"] = True
         claims: dict[str, Any] = {"sub": key.public, "name": "U", "nats": nats}
         if expires is not None:
-            claims["exp"] = int(expires)
+            claims["exp"] = math.ceil(expires)
         return User(key, jwt(claims, self.account))
 
     def revoke(self, user: User) -> None:

@@ -213,7 +213,7 @@ class NatsServer:
             raise RuntimeError("this server is running already")
         for attempt in range(PORT_ATTEMPTS):
             if self._port_is_ours and not self._ports:
-                self.port = _free_port()
+                self.port = free_port()
             self._spawn()
             with contextlib.ExitStack() as unless_ready:
                 unless_ready.callback(self.kill)
@@ -467,7 +467,8 @@ def _kill_all() -> None:
             server.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port that nobody listens on, outside the range from which the system takes its own."""
     candidates = random.SystemRandom()
     while True:
         port = candidates.choice(PORTS)

@@ -6,6 +6,7 @@ Run it without an argument: it starts three servers of its own, which takes a fe
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from typing import TYPE_CHECKING
 
@@ -72,9 +73,12 @@ async def open_cluster() -> AsyncIterator[list[TrioNatsServer]]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # Below the range from which the system takes its own.
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 if __name__ == "__main__":

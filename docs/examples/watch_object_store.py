@@ -28,13 +28,14 @@ async def main(url: str) -> None:
 
             await store.put("db.toml", b"host = 'db.example.org'\n")
             await store.put("log.toml", b"level = 'info'\n")
-            await store.delete("db.toml")
 
             with trio.move_on_after(5):
                 async for info in rx:
                     print(f"changed: {info.name}, {'deleted' if info.deleted else f'{info.size} bytes'}")
                     if info.deleted:
                         break
+                    if info.name == "log.toml":
+                        await store.delete("db.toml")
 
         await js.delete_object_store("configs")
 

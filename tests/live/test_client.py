@@ -212,7 +212,7 @@ while b"PONG" not in seen:
 
 @pytest.mark.parametrize("where", ["receive", "request", "flush", "busy", "connecting"])
 def test_ctrl_c_ends_the_program(server_executable: Path, tmp_path: Path, where: str) -> None:
-    """Within a second, as KeyboardInterrupt, with the goodbye sent."""
+    """As KeyboardInterrupt, with the goodbye sent, and long before any timeout could end it."""
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
     environment = {**os.environ, "NATS_SERVER": str(server_executable)}
@@ -236,7 +236,7 @@ def test_ctrl_c_ends_the_program(server_executable: Path, tmp_path: Path, where:
         process.wait()
         process.stdout.close()
     assert outcome == "interrupted\n"
-    assert seconds < 1
+    assert seconds < 4, "close_timeout, request_timeout are 5 s"
     if where != "connecting":
         assert rest == "goodbye\n"
 

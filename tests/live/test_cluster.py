@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
-import socket
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +11,7 @@ import trio
 import trio.testing
 
 from trionats import events, open_client, open_events, open_subscription
+from trionats._nats_server import free_port
 from trionats.testing import NatsServer, TrioNatsServer
 
 if TYPE_CHECKING:
@@ -26,15 +25,6 @@ NODES = ("n1", "n2", "n3")
 ROUNDS = 3 if os.environ.get("TRIONATS_SLOW") else 1
 
 pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_executable")]
-
-
-def free_port() -> int:
-    """A port that nobody listens on; below the range from which the system takes its own."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Cluster:
@@ -61,6 +51,15 @@ class Cluster:
         running = [server for server in self.servers.values() if server.running]
         for server in running:
             while len({r["remote_name"] for r in (await server.monitor("routez"))["routes"]}) < len(running) - 1:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.02)
+
+    async def hear_of(self, subject: str) -> None:
+        """Wait until each server that runs knows somebody who is subscribed: a client of its own, or a neighbour."""
+        for server in [server for server in self.servers.values() if server.running]:
+            while subject not in await server.subscriptions():
+                routes = (await server.monitor("routez?subs=1"))["routes"]
+                if any(subject in (route.get("subscriptions_list") or ()) for route in routes):
+                    break
                 await trio.sleep(0.02)
 
     async def roll(self, server: TrioNatsServer) -> None:
@@ -117,7 +116,7 @@ async def test_c21_a_rolling_restart_fails_no_request() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await answering.flush()
             await helping.flush()
-            await trio.sleep(0.3)  # until the servers have told each other
+            await cluster.hear_of("work")
             restarted = trio.Event()
 
             async def restart() -> None:
@@ -202,7 +201,7 @@ async def test_plain_subscriptions_hear_nothing_twice_through_a_rolling_restart(
 
             workers.start_soon(hear)
             await hearing.flush()
-            await trio.sleep(0.3)  # until the servers have told each other
+            await cluster.hear_of("n")
             rolled = trio.Event()
 
             async def roll() -> None:

@@ -54,8 +54,8 @@ async def test_scatter_and_gather(nats_server: TrioNatsServer) -> None:
             await services.start(serve, background, nc, [b"%d" % number])
         found = await nc.request_many("ask", max_msgs=5)
         assert sorted(msg.data for msg in found) == [b"0", b"1", b"2", b"3", b"4"]
-        assert len(await nc.request_many("ask", stall=0.2)) == 5
-        with trio.move_on_after(0.3) as scope:
+        assert len(await nc.request_many("ask", stall=1)) == 5
+        with trio.move_on_after(1) as scope:
             found = await nc.request_many("ask")
         assert len(found) == 5
         assert not scope.cancelled_caught

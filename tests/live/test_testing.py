@@ -98,16 +98,16 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail("two servers on one port")
         # Without a port of one's own, another one is taken.
         drawn = iter([server.port, server.port])
-        real = trio_free_port()
-        monkeypatch.setattr("trionats._nats_server._free_port", lambda: next(drawn, real))
+        real = triofree_port()
+        monkeypatch.setattr("trionats._nats_server.free_port", lambda: next(drawn, real))
         with NatsServer() as third:
             assert third.port == real
 
 
-def trio_free_port() -> int:
-    from trionats._nats_server import _free_port  # noqa: PLC0415 - before the test puts another in its place
+def triofree_port() -> int:
+    from trionats._nats_server import free_port  # noqa: PLC0415 - before the test puts another in its place
 
-    return _free_port()
+    return free_port()
 
 
 def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server_executable: Path) -> None:

@@ -363,7 +363,7 @@ async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServe
             await write(store, f"k{number}")
             for name in await consumers(store):
                 await store.js.delete_consumer(store.stream, name)
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 assert (await rx.receive()).name == f"k{number}"
         assert rx.statistics().resets
         await settled(store, 1)
@@ -379,7 +379,7 @@ async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
         # What is buffered comes first.
         await until(lambda: bool(rx.statistics().pending))
         await store.js.delete_object_store(store.bucket)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             assert (await rx.receive()).name == "a"
             with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
                 await rx.receive()
@@ -394,7 +394,7 @@ async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsSe
         nc = store.js.nc
         for action, payload in (("DELETE", b""), ("CREATE", json.dumps(config.as_dict()).encode())):
             nc.publish_nowait(f"$JS.API.STREAM.{action}.{store.stream}", payload)
-        with trio.fail_after(5), pytest.raises(errors.StreamRegressedError, match=store.stream):
+        with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=store.stream):
             await rx.receive()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,7 @@ import trio
 import trionats
 from tests.certificates import Authority
 from trionats import errors, events
+from trionats._nats_server import free_port
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from trionats.testing import TrioNatsServer
 
 SIZES = (0, 1, 63, 64, 125, 126, 65_535, 65_536, 1_048_576)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def config(port: int, more: str = "no_tls: true") -> str:
