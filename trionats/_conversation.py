@@ -201,17 +201,15 @@ class Conversation:
         """Let consumers run: as often as it takes to receive so many messages, where they receive as fast as they can.
 
         Each takes TRIP_MESSAGES in one go. Where a message takes long, a millisecond ends that earlier, and so does the
-        operating system when it gives the processor to others: those that still receive without a pause get more turns.
+        operating system when it gives the processor to others: those that are behind and still receive get more turns.
         """
         pace = self._owner.pace
         turns = messages // TRIP_MESSAGES
-        idle = 0
         for turn in range(turns * PATIENCE):
-            trips = pace.trips
+            before, pace.behind = pace.behind, False
             await checkpoint()
-            idle = 0 if pace.trips != trips else idle + 1
-            # Trio runs the tasks of one turn in any order, so one idle turn says nothing.
-            if turn + 1 >= turns and idle > 1:
+            # Trio runs the tasks of one turn in any order: in one turn alone a consumer may not have had its own.
+            if turn + 1 >= turns and not (pace.behind or before):
                 return
 
     @enable_ki_protection

@@ -47,21 +47,20 @@ class Pace:
     and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
     cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
 
-    It also counts the trips, and knows the client's feeds that are open.
+    It also knows the client's feeds that are open, and whether somebody who receives from one is behind.
     """
 
-    __slots__ = ("due", "feeds", "left", "now", "trips")
+    __slots__ = ("behind", "due", "feeds", "left", "now")
 
     def __init__(self) -> None:
         self.feeds: dict[Feed[Any], None] = {}
         self.now = trio.lowlevel.current_clock().current_time
         self.left = 0
         self.due = 0.0
-        self.trips = 0
+        self.behind = False
 
     async def trip(self) -> None:
         """Go through the scheduler, and start counting anew."""
-        self.trips += 1
         await checkpoint()
         # The operation that made the trip is the first of those it counts for.
         self.left = TRIP_MESSAGES - 1

@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from trionats import errors, events
 from trionats._client import Client, check_client
-from trionats._feed import Feed, check_nursery, feeding, opens
+from trionats._feed import TRIP_MESSAGES, Feed, check_nursery, feeding, opens
 from trionats._message import Msg
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ class Buffered(Feed[Msg]):
             self._slow = not (half_empty and self._bytes <= self._bytes_limit / 2)
 
     def _looked(self) -> None:
-        self._most = max(self._most, len(self))
+        waiting = len(self)
+        self._most = max(self._most, waiting)
+        self._pace.behind = self._pace.behind or waiting > TRIP_MESSAGES
 
     def _overflowed(self, message: Msg, size: int) -> None:
         waiting = len(self)
