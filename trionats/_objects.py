@@ -28,7 +28,7 @@ from trionats._chunks import (
     purge_chunks,
     queue_purge,
 )
-from trionats._infos import InfoWrite, read_info, read_infos, rfc3339
+from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_info, read_infos, rfc3339
 from trionats._jetstream import provide_object_stores
 from trionats._protocol import subjects
 
@@ -98,7 +98,7 @@ class ObjectStore:
         The data is sent in chunks of 128 KiB (or `meta.options.max_chunk_size`), with at most 8 MiB of them
         unacknowledged; the new object becomes visible, all at once, when every chunk is acknowledged. A put that fails or
         is cancelled purges what it has stored and leaves the old object as it was. There is no limit to how long it may
-        take, but it fails when the server does not answer for 30 s.
+        take, but it fails when the server does not answer for 30 s, or when the connection breaks before its last step.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
@@ -127,7 +127,7 @@ class ObjectStore:
             await self._upload(chunks, content, info)
             info.revision = await write.send(info, _revision(before))
         except BaseException as error:  # noqa: ASYNC103 - what came through is no failure
-            if not await self._came_through(write, info, error):  # noqa: ASYNC102 - shielded and bounded inside
+            if not await self._came_through(write, info, before, error):  # noqa: ASYNC102 - waits for failures only
                 if write.revision is not None:
                     await self._purge(before)  # noqa: ASYNC102 - shielded and bounded inside
                 elif not write.in_doubt:
@@ -142,7 +142,8 @@ class ObjectStore:
         """Read an object whole, and verify it.
 
         There is no limit to how long it may take, but it fails when no chunk has come for 30 s; once its info was read (which is
-        a request like any other), it goes on where it was after a reconnect. If the object is replaced while it is read, the new one is read.
+        a request like any other), it goes on where it was after a reconnect. If the object is replaced while it is read, the new
+        one is read.
 
         Args:
             name: The object's name.
@@ -384,19 +385,32 @@ class ObjectStore:
         await chunks.drain()
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
-    async def _came_through(self, write: InfoWrite, info: api.ObjectInfo, error: BaseException) -> bool:
-        """Find out what became of an info whose answer was lost with the connection."""
+    async def _came_through(
+        self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None, error: BaseException
+    ) -> bool:
+        """Settle an info whose answer was lost: sent again it is stored once at the most, as both expect the same last one."""
         if not write.in_doubt or not isinstance(error, errors.Error):
             return False
-        try:
-            with trio.move_on_after(CLEANUP_LIMIT):
-                now = await self._stored(info.name)
-                if now is not None and now.nuid == info.nuid:
-                    info.revision = now.revision
-                    return True
-        except errors.Error:
-            pass
+        with trio.move_on_after(IDLE_LIMIT if isinstance(error, errors.DisconnectedError) else CLEANUP_LIMIT):
+            while True:
+                try:
+                    info.revision = await self._send_again(write, info, before)
+                except errors.DisconnectedError:
+                    continue
+                except errors.Error:
+                    return False
+                return info.revision is not None
         return False
+
+    async def _send_again(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> int | None:
+        try:
+            return await write.send(info, _revision(before))
+        except errors.APIError as error:
+            if error.err_code not in WRONG_LAST_SEQUENCE:
+                raise
+        # Something was stored since: this very info, or somebody else's.
+        now = await self._stored(info.name)
+        return now.revision if now is not None and now.nuid == info.nuid else None
 
     async def _purge(self, info: api.ObjectInfo | None) -> None:
         """Delete the chunks of an object that nobody can find any more; what it belongs to has happened already."""

@@ -342,6 +342,38 @@ async def test_an_info_whose_answer_was_lost_with_the_connection_is_looked_up(
     assert info.revision == bucket.sequences(METAS)[0]
 
 
+@pytest.mark.parametrize("outcome", ["stored", "not stored", "a rival was faster"])
+async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_it_comes(
+    autojump_clock: trio.testing.MockClock, outcome: str
+) -> None:
+    """J1: no chunks are left that belong to nothing, and none are purged that belong to something."""
+    async with open_bucket() as (bucket, store, nc):
+
+        def cut(frame: Frame) -> str | None:
+            if not matches(METAS, frame.subject):
+                return None
+            bucket.hook = lambda _: None
+            bucket.server.dials = ["refuse", "refuse"]
+            bucket.server.cut()
+            if outcome == "a rival was faster":
+                bucket.store(frame._replace(payload=frame.payload.replace(b'"nuid":"', b'"nuid":"rival')))
+            return "lost" if outcome == "stored" else "silence"
+
+        bucket.hook = cut
+        start = trio.current_time()
+        if outcome == "a rival was faster":
+            with pytest.raises(errors.DisconnectedError, match="put of object 'n' into bucket 'b'"):
+                await store.put("n", b"data")
+        else:
+            info = await store.put("n", b"data")
+            assert info.revision == bucket.sequences(METAS)[0]
+            assert bucket.data(info.nuid) == [b"data"]
+        assert trio.current_time() - start > 2, "longer than a cleanup may take"
+        await nc.flush()
+        assert len(bucket.metas) == 1
+        assert bucket.chunks == (0 if outcome == "a rival was faster" else 1)
+
+
 async def test_a_put_ended_by_a_lost_connection_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, nc):
         bucket.hook = lambda frame: (
