@@ -76,13 +76,14 @@ class House:
         self.scoped = Key("account")
         """A signing key of the account, whose users may use `greet` and nothing else."""
         self.revocations: dict[str, int] = {}
+        nats = {"type": "operator", "version": 2, "system_account": self.system.public}
+        # Once: the server refuses to load a configuration again in which this is another one.
+        self._operator = jwt({"sub": self.operator.public, "name": "O", "nats": nats}, self.operator)
 
     @property
     def config(self) -> str:
-        nats = {"type": "operator", "version": 2, "system_account": self.system.public}
-        operator = jwt({"sub": self.operator.public, "name": "O", "nats": nats}, self.operator)
         return (
-            f"operator: {operator}\nsystem_account: {self.system.public}\nresolver: MEMORY\n"
+            f"operator: {self._operator}\nsystem_account: {self.system.public}\nresolver: MEMORY\n"
             f"resolver_preload: {{\n  {self.system.public}: {self._account(self.system)}\n"
             f"  {self.account.public}: {self._account(self.account)}\n}}\n"
         )

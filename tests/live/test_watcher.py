@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from trionats import api, errors, open_client
 from trionats._consumer import Handed, OrderedSource
@@ -386,14 +387,30 @@ async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
 
 
 async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+    gate = trio.Event()
+    gate.set()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await gate.wait()
+        return await trio.open_tcp_stream(host, port)
+
+    async with (
+        open_store(nats_server, dial=dial, connect_timeout=20) as (store, nc, nursery),
+        open_watcher(nursery, store) as rx,
+        open_client(nursery, nats_server.url) as other,
+    ):
         await write(store, *map(str, range(5)))
         for _ in range(5):
             await rx.receive()
         config = (await store.js.stream_info(store.stream)).config
-        nc = store.js.nc
-        for action, payload in (("DELETE", b""), ("CREATE", json.dumps(config.as_dict()).encode())):
-            nc.publish_nowait(f"$JS.API.STREAM.{action}.{store.stream}", payload)
+        # While we are away: seen in between, the bucket would be gone.
+        gate = trio.Event()
+        nursery.start_soon(nc.reconnect)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nc.is_connected
+        await other.jetstream().delete_stream(store.stream)
+        await other.jetstream().add_stream(config)
+        gate.set()
         with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=store.stream):
             await rx.receive()
 
