@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 import trionats
+from trionats.testing import open_server
 
 if TYPE_CHECKING:
     from trionats.testing import TrioNatsServer
@@ -122,3 +123,21 @@ async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> No
         finally:
             with trio.move_on_after(2, shield=True):
                 await js.delete_object_store("drained")
+
+
+async def test_what_waits_for_a_server_that_restarts_is_sent_by_the_drain() -> None:
+    async with (
+        open_server() as server,
+        trio.open_nursery() as background,
+        trionats.open_client(background, server.url, reconnect_time_wait=0.1) as nc,
+    ):
+        await server.kill()
+        while nc.is_connected:  # noqa: ASYNC110 - the kernel tells when
+            await trio.sleep(0.001)
+        await nc.publish("a", b"kept")
+        nc.drain_nowait()
+        await server.start()
+        with trio.fail_after(20):
+            await nc.drain()
+        assert nc.is_closed
+        assert (await server.monitor("varz"))["in_msgs"] == 1
