@@ -116,10 +116,13 @@ class FakeBucket:
 
 
 @asynccontextmanager
-async def open_bucket(max_payload: int = 1024 * 1024) -> AsyncGenerator[tuple[FakeBucket, ObjectStore, Client]]:
+async def open_bucket(
+    max_payload: int = 1024 * 1024,
+    **options: Any,  # noqa: ANN401 - open_client's
+) -> AsyncGenerator[tuple[FakeBucket, ObjectStore, Client]]:
     server = FakeServer(info={"max_payload": max_payload})
     bucket = FakeBucket(server)
-    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
+    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial, **options) as nc:
         yield bucket, ObjectStore(nc.jetstream(), BUCKET), nc
     server.check()
 
@@ -347,7 +350,7 @@ async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_i
     autojump_clock: trio.testing.MockClock, outcome: str
 ) -> None:
     """J1: no chunks are left that belong to nothing, and none are purged that belong to something."""
-    async with open_bucket() as (bucket, store, nc):
+    async with open_bucket(reconnect_delay=lambda _: 2.0) as (bucket, store, nc):
 
         def cut(frame: Frame) -> str | None:
             if not matches(METAS, frame.subject):
