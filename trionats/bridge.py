@@ -10,6 +10,7 @@ nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,7 +22,7 @@ from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
 
 from trionats import errors
-from trionats._asyncio_loop import Host, run_in, trio_asyncio
+from trionats._asyncio_loop import Host, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, check_limits, read_entry
 from trionats._consumer import JITTER, OrderedSource
 from trionats._feed import Opening, check_nursery, feeding, opens
@@ -73,9 +74,10 @@ async def open_nats_py(
 
     Entering waits until the client is connected. How long that may take says the deadline in force, or else nats-py,
     which by default tries for two minutes. Failed or cancelled, it leaves nothing. Leaving ends the feeds of the client,
-    closes it with what it has to send, cancels every asyncio task that is left in the loop, and ends the loop. Each of
-    these is shielded and takes 2 s at the most, also where a task swallows its cancellation; one that goes on even
-    then is left behind, with a log record. If the nursery is cancelled, the client is closed and the loop ended at once.
+    closes it with what it has to send, cancels every asyncio task that is left in the loop, closes its asynchronous
+    generators, and ends the loop. Each of these is shielded and takes 2 s at the most, and 2 s more where asyncio code
+    swallows its cancellation; a task that goes on even then is left behind, with a log record, and so is a thread. If the
+    nursery is cancelled, the client is closed and the loop ended at once.
 
     In a loop of our own, KeyboardInterrupt is held back from asyncio code and comes out of the main task. An exception that
     no asyncio task retrieves is logged, at the level ERROR, and ends nothing. A `SystemExit` that asyncio code raises ends
@@ -90,6 +92,7 @@ async def open_nats_py(
         An async context manager that gives the connected `nats.aio.client.Client`.
 
     Raises:
+        nats.errors.ConnectionClosedError: The nursery was cancelled before the client was connected.
         nats.errors.Error: As nats-py's `connect`.
         OSError: As nats-py's `connect` with `allow_reconnect=False`.
     """
@@ -100,10 +103,12 @@ async def open_nats_py(
     loop = await nursery.start(partial(host.run, partial(_say_goodbye, client)), name="trionats asyncio loop")
     token = trio_asyncio.current_loop.set(loop)
     try:
-        await run_in(loop, client.connect, servers if isinstance(servers, str) else list(servers), **nats_py_options)
+        await host.call(loop, client.connect, servers if isinstance(servers, str) else list(servers), **nats_py_options)
         yield client
     finally:
-        trio_asyncio.current_loop.reset(token)
+        # Left in another task than it was entered in: that one's context never had the loop.
+        with suppress(ValueError):
+            trio_asyncio.current_loop.reset(token)
         await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
 
 
