@@ -23,7 +23,7 @@ from trio.lowlevel import checkpoint
 
 from trionats import errors
 from trionats._asyncio_loop import Host, trio_asyncio
-from trionats._bridged import BridgedObjects, PullSubscription, Subscription, check_limits, read_entry
+from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._consumer import JITTER, OrderedSource
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
@@ -31,6 +31,7 @@ from trionats._nats_py import carrier_of
 from trionats._protocol import subjects
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
+from trionats._subscription import check_limits
 from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher
 from trionats._watcher import open_watcher as open_our_watcher
 
@@ -152,7 +153,7 @@ async def open_subscription(
         queue: The queue group: each message goes to one member of it.
         max_msgs: End after so many messages; 0 for never.
         pending_msgs_limit: How many messages may wait to be received.
-        pending_bytes_limit: How many bytes of payloads may wait to be received.
+        pending_bytes_limit: How many bytes of headers and payloads may wait to be received.
         overflow: What happens to a message that would be too much: `"fail"` ends the feed, and `receive` raises
             `nats.errors.SlowConsumerError` after what is buffered; `"drop_new"` drops it; `"drop_old"` drops the oldest
             ones that wait. Drops are counted.
@@ -216,7 +217,8 @@ async def open_pull_subscription(
         ValueError: A limit is none.
     """
     check_nursery(nursery, "open_pull_subscription")
-    check_limits(0, max_messages, max_bytes, "fail")
+    if max_messages < 1 or max_bytes < 1:
+        raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
     carrier = carrier_of(psub._nc, "open_pull_subscription")
     js = JetStream(carrier.as_client(), psub._js._prefix)
     feed = PullSubscription(carrier, js, psub._stream, psub._consumer, max_messages, max_bytes)
