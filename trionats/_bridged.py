@@ -10,19 +10,21 @@ import trio
 from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 
-from trionats import errors
+from trionats import errors, events
 from trionats._answers import ours
 from trionats._consumer import JITTER
 from trionats._feed import Feed
-from trionats._protocol.pulling import Ending, Window
+from trionats._protocol.pulling import NANOSECONDS, Ending, Window, whole_number
 from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
+    from trionats._carried import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg as OurMsg
-    from trionats._nats_py import Attachment, Carrier
+    from trionats._nats_py import Carrier
     from trionats._protocol.pulling import AckSubject, Pull
 
 NAK: Final = b"-NAK"
@@ -76,6 +78,9 @@ class Subscription(Bounded[Msg]):
     def _measure(self, message: Msg) -> int:
         return _headers_size(message) + len(message.data)
 
+    def _slowed(self, message: Msg) -> None:
+        self._carrier.tell(self._slow_consumer(message))
+
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach()
@@ -91,7 +96,9 @@ class PullSubscription(Feed[Msg]):
         super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, carrier.pace)
         self._carrier, self._js = carrier, js
         self._where = f"{stream}.{consumer}"
-        self._window = Window(max_messages, max_bytes, heartbeat=HEARTBEAT, expires=EXPIRES, rng=JITTER)
+        self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
+        self._limits = max_messages, max_bytes
+        self._window: Window
         self._inbox = f"{carrier.new_inbox()}."
         self._attachment: Attachment | None = None
         self._gives_back = False
@@ -106,7 +113,9 @@ class PullSubscription(Feed[Msg]):
         info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
         config = info.get("config", {})
         self._gives_back = config.get("ack_policy") != "none" and config.get("max_deliver", -1) <= 0
+        self._window = _window(config, *self._limits)
         self._attachment = self._carrier.attach_plain(f"{self._inbox}*", self)
+        self._carrier.add_listener(self)
 
     async def run(self) -> NoReturn:
         """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
@@ -141,8 +150,7 @@ class PullSubscription(Feed[Msg]):
             self._pull(pull)
 
     def _pull(self, pull: Pull) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
-        self._carrier.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}")
+        self._carrier.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
 
     # The receiver's side.
 
@@ -162,8 +170,8 @@ class PullSubscription(Feed[Msg]):
             ending = self._window.status(number, status.status, status.description, status.headers, now)
             if ending is Ending.GONE:
                 self._doubtful = True
-            elif ending is Ending.MISTAKEN:
-                text = f"{self.name}: the server does not understand our pull request: {status.description}"
+            elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
+                text = f"{self.name}: the server does not take our pull request: {status.description}"
                 self.end(errors.explained(errors.APIError, text))
                 return
         self._attention.set()
@@ -182,6 +190,17 @@ class PullSubscription(Feed[Msg]):
         """End the feed."""
         self.end(reason)
 
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """End when it is our asking that is refused: nothing would ever come."""
+        refused = event.error if isinstance(event, events.PermissionViolation) else None
+        if not isinstance(refused, errors.PermissionsViolationError) or refused.operation != "publish":
+            return
+        if refused.subject.lower() == self._asking.lower():
+            known = {"operation": refused.operation, "subject": self._asking, "queue": None}
+            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {refused}", **known))
+
     # Inside.
 
     def _taken(self, item: Msg) -> None:
@@ -192,6 +211,7 @@ class PullSubscription(Feed[Msg]):
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach(self._give_back)
+        self._carrier.remove_listener(self)
 
     def _leave(self) -> None:
         self.end(None)
@@ -204,6 +224,21 @@ class PullSubscription(Feed[Msg]):
     def _give_back(self, message: Msg) -> None:
         if self._gives_back and message.reply.startswith("$JS.ACK."):
             self._carrier.publish_nowait(message.reply, NAK)
+
+
+def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> Window:
+    """Make the window that a consumer's own limits leave of ours: a request beyond them is refused whole."""
+    most, size = whole_number(config, "max_batch"), whole_number(config, "max_bytes")
+    expires = min(EXPIRES, whole_number(config, "max_expires") / NANOSECONDS or EXPIRES)
+    # The server takes no heartbeat that is longer than half of the time.
+    heartbeat = min(HEARTBEAT, expires / 2)
+    most, size = min(max_messages, most or max_messages), min(max_bytes, size or max_bytes)
+    return Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+
+
+def _exceeds_a_limit(status: OurMsg) -> bool:
+    # Somebody lowered a limit since we looked. "Exceeded MaxWaiting" is none of ours: others' requests fill it.
+    return status.status == 409 and status.description.lower().startswith("exceeded maxrequest")
 
 
 def _headers_size(message: Msg) -> int:

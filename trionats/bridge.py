@@ -156,7 +156,7 @@ async def open_subscription(
         pending_bytes_limit: How many bytes of headers and payloads may wait to be received.
         overflow: What happens to a message that would be too much: `"fail"` ends the feed, and `receive` raises
             `nats.errors.SlowConsumerError` after what is buffered; `"drop_new"` drops it; `"drop_old"` drops the oldest
-            ones that wait. Drops are counted.
+            ones that wait. Drops are counted, and nats-py's `error_cb` is told once of each episode.
 
     Returns:
         An async context manager that gives the `Subscription`, a feed of `nats.aio.msg.Msg`.
@@ -164,7 +164,8 @@ async def open_subscription(
     Raises:
         nats.errors.BadSubjectError: The subject or the queue is not valid.
         nats.errors.ConnectionClosedError: The client is closed.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        nats.errors.ConnectionDrainingError: The client is being drained.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         ValueError: A limit, or the policy, is none.
     """
     check_nursery(nursery, "open_subscription")
@@ -175,7 +176,7 @@ async def open_subscription(
     await checkpoint()
     carrier = carrier_of(nats_py_client, "open_subscription")
     feed = Subscription(carrier, subject, max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
-    async with feeding(nursery, feed):
+    async with feeding(nursery, feed, carrier.wait_stopped):
         feed.attach(queue)
         yield feed
 
@@ -192,20 +193,23 @@ async def open_pull_subscription(
 
     It asks the server for as much as there is room for, over an inbox of its own: nothing is dropped however slow the
     receiver is, and no request is left with the server that would swallow the next message, as a cancelled `fetch` leaves
-    one. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch` may be used beside it.
+    one. It keeps to the limits that the consumer has when it is opened; where they are lowered later, `receive` raises
+    `trionats.errors.APIError`. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch`
+    may be used beside it.
 
     Acknowledge with `await aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
     and those still under way, are given back to the server (NAK), unless the consumer limits deliveries: then its
     ack wait brings them.
 
     Entering asks the server once. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task
-    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted.
+    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted, and
+    `trionats.errors.PermissionsViolationError` when the server refuses to be asked for messages.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
         psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
-        max_messages: How many messages may be asked for or wait to be received.
-        max_bytes: How many bytes of messages may.
+        max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
+        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
 
     Returns:
         An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.
@@ -213,7 +217,8 @@ async def open_pull_subscription(
     Raises:
         nats.errors.NotFoundError: The consumer is gone.
         nats.errors.ConnectionClosedError: The client is closed.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        nats.errors.ConnectionDrainingError: The client is being drained.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         ValueError: A limit is none.
     """
     check_nursery(nursery, "open_pull_subscription")
@@ -276,10 +281,11 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
     Raises:
         nats.errors.BucketNotFoundError: There is no such store.
         nats.errors.ConnectionClosedError: The client is closed.
+        nats.errors.ConnectionDrainingError: The client is being drained.
         nats.errors.Error: As for any question to the JetStream API.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         TypeError: `store` is no store of nats-py.
-        ValueError: Both `include_history` and `updates_only`.
+        ValueError: Both `include_history` and `updates_only`; or `keys` is an empty sequence.
     """
     if isinstance(store, ObjectStore):
         return _open_objects(nursery, store, **options)
@@ -314,6 +320,8 @@ async def _open_keys(
     if include_history and updates_only:
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     patterns = [f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)]
+    if not patterns:
+        raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")
     for pattern in patterns:
         subjects.subscribe_subject(pattern)
     carrier = carrier_of(store._js._nc, "open_watcher")
