@@ -46,6 +46,14 @@ class Client:
     async def aclose(self) -> None:
         await aio_as_trio(self.nats_py.close, loop=self.loop)()
 
+    async def drain(self) -> None:
+        await aio_as_trio(self.nats_py.drain, loop=self.loop)()
+
+    def cut(self) -> None:
+        """Lose the connection, as when a router forgets it."""
+        transport: Any = self.nats_py._transport
+        transport._io_writer.transport.abort()
+
     @property
     def is_connected(self) -> bool:
         return self.nats_py.is_connected
@@ -73,7 +81,7 @@ class World:
     nc: Client
     server: NatsServer
     make: Callable[[int], Awaitable[None]]
-    open: Callable[[trio.Nursery], AbstractAsyncContextManager[Feed[Any]]]
+    open: Callable[..., AbstractAsyncContextManager[Feed[Any]]]
     lose: Callable[[], None]
     blink: Callable[[], None] | None = None
 
@@ -124,8 +132,9 @@ async def subscription(**options: object) -> AsyncIterator[World]:
             nc=nc,
             server=server,
             make=make,
-            open=lambda nursery: bridge.open_subscription(nursery, nc.nats_py, "promise.*"),
+            open=lambda nursery, **how: bridge.open_subscription(nursery, nc.nats_py, "promise.*", **how),
             lose=server.kill,
+            blink=nc.cut,
         )
 
 
@@ -147,6 +156,7 @@ async def pull_subscription(**options: object) -> AsyncIterator[World]:
             make=make,
             open=lambda nursery: bridge.open_pull_subscription(nursery, psub),
             lose=server.kill,
+            blink=nc.cut,
         )
 
 
@@ -165,6 +175,7 @@ async def object_watcher(**options: object) -> AsyncIterator[World]:
             make=make,
             open=lambda nursery: trionats.open_watcher(nursery, store),
             lose=server.kill,
+            blink=nc.cut,
         )
 
 
@@ -183,6 +194,7 @@ async def key_watcher(**options: object) -> AsyncIterator[World]:
             make=make,
             open=lambda nursery: trionats.open_watcher(nursery, bucket),
             lose=server.kill,
+            blink=nc.cut,
         )
 
 

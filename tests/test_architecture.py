@@ -54,7 +54,7 @@ FLOORS = (
     ("_watcher",),
     ("_services",),
     ("_asyncio_loop",),
-    ("_answers",),
+    ("_answers", "_carried"),
     ("_nats_py",),
     ("_bridged",),
     ("bridge",),
@@ -75,6 +75,8 @@ NAMED_FROM_BELOW = {
     ("_requests", "_client"): "split off _client",
     ("_requests", "_inquiry"): "those with an inbox of their own are requests, too",
     ("_answers", "_nats_py"): "split off _nats_py",
+    ("_answers", "_carried"): "what the carrier gives it",
+    ("_carried", "_nats_py"): "split off _nats_py",
     ("_client", "_jetstream"): "jetstream() returns one; what makes it is handed down when the package is imported",
     ("_jetstream", "_objects"): "object_store() returns one; the class is handed down when the package is imported",
 }
@@ -91,8 +93,8 @@ CELLAR_FORBIDS = frozenset(
 )
 ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
 MAY_USE_ASYNCIO = frozenset(
-    {"_asyncio_loop", "_answers", "_nats_py", "_bridged", "bridge"}
-)  # the last one, in five parts
+    {"_asyncio_loop", "_answers", "_carried", "_nats_py", "_bridged", "bridge"}
+)  # the last one, in six parts
 # Two were split off _client.
 MAY_START_TASKS = frozenset({"_client", "_link", "_conversation", "_feed", "_services", "bridge"})
 

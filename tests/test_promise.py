@@ -30,6 +30,7 @@ from tests import bridged
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
 from trionats._feed import Feed
+from trionats._subscription import Bounded
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class World:
     background: trio.Nursery
     nc: trionats.Client
     make: Callable[[int], Awaitable[None]]
-    open: Callable[[trio.Nursery], AbstractAsyncContextManager[Feed[Any]]]
+    open: Callable[..., AbstractAsyncContextManager[Feed[Any]]]
+    """Takes the nursery, and for subscriptions their options."""
     lose: Callable[[], None]
     """Lose the server; the client was told not to reconnect."""
     blink: Callable[[], None] | None = None
@@ -98,7 +100,7 @@ async def fake_subscription(**options: float) -> AsyncIterator[World]:
             background=background,
             nc=nc,
             make=make,
-            open=lambda nursery: trionats.open_subscription(nursery, nc, "promise.*"),
+            open=lambda nursery, **how: trionats.open_subscription(nursery, nc, "promise.*", **how),
             lose=lambda: refuse(server),
             blink=server.cut,
         )
@@ -152,8 +154,9 @@ async def live_subscription(**options: float) -> AsyncIterator[World]:
             background=background,
             nc=nc,
             make=make,
-            open=lambda nursery: trionats.open_subscription(nursery, nc, "promise.*"),
+            open=lambda nursery, **how: trionats.open_subscription(nursery, nc, "promise.*", **how),
             lose=server.kill,
+            blink=lambda: background.start_soon(nc.reconnect),
         )
 
 
@@ -171,6 +174,7 @@ async def live_watcher(**options: float) -> AsyncIterator[World]:
             make=make,
             open=lambda nursery: trionats.open_watcher(nursery, store),
             lose=server.kill,
+            blink=lambda: background.start_soon(nc.reconnect),
         )
 
 
@@ -231,16 +235,25 @@ async def live_replies(**options: float) -> AsyncIterator[World]:
 
 FAKES = {"subscription": fake_subscription, "watcher": fake_watcher, "replies": fake_replies}
 LIVE = {"subscription": live_subscription, "watcher": live_watcher, "replies": live_replies, **bridged.KINDS}
-# Those that lose something with their connection say so, instead of going on: see tests/floor/test_replies.py.
-SURVIVING = {name: world for name, world in FAKES.items() if name != "replies"}
 Kind: TypeAlias = "Callable[..., AbstractAsyncContextManager[World]]"
 
 ALL_KINDS = [
     *(pytest.param(world, id=f"fake {name}") for name, world in FAKES.items()),
     *(pytest.param(world, id=f"live {name}", marks=pytest.mark.live(seconds=30)) for name, world in LIVE.items()),
 ]
+
+
+def kinds(*names: str) -> list[Any]:
+    """Give those kinds, by the ends of their names: in memory, live, and of the bridge."""
+    return [kind for kind in ALL_KINDS if str(kind.id).endswith(names)]
+
+
 every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
-every_fake = pytest.mark.parametrize("kind", [pytest.param(world, id=name) for name, world in FAKES.items()])
+# Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
+# see tests/floor/test_replies.py and tests/floor/test_drain.py.
+surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher"))
+dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
+holding_back_kinds = pytest.mark.parametrize("kind", kinds("watcher", "pull subscription"))
 every_place = pytest.mark.parametrize("place", PLACES)
 block = pytest.mark.parametrize("outside", [False, True], ids=["inside its nursery", "outside its nursery"])
 
@@ -479,6 +492,18 @@ async def test_closing_the_client_ends_it(kind: Kind, place: str, outside: bool)
         consumer.expect(ITEMS, "ended")
 
 
+@surviving_kinds
+@every_place
+@block
+async def test_draining_the_client_ends_it(kind: Kind, place: str, outside: bool) -> None:
+    async with kind() as world, open_feed(world, place, outside=outside) as (rx, consumer, _):
+        async with trio.open_nursery() as draining:
+            draining.start_soon(world.nc.drain)
+            await finish(rx, consumer, place)
+        consumer.expect(ITEMS, "ended")
+        assert world.nc.is_closed
+
+
 @every_kind
 @every_place
 @block
@@ -495,7 +520,7 @@ async def test_losing_the_connection_for_good_raises_why(kind: Kind, place: str,
             rx.receive_nowait()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(world, id=name) for name, world in SURVIVING.items()])
+@surviving_kinds
 async def test_a_connection_that_comes_back_is_not_seen(kind: Kind) -> None:
     async with kind() as world, open_feed(world, "inside", outside=False) as (rx, _, _):
         assert world.blink is not None
@@ -510,31 +535,36 @@ async def test_a_connection_that_comes_back_is_not_seen(kind: Kind) -> None:
             rx.receive_nowait()
 
 
-@every_fake
+@every_kind
 @every_place
 @block
 async def test_a_bug_never_looks_like_an_end(
     kind: Kind, place: str, outside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bug = trio.Event()
+    bug = trio.CancelScope()
     run = Feed._run
 
-    async def crash() -> None:
-        await bug.wait()
-        raise ZeroDivisionError("planted")
+    def run_until_bug(feed: Feed[Any], produce: Callable[[], Awaitable[None]]) -> Awaitable[None]:
+        async def crash() -> None:
+            with bug:
+                await produce()
+            raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(Feed, "_run", lambda self, _: run(self, crash))
+        return run(feed, crash)
+
     consumer = Consumer()
 
     async def trigger() -> None:
         await until(lambda: len(consumer.seen) == (1 if place == "busy" else ITEMS))
-        bug.set()
+        bug.cancel()
         await until(lambda: rx._ended)
         consumer.go.set()
         await until(lambda: bool(consumer.outcome))
 
     with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError, match="planted"), flatten_subgroups=True):
         async with kind() as world, trio.open_nursery() as elsewhere, AsyncExitStack() as stack:
+            # From here on: a kind may have feeds of its own.
+            monkeypatch.setattr(Feed, "_run", run_until_bug)
             if outside:
                 nursery = await stack.enter_async_context(foreign_nursery())
             else:
@@ -553,23 +583,36 @@ async def test_a_bug_never_looks_like_an_end(
     assert isinstance(consumer.outcome.__cause__, ZeroDivisionError)
 
 
-async def test_a_slow_subscriber_fails_after_what_is_buffered() -> None:
-    async with (
-        fake_subscription() as world,
-        trio.open_nursery() as nursery,
-        trionats.open_subscription(nursery, world.nc, "promise.*", pending_msgs_limit=ITEMS) as rx,
-    ):
-        await world.nc.flush()
-        for number in range(1, 10):
-            await world.make(number)
-        await trio.testing.wait_all_tasks_blocked()
-        consumer = Consumer()
-        await consumer.consume(rx)
+@dropping_kinds
+async def test_a_slow_subscriber_fails_after_what_is_buffered(kind: Kind) -> None:
+    consumer = Consumer()
+    async with kind() as world, trio.open_nursery() as nursery:
+        async with world.open(nursery, pending_msgs_limit=ITEMS) as rx:
+            await world.nc.flush()
+            for number in range(1, 10):
+                await world.make(number)
+            await until(lambda: rx._ended)
+            await consumer.consume(rx)
         consumer.expect(ITEMS, nats.errors.SlowConsumerError)
         assert "promise.*" in str(consumer.outcome)
 
 
-@pytest.mark.parametrize("kind", [ALL_KINDS[1], ALL_KINDS[4], *ALL_KINDS[7:]])
+@dropping_kinds
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old"])
+async def test_a_slow_subscriber_drops_and_counts(kind: Kind, overflow: str) -> None:
+    async with kind() as world, trio.open_nursery() as nursery:
+        async with world.open(nursery, pending_msgs_limit=ITEMS, overflow=overflow) as rx:
+            await world.nc.flush()
+            for number in range(1, 10):
+                await world.make(number)
+            assert isinstance(rx, Bounded)
+            await until(lambda: rx.statistics().delivered == 9)
+            assert rx.statistics().dropped == 9 - ITEMS
+            first = 1 if overflow == "drop_new" else 10 - ITEMS
+            assert [number_of(await rx.receive()) for _ in range(ITEMS)] == list(range(first, first + ITEMS))
+
+
+@holding_back_kinds
 async def test_a_slow_watcher_loses_nothing(kind: Kind) -> None:
     count = 1200
     async with kind() as world, trio.open_nursery() as nursery, world.opened(nursery) as rx:
@@ -624,7 +667,7 @@ async def test_misuse_is_a_clear_error_and_leaves_nothing(kind: Kind, way: str) 
                     await world.open(nursery).__aenter__()
             case _:
                 with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not int"):
-                    await world.open(42).__aenter__()  # type: ignore[arg-type]
+                    await world.open(42).__aenter__()
         assert (tasks(), world.nc.statistics().feeds) == before
         await world.nc.flush()
 

@@ -61,6 +61,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _watcher          open_watcher
 #   _asyncio_loop     a trio-asyncio loop in a nursery, its traps contained
 #   _answers          nats-py's messages as our own, and the answers among them
+#   _carried          receivers, each with a subscription of nats-py's client
 #   _nats_py          nats-py's client as the floors above our own client need one
 #   _bridged          what the bridge's feeds and entries are
 #   bridge            nats-py's own asyncio objects as feeds, through trio-asyncio

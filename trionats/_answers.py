@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trionats import errors
+from trionats import errors, events
 from trionats._link import default_deadline
 from trionats._message import Msg
 from trionats._protocol import headers
+from trionats._requests import refused_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nats.aio.msg import Msg as NatsPyMsg
 
-    from trionats._nats_py import Attachment, Carrier
+    from trionats._carried import Attachment
+    from trionats._nats_py import Carrier
 
 REQUEST_TIMEOUT: Final = 5.0
 
@@ -53,16 +56,24 @@ def _is_sound(name: str, value: str) -> bool:
     return True
 
 
+@dataclass(slots=True)
+class _Question:
+    """A request under way."""
+
+    subject: str
+    answered: trio.Event = field(default_factory=trio.Event)
+    answer: Msg | Exception | None = None
+
+
 @final
 class Answers:
-    """One inbox for the requests of a carrier, and the events that wait for the answers."""
+    """One inbox for the requests of a carrier, and who waits for the answers."""
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
         self._inbox = ""
         self._attachment: Attachment | None = None
-        self._waiting: dict[str, list[Msg | Exception]] = {}
-        self._events: dict[str, trio.Event] = {}
+        self._questions: dict[str, _Question] = {}
 
     async def ask(self, subject: str, payload: bytes) -> Msg:
         """Ask, and wait for the answer."""
@@ -70,16 +81,16 @@ class Answers:
             self._inbox = f"{self._carrier.new_inbox()}."
             self._attachment = self._carrier.attach(f"{self._inbox}*", self)
         token = self._carrier.new_token()
-        event = self._events[token] = trio.Event()
-        found = self._waiting[token] = []
+        question = self._questions[token] = _Question(subject)
         try:
             self._carrier.publish_nowait(subject, payload, f"{self._inbox}{token}")
             with default_deadline(REQUEST_TIMEOUT, f"request to {subject!r}"):
-                await event.wait()
+                await question.answered.wait()
         finally:
-            del self._events[token], self._waiting[token]
+            del self._questions[token]
             self._carrier.rest()
-        answer = found[0]
+        answer = question.answer
+        assert answer is not None
         if isinstance(answer, Exception):
             raise answer
         if answer.status == 503 and not answer.data:
@@ -88,34 +99,55 @@ class Answers:
 
     def leave(self) -> None:
         """Unsubscribe, unless somebody waits."""
-        if self._attachment is not None and not self._events:
+        if self._attachment is not None and not self._questions:
             attachment, self._attachment = self._attachment, None
             attachment.detach()
 
     def deliver(self, message: Msg) -> None:
         """Hand an answer to its waiter."""
-        self._settle(message.subject.removeprefix(self._inbox), message)
+        question = self._questions.get(message.subject.removeprefix(self._inbox))
+        if question is not None:
+            _settle(question, message)
 
     def link_lost(self, reason: Exception) -> None:
         """Fail the requests under way."""
-        for token in list(self._events):
-            self._settle(token, reason)
+        for question in self._questions.values():
+            _settle(question, errors.again(reason))
 
     def link_restored(self) -> None:
         """Nothing to do."""
 
     def ended(self, reason: BaseException | None) -> None:
-        """Fail the requests under way, and forget the inbox."""
-        error = errors.explained(
-            errors.ConnectionClosedError, "nats-py's client was closed while an answer was awaited"
-        )
-        error.__cause__ = reason
-        self.link_lost(error)
+        """Fail the requests under way, and forget the inbox: the client is closed, or the server refused the inbox."""
+        for question in self._questions.values():
+            if isinstance(reason, errors.PermissionsViolationError):
+                _settle(question, refused_request(question.subject, reason))
+                continue
+            text = f"request to {question.subject!r}: nats-py's client was closed while an answer was awaited"
+            error = errors.explained(errors.ConnectionClosedError, text)
+            error.__cause__ = reason
+            _settle(question, error)
         if self._attachment is not None:
             attachment, self._attachment = self._attachment, None
             attachment.detach()
 
-    def _settle(self, token: str, answer: Msg | Exception) -> None:
-        if token in self._events and not self._waiting[token]:
-            self._waiting[token].append(answer)
-            self._events[token].set()
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
+        refused = event.error if isinstance(event, events.PermissionViolation) else None
+        if not isinstance(refused, errors.PermissionsViolationError):
+            return
+        for token, question in self._questions.items():
+            named = {"publish": question.subject, "reply": f"{self._inbox}{token}"}.get(refused.operation)
+            if named is not None and named.lower() == refused.subject.lower():
+                _settle(question, refused_request(question.subject, refused))
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` has been called."""
+
+
+def _settle(question: _Question, answer: Msg | Exception) -> None:
+    if question.answer is None:
+        question.answer = answer
+        question.answered.set()

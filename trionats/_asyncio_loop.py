@@ -7,7 +7,11 @@ Strategy
 What can go wrong
     trio-asyncio's exit waits until every asyncio task has ended, and a task that swallows its cancellation makes it wait
     for ever. So `Host` cancels all tasks again and again first, and takes what is left after `CLEANUP_SECONDS` out of the
-    loop's sight, with a log record that says where it stands.
+    loop's sight, with a log record that says where it stands. It waits for threads and for asynchronous generators as well:
+    threads are left to themselves when who waits for them is cancelled, and generators are closed within bounds before.
+
+    nats-py's `close` does not stop a `connect` that is under way: it goes on, and leaves a client that is connected and that
+    nobody closes. So such a call is over before the goodbye begins.
 
     `KeyboardInterrupt` and `SystemExit`, raised in asyncio code, stop the main loop, and its exit then waits for tasks that
     nothing runs any more (trio-asyncio issues 88 and 118). So the loop's code runs with KeyboardInterrupt protection, as
@@ -38,7 +42,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Host", "is_usable", "loop_here", "report", "run_in", "trio_asyncio"]
+__all__ = ["Host", "is_open", "is_usable", "loop_here", "report", "run_in", "trio_asyncio"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,12 +56,17 @@ CANCEL_AGAIN: Final = 0.05
 def loop_here() -> asyncio.AbstractEventLoop | None:
     """Give the trio-asyncio loop that is open in this context, if there is one."""
     loop = trio_asyncio.current_loop.get()
-    return loop if is_usable(loop) else None
+    return loop if is_open(loop) else None
 
 
 def is_usable(loop: object) -> bool:
-    """Say whether `loop` is a trio-asyncio loop that runs."""
+    """Say whether `loop` is a trio-asyncio loop that runs, be it for its last words only."""
     return isinstance(loop, trio_asyncio.TrioEventLoop) and loop.is_running()
+
+
+def is_open(loop: Any) -> bool:  # noqa: ANN401 - trio-asyncio has no types
+    """Say whether something can begin in `loop`: what does while it ends, nobody cancels and nobody waits for."""
+    return is_usable(loop) and loop._nursery is not None and not loop._nursery.cancel_scope.cancel_called
 
 
 async def run_in(
@@ -88,8 +97,9 @@ async def run_in(
     try:
         await done.wait()
     except trio.Cancelled:
+        task.add_done_callback(_retrieve)
         with trio.CancelScope(shield=True):
-            await _cancel(loop, {task})
+            await _cancel(loop, lambda: set() if task.done() else {task})
         raise
     try:
         return task.result()
@@ -98,17 +108,15 @@ async def run_in(
         raise errors.explained(errors.Error, f"{task.get_name()}: cancelled by asyncio code") from None  # noqa: ASYNC104
 
 
-async def _cancel(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel asyncio tasks until they have ended, for a bounded time."""
+async def _cancel(loop: asyncio.AbstractEventLoop, alive: Callable[[], set[asyncio.Task[Any]]]) -> None:
+    """Cancel asyncio tasks until none is alive, for a bounded time; one that ends may have started another."""
     with trio.move_on_after(CLEANUP_SECONDS):
-        while tasks := {task for task in tasks if not task.done()}:
+        while tasks := alive():
             for task in tasks:
                 task.cancel()
             await _turn(loop)
-            if any(not task.done() for task in tasks):
+            if alive():
                 await trio.sleep(CANCEL_AGAIN)
-    for task in tasks:
-        task.add_done_callback(_retrieve)
 
 
 async def _turn(loop: asyncio.AbstractEventLoop) -> None:
@@ -124,6 +132,13 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
         log.debug("asyncio task %r ended after we stopped waiting: %r", task.get_name(), error)
 
 
+class _Threads(trio_asyncio.TrioExecutor):  # type: ignore[misc]
+    """Threads that nobody waits for once who asked for them is cancelled, as in asyncio's own loops."""
+
+    async def submit(self, function: Callable[..., object], *args: object) -> object:
+        return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+
+
 @final
 class Host:
     """A loop for the length of a block, in a task of its own; or a share in the one that is open in this context."""
@@ -133,6 +148,9 @@ class Host:
         self._leave = trio.Event()
         self._finished = trio.Event()
         self._exit: BaseException | None = None
+        self._calls = trio.CancelScope()
+        self._idle = trio.Event()
+        self._idle.set()
 
     @enable_ki_protection
     async def run(  # noqa: ASYNC114 - started by one function, which waits for it
@@ -162,6 +180,24 @@ class Host:
             if self._exit is not None:
                 raise self._exit
 
+    async def call(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Like `run_in`, one call at a time, which has ended before the goodbye is said.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The nursery was cancelled meanwhile, or before. Besides, as `run_in`.
+        """
+        self._idle = trio.Event()
+        try:
+            with self._calls:
+                return await run_in(loop, function, *args, **kwargs)
+        finally:
+            self._idle.set()
+        why = "the nursery that was passed in was cancelled" if self._exit is None else repr(self._exit)
+        text = f"{getattr(function, '__qualname__', 'a call')}: given up, since its asyncio loop ends: {why}"
+        raise errors.explained(errors.ConnectionClosedError, text)
+
     async def leave(self) -> None:
         """End the loop and wait until it has ended: shielded, and bounded by the limits of `run`."""
         self._leave.set()
@@ -172,6 +208,8 @@ class Host:
         """Close what used the loop, and end every task that is left in it, so that leaving it waits for nothing."""
         if not is_usable(loop):
             return
+        self._calls.cancel()
+        await self._idle.wait()  # not longer than `run_in` takes with a cancellation
         try:
             with trio.move_on_after(CLEANUP_SECONDS):
                 await run_in(loop, goodbye)
@@ -180,10 +218,13 @@ class Host:
             log.debug("closing nats-py's client failed: %r", error)
         if self._joined:
             return
-        await _cancel(loop, asyncio.all_tasks(loop))
+        await _cancel(loop, lambda: asyncio.all_tasks(loop))
+        with trio.move_on_after(CLEANUP_SECONDS):
+            await run_in(loop, loop.shutdown_asyncgens)
         for task in asyncio.all_tasks(loop):
             text = "asyncio task %r goes on after it was cancelled for %g s, and is left behind: %r"
             log.error(text, task.get_name(), CLEANUP_SECONDS, task.get_stack(limit=1))
+            task.add_done_callback(_retrieve)
             asyncio._unregister_task(task)
 
     async def _contain(self, loop: Any) -> None:  # noqa: ANN401 - trio-asyncio has no types
@@ -205,6 +246,7 @@ class Host:
 
         loop._main_loop_one, loop._io_task = protected_main_loop_one, protected_io_task
         loop.set_exception_handler(report)
+        loop.set_default_executor(_Threads())
         # The main loop stands in the unprotected one until it has run something.
         await _turn(loop)
 

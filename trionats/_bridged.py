@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, final, get_args
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 
-from trionats import errors
+from trionats import errors, events
 from trionats._answers import ours
 from trionats._consumer import JITTER
 from trionats._feed import Feed
-from trionats._protocol.pulling import Ending, Window
-from trionats._subscription import Overflow, SubscriptionStatistics
+from trionats._protocol.pulling import NANOSECONDS, Ending, Window, whole_number
+from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
+    from trionats._carried import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg as OurMsg
-    from trionats._nats_py import Attachment, Carrier
+    from trionats._nats_py import Carrier
     from trionats._protocol.pulling import AckSubject, Pull
 
 NAK: Final = b"-NAK"
@@ -39,7 +41,7 @@ _MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
 
 
 @final
-class Subscription(Feed[Msg]):
+class Subscription(Bounded[Msg]):
     """The messages of one subject, over nats-py's client: what `open_subscription` gives."""
 
     def __init__(
@@ -47,29 +49,15 @@ class Subscription(Feed[Msg]):
         carrier: Carrier,
         subject: str,
         max_msgs: int,
-        pending_msgs_limit: int,
-        pending_bytes_limit: int,
+        pending_msgs_limit: float,
+        pending_bytes_limit: float,
         overflow: Overflow,
     ) -> None:
-        super().__init__(f"subscription {subject!r} of nats-py's client", pending_msgs_limit, carrier.pace)
+        name = f"subscription {subject!r} of nats-py's client"
+        super().__init__(name, carrier.pace, subject, pending_msgs_limit, pending_bytes_limit, overflow)
         self._carrier = carrier
-        self._subject = subject
         self._max_msgs = max_msgs
-        self._limit, self._bytes_limit = pending_msgs_limit, pending_bytes_limit
-        self._overflow = overflow
         self._attachment: Attachment | None = None
-        self._bytes = self._most = self._delivered = self._dropped = 0
-
-    @property
-    def subject(self) -> str:
-        """The subject that was subscribed."""
-        return self._subject
-
-    def statistics(self) -> SubscriptionStatistics:
-        """Count what has come, what waits, and what was dropped."""
-        waiting = len(self)
-        most = max(self._most, waiting)
-        return SubscriptionStatistics(waiting, self._bytes, most, self._delivered, self._dropped)
 
     def attach(self, queue: str) -> None:
         """Subscribe."""
@@ -80,54 +68,22 @@ class Subscription(Feed[Msg]):
     # The receiver's side.
 
     def deliver(self, message: Msg) -> None:
-        """Buffer one message, or do with it what the policy says."""
-        size = len(message.data)
-        self._delivered += 1
-        # What fills the bound while nothing waits is in the hands of consumers that did not run yet.
-        fits = size <= self._bytes_limit and (self._bytes + size <= self._bytes_limit or not len(self))
-        if fits and self.put(message):
-            self._bytes += size
-        elif not self._ended:
-            self._overflowed(message, size)
+        """Buffer one message, or do with it what the policy says; nats-py does not say which was the last."""
+        super().deliver(message)
         if self._max_msgs and self._delivered >= self._max_msgs:
             self.end(None)
 
-    def link_lost(self, reason: Exception) -> None:
-        """Nothing to see for the consumer."""
-
-    def link_restored(self) -> None:
-        """Nothing to see for the consumer: nats-py replays the subscription."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """End the feed."""
-        self.end(reason)
-
     # Inside.
 
-    def _taken(self, item: Msg) -> None:
-        self._bytes -= len(item.data)
+    def _measure(self, message: Msg) -> int:
+        return _headers_size(message) + len(message.data)
+
+    def _slowed(self, message: Msg) -> None:
+        self._carrier.tell(self._slow_consumer(message))
 
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach()
-
-    def _overflowed(self, message: Msg, size: int) -> None:
-        self._most = max(self._most, len(self))
-        if self._overflow == "drop_old" and size <= self._bytes_limit:
-            while len(self) and (self._bytes + size > self._bytes_limit or len(self) >= self._limit):
-                self._taken(self._receive.receive_nowait())
-                self._dropped += 1
-            self.put(message)
-            self._bytes += size
-        else:
-            self._dropped += 1
-        if self._overflow == "fail":
-            text = (
-                f"{self.name}: {len(self)} messages, {self._bytes} bytes wait to be received, and no more may; receive "
-                "faster, raise the limits, or choose another overflow policy"
-            )
-            known = {"subject": self._subject, "reply": message.reply, "sid": message.sid, "sub": self}
-            self.end(errors.explained(errors.SlowConsumerError, text, **known))
 
 
 @final
@@ -140,7 +96,9 @@ class PullSubscription(Feed[Msg]):
         super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, carrier.pace)
         self._carrier, self._js = carrier, js
         self._where = f"{stream}.{consumer}"
-        self._window = Window(max_messages, max_bytes, heartbeat=HEARTBEAT, expires=EXPIRES, rng=JITTER)
+        self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
+        self._limits = max_messages, max_bytes
+        self._window: Window
         self._inbox = f"{carrier.new_inbox()}."
         self._attachment: Attachment | None = None
         self._gives_back = False
@@ -155,7 +113,9 @@ class PullSubscription(Feed[Msg]):
         info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
         config = info.get("config", {})
         self._gives_back = config.get("ack_policy") != "none" and config.get("max_deliver", -1) <= 0
+        self._window = _window(config, *self._limits)
         self._attachment = self._carrier.attach_plain(f"{self._inbox}*", self)
+        self._carrier.add_listener(self)
 
     async def run(self) -> NoReturn:
         """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
@@ -190,8 +150,7 @@ class PullSubscription(Feed[Msg]):
             self._pull(pull)
 
     def _pull(self, pull: Pull) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
-        self._carrier.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}")
+        self._carrier.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
 
     # The receiver's side.
 
@@ -211,8 +170,8 @@ class PullSubscription(Feed[Msg]):
             ending = self._window.status(number, status.status, status.description, status.headers, now)
             if ending is Ending.GONE:
                 self._doubtful = True
-            elif ending is Ending.MISTAKEN:
-                text = f"{self.name}: the server does not understand our pull request: {status.description}"
+            elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
+                text = f"{self.name}: the server does not take our pull request: {status.description}"
                 self.end(errors.explained(errors.APIError, text))
                 return
         self._attention.set()
@@ -231,6 +190,17 @@ class PullSubscription(Feed[Msg]):
         """End the feed."""
         self.end(reason)
 
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """End when it is our asking that is refused: nothing would ever come."""
+        refused = event.error if isinstance(event, events.PermissionViolation) else None
+        if not isinstance(refused, errors.PermissionsViolationError) or refused.operation != "publish":
+            return
+        if refused.subject.lower() == self._asking.lower():
+            known = {"operation": refused.operation, "subject": self._asking, "queue": None}
+            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {refused}", **known))
+
     # Inside.
 
     def _taken(self, item: Msg) -> None:
@@ -241,6 +211,7 @@ class PullSubscription(Feed[Msg]):
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach(self._give_back)
+        self._carrier.remove_listener(self)
 
     def _leave(self) -> None:
         self.end(None)
@@ -255,9 +226,29 @@ class PullSubscription(Feed[Msg]):
             self._carrier.publish_nowait(message.reply, NAK)
 
 
+def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> Window:
+    """Make the window that a consumer's own limits leave of ours: a request beyond them is refused whole."""
+    most, size = whole_number(config, "max_batch"), whole_number(config, "max_bytes")
+    expires = min(EXPIRES, whole_number(config, "max_expires") / NANOSECONDS or EXPIRES)
+    # The server takes no heartbeat that is longer than half of the time.
+    heartbeat = min(HEARTBEAT, expires / 2)
+    most, size = min(max_messages, most or max_messages), min(max_bytes, size or max_bytes)
+    return Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+
+
+def _exceeds_a_limit(status: OurMsg) -> bool:
+    # Somebody lowered a limit since we looked. "Exceeded MaxWaiting" is none of ours: others' requests fill it.
+    return status.status == 409 and status.description.lower().startswith("exceeded maxrequest")
+
+
+def _headers_size(message: Msg) -> int:
+    if not message.headers:
+        return 0
+    return sum(len(name) + len(value) + 4 for name, value in message.headers.items()) + 12
+
+
 def _size(message: Msg) -> int:
-    headers = sum(len(name) + len(value) + 4 for name, value in message.headers.items()) + 12 if message.headers else 0
-    return len(message.subject) + len(message.reply) + headers + len(message.data)
+    return len(message.subject) + len(message.reply) + _headers_size(message) + len(message.data)
 
 
 @final
@@ -306,17 +297,3 @@ def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: OurMsg, ack:
         created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
         operation=operation,
     )
-
-
-def check_limits(max_msgs: int, messages: int, size: int, overflow: str) -> None:
-    """Refuse limits that are none.
-
-    Raises:
-        ValueError: One of them is none.
-    """
-    if max_msgs < 0:
-        raise ValueError(f"max_msgs is {max_msgs}: it must be 0, for no limit, or more")
-    if messages < 1 or size < 1:
-        raise ValueError("the limits of messages and of bytes must be 1 or more")
-    if overflow not in get_args(Overflow):
-        raise ValueError(f"overflow is {overflow!r}: it must be one of {', '.join(get_args(Overflow))}")

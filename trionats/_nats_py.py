@@ -5,13 +5,17 @@ an ordered reader or a watcher runs over nats-py's connection with all of its pr
 bugs we would inherit, are not used at all.
 
 Strategy
-    Trio's side only changes state and queues commands. One asyncio task for each client carries them out in order, looks
-    at the connection's state, and ends when nothing is attached and nothing queued. No task of ours ever waits for asyncio
-    code, so no cancellation can get lost in it. nats-py calls a receiver from the subscription's own task.
+    Trio's side only changes state and queues commands. One asyncio task for each client carries them out in order, and
+    ends when nothing is attached and nothing queued. No task of ours ever waits for asyncio code, so no cancellation can
+    get lost in it. nats-py calls a receiver from the subscription's own task.
 
-    While something is attached, the client's `close` and `drain` say our goodbyes first, and its error callback tells a
-    receiver that its subject was refused. nats-py's names with an underscore that are used: `_error_cb`, `_reading_task`
-    of the client (for its loop), `_remove_sub`. Everything else is public.
+    A command may get stuck in nats-py: what waits for its flusher waits for ever once the client is closed. So a timer
+    looks at the connection's state, whatever the task does, and breaks the command off when the client is closed.
+
+    While something is attached, the client's `drain` and `_close`, which is where every way to close it ends, say our
+    goodbyes first, and its error callback tells who needs to know that the server refused a subject. nats-py's names with
+    an underscore that are used: `_close`, `_error_cb`, `_reading_task` of the client (for its loop), `_remove_sub`.
+    Everything else is public.
 """
 
 from __future__ import annotations
@@ -19,141 +23,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import random
-import re
 import weakref
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import nats.aio.client
 import trio
-from nats.aio.msg import Msg as NatsPyMsg
 from trio.lowlevel import enable_ki_protection
 
-from trionats import errors
+from trionats import errors, events
 from trionats._answers import Answers, ours
-from trionats._asyncio_loop import is_usable, trio_asyncio
+from trionats._asyncio_loop import is_open, is_usable, trio_asyncio
+from trionats._carried import Attachment, log
 from trionats._feed import CLEANUP_SECONDS, Pace
-from trionats._message import Msg
 from trionats._protocol import subjects
+from trionats._protocol.login import server_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from typing import NoReturn
 
-    from nats.aio.subscription import Subscription
-
+    from trionats._attachment import Listener
+    from trionats._carried import OurReceiver, Receiver
     from trionats._client import Client
-
-log = logging.getLogger("trionats")
+    from trionats._message import Msg
 
 #: How often the state of the connection is looked at, in seconds.
 LOOK_EVERY: Final = 0.05
-
-_REFUSED = re.compile(r'permissions violation for subscription to "([^"]*)"', re.IGNORECASE)
-
-
-class Receiver(Protocol):
-    """What takes nats-py's messages; its methods do not wait and do not raise."""
-
-    def deliver(self, message: NatsPyMsg, /) -> None:
-        """Take a message."""
-
-    def link_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def link_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more: None for an end on purpose."""
-
-
-class OurReceiver(Protocol):
-    """What takes messages of our own class; for the rest like `Receiver`."""
-
-    def deliver(self, message: Msg, /) -> None:
-        """Take a message."""
-
-    def link_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def link_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more."""
-
-
-@final
-class Attachment:
-    """A subscription of nats-py's client: what `Carrier.attach` gives."""
-
-    def __init__(
-        self,
-        carrier: Carrier,
-        subject: str,
-        receiver: Receiver | OurReceiver,
-        deliver: Callable[[NatsPyMsg], None],
-        *,
-        patient: bool,
-    ) -> None:
-        self.subject = subject
-        self.receiver = receiver
-        self.patient = patient
-        """Whether it goes on until a drain has brought the last message."""
-        self._carrier = carrier
-        self._deliver = deliver
-        self._subscription: Subscription | None = None
-        self._late: Callable[[NatsPyMsg], None] | None = None
-        self._detached = False
-
-    @enable_ki_protection
-    def detach(self, late: Callable[[NatsPyMsg], None] | None = None) -> None:
-        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent.
-
-        Args:
-            late: Takes the messages that are still under way, until the server has seen that we are gone.
-        """
-        if not self._detached:
-            self._detached = True
-            self._late = late
-            self._carrier.detached(self)
-
-    async def begin(self, queue: str, max_msgs: int) -> None:
-        """Subscribe: a command."""
-        if not self._detached:
-            self._subscription = await self._carrier.nc.subscribe(
-                self.subject, queue, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
-            )
-            if max_msgs:
-                await self._subscription.unsubscribe(max_msgs)
-
-    async def finish(self) -> None:
-        """Unsubscribe: a command."""
-        subscription = self._subscription
-        if subscription is None or self._carrier.nc.is_closed:
-            return
-        if self._late is None:
-            await subscription.unsubscribe()
-            return
-        try:
-            async with asyncio.timeout(CLEANUP_SECONDS):
-                await subscription.drain()  # type: ignore[no-untyped-call]
-        finally:
-            self._carrier.nc._remove_sub(subscription._id)
-
-    @enable_ki_protection
-    async def _arrived(self, message: NatsPyMsg) -> None:
-        try:
-            if not self._detached:
-                self._deliver(message)
-            elif self._late is not None:
-                self._late(message)
-        except Exception as bug:
-            log.exception("delivering a message on %r failed", self.subject)
-            self.receiver.ended(bug)
 
 
 @final
@@ -162,27 +60,33 @@ class Carrier:
 
     def __init__(self, nc: nats.aio.client.Client, loop: asyncio.AbstractEventLoop) -> None:
         self.nc = nc
+        self.loop = loop
         self.pace = Pace()
-        self._loop = loop
         self._nuid = subjects.Nuid(random.Random())
         self._todo: deque[Callable[[], Awaitable[object]]] = deque()
+        self._limit: asyncio.Timeout | None = None
         self._attached: dict[Attachment, None] = {}
         self._aside: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle
         self._wake = asyncio.Event()
-        self._on_purpose = False
+        self._draining = False
         self._linked = True
         self._reconnects = 0
+        self._survived: Exception | None = None
         self._servers = ", ".join(f"{server.hostname}:{server.port}" for server in nc.servers)
         self._answers = Answers(self)
-        self._kept: dict[str, partial[Any]] = {}
+        self._listeners: list[Listener] = [self._answers]
+        self._wrapped: dict[str, partial[Any]] = {}
+        self._before: dict[str, Any] = {}
 
     # What the floors above use of a client.
 
     @property
     def is_closed(self) -> bool:
         """Whether it is closed, or its loop is."""
-        return self.nc.is_closed or not is_usable(self._loop)
+        return self.nc.is_closed or not is_usable(self.loop)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under nats-py's `inbox_prefix`."""
@@ -211,26 +115,41 @@ class Carrier:
         self.check_open(f"request to {subject!r}")
         return await self._answers.ask(subject, payload)
 
-    def attach(self, subject: str, receiver: OurReceiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+    def attach(self, subject: str, receiver: OurReceiver) -> Attachment:
         """Subscribe for a receiver of our own messages.
 
         Args:
             subject: What to subscribe to.
             receiver: Where the messages go.
-            queue: The queue group.
-            max_msgs: After so many messages the server forgets it; 0 for never.
         """
-        return self._attach(
-            Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg)), patient=False), queue, max_msgs
-        )
+        return self._attach(Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg))))
+
+    def add_listener(self, listener: Listener) -> None:
+        """Register what is to know which subjects the server refused: other events there are none."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Remove a listener. Idempotent."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
 
     # What the bridge uses besides.
 
     def attach_plain(
         self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0, patient: bool = False
     ) -> Attachment:
-        """Subscribe for a receiver of nats-py's messages; arguments as for `attach` and `Attachment`."""
-        return self._attach(Attachment(self, subject, receiver, receiver.deliver, patient=patient), queue, max_msgs)
+        """Subscribe for a receiver of nats-py's messages.
+
+        Args:
+            subject: What to subscribe to.
+            receiver: Where the messages go.
+            queue: The queue group.
+            max_msgs: After so many messages the server forgets it; 0 for never.
+            patient: Whether it goes on until a drain has brought the last message.
+        """
+        return self._attach(
+            Attachment(self, subject, receiver, receiver.deliver, queue=queue, max_msgs=max_msgs, patient=patient)
+        )
 
     def as_client(self) -> Client:
         """Pass for a client of ours with those who use nothing but the methods above."""
@@ -240,18 +159,18 @@ class Carrier:
         """Raise unless it is open.
 
         Raises:
-            nats.errors.ConnectionClosedError: It is closed.
+            nats.errors.ConnectionClosedError: It is closed, or its loop ends.
+            nats.errors.ConnectionDrainingError: It is being drained.
         """
-        if self.is_closed:
+        if self.nc.is_closed or not is_open(self.loop):
             raise errors.explained(errors.ConnectionClosedError, f"{what}: nats-py's client is closed")
+        if self._draining or self.nc.is_draining:
+            raise errors.explained(errors.ConnectionDrainingError, f"{what}: nats-py's client is being drained")
 
     def detached(self, attachment: Attachment) -> None:
         """Know that a receiver left."""
         if self._attached.pop(attachment, self) is None:
-            if attachment._late is None:
-                self._do(attachment.finish)
-            else:
-                self._do(partial(self._finish_aside, attachment))
+            self._do(partial(self._finish_aside, attachment) if attachment.lingers else attachment.finish)
         self.rest()
 
     def rest(self) -> None:
@@ -259,63 +178,90 @@ class Carrier:
         if not any(other.receiver is not self._answers for other in self._attached):
             self._answers.leave()
 
+    def tell(self, error: Exception) -> None:
+        """Tell the client's error callback, as nats-py does for its own subscriptions; called from its loop."""
+        task = self.loop.create_task(self._tell(error), name="trionats bridge, error callback")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def wait_stopped(self) -> NoReturn:
+        """Wait for the end of the loop, however it comes: what a feeding task does that has nothing else to do.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The loop has stopped.
+        """
+        await cast("Any", self.loop).wait_stopped()
+        raise self._loop_ends()
+
     # Inside.
 
-    def _attach(self, attachment: Attachment, queue: str, max_msgs: int) -> Attachment:
+    def _attach(self, attachment: Attachment) -> Attachment:
         self.check_open(f"subscription {attachment.subject!r}")
         self._attached[attachment] = None
-        self._do(partial(attachment.begin, queue, max_msgs))
+        self._do(attachment.begin)
         return attachment
 
     def _do(self, command: Callable[[], Awaitable[object]]) -> None:
-        if self.is_closed:
+        if not is_usable(self.loop):
             return
-        self._todo.append(command)
-        if self._task is None:
-            context = contextvars.copy_context()
-            context.run(trio_asyncio.current_loop.set, self._loop)
-            self._move_in()
-            self._task = self._loop.create_task(self._serve(), name="trionats bridge", context=context)
+        if not self.nc.is_closed:
+            self._todo.append(command)
+            if self._task is None:
+                context = contextvars.copy_context()
+                context.run(trio_asyncio.current_loop.set, self.loop)
+                self._move_in()
+                self._task = self.loop.create_task(self._serve(), name="trionats bridge", context=context)
+                self._timer = self.loop.call_later(LOOK_EVERY, self._tick)
         self._wake.set()
 
     @enable_ki_protection
     async def _serve(self) -> None:
         """Carry out the commands and look at the connection, as long as there is something to serve."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while True:
                 await self._work()
-                self._look()
+                # nats-py swallows a cancellation here and there.
+                if task.cancelling():
+                    raise asyncio.CancelledError
                 if not self._todo and not self._attached and not self._aside:
                     return
-                timer = self._loop.call_later(LOOK_EVERY, self._wake.set)
                 await self._wake.wait()
-                timer.cancel()
                 self._wake.clear()
         except asyncio.CancelledError:
             # Whoever cancels all tasks of the loop is closing it. What we queue for that is sent still.
-            text = f"nats-py's client of {self._servers}: its asyncio loop ends"
-            self._end(errors.explained(errors.ConnectionClosedError, text))
-            async with asyncio.timeout(CLEANUP_SECONDS):  # noqa: ASYNC102 - asyncio cancels once
-                await self._work()  # noqa: ASYNC102 - bounded by the line above
+            self._end(self._loop_ends())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLEANUP_SECONDS):  # noqa: ASYNC102 - asyncio cancels once
+                    await self._work()  # noqa: ASYNC102 - bounded by the line above
             raise
         finally:
+            self._timer.cancel()
             self._move_out()
             self._task = None
+            # A consumer that opens its feed again when it ends has done so during our last words.
+            self._end(self._loop_ends())
 
     async def _work(self) -> None:
         while self._todo:
             command = self._todo.popleft()
             try:
-                await command()
+                async with asyncio.timeout(None) as self._limit:
+                    await command()
             except Exception as error:
                 # Not only its own: what it writes to a broken socket raises as well.
                 log.debug("nats-py's client refused a command: %r", error)
+            finally:
+                self._limit = None
 
     async def _finish_aside(self, attachment: Attachment) -> None:
-        task = self._loop.create_task(self._last_words(attachment), name="trionats bridge, last words")
+        task = self.loop.create_task(self._last_words(attachment), name="trionats bridge, last words")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
         task.add_done_callback(lambda _: self._wake.set())
+        # Its UNSUB has to stand before the NAKs that are queued behind: else what they give back comes here again.
+        await asyncio.sleep(0)
 
     async def _last_words(self, attachment: Attachment) -> None:
         try:
@@ -323,11 +269,28 @@ class Carrier:
         except Exception as error:
             log.debug("unsubscribing %r failed: %r", attachment.subject, error)
 
+    async def _tell(self, error: Exception) -> None:
+        try:
+            await self.nc._error_cb(error)
+        except Exception:
+            log.exception("the error callback of nats-py's client of %s failed", self._servers)
+
+    @enable_ki_protection
+    def _tick(self) -> None:
+        self._timer = self.loop.call_later(LOOK_EVERY, self._tick)
+        self._look()
+
     def _look(self) -> None:
         """See what has become of the connection."""
         if self.nc.is_closed:
-            self._end(None if self._on_purpose else self._why())
+            self._end(self._lost())
+            if self._limit is not None:
+                self._limit.reschedule(self.loop.time())
+                self._limit = None
             return
+        if self.nc.is_draining:
+            # By a bound method that was taken before ours lay over it.
+            self._end(None, patient=False)
         reconnects, connected = self.nc.stats["reconnects"], self.nc.is_connected
         if self._linked and (not connected or reconnects != self._reconnects):
             self._linked = False
@@ -336,15 +299,23 @@ class Carrier:
                 attachment.receiver.link_lost(errors.explained(errors.DisconnectedError, text))
         if not self._linked and connected:
             self._linked, self._reconnects = True, reconnects
+            self._survived = self.nc.last_error
             for attachment in list(self._attached):
                 attachment.receiver.link_restored()
 
-    def _why(self) -> errors.Error:
+    def _lost(self) -> errors.Error | None:
+        """Say why the client is lost for good; None when it is closed on purpose: nats-py then notes no new error."""
         error = self.nc.last_error
+        if error is None or error is self._survived:
+            return None
         kind = type(error) if isinstance(error, errors.Error) else errors.ConnectionClosedError
         lost = errors.explained(kind, f"nats-py's connection to {self._servers} is lost for good: {error!r}")
         lost.__cause__ = error
         return lost
+
+    def _loop_ends(self) -> errors.Error:
+        text = f"nats-py's client of {self._servers}: its asyncio loop ends"
+        return errors.explained(errors.ConnectionClosedError, text)
 
     def _end(self, reason: BaseException | None, *, patient: bool = True) -> None:
         for attachment in list(self._attached):
@@ -356,40 +327,59 @@ class Carrier:
 
     def _move_in(self) -> None:
         nc: Any = self.nc
-        self._on_purpose = False
         self._linked, self._reconnects = nc.is_connected, nc.stats["reconnects"]
-        self._kept = {
-            "close": partial(self._leave_with, nc.close, patient=True),
-            "drain": partial(self._leave_with, nc.drain, patient=False),
+        self._survived = nc.last_error
+        self._wrapped = {
+            "_close": partial(self._close, nc._close),
+            "drain": partial(self._drain, nc.drain),
             "_error_cb": partial(self._told, nc._error_cb),
         }
-        vars(nc).update(self._kept)
+        self._before = {name: vars(nc)[name] for name in self._wrapped if name in vars(nc)}
+        vars(nc).update(self._wrapped)
 
     def _move_out(self) -> None:
         mine = vars(self.nc)
-        for name, wrapped in self._kept.items():
+        for name, wrapped in self._wrapped.items():
             # Somebody else may have put something over it in the meantime: it then stays, and does what it did before.
-            if mine.get(name) is wrapped:
-                if name == "_error_cb":
-                    mine[name] = wrapped.args[0]
-                else:
-                    del mine[name]
-        self._kept = {}
+            if mine.get(name) is not wrapped:
+                continue
+            if name in self._before:
+                mine[name] = self._before[name]
+            else:
+                del mine[name]
+        self._wrapped, self._before = {}, {}
 
-    async def _leave_with(self, leave: Callable[[], Awaitable[None]], *, patient: bool) -> None:
-        """Say our goodbyes, then close or drain the client."""
-        # nats-py closes the client by the same name when it has tried every server in vain.
-        self._on_purpose = not isinstance(self.nc.last_error, errors.NoServersError)
-        self._end(None if self._on_purpose else self._why(), patient=patient)
-        await self._settled()
+    async def _close(self, close: Callable[..., Awaitable[None]], *args: object, **kwargs: object) -> None:
+        """Say our goodbyes, unless there is nobody to say them to, then close the client."""
+        lost = self._lost()
+        self._end(lost)
         try:
-            await leave()
+            if lost is None and self.nc.is_connected and not self.nc.is_draining:
+                await self._settled()
         finally:
-            self._end(None)
+            await close(*args, **kwargs)  # noqa: ASYNC102 - what was called is done, whoever cancels us meanwhile
+
+    async def _drain(self, drain: Callable[[], Awaitable[None]]) -> None:
+        """Say the goodbyes of all that do not wait for their last message, then drain the client."""
+        nc = self.nc
+        if self._draining or nc.is_draining:
+            return  # as nats-py does, for whoever comes second
+        if not nc.is_connected:
+            await drain()  # which is refused, and the client lives on
+            return
+        self._draining = True
+        try:
+            self._end(None, patient=False)
+            await self._settled()
+            await drain()
+        finally:
+            self._draining = False
+            if nc.is_draining or nc.is_closed:
+                self._end(self._lost())
 
     async def _settled(self) -> None:
-        """Wait until all commands of now are carried out."""
-        if self.is_closed:
+        """Wait until all commands of now are carried out, for a bounded time."""
+        if self.is_closed or asyncio.current_task() is self._task:
             return
         reached = asyncio.Event()
 
@@ -403,16 +393,27 @@ class Carrier:
                 if self._aside and self.nc.is_connected:
                     await asyncio.wait(self._aside)
 
-    async def _told(self, told: Callable[[Exception], Awaitable[None]], error: Exception) -> None:
-        """Let a receiver know that its subject is refused, then let the client's own callback know of the error."""
-        refused = _REFUSED.search(str(error))
-        if refused is not None:
+    async def _told(self, tell: Callable[[Exception], Awaitable[None]], error: Exception) -> None:
+        """Let those know whom a refusal concerns, then the client's own callback of whatever it is."""
+        if error is self.nc.last_error:
+            # nats-py tells what it survives, and closes without a word for what it does not.
+            self._survived = error
+        refused = server_error(str(error).removeprefix("nats: "))
+        if isinstance(refused, errors.PermissionsViolationError):
+            self._refused(refused)
+        await tell(error)
+
+    def _refused(self, refused: errors.PermissionsViolationError) -> None:
+        # nats-py tells in lower case whatever the server said.
+        if refused.operation == "subscription":
+            named = refused.subject.lower(), (refused.queue or "").lower()
             for attachment in list(self._attached):
-                # nats-py tells in lower case whatever the server said.
-                if attachment.subject.lower() == refused[1].lower():
-                    text = f"subscription {attachment.subject!r}: {error}"
-                    attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text))
-        await told(error)
+                if named == (attachment.subject.lower(), attachment.queue.lower()):
+                    text = f"subscription {attachment.subject!r}: {refused}"
+                    known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
+                    attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
+        for listener in list(self._listeners):
+            listener.push(events.PermissionViolation(refused))
 
 
 _carriers: weakref.WeakValueDictionary[nats.aio.client.Client, Carrier] = weakref.WeakValueDictionary()
@@ -427,17 +428,22 @@ def carrier_of(nc: nats.aio.client.Client, opener: str) -> Carrier:
 
     Raises:
         TypeError: It is no client of nats-py.
-        RuntimeError: It does not live in a trio-asyncio loop that runs.
+        RuntimeError: It does not live in a trio-asyncio loop that is open, or was never connected.
         nats.errors.ConnectionClosedError: It is closed.
+        nats.errors.ConnectionDrainingError: It is being drained.
     """
     if not isinstance(nc, nats.aio.client.Client):
         raise TypeError(f"{opener}(): expected nats-py's nats.aio.client.Client, not {type(nc).__name__}")
+    reading = nc._reading_task
+    if reading is None:
+        text = "does not live in a trio-asyncio loop that is open, since it was never connected"
+        raise RuntimeError(f"{opener}(): nats-py's client {text}")
+    loop = reading.get_loop()
     carrier = _carriers.get(nc)
-    if carrier is None:
-        reading = nc._reading_task
-        loop = trio_asyncio.current_loop.get() if reading is None else reading.get_loop()
-        if not is_usable(loop):
-            if reading is not None and nc.is_closed:
+    # A client that was closed may have been connected again, in another loop.
+    if carrier is None or carrier.loop is not loop:
+        if not is_open(loop):
+            if nc.is_closed:
                 raise errors.explained(errors.ConnectionClosedError, f"{opener}(): nats-py's client is closed")
             raise RuntimeError(f"{opener}(): nats-py's client does not live in a trio-asyncio loop that is open")
         carrier = _carriers[nc] = Carrier(nc, loop)

@@ -10,6 +10,7 @@ nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,8 +22,8 @@ from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
 
 from trionats import errors
-from trionats._asyncio_loop import Host, run_in, trio_asyncio
-from trionats._bridged import BridgedObjects, PullSubscription, Subscription, check_limits, read_entry
+from trionats._asyncio_loop import Host, trio_asyncio
+from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._consumer import JITTER, OrderedSource
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
@@ -30,6 +31,7 @@ from trionats._nats_py import carrier_of
 from trionats._protocol import subjects
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
+from trionats._subscription import check_limits
 from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher
 from trionats._watcher import open_watcher as open_our_watcher
 
@@ -73,9 +75,10 @@ async def open_nats_py(
 
     Entering waits until the client is connected. How long that may take says the deadline in force, or else nats-py,
     which by default tries for two minutes. Failed or cancelled, it leaves nothing. Leaving ends the feeds of the client,
-    closes it with what it has to send, cancels every asyncio task that is left in the loop, and ends the loop. Each of
-    these is shielded and takes 2 s at the most, also where a task swallows its cancellation; one that goes on even
-    then is left behind, with a log record. If the nursery is cancelled, the client is closed and the loop ended at once.
+    closes it with what it has to send, cancels every asyncio task that is left in the loop, closes its asynchronous
+    generators, and ends the loop. Each of these is shielded and takes 2 s at the most, and 2 s more where asyncio code
+    swallows its cancellation; a task that goes on even then is left behind, with a log record, and so is a thread. If the
+    nursery is cancelled, the client is closed and the loop ended at once.
 
     In a loop of our own, KeyboardInterrupt is held back from asyncio code and comes out of the main task. An exception that
     no asyncio task retrieves is logged, at the level ERROR, and ends nothing. A `SystemExit` that asyncio code raises ends
@@ -90,6 +93,7 @@ async def open_nats_py(
         An async context manager that gives the connected `nats.aio.client.Client`.
 
     Raises:
+        nats.errors.ConnectionClosedError: The nursery was cancelled before the client was connected.
         nats.errors.Error: As nats-py's `connect`.
         OSError: As nats-py's `connect` with `allow_reconnect=False`.
     """
@@ -100,10 +104,12 @@ async def open_nats_py(
     loop = await nursery.start(partial(host.run, partial(_say_goodbye, client)), name="trionats asyncio loop")
     token = trio_asyncio.current_loop.set(loop)
     try:
-        await run_in(loop, client.connect, servers if isinstance(servers, str) else list(servers), **nats_py_options)
+        await host.call(loop, client.connect, servers if isinstance(servers, str) else list(servers), **nats_py_options)
         yield client
     finally:
-        trio_asyncio.current_loop.reset(token)
+        # Left in another task than it was entered in: that one's context never had the loop.
+        with suppress(ValueError):
+            trio_asyncio.current_loop.reset(token)
         await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
 
 
@@ -147,10 +153,10 @@ async def open_subscription(
         queue: The queue group: each message goes to one member of it.
         max_msgs: End after so many messages; 0 for never.
         pending_msgs_limit: How many messages may wait to be received.
-        pending_bytes_limit: How many bytes of payloads may wait to be received.
+        pending_bytes_limit: How many bytes of headers and payloads may wait to be received.
         overflow: What happens to a message that would be too much: `"fail"` ends the feed, and `receive` raises
             `nats.errors.SlowConsumerError` after what is buffered; `"drop_new"` drops it; `"drop_old"` drops the oldest
-            ones that wait. Drops are counted.
+            ones that wait. Drops are counted, and nats-py's `error_cb` is told once of each episode.
 
     Returns:
         An async context manager that gives the `Subscription`, a feed of `nats.aio.msg.Msg`.
@@ -158,7 +164,8 @@ async def open_subscription(
     Raises:
         nats.errors.BadSubjectError: The subject or the queue is not valid.
         nats.errors.ConnectionClosedError: The client is closed.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        nats.errors.ConnectionDrainingError: The client is being drained.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         ValueError: A limit, or the policy, is none.
     """
     check_nursery(nursery, "open_subscription")
@@ -169,7 +176,7 @@ async def open_subscription(
     await checkpoint()
     carrier = carrier_of(nats_py_client, "open_subscription")
     feed = Subscription(carrier, subject, max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
-    async with feeding(nursery, feed):
+    async with feeding(nursery, feed, carrier.wait_stopped):
         feed.attach(queue)
         yield feed
 
@@ -186,20 +193,23 @@ async def open_pull_subscription(
 
     It asks the server for as much as there is room for, over an inbox of its own: nothing is dropped however slow the
     receiver is, and no request is left with the server that would swallow the next message, as a cancelled `fetch` leaves
-    one. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch` may be used beside it.
+    one. It keeps to the limits that the consumer has when it is opened; where they are lowered later, `receive` raises
+    `trionats.errors.APIError`. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch`
+    may be used beside it.
 
     Acknowledge with `await aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
     and those still under way, are given back to the server (NAK), unless the consumer limits deliveries: then its
     ack wait brings them.
 
     Entering asks the server once. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task
-    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted.
+    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted, and
+    `trionats.errors.PermissionsViolationError` when the server refuses to be asked for messages.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
         psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
-        max_messages: How many messages may be asked for or wait to be received.
-        max_bytes: How many bytes of messages may.
+        max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
+        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
 
     Returns:
         An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.
@@ -207,11 +217,13 @@ async def open_pull_subscription(
     Raises:
         nats.errors.NotFoundError: The consumer is gone.
         nats.errors.ConnectionClosedError: The client is closed.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        nats.errors.ConnectionDrainingError: The client is being drained.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         ValueError: A limit is none.
     """
     check_nursery(nursery, "open_pull_subscription")
-    check_limits(0, max_messages, max_bytes, "fail")
+    if max_messages < 1 or max_bytes < 1:
+        raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
     carrier = carrier_of(psub._nc, "open_pull_subscription")
     js = JetStream(carrier.as_client(), psub._js._prefix)
     feed = PullSubscription(carrier, js, psub._stream, psub._consumer, max_messages, max_bytes)
@@ -269,10 +281,11 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
     Raises:
         nats.errors.BucketNotFoundError: There is no such store.
         nats.errors.ConnectionClosedError: The client is closed.
+        nats.errors.ConnectionDrainingError: The client is being drained.
         nats.errors.Error: As for any question to the JetStream API.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         TypeError: `store` is no store of nats-py.
-        ValueError: Both `include_history` and `updates_only`.
+        ValueError: Both `include_history` and `updates_only`; or `keys` is an empty sequence.
     """
     if isinstance(store, ObjectStore):
         return _open_objects(nursery, store, **options)
@@ -307,6 +320,8 @@ async def _open_keys(
     if include_history and updates_only:
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     patterns = [f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)]
+    if not patterns:
+        raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")
     for pattern in patterns:
         subjects.subscribe_subject(pattern)
     carrier = carrier_of(store._js._nc, "open_watcher")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.aio.client
 import pytest
@@ -17,12 +17,16 @@ from nats.js.kv import KeyValue
 import trionats
 from trionats import bridge, errors
 from trionats._answers import ours
-from trionats._asyncio_loop import loop_here, report, run_in, trio_asyncio
-from trionats._bridged import check_limits, read_entry
+from trionats._asyncio_loop import Host, loop_here, report, run_in, trio_asyncio
+from trionats._bridged import read_entry
 from trionats._feed import CLEANUP_SECONDS
 from trionats._message import Msg
 from trionats._nats_py import Carrier
 from trionats._protocol.pulling import AckSubject
+from trionats._subscription import check_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ACK = AckSubject("S", "C", 1, 7, 3, 1_700_000_000_500_000_000, 2)
 
@@ -180,6 +184,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.at_the_end: list[Callable[[], object]] = []
 
     def deliver(self, message: object, /) -> None:
         if self.told == ["bug"]:
@@ -194,6 +199,8 @@ class Receiver:
 
     def ended(self, reason: BaseException | None) -> None:
         self.told.append(reason)
+        for act in self.at_the_end:
+            act()
 
 
 class FakeSubscription:
@@ -204,6 +211,9 @@ class FakeSubscription:
     async def unsubscribe(self, limit: int = 0) -> None:
         self.client.said.append(f"UNSUB {self.subject} {limit}".removesuffix(" 0"))
 
+    async def drain(self) -> None:
+        self.client.said.append(f"UNSUB {self.subject}")
+
 
 class FakeClient(nats.aio.client.Client):
     """nats-py's client with a connection that the test makes up."""
@@ -213,7 +223,15 @@ class FakeClient(nats.aio.client.Client):
         self._status = self.CONNECTED
         self.said: list[str] = []
         self.subscriptions: list[FakeSubscription] = []
-        self.broken = False
+        self.replies: list[str] = []
+        self.heard: list[Exception] = []
+        self.broken = self.stuck = self.swallows = False
+        self.refuses: Exception | None = None
+        self.drained = asyncio.Event()
+        self._error_cb = self.hear
+
+    async def hear(self, error: Exception) -> None:
+        self.heard.append(error)
 
     async def subscribe(  # type: ignore[override]
         self,
@@ -222,18 +240,41 @@ class FakeClient(nats.aio.client.Client):
         cb: Any = None,  # noqa: ANN401 - nats-py's
         **_: Any,  # noqa: ANN401 - nats-py's
     ) -> Any:  # noqa: ANN401 - nats-py's
+        if self.refuses is not None:
+            raise self.refuses
         self.said.append(f"SUB {subject}")
         self.subscriptions.append(FakeSubscription(self, subject, cb))
         return self.subscriptions[-1]
 
-    async def publish(self, subject: str, *_: Any, **__: Any) -> None:  # noqa: ANN401 - nats-py's
+    async def publish(  # type: ignore[override]
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        **_: Any,  # noqa: ANN401 - nats-py's
+    ) -> None:
         if self.broken:
             raise OSError("broken pipe")
+        if self.stuck:
+            self.said.append(f"stuck at {subject}")
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:  # noqa: ASYNC103 - that is the test
+                if not self.swallows:
+                    raise
+        self.replies.append(reply)
         self.said.append(f"PUB {subject}")
 
-    async def close(self) -> None:
+    async def drain(self) -> None:
+        if not self.is_draining:
+            self.said.append("drain")
+            self._status = self.DRAINING_SUBS
+            await self.drained.wait()
+            await self._close(self.CLOSED)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
         self.said.append("close")
-        self._status = self.CLOSED
+        self._status = status
 
 
 async def settled() -> None:
@@ -253,7 +294,7 @@ async def test_commands_are_carried_out_in_order_and_the_task_ends() -> None:
         # It was gone before it had been subscribed.
         assert client.said == ["PUB b", "PUB c"]
         assert not asyncio.all_tasks(loop)
-        assert "close" not in vars(client)
+        assert "_close" not in vars(client)
 
 
 async def test_a_command_that_fails_does_not_stop_the_others() -> None:
@@ -299,14 +340,9 @@ async def test_goodbyes_come_before_the_close() -> None:
         client = FakeClient()
         carrier = Carrier(client, loop)
 
-        class Leaves(Receiver):
-            def ended(self, reason: BaseException | None) -> None:
-                super().ended(reason)
-                attachment.detach()
-                carrier.publish_nowait("goodbye")
-
-        receiver = Leaves()
+        receiver = Receiver()
         attachment = carrier.attach_plain("a", receiver)
+        receiver.at_the_end = [attachment.detach, lambda: carrier.publish_nowait("goodbye")]
         await settled()
         await bridge.aio_as_trio(client.close)()
         assert client.said == ["SUB a", "UNSUB a", "PUB goodbye", "close"]
@@ -359,6 +395,248 @@ async def test_requests_fail_with_the_connection(autojump_clock: trio.testing.Mo
         assert not asyncio.all_tasks(loop)
 
 
+async def test_a_client_that_is_closed_behind_our_back_is_closed_on_purpose(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """`async with nc:` is left without `close`; what nats-py noted before we came is no reason."""
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        client._err = errors.StaleConnectionError()
+        carrier = Carrier(client, loop)
+        attachment = carrier.attach_plain("a", receiver)
+        receiver.at_the_end = [attachment.detach, lambda: carrier.publish_nowait("goodbye")]
+        await settled()
+        await bridge.aio_as_trio(client.__aexit__)(None, None, None)
+        assert receiver.told == [None]
+        assert client.said == ["SUB a", "UNSUB a", "PUB goodbye", "close"]
+
+        client, receiver = FakeClient(), Receiver()
+        Carrier(client, loop).attach_plain("a", receiver)
+        await settled()
+        client._status = client.CLOSED
+        await trio.sleep(1)
+        assert receiver.told == [None]
+
+
+async def test_what_a_client_survived_is_not_what_it_is_lost_for() -> None:
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        Carrier(client, loop).attach_plain("a", receiver)
+        await settled()
+        client._err = errors.Error('nats: permissions violation for publish to "x"')
+        await bridge.aio_as_trio(client._error_cb)(client._err)
+        await bridge.aio_as_trio(client.close)()
+        assert receiver.told == [None]
+        assert client.heard == [client._err]
+
+
+async def test_what_a_client_is_lost_for_is_told_without_goodbyes() -> None:
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        attachment = Carrier(client, loop).attach_plain("a", receiver)
+        receiver.at_the_end = [attachment.detach]
+        await settled()
+        client._err = errors.Error("nats: maximum payload violation")
+        await bridge.aio_as_trio(client.close)()
+        (reason,) = receiver.told
+        assert "maximum payload" in str(reason)
+        assert client.said == ["SUB a", "close"]
+
+
+async def test_the_patient_are_patient_however_often_a_drain_is_asked_for() -> None:
+    async with trio_asyncio.open_loop() as loop, trio.open_nursery() as nursery:
+        client, patient, other = FakeClient(), Receiver(), Receiver()
+        carrier = Carrier(client, loop)
+        first = carrier.attach_plain("a", patient, patient=True)
+        second = carrier.attach_plain("b", other)
+        for _ in range(3):
+            nursery.start_soon(bridge.aio_as_trio(client.drain))
+        await settled()
+        nursery.start_soon(bridge.aio_as_trio(client.drain))
+        await settled()
+        assert (patient.told, other.told) == ([], [None])
+        assert client.said == ["SUB a", "SUB b", "UNSUB b", "drain"]
+        with pytest.raises(errors.ConnectionDrainingError):
+            carrier.attach_plain("c", other)
+        client.drained.set()
+        await settled()
+        assert patient.told == [None]
+        assert client.said[4:] == ["close"]
+        first.detach()
+        second.detach()
+
+
+async def test_the_client_is_as_it_was_afterwards() -> None:
+    async def mine() -> None:
+        pass
+
+    async def theirs_now() -> None:
+        pass
+
+    async with trio_asyncio.open_loop() as loop:
+        client = FakeClient()
+        client.drain = mine  # type: ignore[method-assign]
+        before = dict(vars(client))
+        attachment = Carrier(client, loop).attach_plain("a", Receiver())
+        assert vars(client)["drain"] is not mine
+        attachment.detach()
+        await settled()
+        assert {name: vars(client)[name] for name in before} == before
+        assert vars(client).keys() == before.keys()
+
+        attachment = Carrier(client, loop).attach_plain("a", Receiver())
+        client._close = theirs_now  # type: ignore[assignment, method-assign]
+        attachment.detach()
+        await settled()
+        assert vars(client)["_close"] is theirs_now
+        assert vars(client)["drain"] is mine
+
+
+async def test_a_command_that_is_stuck_makes_nobody_deaf(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        carrier = Carrier(client, loop)
+        attachment = carrier.attach_plain("a", receiver)
+        client.stuck = True
+        carrier.publish_nowait("b")
+        carrier.publish_nowait("c")
+        await trio.sleep(1)
+        client._status = client.RECONNECTING
+        await trio.sleep(1)
+        assert receiver.told == ["lost"]
+        client._err, client._status = errors.StaleConnectionError(), client.CLOSED
+        await trio.sleep(1)
+        assert isinstance(receiver.told[1], errors.StaleConnectionError)
+        assert client.said == ["SUB a", "stuck at b", "stuck at c"]
+        attachment.detach()
+        await settled()
+        assert not asyncio.all_tasks(loop)
+
+
+async def test_a_loop_that_ends_under_a_command_that_swallows_it(autojump_clock: trio.testing.MockClock) -> None:
+    """nats-py's `publish` with a full buffer does that."""
+    receiver = Receiver()
+    with trio.fail_after(60):
+        async with trio_asyncio.open_loop() as loop:
+            client = FakeClient()
+            client.swallows = client.stuck = True
+            carrier = Carrier(client, loop)
+            carrier.attach_plain("a", receiver)
+            carrier.publish_nowait("b")
+            await settled()
+    (reason,) = receiver.told
+    assert "its asyncio loop ends" in str(reason)
+
+
+async def test_nothing_begins_in_a_loop_that_ends() -> None:
+    """A consumer that opens its feed again and again would find one in which nobody ever tells it the end."""
+    refused: list[str] = []
+
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        carrier = Carrier(client, loop)
+        carrier.attach_plain("a", receiver)
+        receiver.at_the_end = [lambda: refused.append(attach_again(carrier))]
+        await settled()
+    assert refused == ["subscription 'again': nats-py's client is closed"]
+    with pytest.raises(errors.ConnectionClosedError, match="its asyncio loop ends"):
+        await carrier.wait_stopped()
+
+
+def attach_again(carrier: Carrier) -> str:
+    try:
+        carrier.attach_plain("again", Receiver())
+    except errors.ConnectionClosedError as error:
+        return str(error)
+    return "accepted"
+
+
+async def test_who_comes_during_the_last_words_is_ended_with_them() -> None:
+    """Where somebody cancels all tasks of a loop that goes on."""
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver, late = FakeClient(), Receiver(), Receiver()
+        carrier = Carrier(client, loop)
+        carrier.attach_plain("a", receiver)
+        receiver.at_the_end = [lambda: carrier.attach_plain("late", late)]
+        await settled()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        await settled()
+        assert "its asyncio loop ends" in str(late.told[0])
+        await settled()
+        assert client.said == ["SUB a", "SUB late", "UNSUB a", "UNSUB late"]
+        assert not asyncio.all_tasks(loop)
+
+
+async def test_the_server_hears_of_the_end_before_what_is_given_back() -> None:
+    """What is given back to a consumer that is still asking comes to it again at once."""
+    async with trio_asyncio.open_loop() as loop:
+        client = FakeClient()
+        carrier = Carrier(client, loop)
+        attachment = carrier.attach_plain("a", Receiver())
+        await settled()
+        attachment.detach(late=lambda _: None)
+        carrier.publish_nowait("nak")
+        await settled()
+        assert client.said == ["SUB a", "UNSUB a", "PUB nak"]
+
+
+async def test_a_subscription_that_nats_py_refuses_ends() -> None:
+    async with trio_asyncio.open_loop() as loop:
+        client, receiver = FakeClient(), Receiver()
+        carrier = Carrier(client, loop)
+        carrier.attach_plain("a", receiver).detach()
+        client.refuses = errors.ConnectionDrainingError()
+        attachment = carrier.attach_plain("b", receiver)
+        await settled()
+        assert receiver.told == [client.refuses]
+        attachment.detach()
+
+
+@pytest.mark.parametrize(
+    "refusal", ['publish to "question.a"', 'publish with reply of "{inbox}"', 'subscription to "{wildcard}"']
+)
+async def test_a_refused_request_fails_at_once(refusal: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with trio_asyncio.open_loop() as loop, trio.open_nursery() as nursery:
+        client = FakeClient()
+        carrier = Carrier(client, loop)
+        outcomes: dict[str, Exception] = {}
+
+        async def ask(subject: str) -> None:
+            try:
+                await carrier.request(subject)
+            except errors.Error as error:
+                outcomes[subject] = error
+
+        nursery.start_soon(ask, "Question.A")
+        await settled()
+        nursery.start_soon(ask, "question.b")
+        await settled()
+        (wildcard,) = (subscription.subject for subscription in client.subscriptions)
+        text = refusal.format(inbox=client.replies[0], wildcard=wildcard).lower()
+        await bridge.aio_as_trio(client._error_cb)(errors.Error(f"nats: permissions violation for {text}"))
+        await settled()
+        assert isinstance(outcomes["Question.A"], errors.PermissionsViolationError)
+        assert "Question.A" in str(outcomes["Question.A"])
+        await trio.sleep(10)
+        kind = errors.PermissionsViolationError if "wildcard" in refusal else errors.TimeoutError
+        assert isinstance(outcomes["question.b"], kind)
+
+
+async def test_an_error_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(_: Exception) -> None:
+        raise ZeroDivisionError
+
+    async with trio_asyncio.open_loop() as loop:
+        client = FakeClient()
+        client._error_cb = fails
+        carrier = Carrier(client, loop)
+        loop.call_soon(carrier.tell, errors.Error("told"))
+        await settled()
+        assert not asyncio.all_tasks(loop)
+    assert "the error callback of nats-py's client" in caplog.text
+
+
 # -- the loop --------------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +687,32 @@ async def test_what_a_call_returns_and_raises() -> None:
             await run_in(loop, cancel_itself)
         assert loop_here() is loop
     assert loop_here() is None
+
+
+async def test_a_call_is_over_before_the_goodbye(autojump_clock: trio.testing.MockClock) -> None:
+    async def call() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)  # noqa: ASYNC102 - that is the test
+            ended.append("call")
+
+    async def goodbye() -> None:  # noqa: ASYNC124 - what a host wants
+        ended.append("goodbye")
+
+    async def enter() -> None:
+        with pytest.raises(errors.ConnectionClosedError, match="passed in was cancelled"):
+            await host.call(loop, call)
+
+    ended: list[str] = []
+    host = Host()
+    async with trio.open_nursery() as calling:
+        async with trio.open_nursery() as nursery:
+            loop = await nursery.start(host.run, goodbye)
+            calling.start_soon(enter)
+            await settled()
+            nursery.cancel_scope.cancel()
+    assert ended == ["call", "goodbye"]
 
 
 def test_stray_cancellations_are_no_errors(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,25 +14,29 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nats.aio.client
 import pytest
 import trio
 from nats.js.api import ConsumerConfig
+from nats.js.kv import KeyValue
 
 import trionats
 from tests import bridged
 from trionats import bridge, errors
 from trionats._asyncio_loop import loop_here, trio_asyncio
 from trionats._feed import CLEANUP_SECONDS
+from trionats._nats_py import _carriers
 from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 MANY = 200
 
@@ -164,7 +168,7 @@ async def test_200_watchers_leave_nothing(way: Any, nats_server: TrioNatsServer)
                 await until(lambda: aio_tasks() == before)
             else:
                 await until(lambda: aio_tasks() == at_rest)
-                assert not {"close", "drain"} & set(vars(nc))
+                assert not {"_close", "drain"} & set(vars(nc))
         await until(lambda: aio_tasks() == before)
         js = stays.jetstream()
         await aio_as_trio(js.delete_object_store)("many")
@@ -359,6 +363,8 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
             assert rx.caught_up
         assert (entry.bucket, entry.key, entry.value, entry.revision) == ("kinds", "a.1", b"new", theirs.revision)
         assert type(entry) is type(theirs)
+        with pytest.raises(ValueError, match="keys is empty"):
+            await snapshot(keys=[])
         with pytest.raises(ValueError, match="exclude each other"):
             await snapshot(updates_only=True, include_history=True)
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
@@ -461,6 +467,89 @@ async def test_draining_brings_the_last_message(nats_server: TrioNatsServer) -> 
             assert [int(message.data) async for message in rx] == list(range(1000))
 
 
+async def test_headers_count_as_they_do_in_our_own_subscriptions(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+        async with (
+            trionats.open_client(nursery, nats_server.url) as ours,
+            trionats.open_subscription(nursery, ours, "big", pending_bytes_limit=50_000, overflow="drop_old") as native,
+            bridge.open_subscription(
+                nursery, nc, "big", pending_bytes_limit=50_000, overflow="drop_old"
+            ) as bridged_one,
+        ):
+            await ours.flush()
+            await aio_as_trio(nc.flush)()
+            for _ in range(20):
+                await aio_as_trio(nc.publish)("big", b"", headers={"h": "v" * 10_000})
+            await until(lambda: native.statistics().delivered == bridged_one.statistics().delivered == 20)
+            assert bridged_one.statistics() == native.statistics()
+            assert native.statistics().dropped == 16
+            for _ in range(4):
+                await bridged_one.receive()
+            assert bridged_one.statistics().pending_bytes == 0
+
+
+async def test_the_error_callback_hears_once_of_each_time_that_a_consumer_is_slow(nats_server: TrioNatsServer) -> None:
+    async def hear(error: Exception) -> None:
+        heard.append(error)
+
+    heard: list[Exception] = []
+    async with bridged_client(nats_server, error_cb=hear) as nc, trio.open_nursery() as nursery:
+        async with bridge.open_subscription(nursery, nc, "slow", pending_msgs_limit=4, overflow="drop_new") as rx:
+            for episode in (1, 2):
+                for number in range(10):
+                    await aio_as_trio(nc.publish)("slow", b"%d" % number)
+                await until(lambda: rx.statistics().dropped == 6 * episode)  # noqa: B023 - waited for here
+                await until(lambda: len(heard) == episode)  # noqa: B023 - waited for here
+                for _ in range(4):
+                    await rx.receive()
+        for error in heard:
+            assert isinstance(error, errors.SlowConsumerError)
+            assert error.subject == "slow"
+            assert error.sub is rx  # type: ignore[comparison-overlap]
+
+
+PERMISSIONS = """
+    jetstream {{ store_dir: "{directory}" }}
+    authorization {{ users = [
+        {{ user: admin, password: admin }}
+        {{ user: u, password: p, permissions: {{ {denied} }} }}
+    ] }}
+"""
+
+
+@asynccontextmanager
+async def denied(what: str, tmp_path: Path) -> AsyncIterator[tuple[nats.aio.client.Client, Any, Any]]:
+    """Give a client that something is denied to, a bucket, and a pull subscription."""
+    with NatsServer(PERMISSIONS.format(directory=tmp_path, denied=what)) as server:
+        admin = {"user": "admin", "password": "admin"}
+        options = {"user": "u", "password": "p", "error_cb": ignore}
+        async with bridged_client(server, **admin) as ours, bridged_client(server, **options) as nc:
+            js, context = ours.jetstream(), nc.jetstream()
+            await aio_as_trio(js.create_key_value)(bucket="denied")
+            await aio_as_trio(js.add_stream)(name="DENIED", subjects=["denied"])
+            theirs = await aio_as_trio(js.pull_subscribe)("denied", durable="d")
+            bucket = KeyValue(name="denied", stream="KV_denied", pre="$KV.denied.", js=context, direct=True)
+            yield nc, bucket, context.PullSubscription(context, theirs._sub, "DENIED", "d", b"unused.")
+
+
+@pytest.mark.parametrize("what", ['subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'])
+async def test_a_question_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
+    async with denied(what, tmp_path) as (_, bucket, psub), trio.open_nursery() as nursery:
+        with trio.fail_after(3):
+            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.CREATE\.KV_denied"):
+                await bridge.open_watcher(nursery, bucket).__aenter__()
+            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.INFO\.DENIED\.d"):
+                await bridge.open_pull_subscription(nursery, psub).__aenter__()
+
+
+async def test_a_pull_that_is_refused_ends_the_feed(tmp_path: Path) -> None:
+    what = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
+    async with denied(what, tmp_path) as (_, _, psub), trio.open_nursery() as nursery:
+        async with bridge.open_pull_subscription(nursery, psub) as rx:
+            with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=r"consumer 'd'"):
+                await rx.receive()
+
+
 async def test_a_subject_that_is_refused() -> None:
     config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: {deny: "secret.>"}}}] }'
     with NatsServer(config) as server:
@@ -469,6 +558,157 @@ async def test_a_subject_that_is_refused() -> None:
             async with bridge.open_subscription(nursery, nc, "Secret.x".lower()) as rx:
                 with pytest.raises(errors.PermissionsViolationError, match=r"secret\.x"):
                     await rx.receive()
+
+
+# -- the ends of a client --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def feeds_of(nc: nats.aio.client.Client) -> AsyncIterator[tuple[trionats.Feed[Any], trionats.Feed[Any]]]:
+    """Give a subscription to `end.>`, which is patient, and a watcher."""
+    bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="end")
+    async with (
+        trio.open_nursery() as nursery,
+        bridge.open_subscription(nursery, nc, "end.>") as rx,
+        trionats.open_watcher(nursery, bucket) as watcher,
+    ):
+        await aio_as_trio(nc.flush)()
+        yield rx, watcher
+
+
+async def test_a_client_that_is_left_as_a_context_manager_is_closed_on_purpose(nats_server: TrioNatsServer) -> None:
+    async with trio_asyncio.open_loop():
+        nc = await aio_as_trio(nats.connect)(nats_server.url)
+        async with feeds_of(nc) as (rx, watcher):
+            await aio_as_trio(nc.__aexit__)(None, None, None)
+            assert [message async for message in rx] == []
+            assert [entry async for entry in watcher] == []
+        assert await nats_server.consumers("KV_end") == []
+
+
+async def test_a_drain_that_was_taken_before_we_came_ends_all_on_purpose(nats_server: TrioNatsServer) -> None:
+    async def slow(_: object) -> None:
+        await asyncio.sleep(0.3)
+
+    async with bridged_client(nats_server) as nc:
+        drain = nc.drain
+        await aio_as_trio(nc.subscribe)("slow", cb=slow)
+        await aio_as_trio(nc.publish)("slow", b"")
+        async with feeds_of(nc) as (rx, watcher):
+            await aio_as_trio(drain)()
+            assert [message async for message in rx] == []
+            assert [entry async for entry in watcher] == []
+        assert await nats_server.consumers("KV_end") == []
+
+
+async def test_two_drains_at_once_bring_the_last_message(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server) as nc, bridged_client(nats_server) as other:
+        async with feeds_of(nc) as (rx, watcher):
+            for number in range(5000):
+                await aio_as_trio(other.publish)("end.it", b"%d" % number)
+            await aio_as_trio(other.flush)()
+            async with trio.open_nursery() as draining:
+                draining.start_soon(aio_as_trio(nc.drain))
+                draining.start_soon(aio_as_trio(nc.drain))
+            assert [int(message.data) async for message in rx] == list(range(5000))
+            assert [entry async for entry in watcher] == []
+
+
+async def test_a_drain_that_is_refused_ends_nothing() -> None:
+    with NatsServer(jetstream=True) as server:
+        options = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
+        async with bridged_client(server, **options) as nc, feeds_of(nc) as (rx, watcher):
+            server.kill()
+            await until(lambda: nc.is_reconnecting)
+            with pytest.raises(errors.ConnectionReconnectingError):
+                await aio_as_trio(nc.drain)()
+            await trio.to_thread.run_sync(server.start)
+            await until(lambda: nc.is_connected)
+            await aio_as_trio(nc.flush)()
+            await aio_as_trio(nc.publish)("end.not", b"1")
+            assert (await rx.receive()).data == b"1"
+            bucket = await aio_as_trio(nc.jetstream().key_value)("end")
+            await aio_as_trio(bucket.put)("key", b"1")
+            assert (await watcher.receive()).key == "key"
+
+
+async def test_a_client_that_drains_takes_no_more_feeds(nats_server: TrioNatsServer) -> None:
+    async def slow(_: object) -> None:
+        await go.wait()
+
+    go = asyncio.Event()
+    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+        await aio_as_trio(nc.subscribe)("slow", cb=slow)
+        await aio_as_trio(nc.publish)("slow", b"")
+        await aio_as_trio(nc.flush)()
+        nursery.start_soon(aio_as_trio(nc.drain))
+        await until(lambda: nc.is_draining)
+        with pytest.raises(errors.ConnectionDrainingError, match="being drained"):
+            await bridge.open_subscription(nursery, nc, "late").__aenter__()
+        go.set()
+
+
+async def test_a_client_that_is_lost_while_a_command_is_stuck() -> None:
+    """A command with a full buffer waits for nats-py's flusher, which is gone when the client is closed."""
+
+    async def take_nothing_more() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with NatsServer(jetstream=True) as server:
+        options = {"allow_reconnect": False, "error_cb": ignore, "pending_size": 1}
+        async with bridged_client(server, **options) as nc, feeds_of(nc) as (rx, watcher):
+            cast("Any", nc._transport).drain = take_nothing_more
+            async with trio.open_nursery() as nursery, bridge.open_subscription(nursery, nc, "one.more") as more:
+                await until(lambda: _carriers[nc]._limit is not None)
+                server.kill()
+                with trio.fail_after(5):
+                    for feed in (rx, watcher, more):
+                        with pytest.raises(nats.errors.Error, match="lost for good"):
+                            await feed.receive()
+                await until(lambda: _carriers[nc]._task is None)
+            assert nc.is_closed
+
+
+async def test_a_client_without_a_connection_of_its_own_is_refused(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server), trio.open_nursery() as nursery:
+        with pytest.raises(RuntimeError, match="never connected"):
+            await bridge.open_subscription(nursery, nats.aio.client.Client(), "x").__aenter__()
+
+
+async def test_a_client_that_is_connected_again_in_another_loop(nats_server: TrioNatsServer) -> None:
+    nc = nats.aio.client.Client()
+    feeds = []
+    for _ in range(2):
+        async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+            await aio_as_trio(nc.connect)(nats_server.url, reconnect_time_wait=0.01)
+            async with bridge.open_subscription(nursery, nc, "again") as rx:
+                feeds.append(rx)
+                await aio_as_trio(nc.publish)("again", b"1")
+                assert (await rx.receive()).data == b"1"
+            await aio_as_trio(nc.close)()
+
+
+async def test_a_consumer_that_comes_again_and_again_while_a_loop_ends(nats_server: TrioNatsServer) -> None:
+    async def insist(nursery: trio.Nursery, nc: nats.aio.client.Client) -> None:
+        for _ in range(5):
+            try:
+                async with bridge.open_subscription(nursery, nc, "again") as rx:
+                    ready.set()
+                    await rx.receive()
+            except errors.ConnectionClosedError as error:
+                refused.append(error)
+
+    ready = trio.Event()
+    refused: list[Exception] = []
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            async with trio_asyncio.open_loop():
+                nc = await aio_as_trio(nats.connect)(nats_server.url)
+                nursery.start_soon(insist, nursery, nc)
+                await ready.wait()
+                # Leaving a loop with an open client leaves its socket; that is another story.
+                nc._transport._io_writer.close()
+    assert len(refused) == 5
 
 
 # -- pull subscriptions ----------------------------------------------------------------------------------------------------
@@ -525,6 +765,41 @@ async def test_deliveries_that_are_limited_are_not_spent(nats_server: TrioNatsSe
         await trio.sleep(0.1)
         info = await aio_as_trio(psub.consumer_info)()
         assert (info.num_ack_pending, info.num_redelivered) == (3, 0)
+
+
+async def test_nothing_that_is_given_back_comes_to_who_left(nats_server: TrioNatsServer) -> None:
+    """It would be given back once more, or be on its way there when nobody takes it any more."""
+    async with bridged_client(nats_server) as nc, pulled(nc, 300) as psub, trio.open_nursery() as nursery:
+        async with bridge.open_pull_subscription(nursery, psub, max_messages=600) as rx:
+            await until(lambda: len(rx) == 300)
+        async with bridge.open_pull_subscription(nursery, psub) as rx:
+            with trio.fail_after(5):
+                again = [await rx.receive() for _ in range(300)]
+        assert {message.metadata.num_delivered for message in again} == {2}
+
+
+@pytest.mark.parametrize("limit", [{"max_batch": 10}, {"max_expires": 2_000_000_000}, {"max_bytes": 1000}])
+async def test_a_consumer_with_limits_of_its_own(limit: dict[str, int], nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
+        await limit_consumer(nc, limit)
+        async with bridge.open_pull_subscription(nursery, psub) as rx:
+            assert [int((await rx.receive()).data) for _ in range(30)] == list(range(30))
+
+
+async def test_a_limit_that_is_lowered_meanwhile_is_told(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
+        async with bridge.open_pull_subscription(nursery, psub, max_messages=20) as rx:
+            await until(lambda: len(rx) == 20)
+            await limit_consumer(nc, {"max_batch": 5})
+            with pytest.raises(errors.APIError, match="Exceeded MaxRequestBatch of 5"):
+                await exhaust(rx)
+
+
+async def limit_consumer(nc: nats.aio.client.Client, limit: dict[str, int]) -> None:
+    config = {"durable_name": "d", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "filter_subject": "pulled"}
+    body = json.dumps({"stream_name": "PULLED", "config": config | limit}).encode()
+    answer = json.loads((await aio_as_trio(nc.request)("$JS.API.CONSUMER.DURABLE.CREATE.PULLED.d", body)).data)
+    assert limit.items() <= answer["config"].items(), answer
 
 
 async def test_a_consumer_that_is_deleted_ends_its_feed(nats_server: TrioNatsServer) -> None:
@@ -584,7 +859,7 @@ async def test_a_client_that_others_made(nats_server: TrioNatsServer) -> None:
         nc = await aio_as_trio(nats.connect)(nats_server.url)
         trio_asyncio.current_loop.set(None)
         async with bridge.open_subscription(outer, nc, "theirs") as rx:
-            trionats_made = vars(nc)["close"]
+            trionats_made = vars(nc)["_close"]
             async with trio_asyncio_context(nc):
                 await aio_as_trio(nc.publish)("theirs", b"1")
                 assert (await rx.receive()).data == b"1"
@@ -634,6 +909,44 @@ async def test_a_connect_that_is_cancelled_leaves_nothing(steps: int, nats_serve
                 await trio.sleep_forever()
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "own loop"])
+async def test_a_nursery_that_is_cancelled_elsewhere_while_we_connect(
+    joined: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """nats-py's `close` would not stop its `connect`, which would go on to a client that nobody closes."""
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(NatsServer())
+        if joined:
+            await stack.enter_async_context(trio_asyncio.open_loop())
+        nursery = await stack.enter_async_context(cancelled_elsewhere())
+        before = aio_tasks() if joined else []
+        server.pause()
+        stack.callback(server.resume)
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(cancel_when_connecting, nursery, server)
+            with trio.fail_after(3), pytest.raises(errors.ConnectionClosedError, match="passed in was cancelled"):
+                await bridge.open_nats_py(nursery, server.url, error_cb=ignore).__aenter__()
+        server.resume()
+        assert await trio.to_thread.run_sync(nobody_is_left, server)
+        if joined:
+            assert aio_tasks() == before
+    assert [record for record in caplog.records if record.name == "trionats"] == []
+
+
+async def cancel_when_connecting(nursery: trio.Nursery, server: NatsServer) -> None:
+    await trio.testing.wait_all_tasks_blocked(0.1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_left_in_another_task_than_it_was_entered_in(nats_server: TrioNatsServer) -> None:
+    async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
+        opening = bridge.open_nats_py(nursery, nats_server.url)
+        async with trio.open_nursery() as other:  # noqa: ASYNC112 - another task is what it is for
+            other.start_soon(opening.__aenter__)
+        await opening.__aexit__(None, None, None)
+        assert not nursery.child_tasks
+
+
 async def test_a_server_that_is_not_there() -> None:
     async with trio.open_nursery() as nursery:
         before = nursery.child_tasks
@@ -679,6 +992,62 @@ async def test_a_task_that_swallows_its_cancellation_holds_us_up_for_a_bounded_t
     assert heard.count(5) == 5
     assert tasks[0].done()
     assert [record.levelname for record in caplog.records if "left behind" in record.getMessage()] == ["ERROR"]
+
+
+async def test_what_begins_while_the_loop_ends_is_cancelled_too(
+    nats_server: TrioNatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def clean_up() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("cleaning up")
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            loop_here().create_task(clean_up())  # type: ignore[union-attr]
+
+    ended: list[str] = []
+    async with bridged_client(nats_server):
+        loop_here().create_task(work())  # type: ignore[union-attr]
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended == ["cleaning up"]
+    assert [record for record in caplog.records if record.name == "trionats"] == []
+
+
+@pytest.mark.parametrize("how", ["to_thread", "run_in_executor"])
+async def test_a_thread_is_not_waited_for(how: str, nats_server: TrioNatsServer) -> None:
+    async def work() -> None:
+        if how == "to_thread":
+            await asyncio.to_thread(done.wait, 10)
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, done.wait, 10)
+
+    done = threading.Event()
+    try:
+        async with bridged_client(nats_server):
+            loop_here().create_task(work())  # type: ignore[union-attr]
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+        assert trio.current_time() - start < CLEANUP_SECONDS
+    finally:
+        done.set()
+
+
+async def test_an_asynchronous_generator_holds_us_up_for_a_bounded_time(nats_server: TrioNatsServer) -> None:
+    async def generate() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(60)  # noqa: ASYNC102 - that is the test
+
+    generator = generate()
+    async with bridged_client(nats_server):
+        assert await aio_as_trio(generator.__anext__)() == 1
+        start = trio.current_time()
+    assert CLEANUP_SECONDS <= trio.current_time() - start < CLEANUP_SECONDS + 1
 
 
 async def test_a_drain_that_swallows_its_cancellation_does_not_crash_the_loop(nats_server: TrioNatsServer) -> None:
