@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
-from trionats import errors
+from trionats import errors, events
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
 
@@ -90,6 +90,7 @@ class OrderedSource:
         self._ordered = ordered
         self._sink = sink
         self._inbox = ""
+        self._asked = ""
         self._attachment: Attachment | None = None
         self._parked: trio.Event | None = None
         self._until = 0.0
@@ -116,6 +117,7 @@ class OrderedSource:
         nc = self._js.nc
         self._inbox = f"{nc.new_inbox()}."
         self._attachment = nc.attach(f"{self._inbox}*", self)
+        nc.add_listener(self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -134,6 +136,7 @@ class OrderedSource:
             nats.errors.StreamRegressedError: The stream went backwards.
             nats.errors.NotFoundError: The stream is gone.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer.
         """
         while True:
             if self._closed:
@@ -174,6 +177,7 @@ class OrderedSource:
         if self._closed:
             return
         self._closed = True
+        self._js.nc.remove_listener(self)
         if self._attachment is not None:
             self._attachment.detach()
         for name in self._ordered.leave():
@@ -222,6 +226,21 @@ class OrderedSource:
         self.close()
         sink.ended(reason)
 
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
+        refused = event.error if isinstance(event, events.PermissionViolation) else None
+        if not isinstance(refused, errors.PermissionsViolationError) or refused.operation != "publish":
+            return
+        # nats-py, whose client it may be, tells in lower case.
+        if refused.subject.lower() == self._asked.lower():
+            self._ordered.forbidden(refused)
+            self.wake()
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` is called."""
+
     # Inside.
 
     def _go_on(self, now: float) -> None:
@@ -245,7 +264,7 @@ class OrderedSource:
             self._parked = None
 
     def _pull(self, pull: Pull) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        self._asked = subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
         self._js.nc.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}", force=True)
 
     def _delete(self, name: str) -> None:
@@ -317,7 +336,7 @@ class OrderedSource:
 
 def _hopeless(error: errors.Error) -> Exception | None:
     """Say whether asking again is of no use."""
-    if isinstance(error, errors.ConnectionClosedError):
+    if isinstance(error, (errors.ConnectionClosedError, errors.PermissionsViolationError)):
         return error
     if isinstance(error, errors.NotFoundError) and error.err_code == STREAM_NOT_FOUND:
         return error

@@ -261,8 +261,8 @@ async def open_watcher(
     No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
     consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
     server has sent it does not come, since the bucket does not hold it any more. `receive` raises `nats.errors.BucketNotFoundError` when
-    the store is deleted, and `StreamRegressedError` when it went back to an earlier state. For what else ends it see
-    `Feed`.
+    the store is deleted, `StreamRegressedError` when it went back to an earlier state, and `PermissionsViolationError` when the
+    server refuses to be asked for more. For what else ends it see `Feed`.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.

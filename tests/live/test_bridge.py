@@ -550,6 +550,14 @@ async def test_a_pull_that_is_refused_ends_the_feed(tmp_path: Path) -> None:
                 await rx.receive()
 
 
+async def test_a_watcher_whose_pulls_are_refused_ends(tmp_path: Path) -> None:
+    what = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
+    async with denied(what, tmp_path) as (_, bucket, _), trio.open_nursery() as nursery:
+        async with trionats.open_watcher(nursery, bucket, updates_only=True) as rx:
+            with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=r"msg\.next\.kv_denied"):
+                await rx.receive()
+
+
 async def test_a_subject_that_is_refused() -> None:
     config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: {deny: "secret.>"}}}] }'
     with NatsServer(config) as server:

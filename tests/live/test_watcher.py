@@ -370,6 +370,28 @@ async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServe
         await settled(store, 1)
 
 
+@pytest.mark.parametrize("denied", ["$JS.API.CONSUMER.MSG.NEXT.>", "$JS.API.CONSUMER.CREATE.>"])
+async def test_a_permission_that_is_missing_ends_it_at_once(denied: str) -> None:
+    """No status tells of a refused pull, and silence alone would lead from consumer to consumer for ever."""
+    users = f"""authorization {{ users = [
+        {{user: boss, password: b0ss}}
+        {{user: guest, password: guest, permissions: {{publish: {{deny: "{denied}"}}}}}}
+    ] }}"""
+    async with (
+        open_server(users, jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url, user="boss", password="b0ss") as boss,
+        open_client(nursery, server.url, user="guest", password="guest") as guest,
+    ):
+        mine = await boss.jetstream().create_object_store("b")
+        await mine.put("a", b"")
+        store = await guest.jetstream().object_store("b")
+        async with assert_no_leaks(guest, server=server):
+            with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match="CONSUMER"):
+                async with open_watcher(nursery, store) as rx:
+                    await rx.receive()
+
+
 async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
     async with (
         open_store(nats_server) as (store, nc, nursery),

@@ -882,6 +882,16 @@ def test_a_stream_that_is_gone() -> None:
     assert failure(bench) is gone
 
 
+def test_a_request_that_the_server_refuses() -> None:
+    bench = Bench("all")
+    bench.pull()
+    refused = errors.PermissionsViolationError()
+    bench.ordered.forbidden(refused)
+    assert failure(bench) is refused
+    assert bench.ordered.pull(bench.now) is None
+    assert bench.ordered.leave() == ["pre_1"], "the consumer is deleted all the same"
+
+
 def test_a_request_that_the_server_does_not_understand() -> None:
     bench = Bench("all")
     bench.pull()

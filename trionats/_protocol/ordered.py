@@ -411,6 +411,14 @@ class Ordered:
             case _:
                 pass
 
+    def forbidden(self, error: Exception) -> None:
+        """Tell that the server refuses to be asked for messages.
+
+        Args:
+            error: What says so.
+        """
+        self._fail(error)
+
     # What happened to the connection
 
     def link_lost(self) -> None:
