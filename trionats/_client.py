@@ -454,6 +454,8 @@ class Client(Facts):
             nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
+            trionats.errors.DisconnectedError: The connection broke while messages were being sent, and whether they arrived is
+                not known.
             nats.errors.ConnectionClosedError: The client was lost for good before it was done.
         """
         await checkpoint_if_cancelled()

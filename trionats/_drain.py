@@ -10,6 +10,7 @@ task has ended.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -87,6 +88,7 @@ class Draining:
         self._late: list[str] = []
         self._failure: type[errors.Error] = errors.DrainTimeoutError
         self._over = trio.Event()
+        self._lost = 0
         self.begun = False
 
     def refuse(self, what: str) -> None:
@@ -104,6 +106,7 @@ class Draining:
         Raises:
             nats.errors.DrainTimeoutError: Something was not drained in time.
             nats.errors.ConnectionReconnectingError: The only thing that was not is what waits for a connection.
+            trionats.errors.DisconnectedError: The connection broke while something was being sent.
             nats.errors.ConnectionClosedError: The client was lost for good meanwhile.
         """
         task = trio.lowlevel.current_task()
@@ -116,6 +119,9 @@ class Draining:
         if self._late:
             text = f"drain: not done within {self._seconds:g} s: {', '.join(self._late)}"
             raise errors.explained(self._failure, text)
+        if self._lost:
+            text = f"drain: the connection broke, and {self._lost} messages that were being sent may be lost"
+            raise errors.explained(errors.DisconnectedError, text)
         if (lost := self._link.failure) is not None:
             raise errors.explained(errors.ConnectionClosedError, f"drain: the client was lost: {lost}") from lost
 
@@ -142,9 +148,9 @@ class Draining:
             with trio.move_on_after(self._seconds) as scope:
                 await self._drained()
             if scope.cancelled_caught:
-                late = self._open()
-                self._failure = errors.DrainTimeoutError if late else errors.ConnectionReconnectingError
-                self._late = [*late, *self._unsent]
+                late, unsent = self._open(), self._unsent
+                self._failure = errors.ConnectionReconnectingError if unsent and not late else errors.DrainTimeoutError
+                self._late = [*late, *unsent] or ["the server does not answer"]
         finally:
             self._requests.settled = None
             for feed in self._observed:
@@ -167,7 +173,11 @@ class Draining:
         self._changed.set()
 
     def push(self, event: events.ConnectionEvent) -> None:
-        """Look again."""
+        """Look again; where the connection is lost, have the next one tried for at once."""
+        if isinstance(event, events.Disconnected):
+            self._link.hurry()
+        elif isinstance(event, events.PublishesLost):
+            self._lost += event.count
         self._changed.set()
 
     def end(self, reason: BaseException | None) -> None:
@@ -186,10 +196,18 @@ class Draining:
         await retire(self._engine, self._link, rows).passed.wait()
         if not self._online:
             self._link.hurry()
-        while not self._link.finished.is_set() and (self._open() or self._unsent):
-            self._changed = trio.Event()
-            with trio.move_on_after(LOOK_SECONDS):
-                await self._changed.wait()
+        while not self._link.finished.is_set():
+            self._link.flushing = not self._open()
+            if not self._link.flushing or self._unsent:
+                self._changed = trio.Event()
+                with trio.move_on_after(LOOK_SECONDS):
+                    await self._changed.wait()
+                continue
+            if not self._online:
+                return
+            with suppress(errors.Error):  # what still waits goes with the next connection
+                await self._link.barrier()
+                return
 
     def _changed_now(self) -> None:
         self._changed.set()

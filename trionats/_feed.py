@@ -265,6 +265,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         Args:
             besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
         """
+        if self._left:
+            return True
         if self._workers.working(besides) or not self._ended:
             return False
         return not len(self) or bool(self._workers.busy)

@@ -237,7 +237,10 @@ async def _read(option: str, path: Path_) -> str:
         return await trio.to_thread.run_sync(_read_file, path, abandon_on_cancel=True)
     except (OSError, ValueError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    name = repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else f"{type(path).__name__} for a path"
+    name = f"{type(path).__name__} for a path"
+    if isinstance(path, (str, os.PathLike)):
+        # A seed or the content of a file in the place of a path must not be shown.
+        name = "what is no path" if _is_secret(os.fspath(path)) else repr(os.fspath(path))
     raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name}: {why}")
 
 
@@ -249,6 +252,10 @@ def _read_file(path: Path_) -> str:
 def _is_content(value: object) -> bool:
     """Say whether somebody gave the content of a file where its path belongs; a path would be shown in complaints."""
     return isinstance(value, str) and ("\n" in value or "-----BEGIN" in value)
+
+
+def _is_secret(text: str | bytes) -> bool:
+    return isinstance(text, str) and (_is_content(text) or credentials.seed_role(text.strip()) is not None)
 
 
 def _at_most_one(identity: Identity, *options: str) -> None:

@@ -96,7 +96,7 @@ def rfc3339(nanoseconds: int) -> str:
 
 
 class InfoWrite:
-    """One attempt to replace an object's info, and what is known of its outcome."""
+    """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
 
     def __init__(self, js: JetStream, subject: str, doing: str) -> None:
         self._js = js
@@ -104,8 +104,17 @@ class InfoWrite:
         self._doing = doing
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
-        self.in_doubt = False
-        """Whether it was sent and nothing is known of it since."""
+        self._under_way = False
+        self._lost = False
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have been stored without our knowing: a refusal says nothing of what was sent and lost before."""
+        return self.revision is None and (self._under_way or self._lost)
+
+    def is_not_stored(self) -> None:
+        """Know that it is not, and will not be: somebody else's stands in its place."""
+        self._under_way = self._lost = False
 
     async def send(self, info: api.ObjectInfo, expected: int) -> int:
         """Store `info` if the last one is that of the sequence `expected`.
@@ -125,7 +134,7 @@ class InfoWrite:
                 try:
                     return self._stored(await self._answer(reply))
                 except errors.NoRespondersError:
-                    self.in_doubt = False
+                    self._under_way = False
         raise no_stream(self._doing)
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
@@ -136,7 +145,8 @@ class InfoWrite:
             except trio.WouldBlock:
                 await writable(self._js.nc, self._doing)
                 continue
-            self.in_doubt = True
+            self._lost = self._lost or self._under_way
+            self._under_way = True
             return reply
 
     async def _answer(self, reply: PendingReply) -> Msg:
@@ -148,13 +158,13 @@ class InfoWrite:
                 try:
                     self._stored(await reply.wait())
                 except errors.NoRespondersError:
-                    self.in_doubt = False
+                    self._under_way = False
                 except errors.Error:
                     pass
             raise
 
     def _stored(self, msg: Msg) -> int:
-        self.in_doubt = False
+        self._under_way = False
         try:
             self.revision = publish_ack(self._doing, msg).seq
         except errors.APIError as error:

@@ -70,7 +70,7 @@ class Link:
         self._settled = trio.Event()
         self._arrival = trio.Event()
         self._look = trio.Event()
-        self._dialling = self._hurried = False
+        self._hurried = False
         self.finished = trio.Event()
         self.failure: BaseException | None = None
         """Why the link was given up; None while it lives, and when it was closed on purpose."""
@@ -267,7 +267,7 @@ class Link:
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""
-        self._hurried = self._dialling
+        self._hurried = True
         self._pool.hurry()
         self._look.set()
 
@@ -329,11 +329,8 @@ class Link:
         return None
 
     async def _dial(self, server: Server) -> Conversation:
-        self._dialling, self._hurried = True, False
-        try:
-            wire = await connect(server, self._engine, self._options)
-        finally:
-            self._dialling = False
+        self._hurried = False
+        wire = await connect(server, self._engine, self._options)
         return Conversation(self, wire, server, self._engine, self._options)
 
     def _give_up(self, server: Server, error: Exception) -> None:

@@ -109,7 +109,7 @@ class NatsServer:
     Args:
         config: The text of a configuration file; port and monitoring are set on the command line and win.
         jetstream: Switch JetStream on, where the configuration does not do so itself. Its store is in the server's own
-            directory, unless `store` or the configuration says otherwise; both saying it is an error of the server's.
+            directory, or in `store`; that the configuration names one as well is an error of the server's.
         name: The server's name.
         port: A port to listen on; 0 takes a free one.
         store: A directory for JetStream that is kept, in place of a temporary one.

@@ -29,7 +29,7 @@ from trionats._chunks import (
     queue_purge,
 )
 from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_info, read_infos, rfc3339
-from trionats._jetstream import provide_object_stores
+from trionats._jetstream import PUBLISH_RETRY_WAIT, provide_object_stores
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ __all__ = ["ObjectGoneError", "ObjectStore", "read_info"]
 GET_ATTEMPTS = 10
 #: A control line has 4096 bytes by default, and the name stands in it as base64, beside the bucket's and an inbox.
 NAME_LIMIT = 2700
+
+#: What an info's message has besides its meta: headers, and what is only known once the data was sent.
+INFO_HEADROOM = 300
 
 NO_MESSAGE = 10037
 
@@ -125,14 +128,13 @@ class ObjectStore:
         write = InfoWrite(self._js, self._meta_subject(name), doing)
         try:
             await self._upload(chunks, content, info)
-            info.revision = await write.send(info, _revision(before))
-        except BaseException as error:  # noqa: ASYNC103 - what came through is no failure
-            if not await self._came_through(write, info, before, error):  # noqa: ASYNC102 - waits for failures only
-                if write.revision is not None:
-                    await self._purge(before)  # noqa: ASYNC102 - shielded and bounded inside
-                elif not write.in_doubt:
-                    await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
-                raise
+            info.revision = await self._write(write, info, before)
+        except BaseException:
+            if write.revision is not None:
+                await self._purge(before)  # noqa: ASYNC102 - shielded and bounded inside
+            elif not write.in_doubt:
+                await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
+            raise
         info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
         await self._purge(before)
         return info
@@ -352,15 +354,21 @@ class ObjectStore:
                 metadata=getattr(meta, "metadata", None),
                 options=api.ObjectMetaOptions(max_chunk_size=size),
             )
-            # What cannot be written must show before the data is sent.
-            json.dumps(info.as_dict())
+            # What cannot be written, or is too much, must show before the data is sent.
+            written = len(json.dumps(info.as_dict()))
         except (TypeError, ValueError, AttributeError) as error:
             raise self._bad_meta(name, f"its meta cannot be written: {error}") from error
+        if written + INFO_HEADROOM > self._js.nc.max_payload:
+            text = f"its meta has {written} bytes, and the server takes {self._js.nc.max_payload}"
+            raise self._bad_meta(name, text)
         return info
 
     def _content(self, name: str, data: object) -> memoryview:
         if isinstance(data, str):
-            return memoryview(data.encode())
+            try:
+                return memoryview(data.encode())
+            except UnicodeEncodeError as error:
+                raise ValueError(f"object {name!r} in bucket {self._bucket!r}: its data is no valid text") from error
         if isinstance(data, bytes):
             return memoryview(data)
         wrong = type(data).__name__
@@ -385,32 +393,44 @@ class ObjectStore:
         await chunks.drain()
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
-    async def _came_through(
-        self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None, error: BaseException
-    ) -> bool:
-        """Settle an info whose answer was lost: sent again it is stored once at the most, as both expect the same last one."""
-        if not write.in_doubt or not isinstance(error, errors.Error):
-            return False
-        with trio.move_on_after(IDLE_LIMIT if isinstance(error, errors.DisconnectedError) else CLEANUP_LIMIT):
-            while True:
-                try:
-                    info.revision = await self._send_again(write, info, before)
-                except errors.DisconnectedError:
-                    continue
-                except errors.Error:
-                    return False
-                return info.revision is not None
-        return False
+    async def _write(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> int:
+        """Store an info; one whose answer was lost is sent again until it is known what became of it.
 
-    async def _send_again(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> int | None:
+        It is stored once at the most: each time the same last info is expected.
+        """
         try:
             return await write.send(info, _revision(before))
-        except errors.APIError as error:
-            if error.err_code not in WRONG_LAST_SEQUENCE:
+        except errors.Error as error:
+            limit = IDLE_LIMIT if isinstance(error, errors.DisconnectedError) else CLEANUP_LIMIT
+            with suppress(errors.Error), trio.move_on_after(limit):
+                while write.in_doubt:
+                    await self._settle(write, info, before)  # noqa: ASYNC120 - cancelled, it is what the caller wants
+            if write.revision is None:
                 raise
-        # Something was stored since: this very info, or somebody else's.
-        now = await self._stored(info.name)
-        return now.revision if now is not None and now.nuid == info.nuid else None
+            return write.revision
+
+    async def _settle(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> None:
+        overtaken = False
+        try:
+            await write.send(info, _revision(before))
+            return
+        except errors.DisconnectedError:
+            return
+        except errors.APIError as error:
+            overtaken = error.err_code in WRONG_LAST_SEQUENCE
+        except errors.NoStreamResponseError:
+            pass
+        # Whatever the refusal says of this time, it says nothing of the first.
+        with suppress(errors.DisconnectedError):
+            now = await self._stored(info.name)
+            if now is not None and now.nuid == info.nuid:
+                write.revision = now.revision
+            elif overtaken:
+                write.is_not_stored()
+                # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way.
+                await self._purge(before)
+            else:
+                await trio.sleep(PUBLISH_RETRY_WAIT)
 
     async def _purge(self, info: api.ObjectInfo | None) -> None:
         """Delete the chunks of an object that nobody can find any more; what it belongs to has happened already."""

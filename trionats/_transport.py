@@ -175,11 +175,14 @@ def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
 async def _dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
     """Call `dial`, which may be the user's: whatever it raises says only that this attempt has failed."""
     try:
-        return await options.dial(*server.endpoint)
+        stream = await options.dial(*server.endpoint)
     except (OSError, errors.Error):
         raise
     except Exception as error:
         raise OSError(f"dial failed: {type(error).__name__}: {error}") from error
+    if not isinstance(stream, trio.abc.Stream):
+        raise OSError(f"dial failed: it returned no trio.abc.Stream but {type(stream).__name__}")
+    return stream
 
 
 async def _open_websocket(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:

@@ -1,8 +1,8 @@
 """Which tasks work on what they took from a feed: what a drain and a barrier ask.
 
 An empty buffer only says that somebody has the last item in hand. So each feed knows who has taken an item and has not come
-back for another. That is known exactly while somebody observes, and for a single consumer; of several, one may be missing
-that never had to wait before, so that it costs the fast path of `Feed.receive` nothing.
+back for another. That is known exactly while somebody observes, and before that for a consumer that is one task all the time; of
+several, one may be missing that never had to wait, so that it costs the fast path of `Feed.receive` nothing.
 
 Between the buffer and the task there is one more place where an item can be: Trio's channel hands it to a task that waits,
 and that task runs later. Whoever looks in between finds the buffer empty and the task still waiting, as far as it knows.

@@ -282,7 +282,7 @@ async def test_all_subscriptions_first_and_the_inbox_of_requests_last(autojump_c
             await nc.flush()
             before = len(server.frames)
             await nc.drain()
-            assert verbs(server)[before:] == ["UNSUB", "UNSUB", "PING", "UNSUB", "PING"]
+            assert verbs(server)[before:] == ["UNSUB", "UNSUB", "PING", "PING", "UNSUB", "PING"]
             sids = [frame.arguments[0] for frame in server.sent("UNSUB")]
             assert sids == ["2", "3", "1"]
             assert [type(event) async for event in happened] == [events.Draining, events.Closed]
@@ -560,6 +560,120 @@ async def test_what_is_worked_on_when_the_connection_breaks_is_answered_by_the_n
             await nc.drain()
             assert nc.is_closed
     assert len(server.sent("PUB", "back")) == 3
+
+
+async def test_the_next_connection_is_dialled_at_once_when_the_last_one_breaks_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    server = FakeServer()
+    async with (
+        client(server, reconnect_time_wait=600, max_reconnect_time_wait=600) as nc,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+            await msg.respond(b"done")
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1", reply="back")
+            await trio.testing.wait_all_tasks_blocked()
+            nc.drain_nowait()
+            await trio.sleep(0.5)
+            server.cut()
+            with trio.fail_after(0.51):
+                await nc.drain()
+    assert len(server.sent("PUB", "back")) == 1
+
+
+@pytest.mark.parametrize("when", ["in the last flush", "as soon as the next one stands"])
+async def test_what_breaks_with_the_connection_in_the_end_is_told(autojump_clock: MockClock, when: str) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        if when == "in the last flush":
+            server.link.stall(up=True, down=True)
+        else:
+            server.accepting = False
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            await nc.publish("b", b"x")
+
+        async def cut() -> None:
+            await trio.sleep(0.5)
+            server.accepting = True
+            await nc.wait_connected()
+            server.cut()
+
+        nursery.start_soon(cut)
+        with pytest.raises(errors.DisconnectedError, match=r"drain: the connection broke, and \d messages"):
+            await nc.drain()
+        assert nc.is_closed
+
+
+async def test_it_says_how_far_it_is(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            server.accepting = False
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+            await nc.publish("b")
+            nc.drain_nowait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert nc.state is events.ConnectionState.DRAINING_SUBS
+            await trio.sleep(2)
+            assert nc.state.value == events.ConnectionState.DRAINING_PUBS.value
+            server.accepting = True
+            await nc.drain()
+
+
+async def test_a_feed_that_was_closed_holds_up_nothing(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def close_and_ask() -> None:
+                await rx.aclose()
+                for _ in range(70):  # once through the scheduler at least
+                    with pytest.raises(trio.ClosedResourceError):
+                        await rx.receive()
+                await trio.sleep(60)
+
+            workers.start_soon(close_and_ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(1):
+                await nc.drain()
+            workers.cancel_scope.cancel()
+
+
+async def test_a_poller_that_found_nothing_before_is_not_waited_for(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def poll() -> None:
+                rx.receive_nowait()
+                with pytest.raises(trio.WouldBlock):
+                    rx.receive_nowait()
+                await trio.sleep(60)
+
+            rx.deliver(msg_of("a", b"1"))
+            workers.start_soon(poll)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(1):
+                await nc.drain()
+            workers.cancel_scope.cancel()
 
 
 async def test_a_client_that_is_lost_while_it_drains_says_so(autojump_clock: MockClock) -> None:
@@ -863,6 +977,27 @@ async def test_a_barrier_sees_what_leaves_without_a_receive(autojump_clock: Mock
             # Whoever takes without waiting is waited for until it comes back as well.
             assert done == [trio.current_time()]
             workers.cancel_scope.cancel()
+
+
+async def test_a_barrier_sees_that_one_large_message_drops_many_small_ones(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        bounds: dict[str, Any] = {"pending_bytes_limit": 100, "overflow": "drop_old"}
+        async with trionats.open_subscription(nursery, nc, "a", **bounds) as rx, trio.open_nursery() as workers:
+
+            async def drop_and_receive() -> None:
+                await trio.sleep(1)
+                rx.deliver(msg_of("a", b"y" * 90))
+                async for _ in rx:
+                    pass
+
+            for _ in range(5):
+                rx.deliver(msg_of("a", b"x" * 15))
+            workers.start_soon(drop_and_receive)
+            with trio.fail_after(2):
+                await wait_barrier([rx])
+            assert rx.statistics().dropped >= 4
+            rx.stop()
 
 
 def msg_of(subject: str, data: bytes) -> trionats.Msg:

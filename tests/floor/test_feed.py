@@ -50,6 +50,25 @@ async def test_what_an_opener_returns_is_entered_once() -> None:
         await opening.__aenter__()
 
 
+async def test_opening_and_leaving_are_not_interrupted_half_way() -> None:
+    """Ctrl-C comes behind them, or at their next wait; the body of the block is the user's."""
+    seen: list[bool] = []
+
+    @opens
+    async def open_test() -> AsyncIterator[None]:
+        seen.append(trio.lowlevel.currently_ki_protected())
+        await trio.lowlevel.checkpoint()
+        seen.append(trio.lowlevel.currently_ki_protected())
+        try:
+            yield
+        finally:
+            seen.append(trio.lowlevel.currently_ki_protected())
+
+    async with open_test():
+        seen.append(trio.lowlevel.currently_ki_protected())
+    assert seen == [True, True, False, True]
+
+
 async def test_an_observer_may_leave_twice() -> None:
     feed = Feed[int]("test", 1, Pace())
     observer = Nobody()

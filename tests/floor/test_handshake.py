@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from trionats import errors, events
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 NAME = "seed.example"
 
@@ -571,6 +572,26 @@ async def test_what_a_callback_gives_is_checked(options: dict[str, Any], said: s
     assert isinstance(error, errors.InvalidUserCredentialsError)
     assert said in str(error)
     assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("form", ["nkeys_seed", "user_credentials", "the second of two paths", "content"])
+async def test_h5_a_secret_in_the_place_of_a_path_is_not_shown(
+    form: str, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    seed = Key().seed
+    jwt_path = tmp_path / "user.jwt"
+    jwt_path.write_text("a.b.c")
+    content = f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    options: dict[str, dict[str, Any]] = {
+        "nkeys_seed": {"user_jwt_cb": lambda: "a.b.c", "nkeys_seed": Path(seed)},
+        "user_credentials": {"user_credentials": lambda: seed},
+        "the second of two paths": {"user_credentials": (jwt_path, seed)},
+        "content": {"user_credentials": (content, seed)},
+    }
+    error = await refused(nursery, FakeServer(info={"nonce": "n"}), "nats://fake", **options[form])
+    assert isinstance(error, errors.InvalidUserCredentialsError)
+    assert "cannot read what is no path" in str(error)
+    assert seed not in "".join(traceback.format_exception(error))
 
 
 @pytest.mark.parametrize("nonce", [5, [], {}, True])

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -345,6 +345,63 @@ async def test_an_info_whose_answer_was_lost_with_the_connection_is_looked_up(
     assert info.revision == bucket.sequences(METAS)[0]
 
 
+UNAVAILABLE = {"error": {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}}
+
+
+@pytest.mark.parametrize("later", ["503", UNAVAILABLE, FULL, "unreadable", "silent"], ids=str)
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_no_later_refusal_takes_the_chunks_of_an_object_that_was_stored(
+    autojump_clock: trio.testing.MockClock,
+    later: Any,  # noqa: ANN401 - what the server answers
+    cancelled: bool,
+) -> None:
+    """J1: a refusal of the second sending says nothing of the first, whose answer was lost."""
+    async with open_bucket(reconnect_delay=lambda _: 0.1) as (bucket, store, nc):
+        await store.put("n", b"old")
+
+        def cut(frame: Frame) -> Any:  # noqa: ANN401 - what the server answers
+            if not matches(METAS, frame.subject):
+                return None
+            unread = {"unreadable": UNAVAILABLE, "silent": None}
+            if later in ("unreadable", "silent"):
+                bucket.hook = lambda _: None
+                bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", lambda _: unread[later]))
+            else:
+                bucket.hook = lambda again: later if matches(METAS, again.subject) else None
+            bucket.server.cut()
+            return "lost"
+
+        bucket.hook = cut
+        with trio.move_on_after(2 if cancelled else 1000):
+            with suppress(errors.Error):
+                await store.put("n", b"new")
+        bucket.hook = lambda _: None
+        await trio.sleep(10)
+        await nc.wait_connected()
+        (meta,) = bucket.metas
+        assert meta["size"] == 3
+        assert bucket.data(meta["nuid"]) == [b"new"]
+
+
+async def test_an_info_whose_second_answer_is_lost_too_is_settled_by_the_third(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bucket(reconnect_delay=lambda _: 0.1) as (bucket, store, nc):
+        answers = ["silence", "lost"]
+
+        def cut(frame: Frame) -> str | None:
+            if not matches(METAS, frame.subject) or not answers:
+                return None
+            bucket.server.cut()
+            return answers.pop(0)
+
+        bucket.hook = cut
+        info = await store.put("n", b"data")
+        assert bucket.data(info.nuid) == [b"data"]
+        assert nc.statistics().reconnects == 2
+        assert bucket.chunks == 1
+
+
 @pytest.mark.parametrize("outcome", ["stored", "not stored", "a rival was faster"])
 async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_it_comes(
     autojump_clock: trio.testing.MockClock, outcome: str
@@ -504,6 +561,7 @@ async def test_refusals_name_the_object_and_what_was_done_with_it(autojump_clock
         ({"headers": {"A": [5]}}, "its meta cannot be written: header 'A' is no text"),
         ({"headers": {5: "a"}}, "its meta cannot be written: header 5 is no text"),
         ({"metadata": {"a": object()}}, "its meta cannot be written: Object of type object"),
+        ({"description": "x" * 2_000_000}, "its meta has 2000[0-9]+ bytes, and the server takes 1048576"),
         ({"options": api.ObjectMetaOptions(max_chunk_size="1")}, "chunks of '1' bytes are none"),  # type: ignore[arg-type]
     ],
 )
@@ -514,6 +572,8 @@ async def test_a_meta_that_cannot_be_written_shows_before_anything_is_sent(meta:
             await store.put("n", b"data", api.ObjectMeta(**meta))
         with pytest.raises(TypeError, match="object 'n' in bucket 'b': its data must be bytes or str, not bytearray"):
             await store.put("n", bytearray(b"data"))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="object 'n' in bucket 'b': its data is no valid text"):
+            await store.put("n", "\ud800")
         assert len(bucket.server.frames) == before
 
 

@@ -933,18 +933,25 @@ async def test_a_dialler_of_ones_own(autojump_clock: Clock) -> None:
 
 async def test_a_dialler_that_fails_in_its_own_way_fails_the_attempt_only(autojump_clock: Clock) -> None:
     hosts = Hosts("a")
-    failures: list[Exception] = [trio.TooSlowError("mine"), KeyError("mine"), OSError("mine")]
+    failures: list[Exception | None] = [trio.TooSlowError("mine"), KeyError("mine"), OSError("mine"), None]
 
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        if hosts.dials and failures:
-            raise failures.pop(0)
-        return await hosts.dial(host, port)
+    async def dial(host: str, port: int) -> Any:  # noqa: ANN401 - whatever the user gives
+        if not hosts.dials or not failures:
+            return await hosts.dial(host, port)
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        return None
 
     async with watched(hosts, dial=dial) as (nc, rx):
         hosts["a"].cut()
         seen = await until(rx, events.Reconnected)
         reasons = [str(event.reason) for event in seen if isinstance(event, events.ReconnectFailed)]
-        assert reasons == ["dial failed: TooSlowError: mine", "dial failed: KeyError: 'mine'", "mine"]
+        assert reasons == [
+            "dial failed: TooSlowError: mine",
+            "dial failed: KeyError: 'mine'",
+            "mine",
+            "dial failed: it returned no trio.abc.Stream but NoneType",
+        ]
         assert nc.is_connected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -458,6 +459,27 @@ def test_a_consumer_that_receives_without_a_pause_keeps_up_also_on_a_loaded_mach
                 rx.stop()
 
     trio.run(main, clock=LoadedMachine())
+
+
+async def test_a_consumer_that_is_slow_by_its_own_work_holds_up_no_reading() -> None:
+    """It gets the turns that so many messages are worth, a millisecond each, and no more: the rest waits in its buffer."""
+    count = 780 * 10  # ten reads
+    async with subscribed(pending_msgs_limit=2 * count) as (server, nc, rx), trio.open_nursery() as workers:
+
+        async def work() -> None:
+            async for _ in rx:
+                enough = time.thread_time() + 0.0002
+                while time.thread_time() < enough:
+                    pass
+
+        workers.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        server.inject(b"MSG a 1 8\r\n12345678\r\n" * count)
+        await nc.flush()
+        taken = rx.statistics().delivered - len(rx)
+        # Ten reads, 12 turns each, five messages in a turn; four times that without a bound.
+        assert taken < 2 * 10 * 12 * 5
+        workers.cancel_scope.cancel()
 
 
 async def test_a_consumer_that_does_not_receive_holds_up_no_reading(autojump_clock: trio.testing.MockClock) -> None:

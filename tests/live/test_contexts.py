@@ -132,3 +132,11 @@ async def test_a_context_that_cannot_be_found_is_said_so_before_any_dial(
         async with trionats.open_client(nursery, context=context, dial=fake.dial):
             pytest.fail("it let us in")
     assert fake.dialled == []
+
+
+@pytest.mark.parametrize("context", [None, False])
+async def test_no_context_is_none(context: bool | None) -> None:
+    server = FakeServer()
+    async with trio.open_nursery() as nursery:
+        async with trionats.open_client(nursery, dial=server.dial, context=context) as nc:  # type: ignore[arg-type,unused-ignore]
+            assert nc.is_connected

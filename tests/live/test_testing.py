@@ -98,13 +98,13 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail("two servers on one port")
         # Without a port of one's own, another one is taken.
         drawn = iter([server.port, server.port])
-        real = triofree_port()
+        real = another_free_port()
         monkeypatch.setattr("trionats._nats_server.free_port", lambda: next(drawn, real))
         with NatsServer() as third:
             assert third.port == real
 
 
-def triofree_port() -> int:
+def another_free_port() -> int:
     from trionats._nats_server import free_port  # noqa: PLC0415 - before the test puts another in its place
 
     return free_port()
@@ -302,6 +302,11 @@ async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own()
                 await js.create_object_store("mine")
             where = (await server.monitor("jsz"))["config"]["store_dir"]
             assert where.startswith(str(server.server.directory))
+
+
+async def test_a_store_of_ones_own_is_used_also_where_the_configuration_switches_jetstream_on(tmp_path: Path) -> None:
+    async with open_server("jetstream: enabled\n", store=tmp_path / "mine") as server:
+        assert (await server.monitor("jsz"))["config"]["store_dir"].startswith(str(tmp_path / "mine"))
 
 
 async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:

@@ -140,6 +140,15 @@ def test_a_choice_that_was_kept_is_known_by_its_url() -> None:
         pool.failed(pool.servers[1], OSError("refused"), 1.0)
 
 
+def test_of_two_servers_that_look_the_same_the_chosen_one_is_dialled() -> None:
+    pool = make_pool("nats://u:1@a,nats://v:2@a")
+    assert len({str(server) for server in pool.servers}) == 1
+    for place in (0, 1):
+        dial = pool.picked(lambda known, _, place=place: (known[place], 0.0), {}, 1.0)  # type: ignore[misc]
+        assert dial is not None
+        assert dial.server is pool.servers[place]
+
+
 def test_a_choice_in_a_planned_move_is_among_the_others() -> None:
     pool = make_pool("a,b,c")
     current = connect(pool)

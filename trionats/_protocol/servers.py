@@ -262,8 +262,8 @@ class ServerPool:
         Args:
             server: The server of the dial.
             error: Why. The same `AuthorizationError` twice in a row from one server ends the search, unless a connection
-                stands; everything else, limits of the account included, is tried again. A dial that got no answer to our credentials does not
-                break the row.
+                stands; everything else, limits of the account included, is tried again. A dial that got no answer to our
+                credentials does not break the row.
             now: The clock.
         """
         server.tried = True
