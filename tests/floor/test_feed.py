@@ -69,6 +69,17 @@ async def test_opening_and_leaving_are_not_interrupted_half_way() -> None:
     assert seen == [True, True, False, True]
 
 
+async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_nobody() -> None:
+    feed = Feed[int]("test", 1, Pace())
+    assert feed.put(1)
+    assert not feed.put(2)
+    feed.stop()
+    assert not feed.put(3)
+    assert [item async for item in feed] == [1]
+    await feed.aclose()
+    assert not feed.put(4)
+
+
 async def test_an_observer_may_leave_twice() -> None:
     feed = Feed[int]("test", 1, Pace())
     observer = Nobody()
