@@ -10,7 +10,6 @@ So the tasks ask for `engine` anew after each wait.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -207,12 +206,12 @@ class Conversation:
         """
         pace = self._owner.pace
         turns = messages // TRIP_MESSAGES
-        enough = time.thread_time() + turns * TRIP_SECONDS
+        enough = pace.worked() + turns * TRIP_SECONDS
         for turn in range(turns * PATIENCE):
             before, pace.behind = pace.behind, False
             await checkpoint()
             # Trio runs the tasks of one turn in any order: in one turn alone a consumer may not have had its own.
-            if turn + 1 >= turns and (not (pace.behind or before) or time.thread_time() > enough):
+            if turn + 1 >= turns and (not (pace.behind or before) or pace.worked() > enough):
                 return
 
     @enable_ki_protection

@@ -13,6 +13,7 @@ closes, and `receive` raises it); `end` cancels before it closes (else the feedi
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
@@ -50,11 +51,13 @@ class Pace:
     It also knows the client's feeds that are open, and whether somebody who receives from one is behind.
     """
 
-    __slots__ = ("behind", "due", "feeds", "left", "now")
+    __slots__ = ("behind", "due", "feeds", "left", "now", "worked")
 
     def __init__(self) -> None:
         self.feeds: dict[Feed[Any], None] = {}
         self.now = trio.lowlevel.current_clock().current_time
+        # The one time here that is not Trio's: how long this thread had the processor, whatever the clock says.
+        self.worked = time.thread_time
         self.left = 0
         self.due = 0.0
         self.behind = False
