@@ -2,7 +2,7 @@
 
 Markers: `live` is for tests that talk to a real nats-server (everything in `tests/live`, and whatever asks for the
 `nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
-missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices.
+missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices and its order of tasks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.cancelling import same_schedule
 from trionats.testing import NatsServer, TrioNatsServer, find_server
 
 if TYPE_CHECKING:
@@ -167,6 +168,13 @@ def seed(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def rng(seed: str) -> random.Random:
     return random.Random(seed)
+
+
+@pytest.fixture(autouse=True)
+def schedule(seed: str) -> Iterator[None]:
+    """Let the seed also say in which order Trio runs its tasks: what fails in one order fails again under TRIONATS_SEED."""
+    with same_schedule(seed):
+        yield
 
 
 @pytest.hookimpl(trylast=True)
