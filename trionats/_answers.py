@@ -135,9 +135,9 @@ class Answers:
 
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
-        refused = event.error if isinstance(event, events.PermissionViolation) else None
-        if not isinstance(refused, errors.PermissionsViolationError):
+        if not isinstance(event, events.PermissionViolation):
             return
+        refused = event.error
         for token, question in self._questions.items():
             named = {"publish": question.subject, "reply": f"{self._inbox}{token}"}.get(refused.operation)
             if named is not None and named.lower() == refused.subject.lower():

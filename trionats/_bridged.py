@@ -194,9 +194,9 @@ class PullSubscription(Feed[Msg]):
 
     def push(self, event: events.ConnectionEvent) -> None:
         """End when it is our asking that is refused: nothing would ever come."""
-        refused = event.error if isinstance(event, events.PermissionViolation) else None
-        if not isinstance(refused, errors.PermissionsViolationError) or refused.operation != "publish":
+        if not isinstance(event, events.PermissionViolation) or event.error.operation != "publish":
             return
+        refused = event.error
         if refused.subject.lower() == self._asking.lower():
             known = {"operation": refused.operation, "subject": self._asking, "queue": None}
             self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {refused}", **known))

@@ -230,9 +230,9 @@ class OrderedSource:
 
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
-        refused = event.error if isinstance(event, events.PermissionViolation) else None
-        if not isinstance(refused, errors.PermissionsViolationError) or refused.operation != "publish":
+        if not isinstance(event, events.PermissionViolation) or event.error.operation != "publish":
             return
+        refused = event.error
         # nats-py, whose client it may be, tells in lower case.
         if refused.subject.lower() == self._asked.lower():
             self._ordered.forbidden(refused)

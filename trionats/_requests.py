@@ -257,13 +257,9 @@ class Requests:
 
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
-        if not isinstance(event, events.PermissionViolation) or not isinstance(
-            event.error, errors.PermissionsViolationError
-        ):
+        if not isinstance(event, events.PermissionViolation) or event.error.operation not in ("publish", "reply"):
             return
         refused = event.error
-        if refused.operation not in ("publish", "reply"):
-            return
         for reply in list(self._waiting.values()):
             named = reply.subject if refused.operation == "publish" else self._prefix + reply._token
             # One whose frame still waits here was not refused yet.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from trionats import errors
 
 __all__ = [
     "CallbackFailed",
@@ -212,7 +215,7 @@ class PermissionViolation(ConnectionEvent):
         error: Names the operation and the subject.
     """
 
-    error: Exception
+    error: errors.PermissionsViolationError
 
 
 @final

@@ -143,7 +143,7 @@ async def test_wrong_password_and_permissions() -> None:
                 assert (await allowed.receive()).data == b"x"
                 await nc.flush()
                 seen = [(await told.receive()) for _ in range(len(told))]
-                kinds = [e.error.operation for e in seen if isinstance(e, events.PermissionViolation)]  # type: ignore[attr-defined]
+                kinds = [e.error.operation for e in seen if isinstance(e, events.PermissionViolation)]
                 assert "publish" in kinds
                 assert nc.statistics().reconnects == 0
 
