@@ -31,7 +31,7 @@ FLOORS = (
     ("_tls", "_websocket"),
     ("_tracing",),
     ("_transport",),
-    ("_workers",),
+    ("_workers", "_deadlines"),
     ("_feed",),
     ("_message",),
     ("_options",),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors, events
-from trionats._link import default_deadline
+from trionats._deadlines import default_deadline
 from trionats._message import Msg
 from trionats._protocol import headers
 from trionats._requests import refused_request

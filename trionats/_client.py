@@ -17,12 +17,13 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import events
 from trionats._attachment import Attachment
 from trionats._contexts import merged
+from trionats._deadlines import default_deadline
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
 from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
-from trionats._link import Link, default_deadline
+from trionats._link import Link
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects

@@ -8,8 +8,7 @@ cross the nursery; what the network does is recorded by the conversation.
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager, suppress
-from math import inf
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,19 +16,18 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
 from trionats._conversation import Answer, Conversation
+from trionats._deadlines import Timekeeper
 from trionats._feed import CLEANUP_SECONDS
 from trionats._handshake import connect, refusal
 from trionats._moving import Mover
-from trionats._protocol.alarms import Alarms
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from trionats._feed import Pace
     from trionats._options import LinkOptions
-    from trionats._protocol.alarms import Alarm
     from trionats._protocol.servers import Dial, Server, ServerPool
     from trionats._tls import TLSState
 
@@ -63,9 +61,7 @@ class Link:
         self.idle: trio.Event | None = None
         """What wakes its writer; None while that is busy, or there is none."""
         self._room = trio.lowlevel.ParkingLot()
-        self._alarms = Alarms()
-        self._asleep_until = -inf
-        self._earlier = trio.Event()
+        self.timekeeper = Timekeeper()
         self._online = trio.Event()
         self._settled = trio.Event()
         self._arrival = trio.Event()
@@ -97,7 +93,7 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as tasks:
                     self._tasks = tasks
-                    tasks.start_soon(self._keep_time, name="trionats timekeeper")
+                    tasks.start_soon(self.timekeeper.run, name="trionats timekeeper")
                     reason = await self._supervise()
                     tasks.cancel_scope.cancel()
         except BaseException as bug:
@@ -160,17 +156,6 @@ class Link:
         """
         if self.current is not None:
             self.current.push()
-
-    def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
-        """Let `ring` be called at a time of Trio's clock, unless it is called off first: cheaper than a cancel scope.
-
-        Args:
-            when: The time.
-            ring: What is called, synchronously: it must not wait and must not raise.
-        """
-        if when < self._asleep_until:
-            self._earlier.set()
-        return self._alarms.add(when, ring)
 
     @property
     def tls(self) -> TLSState | None:
@@ -467,16 +452,6 @@ class Link:
             self._emit(events.PublishesTooLarge(self._engine.oversized, self._engine.info["max_payload"]))
             self._engine.oversized = 0
 
-    @enable_ki_protection
-    async def _keep_time(self) -> None:
-        while True:
-            self._alarms.ring(trio.current_time())
-            self._earlier = trio.Event()
-            next_alarm = self._alarms.next()
-            self._asleep_until = inf if next_alarm is None else next_alarm
-            with trio.move_on_at(self._asleep_until):
-                await self._earlier.wait()
-
     # What the server says besides messages.
 
     def handle(self, conversation: Conversation, event: Event) -> None:
@@ -544,26 +519,6 @@ class Link:
         self._settled.set()
         self._arrival.set()
         self._emit(events.Closed(reason))
-
-
-@contextmanager
-def default_deadline(seconds: float, what: str) -> Iterator[None]:
-    """Bound a wait for the server where the caller has set no deadline.
-
-    Args:
-        seconds: How long.
-        what: What was waited for, for the error.
-
-    Raises:
-        nats.errors.TimeoutError: There was no deadline in force, and `seconds` passed.
-    """
-    if trio.current_effective_deadline() != inf:
-        yield
-        return
-    with trio.move_on_after(seconds) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise errors.explained(errors.TimeoutError, f"{what}: no answer within {seconds:g} s")
 
 
 def _no_server(failures: list[tuple[Server, Exception]]) -> Exception:

@@ -138,7 +138,7 @@ class Requests:
 
     def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
         self._client = client
-        self.alarm = link.alarm
+        self.alarm = link.timekeeper.alarm
         self._engine = engine
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
