@@ -417,7 +417,7 @@ async def test_a_subscription_gives_nats_py_messages_that_can_be_answered(nats_s
         async with bridge.open_subscription(nursery, nc, "ask") as rx, trio.open_nursery() as asking:
 
             async def ask() -> None:
-                answers.append(await aio_as_trio(nc.request)("ask", b"?", headers={"a": "b"}))
+                answers.append(await aio_as_trio(nc.request)("ask", b"?", timeout=5, headers={"a": "b"}))
 
             answers: list[Any] = []
             asking.start_soon(ask)
@@ -806,7 +806,8 @@ async def test_a_limit_that_is_lowered_meanwhile_is_told(nats_server: TrioNatsSe
 async def limit_consumer(nc: nats.aio.client.Client, limit: dict[str, int]) -> None:
     config = {"durable_name": "d", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "filter_subject": "pulled"}
     body = json.dumps({"stream_name": "PULLED", "config": config | limit}).encode()
-    answer = json.loads((await aio_as_trio(nc.request)("$JS.API.CONSUMER.DURABLE.CREATE.PULLED.d", body)).data)
+    subject = "$JS.API.CONSUMER.DURABLE.CREATE.PULLED.d"
+    answer = json.loads((await aio_as_trio(nc.request)(subject, body, timeout=5)).data)
     assert limit.items() <= answer["config"].items(), answer
 
 
