@@ -444,7 +444,8 @@ class Reader(RuleBasedStateMachine):
             return
         if not self.linked:
             self.reconnect()
-        for _ in range(60):
+        # A minute for what went wrong; and where there is little room, a message takes two requests, with one a second.
+        for _ in range(60 + 2 * self.server.last):
             self.step("ok")
             self.hear(1000)
             self.take(1000)
