@@ -979,7 +979,7 @@ async def test_no_subject_from_outside_makes_a_line_of_its_own(autojump_clock: C
     hosts = Hosts("a")
     async with connected(hosts) as nc, trio.open_nursery() as nursery:
         await nc.flush()
-        before = hosts["a"].link.received
+        before = bytes(hosts["a"].link.received)
         for evil in ("a\r\nPUB b 0\r\n\r\n", "a b", "a\tb", "a\nb", "", "a..b", ".a", "a."):
             calls: list[Callable[[], Any]] = [
                 partial(nc.publish, evil),
