@@ -192,7 +192,14 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     """
     reader = _InfoReader(bucket)
     ordered = Ordered(
-        stream, js.nc.new_token(), JITTER, filter_subjects=[subject], start=Start("last_per_subject"), snapshot=True
+        stream,
+        js.nc.new_token(),
+        JITTER,
+        filter_subjects=[subject],
+        start=Start("last_per_subject"),
+        snapshot=True,
+        # An info replaces the one before (`Nats-Rollup`).
+        one_per_subject=True,
     )
     reader.source = source = OrderedSource(js, ordered, reader)
     try:

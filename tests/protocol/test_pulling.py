@@ -713,9 +713,72 @@ def test_a_list_with_holes_is_left_for_the_sequence() -> None:
     bench.ordered.inspected("pre_2", info(sent=3, pending=1), bench.now)
     assert bench.pull().batch == 1
     assert bench.message(10)
+    # Nor is that believed before another consumer finds nothing besides what was handed over last.
     bench.ordered.inspected("pre_2", info(sent=4), bench.now)
+    assert not bench.caught_up()
+    config = bench.create(pending=1).config
+    assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", 10)
+    assert not bench.message(10)
     assert bench.caught_up()
     assert not bench.ordered.attention
+    assert bench.ordered.resets == 2
+
+
+@pytest.mark.parametrize("overtaken_by_another", [False, True])
+def test_a_pending_that_stays_too_low_is_no_end(overtaken_by_another: bool) -> None:
+    """Measured: of s.1 to s.3, s.1 was written again while the consumer was made, which was never told of s.1 anew."""
+    bench = Bench(pending=3, one_per_subject=True)
+    pull = bench.pull()
+    assert bench.message(2, pending=1)
+    assert bench.message(3, pending=0)
+    if overtaken_by_another:
+        # s.2 is written again, too, and comes first: as many as were expected, and still not all.
+        assert bench.message(4, pending=0)
+    else:
+        bench.status(pull.number, 404, "No Messages")
+    last = bench.ordered.cursor[0]
+    assert not bench.caught_up()
+    assert bench.ordered.next(bench.now) == Inspect("pre_1")
+    bench.ordered.inspected("pre_1", info(sent=last - 1, pending=0), bench.now)
+    assert not bench.caught_up()
+    now = bench.now
+    config = bench.create(pending=2).config
+    assert (config["deliver_policy"], config["opt_start_seq"]) == ("by_start_sequence", last)
+    assert not bench.message(last, pending=1)
+    assert not bench.caught_up()
+    assert bench.message(5, pending=0)
+    assert bench.ordered.next(bench.now) == Inspect("pre_2")
+    bench.ordered.inspected("pre_2", info(sent=2), bench.now)
+    assert not bench.caught_up()
+    bench.create(pending=1)
+    assert not bench.message(5, pending=0)
+    assert bench.caught_up()
+    assert bench.now == now
+
+
+def test_a_second_opinion_that_finds_nothing_is_the_end() -> None:
+    bench = Bench(pending=2, one_per_subject=True)
+    pull = bench.pull()
+    bench.status(pull.number, 404, "No Messages")
+    bench.ordered.inspected("pre_1", info(), bench.now)
+    assert not bench.caught_up()
+    bench.create(pending=0, at=7)
+    assert bench.caught_up()
+
+
+def test_second_opinions_come_to_an_end() -> None:
+    bench = Bench(pending=2, one_per_subject=True)
+    bench.message(1, pending=3)
+    seq = 1
+    while not bench.caught_up():
+        seq += 1
+        assert seq < 200
+        bench.message(seq, pending=0)
+        while isinstance(inspect := bench.ordered.next(bench.now), Inspect):
+            bench.ordered.inspected(inspect.name, info(sent=bench.sequence), bench.now)
+            if not bench.caught_up():
+                bench.create(pending=2)
+    assert seq > 10
 
 
 def test_a_list_with_holes_that_was_read_to_its_end_is_left_then() -> None:
