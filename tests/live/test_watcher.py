@@ -303,7 +303,8 @@ async def test_a_killed_server_that_comes_back(busy: bool) -> None:
             readers.start_soon(read)
             await trio.testing.wait_all_tasks_blocked(0.05)
         await server.restart(kill=True)
-        await nc.wait_connected()
+        # `wait_connected` would return at once if the loss were not known yet.
+        await until(lambda: reconnected(nc, 1))
         await store.put("c", b"")
         with trio.fail_after(10):
             if busy:
