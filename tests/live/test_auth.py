@@ -220,7 +220,8 @@ async def test_a_jwt_that_expires_leads_to_a_reconnect_with_a_fresh_one(
     given: list[str] = []
 
     def creds() -> bytes:
-        lifetime = 2 if not given else 3600
+        # The first one has to last until the login is done and its events are read, also where all of it takes a while.
+        lifetime = 4 if not given else 3600
         given.append(house.user(expires=time.time() + lifetime, key=key).creds)
         return given[-1].encode()
 
