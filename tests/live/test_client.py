@@ -178,7 +178,7 @@ async def test_a_frozen_server_holds_up_no_end() -> None:
                 server.pause()
                 await nc.publish("a", bytes(100_000))
                 await nc.flush()
-        assert trio.current_time() - start < 2
+        assert trio.current_time() - start < 4, "close_timeout was 5 s if nobody said otherwise"
         server.resume()
 
 
