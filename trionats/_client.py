@@ -265,6 +265,7 @@ class Client(Facts):
             nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
             trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
+            TypeError: `max_msgs`, `stall` or `sentinel` is of a wrong kind.
             ValueError: `max_msgs` or `stall` is negative.
             nats.errors.Error: As for `publish`.
         """
@@ -645,7 +646,9 @@ def check_client(nc: object, opener: str) -> None:
         TypeError: It is none.
     """
     if not isinstance(nc, Client):
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+        of_nats_py = type(nc).__module__.startswith("nats.")
+        given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
+        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
 
 
 _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []

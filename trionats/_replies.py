@@ -134,6 +134,7 @@ async def open_replies(
         An async context manager that gives the `Replies`.
 
     Raises:
+        TypeError: `max_msgs`, `stall` or `sentinel` is of a wrong kind.
         ValueError: `max_msgs` or `stall` is negative.
         nats.errors.Error: As for `Client.publish`.
     """

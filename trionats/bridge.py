@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 import nats.aio.client
 import trio
 from nats.aio.msg import Msg
+from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
@@ -37,8 +38,6 @@ from trionats._watcher import open_watcher as open_our_watcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    from nats.js.client import JetStreamContext
 
     from trionats import api
     from trionats._subscription import Overflow
@@ -219,9 +218,11 @@ async def open_pull_subscription(
         nats.errors.ConnectionClosedError: The client is closed.
         nats.errors.ConnectionDrainingError: The client is being drained.
         RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
+        TypeError: `psub` is no pull subscription of nats-py.
         ValueError: A limit is none.
     """
     check_nursery(nursery, "open_pull_subscription")
+    _check_psub(psub)
     if max_messages < 1 or max_bytes < 1:
         raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
     carrier = carrier_of(psub._nc, "open_pull_subscription")
@@ -356,3 +357,9 @@ def _key(entry: KeyValue.Entry) -> object:
 def _no_bucket(bucket: str, error: errors.NotFoundError) -> Exception:
     text = f"there is no key-value bucket {bucket!r}"
     return errors.explained(errors.BucketNotFoundError, text, **vars(error))
+
+
+def _check_psub(psub: object) -> None:
+    if not isinstance(psub, JetStreamContext.PullSubscription):
+        text = f"what nats-py's pull_subscribe gives, not {type(psub).__name__}"
+        raise TypeError(f"open_pull_subscription(nursery, psub): psub must be {text}")

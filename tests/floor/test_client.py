@@ -667,3 +667,13 @@ async def test_nothing_is_logged_in_normal_operation(
 
 def test_public_names_are_there() -> None:
     assert {"Client", "open_client", "open_subscription", "open_events"} <= set(trionats.__all__)
+
+
+async def test_a_call_from_another_thread_does_not_put_the_writer_to_sleep_for_good() -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError):
+            await trio.to_thread.run_sync(nc.publish_nowait, "a")
+        with trio.fail_after(5):
+            await nc.flush()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import nats.aio.client
 import pytest
 import trio
 
 import trionats
-from trionats import errors, events
+from trionats import bridge, errors, events
 from trionats.testing import assert_no_leaks, open_server
 
 if TYPE_CHECKING:
@@ -110,6 +111,21 @@ async def test_arguments_of_a_wrong_type_do_not_surface_as_attribute_errors(nats
         ):
             with pytest.raises(TypeError, match="nc must be a Client, not int"):
                 async with open_():
+                    pytest.fail("opened")
+        wrong = nats.aio.client.Client()
+        with pytest.raises(TypeError, match="nc must be a Client, not nats-py's, for which there is"):
+            async with trionats.open_subscription(nursery, wrong, "a"):
+                pytest.fail("opened")
+        with pytest.raises(TypeError, match="psub must be what nats-py's pull_subscribe gives, not Client"):
+            async with bridge.open_pull_subscription(nursery, wrong):
+                pytest.fail("opened")
+        wrong = 5
+        asks: dict[str, Any]
+        for asks in ({"max_msgs": "x"}, {"stall": "x"}, {"sentinel": 5}):
+            with pytest.raises(TypeError, match=f"^{next(iter(asks))} is "):
+                await nc.request_many("a", **asks)
+            with pytest.raises(TypeError, match=f"^{next(iter(asks))} is "):
+                async with trionats.open_replies(nursery, nc, "a", **asks):
                     pytest.fail("opened")
         for limits in ({"max_msgs": 1.5}, {"max_msgs": None}, {"pending_msgs_limit": "x"}, {"pending_bytes_limit": ""}):
             with pytest.raises(TypeError, match=next(iter(limits))):

@@ -50,6 +50,7 @@ class Gathering:
         sentinel: Says of an answer whether it is the mark behind the last one. What it raises comes out of `received`.
 
     Raises:
+        TypeError: An argument is of a wrong kind.
         ValueError: A number is none that could be meant.
     """
 
@@ -62,6 +63,12 @@ class Gathering:
         max_msgs: int = 0,
         sentinel: Callable[[Any], object] | None = None,
     ) -> None:
+        if not isinstance(max_msgs, int):
+            raise TypeError(f"max_msgs is {max_msgs!r}: it must be a whole number")
+        if not isinstance(stall, (int, float, type(None))):
+            raise TypeError(f"stall is {stall!r}: it must be a number of seconds, or None")
+        if not (sentinel is None or callable(sentinel)):
+            raise TypeError(f"sentinel is {sentinel!r}: it must be a function of an answer")
         if max_msgs < 0:
             raise ValueError(f"max_msgs is {max_msgs}: it must be 0, for no limit, or more")
         if stall is not None and not stall > 0:
