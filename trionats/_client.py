@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Unpack, final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from trionats import events
+from trionats import errors, events
 from trionats._attachment import Attachment
 from trionats._contexts import merged
 from trionats._deadlines import default_deadline
@@ -387,14 +387,11 @@ class Client(Facts):
         waits for the next one.
 
         Raises:
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.FlushTimeoutError: No deadline was in force, and `request_timeout` passed.
             trionats.errors.DisconnectedError: The connection broke first.
             nats.errors.ConnectionClosedError: The client is closed.
         """
-        await checkpoint_if_cancelled()
-        self._link.check_open()
-        with default_deadline(self._request_timeout, "flush"):
-            await self._link.barrier()
+        await self._flush("flush")
 
     async def rtt(self) -> float:
         """Measure a round trip to the server, behind what is queued.
@@ -406,7 +403,7 @@ class Client(Facts):
             nats.errors.Error: As for `flush`.
         """
         start = trio.current_time()
-        await self.flush()
+        await self._flush("rtt")
         return trio.current_time() - start
 
     @enable_ki_protection
@@ -513,6 +510,12 @@ class Client(Facts):
         await self._link.close()
 
     # Inside.
+
+    async def _flush(self, what: str) -> None:
+        await checkpoint_if_cancelled()
+        self._link.check_open()
+        with default_deadline(self._request_timeout, what, errors.FlushTimeoutError):
+            await self._link.barrier()
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for the server where no deadline is in force."""

@@ -53,12 +53,15 @@ class Timekeeper:
 
 
 @contextmanager
-def default_deadline(seconds: float, what: str) -> Iterator[None]:
+def default_deadline(
+    seconds: float, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
+) -> Iterator[None]:
     """Bound a wait for the server where the caller has set no deadline.
 
     Args:
         seconds: How long.
         what: What was waited for, for the error.
+        failure: The error's class.
 
     Raises:
         nats.errors.TimeoutError: There was no deadline in force, and `seconds` passed.
@@ -69,4 +72,4 @@ def default_deadline(seconds: float, what: str) -> Iterator[None]:
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise errors.explained(errors.TimeoutError, f"{what}: no answer within {seconds:g} s")
+        raise errors.explained(failure, f"{what}: no answer within {seconds:g} s")
