@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import os
@@ -37,6 +38,8 @@ from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from nats.js.client import JetStreamContext
 
 MANY = 200
 
@@ -740,15 +743,24 @@ async def pulled(
     count: int = 10,
     **config: Any,  # noqa: ANN401 - ConsumerConfig's
 ) -> AsyncIterator[Any]:
+    """Make a stream whose only subject is its name, with a consumer.
+
+    Each has a name of its own: the tests share a server, and what one that failed has left there, streams and requests for
+    messages, would fail the next ones.
+    """
     js = nc.jetstream()
-    await aio_as_trio(js.add_stream)(name="PULLED", subjects=["pulled"])
+    name = f"PULLED{next(_numbers)}"
+    await aio_as_trio(js.add_stream)(name=name, subjects=[name])
     for number in range(count):
-        await aio_as_trio(js.publish)("pulled", b"%d" % number)
+        await aio_as_trio(js.publish)(name, b"%d" % number)
     config = {"ack_wait": 60.0} | config
-    psub = await aio_as_trio(js.pull_subscribe)("pulled", durable="d", config=ConsumerConfig(**config))
+    psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=ConsumerConfig(**config))
     yield psub
     if nc.is_connected:
-        await aio_as_trio(js.delete_stream)("PULLED")
+        await aio_as_trio(js.delete_stream)(name)
+
+
+_numbers = itertools.count()
 
 
 async def test_what_was_not_received_goes_back_at_once(nats_server: TrioNatsServer) -> None:
@@ -772,7 +784,7 @@ async def test_no_request_is_left_that_swallows_the_next_message(nats_server: Tr
             with trio.move_on_after(0.1):
                 await rx.receive()
         await aio_as_trio(nc.flush)()
-        await aio_as_trio(nc.publish)("pulled", b"next")
+        await aio_as_trio(nc.publish)(psub._stream, b"next")
         (message,) = await aio_as_trio(psub.fetch)(1, timeout=5)
         assert message.data == b"next"
         assert message.metadata.num_delivered == 1
@@ -801,25 +813,27 @@ async def test_nothing_that_is_given_back_comes_to_who_left(nats_server: TrioNat
 @pytest.mark.parametrize("limit", [{"max_batch": 10}, {"max_expires": 2_000_000_000}, {"max_bytes": 1000}])
 async def test_a_consumer_with_limits_of_its_own(limit: dict[str, int], nats_server: TrioNatsServer) -> None:
     async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
-        await limit_consumer(nc, limit)
+        await limit_consumer(psub, limit)
         async with bridge.open_pull_subscription(nursery, psub) as rx:
-            assert [int((await rx.receive()).data) for _ in range(30)] == list(range(30))
+            received = [await rx.receive() for _ in range(30)]
+        assert [(int(msg.data), msg.metadata.num_delivered) for msg in received] == [(n, 1) for n in range(30)]
 
 
 async def test_a_limit_that_is_lowered_meanwhile_is_told(nats_server: TrioNatsServer) -> None:
     async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
         async with bridge.open_pull_subscription(nursery, psub, max_messages=20) as rx:
             await until(lambda: len(rx) == 20)
-            await limit_consumer(nc, {"max_batch": 5})
+            await limit_consumer(psub, {"max_batch": 5})
             with pytest.raises(errors.APIError, match="Exceeded MaxRequestBatch of 5"):
                 await exhaust(rx)
 
 
-async def limit_consumer(nc: nats.aio.client.Client, limit: dict[str, int]) -> None:
-    config = {"durable_name": "d", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "filter_subject": "pulled"}
-    body = json.dumps({"stream_name": "PULLED", "config": config | limit}).encode()
-    subject = "$JS.API.CONSUMER.DURABLE.CREATE.PULLED.d"
-    answer = json.loads((await aio_as_trio(nc.request)(subject, body, timeout=5)).data)
+async def limit_consumer(psub: JetStreamContext.PullSubscription, limit: dict[str, int]) -> None:
+    name = psub._stream
+    config = {"durable_name": "d", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "filter_subject": name}
+    body = json.dumps({"stream_name": name, "config": config | limit}).encode()
+    subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{name}.d"
+    answer = json.loads((await aio_as_trio(psub._nc.request)(subject, body, timeout=5)).data)
     assert limit.items() <= answer["config"].items(), answer
 
 
@@ -827,7 +841,7 @@ async def test_a_consumer_that_is_deleted_ends_its_feed(nats_server: TrioNatsSer
     async with bridged_client(nats_server) as nc, pulled(nc, 1) as psub, trio.open_nursery() as nursery:
         async with bridge.open_pull_subscription(nursery, psub) as rx:
             await rx.receive()
-            await aio_as_trio(nc.jetstream().delete_consumer)("PULLED", "d")
+            await aio_as_trio(nc.jetstream().delete_consumer)(psub._stream, "d")
             with pytest.raises(errors.NotFoundError, match="not found"):
                 await rx.receive()
         with pytest.raises(errors.NotFoundError):
@@ -842,7 +856,7 @@ async def test_a_pull_subscription_goes_on_after_a_restart() -> None:
                 assert [(await rx.receive()).data for _ in range(2)] == [b"0", b"1"]
                 await trio.to_thread.run_sync(lambda: server.restart(kill=True))
                 await until(lambda: came_back(nc, 1))
-                await aio_as_trio(nc.jetstream().publish)("pulled", b"2")
+                await aio_as_trio(nc.jetstream().publish)(psub._stream, b"2")
                 # A server that is killed may not remember what it delivered and nobody acknowledged.
                 while (await rx.receive()).data != b"2":
                     pass
