@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import time
 import traceback
 from collections import UserString
@@ -220,9 +221,9 @@ async def test_a_jwt_that_expires_leads_to_a_reconnect_with_a_fresh_one(
     given: list[str] = []
 
     def creds() -> bytes:
-        # The first one has to last until the login is done and its events are read, also where all of it takes a while.
-        lifetime = 4 if not given else 3600
-        given.append(house.user(expires=time.time() + lifetime, key=key).creds)
+        # In whole seconds, rounded up: the first one has to last until the login is done and its events are read.
+        lifetime = 2 if not given else 3600
+        given.append(house.user(expires=math.ceil(time.time()) + lifetime, key=key).creds)
         return given[-1].encode()
 
     async with watched(nursery, operated.url, user_credentials=creds) as (nc, rx):
