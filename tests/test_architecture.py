@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "_version"),
     ("api", "events"),
     ("_protocol",),
-    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
+    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms", "_protocol.fields"),
     ("_protocol.credentials", "_protocol.contexts"),
     ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),
@@ -45,6 +45,7 @@ FLOORS = (
     ("_client",),
     ("_subscription",),
     ("_replies",),
+    ("_api",),
     ("_management",),
     ("_jetstream",),
     ("_consumer",),
@@ -105,6 +106,7 @@ SEND_ALL = {"_handshake": 1, "_conversation": 1, "_transport": 1, "_websocket": 
 # From here up a user could have written the module: no underscore attribute of a lower floor's object.
 PUBLIC_ONLY = frozenset(
     {
+        "_api",
         "_management",
         "_jetstream",
         "_consumer",

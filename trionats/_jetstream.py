@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack, final
 
 import trio
 from multidict import MultiDict
+from nats.js import api as nats_api
 
 from trionats import api, errors
+from trionats._api import decode, refusal_text
 from trionats._client import provide_jetstream
-from trionats._management import Management, decode
-from trionats._protocol import subjects
+from trionats._management import Management
+from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from nats.js.api import ObjectStoreConfig as AnyObjectStoreConfig
 
     from trionats._client import Client
     from trionats._message import Msg
@@ -118,7 +119,7 @@ class JetStream(Management):
     async def create_object_store(
         self,
         bucket: str | None = None,
-        config: AnyObjectStoreConfig | None = None,
+        config: nats_api.ObjectStoreConfig | None = None,
         **params: Unpack[api.ObjectStoreParams],
     ) -> ObjectStore:
         """Create a bucket for objects; an existing one of the same configuration is as good.
@@ -238,17 +239,21 @@ def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.Bucket
 
 
 def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:
-    text = f"object store {bucket!r}: {error.description} (code {error.code}, error {error.err_code})"
-    return errors.explained(type(error), text, **vars(error))
+    return errors.explained(type(error), refusal_text(f"object store {bucket!r}", error), **vars(error))
 
 
 def _object_store_config(
-    bucket: str | None, config: AnyObjectStoreConfig | None, params: api.ObjectStoreParams
+    bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: api.ObjectStoreParams
 ) -> api.ObjectStoreConfig:
-    # nats-py's own class, which a program may still hold, has neither compression nor metadata.
-    given = {} if config is None else {key: value for key, value in vars(config).items() if value is not None}
-    name = {} if bucket is None else {"bucket": bucket}
-    return api.ObjectStoreConfig(**{**given, **name, **params})
+    call = "create_object_store"
+    ours = api.ObjectStoreConfig()
+    if config is not None:
+        if not isinstance(config, nats_api.ObjectStoreConfig):
+            raise TypeError(f"{call}: config must be an ObjectStoreConfig, not {type(config).__name__}")
+        # nats-py's own class, which a program may still hold, has neither compression nor metadata.
+        ours = replace(ours, **{key: value for key, value in vars(config).items() if value is not None})
+    name = {} if bucket is None else {"bucket": _bucket_name(bucket)}
+    return fields.merged(call, api.ObjectStoreConfig, ours, {**name, **params})
 
 
 def _object_stream(bucket: str, config: api.ObjectStoreConfig) -> api.StreamConfig:
