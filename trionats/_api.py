@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from trionats import errors
 from trionats._protocol import fields, subjects
@@ -58,12 +58,13 @@ def refusal_text(what: str, error: errors.APIError) -> str:
     return f"{what}: {error.description or missing}" + (f" ({numbers})" if numbers else "")
 
 
-def refusal(what: str, error: object) -> errors.APIError:
+def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
     """Make the exception for the `error` object of a JetStream answer.
 
     Args:
         what: What was asked, for the text: "stream 'ORDERS'".
         error: The object as the server sent it.
+        stream: The stream that refused, where the answer names it.
 
     Returns:
         An `APIError`, or the subclass that nats-py has for its code.
@@ -74,7 +75,8 @@ def refusal(what: str, error: object) -> errors.APIError:
     kind = errors.APIError if code is None else _KINDS.get(code, errors.APIError)
     description = description if isinstance(description, str) else ""
     made = api_error(kind, "", description, code=code, err_code=err_code)
-    return errors.explained(kind, refusal_text(what, made), **vars(made))
+    named = {"stream": stream if isinstance(stream, str) else None}
+    return errors.explained(kind, refusal_text(what, made), **{**vars(made), **named})
 
 
 def unreadable(what: str, why: str) -> errors.APIError:
@@ -117,7 +119,7 @@ def decode(what: str, data: bytes) -> dict[str, Any]:
         raise unreadable(what, "it is no JSON object")
     error = answer.pop("error", None)
     if error is not None:
-        raise refusal(what, error)
+        raise refusal(what, error, answer.get("stream"))
     return answer
 
 
@@ -167,12 +169,39 @@ def confirmed(what: str, success: object) -> bool:
     return success
 
 
-async def ask(nc: Client, prefix: str, subject: str, payload: bytes) -> Msg:
+@final
+class Home:
+    """Where a JetStream context speaks to: what is known of its domain.
+
+    Args:
+        chosen: The domain that was asked for, or None.
+    """
+
+    def __init__(self, chosen: str | None) -> None:
+        self.chosen = chosen
+        self.round_trip: float | None = None
+        """How many seconds the API took to answer, the last time."""
+        self._named: tuple[str, str] | None = None
+
+    def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:
+        """Learn the domain from an answer of the API, if it is one that names it."""
+        domain = answer.get("domain")
+        if isinstance(domain, str):
+            self._named = (nc.server_id, domain)
+
+    def named(self, nc: Client) -> str | None:
+        """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
+        # The same prefix may lead to another domain from there.
+        return self._named[1] if self._named is not None and self._named[0] == nc.server_id else None
+
+
+async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes) -> Msg:
     """Ask the JetStream API.
 
     Args:
         nc: The client.
         prefix: The API's prefix.
+        home: Learns how far away it is.
         subject: The subject behind it.
         payload: The request.
 

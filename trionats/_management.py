@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nats.js.manager import JetStreamManager
 
 from trionats import api, errors
-from trionats._api import about, ask, confirmed, decode, encoded, sound, unreadable
+from trionats._api import Home, about, ask, confirmed, decode, encoded, sound, unreadable
 from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
@@ -49,15 +49,16 @@ class _Answer:
 class _ManagedConnection:
     """The connection that nats-py's manager expects."""
 
-    def __init__(self, nc: Client, prefix: str) -> None:
+    def __init__(self, nc: Client, prefix: str, home: Home) -> None:
         self._nc = nc
         self._prefix = prefix
+        self._home = home
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
         subject = subject.removeprefix(f"{self._prefix}.")
-        msg = await ask(self._nc, self._prefix, subject, payload)
+        msg = await ask(self._nc, self._prefix, self._home, subject, payload)
         if msg.data and not subject.startswith("DIRECT."):
-            decode(subject, msg.data)
+            self._home.answered(self._nc, decode(subject, msg.data))
         return _Answer(msg)
 
 
@@ -69,10 +70,13 @@ class Management:
     `NotFoundError` is the most frequent kind.
     """
 
-    def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX) -> None:
+    def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX, domain: str | None = None) -> None:
         self._nc = nc
         self._prefix = prefix
-        self._manager = JetStreamManager(_ManagedConnection(nc, prefix), prefix)  # type: ignore[arg-type]  # all it uses
+        self.home = Home(domain)
+        """What is known of the domain that this speaks to; for those who build stores."""
+        connection = _ManagedConnection(nc, prefix, self.home)
+        self._manager = JetStreamManager(connection, prefix)  # type: ignore[arg-type]  # all it uses
 
     @property
     def nc(self) -> Client:
@@ -98,8 +102,10 @@ class Management:
             trionats.errors.APIError: The server refused.
             trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
         """
-        msg = await ask(self._nc, self._prefix, subject, encoded(subject, payload))
-        return decode(subject, msg.data)
+        msg = await ask(self._nc, self._prefix, self.home, subject, encoded(subject, payload))
+        answer = decode(subject, msg.data)
+        self.home.answered(self._nc, answer)
+        return answer
 
     async def account_info(self) -> api.AccountInfo:
         """Read the account's limits and what it uses of them."""

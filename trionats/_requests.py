@@ -8,7 +8,7 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
@@ -24,10 +24,24 @@ if TYPE_CHECKING:
     from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
+    from trionats._protocol.alarms import Alarm
     from trionats._protocol.engine import Engine, Subscription
 
 
-@final
+#: How many choosers are still shown what comes after their choice.
+CHOOSERS_REMEMBERED: Final = 64
+
+
+class Chooser(Protocol):
+    """Chooses among several answers to one request. It is called by the reader: it does not wait and does not raise."""
+
+    def choose(self, answer: Msg) -> float:
+        """Take an answer: 0 if this is the one, else how many seconds to wait at the most for a better one."""
+
+    def give_up(self) -> Msg | Exception:
+        """Say what it is when no better one came in time."""
+
+
 class PendingReply:
     """A request under way: its frame is queued, its answer is to come.
 
@@ -133,6 +147,42 @@ class PendingReply:
             self._task = None
 
 
+class _ChosenReply(PendingReply):
+    """A request whose first answer may not be the one.
+
+    A class of its own, so that the others need not ask.
+    """
+
+    __slots__ = ("_alarm", "_chooser")
+
+    def __init__(self, requests: Requests, token: str, subject: str, timeout: float, chooser: Chooser) -> None:
+        super().__init__(requests, token, subject, timeout)
+        self._chooser = chooser
+        self._alarm: Alarm | None = None
+
+    def _settle(self, answer: Msg | None, error: Exception | None = None) -> None:
+        if self._alarm is not None:
+            self._alarm.call_off()
+            self._alarm = None
+        patience = 0.0 if answer is None else self._chooser.choose(answer)
+        if not patience:
+            super()._settle(answer, error)
+            if answer is not None:
+                self._requests.look_after(self._token, self._chooser)
+            return
+        self._requests.keep(self, self._token)
+        self._alarm = self._requests.alarm(trio.current_time() + patience, self._give_up)
+
+    def _give_up(self) -> None:
+        self._alarm = None
+        self._requests.drop(self._token)
+        last = self._chooser.give_up()
+        if isinstance(last, Exception):
+            super()._settle(None, last)
+        else:
+            super()._settle(last)
+
+
 class Requests:
     """The requests of one client, and the receiver of their answers."""
 
@@ -145,6 +195,7 @@ class Requests:
         self._waiting: dict[str, PendingReply] = {}
         self.inquiries: dict[Inquiry, None] = {}
         """The requests with an inbox of their own, for many answers."""
+        self._choosers: dict[str, Chooser] = {}
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
@@ -158,18 +209,21 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting) + len(self.inquiries)
 
-    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+    def prepare(self, subject: str, timeout: float, chooser: Chooser | None = None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
             timeout: How long to wait where no deadline is in force.
+            chooser: Chooses among the answers; None for the first one.
 
         Returns:
             The waiter and the reply subject.
         """
         token = self._client.new_token()
-        return PendingReply(self, token, subject, timeout), self._prefix + token
+        if chooser is None:
+            return PendingReply(self, token, subject, timeout), self._prefix + token
+        return _ChosenReply(self, token, subject, timeout, chooser), self._prefix + token
 
     def start(self, reply: PendingReply, frame: bytes, size: int) -> None:
         """Enter a waiter, and queue its frame.
@@ -203,6 +257,21 @@ class Requests:
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
         self._tell()
 
+    def keep(self, reply: PendingReply, token: str) -> None:
+        """Let a waiter stay in the table although an answer came."""
+        self._waiting[token] = reply
+
+    def drop(self, token: str) -> None:
+        """Take a waiter out of the table that is settled without an answer."""
+        if self._waiting.pop(token, None) is not None:
+            self._tell()
+
+    def look_after(self, token: str, chooser: Chooser) -> None:
+        """Show a chooser what still comes after its choice, for as long as there are not many later ones."""
+        self._choosers[token] = chooser
+        if len(self._choosers) > CHOOSERS_REMEMBERED:
+            del self._choosers[next(iter(self._choosers))]
+
     def track(self, inquiry: Inquiry) -> None:
         """Know of a request with an inbox of its own."""
         self.inquiries[inquiry] = None
@@ -218,6 +287,9 @@ class Requests:
         """Hand an answer to its waiter; one that nobody waits for is ignored."""
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
+            chooser = self._choosers.get(message.subject[len(self._prefix) :])
+            if chooser is not None:
+                chooser.choose(message)
             return
         if nobody_listens(message):
             text = f"request to {reply.subject!r}: nobody is listening there"
