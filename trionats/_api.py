@@ -117,9 +117,8 @@ def decode(what: str, data: bytes) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise unreadable(what, "it is no JSON object")
-    error = answer.pop("error", None)
-    if error is not None:
-        raise refusal(what, error, answer.get("stream"))
+    if "error" in answer:
+        raise refusal(what, answer["error"], answer.get("stream"))
     return answer
 
 

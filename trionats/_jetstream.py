@@ -139,28 +139,7 @@ class JetStream(Management):
         asked = {key: str(value) for key, value in fields.items() if value is not None}
         data = payload.encode() if isinstance(payload, str) else payload
         sent = _joined(doing, headers, asked)
-        tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
-        while True:
-            try:
-                return await self._publish(doing, subject, data, sent)
-            except errors.NoRespondersError:
-                if not tries:
-                    raise no_stream(doing) from None
-                tries -= 1
-                pause = PUBLISH_RETRY_WAIT
-            except errors.APIError as error:
-                if error.err_code == UNDER_WAY:
-                    pause = next(pauses, 0.0)
-                elif msg_id is not None and error.err_code in WRONG_LAST:
-                    before = await self._stored_before(error.stream or "", subject, msg_id)
-                    if before is not None:
-                        return before
-                    pause = 0.0
-                else:
-                    raise
-                if not pause:
-                    raise
-            await trio.sleep(pause)
+        return await self._publish_until_known(doing, subject, data, sent, msg_id)
 
     async def create_object_store(
         self,
@@ -230,6 +209,37 @@ class JetStream(Management):
             raise _bucket_not_found(name, error) from None
 
     # Inside.
+
+    async def _publish_until_known(
+        self,
+        doing: str,
+        subject: str,
+        data: bytes,
+        sent: Mapping[str, str | Sequence[str]] | None,
+        msg_id: str | None,
+    ) -> api.PubAck:
+        tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
+        while True:
+            try:
+                return await self._publish(doing, subject, data, sent)
+            except errors.NoRespondersError:
+                if not tries:
+                    raise no_stream(doing) from None
+                tries -= 1
+                pause = PUBLISH_RETRY_WAIT
+            except errors.APIError as error:
+                if error.err_code == UNDER_WAY:
+                    pause = next(pauses, 0.0)
+                elif msg_id is not None and error.err_code in WRONG_LAST:
+                    before = await self._stored_before(error.stream or "", subject, msg_id)
+                    if before is not None:
+                        return before
+                    pause = 0.0
+                else:
+                    raise
+                if not pause:
+                    raise
+            await trio.sleep(pause)
 
     async def _publish(
         self, doing: str, subject: str, data: bytes, headers: Mapping[str, str | Sequence[str]] | None

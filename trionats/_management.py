@@ -153,7 +153,8 @@ class Management:
 
         The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`. So where
         `max_age` is made shorter than the window in a configuration that was read, and the window is the server's default (two
-        minutes, or the `max_age` there was), it is left to the server again. A window given by keyword is sent as it is.
+        minutes, or the `max_age` there was), it is left to the server again. A window given by keyword is sent as it is, and
+        where `max_age` is made longer the window stays as it is.
         """
         config = fields.merged("update_stream", api.StreamConfig, config, params)
         if 0 < (config.max_age or 0) < (config.duplicate_window or 0) and "duplicate_window" not in params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
@@ -58,7 +58,7 @@ async def open_pair() -> AsyncIterator[Pair]:
         yield Pair(at_hub, at_leaf, told)
 
 
-async def both(pair: Pair, **params: object) -> tuple[JetStream, JetStream]:
+async def both(pair: Pair, **params: Any) -> tuple[JetStream, JetStream]:
     """Make a stream of one name and subjects on both sides: gives the hub's as it is seen from the leaf, and the leaf's."""
     hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
     for js in (hub, leaf):
@@ -68,7 +68,7 @@ async def both(pair: Pair, **params: object) -> tuple[JetStream, JetStream]:
 
 
 def elsewhere(pair: Pair) -> list[events.StoredElsewhere]:
-    found = []
+    found: list[events.StoredElsewhere] = []
     while True:
         try:
             event = pair.told.receive_nowait()
@@ -151,8 +151,9 @@ async def test_sixteen_of_twenty_puts_into_a_full_bucket_are_not_reported_as_don
                 done.append(f"o{number}")
             except errors.APIError as error:
                 refused += 1
-                assert "maximum bytes exceeded" in str(error)
-                assert f"stored in domain {other!r}" in str(error)
+                complaint = str(error)
+                assert f"stored in domain {other!r}" in complaint
+                assert "maximum bytes exceeded" in complaint
         assert sorted(info.name for info in await store.list()) == sorted(done)
         assert 0 < len(done) < 5
         assert refused == 20 - len(done)

@@ -69,7 +69,7 @@ def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]
     if not isinstance(answer, dict):
         return Verdict.OURS, "", ""
     stream, named = (text if isinstance(text, str) else "" for text in (answer.get("stream"), answer.get("domain")))
-    if answer.get("error") is not None:
+    if "error" in answer:
         return Verdict.REFUSAL, stream, named
     if not stream or named == domain or not (named or strict):
         return Verdict.OURS, stream, named
