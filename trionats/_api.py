@@ -10,6 +10,8 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
+import trio
+
 from trionats import errors
 from trionats._protocol import fields, subjects
 
@@ -212,12 +214,14 @@ async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes)
         nats.errors.Error: As for `Client.request`.
     """
     full = f"{prefix}.{subject}"
+    where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
+    asked = trio.current_time()
     try:
-        return await nc.request(
-            subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full, payload
-        )
+        msg = await nc.request(where, payload)
     except errors.NoRespondersError:
         raise unavailable(full, prefix) from None
+    home.round_trip = trio.current_time() - asked
+    return msg
 
 
 def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:

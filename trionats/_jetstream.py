@@ -231,7 +231,7 @@ class JetStream(Management):
                 if error.err_code == UNDER_WAY:
                     pause = next(pauses, 0.0)
                 elif msg_id is not None and error.err_code in WRONG_LAST:
-                    before = await self._stored_before(error.stream or "", subject, msg_id)
+                    before = await self._stored_before(error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
                     if before is not None:
                         return before
                     pause = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -211,9 +212,10 @@ async def test_an_odd_answer_ends_in_a_value_or_in_an_error_of_ours(
                 try:
                     assert well_formed(await call(js)), (path, odd)
                 except errors.APIError as error:
-                    assert "JetStream answer" in str(error) or "not found" in str(error) or "refused" in str(error)
-                    assert len(str(error)) < 400
+                    complaint = str(error)
                     outcomes["error"] += 1
+                    assert re.search("JetStream answer|not found|refused", complaint)
+                    assert len(complaint) < 400
                 else:
                     outcomes["value"] += 1
     assert outcomes["error"], "odd enough"
@@ -250,7 +252,7 @@ async def test_an_answer_that_is_none_is_an_error_that_says_what_was_asked(
     call, _ = CALLS[name]
     now = b""
     async with answering(lambda _: now) as (js, _):
-        for now in NO_ANSWERS:  # noqa: B007 - the server's
+        for now in NO_ANSWERS:
             if now == b"{}" and name in ("streams_info", "consumers_info"):
                 assert await call(js) == []  # nothing is listed where there is nothing
                 continue
@@ -305,7 +307,7 @@ WRONG: tuple[tuple[Callable[[Any], Coroutine[Any, Any, object]], type[Exception]
     (lambda js: js.add_stream(api.StreamConfig("S", max_age="6")), TypeError, r"StreamConfig\.max_age"),  # type: ignore[arg-type]
     (lambda js: js.add_stream(name="S", max_age=float("nan")), ValueError, r"StreamConfig\.max_age"),
     (
-        lambda js: js.add_stream(name="S", consumer_limits=api.StreamConsumerLimits("6")),
+        lambda js: js.add_stream(name="S", consumer_limits=api.StreamConsumerLimits("6")),  # type: ignore[arg-type]
         TypeError,
         r"StreamConfig\.consumer_limits\.inactive_threshold",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trio
@@ -58,12 +58,11 @@ async def open_pair() -> AsyncIterator[Pair]:
         yield Pair(at_hub, at_leaf, told)
 
 
-async def both(pair: Pair, **params: Any) -> tuple[JetStream, JetStream]:
+async def both(pair: Pair, at_hub: api.StreamConfig | None = None) -> tuple[JetStream, JetStream]:
     """Make a stream of one name and subjects on both sides: gives the hub's as it is seen from the leaf, and the leaf's."""
     hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
-    for js in (hub, leaf):
-        extra = params if js is hub else {}
-        await js.add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, **extra)
+    for js, config in ((hub, at_hub), (leaf, None)):
+        await js.add_stream(config, name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
     return hub, leaf
 
 
@@ -96,7 +95,7 @@ async def test_a_publish_counts_where_it_was_meant_to_go_and_what_reached_both_i
 
 async def test_a_refusal_of_the_domain_that_was_asked_is_raised_though_the_other_has_stored_it() -> None:
     async with open_pair() as pair:
-        hub, leaf = await both(pair, max_msgs=1, discard=api.DiscardPolicy.NEW)
+        hub, leaf = await both(pair, api.StreamConfig(max_msgs=1, discard=api.DiscardPolicy.NEW))
         await hub.publish("s.a", b"")
         with pytest.raises(errors.APIError, match=r"maximum messages exceeded") as caught:
             await hub.publish("s.b", b"")

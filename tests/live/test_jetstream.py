@@ -300,7 +300,11 @@ async def test_what_was_read_can_be_written_whatever_the_server_added(nats_serve
         for changes in ({"max_age": 30}, {"description": "d"}, {"max_msgs": 5}, {"subject_delete_marker_ttl": None}):
             config = (await js.stream_info(name)).config
             await js.update_stream(config, **changes)
-        again: dict[str, Any] = dict(name=js.nc.new_token(), subjects=[f"again{subject}"], subject_delete_marker_ttl=60)
+        again: dict[str, Any] = {
+            "name": js.nc.new_token(),
+            "subjects": [f"again{subject}"],
+            "subject_delete_marker_ttl": 60,
+        }
         for _ in range(2):
             assert (await js.add_stream(**again)).config.allow_msg_ttl
         consumer = (await js.add_consumer(name, name="c", backoff=[1, 2], max_deliver=3)).config

@@ -79,9 +79,9 @@ def choose(*answers: Answer, patience: float = 0.3) -> tuple[list[float], Any, l
 
 def test_our_own_acknowledgement_counts_at_once_wherever_it_comes() -> None:
     assert choose(OURS) == ([0], None, [])
-    assert choose(THEIRS, OURS) == ([5.0, 0], None, [("S", "leaf")])
+    assert choose(THEIRS, OURS) == ([3.0, 0], None, [("S", "leaf")])
     assert choose(REFUSAL, OURS) == ([0.3, 0], None, [])
-    assert choose(THEIRS, REFUSAL, OURS) == ([5.0, 0.3, 0], None, [("S", "leaf")])
+    assert choose(THEIRS, REFUSAL, OURS) == ([3.0, 0.3, 0], None, [("S", "leaf")])
 
 
 def test_a_refusal_counts_when_nothing_better_comes() -> None:
@@ -96,7 +96,7 @@ def test_a_refusal_counts_when_nothing_better_comes() -> None:
 def test_where_only_others_have_stored_it_that_is_said() -> None:
     for one, where in ((THEIRS, "'leaf'"), (NAMELESS, "'no domain'")):
         waits, last, told = choose(one)
-        assert waits == [5.0]
+        assert waits == [3.0]
         assert isinstance(last, errors.NoStreamResponseError)
         assert str(last) == f"no stream in domain 'hub' has answered, but one in {where}"
         assert len(told) == 1

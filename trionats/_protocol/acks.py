@@ -32,7 +32,7 @@ class Answer(Protocol):
 Msg = TypeVar("Msg", bound=Answer)
 
 #: How long the own acknowledgement may take behind one from elsewhere.
-ELSEWHERE_PATIENCE: Final = 5.0
+ELSEWHERE_PATIENCE: Final = 3.0
 #: And behind a refusal, where it is not known how far away the domain is; and besides its round trips where it is.
 UNKNOWN_DISTANCE: Final = 0.5
 LEAST_PATIENCE: Final = 0.1
