@@ -219,9 +219,9 @@ class Client(Facts):
         """
         self._link.check_open()
         self._link.check_room()
-        reply, inbox = self._requests.prepare(subject, self._request_timeout, chooser)
+        reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, headers)
-        self._requests.start(reply, frame, size)
+        self._requests.start(reply, frame, size, chooser)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
             self._link.push()

@@ -8,7 +8,7 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
-    from trionats._protocol.alarms import Alarm
     from trionats._protocol.engine import Engine, Subscription
 
 
@@ -42,6 +41,7 @@ class Chooser(Protocol):
         """Say what it is when no better one came in time."""
 
 
+@final
 class PendingReply:
     """A request under way: its frame is queued, its answer is to come.
 
@@ -147,42 +147,6 @@ class PendingReply:
             self._task = None
 
 
-class _ChosenReply(PendingReply):
-    """A request whose first answer may not be the one.
-
-    A class of its own, so that the others need not ask.
-    """
-
-    __slots__ = ("_alarm", "_chooser")
-
-    def __init__(self, requests: Requests, token: str, subject: str, timeout: float, chooser: Chooser) -> None:
-        super().__init__(requests, token, subject, timeout)
-        self._chooser = chooser
-        self._alarm: Alarm | None = None
-
-    def _settle(self, answer: Msg | None, error: Exception | None = None) -> None:
-        if self._alarm is not None:
-            self._alarm.call_off()
-            self._alarm = None
-        patience = 0.0 if answer is None else self._chooser.choose(answer)
-        if not patience:
-            super()._settle(answer, error)
-            if answer is not None:
-                self._requests.look_after(self._token, self._chooser)
-            return
-        self._requests.keep(self, self._token)
-        self._alarm = self._requests.alarm(trio.current_time() + patience, self._give_up)
-
-    def _give_up(self) -> None:
-        self._alarm = None
-        self._requests.drop(self._token)
-        last = self._chooser.give_up()
-        if isinstance(last, Exception):
-            super()._settle(None, last)
-        else:
-            super()._settle(last)
-
-
 class Requests:
     """The requests of one client, and the receiver of their answers."""
 
@@ -209,29 +173,27 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting) + len(self.inquiries)
 
-    def prepare(self, subject: str, timeout: float, chooser: Chooser | None = None) -> tuple[PendingReply, str]:
+    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
             timeout: How long to wait where no deadline is in force.
-            chooser: Chooses among the answers; None for the first one.
 
         Returns:
             The waiter and the reply subject.
         """
         token = self._client.new_token()
-        if chooser is None:
-            return PendingReply(self, token, subject, timeout), self._prefix + token
-        return _ChosenReply(self, token, subject, timeout, chooser), self._prefix + token
+        return PendingReply(self, token, subject, timeout), self._prefix + token
 
-    def start(self, reply: PendingReply, frame: bytes, size: int) -> None:
+    def start(self, reply: PendingReply, frame: bytes, size: int, chooser: Chooser | None = None) -> None:
         """Enter a waiter, and queue its frame.
 
         Args:
             reply: The waiter.
             frame: The request.
             size: Its headers and payload, in bytes.
+            chooser: Chooses among the answers; None for the first one.
         """
         engine = self._engine
         if self._inbox is None:
@@ -242,6 +204,8 @@ class Requests:
         reply._size = size
         reply._number = engine.newest
         self._waiting[reply._token] = reply
+        if chooser is not None:
+            self._remember(reply._token, chooser)
 
     def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
         """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
@@ -257,21 +221,6 @@ class Requests:
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
         self._tell()
 
-    def keep(self, reply: PendingReply, token: str) -> None:
-        """Let a waiter stay in the table although an answer came."""
-        self._waiting[token] = reply
-
-    def drop(self, token: str) -> None:
-        """Take a waiter out of the table that is settled without an answer."""
-        if self._waiting.pop(token, None) is not None:
-            self._tell()
-
-    def look_after(self, token: str, chooser: Chooser) -> None:
-        """Show a chooser what still comes after its choice, for as long as there are not many later ones."""
-        self._choosers[token] = chooser
-        if len(self._choosers) > CHOOSERS_REMEMBERED:
-            del self._choosers[next(iter(self._choosers))]
-
     def track(self, inquiry: Inquiry) -> None:
         """Know of a request with an inbox of its own."""
         self.inquiries[inquiry] = None
@@ -285,11 +234,10 @@ class Requests:
 
     def deliver(self, message: Msg) -> None:
         """Hand an answer to its waiter; one that nobody waits for is ignored."""
+        if self._choosers and not self._chosen(message):
+            return
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
-            chooser = self._choosers.get(message.subject[len(self._prefix) :])
-            if chooser is not None:
-                chooser.choose(message)
             return
         if nobody_listens(message):
             text = f"request to {reply.subject!r}: nobody is listening there"
@@ -344,6 +292,40 @@ class Requests:
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""
+
+    # Choosing.
+
+    def _remember(self, token: str, chooser: Chooser) -> None:
+        """Let a chooser see all answers, and for a while those that come after its choice."""
+        choosers = self._choosers
+        choosers[token] = chooser
+        while len(choosers) > CHOOSERS_REMEMBERED + len(self._waiting):
+            oldest = next(iter(choosers))
+            done = choosers.pop(oldest)
+            if oldest in self._waiting:
+                choosers[oldest] = done
+
+    def _chosen(self, message: Msg) -> bool:
+        """Say whether an answer is the one."""
+        token = message.subject[len(self._prefix) :]
+        chooser = self._choosers.get(token)
+        if chooser is None or nobody_listens(message):
+            return True
+        patience = chooser.choose(message)
+        if patience and token in self._waiting:
+            self.alarm(trio.current_time() + patience, lambda: self._give_up(token, chooser))
+        return not patience
+
+    def _give_up(self, token: str, chooser: Chooser) -> None:
+        reply = self._waiting.pop(token, None)
+        if reply is None:
+            return
+        last = chooser.give_up()
+        if isinstance(last, Exception):
+            reply._settle(None, last)
+        else:
+            reply._settle(last)
+        self._tell()
 
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]

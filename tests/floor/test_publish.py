@@ -97,7 +97,7 @@ async def test_our_own_acknowledgement_is_waited_for(
     ("script", "seconds", "text"),
     [
         ([(0, FULL)], 0.5, r"^publish to 's\.a': maximum bytes exceeded \(code 503, error 10077\)$"),
-        ([(0, FULL), (0.1, FULL)], 0.6, r"^publish to 's\.a': maximum bytes"),
+        ([(0, FULL), (0.1, FULL)], 0.5, r"^publish to 's\.a': maximum bytes"),
         (
             [(0, LEAF), (1, FULL)],
             1.5,
@@ -155,7 +155,7 @@ async def test_what_another_domain_says_later_is_told_too_and_not_kept_for_ever(
         for frame in server.sent("PUB", "s.a")[first:]:
             server.publish(frame.reply, json.dumps(LEAF).encode())
         await trio.sleep(1)
-        assert len(elsewhere(heard)) == 64
+        assert 64 <= len(elsewhere(heard)) <= 65
 
 
 @pytest.mark.parametrize("first", [FULL, LEAF])
