@@ -367,9 +367,10 @@ class Client(Facts):
         """Make a JetStream context on this connection. It sends nothing.
 
         Args:
-            domain: The JetStream domain to talk to. Without domain and prefix, those of the nats CLI context, if the client
-                was opened with one.
-            prefix: The prefix of the API's subjects, instead of a domain.
+            domain: The JetStream domain to talk to; what is published counts as stored only when a stream of this domain says
+                so. Without domain and prefix, those of the nats CLI context, if the client was opened with one.
+            prefix: The prefix of the API's subjects, instead of a domain; for instance where the domain has another name here
+                than in its own acknowledgements.
 
         Returns:
             The context.
