@@ -183,6 +183,25 @@ class Home:
         self.round_trip: float | None = None
         """How many seconds the API took to answer, the last time."""
         self._named: tuple[str, str] | None = None
+        self._origins: dict[str, str] = {}
+
+    def origin_found(self, bucket: str, domain: str | None) -> None:
+        """Learn where the messages of a bucket are stored that was found here.
+
+        Args:
+            bucket: The bucket whose subjects they have.
+            domain: None for here; for a mirror, the domain of its origin, or an empty string where it cannot be told.
+        """
+        if domain is None:
+            self._origins.pop(bucket, None)
+        else:
+            self._origins[bucket] = domain
+
+    def stores(self, nc: Client, bucket: str) -> str | None:
+        """The domain that stores what is written into a bucket; None where any may."""
+        if bucket in self._origins:
+            return self._origins[bucket] or None
+        return self.named(nc) or self.chosen
 
     def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:
         """Learn the domain from an answer of the API, if it is one that names it."""

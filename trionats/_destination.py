@@ -57,9 +57,11 @@ class Destination:
 def bucket_destination(js: Management, subject: str, doing: str) -> Destination:
     """Make the destination of what is written into a bucket: the domain that was asked for, or that the API has named.
 
+    For a mirror it is the domain of its origin.
+
     Args:
         js: The context that the bucket was found through.
-        subject: As for `Destination`.
+        subject: As for `Destination`; the bucket is its second token.
         doing: As for `Destination`.
     """
-    return Destination(js, subject, doing, js.home.named(js.nc) or js.home.chosen)
+    return Destination(js, subject, doing, js.home.stores(js.nc, subject.split(".")[1]))

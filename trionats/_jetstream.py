@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
@@ -187,7 +188,9 @@ class JetStream(Management):
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
             raise _bucket_not_found(name, error) from None
-        return _object_store_factory[0](self, name, _origin(info) or name)
+        origin = _origin(info)
+        self.home.origin_found(origin or name, origin and _domain_of(info))
+        return _object_store_factory[0](self, name, origin or name)
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -248,6 +251,7 @@ class JetStream(Management):
             return publish_ack(doing, await self._nc.request(subject, data, headers=headers))
         destination = Destination(self, subject, doing, self.home.named(self._nc) or self.home.chosen)
         while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 reply = self._nc.request_nowait(subject, data, headers, chooser=destination.chooser())
             except trio.WouldBlock:
@@ -371,3 +375,12 @@ def _origin(info: api.StreamInfo) -> str | None:
     if mirror is None or mirror.subject_transforms or not mirror.name.startswith("OBJ_"):
         return None
     return mirror.name.removeprefix("OBJ_")
+
+
+def _domain_of(info: api.StreamInfo) -> str | None:
+    """Find the domain whose bucket a mirror holds: an empty string where that cannot be told, None for its own."""
+    external = info.config.mirror and info.config.mirror.external
+    if not external:
+        return None
+    form = re.fullmatch(r"\$JS\.([^.]+)\.API", external.api)
+    return form[1] if form is not None else ""

@@ -176,6 +176,23 @@ async def test_buckets_without_a_domain_are_those_that_the_api_names() -> None:
         assert {(event.domain, event.stream) for event in told} == {("leaf", "OBJ_b")}
 
 
+@pytest.mark.parametrize("mirror", ["b", "copy"])
+@pytest.mark.parametrize("domain", ["leaf", None])
+async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origin(
+    mirror: str, domain: str | None
+) -> None:
+    async with open_pair() as pair:
+        origin = await pair.leaf.jetstream(domain="hub").create_object_store("b")
+        js = pair.leaf.jetstream(domain=domain)
+        source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API"))
+        await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+        store = await js.object_store(mirror)
+        with trio.fail_after(2):
+            await store.put("a", b"data")
+        assert (await origin.get("a")).data == b"data"
+        assert elsewhere(pair) == []
+
+
 async def test_one_domain_costs_no_question_and_no_wait() -> None:
     """What is asked for is one request for each message, however the context was made."""
     async with (
