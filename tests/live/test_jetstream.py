@@ -307,10 +307,29 @@ async def test_what_was_read_can_be_written_whatever_the_server_added(nats_serve
         }
         for _ in range(2):
             assert (await js.add_stream(**again)).config.allow_msg_ttl
+        await js.delete_stream(again["name"])
         consumer = (await js.add_consumer(name, name="c", backoff=[1, 2], max_deliver=3)).config
         for backoff in ([5.0, 6.0], [0.5]):
             consumer.backoff = backoff
             assert (await js.add_consumer(name, consumer)).config.backoff == backoff
+
+
+async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_read(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        odd = {
+            "max_age": 2**63 - 1,
+            "duplicate_window": 2**63 - 1,
+            "max_msgs": 2**63 - 1,
+            "consumer_limits": {"inactive_threshold": -1},
+        }
+        config = {"name": name, "subjects": [f"{subject}.>"], "storage": "memory", "allow_msg_ttl": True, **odd}
+        await js.api_request(f"STREAM.UPDATE.{name}", config)
+        read = (await js.stream_info(name)).config
+        assert (round(read.max_age or 0), read.max_msgs) == (9_223_372_037, 2**63 - 1)
+        assert name in [info.config.name for info in await js.streams_info()]
+        consumer = {"name": "c", "ack_policy": "explicit", "ack_wait": 2**63 - 1, "max_ack_pending": -1}
+        await js.api_request(f"CONSUMER.CREATE.{name}.c", {"stream_name": name, "config": consumer})
+        assert round((await js.consumer_info(name, "c")).config.ack_wait or 0) == 9_223_372_037
 
 
 async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(nats_server: TrioNatsServer) -> None:

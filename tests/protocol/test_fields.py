@@ -198,6 +198,8 @@ def test_an_answer_may_hold_what_a_configuration_may_not() -> None:
     """The server tells what was stored, by whomever: a negative duration is no reason not to read it."""
     state = api.StreamState(0, 0, 0, 0, 0)
     assert fields.complaint(api.StreamInfo(api.StreamConfig(max_age=-1.0), state)) is None
+    assert fields.complaint(api.StreamInfo(api.StreamConfig(max_age=(2**63 - 1) / 10**9), state)) is None
+    assert fields.complaint(api.StreamInfo(api.StreamConfig(max_age=math.nan), state)) is not None
     info = api.StreamInfo(api.StreamConfig(max_age="6"), state)  # type: ignore[arg-type]
     assert fields.complaint(info) == "config.max_age must be a number of seconds, not str"
     assert fields.complaint(api.StreamInfo(api.StreamConfig(), None)) == "state must be a StreamState, not None"  # type: ignore[arg-type]

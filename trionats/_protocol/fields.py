@@ -234,7 +234,8 @@ def _seconds(*, negative: bool) -> Check:
     def test(value: object, strict: bool) -> Wrong | None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return _must("a number of seconds", value)
-        if not abs(value) <= MOST_SECONDS:  # so it is said of NaN, too
+        # The longest that a server keeps is a fraction more than what can be told it. NaN is not less than anything.
+        if not abs(value) <= (MOST_SECONDS if strict else MOST_SECONDS + 1):
             return ValueError, "", f"must be a number of seconds, at most {MOST_SECONDS}"
         if strict and value < 0 and not negative:
             return ValueError, "", f"is {value:g}: a number of seconds is not negative"
