@@ -19,11 +19,11 @@ FLOORS = (
     ("errors", "_version"),
     ("api", "events"),
     ("_protocol",),
-    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
+    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms", "_protocol.fields"),
     ("_protocol.credentials", "_protocol.contexts"),
     ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),
-    ("_protocol.servers", "_protocol.pulling"),
+    ("_protocol.servers", "_protocol.pulling", "_protocol.acks"),
     ("_protocol.ordered",),
     ("_protocol.login", "_protocol.engine", "_protocol.replies"),
     ("_protocol.move",),
@@ -45,7 +45,9 @@ FLOORS = (
     ("_client",),
     ("_subscription",),
     ("_replies",),
+    ("_api",),
     ("_management",),
+    ("_destination",),
     ("_jetstream",),
     ("_consumer",),
     ("_chunks", "_kv"),
@@ -105,7 +107,9 @@ SEND_ALL = {"_handshake": 1, "_conversation": 1, "_transport": 1, "_websocket": 
 # From here up a user could have written the module: no underscore attribute of a lower floor's object.
 PUBLIC_ONLY = frozenset(
     {
+        "_api",
         "_management",
+        "_destination",
         "_jetstream",
         "_consumer",
         "_chunks",

@@ -27,6 +27,7 @@ import trio
 
 from trionats import errors
 from trionats._consumer import JITTER, Handed, OrderedSource
+from trionats._destination import bucket_destination
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
 
@@ -158,6 +159,7 @@ class ChunkWriter:
         self._stream = stream
         self._subject = subject
         self._doing = doing
+        self._destination = bucket_destination(js, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -219,7 +221,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._js.nc.request_nowait(self._subject, self._waiting[0])
+                reply = self._js.nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
@@ -235,7 +237,8 @@ class ChunkWriter:
 
     async def _settle_oldest(self) -> None:
         try:
-            ack = publish_ack(self._doing, await answer(self._flying[0].reply, self._doing))
+            msg = await answer(self._flying[0].reply, self._doing)
+            ack = publish_ack(self._destination.doing, msg)
         except errors.NoRespondersError:
             await self._send_again(no_stream(self._doing))
             return

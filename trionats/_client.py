@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trionats._frames import Headers
     from trionats._jetstream import JetStream
     from trionats._protocol.commands import Payload
+    from trionats._requests import Chooser
 
 
 @final
@@ -198,13 +199,16 @@ class Client(Facts):
             return await reply.wait()
 
     @enable_ki_protection
-    def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
+    def request_nowait(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
+    ) -> PendingReply:
         """Queue a request, without waiting: for many requests in flight.
 
         Args:
             subject: Where to; no wildcards.
             payload: The request.
             headers: Names and values; a sequence of values repeats the name.
+            chooser: Chooses among the answers where the first one may not be the one; for those who build on this.
 
         Returns:
             The reply to wait for; close it, or use it in a `with` block, so that nothing is left of it.
@@ -217,7 +221,7 @@ class Client(Facts):
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, headers)
-        self._requests.start(reply, frame, size)
+        self._requests.start(reply, frame, size, chooser)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
             self._link.push()
@@ -363,9 +367,10 @@ class Client(Facts):
         """Make a JetStream context on this connection. It sends nothing.
 
         Args:
-            domain: The JetStream domain to talk to. Without domain and prefix, those of the nats CLI context, if the client
-                was opened with one.
-            prefix: The prefix of the API's subjects, instead of a domain.
+            domain: The JetStream domain to talk to; what is published counts as stored only when a stream of this domain says
+                so. Without domain and prefix, those of the nats CLI context, if the client was opened with one.
+            prefix: The prefix of the API's subjects, instead of a domain; for instance where the domain has another name here
+                than in its own acknowledgements.
 
         Returns:
             The context.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from trionats import errors, events
+from trionats._protocol import subjects
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
 
@@ -273,9 +274,7 @@ class OrderedSource:
 
     async def _ask_create(self, action: Create) -> dict[str, Any]:
         stream = self._ordered.stream
-        # ADR-9 would have a single filter repeated in the subject. It may hold wildcards, which the client does not
-        # publish to, and the server does not miss it.
-        subject = f"CONSUMER.CREATE.{stream}.{action.name}"
+        subject = subjects.consumer_creation(stream, action.name, action.config.get("filter_subject"))
         try:
             return await self._js.api_request(
                 subject, {"stream_name": stream, "config": action.config, "action": "create"}

@@ -58,6 +58,9 @@ class Frames:
 
     def _remember(self, subject: str) -> bytes:
         head = commands.pub_head(subjects.publish_subject(subject))
+        if isinstance(subject, subjects.WildSubject):
+            # A plain text that is equal to it is not to be found here.
+            return head
         if len(self.heads) >= SUBJECTS_REMEMBERED:
             self.heads.clear()
         self.heads[subject] = head

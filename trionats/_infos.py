@@ -13,6 +13,7 @@ import trio
 from trionats import api, errors
 from trionats._chunks import CLEANUP_LIMIT, IDLE_LIMIT, answer, idle_error, writable
 from trionats._consumer import JITTER, Handed, OrderedSource
+from trionats._destination import bucket_destination
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
@@ -102,6 +103,7 @@ class InfoWrite:
         self._js = js
         self._subject = subject
         self._doing = doing
+        self._destination = bucket_destination(js, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False
@@ -141,7 +143,7 @@ class InfoWrite:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._js.nc.request_nowait(self._subject, data, headers=headers)
+                reply = self._js.nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
             except trio.WouldBlock:
                 await writable(self._js.nc, self._doing)
                 continue
@@ -166,7 +168,7 @@ class InfoWrite:
     def _stored(self, msg: Msg) -> int:
         self._under_way = False
         try:
-            self.revision = publish_ack(self._doing, msg).seq
+            self.revision = publish_ack(self._destination.doing, msg).seq
         except errors.APIError as error:
             if error.err_code not in WRONG_LAST_SEQUENCE:
                 raise

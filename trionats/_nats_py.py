@@ -96,6 +96,11 @@ class Carrier:
         """Make a name that nobody else has."""
         return self._nuid.next()
 
+    @property
+    def server_id(self) -> str:
+        """The server's id."""
+        return str(self.nc._server_info.get("server_id", ""))
+
     @enable_ki_protection
     def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "", *, force: bool = False) -> None:
         """Queue a message; on a closed client nothing happens, since only goodbyes come that late.

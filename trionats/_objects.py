@@ -292,8 +292,9 @@ class ObjectStore:
                 msg = await self._js.nc.request(subject)
         except trio.TooSlowError:
             raise idle_error(doing) from None
-        except (errors.NoRespondersError, errors.DisconnectedError):
-            return None  # the bucket does not allow it, or the answer was lost: the other way is longer, and goes on
+        except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
+            # The bucket or the server does not allow it, or the answer was lost: the other way is longer, and goes on.
+            return None
         # Any replica answers; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
 

@@ -8,7 +8,7 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from trionats._link import Link
     from trionats._message import Msg
     from trionats._protocol.engine import Engine, Subscription
+
+
+#: How many choosers are still shown what comes after their choice.
+CHOOSERS_REMEMBERED: Final = 64
+
+
+class Chooser(Protocol):
+    """Chooses among several answers to one request. It is called by the reader: it does not wait and does not raise."""
+
+    def choose(self, answer: Msg) -> float:
+        """Take an answer: 0 if this is the one, else how many seconds to wait at the most for a better one."""
+
+    def give_up(self) -> Msg | Exception:
+        """Say what it is when no better one came in time."""
 
 
 @final
@@ -145,6 +159,7 @@ class Requests:
         self._waiting: dict[str, PendingReply] = {}
         self.inquiries: dict[Inquiry, None] = {}
         """The requests with an inbox of their own, for many answers."""
+        self._choosers: dict[str, Chooser] = {}
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
@@ -171,13 +186,14 @@ class Requests:
         token = self._client.new_token()
         return PendingReply(self, token, subject, timeout), self._prefix + token
 
-    def start(self, reply: PendingReply, frame: bytes, size: int) -> None:
+    def start(self, reply: PendingReply, frame: bytes, size: int, chooser: Chooser | None = None) -> None:
         """Enter a waiter, and queue its frame.
 
         Args:
             reply: The waiter.
             frame: The request.
             size: Its headers and payload, in bytes.
+            chooser: Chooses among the answers; None for the first one.
         """
         engine = self._engine
         if self._inbox is None:
@@ -188,6 +204,8 @@ class Requests:
         reply._size = size
         reply._number = engine.newest
         self._waiting[reply._token] = reply
+        if chooser is not None:
+            self._remember(reply._token, chooser)
 
     def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
         """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
@@ -216,6 +234,8 @@ class Requests:
 
     def deliver(self, message: Msg) -> None:
         """Hand an answer to its waiter; one that nobody waits for is ignored."""
+        if self._choosers and not self._chosen(message):
+            return
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
             return
@@ -272,6 +292,40 @@ class Requests:
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""
+
+    # Choosing.
+
+    def _remember(self, token: str, chooser: Chooser) -> None:
+        """Let a chooser see all answers, and for a while those that come after its choice."""
+        choosers = self._choosers
+        choosers[token] = chooser
+        while len(choosers) > CHOOSERS_REMEMBERED + len(self._waiting):
+            oldest = next(iter(choosers))
+            done = choosers.pop(oldest)
+            if oldest in self._waiting:
+                choosers[oldest] = done
+
+    def _chosen(self, message: Msg) -> bool:
+        """Say whether an answer is the one."""
+        token = message.subject[len(self._prefix) :]
+        chooser = self._choosers.get(token)
+        if chooser is None or nobody_listens(message):
+            return True
+        patience = chooser.choose(message)
+        if patience and token in self._waiting:
+            self.alarm(trio.current_time() + patience, lambda: self._give_up(token, chooser))
+        return not patience
+
+    def _give_up(self, token: str, chooser: Chooser) -> None:
+        reply = self._waiting.pop(token, None)
+        if reply is None:
+            return
+        last = chooser.give_up()
+        if isinstance(last, Exception):
+            reply._settle(None, last)
+        else:
+            reply._settle(last)
+        self._tell()
 
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]

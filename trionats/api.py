@@ -10,7 +10,7 @@ Strategy
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypedDict, final
+from typing import Any, TypedDict, final
 
 from nats.js import api as nats_api
 from nats.js.api import (
@@ -52,9 +52,6 @@ from nats.js.api import (
     SubjectTransform,
     Tier,
 )
-
-if TYPE_CHECKING:
-    from typing import Any
 
 __all__ = [
     "DEFAULT_PREFIX",

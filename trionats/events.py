@@ -27,6 +27,7 @@ __all__ = [
     "ServerRefusal",
     "ServersDiscovered",
     "SlowConsumer",
+    "StoredElsewhere",
 ]
 
 
@@ -204,6 +205,27 @@ class SlowConsumer(ConnectionEvent):
 
     subject: str
     dropped: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredElsewhere(ConnectionEvent):
+    """A stream in another JetStream domain has stored what was published for one domain.
+
+    Where a stream of the hub and one of the leaf listen on the same subject, both take what is published there. It is told once
+    for each `JetStream.publish`, and once for each object that is put, changed or deleted.
+
+    Attributes:
+        subject: Where it was published.
+        stream: The stream that has stored it.
+        domain: That stream's domain; an empty string where it has none.
+        wanted: The domain that it was meant for.
+    """
+
+    subject: str
+    stream: str
+    domain: str
+    wanted: str
 
 
 @final
