@@ -299,8 +299,11 @@ async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) ->
         await store.put("n", b"data")
         await store.put("forged", b"")
         await tamper(store, "forged", nuid=">")
-        with pytest.raises(errors.BadObjectMetaError):
-            await store.delete("forged")
+        with pytest.raises(errors.BadObjectMetaError, match="its nuid cannot be part of a subject"):
+            await store.get("forged")
+        await store.delete("forged")
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get("forged")
         assert (await store.get("n")).data == b"data"
 
 
