@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import api, errors
-from trionats._protocol import objects
+from trionats._protocol import headers, objects
 from trionats._protocol.objects import Limits, Place
 
 BUCKET = "b"
@@ -287,7 +287,7 @@ def test_an_info_is_measured_as_it_will_be_written() -> None:
     info = objects.new_info("n", BUCKET, "x" * 22, api.ObjectMeta(description="d" * 64 * 1024))
     digest = "SHA-256=" + token(bytes(32))
     written = objects.info_bytes(api.ObjectInfo(**{**vars(info), "size": 10**9, "chunks": 10**4, "digest": digest}))
-    block = objects.headers.encode(objects.expecting(123_456))
+    block = headers.encode(objects.expecting(123_456))
     needed = len(written) + len(block)
     Limits(needed + 40).check_info(info, 10**9)
     with pytest.raises(

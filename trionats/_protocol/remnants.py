@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 __all__ = ["ANSWER", "ATTEMPTS", "SETTLING", "Remnant"]
@@ -36,10 +37,10 @@ class Remnant:
         self._hurried = False
         self._unsettled = False
         self._attempts = 0
+        self._answer_by = inf
+        self._again_at = inf
         self.given_up = False
         """Whether it was in vain: the server refuses, or never answers."""
-        self.look_at: float | None = None
-        """When to call `look`; None where there is nothing to wait for."""
 
     def __repr__(self) -> str:
         return f"<Remnant, {self._coming} chunks to come, {'done' if self.done else 'not done'}>"
@@ -47,8 +48,14 @@ class Remnant:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        pending = self._coming or self._dirty or self._asking or self.look_at is not None
+        pending = self._coming or self._dirty or self._asking or self._again_at < inf
         return self.given_up or not pending
+
+    @property
+    def look_at(self) -> float | None:
+        """When to call `look`; None where there is nothing to wait for."""
+        when = min(self._answer_by, self._again_at)
+        return None if self.given_up or when == inf else when
 
     def ask(self, now: float) -> bool:
         """Say whether to ask for a purge now; True means that it is asked for."""
@@ -56,7 +63,7 @@ class Remnant:
             return False
         self._dirty = False
         self._asking = True
-        self.look_at = now + ANSWER
+        self._answer_by = now + ANSWER
         return True
 
     def hurry(self) -> None:
@@ -87,38 +94,42 @@ class Remnant:
 
     def purged(self, now: float) -> None:
         """Know that the server has done it."""
-        self._asking = False
+        self._over()
         self._attempts = 0
-        self.look_at = None
         if self._unsettled:
             self._unsettled = False
-            self.look_at = now + SETTLING
+            self._again_at = now + SETTLING
 
     def lost(self) -> None:
         """Know that the answer was lost with the connection."""
-        self._asking = False
+        self._over()
         self._dirty = True
-        self.look_at = None
 
     def postponed(self, now: float) -> None:
         """Know that the server was not ready for it."""
-        self._asking = False
-        self._attempts += 1
-        self.given_up = self._attempts > ATTEMPTS
-        self.look_at = None if self.given_up else now + SETTLING
+        self._over()
+        self._again_at = now + SETTLING
+        self._count()
 
     def refused(self) -> None:
         """Know that the server will not do it."""
+        self._over()
         self.given_up = True
-        self.look_at = None
 
     def look(self, now: float) -> None:
         """Know that the time has come to look again."""
-        if self.look_at is None or now < self.look_at:
-            return
-        self.look_at = None
-        self._dirty = True
-        if self._asking:
-            self._asking = False
-            self._attempts += 1
-            self.given_up = self._attempts > ATTEMPTS
+        if now >= self._again_at:
+            self._again_at = inf
+            self._dirty = True
+        if now >= self._answer_by:
+            self._over()
+            self._dirty = True
+            self._count()
+
+    def _over(self) -> None:
+        self._asking = False
+        self._answer_by = inf
+
+    def _count(self) -> None:
+        self._attempts += 1
+        self.given_up = self._attempts > ATTEMPTS
