@@ -226,8 +226,9 @@ class ObjectStore:
             trionats.errors.ObjectNotFoundError: There never was such an object.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; it is not deleted.
             trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data stays in
-                the bucket; the text says which of the two was refused.
-            trionats.errors.APIError: The same for a stream that denies purges.
+                the bucket until somebody who may purge deletes it once more.
+            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker; the text says
+                which of the two it is.
         """
         place = await self._find(name)
         if not place.revision or place.elsewhere is not None:

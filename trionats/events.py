@@ -232,7 +232,7 @@ class ChunksLeft(ConnectionEvent):
     """Data that belongs to no object any more stays in a bucket, because the server refuses to purge it.
 
     Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish to
-    `$JS.API.STREAM.PURGE.<stream>`, or the stream denies purges.
+    `$JS.API.STREAM.PURGE.<stream>`.
 
     Attributes:
         stream: The bucket's stream.

@@ -1377,8 +1377,8 @@ def _same(answer: object, _: Frame) -> object:
     return answer
 
 
-async def test_a_stream_that_denies_purges_and_one_that_is_gone() -> None:
-    denied = {"error": {"code": 500, "err_code": 10110, "description": "message purge not permitted"}}
+async def test_a_purge_that_the_server_refuses_and_one_of_a_stream_that_is_gone() -> None:
+    denied = {"error": {"code": 500, "err_code": 10109, "description": "invalid operation on sealed stream"}}
     gone = {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
     for answer in (denied, gone):
         async with open_bucket() as (bucket, store, _):
@@ -1387,7 +1387,7 @@ async def test_a_stream_that_denies_purges_and_one_that_is_gone() -> None:
             if answer is gone:
                 await store.delete("n")
                 continue
-            with pytest.raises(errors.ServerError, match=r"its data stays in the bucket: .*not permitted"):
+            with pytest.raises(errors.ServerError, match=r"its data stays in the bucket: .*sealed stream"):
                 await store.delete("n")
 
 
