@@ -147,7 +147,7 @@ class ObjectStore:
             try:
                 return await self._put(info, content, place)
             except errors.Error as error:
-                if not await self._is_smaller(limits, error):
+                if not await self._is_smaller(limits, error):  # noqa: ASYNC120 - cancelled, it is what the caller wants
                     raise
             info = replace(info, nuid=self._nuids.next())
 
@@ -366,7 +366,8 @@ class ObjectStore:
             return self._fitted(info, asked, size)
         except errors.BadObjectMetaError:
             # The bucket's limit may have been raised since.
-            if self._limits.least == self._js.nc.max_payload or not await self._ask_limit():
+            ours = self._limits.least < self._js.nc.max_payload
+            if not ours or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 raise
             return self._fitted(info, asked, size)
 
@@ -420,7 +421,8 @@ class ObjectStore:
             try:
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)
             except errors.APIError as error:
-                if error.err_code != MESSAGE_TOO_LARGE or not await self._ask_limit():
+                too_large = error.err_code == MESSAGE_TOO_LARGE
+                if not too_large or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                     raise
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)
         except BaseException:

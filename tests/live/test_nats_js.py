@@ -95,7 +95,7 @@ async def test_links_of_nats_js(program: Path) -> None:
         assert (await store.get_info("one")).is_link()
 
 
-@pytest.mark.parametrize("name", ["caf\u00e9", "\u00ff\u00fe", "\u00c3\u00a9"])
+@pytest.mark.parametrize("name", ["café", "\u00ff\u00fe", "\u00c3\u00a9"])
 async def test_names_beyond_ascii_of_nats_js(program: Path, name: str) -> None:
     async with open_bucket(program) as (store, js, _):
         await js("put", name, "theirs")
@@ -116,16 +116,16 @@ async def test_names_beyond_ascii_of_nats_js(program: Path, name: str) -> None:
 
 async def test_one_name_of_two_clients_and_a_renamed_object(program: Path) -> None:
     async with open_bucket(program) as (store, js, _):
-        await store.put("caf\u00e9", "ours")
-        await js("put", "caf\u00e9", "theirs")
-        assert (await store.get("caf\u00e9")).data == b"ours"
-        assert await js("get", "caf\u00e9") == "theirs"
+        await store.put("café", "ours")
+        await js("put", "café", "theirs")
+        assert (await store.get("café")).data == b"ours"
+        assert await js("get", "café") == "theirs"
         infos = await store.list()
-        assert [info.name for info in infos] == ["caf\u00e9"] * 2
+        assert [info.name for info in infos] == ["café"] * 2
         assert len({info.subject for info in infos}) == 2
-        await store.delete("caf\u00e9")
-        assert (await store.get("caf\u00e9")).data == b"theirs"
-        await js("rename", "caf\u00e9", "th\u00e9")
-        assert (await store.get("th\u00e9")).data == b"theirs"
+        await store.delete("café")
+        assert (await store.get("café")).data == b"theirs"
+        await js("rename", "café", "thé")
+        assert (await store.get("thé")).data == b"theirs"
         with pytest.raises(errors.ObjectDeletedError):
-            await store.get("caf\u00e9")
+            await store.get("café")
