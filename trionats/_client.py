@@ -372,7 +372,7 @@ class Client(Facts):
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, None)
         self._requests.start_left(reply, frame, size, then)
-        self._link.wake()
+        self._link.push()
 
     def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
         """Let a callback be called at a time of Trio's clock, unless it is called off first or the client is closed.

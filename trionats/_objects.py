@@ -136,14 +136,15 @@ class ObjectStore:
         info = new_info(name, self._bucket, self._nuids.next(), meta)
         content = self._content(name, data)
         asked = None if info.options is None else info.options.max_chunk_size
-        await self._fit(info, asked, len(content))
+        limits = await self._fit(info, asked, len(content))
         place = await self._find(name)
         if place.elsewhere is not None and (place.info is None or not place.info.deleted):
             text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
             raise bad_meta(name, self._bucket, text)
         while True:
             # What the server takes may have been said just now, in answer to nothing.
-            limits = await self._fit(info, asked, len(content))
+            if self._limits != limits:
+                limits = await self._fit(info, asked, len(content))
             try:
                 return await self._put(info, content, place)
             except errors.Error as error:
@@ -502,13 +503,19 @@ class ObjectStore:
 
     # Data that nobody can find any more; what it belongs to has happened already.
 
-    def _begin_purge(self, nuid: str, doing: str) -> Purge | None:
-        """Purge an object's chunks, without waiting for it; an object that has none of its own needs none."""
+    def _purge_of(self, nuid: str, doing: str) -> Purge | None:
+        """Make the purge of an object's chunks; an object that has none of its own needs none."""
         return Purge(self._js, self.stream, self._chunk_subject(nuid), doing) if nuid else None
+
+    def _begin_purge(self, nuid: str, doing: str) -> None:
+        """Purge an object's chunks, without waiting for it."""
+        purge = self._purge_of(nuid, doing)
+        if purge is not None:
+            purge.begin()
 
     async def _purge(self, nuid: str, doing: str) -> Purge | None:
         """Purge an object's chunks, and wait for it: shielded, and bounded."""
-        purge = self._begin_purge(nuid, doing)
+        purge = self._purge_of(nuid, doing)
         if purge is not None:
             await purge.wait()
         return purge

@@ -33,7 +33,7 @@ UNAVAILABLE: Final = 503
 
 @final
 class Purge:
-    """The purge of one object's chunks, from the moment that it is made.
+    """The purge of one object's chunks: `begin` it, or `wait` for it.
 
     Args:
         js: Through which.
@@ -65,14 +65,18 @@ class Purge:
                 self._remnant.unsent()
         if not js.nc.is_connected:
             self._remnant.hurry()
+
+    def begin(self) -> None:
+        """Ask for it. Synchronous; it goes on by itself."""
         self._go_on()
 
     async def wait(self) -> None:
-        """Wait until it is done, or until the server refuses: shielded, for `CLEANUP_LIMIT` at the most.
+        """Ask for it, and wait until it is done or the server refuses: shielded, for `CLEANUP_LIMIT` at the most.
 
         It goes on by itself when it is not done by then. It raises nothing; `failure` says what the server said.
         """
         self._watched = True
+        self._go_on()
         with trio.move_on_after(CLEANUP_LIMIT, shield=True):
             if self._js.nc.is_connected:
                 await self._settled.wait()
@@ -159,5 +163,6 @@ class Purge:
         if self._remnant.ask(trio.current_time()):
             payload = json.dumps({"filter": self._subject}).encode()
             nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", payload, self._answered)
-        if self._remnant.look_at is not None:
+        # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
+        if self._remnant.look_at is not None and not self._watched:
             self._alarm = nc.alarm(self._remnant.look_at, self._look)

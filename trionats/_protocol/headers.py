@@ -63,10 +63,12 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
     for name, value in headers.items():
         if not isinstance(name, str) or _is_name(name) is None:
             raise _bad(name, "a name is printable ASCII without spaces and colons")
-        values = texts(value)
-        if values is None:
+        if isinstance(value, str):
+            lines.append(_line(name, value))
+        elif (values := texts(value)) is not None:
+            lines.extend([_line(name, one) for one in values])
+        else:
             raise _bad(name, f"a value is str, not {type(value).__name__}")
-        lines.extend([_line(name, one) for one in values])
     lines.append("\r\n")
     try:
         return "\r\n".join(lines).encode()
