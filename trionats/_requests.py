@@ -124,7 +124,12 @@ class PendingReply:
 
         Returns:
             False where the request had not left us: it is not sent then, and nothing comes.
+
+        Raises:
+            trio.BusyResourceError: A task waits for it.
         """
+        if self._task is not None:
+            raise trio.BusyResourceError("a task waits for this reply")
         return self._requests.leave(self, then)
 
     def _timed_out(self) -> None:

@@ -307,6 +307,18 @@ async def test_a_request_that_was_left_is_told_what_became_of_it(
         assert_forgotten(nc)
 
 
+async def test_a_reply_that_somebody_waits_for_cannot_be_left(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        reply = nc.request_nowait("void")
+        nursery.start_soon(reply.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+            told(reply)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
