@@ -24,6 +24,8 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
 #     ordered           where to resume, and where a snapshot ends
+#     objects           an object's info: where it stands, and what it may say
+#     remnants          when to ask for a purge, until nothing can be left
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay
@@ -36,6 +38,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _tracing          headers that have a message traced
 #   _workers          which tasks work on what they took from a feed
 #   _deadlines        when a wait ends: alarms, and the deadline where none is set
+#   _foreign          the boundary where what other programs made is read
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered
 #   _options          what open_client is told, checked and sorted
@@ -56,6 +59,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _management       streams and consumers: nats-py's JetStreamManager on our client
 #   _jetstream        acknowledged publish, object stores' buckets
 #   _consumer         ordered reading of a stream
+#   _purging          what no object names any more is purged
 #   _chunks           an object's chunks, in and out
 #   _infos            an object's info, read and written
 #   _objects          object stores

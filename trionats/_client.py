@@ -21,6 +21,7 @@ from trionats._deadlines import default_deadline
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
+from trionats._foreign import Foreign
 from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from trionats._attachment import Listener
     from trionats._frames import Headers
     from trionats._jetstream import JetStream
+    from trionats._protocol.alarms import Alarm
     from trionats._protocol.commands import Payload
     from trionats._requests import Chooser
 
@@ -65,6 +67,8 @@ class Client(Facts):
         self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
         self._listeners: list[Listener] = [self._requests]
+        self.foreign = Foreign(self.emit)
+        """The boundary where what other programs made is read; for those who build feeds."""
         self._jetstream = jetstream or {}
         self._frames = Frames(self._link)
         self._heads = self._frames.heads
@@ -354,6 +358,34 @@ class Client(Facts):
             listener.push(event)
             if isinstance(event, events.Closed):
                 listener.end(event.reason)
+
+    @enable_ki_protection
+    def ask_nowait(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+        """Queue a request whose answer goes to a callback: for goodbyes, which must not fail and whose answer matters.
+
+        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing on a
+        client that is closed. Programs want `request`.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The request.
+            then: Called as by `PendingReply.leave`.
+        """
+        if self._link.finished.is_set():
+            return
+        reply, inbox = self._requests.prepare(subject, self._request_timeout)
+        frame, size = self._frames.make(subject, payload, inbox, None)
+        self._requests.start_left(reply, frame, size, then)
+        self._link.push()
+
+    def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Let a callback be called at a time of Trio's clock, unless it is called off first or the client is closed.
+
+        Args:
+            when: The time.
+            ring: Called synchronously; it must not wait and must not raise.
+        """
+        return self._link.timekeeper.alarm(when, ring)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""

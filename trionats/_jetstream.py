@@ -165,10 +165,10 @@ class JetStream(Management):
         wanted = _object_store_config(bucket, config, params)
         name = _bucket_name(wanted.bucket or "")
         try:
-            await self.add_stream(_object_stream(name, wanted))
+            info = await self.add_stream(_object_stream(name, wanted))
         except errors.APIError as error:
             raise _of_bucket(name, error) from None
-        return _object_store_factory[0](self, name, name)
+        return _object_store_factory[0](self, name, name, max_msg_size(info))
 
     async def object_store(self, bucket: str) -> ObjectStore:
         """Find a bucket of objects.
@@ -190,7 +190,7 @@ class JetStream(Management):
             raise _bucket_not_found(name, error) from None
         origin = _origin(info)
         self.home.origin_found(origin or name, origin and _domain_of(info))
-        return _object_store_factory[0](self, name, origin or name)
+        return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -275,14 +275,15 @@ class JetStream(Management):
         return api.PubAck(stream, last.seq, self.home.named(self._nc), duplicate=True)
 
 
-_object_store_factory: list[Callable[[JetStream, str, str], ObjectStore]] = []
+_object_store_factory: list[Callable[[JetStream, str, str, int], ObjectStore]] = []
 
 
-def provide_object_stores(factory: Callable[[JetStream, str, str], ObjectStore]) -> None:
+def provide_object_stores(factory: Callable[[JetStream, str, str, int], ObjectStore]) -> None:
     """Let the floor above say what a bucket of objects is; this floor imports nothing from it.
 
     Args:
-        factory: Called with the context, the bucket's name, and the name of the bucket whose subjects it holds.
+        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how large a
+            message its stream takes (`max_msg_size`).
     """
     _object_store_factory[:] = [factory]
 
@@ -296,6 +297,12 @@ def _jetstream(nc: Client, domain: str | None, prefix: str | None) -> JetStream:
 
 
 provide_jetstream(_jetstream)
+
+
+def max_msg_size(info: api.StreamInfo) -> int:
+    """Say how large a message a stream takes, headers and payload together; 0 where it sets no limit."""
+    size = info.config.max_msg_size
+    return size if isinstance(size, int) and size > 0 else 0
 
 
 def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:

@@ -38,6 +38,7 @@ from trionats._answers import Answers, ours
 from trionats._asyncio_loop import is_open, is_usable, trio_asyncio
 from trionats._carried import Attachment, log
 from trionats._feed import CLEANUP_SECONDS, Pace
+from trionats._foreign import Foreign
 from trionats._protocol import subjects
 from trionats._protocol.login import server_error
 
@@ -78,6 +79,8 @@ class Carrier:
         self._servers = ", ".join(f"{server.hostname}:{server.port}" for server in nc.servers)
         self._answers = Answers(self)
         self._listeners: list[Listener] = [self._answers]
+        self.foreign = Foreign(self._skipped)
+        """The boundary where what other programs made is read; nats-py has no events, so the log tells."""
         self._wrapped: dict[str, partial[Any]] = {}
         self._before: dict[str, Any] = {}
 
@@ -137,6 +140,10 @@ class Carrier:
         """Remove a listener. Idempotent."""
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+    def _skipped(self, event: events.ConnectionEvent) -> None:
+        for listener in list(self._listeners):
+            listener.push(event)
 
     # What the bridge uses besides.
 

@@ -56,6 +56,7 @@ class PendingReply:
         "_requests",
         "_size",
         "_task",
+        "_then",
         "_timeout",
         "_token",
         "subject",
@@ -71,6 +72,7 @@ class PendingReply:
         self._answer: Msg | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
+        self._then: Callable[[Msg | Exception], None] | None = None
         self.subject = subject
 
     def __repr__(self) -> str:
@@ -124,6 +126,26 @@ class PendingReply:
         """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
         self._requests.forget(self)
 
+    @enable_ki_protection
+    def leave(self, then: Callable[[Msg | Exception], None]) -> bool:
+        """Wait no longer, and let what still comes go to a callback, for those who clean up behind themselves.
+
+        A drain does not wait for it, and a closed client tells it.
+
+        Args:
+            then: Called once, synchronously, with the answer or with what `wait` would raise; at once if it has come
+                already. It must not wait and must not raise.
+
+        Returns:
+            False where the request had not left us: it is not sent then, and nothing comes.
+
+        Raises:
+            trio.BusyResourceError: A task waits for it.
+        """
+        if self._task is not None:
+            raise trio.BusyResourceError("a task waits for this reply")
+        return self._requests.leave(self, then)
+
     def _timed_out(self) -> None:
         text = f"request to {self.subject!r}: no answer within {self._timeout:g} s"
         self._requests.forget(self, errors.explained(errors.TimeoutError, text))
@@ -145,6 +167,13 @@ class PendingReply:
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None
+        elif self._then is not None:
+            self._requests.left -= 1
+            then, self._then = self._then, None
+            if answer is not None:
+                then(answer)
+            elif error is not None:
+                then(error)
 
 
 class Requests:
@@ -160,6 +189,8 @@ class Requests:
         self.inquiries: dict[Inquiry, None] = {}
         """The requests with an inbox of their own, for many answers."""
         self._choosers: dict[str, Chooser] = {}
+        self.left = 0
+        """How many of those that wait are left to a callback: nobody waits for them."""
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
@@ -171,7 +202,7 @@ class Requests:
         return frozenset(self._waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self.inquiries)
+        return len(self._waiting) - self.left + len(self.inquiries)
 
     def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
@@ -206,6 +237,29 @@ class Requests:
         self._waiting[reply._token] = reply
         if chooser is not None:
             self._remember(reply._token, chooser)
+
+    def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
+        """Let what still comes of a request go to a callback; see `PendingReply.leave`."""
+        if reply._token in self._waiting:
+            if self._engine.waits(reply._frame, reply._number):
+                self.forget(reply)
+                return False
+            self._leave(reply, then)
+            self._tell()
+        elif reply._answer is not None:
+            then(reply._answer)
+        elif reply._error is not None:
+            then(reply._error)
+        return True
+
+    def start_left(self, reply: PendingReply, frame: bytes, size: int, then: Callable[[Msg | Exception], None]) -> None:
+        """Enter a request that nobody waits for from the beginning, and queue its frame; as `start`, and then `leave`."""
+        self.start(reply, frame, size)
+        self._leave(reply, then)
+
+    def _leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> None:
+        reply._then = then
+        self.left += 1
 
     def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
         """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
@@ -329,7 +383,9 @@ class Requests:
 
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]
-        self._engine.withdraw(reply._frame, reply._number, reply._size)
+        if reply._then is None:
+            # Of those that are left to a callback only goodbyes wait to be sent.
+            self._engine.withdraw(reply._frame, reply._number, reply._size)
         reply._settle(None, error)
         self._tell()
 

@@ -7,7 +7,6 @@ counts as the messages leave the channel, so the answer neither comes early nor 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from trio.lowlevel import enable_ki_protection
 from trionats import api, errors
 from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._feed import Feed, check_nursery, feeding, opens
-from trionats._objects import read_info
+from trionats._infos import read_entry
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
 
@@ -42,13 +41,12 @@ if TYPE_CHECKING:
     import nats.js.object_store
 
     from trionats._feed import Opening, Pace
+    from trionats._foreign import Foreign
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
 
 T = TypeVar("T")
-
-log = logging.getLogger("trionats")
 
 #: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
 MAX_MESSAGES: Final = 500
@@ -306,7 +304,7 @@ async def open_watcher(
         max_messages=MAX_MESSAGES,
         max_bytes=MAX_BYTES,
     )
-    read = partial(_read_object, store.bucket, ignore_deletes)
+    read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
     missing = partial(_bucket_not_found, store.bucket)
@@ -319,17 +317,15 @@ async def open_watcher(
 
 
 def _object_name(info: api.ObjectInfo) -> object:
-    return info.name
+    # Two objects may have one name, in two places.
+    return info.subject
 
 
-def _read_object(bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
-    try:
-        info = read_info(bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp)
-    except (errors.Error, ValueError, TypeError, RecursionError) as error:
-        # Anybody may write into the bucket's subjects.
-        log.debug("watcher of object store %r skips message %d: %s", bucket, ack.sequence, error)
-        return None
-    return None if ignore_deletes and info.deleted else info
+def _read_object(
+    foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject
+) -> api.ObjectInfo | None:
+    info = read_entry(foreign, bucket, msg, ack)
+    return None if info is None or (ignore_deletes and info.deleted) else info
 
 
 def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> Exception:

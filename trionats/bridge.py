@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from trionats import api
+    from trionats._message import Msg as OurMsg
+    from trionats._protocol.pulling import AckSubject
     from trionats._subscription import Overflow
 
 __all__ = [
@@ -338,7 +340,11 @@ async def _open_keys(
         max_messages=MAX_MESSAGES,
         max_bytes=MAX_BYTES,
     )
-    read = partial(read_entry, store._name, store._pre, ignore_deletes)
+    where = f"entries of key-value bucket {store._name!r}"
+
+    def read(msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
+        return carrier.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
+
     key = None if include_history else _key
     watcher = Watcher(f"watcher of key-value bucket {store._name!r}", carrier.pace, read, key)
     missing = partial(_no_bucket, store._name)

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackFailed",
+    "ChunksLeft",
     "Closed",
     "Connected",
     "ConnectionEvent",
     "ConnectionState",
     "Disconnected",
     "Draining",
+    "ForeignDataSkipped",
     "LameDuck",
     "Moved",
     "PermissionViolation",
@@ -226,6 +228,43 @@ class StoredElsewhere(ConnectionEvent):
     stream: str
     domain: str
     wanted: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ForeignDataSkipped(ConnectionEvent):
+    """Something that another program stored or sent is not what it should be, and was left out.
+
+    One event for an episode: the next for the same place comes at the earliest a minute after the last was skipped there.
+
+    Attributes:
+        where: What was being read, such as "list of bucket 'configs'".
+        reason: What is wrong with it; for an object's info it names the message.
+        skipped: How much the client has left out so far, everywhere.
+    """
+
+    where: str
+    reason: Exception
+    skipped: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChunksLeft(ConnectionEvent):
+    """Data that belongs to no object any more stays in a bucket, because the server refuses to purge it.
+
+    Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish to
+    `$JS.API.STREAM.PURGE.<stream>`.
+
+    Attributes:
+        stream: The bucket's stream.
+        subject: Where in it the data is.
+        reason: What the server said.
+    """
+
+    stream: str
+    subject: str
+    reason: Exception
 
 
 @final

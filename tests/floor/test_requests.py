@@ -9,13 +9,13 @@ import pytest
 import trio
 import trio.testing
 
-from tests.fakes import FakeServer, Frame
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from trionats import errors, open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats import Client
+    from trionats import Client, PendingReply
 
 HOUR = 3600.0
 
@@ -232,6 +232,124 @@ async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:
             assert (await reply.wait()).data == b"x"
             assert (await reply.wait()).data == b"x"
         assert_forgotten(nc)
+
+
+def told(reply: PendingReply) -> list[Any]:
+    """Leave a request, and collect what its callback is called with; False is what `leave` said."""
+    came: list[Any] = []
+    if not reply.leave(came.append):
+        came.append(False)
+    return came
+
+
+async def test_the_answer_to_a_request_that_was_left_goes_to_the_callback(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody waits for it, not even a drain."""
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc:
+        replies = [nc.request_nowait("void") for _ in range(3)]
+        await nc.flush()
+        came = [told(reply) for reply in replies]
+        assert nc.statistics().pending_requests == 0
+        first, second, _ = server.sent("PUB", "void")
+        server.publish(first.reply, b"late")
+        server.publish(first.reply, b"again")
+        server.publish(second.reply, headers=NO_RESPONDERS)
+        await nc.flush()
+        assert [type(one).__name__ for one in came[0] + came[1]] == ["Msg", "NoRespondersError"]
+        assert came[0][0].data == b"late"
+        start = trio.current_time()
+        await nc.drain()
+        assert trio.current_time() == start
+        assert isinstance(came[2][0], errors.ConnectionClosedError)
+
+
+async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        answered, closed = nc.request_nowait("echo", b"x"), nc.request_nowait("void")
+        await nc.flush()
+        closed.close()
+        (answer,) = told(answered)
+        assert answer.data == b"x"
+        assert isinstance(told(closed)[0], errors.ConnectionClosedError)
+        server.link.stall(up=True)
+        nc.publish_nowait("in.hand")
+        await trio.testing.wait_all_tasks_blocked()
+        assert told(nc.request_nowait("void", b"unsent")) == [False]
+        server.link.resume()
+        await nc.flush()
+        assert_forgotten(nc)
+    assert not [frame for frame in server.sent("PUB", "void") if frame.payload == b"unsent"]
+
+
+@pytest.mark.parametrize("how", ["cut", "refused"])
+async def test_a_request_that_was_left_is_told_what_became_of_it(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server, reconnect_time_wait=0.1) as nc:
+        reply = nc.request_nowait("void")
+        await nc.flush()
+        came = told(reply)
+        if how == "cut":
+            server.cut()
+        else:
+            server.link.error('Permissions Violation for Publish to "void"')
+        await trio.sleep(1)
+        kinds = {"cut": errors.DisconnectedError, "refused": errors.PermissionsViolationError}
+        assert [isinstance(one, kinds[how]) for one in came] == [True]
+        assert_forgotten(nc)
+
+
+async def test_a_reply_that_somebody_waits_for_cannot_be_left(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        reply = nc.request_nowait("void")
+        nursery.start_soon(reply.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+            told(reply)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = FakeServer()
+    server.on("goodbye", lambda frame: frame.payload)
+    came: list[Any] = []
+    async with connected(server, reconnect_time_wait=0.1, pending_size=10) as nc:
+        server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        nc.ask_nowait("goodbye", b"more than may wait for a connection", came.append)
+        assert (came, nc.statistics().pending_requests) == ([], 0)
+        await nc.wait_connected()
+        await nc.flush()
+        assert [one.data for one in came] == [b"more than may wait for a connection"]
+        nc.ask_nowait("goodbye", b"last", came.append)
+    assert server.sent("PUB", "goodbye")[-1].payload == b"last"
+    before = len(came)
+    nc.ask_nowait("goodbye", b"too late", came.append)
+    assert len(came) == before == 2
+
+
+async def test_alarms(autojump_clock: trio.testing.MockClock) -> None:
+    rung: list[float] = []
+    async with connected(FakeServer()) as nc:
+        now = trio.current_time()
+        nc.alarm(now + 5, lambda: rung.append(trio.current_time() - now))
+        nc.alarm(now + 3, lambda: rung.append(trio.current_time() - now)).call_off()
+        nc.alarm(now + 20, lambda: rung.append(-1))
+        await trio.sleep(10)
+    await trio.sleep(20)
+    assert rung == [5]
 
 
 async def test_one_waiter_for_each_reply(autojump_clock: trio.testing.MockClock) -> None:

@@ -28,7 +28,7 @@ from nats.js.kv import KeyValue
 
 import trionats
 from tests import bridged
-from trionats import bridge, errors
+from trionats import _bridged, bridge, errors
 from trionats._asyncio_loop import loop_here, trio_asyncio
 from trionats._feed import CLEANUP_SECONDS
 from trionats._nats_py import _carriers
@@ -383,6 +383,37 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         with pytest.raises(ValueError, match="exclude each other"):
             await snapshot(updates_only=True, include_history=True)
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
+
+
+@pytest.mark.parametrize("what", ["objects", "keys"])
+async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
+    what: str, nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = _bridged.read_entry
+
+    def read_entry(*arguments: Any) -> KeyValue.Entry | None:  # noqa: ANN401 - read_entry's
+        entry = real(*arguments)
+        if entry is not None and entry.key == "bad":
+            raise OverflowError("nobody foresaw this")
+        return entry
+
+    monkeypatch.setattr(bridge, "read_entry", read_entry)
+    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+        js = nc.jetstream()
+        if what == "objects":
+            store = await aio_as_trio(js.create_object_store)("odd")
+            await aio_as_trio(store.put)("before", b"1")
+            await aio_as_trio(js.publish)("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}')
+            await aio_as_trio(store.put)("behind", b"1")
+        else:
+            store = await aio_as_trio(js.create_key_value)(bucket="odd")
+            for key in ("before", "bad", "behind"):
+                await aio_as_trio(store.put)(key, b"1")
+        async with trionats.open_watcher(nursery, store) as rx:
+            names = [getattr(entry, "name", None) or entry.key for entry in await rx.snapshot()]
+        assert names == ["before", "behind"]
+        assert "skipped what cannot be read" in caplog.text
+        await aio_as_trio(js.delete_object_store if what == "objects" else js.delete_key_value)("odd")
 
 
 @pytest.mark.parametrize("what", ["objects", "keys"])
