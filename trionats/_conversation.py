@@ -186,8 +186,7 @@ class Conversation:
                 self.lose(self._broken(error))
                 return
             if not data:
-                text = f"{self.server} closed the connection"
-                self.lose(self._refusal or errors.explained(errors.UnexpectedEOF, text))
+                self.lose(self._closed())
                 return
             engine = self.engine
             before = engine.in_msgs
@@ -250,6 +249,15 @@ class Conversation:
                 self.lose(errors.explained(errors.StaleConnectionError, text))
                 return
             self.wake()
+
+    def _closed(self) -> Exception:
+        """Say why the server closed the connection: in its own last words if it had some, with those of a WebSocket behind."""
+        told = _transport.told_goodbye(self.wire.goodbye)
+        if self._refusal is None:
+            return errors.explained(errors.UnexpectedEOF, f"{self.server} closed the connection{told}")
+        reason = errors.again(self._refusal)
+        reason.args = (f"{reason}{told}",)
+        return reason
 
     def _broken(self, error: trio.BrokenResourceError) -> Exception:
         return self._refusal or _transport.broken(error, self.server)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import _transport, errors
+from trionats._discretion import bare
+from trionats._identity import seconds_since_epoch
 from trionats._protocol.engine import Garbage, Phase, Refused
-from trionats._protocol.login import connect_options, must_use_tls, server_error
+from trionats._protocol.login import connect_options, must_use_tls, server_error, why_refused
 
 if TYPE_CHECKING:
     from trionats._options import LinkOptions
@@ -40,10 +42,21 @@ async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
         OSError: Nobody answered.
         nats.errors.Error: The server did not let us in, or we did not want to; the text names it and the reason.
     """
+    try:
+        return await _connect(server, engine, options)
+    except (OSError, errors.Error) as error:
+        # What led to it shows what we log in with; and of a bug in `dial=`, the cause says where it is.
+        failure = bare(error, error.__cause__ if isinstance(error, _transport.DialError) else None)
+    raise failure
+
+
+async def _connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
+    stream: trio.abc.Stream | None = None
     wire: Wire | None = None
     try:
         with trio.move_on_after(options.connect_timeout):
-            wire = await _transport.open_wire(server, options.transport)
+            stream = await _transport.dialled(server, options.transport)
+            wire = await _transport.open_wire(stream, server, options.transport)
             rest = await _hear_info(wire, server, engine)
             if must_use_tls(engine.info, options.identity.fixed, server, secured=wire.tls is not None):
                 wire = await _secure(wire, rest, server, engine, options)
@@ -53,14 +66,14 @@ async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
     except trio.BrokenResourceError as error:
         if wire is not None:
             await wire.aclose()
-        raise _transport.broken(error, server) from error
+        raise _transport.broken(error, server) from None
     except BaseException:
         if wire is not None:
             await wire.aclose()
         raise
     if wire is not None:
         await wire.aclose()
-    raise _too_slow(server, engine, options)
+    raise _too_slow(stream, wire, server, engine, options)
 
 
 def refusal(server: Server | None, text: str) -> errors.Error:
@@ -101,10 +114,15 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     if not (nonce is None or isinstance(nonce, str)):
         raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
     login = await options.identity.login(nonce)
-    await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
-    _digest(rest, server, engine)
-    while engine.phase is not Phase.ONLINE:
-        _digest(await _receive(wire, server, engine), server, engine)
+    fields = connect_options(engine.info, login, server)
+    await wire.send_all(engine.greet(fields))
+    try:
+        _digest(rest, server, engine)
+        while engine.phase is not Phase.ONLINE:
+            _digest(await _receive(wire, server, engine), server, engine)
+    except errors.AuthorizationError as error:
+        error.args = (f"{error}{why_refused(fields, login.jwt_source, seconds_since_epoch())}",)
+        raise
     limit = engine.info.get("max_payload")
     wire.allow(limit if isinstance(limit, int) else 0)
 
@@ -112,7 +130,7 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:
     data = await wire.receive_some(READ_SIZE)
     if not data:
-        text = f"{server} closed the connection while we logged in"
+        text = f"{server} closed the connection while we logged in{_transport.told_goodbye(wire.goodbye)}"
         if wire.tls is not None and (engine.phase is Phase.GREETING or engine.info.get("tls_verify")):
             text += "; perhaps it wants a client certificate (TLS), or does not accept ours"
         raise errors.explained(errors.UnexpectedEOF, text)
@@ -126,11 +144,30 @@ def _digest(data: bytes, server: Server, engine: Engine) -> None:
             case Refused(text):
                 raise refusal(server, text)
             case Garbage(error):
-                raise errors.explained(errors.ProtocolError, f"{server}: {error}") from error
+                raise errors.explained(errors.ProtocolError, f"{server}: {error}")
 
 
-def _too_slow(server: Server, engine: Engine, options: LinkOptions) -> Exception:
-    text = f"{server}: no connection within {options.connect_timeout:g} s"
-    if engine.phase is Phase.GREETING and options.transport.tls.wanted:
-        text += "; no INFO came, perhaps because it does the TLS handshake first (tls_handshake_first)"
+def _too_slow(
+    stream: trio.abc.Stream | None, wire: Wire | None, server: Server, engine: Engine, options: LinkOptions
+) -> Exception:
+    seconds = f"within {options.connect_timeout:g} s"
+    text = f"{server}: no connection {seconds}"
+    if stream is not None and wire is None:
+        text = f"{server}: connected, but the server did not shake hands for {_handshake_of(server)} {seconds}"
+    elif wire is not None and engine.phase is Phase.GREETING:
+        text = (
+            f"{server}: connected, but the server said nothing {seconds}; is this a NATS client port (4222, not 8222)?"
+        )
+        if options.transport.tls.wanted and wire.tls is None:
+            text += " Or it does the TLS handshake first (tls_handshake_first)"
     return errors.explained(errors.TimeoutError, text)
+
+
+def _handshake_of(server: Server) -> str:
+    return (
+        "a WebSocket"
+        if server.websocket and not server.secure
+        else "TLS"
+        if not server.websocket
+        else "a WebSocket over TLS"
+    )

@@ -370,7 +370,8 @@ class Link:
         self._online = trio.Event()
         self._leave_open(self._engine.lost(reason), reason)
         self._pool.lost(conversation.server, trio.current_time(), reason, forced=conversation.forced)
-        self._emit(events.Disconnected(str(conversation.server), reason))
+        code, words = conversation.wire.goodbye or (None, "")
+        self._emit(events.Disconnected(str(conversation.server), reason, code, words))
 
     def _leave_open(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the conversation that it is over."""

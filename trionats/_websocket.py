@@ -26,6 +26,7 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.uri import parse_uri
 
 from trionats import errors
+from trionats._protocol.showing import foreign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,12 @@ class WebSocketStream(trio.abc.Stream):
         self._lock = trio.Lock()
         self._compress_up_to = 0
         self._take_in(unread)
+
+    @property
+    def goodbye(self) -> tuple[int, str] | None:
+        """The code and the words of the other end's close frame, made fit to be shown; None while there was none."""
+        close = self._protocol.close_rcvd
+        return None if close is None else (int(close.code), foreign(close.reason))
 
     def compress_up_to(self, size: int) -> None:
         """Compress what is sent, where that was negotiated, in messages of at most this size.
@@ -221,12 +228,14 @@ class WebSocketStream(trio.abc.Stream):
     def _failure(self) -> Exception | None:
         """Say why the WebSocket is over."""
         protocol = self._protocol
-        if (close := protocol.close_rcvd) is not None:
-            return errors.explained(errors.UnexpectedEOF, f"the WebSocket was closed ({close.code}: {close.reason})")
+        if (goodbye := self.goodbye) is not None:
+            return errors.explained(errors.UnexpectedEOF, "the WebSocket was closed ({}: {})".format(*goodbye))
         if isinstance(protocol.parser_exc, EOFError):
             return errors.explained(errors.UnexpectedEOF, "the WebSocket ended without a close frame")
         if protocol.parser_exc is not None:
-            return errors.explained(errors.ProtocolError, f"what came is no WebSocket: {protocol.parser_exc}")
+            return errors.explained(
+                errors.ProtocolError, f"what came is no WebSocket: {foreign(str(protocol.parser_exc))}"
+            )
         return None
 
 
@@ -273,7 +282,8 @@ async def open_websocket(
 def _uri(server: Server) -> Any:  # noqa: ANN401 - the library's own
     path = server.path if server.path.startswith("/") else f"/{server.path}"
     with suppress(InvalidURI):
-        return parse_uri(f"{server}{path}")
+        # The name of the request's Host, too, is one without the final dot.
+        return parse_uri(f"{server.scheme}://{server.authority}{path}")
     raise errors.explained(errors.ProtocolError, f"{server}: its path cannot stand in an HTTP request")
 
 
@@ -309,7 +319,7 @@ def _checked(headers: object) -> list[tuple[str, str]]:
 
 def _told(error: Exception) -> str:
     if isinstance(error, InvalidStatus):
-        return f"it answers HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+        return f"it answers HTTP {error.response.status_code} {foreign(error.response.reason_phrase)}".rstrip()
     if isinstance(error, InvalidHandshake) and error.__cause__ is None:
-        return str(error)
+        return foreign(str(error))
     return "what it answers is no HTTP"

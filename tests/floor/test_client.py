@@ -52,7 +52,7 @@ async def offline(server: FakeServer, nc: Client) -> None:
 @pytest.mark.parametrize(
     ("servers", "options", "error", "text"),
     [
-        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee', 'timeoutt'"),
+        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee': did you mean 'name'.; 'timeoutt'"),
         ("http://a", {}, ValueError, "scheme"),
         ("nats://u:secret@:x", {}, ValueError, "nats"),
         ([], {}, ValueError, "server"),

@@ -71,7 +71,8 @@ async def test_user_and_password(nursery: trio.Nursery) -> None:
         for options in ({}, {"user": "u"}, {"user": "u", "password": "wrong"}, {"token": "s3cret"}):
             error = await refused(nursery, server.url, **options)
             assert isinstance(error, errors.AuthorizationError)
-            assert str(error) == f"{server.url}: the server says: Authorization Violation"
+            hint = "" if options else "; no credentials were given"
+            assert str(error) == f"{server.url}: the server says: Authorization Violation{hint}"
 
 
 async def test_token(nursery: trio.Nursery) -> None:
