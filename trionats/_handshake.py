@@ -15,8 +15,11 @@ from trionats._discretion import bare
 from trionats._identity import seconds_since_epoch
 from trionats._protocol.engine import Garbage, Phase, Refused
 from trionats._protocol.login import connect_options, must_use_tls, server_error, why_refused
+from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trionats._options import LinkOptions
     from trionats._protocol.engine import Engine
     from trionats._protocol.servers import Server
@@ -76,9 +79,9 @@ async def _connect(server: Server, engine: Engine, options: LinkOptions) -> Wire
     raise _too_slow(stream, wire, server, engine, options)
 
 
-def refusal(server: Server | None, text: str) -> errors.Error:
+def refusal(server: Server | None, text: str, confided: Iterable[str] = ()) -> errors.Error:
     """Turn the text of an `-ERR` into the exception that it means, naming the server."""
-    error = server_error(text)
+    error = server_error(text, confided)
     error.args = (f"{server}: {error}",)
     return error
 
@@ -142,9 +145,9 @@ def _digest(data: bytes, server: Server, engine: Engine) -> None:
     for event in engine.receive(data):
         match event:
             case Refused(text):
-                raise refusal(server, text)
+                raise refusal(server, text, engine.confided)
             case Garbage(error):
-                raise errors.explained(errors.ProtocolError, f"{server}: {error}")
+                raise errors.explained(errors.ProtocolError, f"{server}: {hidden(str(error), engine.confided)}")
 
 
 def _too_slow(

@@ -22,6 +22,7 @@ from trionats._handshake import connect, refusal
 from trionats._moving import Mover
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -466,6 +467,7 @@ class Link:
             case Refused(text):
                 self._refused(conversation, text)
             case Garbage(error):
+                error.args = (hidden(str(error), conversation.engine.confided),)
                 conversation.lose(error)
 
     def _informed(self, conversation: Conversation, info: Mapping[str, Any]) -> None:
@@ -487,7 +489,7 @@ class Link:
             conversation.news.set()
 
     def _refused(self, conversation: Conversation, text: str) -> None:
-        error = refusal(conversation.server, text)
+        error = refusal(conversation.server, text, conversation.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
             self._emit(events.ServerRefusal(error))

@@ -26,7 +26,7 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.uri import parse_uri
 
 from trionats import errors
-from trionats._protocol.showing import foreign
+from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -262,7 +262,8 @@ async def open_websocket(
         _uri(server), extensions=_extensions(compression), max_size=(None, MAX_FRAME), logger=_silent
     )
     request = protocol.connect()
-    for name, value in _checked(headers):
+    pairs = _checked(headers)
+    for name, value in pairs:
         if name.lower() == "host" and "Host" in request.headers:
             del request.headers["Host"]
         request.headers[name] = value
@@ -274,7 +275,8 @@ async def open_websocket(
         protocol.receive_data(bytes(data)) if data else protocol.receive_eof()
         events = protocol.events_received()
     if protocol.handshake_exc is not None:
-        text = f"{server} did not become a WebSocket: {_told(protocol.handshake_exc)}"
+        confided = [server.path, *(value for _, value in pairs)]
+        text = f"{server} did not become a WebSocket: {hidden(_told(protocol.handshake_exc), confided)}"
         raise errors.explained(errors.ProtocolError, text)
     return WebSocketStream(transport, protocol, events[1:])
 

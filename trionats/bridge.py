@@ -124,6 +124,7 @@ async def _connect(host: Host, loop: asyncio.AbstractEventLoop, client: nats.aio
     await host.call(loop, client.connect, given.servers, **given.options)
 
 
+@discreet
 def _checked_servers(servers: object) -> str | list[str]:
     """Make of the servers what nats-py takes; it would say of others what is wrong, and not with what."""
     return servers if isinstance(servers, str) else list_of_urls(servers)

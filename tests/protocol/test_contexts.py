@@ -42,10 +42,9 @@ def test_the_selected_name_stands_alone_in_its_file() -> None:
         contexts.selected_name("\n")
 
 
-def parsed(fields: object, *, identity: bool = True, **environment: str) -> contexts.Context:
+def parsed(fields: object, **environment: str) -> contexts.Context:
     text = fields if isinstance(fields, str) else json.dumps(fields)
-    around = contexts.Surroundings(HOME, environment)
-    return contexts.parse("prod", text, around, file="'/c/prod.json'", identity=identity)
+    return contexts.parse("prod", text, contexts.Surroundings(HOME, environment), file="'/c/prod.json'")
 
 
 def refusal(fields: object, **environment: str) -> str:
@@ -206,8 +205,8 @@ def test_credentials_come_from_a_variable_or_from_the_context_itself() -> None:
 
 def test_secrets_come_from_a_file_from_a_variable_or_from_the_context_itself() -> None:
     for key, value in (("token", "t0ken"), ("password", "pa ss"), ("user_jwt", USER.jwt), ("user_seed", KEY.seed)):
-        for given in (value, embedded(value), embedded(f"{value}\r\n"), "env://MINE"):
-            assert getattr(parsed(fields_of(key, given), MINE=f"{value}\n"), key) == value
+        for form in (value, embedded(value), embedded(f"{value}\r\n"), "env://MINE"):
+            assert getattr(parsed(fields_of(key, form), MINE=f"{value}\n"), key) == value
         assert getattr(parsed(fields_of(key, "file://~/x")), key) == contexts.Stored("/home/me/x")
     # What only looks like a reference is the secret itself, as for the tool.
     for value in ("vault://x", "$HOME", "~/x", "envelope", "C:\\x", " env://X"):
@@ -263,8 +262,9 @@ def test_credentials_that_are_none_or_too_many_are_refused_by_field(fields: dict
 
 
 def test_what_the_caller_knows_better_is_not_looked_at() -> None:
-    fields = {**{key: "op://x" for key in (*SECRETS, "creds", "nkey")}, "user": "env://X", "ca": "/ca"}
-    assert parsed(fields, identity=False) == contexts.Context("prod", ca="/ca")
+    fields = {**dict.fromkeys((*SECRETS, "creds", "nkey"), "op://x"), "user": "env://X", "ca": "/ca"}
+    around = contexts.Surroundings(HOME, {})
+    assert contexts.parse("prod", json.dumps(fields), around, identity=False) == contexts.Context("prod", ca="/ca")
 
 
 @given(

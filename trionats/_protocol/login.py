@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from trionats import errors
 from trionats._protocol.credentials import validity
-from trionats._protocol.showing import foreign
+from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from trionats._protocol.servers import Server
@@ -197,13 +197,14 @@ _REFUSALS: tuple[tuple[str, type[errors.Error]], ...] = (
 )
 
 
-def server_error(text: str) -> errors.Error:
+def server_error(text: str, confided: Iterable[str] = ()) -> errors.Error:
     """Turn the text of an `-ERR` into the exception that it means.
 
     The exception says nothing about whether the connection goes on: the server closes it, or leaves it open.
 
     Args:
         text: What stands behind `-ERR`, with or without its quotes, in upper or lower case.
+        confided: What it must not be quoted with.
 
     Returns:
         The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription", or
@@ -213,7 +214,7 @@ def server_error(text: str) -> errors.Error:
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "'":
         text = text[1:-1].strip()
-    explanation = f"the server says: {foreign(text)}"
+    explanation = f"the server says: {foreign(hidden(text, confided))}"
     lowered = text.lower()
     if lowered.startswith("permissions violation"):
         return errors.explained(errors.PermissionsViolationError, explanation, **_violation(text))

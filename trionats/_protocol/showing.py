@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LONGEST_FOREIGN = 512
 """How many characters are shown of what others say."""
+
+SHORTEST_SECRET = 4
+_BEGINNING = 12
 
 _SEED = re.compile(r"S[A-Z2-7]{15,}|S[ACNOPUX][A-Z2-7]{50,}", re.ASCII)
 _SEED_IN_ANY_CASE = re.compile(r"S[ACNOPUX][A-Z2-7]{50,}", re.ASCII | re.IGNORECASE)
@@ -64,6 +71,25 @@ def shown_path(path: object, *, found: bool = False) -> str:
     if not found and len(steps) == 1 and "." not in text:
         return "the path given"
     return repr("".join("..." if is_secret(step) else step for step in steps))
+
+
+def hidden(text: str, confided: Iterable[str]) -> str:
+    """Leave out of somebody's words what was confided to them: a server may repeat what it did not like.
+
+    Args:
+        text: The words.
+        confided: Secrets; what is shorter than `SHORTEST_SECRET` stays, since any word may hold it.
+
+    Returns:
+        The words, with dots in the place of secrets.
+    """
+    for secret in confided:
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "...")
+            # Somebody may have cut it off already.
+            if len(secret) > _BEGINNING and (start := text.find(secret[:_BEGINNING])) >= 0:
+                text = f"{text[:start]}..."
+    return text
 
 
 def foreign(text: str, longest: int = LONGEST_FOREIGN) -> str:
