@@ -294,7 +294,8 @@ class Link:
             try:
                 return await self._dial(dial.server), failures
             except (OSError, errors.Error) as error:
-                self._give_up(dial.server, error)
+                # The frames of our own say nothing about a dial that failed.
+                self._give_up(dial.server, error.with_traceback(None))
                 failures.append((dial.server, error))
         return None, failures
 
@@ -309,7 +310,7 @@ class Link:
             try:
                 return await self._dial(dial.server)
             except (OSError, errors.Error) as error:
-                self.dial_failed(dial.server, error)
+                self.dial_failed(dial.server, error.with_traceback(None))
             if self._hurried:
                 self._pool.hurry()
         return None
