@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, current_root_task, enable_ki_protection
 
 from trionats import _transport, errors
 from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._handshake import READ_SIZE
+from trionats._handshake import LAST_WORDS_SECONDS, READ_SIZE
 
 if TYPE_CHECKING:
     from trionats._feed import Pace
@@ -32,8 +32,6 @@ MAX_READ = 1_048_576
 BATCH_SIZE = 262_144
 #: How much more than its share a consumer gets that is behind.
 PATIENCE = 4
-#: How long a connection that takes nothing more is still read.
-LAST_WORDS_SECONDS = 0.25
 
 
 class Answer:

@@ -6,6 +6,7 @@ what the login needs outlives the TLS handshake. CONNECT is sent when everything
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: How much is read at once, unless a large payload is under way. It is also how far the reader can get ahead of a
 #: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured.
 READ_SIZE = 16_384
+#: How long a connection that takes nothing more is still read.
+LAST_WORDS_SECONDS = 0.25
 
 
 async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
@@ -118,8 +121,13 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
         raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
     login = await options.identity.login(nonce)
     fields = connect_options(engine.info, login, server)
-    await wire.send_all(engine.greet(fields))
+    greeting = engine.greet(fields)
     try:
+        try:
+            await wire.send_all(greeting)
+        except trio.BrokenResourceError:
+            await _hear_last_words(wire, rest, server, engine)
+            raise
         _digest(rest, server, engine)
         while engine.phase is not Phase.ONLINE:
             _digest(await _receive(wire, server, engine), server, engine)
@@ -128,6 +136,14 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
         raise
     limit = engine.info.get("max_payload")
     wire.allow(limit if isinstance(limit, int) else 0)
+
+
+async def _hear_last_words(wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
+    """Take what the server said before it closed the connection under our login: that is why, if it is a refusal."""
+    _digest(rest, server, engine)
+    with trio.move_on_after(LAST_WORDS_SECONDS), suppress(trio.BrokenResourceError):
+        while data := await wire.receive_some(READ_SIZE):
+            _digest(data, server, engine)
 
 
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:

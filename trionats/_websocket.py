@@ -308,7 +308,9 @@ def _checked(headers: object) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for name, values in headers.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name!r} is no name of a header")
+            raise errors.explained(
+                errors.BadHeaderError, f"ws_connection_headers: {_shown(name)} is no name of a header"
+            )
         if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
             raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name} is the WebSocket's own")
         for value in values if isinstance(values, (list, tuple)) else [values]:
@@ -317,6 +319,12 @@ def _checked(headers: object) -> list[tuple[str, str]]:
                 raise errors.explained(errors.BadHeaderError, text)
             pairs.append((name, value))
     return pairs
+
+
+def _shown(name: object) -> str:
+    """Show what stands in the place of a header's name; that may be a whole line, value included."""
+    before, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return f"what begins with {before!r}" if colon and _NAME.fullmatch(before) else "one of them"
 
 
 def _told(error: Exception) -> str:

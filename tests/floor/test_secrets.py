@@ -358,6 +358,8 @@ WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
     "password of no type": lambda secret: ((), {"user": "u", "password": no_text(secret)}),
     "token of no type": lambda secret: ((), {"token": login(no_text(secret))}),
     "header name": lambda secret: ("ws://fake", {"ws_connection_headers": {"A": f"{secret}\n"}}),
+    "header line for a name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"Authorization: {secret}": ""}}),
+    "value for a header's name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"{secret} ": "x"}}),
     "headers of no type": lambda secret: ("ws://fake", {"ws_connection_headers": [secret]}),
     "context's name": lambda secret: ((), {"context": f"{secret}/x"}),
     "context's content": lambda secret: ((), {"context": json.dumps({"url": "nats://x/", "password": secret})}),
@@ -422,6 +424,22 @@ FIELDS = [
     ),
     *("inbox_prefix", "jetstream_domain", "socks_proxy", "description"),
 ]
+
+
+@pytest.mark.parametrize("secret", [secret for name, secret in MISPLACED.items() if name != "credentials"])
+@pytest.mark.parametrize("option", ["user_credentials", "nkeys_seed", "JWT of two files", "seed of two files"])
+async def test_what_stands_in_a_file_is_in_no_complaint_about_it(option: str, secret: str, tmp_path: Path) -> None:
+    server = FakeServer(info={"nonce": "n0nce"})
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text(CREDS)
+    bad.write_bytes(b"\xff\xfe" + secret[:-1].encode() + b"\n")
+    files = {"JWT of two files": (bad, good), "seed of two files": (good, bad)}
+    options: Options = {"user_credentials": files[option]} if option in files else {option: bad}
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(errors.InvalidUserCredentialsError, match=str(bad)) as caught:
+            async with trionats.open_client(nursery, dial=server.dial, **options):
+                pytest.fail("it let us in")
+    assert leaks(secret[:-1], *shown(caught.value)) == []
 
 
 @pytest.mark.parametrize("secret", MISPLACED.values(), ids=MISPLACED)
