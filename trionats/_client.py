@@ -18,7 +18,7 @@ from trionats import errors, events
 from trionats._attachment import Attachment
 from trionats._contexts import merged
 from trionats._deadlines import default_deadline
-from trionats._discretion import Given, discreet
+from trionats._discretion import Given, guarded
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
@@ -485,7 +485,7 @@ class Client(Facts):
         await checkpoint_if_cancelled()
         await self._link.reconnect()
 
-    @discreet
+    @guarded
     def set_servers(self, servers: str | Sequence[str]) -> None:
         """Put other servers in the place of all that are known, discovered ones included.
 
@@ -640,7 +640,7 @@ async def open_client(
         await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
-@discreet
+@guarded
 async def _made(given: Given) -> Client:
     found = await merged(given.options)
     urls = found.url if found.url and given.servers is DEFAULT_SERVERS else given.servers

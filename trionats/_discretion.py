@@ -60,7 +60,7 @@ def bare(error: E, cause: BaseException | None = None) -> E:
     return error
 
 
-def discreet(function: Callable[P, R]) -> Callable[P, R]:
+def guarded(function: Callable[P, R]) -> Callable[P, R]:
     """Let the complaints of a function, or of a coroutine function, come out bare and without its arguments."""
     if inspect.iscoroutinefunction(function):
 

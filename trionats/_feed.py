@@ -23,7 +23,7 @@ from nats.errors import Error
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats import errors
-from trionats._discretion import discreet
+from trionats._discretion import guarded
 from trionats._workers import Workers
 
 if TYPE_CHECKING:
@@ -411,7 +411,7 @@ def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     name = function.__name__
 
     @wraps(function)
-    @discreet
+    @guarded
     def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
         return Opening(name, manager(*args, **kwargs))
 

@@ -123,14 +123,7 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     fields = connect_options(engine.info, login, server)
     greeting = engine.greet(fields)
     try:
-        try:
-            await wire.send_all(greeting)
-        except trio.BrokenResourceError:
-            await _hear_last_words(wire, rest, server, engine)
-            raise
-        _digest(rest, server, engine)
-        while engine.phase is not Phase.ONLINE:
-            _digest(await _receive(wire, server, engine), server, engine)
+        await _introduce(greeting, wire, rest, server, engine)
     except errors.AuthorizationError as error:
         error.args = (f"{error}{why_refused(fields, login.jwt_source, seconds_since_epoch())}",)
         raise
@@ -138,12 +131,22 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     wire.allow(limit if isinstance(limit, int) else 0)
 
 
-async def _hear_last_words(wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
-    """Take what the server said before it closed the connection under our login: that is why, if it is a refusal."""
+async def _introduce(greeting: bytes, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
+    """Say who we are, and hear what the server says to that; or what it said before it closed the connection under us."""
+    broken: trio.BrokenResourceError | None = None
+    try:
+        await wire.send_all(greeting)
+    except trio.BrokenResourceError as error:
+        broken = error
     _digest(rest, server, engine)
+    if broken is None:
+        while engine.phase is not Phase.ONLINE:
+            _digest(await _receive(wire, server, engine), server, engine)
+        return
     with trio.move_on_after(LAST_WORDS_SECONDS), suppress(trio.BrokenResourceError):
         while data := await wire.receive_some(READ_SIZE):
             _digest(data, server, engine)
+    raise broken
 
 
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trionats import errors
-from trionats._discretion import discreet
+from trionats._discretion import guarded
 from trionats._protocol import credentials
 from trionats._protocol.contexts import Stored
 from trionats._protocol.issuing import user_jwt
@@ -150,7 +150,7 @@ OPTIONS = (
 """The options of `open_client` that say who we are."""
 
 
-@discreet
+@guarded
 def issue_user_jwt(
     signing_seed: str,
     account: str,

@@ -26,7 +26,7 @@ from trionats import errors
 from trionats._asyncio_loop import Host, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._consumer import JITTER, OrderedSource
-from trionats._discretion import Given, discreet
+from trionats._discretion import Given, guarded
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
 from trionats._nats_py import carrier_of
@@ -119,12 +119,12 @@ async def open_nats_py(
         await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
 
 
-@discreet
+@guarded
 async def _connect(host: Host, loop: asyncio.AbstractEventLoop, client: nats.aio.client.Client, given: Given) -> None:
     await host.call(loop, client.connect, given.servers, **given.options)
 
 
-@discreet
+@guarded
 def _checked_servers(servers: object) -> str | list[str]:
     """Make of the servers what nats-py takes; it would say of others what is wrong, and not with what."""
     return servers if isinstance(servers, str) else list_of_urls(servers)

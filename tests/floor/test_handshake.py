@@ -598,6 +598,28 @@ async def test_h5_a_secret_in_the_place_of_a_path_is_not_shown(
     assert seed not in "".join(traceback.format_exception(error))
 
 
+async def test_a_refusal_that_is_there_before_our_login_is_heard(nursery: trio.Nursery) -> None:
+    """nats-server says so where it has too many connections, and goes; what we then send breaks the connection."""
+    server = FakeServer()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        stream = await server.dial(host, port)
+        given.append(len(server.link._down))
+        return stream
+
+    given: list[int] = []
+
+    async def full(host: str, port: int) -> trio.abc.Stream:
+        stream = await dial(host, port)
+        server.link.error("maximum connections exceeded", fatal=True)
+        server.chunk = given[0]  # so that it is not read together with INFO
+        return stream
+
+    with pytest.raises(errors.Error, match=r"nats://fake:4222: the server says: maximum connections exceeded$"):
+        async with trionats.open_client(nursery, "nats://fake", dial=full):
+            pytest.fail("it let us in")
+
+
 @pytest.mark.parametrize("nonce", [5, [], {}, True])
 async def test_c11_a_nonce_that_is_no_text_fails_the_attempt(nonce: object, nursery: trio.Nursery) -> None:
     options: dict[str, Any] = {"nkeys_seed_str": Key().seed}

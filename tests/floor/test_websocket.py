@@ -364,21 +364,25 @@ async def test_what_is_no_websocket_breaks_the_stream_and_says_why(wire: bytes, 
 # -- what a client tells of a close frame ----------------------------------------------------------------------------------
 
 
-def closing(code: int, reason: bytes, *, words: bytes = b"", before: str = "") -> Callable[[Peer], Awaitable[None]]:
-    """Play a server that sends words and closes the WebSocket: `before` the login, at the first message, or later."""
+def closing(
+    code: int, reason: bytes, *, words: bytes = b"", before_login: bool = False
+) -> Callable[[Peer], Awaitable[None]]:
+    """Play a server that sends words and closes the WebSocket: at the first message, or in one piece with its INFO."""
 
     async def script(peer: Peer) -> None:
         transport = peer.stream
         protocol = ServerProtocol()
         await answer(transport, protocol)
-        peer.stream = WebSocketStream(transport, protocol)
-        await peer.info()
-        if before != "login":
+        close = Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason).serialize(mask=False)
+        if before_login:
+            await transport.send_all(Frame(Opcode.BINARY, b"INFO {}\r\n" + words).serialize(mask=False) + close)
+        else:
+            peer.stream = WebSocketStream(transport, protocol)
+            await peer.info()
             await peer.log_in()
             await peer.line()
-        if words:
             await peer.stream.send_all(words)
-        await transport.send_all(Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason).serialize(mask=False))
+            await transport.send_all(close)
         await trio.sleep_forever()
 
     return script
@@ -435,8 +439,8 @@ async def test_the_words_of_a_close_frame_are_somebody_elses(reason: bytes, show
 
 async def test_a_close_frame_during_the_login_is_told() -> None:
     async with trio.open_nursery() as nursery:
-        peers = Peers(nursery, closing(1008, b"Go Away", before="login"))
-        with pytest.raises(errors.NoServersError, match=r"1008: Go Away\)"):
+        peers = Peers(nursery, closing(1008, b"Go Away", before_login=True))
+        with pytest.raises(errors.NoServersError, match=r"the WebSocket was closed \(1008: Go Away\)"):
             async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
                 pytest.fail("it let us in")
         nursery.cancel_scope.cancel()
@@ -445,7 +449,7 @@ async def test_a_close_frame_during_the_login_is_told() -> None:
 async def test_a_close_frame_hides_no_better_words_of_a_server_that_waits_for_no_login() -> None:
     words = b"-ERR 'maximum connections exceeded'\r\n"
     async with trio.open_nursery() as nursery:
-        peers = Peers(nursery, closing(1008, b"Go Away", words=words, before="login"))
+        peers = Peers(nursery, closing(1008, b"Go Away", words=words, before_login=True))
         with pytest.raises(errors.Error, match=r"the server says: maximum connections exceeded$"):
             async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
                 pytest.fail("it let us in")

@@ -59,6 +59,11 @@ def test_what_is_no_users_seed_is_refused_without_showing_it(seed: str, said: st
         assert seed not in str(caught.value)
 
 
+@pytest.mark.parametrize("seed", [KEY.seed.encode(), None, 5])
+def test_what_is_no_text_is_no_seed(seed: object) -> None:
+    assert credentials.seed_role(seed) is None  # type: ignore[arg-type]
+
+
 @given(st.text())
 def test_any_text_is_a_seed_or_not(text: str) -> None:
     credentials.seed_role(text)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.keys import House, Key
-from trionats._protocol.showing import LONGEST_FOREIGN, foreign, is_key, is_secret, shown_path
+from trionats._protocol.showing import LONGEST_FOREIGN, foreign, hidden, is_key, is_secret, shown_path
 
 USER = House().user()
 SEED = USER.key.seed
@@ -74,6 +74,23 @@ def test_of_a_word_that_is_no_file_only_that_it_was_given_is_said() -> None:
 def test_what_is_no_secret_is_taken_for_none(text: str) -> None:
     assert not is_key(text)
     assert not is_secret(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it is hunter2, is it?", "it is ..., is it?"),
+        ("hunter2hunter2", "......"),
+        ("a fine word", "a fine word"),
+        (f"not {USER.jwt}!", "not ...!"),
+        # Cut off by whoever quoted it.
+        (f"not {USER.jwt[:20]}", "not ..."),
+        ("nothing", "nothing"),
+    ],
+)
+def test_what_was_confided_is_left_out_of_words(text: str, shown: str) -> None:
+    # What is that short may stand in any word.
+    assert hidden(text, ["hunter2", USER.jwt, "ne", ""]) == shown
 
 
 def test_foreign_words_stay_in_one_line() -> None:

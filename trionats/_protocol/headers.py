@@ -68,14 +68,15 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
         elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
             lines.extend([_line(name, one) for one in value])
         else:
-            raise _bad(name, f"a value is str, not {type(value).__name__}")
+            raise _bad(name, f"a value must be str, not {type(value).__name__}")
     lines.append("\r\n")
     try:
         return "\r\n".join(lines).encode()
     except UnicodeEncodeError as error:
         # The name stands between the line end before the surrogate and the colon behind it.
         before = error.object[: error.start].rpartition("\n")[2]
-        raise _bad(before.partition(":")[0], "a value is not valid Unicode text") from None
+    # Not raised from there: what could not be encoded is the whole block.
+    raise _bad(before.partition(":")[0], "a value is not valid Unicode text")
 
 
 def parse(block: bytes) -> Headers:
@@ -120,7 +121,7 @@ def _status(rest: str) -> tuple[int | None, str, str | None]:
 
 def _line(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _bad(name, f"a value is str, not {type(value).__name__}")
+        raise _bad(name, f"a value must be str, not {type(value).__name__}")
     if not value.isprintable() and _has_control(value):
         raise _bad(name, "a value has no line ends and no control characters")
     return f"{name}: {value}"
