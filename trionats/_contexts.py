@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import trio
 
 from trionats import _identity
-from trionats._discretion import guarded
 from trionats._protocol import contexts, credentials
 from trionats._protocol.showing import shown_path
 
@@ -35,7 +34,6 @@ class Merged(NamedTuple):
     """Arguments for `Client.jetstream` where the caller gives none."""
 
 
-@guarded
 async def merged(options: ClientOptions) -> Merged:
     """Put the options of the context that the caller names below the caller's own.
 

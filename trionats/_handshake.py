@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trionats._options import LinkOptions
     from trionats._protocol.engine import Engine
+    from trionats._protocol.login import LoginOptions
     from trionats._protocol.servers import Server
     from trionats._transport import Wire
 
@@ -120,22 +121,20 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     if not (nonce is None or isinstance(nonce, str)):
         raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
     login = await options.identity.login(nonce)
-    fields = connect_options(engine.info, login, server)
-    greeting = engine.greet(fields)
     try:
-        await _introduce(greeting, wire, rest, server, engine)
+        await _introduce(login, wire, rest, server, engine)
     except errors.AuthorizationError as error:
-        error.args = (f"{error}{why_refused(fields, login.jwt_source, seconds_since_epoch())}",)
+        error.args = (f"{error}{why_refused(login, server, seconds_since_epoch())}",)
         raise
     limit = engine.info.get("max_payload")
     wire.allow(limit if isinstance(limit, int) else 0)
 
 
-async def _introduce(greeting: bytes, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
+async def _introduce(login: LoginOptions, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
     """Say who we are, and hear what the server says to that; or what it said before it closed the connection under us."""
     broken: trio.BrokenResourceError | None = None
     try:
-        await wire.send_all(greeting)
+        await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
     except trio.BrokenResourceError as error:
         broken = error
     _digest(rest, server, engine)
@@ -173,23 +172,12 @@ def _too_slow(
     stream: trio.abc.Stream | None, wire: Wire | None, server: Server, engine: Engine, options: LinkOptions
 ) -> Exception:
     seconds = f"within {options.connect_timeout:g} s"
-    text = f"{server}: no connection {seconds}"
+    text = f"no connection {seconds}"
     if stream is not None and wire is None:
-        text = f"{server}: connected, but the server did not shake hands for {_handshake_of(server)} {seconds}"
+        what = "TLS" if not server.websocket else "a WebSocket over TLS" if server.secure else "a WebSocket"
+        text = f"connected, but the server did not shake hands for {what} {seconds}"
     elif wire is not None and engine.phase is Phase.GREETING:
-        text = (
-            f"{server}: connected, but the server said nothing {seconds}; is this a NATS client port (4222, not 8222)?"
-        )
+        text = f"connected, but the server said nothing {seconds}; is this a NATS client port (4222, not 8222)?"
         if options.transport.tls.wanted and wire.tls is None:
             text += " Or it does the TLS handshake first (tls_handshake_first)"
-    return errors.explained(errors.TimeoutError, text)
-
-
-def _handshake_of(server: Server) -> str:
-    return (
-        "a WebSocket"
-        if server.websocket and not server.secure
-        else "TLS"
-        if not server.websocket
-        else "a WebSocket over TLS"
-    )
+    return errors.explained(errors.TimeoutError, f"{server}: {text}")

@@ -254,24 +254,29 @@ def test_any_text_is_an_error_to_return_and_none_to_raise(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "url", "said"),
     [
-        ({}, "; no credentials were given"),
-        ({"user": "", "pass": "", "name": "me"}, "; no credentials were given"),
-        ({"user": "u"}, ""),
-        ({"sig": "x", "nkey": "U"}, ""),
+        ({}, "nats://h", "; no credentials were given"),
+        ({"user": "", "password": "", "name": "me"}, "nats://h", "; no credentials were given"),
+        ({}, "nats://token@h", ""),
+        ({"user": "u"}, "nats://h", ""),
+        ({"sig": "x", "nkey": "U"}, "nats://h", ""),
         (
-            {"auth_token": "t", "jwt": jwt(exp=1_700_000_000)},
+            *({"token": "t", "jwt": jwt(exp=1_700_000_000)}, "nats://h"),
             "; the JWT in 'me.creds' expired at 2023-11-14 22:13:20 UTC",
         ),
-        ({"jwt": jwt(exp=1_700_000_001)}, ""),
-        ({"jwt": jwt(nbf=1_700_000_001)}, "; the JWT in 'me.creds' is valid only from 2023-11-14 22:13:21 UTC"),
-        ({"jwt": jwt(nbf=1_700_000_000)}, ""),
-        ({"jwt": "s3cret"}, ""),
+        ({"jwt": jwt(exp=1_700_000_001)}, "nats://h", ""),
+        (
+            *({"jwt": jwt(nbf=1_700_000_001)}, "nats://h"),
+            "; the JWT in 'me.creds' is valid only from 2023-11-14 22:13:21 UTC",
+        ),
+        ({"jwt": jwt(nbf=1_700_000_000)}, "nats://h", ""),
+        ({"jwt": "s3cret"}, "nats://h", ""),
     ],
 )
-def test_what_we_know_of_a_refusal(fields: dict[str, str], said: str) -> None:
-    assert why_refused(fields, "in 'me.creds'", 1_700_000_000.0) == said
+def test_what_we_know_of_a_refusal(fields: dict[str, Any], url: str, said: str) -> None:
+    login = replace(OPTIONS, jwt_source="in 'me.creds'", **fields)
+    assert why_refused(login, one(url), 1_700_000_000.0) == said
 
 
 def test_what_a_server_says_is_shown_in_one_line() -> None:

@@ -145,24 +145,24 @@ def encode_signature(signature: bytes) -> str:
     return urlsafe_b64encode(signature).rstrip(b"=").decode()
 
 
-def why_refused(fields: Mapping[str, Any], jwt_source: str, now: float) -> str:
+def why_refused(login: LoginOptions, server: Server, now: float) -> str:
     """Say what we know ourselves of why a server may not have let us in.
 
     Args:
-        fields: Those of our CONNECT.
-        jwt_source: Where the JWT comes from.
+        login: Who we said we were.
+        server: The server, for the userinfo of its URL.
         now: The time, in seconds since the epoch.
 
     Returns:
         The end of a complaint, which holds no secret; nothing if we know nothing.
     """
-    if not any(fields.get(name) for name in ("user", "pass", "auth_token", "nkey", "jwt", "sig")):
+    if not any((login.user, login.password, login.token, login.nkey, login.jwt, login.sig, server.username)):
         return "; no credentials were given"
-    valid = validity(fields.get("jwt", ""))
+    valid = validity(login.jwt or "")
     if valid.ends is not None and valid.ends <= now:
-        return f"; the JWT {jwt_source} expired at {_told(valid.ends)}"
+        return f"; the JWT {login.jwt_source} expired at {_told(valid.ends)}"
     if valid.begins is not None and valid.begins > now:
-        return f"; the JWT {jwt_source} is valid only from {_told(valid.begins)}"
+        return f"; the JWT {login.jwt_source} is valid only from {_told(valid.begins)}"
     return ""
 
 

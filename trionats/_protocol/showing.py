@@ -19,7 +19,7 @@ LONGEST_FOREIGN = 512
 SHORTEST_SECRET = 4
 _BEGINNING = 12
 
-_SEED = re.compile(r"S[A-Z2-7]{15,}|S[ACNOPUX][A-Z2-7]{50,}", re.ASCII)
+_SEED = re.compile(r"S[ACNOPUX][A-Z2-7]{20,}", re.ASCII)
 _SEED_IN_ANY_CASE = re.compile(r"S[ACNOPUX][A-Z2-7]{50,}", re.ASCII | re.IGNORECASE)
 # A JWT begins with an object of JSON in base64: "{" and a quote. All of it, or what somebody cut out of it.
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{5,}", re.ASCII)
