@@ -69,7 +69,8 @@ def test_of_a_word_that_is_no_file_only_that_it_was_given_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["localhost", "nats.example", "SERVER", "SERVERPRODUCTIONEUROPE", "my.user.creds", "a1b2c3", "", "eyJ", "S" * 10]
+    "text",
+    ["localhost", "nats.example", "SERVER", "SERVERPRODUCTIONEUROPE", "my.user.creds", "a1b2c3", "", "eyJ", "S" * 10],
 )
 def test_what_is_no_secret_is_taken_for_none(text: str) -> None:
     assert not is_key(text)
