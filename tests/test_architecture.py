@@ -17,11 +17,12 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # From the bottom of the house to its top. Modules of one row do not know each other.
 FLOORS = (
     ("errors", "_version"),
-    ("api", "events"),
+    ("api", "events", "_discretion"),
     ("_protocol",),
+    ("_protocol.showing",),
     ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms", "_protocol.fields"),
-    ("_protocol.credentials", "_protocol.contexts"),
-    ("_protocol.issuing",),
+    ("_protocol.credentials",),
+    ("_protocol.issuing", "_protocol.contexts"),
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling", "_protocol.acks"),
     ("_protocol.ordered", "_protocol.objects", "_protocol.remnants"),

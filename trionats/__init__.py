@@ -10,8 +10,10 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   errors            what can go wrong: nats-py's exceptions and the few that it lacks
 #   api               what the server is told and tells: nats-py's dataclasses and what they lack
 #   events            what happens to a connection
+#   _discretion       complaints that hold no secret
 #
 #   _protocol/        THE CELLAR: no trio, no asyncio, no socket, no clock
+#     showing           what may be shown of what may be a secret, or is somebody else's
 #     subjects          names: check them, match them, make inboxes
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL

@@ -18,6 +18,7 @@ from trionats import errors, events
 from trionats._attachment import Attachment
 from trionats._contexts import merged
 from trionats._deadlines import default_deadline
+from trionats._discretion import Given, guarded
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
@@ -521,6 +522,7 @@ class Client(Facts):
         await checkpoint_if_cancelled()
         await self._link.reconnect()
 
+    @guarded
     def set_servers(self, servers: str | Sequence[str]) -> None:
         """Put other servers in the place of all that are known, discovered ones included.
 
@@ -653,10 +655,10 @@ async def open_client(
         ValueError: A URL, a context or an option is not valid, or options contradict each other.
         ImportError: NKeys or WebSocket are used, and what they need is not installed.
     """
+    given = Given(servers, options)
+    del servers, options  # a traceback may show local variables
     check_nursery(nursery, "open_client")
-    found = await merged(options)
-    urls = found.url if found.url and servers is DEFAULT_SERVERS else servers
-    client = Client(urls, found.options, found.jetstream)
+    client = await _made(given)
     link = client._link
     client._nursery = nursery
     try:
@@ -665,7 +667,7 @@ async def open_client(
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
     nursery.start_soon(link.watch_nursery, name="trionats nursery watch")
     try:
-        if options.get("retry_on_failed_connect"):
+        if given.options.get("retry_on_failed_connect"):
             await checkpoint()
         else:
             await link.wait_settled()
@@ -673,6 +675,13 @@ async def open_client(
     finally:
         await client.aclose()
         await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
+
+
+@guarded
+async def _made(given: Given) -> Client:
+    found = await merged(given.options)
+    urls = found.url if found.url and given.servers is DEFAULT_SERVERS else given.servers
+    return Client(urls, found.options, found.jetstream)
 
 
 def check_client(nc: object, opener: str) -> None:

@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, current_root_task, enable_ki_protection
 
 from trionats import _transport, errors
 from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._handshake import READ_SIZE
+from trionats._handshake import LAST_WORDS_SECONDS, READ_SIZE
 
 if TYPE_CHECKING:
     from trionats._feed import Pace
@@ -32,8 +32,6 @@ MAX_READ = 1_048_576
 BATCH_SIZE = 262_144
 #: How much more than its share a consumer gets that is behind.
 PATIENCE = 4
-#: How long a connection that takes nothing more is still read.
-LAST_WORDS_SECONDS = 0.25
 
 
 class Answer:
@@ -186,8 +184,7 @@ class Conversation:
                 self.lose(self._broken(error))
                 return
             if not data:
-                text = f"{self.server} closed the connection"
-                self.lose(self._refusal or errors.explained(errors.UnexpectedEOF, text))
+                self.lose(self._closed())
                 return
             engine = self.engine
             before = engine.in_msgs
@@ -250,6 +247,15 @@ class Conversation:
                 self.lose(errors.explained(errors.StaleConnectionError, text))
                 return
             self.wake()
+
+    def _closed(self) -> Exception:
+        """Say why the server closed the connection: in its own last words if it had some, with those of a WebSocket behind."""
+        told = _transport.told_goodbye(self.wire.goodbye)
+        if self._refusal is None:
+            return errors.explained(errors.UnexpectedEOF, f"{self.server} closed the connection{told}")
+        reason = errors.again(self._refusal)
+        reason.args = (f"{reason}{told}",)
+        return reason
 
     def _broken(self, error: trio.BrokenResourceError) -> Exception:
         return self._refusal or _transport.broken(error, self.server)

@@ -23,6 +23,7 @@ from nats.errors import Error
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats import errors
+from trionats._discretion import guarded
 from trionats._workers import Workers
 
 if TYPE_CHECKING:
@@ -390,6 +391,16 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     def __await__(self) -> NoReturn:
         raise TypeError(f"{self._name}() is entered with 'async with', it cannot be awaited")
 
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(self._remedy())
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{self._remedy()}: {name!r} is asked of what that gives")
+
+    def _remedy(self) -> str:
+        given = "nc" if self._name == "open_client" else "rx"
+        return f"{self._name}() gives an async context manager: async with {self._name}(...) as {given}"
+
 
 def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     """Turn an async generator function that yields once into an `open_*` function.
@@ -400,6 +411,7 @@ def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     name = function.__name__
 
     @wraps(function)
+    @guarded
     def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
         return Opening(name, manager(*args, **kwargs))
 

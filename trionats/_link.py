@@ -22,6 +22,7 @@ from trionats._handshake import connect, refusal
 from trionats._moving import Mover
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -293,7 +294,8 @@ class Link:
             try:
                 return await self._dial(dial.server), failures
             except (OSError, errors.Error) as error:
-                self._give_up(dial.server, error)
+                # The frames of our own say nothing about a dial that failed.
+                self._give_up(dial.server, error.with_traceback(None))
                 failures.append((dial.server, error))
         return None, failures
 
@@ -308,7 +310,7 @@ class Link:
             try:
                 return await self._dial(dial.server)
             except (OSError, errors.Error) as error:
-                self.dial_failed(dial.server, error)
+                self.dial_failed(dial.server, error.with_traceback(None))
             if self._hurried:
                 self._pool.hurry()
         return None
@@ -370,7 +372,8 @@ class Link:
         self._online = trio.Event()
         self._leave_open(self._engine.lost(reason), reason)
         self._pool.lost(conversation.server, trio.current_time(), reason, forced=conversation.forced)
-        self._emit(events.Disconnected(str(conversation.server), reason))
+        code, words = conversation.wire.goodbye or (None, "")
+        self._emit(events.Disconnected(str(conversation.server), reason, code, words))
 
     def _leave_open(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the conversation that it is over."""
@@ -465,6 +468,7 @@ class Link:
             case Refused(text):
                 self._refused(conversation, text)
             case Garbage(error):
+                error.args = (hidden(str(error), conversation.engine.confided),)
                 conversation.lose(error)
 
     def _informed(self, conversation: Conversation, info: Mapping[str, Any]) -> None:
@@ -486,7 +490,7 @@ class Link:
             conversation.news.set()
 
     def _refused(self, conversation: Conversation, text: str) -> None:
-        error = refusal(conversation.server, text)
+        error = refusal(conversation.server, text, conversation.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
             self._emit(events.ServerRefusal(error))

@@ -116,7 +116,7 @@ class Mover:
         try:
             wire = await connect(server, move.side, self._options)
         except (OSError, errors.Error) as error:
-            self._link.dial_failed(server, error)
+            self._link.dial_failed(server, error.with_traceback(None))
             return None
         new = Conversation(self._owner, wire, server, move.side, self._options)
         self._link.start(new)

@@ -73,11 +73,16 @@ class Disconnected(ConnectionEvent):
 
     Attributes:
         server: The server that was lost.
-        reason: Why.
+        reason: Why: in the words of the server's last error, if there was one.
+        close_code: The code with which the server closed a WebSocket, such as 1001; None where it sent none, or there is no
+            WebSocket.
+        close_reason: The words that came with it: the server's, in one line of 123 bytes at the most.
     """
 
     server: str
     reason: Exception
+    close_code: int | None = None
+    close_reason: str = ""
 
 
 @final

@@ -52,8 +52,26 @@ async def offline(server: FakeServer, nc: Client) -> None:
 @pytest.mark.parametrize(
     ("servers", "options", "error", "text"),
     [
-        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee', 'timeoutt'"),
-        ("http://a", {}, ValueError, "scheme"),
+        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee': did you mean 'name'.; 'timeoutt'"),
+        (
+            "nats://a",
+            {"conect_timeout": 3},
+            TypeError,
+            r"no option 'conect_timeout': did you mean 'connect_timeout'\?$",
+        ),
+        (
+            "nats://a",
+            {"timeout": 3},
+            TypeError,
+            r"no option 'timeout': deadlines are cancel scopes: with trio.fail_after",
+        ),
+        ("nats://a", {"error_cb": print}, TypeError, "no option 'error_cb': use open_events$"),
+        ("nats://a", {"disconnected_cb": print}, TypeError, "use open_events$"),
+        ("nats://a", {"flush_timeout": 3}, TypeError, "deadlines are cancel scopes"),
+        ("nats://a", {"reconnect_to_server_handler": print}, TypeError, "use pick_server"),
+        ("nats://a", {"qqq": 3}, TypeError, "no option 'qqq'$"),
+        ("nats://a", {"context": 5}, TypeError, "context must be the name of a nats context, or True, not int"),
+        ("http://a", {}, ValueError, "the scheme 'http' is none of nats, tls, ws, wss"),
         ("nats://u:secret@:x", {}, ValueError, "nats"),
         ([], {}, ValueError, "server"),
         ("nats://a", {"inbox_prefix": "a b"}, errors.BadSubjectError, "a b"),
@@ -78,6 +96,15 @@ async def test_not_with_and_not_await() -> None:
                 pass
         with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', it cannot be awaited"):
             await open_client(nursery)
+        remedy = r"open_client\(\) gives an async context manager: async with open_client\(...\) as nc"
+        with pytest.raises(AttributeError, match=f"{remedy}: 'publish'"):
+            await open_client(nursery).publish("a")  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(TypeError, match=remedy):
+            async for _ in open_client(nursery):
+                pass
+        with pytest.raises(AttributeError, match=r"async with open_events\(...\) as rx: 'receive'"):
+            open_events(nursery, "nc").receive  # type: ignore[arg-type,attr-defined,unused-ignore]  # noqa: B018
+        assert not hasattr(open_client(nursery), "publish")
         assert not nursery.child_tasks
 
 

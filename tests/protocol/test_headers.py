@@ -182,7 +182,7 @@ def test_a_bad_name_is_refused_by_name(name: Any) -> None:  # noqa: ANN401 - wha
         (["fine", "a\r\nX: y"], "no line ends"),
         ("\ud800", "not valid Unicode"),
         (["fine", "x\udcff"], "not valid Unicode"),
-        (7, "not int"),
+        (7, "a value must be str, not int"),
         (None, "not NoneType"),
         (b"bytes", "not bytes"),
         (bytearray(b"bytes"), "not bytearray"),
@@ -210,6 +210,9 @@ def test_a_refusal_does_not_show_the_value_and_not_all_of_an_endless_name() -> N
     with pytest.raises(errors.BadHeaderError) as caught:
         headers.encode({"Authorization": "secret\n"})
     assert "secret" not in str(caught.value)
+    with pytest.raises(errors.BadHeaderError, match="Late") as caught:
+        headers.encode({"Authorization": "secret", "Late": "\ud800"})
+    assert caught.value.__context__ is None
     with pytest.raises(errors.BadHeaderError) as caught:
         headers.encode({"x" * 100_000 + " ": "v"})
     assert len(str(caught.value)) < 300

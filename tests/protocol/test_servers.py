@@ -477,6 +477,17 @@ def test_the_current_server_and_the_teller_are_not_pruned() -> None:
     assert hosts(pool) == ["seed", "b", "c", "e"]
 
 
+def test_a_server_is_the_same_with_and_without_the_final_dot_of_its_name() -> None:
+    pool = make_pool("a.,b")
+    pool.connected(due(pool).server, 0.0)
+    assert [str(server) for server in pool.discovered(["a:4222", "b.:4222", "c.:4222"])] == ["nats://c.:4222"]
+    assert pool.discovered(["c:4222"]) == []
+    assert [str(server) for server in pool.servers] == ["nats://a.:4222", "nats://b:4222", "nats://c.:4222"]
+    before = pool.servers[0]
+    pool.replace(parse_servers("a"))
+    assert pool.servers == (before,)
+
+
 def test_discovery_can_be_ignored_and_needs_a_teller() -> None:
     pool = make_pool("seed", ignore_discovered_servers=True)
     connect(pool)

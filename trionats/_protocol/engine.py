@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info")
+_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info", "confided")
+_CONFIDED = ("pass", "auth_token", "jwt", "sig")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
 
@@ -153,6 +154,8 @@ class Engine:
         self.in_bytes = 0
         self._controls = 0
         self.out_bytes = 0
+        self.confided: tuple[str, ...] = ()
+        """What of our login the server must not be quoted with."""
         self.oversized = 0
         """Publishes that were dropped because the new server takes less than the last one; whoever tells it sets it to 0."""
 
@@ -182,6 +185,7 @@ class Engine:
             CONNECT and PING; the PONG says that the server accepted us.
         """
         self.phase = Phase.PROVING
+        self.confided = tuple(str(options[field]) for field in _CONFIDED if field in options)
         return commands.connect(options) + commands.PING
 
     def receive(self, data: bytes) -> list[Event]:

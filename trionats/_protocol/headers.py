@@ -68,14 +68,15 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
         elif (values := texts(value)) is not None:
             lines.extend([_line(name, one) for one in values])
         else:
-            raise _bad(name, f"a value is str, not {type(value).__name__}")
+            raise _bad(name, f"a value must be str, not {type(value).__name__}")
     lines.append("\r\n")
     try:
         return "\r\n".join(lines).encode()
     except UnicodeEncodeError as error:
         # The name stands between the line end before the surrogate and the colon behind it.
         before = error.object[: error.start].rpartition("\n")[2]
-        raise _bad(before.partition(":")[0], "a value is not valid Unicode text") from None
+    # Not raised from there: what could not be encoded is the whole block.
+    raise _bad(before.partition(":")[0], "a value is not valid Unicode text")
 
 
 def texts(value: object) -> Sequence[object] | None:
@@ -139,7 +140,7 @@ def _status(rest: str) -> tuple[int | None, str, str | None]:
 
 def _line(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _bad(name, f"a value is str, not {type(value).__name__}")
+        raise _bad(name, f"a value must be str, not {type(value).__name__}")
     if not str.isprintable(value) and _has_control(value):
         raise _bad(name, "a value has no line ends and no control characters")
     # Joined, not formatted: a subclass, an enumeration's member for instance, may say something else of itself.

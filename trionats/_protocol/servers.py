@@ -322,18 +322,16 @@ class ServerPool:
         teller = via or self._current
         if self._ignore_discovered or teller is None or not isinstance(urls, (list, tuple)):
             return []
-        told = {server.endpoint: server for server in told_servers(urls, teller)}
+        told = {server.place: server for server in told_servers(urls, teller)}
         if not told:
             return []
-        if (current := self._current) is not None and current.endpoint in told and current not in self._servers:
+        if (current := self._current) is not None and current.place in told and current not in self._servers:
             # Replaced and now told of: it must be the same object, or the server we lose would seem fresh.
             current.explicit = False
-            told[current.endpoint] = current
-        self._servers = [
-            s for s in self._servers if s.explicit or s is self._current or s is teller or s.endpoint in told
-        ]
-        known = {server.endpoint for server in self._servers}
-        new = [server for endpoint, server in told.items() if endpoint not in known]
+            told[current.place] = current
+        self._servers = [s for s in self._servers if s.explicit or s is self._current or s is teller or s.place in told]
+        known = {server.place for server in self._servers}
+        new = [server for place, server in told.items() if place not in known]
         if new:
             self._servers += new
             self._shuffle()
