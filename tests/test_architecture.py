@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "_version"),
     ("api", "events"),
     ("_protocol",),
-    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
+    ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms", "_protocol.index"),
     ("_protocol.credentials", "_protocol.contexts"),
     ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),

@@ -27,7 +27,7 @@ from trionats._link import Link
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects
-from trionats._protocol.commands import CRLF, LENGTHS
+from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
 from trionats._protocol.engine import Engine, Receiver
 from trionats._protocol.replies import Gathering
 from trionats._requests import PendingReply, Requests
@@ -69,7 +69,9 @@ class Client(Facts):
         self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
         drain_timeout = options.get("drain_timeout", 30.0)
-        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout)
+        self._draining = Draining(
+            self._engine, self._link, self._requests, self.pace, drain_timeout, self._request_timeout
+        )
 
     def __repr__(self) -> str:
         return f"<Client {self.state.value} {self.connected_url or ''}>"
@@ -141,7 +143,7 @@ class Client(Facts):
             reply: Where an answer is expected.
             headers: Names and values; a sequence of values repeats the name.
             force: Queue it even where too much is queued already, and do nothing on a client that is closed: for
-                goodbyes, which must not fail.
+                goodbyes, which must not fail. Like all that a program publishes, a drain waits for it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
@@ -154,6 +156,22 @@ class Client(Facts):
         elif self._link.finished.is_set():
             return
         self._engine.publish(frame, size)
+        self._link.wake()
+
+    @enable_ki_protection
+    def _send_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue a publish of our own, that no program asked for: it never fails, and is in nobody's way.
+
+        Args:
+            subject: Where to.
+            payload: The message.
+            reply: Where an answer is expected.
+            passing: It means nothing to the next connection; other goodbyes wait for that.
+        """
+        if self._link.finished.is_set() or (passing and not self.is_connected):
+            return
+        frame, size = self._frames.make(subject, payload, reply, None)
+        self._engine.publish((Passing if passing else Aside)(frame), size)
         self._link.wake()
 
     async def wait_writable(self) -> None:
@@ -417,7 +435,9 @@ class Client(Facts):
 
         Always a checkpoint.
         """
-        await trio.lowlevel.checkpoint()
+        # A consumer that was just started is about to receive: with its second step it is known.
+        await checkpoint()
+        await checkpoint()
         await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
 
     @enable_ki_protection

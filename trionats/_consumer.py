@@ -265,11 +265,11 @@ class OrderedSource:
 
     def _pull(self, pull: Pull) -> None:
         self._asked = subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
-        self._js.nc.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}", force=True)
+        self._js.nc._send_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
 
     def _delete(self, name: str) -> None:
         subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._js.nc.publish_nowait(subject, force=True)
+        self._js.nc._send_aside(subject)
 
     async def _ask_create(self, action: Create) -> dict[str, Any]:
         stream = self._ordered.stream

@@ -97,16 +97,19 @@ class Carrier:
         return self._nuid.next()
 
     @enable_ki_protection
-    def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "", *, force: bool = False) -> None:
+    def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "") -> None:
         """Queue a message; on a closed client nothing happens, since only goodbyes come that late.
 
         Args:
             subject: Where to.
             data: The payload.
             reply: Where an answer is expected.
-            force: Accepted as our own client accepts it: nats-py's buffer has its own limit.
         """
         self._do(partial(self.nc.publish, subject, data, reply))
+
+    def _send_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue a message of ours as our own client does; nats-py makes no difference."""
+        self.publish_nowait(subject, payload, reply)
 
     async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Make a request as our client does: the deadline in force governs, and else 5 s."""

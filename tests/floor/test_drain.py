@@ -379,8 +379,14 @@ async def test_it_is_bounded_and_says_what_was_not_drained(autojump_clock: MockC
             server.publish("a", b"2")
             await trio.testing.wait_all_tasks_blocked()
             start = trio.current_time()
-            with pytest.raises(errors.DrainTimeoutError, match=r"within 7 s: subscription 'a' \([12] buffered\)"):
-                await nc.drain()
+
+            async def drain() -> None:
+                with pytest.raises(errors.DrainTimeoutError, match=r"within 7 s: subscription 'a' \([12] buffered\)"):
+                    await nc.drain()
+
+            # Not the task that opened it: that one would know that it does not receive while it waits here.
+            async with trio.open_nursery() as another:
+                another.start_soon(drain)
             assert trio.current_time() - start == pytest.approx(7)
             assert nc.is_closed
             workers.cancel_scope.cancel()
@@ -973,7 +979,8 @@ async def test_a_barrier_sees_what_leaves_without_a_receive(autojump_clock: Mock
             rx.deliver(msg_of("a", b"0"))
             rx.deliver(msg_of("a", b"1"))
             workers.start_soon(poll)
-            await wait_barrier([rx])
+            async with trio.open_nursery() as another:
+                another.start_soon(wait_barrier, [rx])
             # Whoever takes without waiting is waited for until it comes back as well.
             assert done == [trio.current_time()]
             workers.cancel_scope.cancel()
@@ -995,7 +1002,8 @@ async def test_a_barrier_sees_that_one_large_message_drops_many_small_ones(autoj
                 rx.deliver(msg_of("a", b"x" * 15))
             workers.start_soon(drop_and_receive)
             with trio.fail_after(2):
-                await wait_barrier([rx])
+                async with trio.open_nursery() as another:
+                    another.start_soon(wait_barrier, [rx])
             assert rx.statistics().dropped >= 4
             rx.stop()
 

@@ -23,6 +23,9 @@ class Nobody:
     def came_back(self, task: trio.lowlevel.Task) -> None:
         """See nothing."""
 
+    def ended(self) -> None:
+        """See nothing."""
+
     def left(self) -> None:
         """See nothing."""
 
