@@ -378,4 +378,4 @@ def queue_purge(js: JetStream, stream: str, subject: str) -> None:
     payload = json.dumps({"filter": subject}).encode()
     # Once the client is closed the chunks stay, as they would after a crash.
     with suppress(errors.Error):
-        js.nc._send_aside(f"{js.prefix}.STREAM.PURGE.{stream}", payload)
+        js.nc.publish_aside(f"{js.prefix}.STREAM.PURGE.{stream}", payload)

@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._attachment import Attachment
+from trionats._attachment import Attachment, Listeners
 from trionats._contexts import merged
 from trionats._deadlines import default_deadline
 from trionats._drain import Draining, wait_barrier
@@ -63,7 +63,7 @@ class Client(Facts):
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
         self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
-        self._listeners: list[Listener] = [self._requests]
+        self._listeners = Listeners(self._requests)
         self._jetstream = jetstream or {}
         self._frames = Frames(self._link)
         self._heads = self._frames.heads
@@ -159,8 +159,11 @@ class Client(Facts):
         self._link.wake()
 
     @enable_ki_protection
-    def _send_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
-        """Queue a publish of our own, that no program asked for: it never fails, and is in nobody's way.
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, such as a goodbye; programs want `publish`.
+
+        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain waits
+        for it, and that it was lost is told to nobody.
 
         Args:
             subject: Where to.
@@ -349,25 +352,27 @@ class Client(Facts):
         self._link.wake()
         return Attachment(self._engine, self._link, row)
 
-    def add_listener(self, listener: Listener) -> None:
-        """Register what takes connection events; programs want `open_events`."""
-        if self.is_closed:
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what takes connection events; programs want `open_events`.
+
+        Args:
+            listener: What is called with them, synchronously.
+            refused: Only tell it that the server refused a publish to this subject; called again with another one, that
+                one takes its place.
+        """
+        if not self.is_closed:
+            self._listeners.add(listener, refused)
+        elif not refused:
             listener.push(events.Closed(self._link.failure))
             listener.end(self._link.failure)
-        else:
-            self._listeners.append(listener)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._listeners.remove(listener)
 
     def emit(self, event: events.ConnectionEvent) -> None:
         """Tell the listeners of an event."""
-        for listener in list(self._listeners):
-            listener.push(event)
-            if isinstance(event, events.Closed):
-                listener.end(event.reason)
+        self._listeners.emit(event)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""

@@ -289,7 +289,9 @@ class Draining:
         self._seek_ended()
         self._look()
         late, unsent = self._names(), self._engine.unsent_publishes
-        failure = errors.ConnectionReconnectingError if unsent and not (late or self._online) else errors.DrainTimeoutError
+        failure = (
+            errors.ConnectionReconnectingError if unsent and not (late or self._online) else errors.DrainTimeoutError
+        )
         if unsent:
             late.append(f"messages that wait {'to be sent' if self._online else 'for a connection'}: {unsent}")
         text = ", ".join(late) or "the server does not answer"

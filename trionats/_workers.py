@@ -57,7 +57,18 @@ class Observer(Protocol):
 class Workers(Generic[T]):
     """The tasks that receive from one feed."""
 
-    __slots__ = ("_bench", "_called", "_channel", "_limit", "_reader", "_several", "_waiting", "busy", "observers", "opener")
+    __slots__ = (
+        "_bench",
+        "_called",
+        "_channel",
+        "_limit",
+        "_reader",
+        "_several",
+        "_waiting",
+        "busy",
+        "observers",
+        "opener",
+    )
 
     def __init__(self, channel: trio.MemoryReceiveChannel[T]) -> None:
         self._channel = channel
@@ -206,4 +217,4 @@ class Workers(Generic[T]):
 def _lives(task: Task) -> bool:
     # Trio sees to it that there is such a frame, whatever the task runs, and looks at it for the same purpose. To look for the
     # task among those of its nursery would copy the set of all of them.
-    return task.coro.cr_frame is not None  # type: ignore[attr-defined]
+    return task.coro.cr_frame is not None

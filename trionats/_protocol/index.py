@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+K = TypeVar("K")
+V = TypeVar("V")
 N = TypeVar("N")
 T = TypeVar("T")
 
@@ -35,3 +40,36 @@ class Index(Generic[N, T]):
     def find(self, name: N) -> list[T]:
         """Say what goes by a name, the oldest first."""
         return list(self._named.get(name, ()))
+
+
+class LateIndex(Generic[N, K, V]):
+    """An index of a table that is made when it is asked, so that entering something into the table costs nothing more.
+
+    Each entry is looked at once, at the first question that comes after it; what has left the table is dropped when it is more
+    than what is in it.
+
+    Args:
+        table: The table; its new entries come last, as in any that is only entered into and taken from.
+        name: Says what an entry goes by.
+    """
+
+    def __init__(self, table: dict[K, V], name: Callable[[V], N]) -> None:
+        self._table = table
+        self._name = name
+        self._named: Index[N, K] = Index()
+        self._known: set[K] = set()
+
+    def find(self, name: N) -> list[V]:
+        """Say which entries go by a name, the oldest first."""
+        table = self._table
+        if len(self._known) > 2 * len(table):
+            self._named, self._known = Index(), set()
+        new = []
+        for key in reversed(table):
+            if key in self._known:
+                break
+            new.append(key)
+        for key in reversed(new):
+            self._named.add(self._name(table[key]), key)
+        self._known.update(new)
+        return [table[key] for key in self._named.find(name) if key in table]
