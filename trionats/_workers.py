@@ -72,7 +72,7 @@ class Workers(Generic[T]):
 
     def __init__(self, channel: trio.MemoryReceiveChannel[T]) -> None:
         self._channel = channel
-        self._bench = ParkingLot()
+        self._bench: ParkingLot | None = None
         self._called = 0
         self._waiting: dict[Task, None] = {}
         self._limit = MOST
@@ -145,7 +145,8 @@ class Workers(Generic[T]):
 
     def ended(self) -> None:
         """Know that nothing more will come."""
-        self._called += len(self._bench.unpark_all())
+        if self._bench is not None:
+            self._called += len(self._bench.unpark_all())
         for observer in list(self.observers):
             observer.ended()
 
@@ -165,6 +166,8 @@ class Workers(Generic[T]):
         task = current_task()
         self.came_back(task)
         while len(self._waiting) >= AT_THE_DOOR:
+            if self._bench is None:
+                self._bench = ParkingLot()
             await self._bench.park()
             self._called -= 1
             try:

@@ -150,7 +150,7 @@ class Engine:
         self.phase = Phase.OFFLINE
         self.info: dict[str, Any] = {}
         self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
-        self._named: Index[tuple[bytes, bytes], Subscription] = Index() if main is None else main._named
+        self._named: Index[bytes, Subscription] = Index() if main is None else main._named
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
         self._taken = 0
@@ -297,7 +297,7 @@ class Engine:
         subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
         self.subscriptions[subscription.sid] = subscription
-        self._named.add((subject, queue), subscription)
+        self._named.add(_name(subject, queue), subscription)
         if self.phase is Phase.ONLINE:
             self.queue(subscription.frames())
         return subscription
@@ -322,7 +322,7 @@ class Engine:
             subscription.receiver.ended(None)
 
     def _take_out(self, subscription: Subscription) -> bool:
-        self._named.remove((subscription.subject, subscription.queue), subscription)
+        self._named.remove(_name(subscription.subject, subscription.queue), subscription)
         return self.subscriptions.pop(subscription.sid, None) is not None
 
     def _tell_unsubscribed(self, subscription: Subscription) -> None:
@@ -352,7 +352,7 @@ class Engine:
             Whether there was one.
         """
         # The server may name what we never subscribed, in characters that do not exist.
-        refused = self._named.find((subject.encode(errors="replace"), queue.encode(errors="replace")))
+        refused = self._named.find(_name(subject.encode(errors="replace"), queue.encode(errors="replace")))
         for subscription in refused:
             self._take_out(subscription)
             subscription.receiver.ended(error)
@@ -574,3 +574,8 @@ class Engine:
         del self.outbox[:count]
         self.outbox_bytes -= size
         return batch
+
+
+def _name(subject: bytes, queue: bytes) -> bytes:
+    # Neither holds a space.
+    return b"%b %b" % (subject, queue) if queue else subject

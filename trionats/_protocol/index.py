@@ -16,30 +16,41 @@ T = TypeVar("T")
 class Index(Generic[N, T]):
     """Things by their names; several may have the same."""
 
-    __slots__ = ("_named",)
+    __slots__ = ("_first", "_more")
 
     def __init__(self) -> None:
-        self._named: dict[N, dict[T, None]] = {}
+        # Most names are those of one thing alone, which does without a table of its own.
+        self._first: dict[N, T] = {}
+        self._more: dict[N, dict[T, None]] = {}
 
     def __len__(self) -> int:
         """How many names there are."""
-        return len(self._named)
+        return len(self._first)
 
     def add(self, name: N, thing: T) -> None:
         """Enter a thing. Idempotent."""
-        self._named.setdefault(name, {})[thing] = None
+        if self._first.setdefault(name, thing) is not thing:
+            self._more.setdefault(name, {})[thing] = None
 
     def remove(self, name: N, thing: T) -> None:
         """Take it out again. Idempotent."""
-        things = self._named.get(name)
-        if things is not None:
-            things.pop(thing, None)
-            if not things:
-                del self._named[name]
+        more = self._more.get(name)
+        if self._first.get(name) is not thing:
+            if more is not None:
+                more.pop(thing, None)
+        elif more is None:
+            del self._first[name]
+        else:
+            # The last one: to find the first would be to pass by all that were taken out before it.
+            self._first[name] = more.popitem()[0]
+        if not more:
+            self._more.pop(name, None)
 
     def find(self, name: N) -> list[T]:
-        """Say what goes by a name, the oldest first."""
-        return list(self._named.get(name, ()))
+        """Say what goes by a name: in the order of their coming as long as none was taken out."""
+        if name not in self._first:
+            return []
+        return [self._first[name], *self._more.get(name, ())]
 
 
 class LateIndex(Generic[N, K, V]):
@@ -60,7 +71,7 @@ class LateIndex(Generic[N, K, V]):
         self._known: set[K] = set()
 
     def find(self, name: N) -> list[V]:
-        """Say which entries go by a name, the oldest first."""
+        """Say which entries go by a name, in the table's order."""
         table = self._table
         if len(self._known) > 2 * len(table):
             self._named, self._known = Index(), set()
