@@ -1078,7 +1078,9 @@ async def test_only_the_first_of_many_feeds_are_named(autojump_clock: MockClock)
             for number in range(25):
                 server.publish(f"a.{number}", b"")
             await nc.flush()
-            with pytest.raises(errors.DrainTimeoutError, match=r"'a.0' \(1 buffered\), .*'a.9' \(1 buffered\), 15 more$"):
+            with pytest.raises(
+                errors.DrainTimeoutError, match=r"'a.0' \(1 buffered\), .*'a.9' \(1 buffered\), 15 more$"
+            ):
                 await nc.drain()
 
 
