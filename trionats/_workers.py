@@ -11,9 +11,9 @@ Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others 
 would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. Nobody is forgotten there:
 
 * Whoever sits down leaves at least one at the door, or somebody who was handed an item and is about to run, and an empty buffer.
-* Whoever comes from the door, with an item or cancelled, or from the bench, calls others from the bench while something is
-  buffered, and one to the door when nobody is left there. From the bench comes twice as many each time, so that slow consumers
-  are soon all at work.
+* Whoever comes from the door, with an item or cancelled, or from the bench with an item, calls others from the bench while
+  something is buffered, and one to the door when nobody is left there. It calls twice as many each time, so that slow consumers are
+  soon all at work; where those who are up take more than that meanwhile, they are quick, and one more is enough.
 * The end of the feed calls all.
 """
 
@@ -58,9 +58,11 @@ class Workers(Generic[T]):
     """The tasks that receive from one feed."""
 
     __slots__ = (
+        "_batch",
         "_bench",
         "_called",
         "_channel",
+        "_level",
         "_limit",
         "_reader",
         "_several",
@@ -73,7 +75,7 @@ class Workers(Generic[T]):
     def __init__(self, channel: trio.MemoryReceiveChannel[T]) -> None:
         self._channel = channel
         self._bench: ParkingLot | None = None
-        self._called = 0
+        self._called = self._batch = self._level = 0
         self._waiting: dict[Task, None] = {}
         self._limit = MOST
         self._reader: Task | None = None
@@ -173,11 +175,12 @@ class Workers(Generic[T]):
             try:
                 item = self._channel.receive_nowait()
             except trio.WouldBlock:
+                self._batch = 0
                 continue
             except trio.ClosedResourceError:
                 # The block was left meanwhile; at the door it would have been told so.
                 raise trio.EndOfChannel from None
-            self._call(2)
+            self._call()
             self.note(task)
             return item
         self._waiting[task] = None
@@ -191,19 +194,23 @@ class Workers(Generic[T]):
             return item
         finally:
             del self._waiting[task]
-            if not self._called:
-                self._call(1)
+            self._call()
 
-    def _call(self, most: int) -> None:
+    def _call(self) -> None:
         """Call some from the bench: to what is buffered, or one to the door where nobody is."""
-        if not self._bench:
+        # Those who were called last come first; each of them gets here, too.
+        if not self._bench or self._called:
             return
         state = self._channel.statistics()
-        wanted = min(most, state.current_buffer_used - self._called)
-        if wanted <= 0 and not (state.tasks_waiting_receive or self._called):
-            wanted = 1
-        if wanted > 0:
-            self._called += len(self._bench.unpark(count=wanted))
+        buffered = state.current_buffer_used
+        if buffered:
+            quick = self._level - buffered >= 2 * self._batch
+            self._batch = 1 if quick else max(1, 2 * self._batch)
+            self._level = buffered
+        else:
+            self._batch = self._level = 0
+        wanted = min(self._batch, buffered) if buffered else int(not state.tasks_waiting_receive)
+        self._called += len(self._bench.unpark(count=wanted))
 
     def _handed_count(self) -> int:
         return len(self._waiting) - self._channel.statistics().tasks_waiting_receive
