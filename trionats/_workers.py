@@ -8,7 +8,8 @@ Between the buffer and the task there is one more place where an item can be: Tr
 and that task runs later. Whoever looks in between finds the buffer empty and the task still waiting, as far as it knows.
 
 Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others on a bench. Else a burst of a hundred messages
-would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. Nobody is forgotten there:
+would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. (Where little can be buffered all
+wait in the channel, which holds one message more for each of them.) Nobody is forgotten on the bench:
 
 * Whoever sits down leaves at least one at the door, or somebody who was handed an item and is about to run, and an empty buffer.
 * Whoever comes from the door, with an item or cancelled, or from the bench with an item, calls others from the bench while
@@ -19,6 +20,7 @@ would wake a hundred tasks for one message each, where ten take ten each for a f
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -34,8 +36,10 @@ T = TypeVar("T")
 
 #: How many tasks are remembered before those are sought that have ended.
 MOST = 64
-#: How many tasks wait in the channel itself.
+#: How many tasks wait in the channel itself ...
 AT_THE_DOOR = 12
+#: ... where it buffers at least so much, which is more than comes in one go.
+ROOMY = 2048
 
 
 class Observer(Protocol):
@@ -62,6 +66,7 @@ class Workers(Generic[T]):
         "_bench",
         "_called",
         "_channel",
+        "_door",
         "_level",
         "_limit",
         "_reader",
@@ -74,6 +79,7 @@ class Workers(Generic[T]):
 
     def __init__(self, channel: trio.MemoryReceiveChannel[T]) -> None:
         self._channel = channel
+        self._door = AT_THE_DOOR if channel.statistics().max_buffer_size >= ROOMY else math.inf
         self._bench: ParkingLot | None = None
         self._called = self._batch = self._level = 0
         self._waiting: dict[Task, None] = {}
@@ -167,7 +173,7 @@ class Workers(Generic[T]):
         """
         task = current_task()
         self.came_back(task)
-        while len(self._waiting) >= AT_THE_DOOR:
+        while len(self._waiting) >= self._door:
             if self._bench is None:
                 self._bench = ParkingLot()
             await self._bench.park()

@@ -12,7 +12,7 @@ import trio.testing
 from tests.cancelling import same_schedule
 from trionats import _workers, errors
 from trionats._feed import Feed, Pace, opens
-from trionats._workers import AT_THE_DOOR, MOST
+from trionats._workers import AT_THE_DOOR, MOST, ROOMY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -160,7 +160,7 @@ class Steps(trio.abc.Instrument):
 
 async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
     pool, burst = 1000, 100
-    feed = Feed[int]("test", burst, Pace())
+    feed = Feed[int]("test", ROOMY, Pace())
     seen: list[int] = []
 
     async def work() -> None:
@@ -185,7 +185,7 @@ async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
 
 async def test_slow_consumers_are_soon_all_at_work() -> None:
     pool = 1000
-    feed = Feed[int]("test", pool, Pace())
+    feed = Feed[int]("test", ROOMY, Pace())
     hold = trio.Event()
     at_work = 0
 
@@ -284,7 +284,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "failed", "left"])
 async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
-    feed = Feed[int]("test", 1, Pace())
+    feed = Feed[int]("test", ROOMY, Pace())
     ends: list[type[BaseException]] = []
 
     async def work() -> None:
@@ -305,7 +305,7 @@ async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
 
 
 async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> None:
-    feed = Feed[int]("test", 1, Pace())
+    feed = Feed[int]("test", ROOMY, Pace())
     seen: list[int] = []
 
     async def work(scope: trio.CancelScope) -> None:
@@ -351,4 +351,25 @@ async def test_the_pool_may_shrink_again() -> None:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(take_one)
     assert len(feed._workers.busy) <= MOST
+    feed.end(None)
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+async def test_a_burst_finds_room_with_all_that_wait(limit: int) -> None:
+    """However little is buffered: each of those who wait takes one."""
+    feed = Feed[int]("test", limit, Pace())
+    waiting = 5 * AT_THE_DOOR
+    seen: list[int] = []
+
+    async def work() -> None:
+        seen.append(await feed.receive())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(waiting):
+            nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(waiting + limit):
+            assert feed.put(number)
+        assert not feed.put(waiting + limit)
+    assert sorted(seen) == list(range(waiting))
     feed.end(None)

@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.fakes import FakeServer, Frame
 from trionats import errors, open_client
-from trionats._protocol.engine import Engine
+from trionats._requests import PendingReply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -416,21 +416,22 @@ async def test_many_refused_requests_are_each_looked_at_once(
     server = FakeServer(deny_publish=("secret.>",))
     silent(server)
     looked = 0
-    waits = Engine.waits
+    subject: Any = vars(PendingReply)["subject"]
 
-    def counted(engine: Engine, frame: bytes, number: int) -> bool:
+    def counted(reply: PendingReply) -> str:
         nonlocal looked
         looked += 1
-        return waits(engine, frame, number)
+        text: str = subject.__get__(reply)
+        return text
 
     async with connected(server) as nc:
         with ExitStack() as stack:
             replies = [stack.enter_context(nc.request_nowait(f"secret.{number // 2}")) for number in range(400)]
             others = [stack.enter_context(nc.request_nowait("void")) for _ in range(400)]
-            monkeypatch.setattr(Engine, "waits", counted)
+            monkeypatch.setattr(PendingReply, "subject", property(counted))
             await nc.flush()
-            # Looked at, and failed, which asks whether its frame can be taken back.
-            assert looked <= 2 * len(replies)
+            # Its name, and that once more in its error.
+            assert looked <= 2 * len(replies) + len(others)
             assert all(reply.done for reply in replies)
             assert not any(reply.done for reply in others)
             for number, reply in enumerate(replies):

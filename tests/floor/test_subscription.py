@@ -387,6 +387,28 @@ async def test_a_refusal_is_told_to_those_who_publish_there() -> None:
         assert (closed.told, closed.ends) == (["Closed"], 1)
 
 
+async def test_many_listeners_leave_without_being_sought() -> None:
+    compared = 0
+
+    class Compared(Asker):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        def __hash__(self) -> int:
+            return id(self)
+
+    async with world(FakeServer()) as (nc, _):
+        askers = [Compared() for _ in range(300)]
+        for asker in askers:
+            nc.add_listener(asker)
+        for asker in reversed(askers):
+            nc.remove_listener(asker)
+        # Those whose hashes end alike.
+        assert compared <= len(askers)
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
