@@ -436,7 +436,7 @@ class Client(Facts):
         That is: it was received, and each task that received any of it came back for more, or ended, or left the block.
         What comes later does not count. To have what the server has sent already counted, `flush` first. It waits for
         your own code, so no default limits it; a deadline in force does. What only the calling task receives from is not
-        waited for, so it may be called from inside a loop.
+        waited for, so it may be called from inside a loop; a feed that nobody has received from yet counts as its opener's.
 
         Always a checkpoint.
         """
@@ -468,14 +468,16 @@ class Client(Facts):
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. Without a connection, also when it breaks meanwhile, the next one is
+        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its opener's. A
+        server that says nothing for `request_timeout` is not waited for any longer. Without a connection, also when it breaks meanwhile, the next one is
         tried for at once, and waited for as long as somebody works on a message, or what was published waits to be sent;
         where neither is so, the client is closed at once, and feeds give what is buffered. Idempotent; who calls it while it
         is under way joins. Cancelled, it goes on by itself unless nothing was begun yet; leaving the client's block, or
         `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what was not
+                done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
             trionats.errors.DisconnectedError: The connection broke while messages were being sent, and whether they arrived is
@@ -619,7 +621,7 @@ async def open_client(
             name are tried one after the other, and share it.
         request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
         close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s).
+        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server, `request_timeout`.
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).
         pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without

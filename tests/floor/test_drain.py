@@ -13,7 +13,7 @@ import trio.testing
 import trionats
 from tests.cancelling import Cut, cancel_everywhere, same_schedule
 from tests.fake_jetstream import FakeObjects
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, Frame
 from trionats import errors, events
 from trionats._drain import LOOK_SECONDS, wait_barrier
 from trionats._feed import Feed
@@ -1060,6 +1060,39 @@ async def test_many_feeds_are_looked_at_when_something_happens_to_them(
             await (nc.drain() if what == "drain" else nc.barrier())
             assert looks.count <= 20 * many
             workers.cancel_scope.cancel()
+
+
+async def test_a_feed_that_opens_meanwhile_is_waited_for(autojump_clock: MockClock) -> None:
+    """Answers may still be asked for, and those who work on them are consumers as others are."""
+    server = FakeServer()
+
+    def answer(frame: Frame) -> None:
+        for number in range(3):
+            server.publish(frame.reply, b"%d" % number)
+
+    server.on("ask", answer)
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async def ask() -> None:
+            await trio.sleep(0.5)
+            async with trionats.open_replies(nursery, nc, "ask", max_msgs=3) as replies:
+                async for msg in replies:
+                    await trio.sleep(1)
+                    await nc.publish("b", msg.data)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            workers.start_soon(ask)
+            start = trio.current_time()
+            await nc.drain()
+            assert trio.current_time() - start == pytest.approx(3.5)
+    assert len(server.sent("PUB", "b")) == 3
 
 
 async def test_only_the_first_of_many_feeds_are_named(autojump_clock: MockClock) -> None:
