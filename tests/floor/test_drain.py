@@ -42,6 +42,12 @@ async def payloads_of(rx: trionats.Feed[trionats.Msg]) -> list[bytes]:
     return [msg.data async for msg in rx]
 
 
+async def by_another(call: Callable[..., Any], *args: object) -> None:
+    """Let another task call something, and wait until it returns."""
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - that it is another task is the point
+        nursery.start_soon(call, *args)
+
+
 def verbs(server: FakeServer) -> list[str]:
     return [frame.verb for frame in server.frames]
 
@@ -387,8 +393,7 @@ async def test_it_is_bounded_and_says_what_was_not_drained(autojump_clock: MockC
                     await nc.drain()
 
             # Not the task that opened it: that one would know that it does not receive while it waits here.
-            async with trio.open_nursery() as another:
-                another.start_soon(drain)
+            await by_another(drain)
             assert trio.current_time() - start == pytest.approx(7)
             assert nc.is_closed
             workers.cancel_scope.cancel()
@@ -922,8 +927,7 @@ async def test_whoever_else_may_receive_is_waited_for(autojump_clock: MockClock,
             if caller == "opener":
                 await nc.drain()
             else:
-                async with trio.open_nursery() as others:
-                    others.start_soon(nc.drain)
+                await by_another(nc.drain)
             assert seen == [b"0", b"1", b"2"]
 
 
@@ -984,8 +988,7 @@ async def test_a_barrier_by_the_only_one_that_could_receive_passes(autojump_cloc
                 if caller == "opener":
                     await nc.barrier()
                 else:
-                    async with trio.open_nursery() as others:
-                        others.start_soon(nc.barrier)
+                    await by_another(nc.barrier)
             # There may be somebody who is about to begin.
             assert scope.cancelled_caught is (caller == "another")
             assert len(rx) == 3
@@ -1418,8 +1421,7 @@ async def test_a_barrier_sees_what_leaves_without_a_receive(autojump_clock: Mock
             rx.deliver(msg_of("a", b"0"))
             rx.deliver(msg_of("a", b"1"))
             workers.start_soon(poll)
-            async with trio.open_nursery() as another:
-                another.start_soon(wait_barrier, [rx])
+            await by_another(wait_barrier, [rx])
             # Whoever takes without waiting is waited for until it comes back as well.
             assert done == [trio.current_time()]
             workers.cancel_scope.cancel()
@@ -1441,8 +1443,7 @@ async def test_a_barrier_sees_that_one_large_message_drops_many_small_ones(autoj
                 rx.deliver(msg_of("a", b"x" * 15))
             workers.start_soon(drop_and_receive)
             with trio.fail_after(2):
-                async with trio.open_nursery() as another:
-                    another.start_soon(wait_barrier, [rx])
+                await by_another(wait_barrier, [rx])
             assert rx.statistics().dropped >= 4
             rx.stop()
 
