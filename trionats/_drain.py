@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: How often it is looked whether a consumer has ended without coming back.
 LOOK_SECONDS = 0.1
+#: How long a server may be silent at least: a program's requests may be in more of a hurry.
+LEAST_PATIENCE = 1.0
 #: In how many pieces the time is cut for which a server may be silent.
 PIECES = 20
 #: How many feeds an error names.
@@ -118,7 +120,7 @@ class Draining:
         requests: What waits for answers.
         pace: What knows the feeds.
         seconds: How long it may take.
-        patience: How long the server may say nothing.
+        patience: How long the server may say nothing; `LEAST_PATIENCE` at the least.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Draining:
         self._requests = requests
         self._pace = pace
         self._seconds = seconds
-        self._patience = patience
+        self._patience = max(patience, LEAST_PATIENCE)
         self._changed = trio.Event()
         self._watches: dict[Feed[Any], Watch] = {}
         self._open: dict[Feed[Any], None] = {}
