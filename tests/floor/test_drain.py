@@ -931,6 +931,34 @@ async def test_whoever_else_may_receive_is_waited_for(autojump_clock: MockClock,
             assert seen == [b"0", b"1", b"2"]
 
 
+async def test_one_of_two_readers_that_drains_waits_for_the_other(autojump_clock: MockClock) -> None:
+    """It may come back, though it has nothing in hand and does not wait for anything right now."""
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def look() -> None:
+                with trio.move_on_after(1):
+                    await rx.receive()
+
+            async def come_back() -> None:
+                await look()
+                await trio.sleep(5)
+                async for msg in rx:
+                    await nc.publish("b", msg.data)
+
+            async def drain() -> None:
+                await trio.sleep(0.5)
+                await look()
+                holds(server)
+                await nc.drain()
+
+            workers.start_soon(come_back)
+            workers.start_soon(drain)
+            await nc.flush()
+    assert [frame.payload for frame in server.sent("PUB", "b")] == [b"0", b"1", b"2"]
+
+
 async def test_an_opener_that_reads_is_waited_for_by_another_that_drains(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with client(server) as nc, trio.open_nursery() as nursery:
