@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._attachment import Attachment
+from trionats._attachment import Attachment, Listeners
 from trionats._contexts import merged
 from trionats._deadlines import default_deadline
 from trionats._discretion import Given, guarded
@@ -29,7 +29,7 @@ from trionats._link import Link
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects
-from trionats._protocol.commands import CRLF, LENGTHS
+from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
 from trionats._protocol.engine import Engine, Receiver
 from trionats._protocol.replies import Gathering
 from trionats._requests import PendingReply, Requests
@@ -67,7 +67,7 @@ class Client(Facts):
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
         self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
-        self._listeners: list[Listener] = [self._requests]
+        self._listeners = Listeners(self._requests)
         self.foreign = Foreign(self.emit)
         """The boundary where what other programs made is read; for those who build feeds."""
         self._jetstream = jetstream or {}
@@ -75,7 +75,9 @@ class Client(Facts):
         self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
         drain_timeout = options.get("drain_timeout", 30.0)
-        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout)
+        self._draining = Draining(
+            self._engine, self._link, self._requests, self.pace, drain_timeout, self._request_timeout
+        )
 
     def __repr__(self) -> str:
         return f"<Client {self.state.value} {self.connected_url or ''}>"
@@ -147,7 +149,7 @@ class Client(Facts):
             reply: Where an answer is expected.
             headers: Names and values; a sequence of values repeats the name.
             force: Queue it even where too much is queued already, and do nothing on a client that is closed: for
-                goodbyes, which must not fail.
+                goodbyes, which must not fail. Like all that a program publishes, a drain waits for it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
@@ -160,6 +162,25 @@ class Client(Facts):
         elif self._link.finished.is_set():
             return
         self._engine.publish(frame, size)
+        self._link.wake()
+
+    @enable_ki_protection
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, such as a goodbye; programs want `publish`.
+
+        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain waits
+        for it, and that it was lost is told to nobody.
+
+        Args:
+            subject: Where to.
+            payload: The message.
+            reply: Where an answer is expected.
+            passing: It means nothing to the next connection; other goodbyes wait for that.
+        """
+        if self._link.finished.is_set() or (passing and not self.is_connected):
+            return
+        frame, size = self._frames.make(subject, payload, reply, None)
+        self._engine.publish((Passing if passing else Aside)(frame), size)
         self._link.wake()
 
     async def wait_writable(self) -> None:
@@ -340,25 +361,27 @@ class Client(Facts):
         self._link.wake()
         return Attachment(self._engine, self._link, row)
 
-    def add_listener(self, listener: Listener) -> None:
-        """Register what takes connection events; programs want `open_events`."""
-        if self.is_closed:
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what takes connection events; programs want `open_events`.
+
+        Args:
+            listener: What is called with them, synchronously.
+            refused: Only tell it that the server refused a publish to this subject; called again with another one, that
+                one takes its place.
+        """
+        if not self.is_closed:
+            self._listeners.add(listener, refused)
+        elif not refused:
             listener.push(events.Closed(self._link.failure))
             listener.end(self._link.failure)
-        else:
-            self._listeners.append(listener)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._listeners.remove(listener)
 
     def emit(self, event: events.ConnectionEvent) -> None:
         """Tell the listeners of an event."""
-        for listener in list(self._listeners):
-            listener.push(event)
-            if isinstance(event, events.Closed):
-                listener.end(event.reason)
+        self._listeners.emit(event)
 
     @enable_ki_protection
     def ask_nowait(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
@@ -376,7 +399,7 @@ class Client(Facts):
             return
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, None)
-        self._requests.start_left(reply, frame, size, then)
+        self._requests.start_left(reply, Aside(frame), size, then)
         self._link.push()
 
     def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
@@ -451,11 +474,13 @@ class Client(Facts):
         That is: it was received, and each task that received any of it came back for more, or ended, or left the block.
         What comes later does not count. To have what the server has sent already counted, `flush` first. It waits for
         your own code, so no default limits it; a deadline in force does. What only the calling task receives from is not
-        waited for, so it may be called from inside a loop.
+        waited for, so it may be called from inside a loop; a feed that nobody has received from yet counts as its opener's.
 
         Always a checkpoint.
         """
-        await trio.lowlevel.checkpoint()
+        # A consumer that was just started is about to receive: with its second step it is known.
+        await checkpoint()
+        await checkpoint()
         await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
 
     @enable_ki_protection
@@ -481,14 +506,16 @@ class Client(Facts):
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. Without a connection, also when it breaks meanwhile, the next one is
+        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its opener's. A
+        server that says nothing for `request_timeout` is not waited for any longer. Without a connection, also when it breaks meanwhile, the next one is
         tried for at once, and waited for as long as somebody works on a message, or what was published waits to be sent;
         where neither is so, the client is closed at once, and feeds give what is buffered. Idempotent; who calls it while it
         is under way joins. Cancelled, it goes on by itself unless nothing was begun yet; leaving the client's block, or
         `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what was not
+                done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
             trionats.errors.DisconnectedError: The connection broke while messages were being sent, and whether they arrived is
@@ -633,7 +660,7 @@ async def open_client(
             name are tried one after the other, and share it.
         request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
         close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s).
+        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server, `request_timeout`.
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).
         pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without

@@ -118,7 +118,6 @@ class OrderedSource:
         nc = self._js.nc
         self._inbox = f"{nc.new_inbox()}."
         self._attachment = nc.attach(f"{self._inbox}*", self)
-        nc.add_listener(self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -231,12 +230,8 @@ class OrderedSource:
 
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
-        if not isinstance(event, events.PermissionViolation) or event.error.operation != "publish":
-            return
-        refused = event.error
-        # nats-py, whose client it may be, tells in lower case.
-        if refused.subject.lower() == self._asked.lower():
-            self._ordered.forbidden(refused)
+        if isinstance(event, events.PermissionViolation):
+            self._ordered.forbidden(event.error)
             self.wake()
 
     def end(self, reason: BaseException | None) -> None:
@@ -265,12 +260,15 @@ class OrderedSource:
             self._parked = None
 
     def _pull(self, pull: Pull) -> None:
-        self._asked = subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
-        self._js.nc.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}", force=True)
+        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        if subject != self._asked:
+            self._asked = subject
+            self._js.nc.add_listener(self, refused=subject)
+        self._js.nc.publish_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
 
     def _delete(self, name: str) -> None:
         subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._js.nc.publish_nowait(subject, force=True)
+        self._js.nc.publish_aside(subject)
 
     async def _ask_create(self, action: Create) -> dict[str, Any]:
         stream = self._ordered.stream

@@ -52,10 +52,12 @@ class Pace:
     It also knows the client's feeds that are open, and whether somebody who receives from one is behind.
     """
 
-    __slots__ = ("behind", "due", "feeds", "left", "now", "worked")
+    __slots__ = ("behind", "due", "feeds", "left", "noticed", "now", "worked")
 
     def __init__(self) -> None:
         self.feeds: dict[Feed[Any], None] = {}
+        self.noticed: Callable[[Feed[Any]], None] | None = None
+        """Called with each feed that opens, while somebody wants to know."""
         self.now = trio.lowlevel.current_clock().current_time
         # The one time here that is not Trio's: how long this thread had the processor, whatever the clock says.
         self.worked = time.thread_time
@@ -69,6 +71,12 @@ class Pace:
         # The operation that made the trip is the first of those it counts for.
         self.left = TRIP_MESSAGES - 1
         self.due = self.now() + TRIP_SECONDS
+
+    def opened(self, feed: Feed[Any]) -> None:
+        """Know a feed that is open from now on."""
+        self.feeds[feed] = None
+        if self.noticed is not None:
+            self.noticed(feed)
 
 
 class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
@@ -130,6 +138,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         workers = self._workers
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
+            workers.meet(current_task())
             await pace.trip()
             workers.note(current_task())
             self._looked()
@@ -141,7 +150,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             try:
                 item = self._receive.receive_nowait()
             except trio.WouldBlock:
-                item = await self._park()
+                item = await workers.park()
         except trio.EndOfChannel:
             workers.came_back()
         else:
@@ -246,6 +255,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         self._scope.cancel()
         self._undo()
         self._send.close()
+        self._workers.ended()
 
     # What the kinds of feeds add.
 
@@ -271,22 +281,9 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """
         if self._left:
             return True
-        if self._workers.working(besides) or not self._ended:
+        if self._workers.occupied(besides) or not self._ended:
             return False
-        return not len(self) or bool(self._workers.busy)
-
-    async def _park(self) -> T:
-        workers, task = self._workers, current_task()
-        workers.waits(task)
-        try:
-            item = await self._receive.receive()
-        except BaseException:
-            workers.waited(task)
-            workers.came_back(task)
-            raise
-        workers.waited(task)
-        workers.note(task)
-        return item
+        return not len(self) or self._workers.belongs_to(besides)
 
     # Its life.
 
@@ -346,7 +343,8 @@ async def feeding(
     except RuntimeError as closed:
         feed._leave()
         raise RuntimeError(f"{feed._name}: the nursery that was passed in is closed") from closed
-    feed._pace.feeds[feed] = None
+    feed._workers.opener = current_task()
+    feed._pace.opened(feed)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from trionats import errors, events
 from trionats._conversation import Answer, Conversation
 from trionats._deadlines import Timekeeper
 from trionats._feed import CLEANUP_SECONDS
-from trionats._handshake import connect, refusal
+from trionats._handshake import LAST_WORDS_SECONDS, connect, refusal
 from trionats._moving import Mover
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
@@ -83,6 +83,8 @@ class Link:
         self.draining = False
         self.flushing = False
         """A drain is through with the subscriptions, and sends what is left."""
+        self.silent = False
+        """A drain found that the server does not answer: the last goodbye is sent, but its answer not waited for."""
 
     # Its life, in the caller's nursery.
 
@@ -128,7 +130,8 @@ class Link:
         What was queued is sent and acknowledged by the server, unless it does not answer in time. Disconnected there is
         nobody to say goodbye to, and it does not wait.
         """
-        with trio.move_on_after(self._options.close_timeout, shield=True):
+        limit = self._options.close_timeout
+        with trio.move_on_after(min(limit, LAST_WORDS_SECONDS) if self.silent else limit, shield=True):
             if self._engine.phase is Phase.ONLINE:
                 answer = Answer()
                 self._engine.ping(answer)

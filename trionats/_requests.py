@@ -8,12 +8,14 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors, events
+from trionats._protocol.index import Index, LateIndex
 from trionats._protocol.replies import nobody_listens
 
 if TYPE_CHECKING:
@@ -186,11 +188,13 @@ class Requests:
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
         self._waiting: dict[str, PendingReply] = {}
+        self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
         self.inquiries: dict[Inquiry, None] = {}
         """The requests with an inbox of their own, for many answers."""
         self._choosers: dict[str, Chooser] = {}
         self.left = 0
         """How many of those that wait are left to a callback: nobody waits for them."""
+        self._inquiries_by: Index[tuple[str, str], Inquiry] = Index()
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
@@ -278,10 +282,14 @@ class Requests:
     def track(self, inquiry: Inquiry) -> None:
         """Know of a request with an inbox of its own."""
         self.inquiries[inquiry] = None
+        self._inquiries_by.add(("publish", inquiry.subject), inquiry)
+        self._inquiries_by.add(("reply", inquiry.inbox), inquiry)
 
     def untrack(self, inquiry: Inquiry) -> None:
         """Know that it is over. Idempotent."""
         if self.inquiries.pop(inquiry, self) is not self:
+            self._inquiries_by.remove(("publish", inquiry.subject), inquiry)
+            self._inquiries_by.remove(("reply", inquiry.inbox), inquiry)
             self._tell()
 
     # The receiver of the answers.
@@ -334,14 +342,17 @@ class Requests:
         if not isinstance(event, events.PermissionViolation) or event.error.operation not in ("publish", "reply"):
             return
         refused = event.error
-        for reply in list(self._waiting.values()):
-            named = reply.subject if refused.operation == "publish" else self._prefix + reply._token
+        if refused.operation == "publish":
+            replies = self._by_subject.find(refused.subject)
+        else:
+            reply = self._waiting.get(refused.subject.removeprefix(self._prefix))
+            replies = [] if reply is None else [reply]
+        for reply in replies:
             # One whose frame still waits here was not refused yet.
-            if named == refused.subject and not self._engine.waits(reply._frame, reply._number):
+            if not self._engine.waits(reply._frame, reply._number):
                 self._fail(reply, refused_request(reply.subject, refused))
-        for inquiry in list(self.inquiries):
-            named = inquiry.subject if refused.operation == "publish" else inquiry.inbox
-            if named == refused.subject and inquiry.in_flight:
+        for inquiry in self._inquiries_by.find((refused.operation, refused.subject)):
+            if inquiry.in_flight:
                 inquiry.fail(refused)
 
     def end(self, reason: BaseException | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +11,12 @@ import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from trionats import errors, open_client
+from trionats._requests import PendingReply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats import Client, PendingReply
+    from trionats import Client
 
 HOUR = 3600.0
 
@@ -524,6 +525,58 @@ async def test_an_inbox_that_is_refused(autojump_clock: trio.testing.MockClock) 
                 await nc.request("void")
             assert_forgotten(nc)
         await nc.flush()
+
+
+async def test_many_refused_requests_are_each_looked_at_once(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a refusal concerns is found by its name: the number of requests is no factor."""
+    server = FakeServer(deny_publish=("secret.>",))
+    silent(server)
+    looked = 0
+    subject: Any = vars(PendingReply)["subject"]
+
+    def counted(reply: PendingReply) -> str:
+        nonlocal looked
+        looked += 1
+        text: str = subject.__get__(reply)
+        return text
+
+    async with connected(server) as nc:
+        with ExitStack() as stack:
+            replies = [stack.enter_context(nc.request_nowait(f"secret.{number // 2}")) for number in range(400)]
+            others = [stack.enter_context(nc.request_nowait("void")) for _ in range(400)]
+            monkeypatch.setattr(PendingReply, "subject", property(counted))
+            await nc.flush()
+            # Its name, and that once more in its error.
+            assert looked <= 2 * len(replies) + len(others)
+            assert all(reply.done for reply in replies)
+            assert not any(reply.done for reply in others)
+            for number, reply in enumerate(replies):
+                with pytest.raises(errors.PermissionsViolationError, match=rf"'secret\.{number // 2}'"):
+                    await reply.wait()
+        assert_forgotten(nc)
+
+
+@pytest.mark.parametrize("operation", ["publish", "reply"])
+async def test_a_refusal_fails_the_request_of_its_subject_or_inbox_alone(
+    autojump_clock: trio.testing.MockClock, operation: str
+) -> None:
+    server = FakeServer()
+    server.on("void.>", lambda _: None)
+    async with connected(server) as nc:
+        with nc.request_nowait("void.a") as one, nc.request_nowait("void.b") as two:
+            await nc.flush()
+            (sent,) = server.sent("PUB", "void.a")
+            words = {
+                "publish": 'Permissions Violation for Publish to "void.a"',
+                "reply": f'Permissions Violation for Publish with Reply of "{sent.reply}"',
+            }
+            server.inject(f"-ERR '{words[operation]}'\r\n".encode())
+            await nc.flush()
+            assert (one.done, two.done) == (True, False)
+            with pytest.raises(errors.PermissionsViolationError, match=r"request to 'void\.a'"):
+                await one.wait()
 
 
 async def test_a_full_outbox(autojump_clock: trio.testing.MockClock) -> None:

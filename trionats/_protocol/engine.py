@@ -8,6 +8,7 @@ conversation, `lost` ends one, and what must be said again is known in between.
 Invariants:
 * A frame in the outbox is whole. What was taken is never put back: it may or may not have arrived (`lost` counts it).
 * Disconnected, only publishes gather in the outbox; SUB and UNSUB are replayed from the table, with the remaining count.
+* What is counted as waiting or lost are the publishes that a program asked for, and not our own (`commands.Aside`).
 * CONNECT comes first on every connection, and nothing but PING follows it before the PONG.
 * A sid is never used twice.
 """
@@ -17,10 +18,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trionats import errors
 from trionats._protocol import commands
+from trionats._protocol.commands import Passing, is_programs, is_publish
+from trionats._protocol.index import Index
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
 
 if TYPE_CHECKING:
@@ -126,7 +130,7 @@ class Loss:
     """What a broken connection leaves open."""
 
     frames: int
-    """Publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
+    """A program's publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
     pings: list[Any] = field(default_factory=list)
     """The tokens of pings that were not answered."""
 
@@ -147,9 +151,12 @@ class Engine:
         self.phase = Phase.OFFLINE
         self.info: dict[str, Any] = {}
         self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
+        self._named: Index[bytes, Subscription] = Index() if main is None else main._named
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
         self._taken = 0
+        self.heard = 0
+        """How often something came: as long as this stays the same, the server is silent."""
         self.in_msgs = 0
         self.in_bytes = 0
         self._controls = 0
@@ -216,6 +223,7 @@ class Engine:
                     self.complete(subscription)
             else:
                 self._control(event, events)
+        self.heard += 1
         self.in_msgs += messages
         self.in_bytes += size
         return events
@@ -239,13 +247,16 @@ class Engine:
         was_online = self.phase is Phase.ONLINE
         self.phase = Phase.OFFLINE
         loss = Loss(
-            frames=sum(map(_is_publish, self._sending)), pings=[token for token in self._pings if token is not None]
+            frames=sum(map(is_programs, self._sending)), pings=[token for token in self._pings if token is not None]
         )
         self._sending = []
         self._pings.clear()
         self._unanswered = 0
+        passing = [frame for frame in self.outbox if frame.__class__ is Passing]
+        self._controls += len(passing)
+        self.out_bytes -= sum(map(commands.publish_size, passing))
         # Empty frames in the place of others, so that the numbers of those that stay are still true.
-        self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
+        self.outbox = [frame if is_publish(frame) and frame.__class__ is not Passing else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
         if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
@@ -290,13 +301,14 @@ class Engine:
         subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
         self.subscriptions[subscription.sid] = subscription
+        self._named.add(_name(subject, queue), subscription)
         if self.phase is Phase.ONLINE:
             self.queue(subscription.frames())
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
-        if self.subscriptions.pop(subscription.sid, None) is not None:
+        if self._take_out(subscription):
             self._tell_unsubscribed(subscription)
 
     def retire(self, subscription: Subscription) -> None:
@@ -310,8 +322,12 @@ class Engine:
 
     def complete(self, subscription: Subscription) -> None:
         """End a subscription that has had all it will get. Idempotent."""
-        if self.subscriptions.pop(subscription.sid, None) is not None:
+        if self._take_out(subscription):
             subscription.receiver.ended(None)
+
+    def _take_out(self, subscription: Subscription) -> bool:
+        self._named.remove(_name(subscription.subject, subscription.queue), subscription)
+        return self.subscriptions.pop(subscription.sid, None) is not None
 
     def _tell_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.retired:
@@ -340,10 +356,9 @@ class Engine:
             Whether there was one.
         """
         # The server may name what we never subscribed, in characters that do not exist.
-        wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
-        refused = [s for s in self.subscriptions.values() if (s.subject, s.queue) == wanted]
+        refused = self._named.find(_name(subject.encode(errors="replace"), queue.encode(errors="replace")))
         for subscription in refused:
-            self.subscriptions.pop(subscription.sid, None)
+            self._take_out(subscription)
             subscription.receiver.ended(error)
         return bool(refused)
 
@@ -357,7 +372,7 @@ class Engine:
         """
         for subscription in list(self.subscriptions.values()):
             if len(commands.sub(subscription.subject, subscription.queue, subscription.sid)) > CONTROL_LINE:
-                self.subscriptions.pop(subscription.sid, None)
+                self._take_out(subscription)
                 subscription.receiver.ended(error)
 
     # What goes out.
@@ -424,17 +439,22 @@ class Engine:
         return True
 
     @property
-    def waiting_publishes(self) -> int:
-        """How many publishes wait in the outbox."""
-        return sum(map(_is_publish, self.outbox))
+    def unsent_publishes(self) -> int:
+        """How many of a program's publishes were not given to the stream yet, as far as is known."""
+        return sum(map(is_programs, chain(self._sending, self.outbox)))
+
+    @property
+    def holds_publishes(self) -> bool:
+        """Whether there are any."""
+        return any(map(is_programs, chain(self._sending, self.outbox)))
 
     def discard(self) -> int:
         """Give up all that waits in the outbox.
 
         Returns:
-            How many publishes there were.
+            How many of a program's publishes there were.
         """
-        publishes = self.waiting_publishes
+        publishes = sum(map(is_programs, self.outbox))
         self._taken += len(self.outbox)
         self.outbox = []
         self.outbox_bytes = 0
@@ -449,17 +469,17 @@ class Engine:
     def drop_oversized(self) -> None:
         """Drop the publishes that wait and are more than the server takes: sent, they would end the connection.
 
-        `oversized` counts them.
+        `oversized` counts those of a program.
         """
         limit = self.info.get("max_payload")
         if not isinstance(limit, int) or limit <= 0:
             return
         for place, frame in enumerate(self.outbox):
-            if len(frame) > limit and _is_publish(frame) and commands.publish_size(frame) > limit:
+            if len(frame) > limit and is_publish(frame) and commands.publish_size(frame) > limit:
                 # An empty frame in its place, as in `lost`.
                 self.outbox[place] = b""
                 self.outbox_bytes -= len(frame)
-                self.oversized += 1
+                self.oversized += is_programs(frame)
 
     def take(self, limit: int) -> bytes:
         """Take a batch of whole frames for the stream; call `sent` once it is written.
@@ -560,5 +580,6 @@ class Engine:
         return batch
 
 
-def _is_publish(frame: bytes) -> bool:
-    return frame.startswith((b"PUB ", b"HPUB "))
+def _name(subject: bytes, queue: bytes) -> bytes:
+    # Neither holds a space.
+    return b"%b %b" % (subject, queue) if queue else subject

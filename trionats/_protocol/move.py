@@ -25,7 +25,7 @@ the old side any more; `close` when its last PONG has come, or it is gone.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
@@ -39,7 +39,6 @@ LONGEST_STAY = 10.0
 """Seconds that the old side waits for answers in flight."""
 
 
-@runtime_checkable
 class IgnoresRepeats(Protocol):
     """A receiver to whom it is the same whether a message comes once or twice."""
 
@@ -47,6 +46,11 @@ class IgnoresRepeats(Protocol):
 
     def waiting(self) -> frozenset[str]:
         """Name the answers that are waited for."""
+
+
+def ignores_repeats(receiver: object) -> TypeGuard[IgnoresRepeats]:
+    """Say whether it is one; asking the protocol itself would take longer than all else that is done with a subscription."""
+    return getattr(receiver, "ignores_repeats", False) is True
 
 
 class Way(Enum):
@@ -64,7 +68,7 @@ def way(row: Subscription, inbox_prefix: bytes) -> Way:
         row: The subscription.
         inbox_prefix: What the client's inboxes begin with, with a dot at its end.
     """
-    if isinstance(row.receiver, IgnoresRepeats) or (row.queue and not row.max_msgs):
+    if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
         return Way.OVERLAP
     return Way.STAY if row.answers or row.subject.startswith(inbox_prefix) else Way.FENCE
 
