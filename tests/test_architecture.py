@@ -20,6 +20,7 @@ FLOORS = (
     ("api", "events"),
     ("_protocol",),
     ("_protocol.subjects", "_protocol.headers", "_protocol.addresses", "_protocol.alarms"),
+    ("_protocol.admission", "_protocol.numbering", "_protocol.happenings"),
     ("_protocol.credentials", "_protocol.contexts"),
     ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),

@@ -24,6 +24,9 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
 #     ordered           where to resume, and where a snapshot ends
+#     admission         which subscriptions were refused because there are too many
+#     numbering         the numbers of frames, some of which are taken back
+#     happenings        what an engine says has happened
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay

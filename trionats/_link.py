@@ -21,7 +21,8 @@ from trionats._feed import CLEANUP_SECONDS
 from trionats._handshake import connect, refusal
 from trionats._moving import Mover
 from trionats._protocol.commands import LENGTHS
-from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.admission import is_limit
+from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, OverLimit, Phase, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -464,6 +465,8 @@ class Link:
                     self._informed(conversation, info)
             case Refused(text):
                 self._refused(conversation, text)
+            case OverLimit(text):
+                self._over_limit(conversation, text)
             case Garbage(error):
                 conversation.lose(error)
 
@@ -489,13 +492,32 @@ class Link:
         error = refusal(conversation.server, text)
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
-            self._emit(events.ServerRefusal(error))
+            if not is_limit(text):
+                self._emit(events.ServerRefusal(error))
             if "control line" in text.casefold():
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
+            if error.subject.startswith(self._options.inbox_prefix.decode()):
+                error.args = (f"{error}; set inbox_prefix= to what this user may subscribe to",)
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
+
+    def _over_limit(self, conversation: Conversation, text: str) -> None:
+        """End the subscriptions that were too many, each with an error that names it."""
+        rows = conversation.engine.over_limit()
+        for row in rows:
+            subject, queue = row.subject.decode(), row.queue.decode() or None
+            error = errors.explained(
+                errors.MaxSubscriptionsError,
+                f"{refusal(conversation.server, text)}; {subject!r} is not subscribed",
+                subject=subject,
+                queue=queue,
+            )
+            conversation.engine.refuse(row, error)
+            self._emit(events.ServerRefusal(error))
+        if not rows:
+            self._emit(events.ServerRefusal(refusal(conversation.server, text)))
 
     # The end.
 

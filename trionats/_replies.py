@@ -17,6 +17,7 @@ from trionats._client import check_client
 from trionats._feed import check_nursery, feeding, opens
 from trionats._inquiry import MOST_ANSWERS, MOST_BYTES
 from trionats._protocol.replies import Gathering, Verdict
+from trionats._requests import REFUSALS
 from trionats._subscription import Buffered
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Replies(Buffered):
 
     def ended(self, reason: BaseException | None) -> None:
         """End the feed."""
-        if isinstance(reason, errors.PermissionsViolationError) and self._inquiry is not None:
+        if isinstance(reason, REFUSALS) and self._inquiry is not None:
             reason = self._inquiry.refused(reason)
         self.end(reason)
 

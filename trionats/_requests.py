@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from trionats._protocol.engine import Engine, Subscription
 
 
+#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
+REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
+
+
 @final
 class PendingReply:
     """A request under way: its frame is queued, its answer is to come.
@@ -245,7 +249,7 @@ class Requests:
         """Fail all requests: the client is closed, or the server refused the inbox."""
         self._inbox = None
         for reply in list(self._waiting.values()):
-            if isinstance(reason, errors.PermissionsViolationError):
+            if isinstance(reason, REFUSALS):
                 self._fail(reply, refused_request(reply.subject, reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
@@ -284,16 +288,15 @@ class Requests:
             self.settled()
 
 
-def refused_request(subject: str, why: errors.PermissionsViolationError) -> Exception:
+def refused_request(
+    subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError
+) -> errors.Error:
     """Make the error for a request that the server refused to pass on, or whose inbox it refused.
 
     Args:
         subject: Where the request went.
         why: What the server said.
     """
-    text = f"request to {subject!r}: {why}"
-    refused = errors.explained(
-        errors.PermissionsViolationError, text, operation=why.operation, subject=why.subject, queue=why.queue
-    )
+    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
     refused.__cause__ = why
     return refused

@@ -15,19 +15,27 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trionats import errors
 from trionats._protocol import commands
+from trionats._protocol.admission import Admissions, is_limit
+from trionats._protocol.happenings import Answered as Answered
+from trionats._protocol.happenings import Event as Event
+from trionats._protocol.happenings import Garbage as Garbage
+from trionats._protocol.happenings import InfoChanged as InfoChanged
+from trionats._protocol.happenings import Loss as Loss
+from trionats._protocol.happenings import OverLimit as OverLimit
+from trionats._protocol.happenings import Refused as Refused
+from trionats._protocol.numbering import Numbering
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
-_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info")
+_CONVERSATION = ("_parser", "_pings", "_admissions", "_unanswered", "_sending", "phase", "info")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
 
@@ -80,54 +88,11 @@ class Subscription:
         """Whether the server was told that no more is wanted, and what it has sent already still comes."""
 
     def frames(self) -> bytes:
-        """What tells a server of it: SUB, and UNSUB with what is left of the count; nothing of one that is retired."""
-        if self.retired:
-            return b""
+        """What tells a server of it: SUB, and UNSUB with what is left of the count."""
         frames = commands.sub(self.subject, self.queue, self.sid)
         if self.max_msgs:
             frames += commands.unsub(self.sid, self.max_msgs - self.delivered)
         return frames
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A PONG came for a PING that somebody waits for."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class InfoChanged:
-    """The server described itself anew."""
-
-    info: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The server sent -ERR; the connection goes on unless the server closes it."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """The server sent what is not the protocol; nothing after it can be read."""
-
-    error: Exception
-
-
-Event = Answered | InfoChanged | Refused | Garbage
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What a broken connection leaves open."""
-
-    frames: int
-    """Publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
-    pings: list[Any] = field(default_factory=list)
-    """The tokens of pings that were not answered."""
 
 
 class Engine:
@@ -136,11 +101,14 @@ class Engine:
     def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
         self.message_type = message_type
         self._aside = main is not None
+        self._main = main
         self.beside: Engine | None = None
         """A second conversation, during a planned move; see `_protocol.move`."""
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
+        self._admissions: Admissions[Subscription] = Admissions()
+        self._over_limit = ""
         self._unanswered = 0
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
@@ -148,7 +116,7 @@ class Engine:
         self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
-        self._taken = 0
+        self._numbers = Numbering()
         self.in_msgs = 0
         self.in_bytes = 0
         self._controls = 0
@@ -239,10 +207,11 @@ class Engine:
         )
         self._sending = []
         self._pings.clear()
+        self._admissions = Admissions()
         self._unanswered = 0
-        # Empty frames in the place of others, so that the numbers of those that stay are still true.
         self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
+        self._close_gaps()
         if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
                 subscription.receiver.link_lost(reason)
@@ -261,7 +230,7 @@ class Engine:
             kept = getattr(self, name)
             setattr(self, name, getattr(other, name))
             setattr(other, name, kept)
-        self._taken += len(mine)
+        self._numbers.emptied(len(mine))
         self.outbox, self.outbox_bytes = [], 0
         other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
         self.put_first(theirs)
@@ -287,8 +256,27 @@ class Engine:
         self._next_sid += 1
         self.subscriptions[subscription.sid] = subscription
         if self.phase is Phase.ONLINE:
-            self.queue(subscription.frames())
+            self.tell([subscription])
         return subscription
+
+    def tell(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions."""
+        for row in rows:
+            self.queue(row.frames())
+            if self._admissions.subscribed(row):
+                self.ping()
+
+    def tell_first(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions, before anything that is queued."""
+        rows = [row for row in rows if not row.retired]
+        self.put_first([row.frames() for row in rows])
+        self._admissions.replayed(rows, self.outbox.count(commands.PING))
+
+    def tell_unsubscribed(self, row: Subscription) -> None:
+        """Tell the server that a subscription is over."""
+        self.queue(commands.unsub(row.sid))
+        if self._admissions.unsubscribed(row):
+            self.ping()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
@@ -307,16 +295,18 @@ class Engine:
     def complete(self, subscription: Subscription) -> None:
         """End a subscription that has had all it will get. Idempotent."""
         if self.subscriptions.pop(subscription.sid, None) is not None:
+            if not subscription.retired:
+                self._admissions.unsubscribed(subscription)
             subscription.receiver.ended(None)
 
     def _tell_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.retired:
             return
         if self.phase is Phase.ONLINE:
-            self.queue(commands.unsub(subscription.sid))
+            self.tell_unsubscribed(subscription)
         if self.beside is not None and self.beside.phase is Phase.ONLINE:
             # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
-            self.beside.queue(commands.unsub(subscription.sid))
+            self.beside.tell_unsubscribed(subscription)
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
@@ -341,7 +331,27 @@ class Engine:
         for subscription in refused:
             self.subscriptions.pop(subscription.sid, None)
             subscription.receiver.ended(error)
+        self._admissions.denied(*wanted)
         return bool(refused)
+
+    def over_limit(self) -> list[Subscription]:
+        """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
+        return [row for row in self._admissions.settle() if row.sid in self.subscriptions]
+
+    def refuse(self, row: Subscription, error: Exception) -> None:
+        """End one subscription that the server refused. Idempotent.
+
+        Args:
+            row: The subscription.
+            error: What its receiver is told.
+        """
+        if self.subscriptions.pop(row.sid, None) is None:
+            return
+        for other in (self.beside, self._main):
+            # In a planned move the other side may have taken it.
+            if other is not None and other.phase is Phase.ONLINE:
+                other.tell_unsubscribed(row)
+        row.receiver.ended(error)
 
     def refuse_overlong(self, error: Exception) -> None:
         """End the subscriptions whose SUB is longer than what servers take by default.
@@ -383,7 +393,7 @@ class Engine:
     @property
     def newest(self) -> int:
         """The number of the frame that was queued last, for `waits` and `withdraw`."""
-        return self._taken + len(self.outbox)
+        return self._numbers.taken + len(self.outbox)
 
     def waits(self, frame: bytes, number: int) -> bool:
         """Say whether a frame still waits in the outbox, so that no server can have seen it.
@@ -392,8 +402,8 @@ class Engine:
             frame: The frame, the very object that was queued.
             number: The value of `newest` right after it was queued.
         """
-        position = number - self._taken - 1
-        return 0 <= position < len(self.outbox) and self.outbox[position] is frame
+        place = self._numbers.place(number)
+        return 0 <= place < len(self.outbox) and self.outbox[place] is frame
 
     def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
         """Take a publish out of the outbox again, if it still waits there (see `waits`), as if it had not been.
@@ -408,15 +418,17 @@ class Engine:
         """
         if not self.waits(frame, number):
             return False
-        outbox = self.outbox
-        outbox[number - self._taken - 1] = b""
-        self.outbox_bytes -= len(frame)
+        self._make_gap(self._numbers.place(number))
         self.out_bytes -= size
         self._controls += 1
         # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
+        outbox = self.outbox
         while outbox and not outbox[-1]:
             outbox.pop()
+            self._numbers.shortened(len(outbox))
             self._controls -= 1
+        if self._numbers.too_many_gaps(len(outbox)):
+            self._close_gaps()
         return True
 
     @property
@@ -431,7 +443,7 @@ class Engine:
             How many publishes there were.
         """
         publishes = self.waiting_publishes
-        self._taken += len(self.outbox)
+        self._numbers.emptied(len(self.outbox))
         self.outbox = []
         self.outbox_bytes = 0
         return publishes
@@ -439,7 +451,7 @@ class Engine:
     def put_first(self, frames: list[bytes]) -> None:
         """Put whole frames that are no publishes in front of the outbox; the numbers of those behind them stay true."""
         self.outbox[:0] = frames
-        self._taken -= len(frames)
+        self._numbers.lengthened(len(frames))
         self.outbox_bytes += sum(map(len, frames))
 
     def drop_oversized(self) -> None:
@@ -452,9 +464,7 @@ class Engine:
             return
         for place, frame in enumerate(self.outbox):
             if len(frame) > limit and _is_publish(frame) and commands.publish_size(frame) > limit:
-                # An empty frame in its place, as in `lost`.
-                self.outbox[place] = b""
-                self.outbox_bytes -= len(frame)
+                self._make_gap(place)
                 self.oversized += 1
 
     def take(self, limit: int) -> bytes:
@@ -470,11 +480,11 @@ class Engine:
         if self.outbox_bytes <= limit or len(outbox) == 1:
             self.outbox = []
             self.outbox_bytes = 0
+            self._numbers.emptied(len(outbox))
             batch = outbox
         else:
             batch = self._first_frames(limit)
         self._sending = batch
-        self._taken += len(batch)
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def sent(self) -> None:
@@ -487,6 +497,7 @@ class Engine:
         Everything queued before it is processed by the server before the PONG: a barrier.
         """
         self._pings.append(token)
+        self._admissions.pinged()
         self.queue(commands.PING)
 
     def keepalive(self, most: int) -> bool:
@@ -521,6 +532,10 @@ class Engine:
                     self.info = {**self.info, **event.fields}
                 events.append(InfoChanged(event.fields))
             case ServerError():
+                if is_limit(event.text):
+                    self._over_limit = event.text
+                    if self._admissions.refused():
+                        self.ping()
                 events.append(Refused(event.text))
             case errors.ProtocolError():
                 events.append(Garbage(event))
@@ -532,7 +547,12 @@ class Engine:
             self._go_online()
             return
         self._unanswered = 0
-        if self._pings and (token := self._pings.popleft()) is not None:
+        if not self._pings:
+            return
+        token = self._pings.popleft()
+        if self._admissions.ponged():
+            events.append(OverLimit(self._over_limit))
+        if token is not None:
             events.append(Answered(token))
 
     def _go_online(self) -> None:
@@ -540,7 +560,7 @@ class Engine:
         if self._aside:
             return
         self.drop_oversized()
-        self.put_first([subscription.frames() for subscription in self.subscriptions.values()])
+        self.tell_first(list(self.subscriptions.values()))
         for subscription in list(self.subscriptions.values()):
             subscription.receiver.link_restored()
 
@@ -552,8 +572,19 @@ class Engine:
             count += 1
         batch = self.outbox[:count]
         del self.outbox[:count]
+        self._numbers.went(count, batch.count(b"") if self._numbers.gaps else 0)
         self.outbox_bytes -= size
         return batch
+
+    def _make_gap(self, place: int) -> None:
+        self.outbox_bytes -= len(self.outbox[place])
+        self.outbox[place] = b""
+        self._numbers.gaps += 1
+
+    def _close_gaps(self) -> None:
+        kept = [place for place, frame in enumerate(self.outbox) if frame]
+        self._numbers.closed(kept, len(self.outbox))
+        self.outbox = [self.outbox[place] for place in kept]
 
 
 def _is_publish(frame: bytes) -> bool:
