@@ -52,6 +52,7 @@ class Attachment:
     @enable_ki_protection
     def detach(self) -> None:
         """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
+        self._link.pace.home.check()
         self._engine.unsubscribe(self._row)
         self._link.wake()
 
@@ -61,5 +62,6 @@ class Attachment:
 
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
+        self._link.pace.home.check()
         if self._row.sid in self._engine.subscriptions and not self._row.retired:
             retire(self._engine, self._link, [self._row])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from threading import get_ident
 from typing import TYPE_CHECKING, Unpack, final
 
 import trio
@@ -100,6 +101,9 @@ class Client(Facts):
             nats.errors.ConnectionClosedError: The client is closed.
         """
         # Without the calls that this could be divided into: they would cost half as much again.
+        pace = self.pace
+        if get_ident() != pace.thread:
+            pace.home.check()
         link = self._link
         engine = self._engine
         head = self._heads.get(subject)
@@ -108,7 +112,6 @@ class Client(Facts):
         else:
             size = len(payload)
             frame = b"".join((head, LENGTHS[size], payload, CRLF))
-        pace = self.pace
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
@@ -147,14 +150,21 @@ class Client(Facts):
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.home.check()
         frame, size = self._frames.make(subject, payload, reply, headers)
+        link = self._link
+        if not link.accepting:
+            if not force:
+                link.check_open()
+            if link.finished.is_set():
+                self.pace.home.check()
+                return
         if not force:
-            self._link.check_open()
-            self._link.check_room()
-        elif self._link.finished.is_set():
-            return
+            link.check_room()
         self._engine.publish(frame, size)
-        self._link.wake()
+        if link.idle is not None:
+            link.wake()
 
     async def wait_writable(self) -> None:
         """Wait until `publish_nowait` would take a message.
@@ -163,6 +173,7 @@ class Client(Facts):
             nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.home.check()
         await trio.lowlevel.checkpoint()
         self._link.check_open()
         await self._link.wait_room()
@@ -191,6 +202,8 @@ class Client(Facts):
                 is not known. A request that was not sent yet waits for the next connection.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.home.check()
         await checkpoint_if_cancelled()
         if not self._link.has_room or not self._link.accepting:
             await self._link.wait_room()
@@ -213,6 +226,8 @@ class Client(Facts):
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.home.check()
         self._link.check_open()
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
@@ -269,6 +284,7 @@ class Client(Facts):
             ValueError: `max_msgs` or `stall` is negative.
             nats.errors.Error: As for `publish`.
         """
+        self.pace.home.check()
         await checkpoint_if_cancelled()
         total = self._request_timeout if trio.current_effective_deadline() == math.inf else math.inf
         gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
@@ -323,6 +339,7 @@ class Client(Facts):
             nats.errors.ConnectionDrainingError: The client is being drained.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.home.check()
         self._link.check_open()
         self._draining.refuse(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
@@ -333,6 +350,7 @@ class Client(Facts):
 
     def add_listener(self, listener: Listener) -> None:
         """Register what takes connection events; programs want `open_events`."""
+        self.pace.home.check()
         if self.is_closed:
             listener.push(events.Closed(self._link.failure))
             listener.end(self._link.failure)
@@ -341,11 +359,13 @@ class Client(Facts):
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
+        self.pace.home.check()
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def emit(self, event: events.ConnectionEvent) -> None:
         """Tell the listeners of an event."""
+        self.pace.home.check()
         for listener in list(self._listeners):
             listener.push(event)
             if isinstance(event, events.Closed):
@@ -353,10 +373,12 @@ class Client(Facts):
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""
+        self.pace.home.check()
         return f"{self._inbox_prefix}.{self._nuid.next()}"
 
     def new_token(self) -> str:
         """Make a name that nobody else has: 22 letters and digits."""
+        self.pace.home.check()
         return self._nuid.next()
 
     def jetstream(self, *, domain: str | None = None, prefix: str | None = None) -> JetStream:
@@ -391,6 +413,7 @@ class Client(Facts):
             trionats.errors.DisconnectedError: The connection broke first.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.home.check()
         await self._flush("flush")
 
     async def rtt(self) -> float:
@@ -402,6 +425,7 @@ class Client(Facts):
         Raises:
             nats.errors.Error: As for `flush`.
         """
+        self.pace.home.check()
         start = trio.current_time()
         await self._flush("rtt")
         return trio.current_time() - start
@@ -417,6 +441,7 @@ class Client(Facts):
 
         Always a checkpoint.
         """
+        self.pace.home.check()
         await trio.lowlevel.checkpoint()
         await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
 
@@ -426,6 +451,7 @@ class Client(Facts):
 
         Synchronous and idempotent; on a client that is closed it does nothing.
         """
+        self.pace.home.check()
         if self._draining.begun or not self._link.accepting or self._nursery is None:
             return
         self._draining.begun = self._link.draining = True
@@ -457,6 +483,7 @@ class Client(Facts):
                 not known.
             nats.errors.ConnectionClosedError: The client was lost for good before it was done.
         """
+        self.pace.home.check()
         await checkpoint_if_cancelled()
         self.drain_nowait()
         await self._draining.wait()
@@ -467,6 +494,7 @@ class Client(Facts):
         Raises:
             nats.errors.ConnectionClosedError: There will be none: the client is closed.
         """
+        self.pace.home.check()
         await trio.lowlevel.checkpoint()
         self._link.check_open()
         await self._link.wait_online()
@@ -481,6 +509,7 @@ class Client(Facts):
         Raises:
             nats.errors.ConnectionClosedError: No server is left to connect to, or the client is closed.
         """
+        self.pace.home.check()
         await checkpoint_if_cancelled()
         await self._link.reconnect()
 
@@ -497,6 +526,7 @@ class Client(Facts):
             ValueError: A URL is not valid.
             ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
         """
+        self.pace.home.check()
         self._link.set_servers(usable_servers(servers))
 
     async def aclose(self) -> None:
@@ -505,6 +535,7 @@ class Client(Facts):
         It waits, shielded, until the server has processed what was queued, for `close_timeout` at the most; without a
         connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
         """
+        self.pace.home.check()
         self._link.accepting = False
         self._engine.end_all(None)
         await self._link.close()
@@ -639,7 +670,7 @@ async def open_client(
 
 
 def check_client(nc: object, opener: str) -> None:
-    """Refuse what is no client, with an error that says so.
+    """Refuse what is no client, or one of another Trio run, with an error that says so.
 
     Args:
         nc: What was passed to `opener` as its second argument.
@@ -647,11 +678,13 @@ def check_client(nc: object, opener: str) -> None:
 
     Raises:
         TypeError: It is none.
+        RuntimeError: It belongs to another Trio run.
     """
     if not isinstance(nc, Client):
         of_nats_py = type(nc).__module__.startswith("nats.")
         given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
         raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
+    nc.pace.home.check(opener)
 
 
 _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []

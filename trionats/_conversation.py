@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from trio.lowlevel import checkpoint, current_root_task, enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors
 from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
@@ -143,9 +143,6 @@ class Conversation:
     def wake(self) -> None:
         """Let the writer know that there is something to send."""
         if self.idle is not None:
-            # Refuses other threads. There, `set` raises too, but only once the event counts as set: the writer, which
-            # was not woken, would then sleep for ever.
-            current_root_task()
             self.idle.set()
             self.idle = None
             if self.in_front:

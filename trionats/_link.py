@@ -20,8 +20,8 @@ from trionats._deadlines import Timekeeper
 from trionats._feed import CLEANUP_SECONDS
 from trionats._handshake import connect, refusal
 from trionats._moving import Mover
-from trionats._protocol.commands import LENGTHS
 from trionats._protocol.admission import is_limit
+from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, OverLimit, Phase, Refused
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ class Link:
             nats.errors.ConnectionClosedError: It was closed or lost; the cause says why.
         """
         if not self.accepting:
+            self.pace.home.check()
             why = f": {self.failure}" if self.failure is not None else ""
             raise errors.explained(errors.ConnectionClosedError, f"the client is closed{why}") from self.failure
 

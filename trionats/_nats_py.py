@@ -37,7 +37,7 @@ from trionats import errors, events
 from trionats._answers import Answers, ours
 from trionats._asyncio_loop import is_open, is_usable, trio_asyncio
 from trionats._carried import Attachment, log
-from trionats._feed import CLEANUP_SECONDS, Pace
+from trionats._feed import CLEANUP_SECONDS, Pace, is_of_this_run
 from trionats._protocol import subjects
 from trionats._protocol.login import server_error
 
@@ -446,6 +446,9 @@ def carrier_of(nc: nats.aio.client.Client, opener: str) -> Carrier:
             if nc.is_closed:
                 raise errors.explained(errors.ConnectionClosedError, f"{opener}(): nats-py's client is closed")
             raise RuntimeError(f"{opener}(): nats-py's client does not live in a trio-asyncio loop that is open")
+        if not is_of_this_run(loop._nursery):  # type: ignore[attr-defined]
+            raise RuntimeError(f"{opener}(): nats-py's client lives in another Trio run; use trio.from_thread.run()")
         carrier = _carriers[nc] = Carrier(nc, loop)
+    carrier.pace.home.check(opener)
     carrier.check_open(f"{opener}()")
     return carrier

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from trionats import errors
 from trionats._client import check_client
 from trionats._feed import check_nursery, feeding, opens
 from trionats._inquiry import MOST_ANSWERS, MOST_BYTES

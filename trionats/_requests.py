@@ -8,6 +8,7 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self, final
 
 import trio
@@ -94,6 +95,8 @@ class PendingReply:
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
         """
+        if get_ident() != self._requests.home.thread:
+            self._requests.home.check()
         if self.done:
             await checkpoint()
         elif trio.current_effective_deadline() != math.inf:
@@ -105,6 +108,7 @@ class PendingReply:
             finally:
                 alarm.call_off()
         if self._answer is None:
+            self._requests.home.check()
             assert self._error is not None, "woken without an answer"
             raise self._error
         return self._answer
@@ -112,6 +116,8 @@ class PendingReply:
     @enable_ki_protection
     def close(self) -> None:
         """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
+        if get_ident() != self._requests.home.thread:
+            self._requests.home.check()
         self._requests.forget(self)
 
     def _timed_out(self) -> None:
@@ -143,6 +149,7 @@ class Requests:
     def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
         self._client = client
         self.alarm = link.timekeeper.alarm
+        self.home = link.pace.home
         self._engine = engine
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
@@ -288,9 +295,7 @@ class Requests:
             self.settled()
 
 
-def refused_request(
-    subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError
-) -> errors.Error:
+def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
     """Make the error for a request that the server refused to pass on, or whose inbox it refused.
 
     Args:

@@ -262,6 +262,7 @@ class Subscription(Buffered):
         What has come and what still comes is received as ever, and then the loop ends. `stop` in contrast takes nothing
         more from the moment it is called.
         """
+        self._pace.home.check()
         if self._attachment is not None:
             self._attachment.retire()
 
@@ -275,6 +276,7 @@ class Subscription(Buffered):
         Raises:
             nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
         """
+        self._pace.home.check()
         await checkpoint_if_cancelled()
         self.drain_nowait()
         with self._client._limit(f"drain of {self._name}"):

@@ -144,9 +144,10 @@ class Watcher(Feed[T], Generic[T]):
             nats.errors.Error: What it reads is lost for good, as for `receive`.
             trio.ClosedResourceError: The block was left.
         """
+        self._pace.home.check()
         await self._pace.trip()
         if self._left:
-            raise trio.ClosedResourceError
+            raise self._was_left()
         while not self.caught_up:
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)
@@ -294,6 +295,7 @@ async def open_watcher(
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     policy = "all" if include_history else "new" if updates_only else "last_per_subject"
     nc = store.js.nc
+    nc.pace.home.check("open_watcher")
     ordered = Ordered(
         store.stream,
         nc.new_token(),

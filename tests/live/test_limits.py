@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def refused(feed: trionats.Feed[object], name: str) -> None:
+async def refused(feed: trionats.Feed[Any], name: str) -> None:
     """The feed raises, and names what is not subscribed."""
-    with trio.fail_after(3), pytest.raises(errors.MaxSubscriptionsError, match=f"exceeded; '{name}' is not subscribed") as why:
+    with (
+        trio.fail_after(3),
+        pytest.raises(errors.MaxSubscriptionsError, match=f"exceeded; '{name}' is not subscribed") as why,
+    ):
         await feed.receive()
     assert (why.value.subject, why.value.queue) == (name, None)
 

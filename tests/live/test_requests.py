@@ -117,7 +117,10 @@ async def test_a_refused_subscription_ends_alone(server_executable: Path) -> Non
         ):
             for queue in ("", "workers"):
                 async with trionats.open_subscription(background, nc, "private", queue=queue) as rx:
-                    with trio.fail_after(2), pytest.raises(errors.PermissionsViolationError, match='"private"') as caught:
+                    with (
+                        trio.fail_after(2),
+                        pytest.raises(errors.PermissionsViolationError, match='"private"') as caught,
+                    ):
                         await rx.receive()
                     assert "inbox_prefix" not in str(caught.value)
             await nc.publish("public", b"1")

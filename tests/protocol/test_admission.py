@@ -97,7 +97,11 @@ def talk(engine: Engine, server: Server) -> list[Subscription]:
 
 @pytest.mark.parametrize(
     ("text", "it_is"),
-    [("maximum subscriptions exceeded", True), ("Maximum Subscriptions Exceeded", True), ("maximum connections exceeded", False)],
+    [
+        ("maximum subscriptions exceeded", True),
+        ("Maximum Subscriptions Exceeded", True),
+        ("maximum connections exceeded", False),
+    ],
 )
 def test_the_servers_words(text: str, it_is: bool) -> None:
     assert is_limit(text) == it_is

@@ -351,6 +351,21 @@ def test_an_outage_full_of_withdrawn_requests_takes_no_room() -> None:
     assert engine.out_msgs == 2
 
 
+def test_a_request_that_stays_open_does_not_keep_the_places_of_those_that_are_given_up() -> None:
+    engine = Engine()
+    kept, number = publish(engine)
+    before = publish(engine, b"request")
+    for _ in range(5000):
+        # There is always one more behind it.
+        now = publish(engine, b"request")
+        assert engine.withdraw(*before, 7)
+        before = now
+    assert len(engine.outbox) < 200
+    assert engine.waits(kept, number)
+    assert engine.waits(*before)
+    assert engine.out_msgs == 2
+
+
 def test_discard() -> None:
     engine = online()
     _, number = publish(engine)

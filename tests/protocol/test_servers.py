@@ -320,7 +320,7 @@ def test_connections_that_live_for_the_wait_do_not_count_as_short() -> None:
     assert 3.0 <= due(pool, 3.0).not_before <= 3.5  # the first short one
     pool.connected(server, 3.0)
     pool.lost(server, 4.0)
-    assert pool.next(4.0).not_before <= 5.0  # type: ignore[union-attr] - the second: twice as long at the most
+    assert due(pool, 4.0).not_before <= 5.0  # the second: twice as long at the most
 
 
 def test_a_forced_end_of_a_short_life_does_not_forget_those_before_it() -> None:

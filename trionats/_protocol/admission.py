@@ -27,6 +27,7 @@ __all__ = ["MOST_TOLD", "Admissions", "is_limit"]
 #: How many subscriptions and ends of subscriptions are told to the server before a PING has to follow.
 MOST_TOLD = 256
 
+
 def is_limit(text: str) -> bool:
     """Say whether an `-ERR` of the server refuses a subscription because there are too many."""
     return "maximum subscriptions exceeded" in text.casefold()
