@@ -7,10 +7,9 @@ requests in `_requests`, subscriptions as feeds in `_subscription`, and the prop
 from __future__ import annotations
 
 import copy
-import math
 import random
 from threading import get_ident
-from typing import TYPE_CHECKING, Unpack, final
+from typing import TYPE_CHECKING, Never, Unpack, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -18,7 +17,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import errors, events
 from trionats._attachment import Attachment
 from trionats._contexts import merged
-from trionats._deadlines import default_deadline
+from trionats._deadlines import answer_within, patience, unexpected
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
@@ -57,7 +56,7 @@ class Client(Facts):
         self._rng = options.get("rng") or random.Random()
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
-        self._request_timeout = options.get("request_timeout", 5.0)
+        self._request_timeout = options.get("request_timeout")
         self._engine = Engine(messages_of(self))
         pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
         self.pace = Pace()
@@ -181,11 +180,13 @@ class Client(Facts):
     # Requests.
 
     @enable_ki_protection
-    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
+    async def request(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, **unknown: Never
+    ) -> Msg:
         """Publish a request and wait for the first answer.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled or failed, nothing is
-        left of it: an answer that still comes is ignored.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where there
+        is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is ignored.
 
         Args:
             subject: Where to; no wildcards.
@@ -197,16 +198,23 @@ class Client(Facts):
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: `request_timeout` passed, or 5 s.
+            trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
             trionats.errors.DisconnectedError: The connection broke after the request was sent; whether it was acted on
                 is not known. A request that was not sent yet waits for the next connection.
             nats.errors.Error: As for `publish`.
         """
         if get_ident() != self.pace.thread:
             self.pace.home.check()
+        if unknown:
+            raise unexpected("request", unknown)
         await checkpoint_if_cancelled()
         if not self._link.has_room or not self._link.accepting:
-            await self._link.wait_room()
+            with self._limit(f"request to {subject!r}"):
+                await self._link.wait_room()
+                with self.request_nowait(subject, payload, headers) as reply:
+                    return await reply.wait()
         with self.request_nowait(subject, payload, headers) as reply:
             return await reply.wait()
 
@@ -231,7 +239,7 @@ class Client(Facts):
         self._link.check_open()
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
-        frame, size = self._frames.make(subject, payload, inbox, headers)
+        frame, size = self._frames.make(subject, payload, inbox, headers, "request")
         self._requests.start(reply, frame, size)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
@@ -251,13 +259,15 @@ class Client(Facts):
         stall: float | None = None,
         sentinel: Callable[[Msg], object] | None = None,
         reply: str = "",
+        **unknown: Never,
     ) -> list[Msg]:
         """Publish a request and collect its answers: from many services, or many from one.
 
         It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
         the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
-        `trio.move_on_after` around it loses nothing. Where no deadline is in force, the time is `request_timeout`. Cancelled
-        for another reason or failed, nothing is left of it. `open_replies` gives the answers one by one.
+        `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where there is
+        neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives the answers one
+        by one.
 
         The answers come to an inbox of their own, not to the one that `request` shares.
 
@@ -278,18 +288,23 @@ class Client(Facts):
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
             nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
+            nats.errors.TimeoutError: The request could not even be queued in that time.
             trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             TypeError: `max_msgs`, `stall` or `sentinel` is of a wrong kind.
             ValueError: `max_msgs` or `stall` is negative.
             nats.errors.Error: As for `publish`.
         """
         self.pace.home.check()
+        if unknown:
+            raise unexpected("request_many", unknown)
         await checkpoint_if_cancelled()
-        total = self._request_timeout if trio.current_effective_deadline() == math.inf else math.inf
+        total = patience(self._request_timeout)
         gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
         if not self._link.has_room or not self._link.accepting:
-            await self._link.wait_room()
+            with self._limit(f"request to {subject!r}"):
+                await self._link.wait_room()
         inquiry, frame, size = self._inquire(subject, payload, headers, reply)
         collected = Collected(inquiry, self._requests, gathering)
         try:
@@ -298,11 +313,12 @@ class Client(Facts):
         finally:
             collected.close()
 
-    def with_options(self, *, request_timeout: float) -> Client:
+    def with_options(self, *, request_timeout: float | None) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
 
         Args:
-            request_timeout: How long a request waits where no deadline is in force, in seconds.
+            request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for what
+                is so where nobody chooses: 5 s where no deadline is in force.
 
         Returns:
             The view.
@@ -311,7 +327,8 @@ class Client(Facts):
             TypeError: It is no number.
             ValueError: It is negative.
         """
-        check_seconds("request_timeout", request_timeout)
+        if request_timeout is not None:
+            check_seconds("request_timeout", request_timeout)
         view = copy.copy(self)
         view._request_timeout = request_timeout
         return view
@@ -402,18 +419,20 @@ class Client(Facts):
     # The connection.
 
     @enable_ki_protection
-    async def flush(self) -> None:
+    async def flush(self, **unknown: Never) -> None:
         """Wait until the server has processed all that was published and subscribed before: a barrier.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`. Where there is no connection it
-        waits for the next one.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it waits
+        5 s. Where there is no connection it waits for the next one.
 
         Raises:
-            nats.errors.FlushTimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.FlushTimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke first.
             nats.errors.ConnectionClosedError: The client is closed.
         """
         self.pace.home.check()
+        if unknown:
+            raise unexpected("flush", unknown)
         await self._flush("flush")
 
     async def rtt(self) -> float:
@@ -545,12 +564,12 @@ class Client(Facts):
     async def _flush(self, what: str) -> None:
         await checkpoint_if_cancelled()
         self._link.check_open()
-        with default_deadline(self._request_timeout, what, errors.FlushTimeoutError):
+        with answer_within(self._request_timeout, what, errors.FlushTimeoutError):
             await self._link.barrier()
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
-        """Bound a wait for the server where no deadline is in force."""
-        return default_deadline(self._request_timeout, what)
+        """Bound a wait for one answer of the server."""
+        return answer_within(self._request_timeout, what)
 
     def _inquire(
         self, subject: str, payload: Payload, fields: Headers | None, reply: str
@@ -558,7 +577,7 @@ class Client(Facts):
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
         self._link.check_open()
         inbox = reply or self.new_inbox()
-        frame, size = self._frames.make(subject, payload, inbox, fields)
+        frame, size = self._frames.make(subject, payload, inbox, fields, "request")
         return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
 
 
@@ -623,7 +642,8 @@ async def open_client(
         ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
         connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
             name are tried one after the other, and share it.
-        request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
+        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes, calls of
+            JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as that.
         close_timeout: How long the goodbye may take (5 s).
         drain_timeout: How long `Client.drain` waits for consumers and answers (30 s).
         ping_interval: How often the server is pinged (120 s).

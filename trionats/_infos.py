@@ -100,6 +100,8 @@ class InfoWrite:
 
     def __init__(self, js: JetStream, subject: str, doing: str) -> None:
         self._js = js
+        # As for the chunks.
+        self._nc = js.nc.with_options(request_timeout=None)
         self._subject = subject
         self._doing = doing
         self.revision: int | None = None
@@ -141,7 +143,7 @@ class InfoWrite:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._js.nc.request_nowait(self._subject, data, headers=headers)
+                reply = self._nc.request_nowait(self._subject, data, headers=headers)
             except trio.WouldBlock:
                 await writable(self._js.nc, self._doing)
                 continue

@@ -15,6 +15,7 @@ import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors, events
+from trionats._deadlines import patience, too_late
 from trionats._protocol.replies import nobody_listens
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class PendingReply:
         "_frame",
         "_number",
         "_requests",
+        "_seconds",
         "_size",
         "_task",
         "_timeout",
@@ -52,7 +54,7 @@ class PendingReply:
         "subject",
     )
 
-    def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
+    def __init__(self, requests: Requests, token: str, subject: str, timeout: float | None) -> None:
         self._requests = requests
         self._token = token
         self._timeout = timeout
@@ -84,14 +86,15 @@ class PendingReply:
     async def wait(self) -> Msg:
         """Wait for the answer.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there is
+        neither, it waits 5 s.
 
         Returns:
             The answer.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject.
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
         """
@@ -99,10 +102,11 @@ class PendingReply:
             self._requests.home.check()
         if self.done:
             await checkpoint()
-        elif trio.current_effective_deadline() != math.inf:
+        elif (seconds := patience(self._timeout)) == math.inf:
             await self._park()
         else:
-            alarm = self._requests.alarm(trio.current_time() + self._timeout, self._timed_out)
+            self._seconds = seconds
+            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
             try:
                 await self._park()
             finally:
@@ -121,8 +125,7 @@ class PendingReply:
         self._requests.forget(self)
 
     def _timed_out(self) -> None:
-        text = f"request to {self.subject!r}: no answer within {self._timeout:g} s"
-        self._requests.forget(self, errors.explained(errors.TimeoutError, text))
+        self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
     async def _park(self) -> None:
         if self._task is not None:
@@ -169,12 +172,12 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting) + len(self.inquiries)
 
-    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+    def prepare(self, subject: str, timeout: float | None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
-            timeout: How long to wait where no deadline is in force.
+            timeout: The `request_timeout` that somebody chose.
 
         Returns:
             The waiter and the reply subject.

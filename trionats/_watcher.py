@@ -255,7 +255,7 @@ async def open_watcher(
 ) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
-    Entering asks the server once, and waits for the answer until the deadline in force, or else `request_timeout`.
+    Entering asks the server once, and waits for the answer as `Client.request` does.
     Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
     bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
 

@@ -121,9 +121,10 @@ def _status(rest: str) -> tuple[int | None, str, str | None]:
 def _line(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise _bad(name, f"a value is str, not {type(value).__name__}")
-    if not value.isprintable() and _has_control(value):
+    if not str.isprintable(value) and _has_control(value):
         raise _bad(name, "a value has no line ends and no control characters")
-    return f"{name}: {value}"
+    # Joined, not formatted: what was checked is what is sent, also of text that would show itself in another way.
+    return ": ".join((name, value))
 
 
 def _bad(name: object, complaint: str) -> errors.BadHeaderError:
