@@ -32,7 +32,7 @@ FLOORS = (
     ("_tls", "_websocket"),
     ("_tracing",),
     ("_transport",),
-    ("_workers", "_deadlines", "_home"),
+    ("_workers", "_deadlines", "_home", "_logbook"),
     ("_feed",),
     ("_message",),
     ("_options",),

@@ -39,6 +39,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _tracing          headers that have a message traced
 #   _workers          which tasks work on what they took from a feed
 #   _deadlines        when a wait ends: alarms, and the deadline where none is set
+#   _logbook          what of a client's events goes to the log
 #   _home             the Trio run that an object belongs to
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered

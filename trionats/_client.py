@@ -24,6 +24,7 @@ from trionats._feed import Pace, check_nursery, opens
 from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link
+from trionats._logbook import Logbook
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects
@@ -53,6 +54,7 @@ class Client(Facts):
         self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
     ) -> None:
         check_options(options)
+        self._logbook = Logbook()
         self._rng = options.get("rng") or random.Random()
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
@@ -383,6 +385,7 @@ class Client(Facts):
     def emit(self, event: events.ConnectionEvent) -> None:
         """Tell the listeners of an event."""
         self.pace.home.check()
+        self._logbook.write(event)
         for listener in list(self._listeners):
             listener.push(event)
             if isinstance(event, events.Closed):
