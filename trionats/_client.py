@@ -522,10 +522,13 @@ class Client(Facts):
         await self._link.wait_online()
 
     async def reconnect(self) -> None:
-        """Leave the connection for a new one at once, without back-off, and wait until it stands.
+        """Leave the connection for a new one, without back-off, and wait until it stands.
 
-        It is what a broken connection is, except that nobody waits before the first dial, and that it also works with
-        `allow_reconnect=False`. Where there is no connection it ends the wait for the next attempt. Calls at the same time
+        The server that is left gets what was published before, and is given a second to confirm it; what is published
+        from the call on waits for the new connection, so that it overtakes nothing. (In a cluster, a subscriber on a third
+        server may still hear the two in another order: the confirmation says that the old server has passed it on.) For the
+        rest it is what a broken connection is, except that nobody waits before the first dial, and that it also works with
+        `allow_reconnect=False`: requests and flushes under way fail. Cancelled, it goes on by itself. Where there is no connection it ends the wait for the next attempt. Calls at the same time
         share one new connection; a call after that makes another.
 
         Raises:

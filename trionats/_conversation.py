@@ -22,7 +22,8 @@ from trionats._handshake import READ_SIZE
 if TYPE_CHECKING:
     from trionats._feed import Pace
     from trionats._options import LinkOptions
-    from trionats._protocol.engine import Engine, Event
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.happenings import Event
     from trionats._protocol.servers import Server
     from trionats._transport import Wire
 
@@ -102,6 +103,7 @@ class Conversation:
         self.reason: Exception | None = None
         """Why it ended."""
         self.forced = False
+        """Somebody wants to leave it."""
         self.lame = False
         """The server has said that it is about to go."""
         self.over = trio.Event()
@@ -163,6 +165,8 @@ class Conversation:
             self.wake()
             return
         batch = engine.take(BATCH_SIZE)
+        if not batch:
+            return
         try:
             sent = send_now(batch)
         except OSError:
@@ -231,7 +235,7 @@ class Conversation:
                     return
             self.engine.sent()
             self._owner.relieve()
-            if not self.engine.outbox:
+            if not self.engine.sendable:
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import _transport, errors
-from trionats._protocol.engine import Garbage, Phase, Refused
+from trionats._protocol.engine import Phase
+from trionats._protocol.happenings import Garbage, Refused
 from trionats._protocol.login import connect_options, must_use_tls, server_error
 
 if TYPE_CHECKING:

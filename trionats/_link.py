@@ -22,7 +22,8 @@ from trionats._handshake import connect, refusal
 from trionats._moving import Mover
 from trionats._protocol.admission import is_limit
 from trionats._protocol.commands import LENGTHS
-from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, OverLimit, Phase, Refused
+from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from trionats._protocol.servers import Dial, Server, ServerPool
     from trionats._tls import TLSState
 
+#: How long a server that is left may take to confirm what it was sent.
+FENCE_SECONDS = 1.0
 #: How much may wait to be sent while there is a connection, where nothing may wait for one.
 LEAST_PENDING = 2 * 1024 * 1024
 
@@ -243,14 +246,27 @@ class Link:
         """
         self.check_open()
         old = self.current
-        if old is not None and old.reason is None:
-            old.forced = True
-            old.lose(errors.explained(errors.DisconnectedError, "reconnect() was called"))
-        else:
+        if old is None or old.reason is not None:
             self.hurry()
+        elif not old.forced:
+            old.forced = True
+            self.start_task(self._leave, old)
         while self.current is old or self.current is None or self.current.reason is not None:
             self.check_open()
             await self._arrival.wait()
+
+    async def _leave(self, old: Conversation) -> None:
+        """End a conversation once the server has taken what was queued before, so that nothing published later overtakes it."""
+        reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
+        try:
+            if self._aside is None:
+                answer = Answer()
+                old.engine.fence(answer)
+                old.wake()
+                with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
+                    await answer.wait()
+        finally:
+            old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""

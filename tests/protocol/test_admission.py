@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats import errors
 from trionats._protocol.admission import MOST_TOLD, Admissions, is_limit
-from trionats._protocol.engine import Engine, OverLimit, Phase, Refused, Subscription
+from trionats._protocol.engine import Engine, Phase, Subscription
+from trionats._protocol.happenings import OverLimit, Refused
 from trionats._protocol.move import Move
 from trionats._protocol.parser import Message
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats import errors
 from trionats._protocol import commands
-from trionats._protocol.engine import Answered, Engine, Loss, Phase
+from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.happenings import Answered, Loss
 from trionats._protocol.parser import Message
 
 SUBJECTS = (b"a", b"b")

@@ -74,6 +74,7 @@ class Queue(RuleBasedStateMachine):
         self.waiting: dict[bytes, int] = {}  # in order
         self.gone: dict[bytes, int] = {}
         self.count = 0
+        self.fenced: set[bytes] | None = None
 
     def teardown(self) -> None:
         numbering.FEW_GAPS = self.few
@@ -93,6 +94,7 @@ class Queue(RuleBasedStateMachine):
             number = self.waiting.pop(frame)
             assert self.engine.withdraw(frame, number, 1)
             self.gone[frame] = number
+            assert self.engine._numbers.gaps * 2 <= len(self.engine.outbox)
 
     @rule(frames=st.integers(1, 3))
     def put_first(self, frames: int) -> None:
@@ -102,6 +104,7 @@ class Queue(RuleBasedStateMachine):
     def lose(self) -> None:
         self.engine.begin()
         assert self.engine.lost(errors.UnexpectedEOF()).frames == 0
+        self.fenced = None
 
     @rule(limit=st.integers(1, 100))
     def take(self, limit: int) -> None:
@@ -109,7 +112,15 @@ class Queue(RuleBasedStateMachine):
         self.engine.sent()
         for frame in list(self.waiting):
             if frame in batch:
+                assert self.fenced is None or frame in self.fenced
                 self.gone[frame] = self.waiting.pop(frame)
+
+    @precondition(lambda self: self.fenced is None)
+    @rule()
+    def fence(self) -> None:
+        """What comes from now on waits for the next connection."""
+        self.engine.fence("left")
+        self.fenced = set(self.waiting)
 
     @rule()
     def discard(self) -> None:
@@ -122,6 +133,7 @@ class Queue(RuleBasedStateMachine):
         """A planned move takes what waits over to the other side."""
         other = Engine(main=self.engine)
         self.engine.exchange(other)
+        self.fenced = None
         assert [frame for frame in other.outbox if frame in self.waiting] == list(self.waiting)
         self.gone |= self.waiting
         self.waiting.clear()
@@ -134,7 +146,8 @@ class Queue(RuleBasedStateMachine):
         assert not any(engine.waits(frame, number) for frame, number in self.gone.items())
         assert engine.outbox_bytes == sum(map(len, engine.outbox))
         assert engine._numbers.gaps == engine.outbox.count(b"")
-        assert engine._numbers.gaps * 2 <= len(engine.outbox)
+        if not engine.sendable:
+            assert not (self.waiting if self.fenced is None else self.fenced & set(self.waiting))
 
 
 Queue.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

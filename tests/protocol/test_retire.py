@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trionats._protocol.engine import Answered, Engine, Subscription
+from trionats._protocol.engine import Engine, Subscription
+from trionats._protocol.happenings import Answered
 from trionats._protocol.parser import Message
 
 

@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.admission import Admissions, is_limit
-from trionats._protocol.happenings import Answered as Answered
-from trionats._protocol.happenings import Event as Event
-from trionats._protocol.happenings import Garbage as Garbage
-from trionats._protocol.happenings import InfoChanged as InfoChanged
-from trionats._protocol.happenings import Loss as Loss
-from trionats._protocol.happenings import OverLimit as OverLimit
-from trionats._protocol.happenings import Refused as Refused
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
 from trionats._protocol.numbering import Numbering
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
 
@@ -109,6 +103,8 @@ class Engine:
         self._pings: deque[object] = deque()
         self._admissions: Admissions[Subscription] = Admissions()
         self._over_limit = ""
+        self._last: int | None = None
+        """The number of the last frame that this connection is to take; None for no end."""
         self._unanswered = 0
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
@@ -209,6 +205,7 @@ class Engine:
         self._pings.clear()
         self._admissions = Admissions()
         self._unanswered = 0
+        self._last = None
         self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
         self._close_gaps()
@@ -231,6 +228,7 @@ class Engine:
             setattr(self, name, getattr(other, name))
             setattr(other, name, kept)
         self._numbers.emptied(len(mine))
+        self._last = None
         self.outbox, self.outbox_bytes = [], 0
         other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
         self.put_first(theirs)
@@ -402,7 +400,7 @@ class Engine:
             frame: The frame, the very object that was queued.
             number: The value of `newest` right after it was queued.
         """
-        place = self._numbers.place(number)
+        place = self._numbers.up_to(number) - 1
         return 0 <= place < len(self.outbox) and self.outbox[place] is frame
 
     def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
@@ -418,7 +416,7 @@ class Engine:
         """
         if not self.waits(frame, number):
             return False
-        self._make_gap(self._numbers.place(number))
+        self._make_gap(self._numbers.up_to(number) - 1)
         self.out_bytes -= size
         self._controls += 1
         # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
@@ -477,7 +475,7 @@ class Engine:
             The batch, empty when there is nothing to send.
         """
         outbox = self.outbox
-        if self.outbox_bytes <= limit or len(outbox) == 1:
+        if self._last is None and (self.outbox_bytes <= limit or len(outbox) == 1):
             self.outbox = []
             self.outbox_bytes = 0
             self._numbers.emptied(len(outbox))
@@ -499,6 +497,16 @@ class Engine:
         self._pings.append(token)
         self._admissions.pinged()
         self.queue(commands.PING)
+
+    def fence(self, token: object) -> None:
+        """Queue a PING as the last that this connection takes: what is queued behind it waits for the next one."""
+        self.ping(token)
+        self._last = self.newest
+
+    @property
+    def sendable(self) -> bool:
+        """Whether something waits that this connection is to take."""
+        return bool(self.outbox) and (self._last is None or self._numbers.up_to(self._last) > 0)
 
     def keepalive(self, most: int) -> bool:
         """Ping an idle peer.
@@ -565,9 +573,9 @@ class Engine:
             subscription.receiver.link_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:
-        # All together are over the limit, so it ends.
-        size, count = len(self.outbox[0]), 1
-        while size + len(self.outbox[count]) <= limit:
+        most = len(self.outbox) if self._last is None else min(self._numbers.up_to(self._last), len(self.outbox))
+        size = count = 0
+        while count < most and (not count or size + len(self.outbox[count]) <= limit):
             size += len(self.outbox[count])
             count += 1
         batch = self.outbox[:count]

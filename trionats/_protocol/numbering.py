@@ -7,7 +7,7 @@ there are more gaps than frames they are closed, and what stays keeps its number
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class Numbering:
         """Say which number stands at a place."""
         return self._written[place] if place < len(self._written) else self.taken + place + 1
 
-    def place(self, number: int) -> int:
-        """Say at which place a number stands, if it does: what is there is to be looked at."""
-        place = number - self.taken - 1
-        return bisect_left(self._written, number) if place < len(self._written) else place
+    def up_to(self, number: int) -> int:
+        """Say how many places have this number or a lower one; if it stands anywhere, then at the last of them."""
+        count = number - self.taken
+        return count if count >= len(self._written) else bisect_right(self._written, number)
 
     def too_many_gaps(self, length: int) -> bool:
         """Say whether the gaps of a queue are to be closed."""
