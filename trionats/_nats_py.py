@@ -410,6 +410,8 @@ class Carrier:
             for attachment in list(self._attached):
                 if named == (attachment.subject.lower(), attachment.queue.lower()):
                     text = f"subscription {attachment.subject!r}: {refused}"
+                    if attachment.subject.startswith(f"{self.new_inbox().rpartition('.')[0]}."):
+                        text += "; set inbox_prefix= to what this user may subscribe to"
                     known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
                     attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
         for listener in list(self._listeners):
