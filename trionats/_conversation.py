@@ -235,7 +235,7 @@ class Conversation:
                     return
             self.engine.sent()
             self._owner.relieve()
-            if not self.engine.sendable:
+            if not (self.engine.outbox and self.engine.sendable):
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle

@@ -50,7 +50,12 @@ class Frames:
             doing: "publish" or "request", for texts.
         """
         where = (self.heads.get(subject) or self._remember(subject))[4:-1]
-        back = _reply(f"{doing} to {subject!r}", reply) if reply else b""
+        if not reply:
+            back = b""
+        elif reply.__class__ is str:
+            back = subjects.publish_subject(reply)
+        else:
+            back = _reply(f"{doing} to {subject!r}", reply)
         if payload.__class__ is not bytes:
             payload = _bytes_like(f"{doing} to {subject!r}", payload)
         if not fields:

@@ -68,8 +68,8 @@ class Numbering:
     def emptied(self, places: int) -> None:
         """Know that all of the queue went."""
         self.taken += places
-        self.gaps = 0
-        if self._written:
+        if self.gaps or self._written:
+            self.gaps = 0
             self._written = []
 
     def closed(self, kept: Sequence[int], places: int) -> None:
