@@ -180,6 +180,17 @@ def test_what_was_told_is_forgotten_again_without_a_refusal() -> None:
     assert most <= MOST_TOLD
 
 
+def test_many_are_asked_about_now_and_then_and_a_refusal_is_told_once() -> None:
+    engine, server = Engine(), Server(1 << 20)
+    online(engine, server)
+    rows = [engine.subscribe(b"a", b"", 0, Receiver()) for _ in range(3 * MOST_TOLD)]
+    assert engine.outbox.count(b"PING\r\n") == 3
+    assert talk(engine, server) == []
+    for _ in range(2):
+        engine.refuse(rows[0], errors.Error())
+    assert len(rows[0].receiver.ends) == 1  # type: ignore[attr-defined]
+
+
 def test_a_replay_that_is_refused_in_part() -> None:
     engine = Engine()
     rows = [engine.subscribe(b"s%d" % n, b"", 0, Receiver()) for n in range(1000)]
