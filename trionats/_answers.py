@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import errors, events
-from trionats._deadlines import default_deadline
+from trionats._deadlines import answer_within
 from trionats._message import Msg
 from trionats._protocol import headers
 from trionats._protocol.index import Index
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from trionats._carried import Attachment
     from trionats._nats_py import Carrier
-
-REQUEST_TIMEOUT: Final = 5.0
 
 
 def ours(message: NatsPyMsg) -> Msg:
@@ -90,7 +88,7 @@ class Answers:
             self._named.add(name, question)
         try:
             self._carrier.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with default_deadline(REQUEST_TIMEOUT, f"request to {subject!r}"):
+            with answer_within(None, f"request to {subject!r}"):
                 await question.answered.wait()
         finally:
             del self._questions[token]

@@ -16,7 +16,7 @@ from trionats._protocol.index import Index
 if TYPE_CHECKING:
     from trionats._link import Link
     from trionats._protocol.engine import Engine
-    from trionats._protocol.engine import Subscription as Row
+    from trionats._protocol.subscriptions import Subscription as Row
 
 
 class Listener(Protocol):
@@ -40,6 +40,9 @@ class Listeners:
         self._to_all: dict[Listener, None] = {first: None}
         self._to_refusals: Index[str, Listener] = Index()
         self._subjects: dict[Listener, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._to_all) + len(self._subjects)
 
     def add(self, listener: Listener, refused: str = "") -> None:
         """Tell somebody from now on.
@@ -99,6 +102,7 @@ class Attachment:
     @enable_ki_protection
     def detach(self) -> None:
         """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
+        self._link.pace.run.check()
         self._engine.unsubscribe(self._row)
         self._link.wake()
 
@@ -108,5 +112,6 @@ class Attachment:
 
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
+        self._link.pace.run.check()
         if self._row.sid in self._engine.subscriptions and not self._row.retired:
             retire(self._engine, self._link, [self._row])

@@ -152,6 +152,8 @@ class ChunkWriter:
 
     def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
         self._js = js
+        # A transfer has a limit for standing still, and none for an answer.
+        self._nc = js.nc.with_options(request_timeout=None)
         self._stream = stream
         self._subject = subject
         self._doing = doing
@@ -204,7 +206,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._js.nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
+                reply = self._nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue

@@ -19,6 +19,7 @@ from trionats import errors, events
 from trionats._protocol import subjects
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
+from trionats._requests import REFUSALS
 
 if TYPE_CHECKING:
     from trionats._attachment import Attachment
@@ -136,11 +137,15 @@ class OrderedSource:
             nats.errors.StreamRegressedError: The stream went backwards.
             nats.errors.NotFoundError: The stream is gone.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
-            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer, or our inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions.
         """
         while True:
             if self._closed:
-                text = f"reading of stream '{self._ordered.stream}': the client is closed"
+                reading = f"reading of stream '{self._ordered.stream}'"
+                if isinstance(self._lost, REFUSALS):
+                    raise errors.explained(type(self._lost), f"{reading}: {self._lost}", **vars(self._lost))
+                text = f"{reading}: the client is closed"
                 raise errors.explained(errors.ConnectionClosedError, text) from self._lost
             action = self._ordered.next(trio.current_time())
             if isinstance(action, Pull):

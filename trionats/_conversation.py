@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from trio.lowlevel import checkpoint, current_root_task, enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors
 from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
@@ -22,7 +22,8 @@ from trionats._handshake import LAST_WORDS_SECONDS, READ_SIZE
 if TYPE_CHECKING:
     from trionats._feed import Pace
     from trionats._options import LinkOptions
-    from trionats._protocol.engine import Engine, Event
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.happenings import Event
     from trionats._protocol.servers import Server
     from trionats._transport import Wire
 
@@ -100,6 +101,7 @@ class Conversation:
         self.reason: Exception | None = None
         """Why it ended."""
         self.forced = False
+        """Somebody wants to leave it."""
         self.lame = False
         """The server has said that it is about to go."""
         self.over = trio.Event()
@@ -141,9 +143,6 @@ class Conversation:
     def wake(self) -> None:
         """Let the writer know that there is something to send."""
         if self.idle is not None:
-            # Refuses other threads. There, `set` raises too, but only once the event counts as set: the writer, which
-            # was not woken, would then sleep for ever.
-            current_root_task()
             self.idle.set()
             self.idle = None
             if self.in_front:
@@ -164,6 +163,8 @@ class Conversation:
             self.wake()
             return
         batch = engine.take(BATCH_SIZE)
+        if not batch:
+            return
         try:
             sent = send_now(batch)
         except OSError:
@@ -231,7 +232,7 @@ class Conversation:
                     return
             self.engine.sent()
             self._owner.relieve()
-            if not self.engine.outbox:
+            if not (self.engine.outbox and self.engine.sendable):
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from trionats._feed import Feed, Pace
     from trionats._link import Link
-    from trionats._protocol.engine import Engine, Subscription
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.subscriptions import Subscription
     from trionats._requests import Requests
 
 #: How often it is looked whether a consumer has ended without coming back.

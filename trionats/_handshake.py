@@ -14,7 +14,8 @@ import trio
 from trionats import _transport, errors
 from trionats._discretion import bare
 from trionats._identity import seconds_since_epoch
-from trionats._protocol.engine import Garbage, Phase, Refused
+from trionats._protocol.engine import Phase
+from trionats._protocol.happenings import Garbage, Refused
 from trionats._protocol.login import connect_options, must_use_tls, server_error, why_refused
 from trionats._protocol.showing import hidden
 

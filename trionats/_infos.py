@@ -34,6 +34,8 @@ class InfoWrite:
 
     def __init__(self, js: JetStream, subject: str, doing: str) -> None:
         self._js = js
+        # As for the chunks.
+        self._nc = js.nc.with_options(request_timeout=None)
         self._subject = subject
         self._doing = doing
         self._destination = bucket_destination(js, subject, doing)
@@ -107,7 +109,7 @@ class InfoWrite:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._js.nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
+                reply = self._nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
             except trio.WouldBlock:
                 await writable(self._js.nc, self._doing)
                 continue

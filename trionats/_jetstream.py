@@ -138,7 +138,7 @@ class JetStream(Management):
             api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
         }
         asked = {key: str(value) for key, value in fields.items() if value is not None}
-        data = payload.encode() if isinstance(payload, str) else payload
+        data = str.encode(payload) if isinstance(payload, str) else payload
         sent = _joined(doing, headers, asked)
         return await self._publish_until_known(doing, subject, data, sent, msg_id)
 

@@ -20,8 +20,11 @@ from trionats._deadlines import Timekeeper
 from trionats._feed import CLEANUP_SECONDS
 from trionats._handshake import LAST_WORDS_SECONDS, connect, refusal
 from trionats._moving import Mover
+from trionats._protocol.admission import is_limit
 from trionats._protocol.commands import LENGTHS
-from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.login import INBOX_HINT
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from trionats._protocol.servers import Dial, Server, ServerPool
     from trionats._tls import TLSState
 
+#: How long a server that is left may take to confirm what it was sent.
+FENCE_SECONDS = 1.0
 #: How much may wait to be sent while there is a connection, where nothing may wait for one.
 LEAST_PENDING = 2 * 1024 * 1024
 
@@ -212,6 +217,7 @@ class Link:
             nats.errors.ConnectionClosedError: It was closed or lost; the cause says why.
         """
         if not self.accepting:
+            self.pace.run.check()
             why = f": {self.failure}" if self.failure is not None else ""
             raise errors.explained(errors.ConnectionClosedError, f"the client is closed{why}") from self.failure
 
@@ -245,14 +251,27 @@ class Link:
         """
         self.check_open()
         old = self.current
-        if old is not None and old.reason is None:
-            old.forced = True
-            old.lose(errors.explained(errors.DisconnectedError, "reconnect() was called"))
-        else:
+        if old is None or old.reason is not None:
             self.hurry()
+        elif not old.forced:
+            old.forced = True
+            self.start_task(self._leave, old)
         while self.current is old or self.current is None or self.current.reason is not None:
             self.check_open()
             await self._arrival.wait()
+
+    async def _leave(self, old: Conversation) -> None:
+        """End a conversation once the server has taken what was queued before, so that nothing published later overtakes it."""
+        reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
+        try:
+            if self._aside is None:
+                answer = Answer()
+                old.engine.fence(answer)
+                old.wake()
+                with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
+                    await answer.wait()
+        finally:
+            old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""
@@ -470,6 +489,8 @@ class Link:
                     self._informed(conversation, info)
             case Refused(text):
                 self._refused(conversation, text)
+            case OverLimit(text):
+                self._over_limit(conversation, text)
             case Garbage(error):
                 error.args = (hidden(str(error), conversation.engine.confided),)
                 conversation.lose(error)
@@ -496,13 +517,32 @@ class Link:
         error = refusal(conversation.server, text, conversation.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
-            self._emit(events.ServerRefusal(error))
+            if not is_limit(text):
+                self._emit(events.ServerRefusal(error))
             if "control line" in text.casefold():
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
+            if error.subject.startswith(self._options.inbox_prefix.decode()):
+                error.args = (f"{error}{INBOX_HINT}",)
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
+
+    def _over_limit(self, conversation: Conversation, text: str) -> None:
+        """End the subscriptions that were too many, each with an error that names it."""
+        rows = conversation.engine.over_limit()
+        for row in rows:
+            subject, queue = row.subject.decode(), row.queue.decode() or None
+            error = errors.explained(
+                errors.MaxSubscriptionsError,
+                f"{refusal(conversation.server, text)}; {subject!r} is not subscribed",
+                subject=subject,
+                queue=queue,
+            )
+            conversation.engine.refuse(row, error)
+            self._emit(events.ServerRefusal(error))
+        if not rows:
+            self._emit(events.ServerRefusal(refusal(conversation.server, text)))
 
     # The end.
 

@@ -3,7 +3,7 @@
 Strategy
     The requests and the classes of the answers are nats-py's. Its manager expects a connection of its own kind, which
     `_ManagedConnection` is; what that connection does with a `timeout` is to ignore it, because here the deadline in force
-    governs, and the client's `request_timeout` where there is none. Its exceptions come out as the same classes with a
+    governs, and the client's `request_timeout`. Its exceptions come out as the same classes with a
     text that says which stream or consumer it was about.
 """
 
@@ -65,8 +65,8 @@ class _ManagedConnection:
 class Management:
     """Streams and consumers: create, read, change, delete. The names and arguments are nats-py's, without `timeout`.
 
-    Each call is one request (a list: one per page). With no deadline in force it waits as long as the client's
-    `request_timeout` says and raises `nats.errors.TimeoutError`. A refusal by the server is an `APIError`, of which
+    Each call is one request (a list: one per page), and each of them waits as `Client.request` does: at the most for a
+    `request_timeout` that was chosen. A refusal by the server is an `APIError`, of which
     `NotFoundError` is the most frequent kind.
     """
 

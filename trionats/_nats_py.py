@@ -38,11 +38,11 @@ from trionats._answers import Answers, ours
 from trionats._asyncio_loop import is_open, is_usable, trio_asyncio
 from trionats._attachment import Listeners
 from trionats._carried import Attachment, log
-from trionats._feed import CLEANUP_SECONDS, Pace
+from trionats._feed import CLEANUP_SECONDS, Pace, is_of_this_run
 from trionats._foreign import Foreign
 from trionats._protocol import subjects
 from trionats._protocol.index import Index
-from trionats._protocol.login import server_error
+from trionats._protocol.login import INBOX_HINT, server_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -425,8 +425,10 @@ class Carrier:
 
     def _refused(self, refused: errors.PermissionsViolationError) -> None:
         if refused.operation == "subscription":
+            ours = f"{self.new_inbox().rpartition('.')[0]}."
             for attachment in self._named.find(_name(refused.subject, refused.queue or "")):
-                text = f"subscription {attachment.subject!r}: {refused}"
+                hint = INBOX_HINT if attachment.subject.startswith(ours) else ""
+                text = f"subscription {attachment.subject!r}: {refused}{hint}"
                 known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
                 attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
         self._listeners.emit(events.PermissionViolation(refused))
@@ -467,6 +469,9 @@ def carrier_of(nc: nats.aio.client.Client, opener: str) -> Carrier:
             if nc.is_closed:
                 raise errors.explained(errors.ConnectionClosedError, f"{opener}(): nats-py's client is closed")
             raise RuntimeError(f"{opener}(): nats-py's client does not live in a trio-asyncio loop that is open")
+        if not is_of_this_run(loop._nursery):  # type: ignore[attr-defined]
+            raise RuntimeError(f"{opener}(): nats-py's client lives in another Trio run; use trio.from_thread.run()")
         carrier = _carriers[nc] = Carrier(nc, loop)
+    carrier.pace.run.check(opener)
     carrier.check_open(f"{opener}()")
     return carrier

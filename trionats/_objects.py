@@ -308,7 +308,8 @@ class ObjectStore:
         subject = f"{self._js.prefix}.DIRECT.GET.{self.stream}.{self._chunk_subject(info.nuid)}"
         try:
             with trio.fail_after(IDLE_LIMIT):
-                msg = await self._js.nc.request(subject)
+                # As for every transfer: the limit is for standing still, not for an answer.
+                msg = await self._js.nc.with_options(request_timeout=None).request(subject)
         except trio.TooSlowError:
             raise idle_error(doing) from None
         except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
@@ -440,7 +441,7 @@ class ObjectStore:
     def _content(self, name: str, data: object) -> memoryview:
         if isinstance(data, str):
             try:
-                return memoryview(data.encode())
+                return memoryview(str.encode(data))
             except UnicodeEncodeError as error:
                 raise ValueError(f"object {name!r} in bucket {self._bucket!r}: its data is no valid text") from error
         if isinstance(data, bytes):

@@ -68,7 +68,7 @@ class ClientOptions(TypedDict, total=False):
     pick_server: PickServer
     ignore_auth_error_abort: bool
     connect_timeout: float
-    request_timeout: float
+    request_timeout: float | None
     close_timeout: float
     drain_timeout: float
     ping_interval: float
@@ -144,7 +144,8 @@ def check_options(options: ClientOptions) -> None:
     if unknown:
         raise TypeError(f"open_client() has no option {'; '.join(map(_unknown, unknown))}")
     for name in _LEAST_SECONDS.keys() & given.keys():
-        check_seconds(name, given[name])
+        if name != "request_timeout" or given[name] is not None:
+            check_seconds(name, given[name])
     for name in _LEAST_NUMBERS.keys() & given.keys():
         value = given[name]
         if not isinstance(value, int) or isinstance(value, bool):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors, events
+from trionats._deadlines import patience, too_late
 from trionats._protocol.index import Index, LateIndex
 from trionats._protocol.replies import nobody_listens
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
-    from trionats._protocol.engine import Engine, Subscription
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.subscriptions import Subscription
 
 
 #: How many choosers are still shown what comes after their choice.
@@ -43,6 +46,10 @@ class Chooser(Protocol):
         """Say what it is when no better one came in time."""
 
 
+#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
+REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
+
+
 @final
 class PendingReply:
     """A request under way: its frame is queued, its answer is to come.
@@ -56,6 +63,7 @@ class PendingReply:
         "_frame",
         "_number",
         "_requests",
+        "_seconds",
         "_size",
         "_task",
         "_then",
@@ -64,7 +72,7 @@ class PendingReply:
         "subject",
     )
 
-    def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
+    def __init__(self, requests: Requests, token: str, subject: str, timeout: float | None) -> None:
         self._requests = requests
         self._token = token
         self._timeout = timeout
@@ -97,28 +105,33 @@ class PendingReply:
     async def wait(self) -> Msg:
         """Wait for the answer.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there is
+        neither, it waits 5 s.
 
         Returns:
             The answer.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject.
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
         """
+        if get_ident() != self._requests.run.thread:
+            self._requests.run.check()
         if self.done:
             await checkpoint()
-        elif trio.current_effective_deadline() != math.inf:
+        elif (seconds := patience(self._timeout)) == math.inf:
             await self._park()
         else:
-            alarm = self._requests.alarm(trio.current_time() + self._timeout, self._timed_out)
+            self._seconds = seconds
+            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
             try:
                 await self._park()
             finally:
                 alarm.call_off()
         if self._answer is None:
+            self._requests.run.check()
             assert self._error is not None, "woken without an answer"
             raise self._error
         return self._answer
@@ -126,6 +139,8 @@ class PendingReply:
     @enable_ki_protection
     def close(self) -> None:
         """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
+        if get_ident() != self._requests.run.thread:
+            self._requests.run.check()
         self._requests.forget(self)
 
     @enable_ki_protection
@@ -144,13 +159,14 @@ class PendingReply:
         Raises:
             trio.BusyResourceError: A task waits for it.
         """
+        if get_ident() != self._requests.run.thread:
+            self._requests.run.check()
         if self._task is not None:
             raise trio.BusyResourceError("a task waits for this reply")
         return self._requests.leave(self, then)
 
     def _timed_out(self) -> None:
-        text = f"request to {self.subject!r}: no answer within {self._timeout:g} s"
-        self._requests.forget(self, errors.explained(errors.TimeoutError, text))
+        self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
     async def _park(self) -> None:
         if self._task is not None:
@@ -184,6 +200,7 @@ class Requests:
     def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
         self._client = client
         self.alarm = link.timekeeper.alarm
+        self.run = link.pace.run
         self._engine = engine
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
@@ -208,12 +225,12 @@ class Requests:
     def __len__(self) -> int:
         return len(self._waiting) - self.left + len(self.inquiries)
 
-    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+    def prepare(self, subject: str, timeout: float | None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
-            timeout: How long to wait where no deadline is in force.
+            timeout: The `request_timeout` that somebody chose.
 
         Returns:
             The waiter and the reply subject.
@@ -327,7 +344,7 @@ class Requests:
         """Fail all requests: the client is closed, or the server refused the inbox."""
         self._inbox = None
         for reply in list(self._waiting.values()):
-            if isinstance(reason, errors.PermissionsViolationError):
+            if isinstance(reason, REFUSALS):
                 self._fail(reply, refused_request(reply.subject, reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
@@ -405,16 +422,13 @@ class Requests:
             self.settled()
 
 
-def refused_request(subject: str, why: errors.PermissionsViolationError) -> Exception:
+def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
     """Make the error for a request that the server refused to pass on, or whose inbox it refused.
 
     Args:
         subject: Where the request went.
         why: What the server said.
     """
-    text = f"request to {subject!r}: {why}"
-    refused = errors.explained(
-        errors.PermissionsViolationError, text, operation=why.operation, subject=why.subject, queue=why.queue
-    )
+    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
     refused.__cause__ = why
     return refused

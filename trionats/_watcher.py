@@ -142,9 +142,10 @@ class Watcher(Feed[T], Generic[T]):
             nats.errors.Error: What it reads is lost for good, as for `receive`.
             trio.ClosedResourceError: The block was left.
         """
+        self._pace.run.check()
         await self._pace.trip()
         if self._left:
-            raise trio.ClosedResourceError
+            raise self._was_left()
         while not self.caught_up:
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)
@@ -252,7 +253,7 @@ async def open_watcher(
 ) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
-    Entering asks the server once, and waits for the answer until the deadline in force, or else `request_timeout`.
+    Entering asks the server once, and waits for the answer as `Client.request` does.
     Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
     bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
 
@@ -292,6 +293,7 @@ async def open_watcher(
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     policy = "all" if include_history else "new" if updates_only else "last_per_subject"
     nc = store.js.nc
+    nc.pace.run.check("open_watcher")
     ordered = Ordered(
         store.stream,
         nc.new_token(),

@@ -287,7 +287,7 @@ class PermissionViolation(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class ServerRefusal(ConnectionEvent):
-    """The server sent an error that no subscription stands for.
+    """The server sent an error: a subscription that is too many, which its own feed raises as well, or one that none stands for.
 
     Attributes:
         error: What it said.

@@ -465,11 +465,12 @@ async def test_somebody_elses_change_in_between_fails_the_put() -> None:
     assert bucket.chunks == 1
 
 
+@pytest.mark.parametrize("chosen", [None, 1.0])
 async def test_a_put_that_moves_slowly_goes_on_and_one_that_stalls_fails(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, chosen: float | None
 ) -> None:
-    """J5: what is limited is the time since something last moved, not the time in all."""
-    async with open_bucket() as (bucket, store, _), trio.open_nursery() as nursery:
+    """J5: what is limited is the time since something last moved, not the time in all, nor that for one answer."""
+    async with open_bucket(request_timeout=chosen) as (bucket, store, _), trio.open_nursery() as nursery:
         replies: list[str] = []
 
         def keep(frame: Frame) -> str | None:
@@ -694,14 +695,14 @@ async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(
     server.check()
 
 
-@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize(("chunks", "chosen"), [(1, None), (1, 1.0), (3, None)])
 async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(
-    autojump_clock: trio.testing.MockClock, chunks: int
+    autojump_clock: trio.testing.MockClock, chunks: int, chosen: float | None
 ) -> None:
     server = FakeServer()
     server.on(f"$JS.API.{'DIRECT.GET' if chunks == 1 else 'CONSUMER.CREATE'}.OBJ_b.>", lambda _: None)
     FakeObjects(server, BUCKET).add("n", *[b"x"] * chunks)
-    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
+    async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial, request_timeout=chosen) as nc:
         start = trio.current_time()
         text = "get of object 'n' from bucket 'b': the server has not answered for 30 s"
         with pytest.raises(errors.TimeoutError, match=text):

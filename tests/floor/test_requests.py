@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,11 @@ import trio
 import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
-from trionats import errors, open_client
+from trionats import errors, open_client, open_replies
 from trionats._requests import PendingReply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trionats import Client
 
@@ -81,35 +83,176 @@ async def test_nobody_there(autojump_clock: trio.testing.MockClock) -> None:
         assert_forgotten(nc)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 5.0, 60.0])
-async def test_the_default_timeout_is_exact_and_only_a_default(
-    autojump_clock: trio.testing.MockClock, seconds: float
-) -> None:
+async def one_reply(nc: Client) -> None:
+    with nc.request_nowait("void") as reply:
+        await reply.wait()
+
+
+async def pages(nc: Client) -> None:
+    """A list of two pages, of which only the first is answered."""
+    await nc.jetstream().streams_info()
+
+
+#: Every wait for one answer, and what its error names. Of `request_many` the whole is one.
+WAITS: dict[str, tuple[Callable[[Client], Awaitable[object]], str, type[errors.TimeoutError]]] = {
+    "request": (lambda nc: nc.request("void"), "request to 'void'", errors.TimeoutError),
+    "flush": (lambda nc: nc.flush(), "flush", errors.FlushTimeoutError),
+    "rtt": (lambda nc: nc.rtt(), "rtt", errors.FlushTimeoutError),
+    "publish": (lambda nc: nc.jetstream().publish("void"), "request to 'void'", errors.TimeoutError),
+    "info": (
+        lambda nc: nc.jetstream().stream_info("S"),
+        r"request to '\$JS\.API\.STREAM\.INFO\.S'",
+        errors.TimeoutError,
+    ),
+    "list": (pages, r"request to '\$JS\.API\.STREAM\.LIST'", errors.TimeoutError),
+    "reply": (one_reply, "request to 'void'", errors.TimeoutError),
+}
+
+
+def standing_still() -> FakeServer:
+    """A server that answers nothing, but for the first page of a list, which takes it a second."""
     server = FakeServer()
     silent(server)
-    async with connected(server, request_timeout=seconds) as nc:
+    server.on("$JS.API.STREAM.INFO.S", lambda _: None)
+
+    def first_page(frame: Frame) -> object:
+        offset = json.loads(frame.payload or b"{}").get("offset", 0)
+        state = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
+        one = {"config": {"name": "S"}, "state": state, "created": "2026-01-01T00:00:00Z"}
+        return None if offset else {"total": 2, "offset": 0, "limit": 1, "streams": [one]}
+
+    server.on("$JS.API.STREAM.LIST", first_page)
+    return server
+
+
+@pytest.mark.parametrize("wait", list(WAITS))
+@pytest.mark.parametrize(
+    ("chosen", "deadline", "ends"),
+    [
+        (None, None, "5 s"),  # nobody has said anything
+        (None, 100.0, "deadline"),  # the default gives way
+        (None, 2.0, "deadline"),
+        (7.0, None, "7 s"),  # what was chosen counts ...
+        (7.0, 100.0, "7 s"),  # ... whichever comes first
+        (7.0, 2.0, "deadline"),
+        (60.0, None, "60 s"),
+        (0.5, 100.0, "0.5 s"),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "view"])
+async def test_what_was_chosen_counts_and_the_default_gives_way(
+    autojump_clock: trio.testing.MockClock, wait: str, chosen: float | None, deadline: float | None, ends: str, how: str
+) -> None:
+    server = standing_still()
+    call, what, kind = WAITS[wait]
+    async with connected(server, request_timeout=chosen if how == "option" else 33.0) as client:
+        nc = client if how == "option" else client.with_options(request_timeout=chosen)
+        server.mute = {"PING"} if wait in ("flush", "rtt") else set()
         start = trio.current_time()
-        with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {seconds:g} s"):
-            await nc.request("void")
-        assert trio.current_time() - start == pytest.approx(seconds)
-        start = trio.current_time()
-        with trio.move_on_after(100) as scope:
-            await nc.request("void")
-        assert scope.cancelled_caught
-        assert trio.current_time() - start == pytest.approx(100)
-        view = nc.with_options(request_timeout=7)
-        start = trio.current_time()
-        with pytest.raises(errors.TimeoutError):
-            await view.request("void")
-        assert trio.current_time() - start == pytest.approx(7)
-        server.mute = {"PING"}
-        with pytest.raises(errors.FlushTimeoutError, match="rtt: no answer within"):
-            await nc.rtt()
-        start = trio.current_time()
-        with pytest.raises(errors.FlushTimeoutError, match="flush: no answer within"):
-            await nc.flush()
-        assert trio.current_time() - start == pytest.approx(seconds)
+        with trio.move_on_after(math.inf if deadline is None else deadline) as scope:
+            if ends == "deadline":
+                await call(nc)
+            else:
+                with pytest.raises(kind, match=f"{what}: no answer within {ends}") as caught:
+                    await call(nc)
+                assert isinstance(caught.value, kind)
+        assert scope.cancelled_caught == (ends == "deadline")
+        lasted = deadline if ends == "deadline" else float(ends.partition(" ")[0])
+        assert trio.current_time() - start == pytest.approx(lasted)
+        assert client.statistics().pending_requests == 0
         server.mute = set()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "deadline", "lasts"),
+    [(None, None, 5.0), (None, 100.0, 100.0), (7.0, None, 7.0), (7.0, 100.0, 7.0), (7.0, 2.0, 2.0)],
+)
+async def test_the_total_of_many_answers(
+    autojump_clock: trio.testing.MockClock, chosen: float | None, deadline: float | None, lasts: float
+) -> None:
+    server = FakeServer()
+    server.on("many", lambda _: b"one")
+    async with connected(server, request_timeout=chosen) as nc, trio.open_nursery() as nursery:
+        start = trio.current_time()
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            assert [msg.data for msg in await nc.request_many("many")] == [b"one"]
+        assert trio.current_time() - start == pytest.approx(lasts)
+        start = trio.current_time()
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            async with open_replies(nursery, nc, "many") as rx:
+                assert [msg.data async for msg in rx] == [b"one"]
+        assert trio.current_time() - start == pytest.approx(lasts)
+
+
+@pytest.mark.parametrize("chosen", [None, 3.0])
+async def test_the_wait_for_room_counts(autojump_clock: trio.testing.MockClock, chosen: float | None) -> None:
+    server = FakeServer()
+    async with connected(server, request_timeout=chosen, pending_size=100) as nc, trio.open_nursery() as nursery:
+        await nc.flush()
+        server.link.stall(up=True)
+        lasts = chosen or 5.0
+
+        async def opened() -> None:
+            async with open_replies(nursery, nc, "void"):
+                pytest.fail("it was opened")
+
+        while True:
+            try:
+                nc.publish_nowait("filling", bytes(50))
+            except trio.WouldBlock:
+                if nc._link.idle is None:
+                    break
+            await trio.lowlevel.checkpoint()
+        for call in (lambda: nc.request("void"), lambda: nc.request_many("void"), opened):
+            start = trio.current_time()
+            with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {lasts:g} s"):
+                await call()
+            assert trio.current_time() - start == pytest.approx(lasts)
+        assert nc.statistics().pending_requests == 0
+        server.link.resume()
+
+
+@pytest.mark.parametrize("value", ["5", True, -1, math.nan])
+async def test_no_time_that_is_none(autojump_clock: trio.testing.MockClock, value: Any) -> None:  # noqa: ANN401
+    async with connected(FakeServer()) as nc:
+        with pytest.raises((TypeError, ValueError), match="request_timeout"):
+            nc.with_options(request_timeout=value)
+        async with trio.open_nursery() as nursery:
+            with pytest.raises((TypeError, ValueError), match="request_timeout"):
+                async with open_client(nursery, request_timeout=value):
+                    pytest.fail("it was opened")
+
+
+HINT = r"takes no timeout: with trio\.fail_after\(1\): await nc\.%s\(\.\.\.\)"
+
+
+async def test_a_timeout_is_told_how_it_is_given(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        await nc.flush()
+        sent = len(server.link.received)
+        wrong: Any = nc
+        calls: list[tuple[Any, str]] = [
+            (lambda: wrong.request("quote", b"", timeout=1), r"request\(\) " + HINT % "request"),
+            (lambda: wrong.request_many("quote", timeout=1), r"request_many\(\) " + HINT % "request_many"),
+            (lambda: wrong.flush(timeout=1), r"flush\(\) " + HINT % "flush"),
+            (
+                lambda: wrong.request("quote", old_style=True),
+                "request.. got an unexpected keyword argument 'old_style'",
+            ),
+            (
+                lambda: wrong.request("quote", b"", 1),
+                "request to 'quote': headers must be a mapping, not int; it " + HINT % "request",
+            ),
+            (lambda: wrong.request("quote", b"", "a: b"), "request to 'quote': headers must be a mapping, not str$"),
+            (lambda: wrong.request("quote", "text"), "request to 'quote': the payload must be bytes, not str"),
+            (lambda: wrong.publish("x", b"", {"a": "1"}), "publish to 'x': reply must be text, not dict"),
+        ]
+        for call, text in calls:
+            with pytest.raises(TypeError, match=text):
+                await call()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.link.received) == sent
         assert_forgotten(nc)
 
 

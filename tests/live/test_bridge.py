@@ -581,8 +581,9 @@ async def denied(what: str, tmp_path: Path) -> AsyncIterator[tuple[nats.aio.clie
 @pytest.mark.parametrize("what", ['subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'])
 async def test_a_question_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
     async with denied(what, tmp_path) as (_, bucket, psub), trio.open_nursery() as nursery:
+        hint = ".*; set inbox_prefix= to what" if "_INBOX" in what else ""
         with trio.fail_after(3):
-            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.CREATE\.KV_denied"):
+            with pytest.raises(errors.PermissionsViolationError, match=rf"CONSUMER\.CREATE\.KV_denied{hint}"):
                 await bridge.open_watcher(nursery, bucket).__aenter__()
             with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.INFO\.DENIED\.d"):
                 await bridge.open_pull_subscription(nursery, psub).__aenter__()
@@ -612,6 +613,38 @@ async def test_a_subject_that_is_refused() -> None:
             async with bridge.open_subscription(nursery, nc, "Secret.x".lower()) as rx:
                 with pytest.raises(errors.PermissionsViolationError, match=r"secret\.x"):
                     await rx.receive()
+
+
+async def test_a_subscription_too_many_is_told_to_all() -> None:
+    with NatsServer("max_subscriptions: 2") as server:
+        async with (
+            bridged_client(server, error_cb=ignore) as nc,
+            AsyncExitStack() as stack,
+            trio.open_nursery() as nursery,
+        ):
+            feeds = [await stack.enter_async_context(bridge.open_subscription(nursery, nc, f"s{n}")) for n in range(3)]
+            with trio.fail_after(3):
+                for rx in feeds:
+                    with pytest.raises(errors.Error, match="maximum subscriptions exceeded"):
+                        await rx.receive()
+
+
+async def test_a_client_of_another_run(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server.server) as nc, trio.open_nursery() as nursery:
+
+        async def main() -> None:
+            async with trio.open_nursery() as foreign:
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
+                    await bridge.open_subscription(foreign, nc, "a").__aenter__()
+
+        await trio.to_thread.run_sync(trio.run, main)
+        async with bridge.open_subscription(nursery, nc, "a") as rx:
+            await trio.to_thread.run_sync(trio.run, main)
+            for call in (rx.stop, rx.receive_nowait):
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
+                    await trio.to_thread.run_sync(call)
+            await aio_as_trio(nc.publish)("a", b"1")
+            assert (await rx.receive()).data == b"1"
 
 
 # -- the ends of a client --------------------------------------------------------------------------------------------------

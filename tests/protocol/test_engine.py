@@ -8,18 +8,10 @@ import pytest
 
 from trionats import errors
 from trionats._protocol import commands
-from trionats._protocol.engine import (
-    CONTROL_LINE,
-    Answered,
-    Engine,
-    Garbage,
-    InfoChanged,
-    Loss,
-    Phase,
-    Refused,
-    Subscription,
-)
+from trionats._protocol.engine import CONTROL_LINE, Engine, Phase
+from trionats._protocol.happenings import Answered, Garbage, InfoChanged, Loss, Refused
 from trionats._protocol.parser import Message
+from trionats._protocol.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -443,6 +435,45 @@ def test_an_outage_full_of_withdrawn_requests_takes_no_room() -> None:
     again, number = publish(engine)
     assert engine.waits(again, number)
     assert engine.out_msgs == 2
+
+
+def test_a_request_that_stays_open_does_not_keep_the_places_of_those_that_are_given_up() -> None:
+    engine = Engine()
+    kept, number = publish(engine)
+    before = publish(engine, b"request")
+    for _ in range(5000):
+        # There is always one more behind it.
+        now = publish(engine, b"request")
+        assert engine.withdraw(*before, 7)
+        before = now
+    assert len(engine.outbox) < 200
+    assert engine.waits(kept, number)
+    assert engine.waits(*before)
+    assert engine.out_msgs == 2
+
+
+def test_what_is_queued_behind_a_fence_waits_for_the_next_connection() -> None:
+    engine = online()
+    assert [engine.sendable] == [False]
+    before = [publish(engine, b"%d" % n) for n in range(3)]
+    engine.fence("left")
+    behind = [publish(engine, b"%d" % n) for n in range(3, 6)]
+    engine.subscribe(b"a", b"", 0, Recorder())
+    assert [engine.sendable] == [True]
+    first = engine.take(len(before[0][0]))
+    assert first == before[0][0]
+    engine.sent()
+    rest = engine.take(1 << 20)
+    assert rest == before[1][0] + before[2][0] + b"PING\r\n"
+    engine.sent()
+    assert [engine.sendable] == [False]
+    assert engine.take(1 << 20) == b""
+    engine.sent()
+    assert engine.receive(b"PONG\r\n") == [Answered("left")]
+    assert engine.take(1 << 20) == b""
+    assert engine.lost(errors.UnexpectedEOF()).frames == 0
+    online(engine)
+    assert engine.take(1 << 20) == b"SUB a 1\r\n" + b"".join(frame for frame, _ in behind)
 
 
 def test_discard() -> None:

@@ -16,22 +16,27 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from trionats import errors
 from trionats._protocol import commands
+from trionats._protocol.admission import Admissions, is_limit
 from trionats._protocol.commands import Passing, is_programs, is_publish
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
 from trionats._protocol.index import Index
+from trionats._protocol.numbering import Numbering
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
+from trionats._protocol.subscriptions import Subscription, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from trionats._protocol.subscriptions import Receiver
 
 
-_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info", "confided")
+_CONVERSATION = ("_parser", "_pings", "_admissions", "_unanswered", "_sending", "phase", "info", "confided")
 _CONFIDED = ("pass", "auth_token", "jwt", "sig")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
@@ -50,102 +55,22 @@ class Phase(Enum):
     ONLINE = "online"
 
 
-class Receiver(Protocol):
-    """What takes the messages of one subscription; called from the reader, so total and never waiting."""
-
-    def deliver(self, message: Any, /) -> None:  # noqa: ANN401 - of the type that the engine was made for
-        """Take one message."""
-
-    def link_lost(self, reason: Exception) -> None:
-        """Know that the connection broke; the subscription stays."""
-
-    def link_restored(self) -> None:
-        """Know that the connection is back and the subscription replayed."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more: None on purpose, else why."""
-
-
-class Subscription:
-    """One row of the table: what was subscribed, how much has come, who takes it."""
-
-    __slots__ = ("answers", "deliver", "delivered", "max_msgs", "queue", "receiver", "retired", "sid", "subject")
-
-    def __init__(self, sid: int, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> None:
-        self.sid = sid
-        self.subject = subject
-        self.queue = queue
-        self.max_msgs = max_msgs
-        self.receiver = receiver
-        self.deliver = receiver.deliver
-        self.delivered = 0
-        self.answers = False
-        """Whether it is for answers to what we asked: a drain lets it be until the end."""
-        self.retired = False
-        """Whether the server was told that no more is wanted, and what it has sent already still comes."""
-
-    def frames(self) -> bytes:
-        """What tells a server of it: SUB, and UNSUB with what is left of the count; nothing of one that is retired."""
-        if self.retired:
-            return b""
-        frames = commands.sub(self.subject, self.queue, self.sid)
-        if self.max_msgs:
-            frames += commands.unsub(self.sid, self.max_msgs - self.delivered)
-        return frames
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A PONG came for a PING that somebody waits for."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class InfoChanged:
-    """The server described itself anew."""
-
-    info: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The server sent -ERR; the connection goes on unless the server closes it."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """The server sent what is not the protocol; nothing after it can be read."""
-
-    error: Exception
-
-
-Event = Answered | InfoChanged | Refused | Garbage
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What a broken connection leaves open."""
-
-    frames: int
-    """A program's publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
-    pings: list[Any] = field(default_factory=list)
-    """The tokens of pings that were not answered."""
-
-
 class Engine:
     """The state of one client's conversation with its servers."""
 
     def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
         self.message_type = message_type
         self._aside = main is not None
+        self._main = main
         self.beside: Engine | None = None
         """A second conversation, during a planned move; see `_protocol.move`."""
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
+        self._admissions: Admissions[Subscription] = Admissions()
+        self._over_limit = ""
+        self._last: int | None = None
+        """The number of the last frame that this connection is to take; None for no end."""
         self._unanswered = 0
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
@@ -154,7 +79,7 @@ class Engine:
         self._named: Index[bytes, Subscription] = Index() if main is None else main._named
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
-        self._taken = 0
+        self._numbers = Numbering()
         self.heard = 0
         """How often something came: as long as this stays the same, the server is silent."""
         self.in_msgs = 0
@@ -251,13 +176,15 @@ class Engine:
         )
         self._sending = []
         self._pings.clear()
+        self._admissions = Admissions()
         self._unanswered = 0
+        self._last = None
         passing = [frame for frame in self.outbox if frame.__class__ is Passing]
         self._controls += len(passing)
         self.out_bytes -= sum(map(commands.publish_size, passing))
-        # Empty frames in the place of others, so that the numbers of those that stay are still true.
         self.outbox = [frame if is_publish(frame) and frame.__class__ is not Passing else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
+        self._close_gaps()
         if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
                 subscription.receiver.link_lost(reason)
@@ -276,7 +203,8 @@ class Engine:
             kept = getattr(self, name)
             setattr(self, name, getattr(other, name))
             setattr(other, name, kept)
-        self._taken += len(mine)
+        self._numbers.emptied(len(mine))
+        self._last = None
         self.outbox, self.outbox_bytes = [], 0
         other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
         self.put_first(theirs)
@@ -301,10 +229,29 @@ class Engine:
         subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
         self.subscriptions[subscription.sid] = subscription
-        self._named.add(_name(subject, queue), subscription)
+        self._named.add(name_of(subject, queue), subscription)
         if self.phase is Phase.ONLINE:
-            self.queue(subscription.frames())
+            self.tell([subscription])
         return subscription
+
+    def tell(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions."""
+        for row in rows:
+            self.queue(row.frames())
+            if self._admissions.subscribed(row):
+                self.ping()
+
+    def tell_first(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions, before anything that is queued."""
+        rows = [row for row in rows if not row.retired]
+        self.put_first([row.frames() for row in rows])
+        self._admissions.replayed(rows, self.outbox.count(commands.PING))
+
+    def tell_unsubscribed(self, row: Subscription) -> None:
+        """Tell the server that a subscription is over."""
+        self.queue(commands.unsub(row.sid))
+        if self._admissions.unsubscribed(row):
+            self.ping()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
@@ -323,20 +270,22 @@ class Engine:
     def complete(self, subscription: Subscription) -> None:
         """End a subscription that has had all it will get. Idempotent."""
         if self._take_out(subscription):
+            if not subscription.retired:
+                self._admissions.unsubscribed(subscription)
             subscription.receiver.ended(None)
 
     def _take_out(self, subscription: Subscription) -> bool:
-        self._named.remove(_name(subscription.subject, subscription.queue), subscription)
+        self._named.remove(name_of(subscription.subject, subscription.queue), subscription)
         return self.subscriptions.pop(subscription.sid, None) is not None
 
     def _tell_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.retired:
             return
         if self.phase is Phase.ONLINE:
-            self.queue(commands.unsub(subscription.sid))
+            self.tell_unsubscribed(subscription)
         if self.beside is not None and self.beside.phase is Phase.ONLINE:
             # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
-            self.beside.queue(commands.unsub(subscription.sid))
+            self.beside.tell_unsubscribed(subscription)
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
@@ -356,11 +305,32 @@ class Engine:
             Whether there was one.
         """
         # The server may name what we never subscribed, in characters that do not exist.
-        refused = self._named.find(_name(subject.encode(errors="replace"), queue.encode(errors="replace")))
+        wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
+        refused = self._named.find(name_of(*wanted))
         for subscription in refused:
             self._take_out(subscription)
             subscription.receiver.ended(error)
+        self._admissions.denied(*wanted)
         return bool(refused)
+
+    def over_limit(self) -> list[Subscription]:
+        """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
+        return [row for row in self._admissions.settle() if row.sid in self.subscriptions]
+
+    def refuse(self, row: Subscription, error: Exception) -> None:
+        """End one subscription that the server refused. Idempotent.
+
+        Args:
+            row: The subscription.
+            error: What its receiver is told.
+        """
+        if not self._take_out(row):
+            return
+        for other in (self.beside, self._main):
+            # In a planned move the other side may have taken it.
+            if other is not None and other.phase is Phase.ONLINE:
+                other.tell_unsubscribed(row)
+        row.receiver.ended(error)
 
     def refuse_overlong(self, error: Exception) -> None:
         """End the subscriptions whose SUB is longer than what servers take by default.
@@ -402,7 +372,7 @@ class Engine:
     @property
     def newest(self) -> int:
         """The number of the frame that was queued last, for `waits` and `withdraw`."""
-        return self._taken + len(self.outbox)
+        return self._numbers.taken + len(self.outbox)
 
     def waits(self, frame: bytes, number: int) -> bool:
         """Say whether a frame still waits in the outbox, so that no server can have seen it.
@@ -411,8 +381,8 @@ class Engine:
             frame: The frame, the very object that was queued.
             number: The value of `newest` right after it was queued.
         """
-        position = number - self._taken - 1
-        return 0 <= position < len(self.outbox) and self.outbox[position] is frame
+        place = self._numbers.up_to(number) - 1
+        return 0 <= place < len(self.outbox) and self.outbox[place] is frame
 
     def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
         """Take a publish out of the outbox again, if it still waits there (see `waits`), as if it had not been.
@@ -427,15 +397,17 @@ class Engine:
         """
         if not self.waits(frame, number):
             return False
-        outbox = self.outbox
-        outbox[number - self._taken - 1] = b""
-        self.outbox_bytes -= len(frame)
+        self._make_gap(self._numbers.up_to(number) - 1)
         self.out_bytes -= size
         self._controls += 1
         # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
+        outbox = self.outbox
         while outbox and not outbox[-1]:
             outbox.pop()
+            self._numbers.shortened(len(outbox))
             self._controls -= 1
+        if self._numbers.too_many_gaps(len(outbox)):
+            self._close_gaps()
         return True
 
     @property
@@ -455,7 +427,7 @@ class Engine:
             How many of a program's publishes there were.
         """
         publishes = sum(map(is_programs, self.outbox))
-        self._taken += len(self.outbox)
+        self._numbers.emptied(len(self.outbox))
         self.outbox = []
         self.outbox_bytes = 0
         return publishes
@@ -463,7 +435,7 @@ class Engine:
     def put_first(self, frames: list[bytes]) -> None:
         """Put whole frames that are no publishes in front of the outbox; the numbers of those behind them stay true."""
         self.outbox[:0] = frames
-        self._taken -= len(frames)
+        self._numbers.lengthened(len(frames))
         self.outbox_bytes += sum(map(len, frames))
 
     def drop_oversized(self) -> None:
@@ -476,9 +448,7 @@ class Engine:
             return
         for place, frame in enumerate(self.outbox):
             if len(frame) > limit and is_publish(frame) and commands.publish_size(frame) > limit:
-                # An empty frame in its place, as in `lost`.
-                self.outbox[place] = b""
-                self.outbox_bytes -= len(frame)
+                self._make_gap(place)
                 self.oversized += is_programs(frame)
 
     def take(self, limit: int) -> bytes:
@@ -491,14 +461,14 @@ class Engine:
             The batch, empty when there is nothing to send.
         """
         outbox = self.outbox
-        if self.outbox_bytes <= limit or len(outbox) == 1:
+        if self._last is None and (self.outbox_bytes <= limit or len(outbox) == 1):
             self.outbox = []
             self.outbox_bytes = 0
+            self._numbers.emptied(len(outbox))
             batch = outbox
         else:
             batch = self._first_frames(limit)
         self._sending = batch
-        self._taken += len(batch)
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def sent(self) -> None:
@@ -511,7 +481,18 @@ class Engine:
         Everything queued before it is processed by the server before the PONG: a barrier.
         """
         self._pings.append(token)
+        self._admissions.pinged()
         self.queue(commands.PING)
+
+    def fence(self, token: object) -> None:
+        """Queue a PING as the last that this connection takes: what is queued behind it waits for the next one."""
+        self.ping(token)
+        self._last = self.newest
+
+    @property
+    def sendable(self) -> bool:
+        """Whether something waits that this connection is to take."""
+        return bool(self.outbox) and (self._last is None or self._numbers.up_to(self._last) > 0)
 
     def keepalive(self, most: int) -> bool:
         """Ping an idle peer.
@@ -545,6 +526,10 @@ class Engine:
                     self.info = {**self.info, **event.fields}
                 events.append(InfoChanged(event.fields))
             case ServerError():
+                if is_limit(event.text):
+                    self._over_limit = event.text
+                    if self._admissions.refused():
+                        self.ping()
                 events.append(Refused(event.text))
             case errors.ProtocolError():
                 events.append(Garbage(event))
@@ -556,7 +541,12 @@ class Engine:
             self._go_online()
             return
         self._unanswered = 0
-        if self._pings and (token := self._pings.popleft()) is not None:
+        if not self._pings:
+            return
+        token = self._pings.popleft()
+        if self._admissions.ponged():
+            events.append(OverLimit(self._over_limit))
+        if token is not None:
             events.append(Answered(token))
 
     def _go_online(self) -> None:
@@ -564,22 +554,28 @@ class Engine:
         if self._aside:
             return
         self.drop_oversized()
-        self.put_first([subscription.frames() for subscription in self.subscriptions.values()])
+        self.tell_first(list(self.subscriptions.values()))
         for subscription in list(self.subscriptions.values()):
             subscription.receiver.link_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:
-        # All together are over the limit, so it ends.
-        size, count = len(self.outbox[0]), 1
-        while size + len(self.outbox[count]) <= limit:
+        most = len(self.outbox) if self._last is None else min(self._numbers.up_to(self._last), len(self.outbox))
+        size = count = 0
+        while count < most and (not count or size + len(self.outbox[count]) <= limit):
             size += len(self.outbox[count])
             count += 1
         batch = self.outbox[:count]
         del self.outbox[:count]
+        self._numbers.went(count, batch.count(b"") if self._numbers.gaps else 0)
         self.outbox_bytes -= size
         return batch
 
+    def _make_gap(self, place: int) -> None:
+        self.outbox_bytes -= len(self.outbox[place])
+        self.outbox[place] = b""
+        self._numbers.gaps += 1
 
-def _name(subject: bytes, queue: bytes) -> bytes:
-    # Neither holds a space.
-    return b"%b %b" % (subject, queue) if queue else subject
+    def _close_gaps(self) -> None:
+        kept = [place for place, frame in enumerate(self.outbox) if frame]
+        self._numbers.closed(kept, len(self.outbox))
+        self.outbox = [self.outbox[place] for place in kept]

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LANG = "python-trio"
 PROTOCOL = 1  # we understand INFO at any time
 
+#: What to say of an inbox that the server refused.
+INBOX_HINT = "; set inbox_prefix= to what this user may subscribe to"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LoginOptions:

@@ -128,7 +128,7 @@ def inbox_prefix(prefix: str) -> str:
     if _is_publishable(prefix) is None:
         raise _bad("inbox prefix", prefix, _complaint(prefix) or "wildcards are not allowed")
     _encoded("inbox prefix", prefix)
-    return prefix
+    return str.__str__(prefix)
 
 
 def bucket_name(bucket: str) -> str:
@@ -147,7 +147,7 @@ def bucket_name(bucket: str) -> str:
     if _is_bucket(bucket) is None:
         text = f"bucket {_shown(bucket)}: a name consists of ASCII letters, digits, '-' and '_', at least one"
         raise errors.explained(errors.InvalidBucketNameError, text)
-    return bucket
+    return str.__str__(bucket)
 
 
 def stream_name(name: str) -> str:
@@ -265,10 +265,10 @@ def _js_name(kind: str, name: str) -> str:
         complaint = "white space, control characters and any of . * > / \\ are not allowed" if name else "it is empty"
         raise ValueError(f"{kind} {_shown(name)}: {complaint}")
     try:
-        name.encode()
+        str.encode(name)
     except UnicodeEncodeError:
         raise ValueError(f"{kind} {_shown(name)}: it is not valid Unicode text") from None
-    return name
+    return str.__str__(name)
 
 
 def _complaint(subject: str) -> str:
@@ -283,7 +283,8 @@ def _complaint(subject: str) -> str:
 
 def _encoded(what: str, text: str) -> bytes:
     try:
-        return text.encode()
+        # As the text is, not as a kind of text of the caller's own would have it encoded.
+        return str.encode(text)
     except UnicodeEncodeError:
         raise _bad(what, text, "it is not valid Unicode text") from None
 
