@@ -159,8 +159,7 @@ class PendingReply:
         Raises:
             trio.BusyResourceError: A task waits for it.
         """
-        if get_ident() != self._requests.run.thread:
-            self._requests.run.check()
+        self._requests.run.check()
         if self._task is not None:
             raise trio.BusyResourceError("a task waits for this reply")
         return self._requests.leave(self, then)
