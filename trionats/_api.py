@@ -232,6 +232,7 @@ async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes)
         trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
         nats.errors.Error: As for `Client.request`.
     """
+    nc.pace.run.check()
     full = f"{prefix}.{subject}"
     where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
     asked = trio.current_time()
