@@ -128,7 +128,7 @@ class Client(Facts):
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= link.pending_size or not link.accepting:
+        if engine.outbox_bytes >= link.high_water:
             link.check_open()
             await link.wait_room()
         engine.outbox.append(frame)
@@ -634,7 +634,7 @@ class Client(Facts):
         connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
         """
         self.pace.run.check()
-        self._link.accepting = False
+        self._link.refuse()
         self._engine.end_all(None)
         await self._link.close()
 

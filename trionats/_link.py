@@ -85,6 +85,8 @@ class Link:
         """Up to how many bytes a payload without headers takes the short way; none before the server said its limit."""
         self.pending_size = max(options.pending_size, 0)
         """How much may wait: for the writer, or for a connection."""
+        self.high_water = self.pending_size
+        """From how many waiting bytes on a publish has to look whether it may: `pending_size`, or 0 once it may not."""
         self.draining = False
         self.flushing = False
         """A drain is through with the subscriptions, and sends what is left."""
@@ -180,6 +182,11 @@ class Link:
     def has_room(self) -> bool:
         """Whether the outbox is below its high-water mark."""
         return self._engine.outbox_bytes < self.pending_size
+
+    def refuse(self) -> None:
+        """Queue nothing more but goodbyes: the client is being closed, or lost."""
+        self.accepting = False
+        self.high_water = 0
 
     async def wait_room(self) -> None:
         """Wait until the outbox is below its high-water mark. A checkpoint if it waits, and if it fails.
@@ -381,16 +388,20 @@ class Link:
     def _connected(self, conversation: Conversation) -> None:
         self.current = conversation
         self.server = conversation.server
-        self.pending_size = self._options.pending_size if self._options.pending_size > 0 else LEAST_PENDING
+        self._let_wait(self._options.pending_size if self._options.pending_size > 0 else LEAST_PENDING)
         self._pool.connected(conversation.server, trio.current_time())
         self._online.set()
         self._settled.set()
         self._arrival.set()
         self._arrival = trio.Event()
 
+    def _let_wait(self, size: int) -> None:
+        self.pending_size = size
+        self.high_water = size if self.accepting else 0
+
     def _disconnected(self, conversation: Conversation, reason: Exception) -> None:
         self.current = None
-        self.pending_size = max(self._options.pending_size, 0)
+        self._let_wait(max(self._options.pending_size, 0))
         self._online = trio.Event()
         self._leave_open(self._engine.lost(reason), reason)
         self._pool.lost(conversation.server, trio.current_time(), reason, forced=conversation.forced)
@@ -552,7 +563,7 @@ class Link:
 
     def _finish(self, reason: BaseException | None) -> None:
         self.failure = reason
-        self.accepting = False
+        self.refuse()
         closed = errors.explained(errors.ConnectionClosedError, "the client was closed")
         loss = self._engine.lost(closed)
         self.finished.set()
