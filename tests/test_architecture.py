@@ -24,6 +24,7 @@ FLOORS = (
     ("_protocol.issuing",),
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling"),
+    ("_protocol.leader", "_protocol.refusals"),
     ("_protocol.ordered",),
     ("_protocol.login", "_protocol.engine", "_protocol.replies"),
     ("_protocol.move",),

@@ -23,6 +23,8 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     commands          commands in, bytes out
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
+#     leader            which stream it is, and what a snapshot must have reached
+#     refusals          which refusals pass, and which end a reader
 #     ordered           where to resume, and where a snapshot ends
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough

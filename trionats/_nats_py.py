@@ -133,6 +133,13 @@ class Carrier:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
+    def emit(self, event: events.ConsumerRefused | events.StreamUnverified | events.StreamRecreated) -> None:
+        """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
+        for listener in list(self._listeners):
+            listener.push(event)
+        if not isinstance(event, events.StreamRecreated):
+            self._do(partial(self._tell, event.error))
+
     # What the bridge uses besides.
 
     def attach_plain(

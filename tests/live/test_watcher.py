@@ -123,7 +123,7 @@ async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> N
     ],
 )
 async def test_what_is_stored_and_then_what_happens(
-    nats_server: TrioNatsServer, options: dict[str, bool], stored: list[str]
+    nats_server: TrioNatsServer, options: dict[str, Any], stored: list[str]
 ) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         for name in ("b", "a", "c"):

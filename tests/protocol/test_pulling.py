@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
+from trionats._protocol.leader import StreamSaid
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import (
     AckSubject,
@@ -378,11 +379,14 @@ class Bench:
         self.sequence = 0
         self.created = self.create(at=at, pending=pending)
 
-    def create(self, *, at: int = 0, pending: int = 0) -> Create:
+    def create(self, *, at: int = 0, pending: int = 0, look: bool = True) -> Create:
         create = self.due()
         assert isinstance(create, Create)
         self.sequence = 0
         self.ordered.created(info(pending=pending, at=at), self.now)
+        # Of a second consumer's stream the leader has to say that it is the same.
+        if look and self.ordered.attention and self.due() == Look():
+            self.ordered.looked(said(), self.now)
         return create
 
     def due(self) -> Action:
@@ -419,8 +423,15 @@ class Bench:
         self.ordered.status(number, code, text, headers or {}, self.now)
 
 
+MADE = "2026-11-28T22:53:55.165045997Z"
+
+
 def info(*, pending: int = 0, sent: int = 0, at: int = 0) -> dict[str, object]:
-    return {"num_pending": pending, "delivered": {"consumer_seq": sent, "stream_seq": at}}
+    return {"num_pending": pending, "delivered": {"consumer_seq": sent, "stream_seq": at}, "created": MADE}
+
+
+def said(last: int = 1 << 40, created: str = MADE, *, replicated: bool = False) -> StreamSaid:
+    return StreamSaid(created, last, replicated)
 
 
 def test_the_consumers_configuration() -> None:
@@ -889,7 +900,7 @@ def quiet_after_reset(last_read: int = 5) -> Bench:
     bench = Bench("all", pending=1)
     bench.message(last_read)
     bench.ordered.refused(bench.now)
-    bench.create(pending=0, at=last_read - 1)
+    bench.create(pending=0, at=last_read - 1, look=False)
     return bench
 
 
@@ -897,13 +908,13 @@ def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice() -> None:
     bench = quiet_after_reset()
     assert bench.due() == Look()
     assert bench.ordered.pull(bench.now) is None
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     begun = bench.now
     assert bench.due() == Look()
     assert bench.now > begun
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     assert isinstance(failure(bench), errors.StreamRegressedError)
-    bench.ordered.looked(9, bench.now)
+    bench.ordered.looked(said(9), bench.now)
     bench.ordered.look_failed(bench.now)
     assert isinstance(failure(bench), errors.StreamRegressedError)
 
@@ -911,9 +922,9 @@ def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice() -> None:
 def test_a_replica_that_lags_is_forgiven() -> None:
     bench = quiet_after_reset()
     bench.due()
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     bench.due()
-    bench.ordered.looked(5, bench.now)
+    bench.ordered.looked(said(5), bench.now)
     assert bench.caught_up()
     assert bench.pull().batch == 499
 
@@ -930,16 +941,16 @@ def test_a_look_without_an_answer_is_a_reset() -> None:
     bench = quiet_after_reset()
     bench.ordered.look_failed(bench.now)
     assert isinstance(bench.due(), Create)
-    gone = errors.NotFoundError()
+    gone = errors.NotFoundError(code=404, err_code=10059)
     bench = quiet_after_reset()
-    bench.ordered.look_failed(bench.now, gone)
+    assert not bench.ordered.look_failed(bench.now, gone)
     assert failure(bench) is gone
 
 
 def test_a_stream_that_is_gone() -> None:
     bench = Bench("all")
     bench.ordered.refused(bench.now)
-    gone = errors.NotFoundError()
+    gone = errors.NotFoundError(code=404, err_code=10059)
     assert isinstance(bench.due(), Create)
     bench.ordered.create_failed(bench.now, gone)
     assert failure(bench) is gone

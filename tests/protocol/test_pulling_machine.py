@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from trionats._protocol.leader import StreamSaid
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import AckSubject, Create, Delete, Inspect, Look, Pull, Start, Wait
 
@@ -225,7 +226,7 @@ class Reader(RuleBasedStateMachine):
         history=st.sampled_from([1, 1, 2, 64]),
         credit=st.integers(1, 6),
         room=st.sampled_from([40, 100, 1000]),
-        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(1, 60)), max_size=8),
+        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(2, 60)), max_size=8),
         seed=st.integers(0, 1000),
     )
     def begin(
@@ -286,7 +287,7 @@ class Reader(RuleBasedStateMachine):
                         self.ordered.inspect_failed(name, now)
                 case Look():
                     if outcome == "ok":
-                        self.ordered.looked(self.server.last, now)
+                        self.ordered.looked(StreamSaid("", self.server.last), now)
                     else:
                         self.ordered.look_failed(now)
                 case _:
@@ -362,7 +363,7 @@ class Reader(RuleBasedStateMachine):
 
     # What the world does.
 
-    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(1, 60))
+    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(2, 60))
     def write(self, subject: str, size: int) -> None:
         self.server.write(subject, size)
 

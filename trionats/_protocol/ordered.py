@@ -8,10 +8,13 @@ Invariants
     * The cursor moves when a message was handed over (`delivered`), never when it was merely seen.
     * Each consumer has a name of its own, and what comes from another one is ignored.
     * What is stored is counted as it comes, before anybody looks into it (`caught_up`).
+    * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
+    * Where the stream has replicas, the count is not believed: what is stored has come when the leader's mark is reached
+      (`leader`).
 
 What can go wrong
-    Lost, doubled and late messages, silence, deleted consumers, lost connections, a stream that is purged while it is
-    read, restored from an older backup, or removed: each has its test.
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is purged
+    while it is read, restored from an older backup, made anew, or removed: each has its test.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
+from trionats._protocol.leader import Leader
 from trionats._protocol.pulling import (
     ALL,
     NANOSECONDS,
@@ -30,6 +34,7 @@ from trionats._protocol.pulling import (
     Delete,
     Ending,
     Fail,
+    Find,
     Inspect,
     Look,
     Pull,
@@ -40,10 +45,13 @@ from trionats._protocol.pulling import (
     parse_ack_subject,
     whole_number,
 )
+from trionats._protocol.refusals import Refusals, Verdict
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
+
+    from trionats._protocol.leader import StreamSaid
 
 _SECOND_LOOK_AFTER: Final = 0.25
 # How often the end of a snapshot is put off because entries may have been overtaken by newer ones (see `_count`), and how
@@ -78,6 +86,8 @@ class Ordered:
         heartbeat: How often the server says that it is there; twice as long a silence is a reset.
         expires: How long the server keeps a request; at least twice the heartbeat.
         inactive_threshold: How long the server keeps a consumer that nobody asks.
+        lazy: Whether the leader is asked for nothing before the end seems to be reached, since it seldom matters.
+        restart: Whether a stream that was made anew is read from its beginning; else reading fails.
     """
 
     def __init__(
@@ -96,13 +106,17 @@ class Ordered:
         heartbeat: float = 5.0,
         expires: float = 30.0,
         inactive_threshold: float = 30.0,
+        lazy: bool = False,
+        restart: bool = False,
     ) -> None:
         self.stream = stream
         self.name = ""
         # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
         self.caught_up = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
         self.failure: Exception | None = None
-        self.resets = 0
+        # Why it does not get on at the moment.
+        self.refusal: Exception | None = None
+        self.resets = self.restarts = 0
         # (sequence, timestamp) of what was handed over. The timestamp is the highest so far: the clocks of two leaders
         # differ. 0 means that nothing was, and the sequence is the one before the first.
         self.cursor = (0, 0)
@@ -116,6 +130,11 @@ class Ordered:
         } | ({"headers_only": True} if headers_only else {})
         self._window = Window(max_messages, max_bytes, heartbeat=heartbeat, expires=expires, rng=rng)
         self._phase = _Phase.UNMADE
+        self._lazy, self._restart = lazy, restart
+        self._leader = Leader()
+        self._refusals = Refusals(patient=restart)
+        self._shortfalls = 0
+        self._opening = False
         self._linked = True
         self._begun = False
         self._disturbed = False
@@ -133,6 +152,7 @@ class Ordered:
         self._consumer_sequence = self._seen = 0
         self._received = self._expected = self._rounds = self._found = 0
         self._empty = self._patient = self._stuck = False
+        self._ended = self._asks = self._short = self._waits = False
         self._doubts = self._looks = 0
 
     # What to do
@@ -140,12 +160,32 @@ class Ordered:
     @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
-        return self._phase is not _Phase.READING or self._empty or (self._stuck and self.caught_up)
+        return self._asks or self._pauses
+
+    @property
+    def opening(self) -> bool:
+        """Whether it is not known yet from where on messages are new."""
+        return self._opening
 
     @property
     def next_event(self) -> float:
-        """When silence becomes a reset."""
-        return self._window.silent_after if self._linked and self._phase is _Phase.READING else inf
+        """When silence has to be looked into, or becomes a reset."""
+        return min(self._silent_after, self._window.unproven_after) if self._linked else inf
+
+    @property
+    def _silent_after(self) -> float:
+        return self._window.silent_after if self._phase is _Phase.READING else inf
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether nothing is to be asked for before something else was done."""
+        return (
+            self._phase is not _Phase.READING
+            or self._empty
+            or self._ended
+            or self._short
+            or (self._stuck and self.caught_up)
+        )
 
     def next(self, now: float) -> Action:
         """Say what to do now.
@@ -160,15 +200,21 @@ class Ordered:
             return Fail(self.failure)
         if not self._linked:
             return Wait(inf)
-        if now >= self.next_event:
+        if now >= self._silent_after:
             self._reset(now)
         if self._stuck and self.caught_up:
             self._move_on(now)
         if self._deletes:
             return Delete(self._deletes.pop())
         if self._phase is _Phase.READING:
+            if now >= self._window.unproven_after:
+                return self._window.prove(self.name)
             if self._empty:
                 return Inspect(self.name)
+            if self._asks:
+                return Look()
+            if self._short:
+                return Find(self._filters or (">",))
             return self.pull(now) or Wait(self._window.next_event(now))
         if now < self._not_before:
             return Wait(self._not_before)
@@ -180,7 +226,7 @@ class Ordered:
         Returns:
             The request, which counts as sent.
         """
-        if not self._linked or self.attention:
+        if not self._linked or self._pauses:
             return None
         at_most = 0 if self.caught_up else self._expected - self._received
         pull = self._window.pull(self.name, now, at_most, patient=self._patient)
@@ -213,27 +259,33 @@ class Ordered:
         """
         self._expected, _, before = _counts(info)
         self._found = self._expected
-        self._phase = _Phase.READING
-        if not self._begun:
+        leader, first = self._leader, not self._begun
+        leader.consumer_made(info)
+        if first:
             self._begun = True
             # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
             self.cursor = (before, 0)
-        elif not self._expected and before < max(self.cursor[0], self._beginning.sequence):
-            # Nothing from the cursor on. It may have been deleted, or the stream may end before it, and then the
-            # consumer would wait for a sequence that is far away, in silence.
-            self._phase, self._not_before = _Phase.DOUBTFUL, now
+            self._opening = leader.clustered and self._beginning.policy == "new"
+        if first and not (leader.known or self._opening):
+            self._phase = _Phase.READING
+            self._asks = leader.clustered and not self._lazy and not self.caught_up
+            self._begin_to_read()
             return
-        self.caught_up = self.caught_up or not self._expected
+        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence that is
+        # far away, in silence; and what is new to a replica that lags is not new.
+        self._phase, self._not_before = _Phase.DOUBTFUL, now
 
-    def create_failed(self, now: float, error: Exception | None = None) -> None:
+    def create_failed(self, now: float, error: Exception | None = None) -> bool:
         """Tell that the consumer was not created, as far as is known.
 
         Args:
-            error: What makes a repetition useless.
+            error: What the server said, if it said anything.
+
+        Returns:
+            Whether somebody should be told.
         """
         self._reset(now)
-        if error is not None:
-            self._fail(error)
+        return self._refused(error)
 
     def inspected(self, name: str, info: Mapping[str, object], now: float) -> None:
         """Tell what the server says about the consumer.
@@ -253,13 +305,13 @@ class Ordered:
         self._stuck = self._beginning.policy == "last_per_subject"
         # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
         # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
-        in_doubt = self._disturbed or self._received < self._expected
+        in_doubt = self._disturbed or (self._received < self._expected and not self._waits)
         if not left and in_doubt and self._one_per_subject and self._second_opinions < _ROUNDS:
             self._second_opinions += 1
             self._by_sequence = self._disturbed = True
             self._move_on(now)
         elif not left:
-            self.caught_up = True
+            self._end()
         elif self._stuck and self._one_per_subject:
             self._by_sequence = self._disturbed = True
             self._move_on(now)
@@ -280,35 +332,73 @@ class Ordered:
         if name == self.name:
             self._reset(now)
 
-    def looked(self, last: int, now: float) -> None:
-        """Tell the stream's last sequence.
+    def looked(self, said: StreamSaid, now: float) -> None:
+        """Tell what the leader says of the stream.
 
         Args:
-            last: That sequence.
+            said: That.
         """
-        if self._phase is not _Phase.DOUBTFUL:
+        if not (self._asks or self._phase is _Phase.DOUBTFUL):
             return
-        if last >= self.cursor[0]:
-            self._phase = _Phase.READING
+        leader = self._leader
+        if not leader.recognizes(said):
+            self._made_anew(said, now)
+            return
+        sequence, timestamp = self.cursor
+        sought = self._start.policy == "by_start_sequence" and not timestamp
+        if self._phase is _Phase.DOUBTFUL and said.last < sequence and not (self._opening or sought):
+            # A leader that was just elected may be mistaken once.
+            self._looks += 1
+            self._not_before = now + _SECOND_LOOK_AFTER
+            if self._looks > 1:
+                self._regressed(f"its last sequence is {said.last}")
+            return
+        if self._opening and said.replicated:
+            # What came before is not new, whatever the replica thinks that has the consumer.
+            self.cursor = (max(sequence, said.last), 0)
+        leader.hear(said)
+        self._verified()
+
+    def found(self, mark: int, now: float) -> None:
+        """Tell the last sequence that matches, as the leader has it.
+
+        Args:
+            mark: That sequence; 0 when nothing matches.
+        """
+        if not self._short:
+            return
+        self._short = False
+        self._leader.find(mark)
+        if self._leader.reached(self.cursor[0]):
             self.caught_up = True
             return
-        # A replica that lags may be mistaken once.
-        self._looks += 1
-        self._not_before = now + _SECOND_LOOK_AFTER
-        if self._looks > 1:
-            self._regressed(f"its last sequence is {last}")
+        # The replica that has the consumer lags. Another consumer may be made on another one, at once the first time; in
+        # between it is waited for.
+        self._shortfalls += 1
+        if self._shortfalls % 2:
+            self._by_sequence = self._by_sequence or self._one_per_subject
+            self._move_on(now)
+        else:
+            self._wait_for_more()
 
-    def look_failed(self, now: float, error: Exception | None = None) -> None:
-        """Tell that nothing could be found out about the stream.
+    def look_failed(self, now: float, error: Exception | None = None) -> bool:
+        """Tell that nothing could be found out from the leader.
 
         Args:
-            error: What makes a repetition useless.
+            error: What the server said, if it said anything.
+
+        Returns:
+            Whether somebody should be told.
         """
-        if self._phase is not _Phase.DOUBTFUL:
-            return
+        if not (self._asks or self._short or self._phase is _Phase.DOUBTFUL):
+            return False
+        if isinstance(error, errors.PermissionsViolationError):
+            told, self._leader.mute = not self._leader.mute, True
+            self._ended, self._short = self._ended or self._short, False
+            self._verified()
+            return told
         self._reset(now)
-        if error is not None:
-            self._fail(error)
+        return self._refused(error)
 
     # What came
 
@@ -337,13 +427,13 @@ class Ordered:
         sequence, timestamp = self.cursor
         # As long as nothing was handed over (no timestamp), nothing can have come again: what was last of its subject when
         # reading began may have been deleted since, and an older one be last now.
-        if ack.sequence > sequence or not timestamp:
+        if ack.sequence > sequence or not (timestamp or self._by_sequence):
             return ack
-        if ack.timestamp > timestamp:
+        if timestamp and ack.timestamp > timestamp:
             self._regressed(f"sequence {ack.sequence} came again and is younger")
         elif self._by_sequence and self._found == 1:
             # All that this consumer found when it was made is what was handed over last.
-            self.caught_up = True
+            self._end()
         else:
             self._count(ack)
         return None
@@ -393,7 +483,7 @@ class Ordered:
         if self._received < self._expected:
             return
         if self._rounds >= _ROUNDS or not (ack.pending or self._disturbed):
-            self.caught_up = True
+            self._end(ack.pending)
             return
         self._rounds += 1
         self._disturbed = True
@@ -459,6 +549,66 @@ class Ordered:
         return names
 
     # How it goes on
+
+    def _begin_to_read(self) -> None:
+        self._refusals.forget()
+        self.refusal = None
+        if not self._expected:
+            self._end()
+
+    def _verified(self) -> None:
+        """Go on, now that the leader has said what it has to say."""
+        self._asks = self._opening = False
+        if self._phase is _Phase.DOUBTFUL:
+            self._phase = _Phase.READING
+            self._begin_to_read()
+        elif self._ended:
+            self._end()
+
+    def _end(self, left: int = 0) -> None:
+        """Be caught up, as far as the consumer is concerned; what the leader says is to be asked for or to be reached."""
+        leader, self._ended = self._leader, False
+        if self.caught_up or not leader.clustered:
+            self.caught_up = True
+        elif not (leader.heard or leader.mute):
+            self._ended = self._asks = True
+        elif leader.reached(self.cursor[0]):
+            self.caught_up = True
+        elif self._waits and self._received >= self._expected:
+            # What was missing begins to come.
+            self._wait_for_more(left)
+        else:
+            self._short = True
+
+    def _wait_for_more(self, left: int = 0) -> None:
+        self._waits = True
+        self._patient = not left
+        self._expected = self._received + max(left, 1)
+
+    def _made_anew(self, said: StreamSaid, now: float) -> None:
+        if not self._restart and (self.cursor[1] or self.caught_up):
+            self._regressed(f"it was made anew at {said.created}")
+            return
+        if self.cursor[1] or self.caught_up:
+            self.restarts += 1
+        self._leader.meet(said)
+        self._begun = self._disturbed = False
+        self._second_opinions = self._shortfalls = 0
+        # All that is in it is new to who wanted to know what is new.
+        self._beginning = ALL if self._start.policy == "new" else self._start
+        self._by_sequence = self._beginning.policy != "last_per_subject"
+        self.caught_up = self.caught_up and self._by_sequence
+        self.cursor = (0, 0)
+        self._move_on(now)
+
+    def _refused(self, error: Exception | None) -> bool:
+        if error is None:
+            return False
+        self.refusal = error if isinstance(error, errors.APIError) else None
+        verdict = self._refusals.judge(error)
+        if verdict is Verdict.OVER:
+            self._fail(error)
+        return verdict is Verdict.TOLD
 
     def _reset(self, now: float) -> None:
         if self._phase is _Phase.FAILED:
