@@ -30,15 +30,15 @@ pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_exe
 class Cluster:
     """Three servers, on ports that they keep."""
 
-    def __init__(self, config: str = "") -> None:
+    def __init__(self, config: str = "", *, jetstream: bool = False) -> None:
         self.routes = {name: free_port() for name in NODES}
         self.servers: dict[str, TrioNatsServer] = {}
-        self._config = config
+        self._config, self._jetstream = config, jetstream
 
     def make(self, name: str) -> TrioNatsServer:
         routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in self.routes.values())
         cluster = f"cluster {{ name: c, listen: 127.0.0.1:{self.routes[name]}, routes: [{routes}] }}\n"
-        server = TrioNatsServer(NatsServer(LAME_DUCK + self._config + cluster, name=name))
+        server = TrioNatsServer(NatsServer(LAME_DUCK + self._config + cluster, name=name, jetstream=self._jetstream))
         self.servers[name] = server
         return server
 

@@ -1,0 +1,25 @@
+"""`python -m tests.soak`: what has to hold for longer than a test may take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+import trio
+
+from tests.soak.lagging import lagging_replica
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.soak", description=__doc__)
+    parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
+    parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
+    wishes = parser.parse_args()
+    outcome = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
+    print(outcome)
+    return int(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
