@@ -30,7 +30,7 @@ _REFUSAL_PAUSE: Final = 1.0
 _PATIENCE: Final = 1.0
 # A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another one
 # finds out. Not behind a request that follows one that expired: the server has just said that the consumer is there.
-_PROOF_WITHIN: Final = 1.0
+_PROOF_WITHIN: Final = 0.5
 # Sequences and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
 _LARGEST: Final = (1 << 63) - 1
 
