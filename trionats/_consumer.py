@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
 
 NO_MESSAGE: Final = 10037
-#: What is refused where a deletion of ours is still under way that nobody waits for, and when it is tried again: the server
-#: works on several requests at once.
-TOO_MANY_CONSUMERS: Final = frozenset({10026, 10002})
-LIMIT_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
+#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours that was
+#: left is deleted without waiting, and the server works on several requests at once), or the stream is just going (10096).
+DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
+DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
 JITTER: Final = random.Random()
 #: How long one question to the server may take before it is asked again.
@@ -298,12 +298,12 @@ class OrderedSource:
         return errors.explained(errors.ConnectionClosedError, f"{text}: the client is closed")
 
     async def _make(self, action: Create) -> dict[str, Any]:
-        """Have a consumer created, also where the server has one to delete first that we have left."""
-        for pause in LIMIT_PAUSES:
+        """Have a consumer created, also where the server has something to delete first."""
+        for pause in DELETION_PAUSES:
             try:
                 return await self._ask_create(action)
             except errors.APIError as error:
-                if not isinstance(error.err_code, int) or error.err_code not in TOO_MANY_CONSUMERS or self._closed:
+                if not isinstance(error.err_code, int) or error.err_code not in DELETION_UNDER_WAY or self._closed:
                     raise
             await trio.sleep(pause)
         return await self._ask_create(action)

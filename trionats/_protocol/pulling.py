@@ -400,7 +400,9 @@ class Window:
         if number <= self._last_forgotten:
             return Ending.UNKNOWN
         self._heard = now
-        self._proof_until = inf
+        if number == self._proof or number in self._pulls:
+            # What answers an earlier request may have crossed this one.
+            self._proof_until = inf
         if code == 100:
             self._refusals = 0
             return Ending.ALIVE
