@@ -25,6 +25,7 @@ FLOORS = (
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.servers", "_protocol.pulling"),
     ("_protocol.leader", "_protocol.refusals"),
+    ("_protocol.snapshot",),
     ("_protocol.ordered",),
     ("_protocol.login", "_protocol.engine", "_protocol.replies"),
     ("_protocol.move",),

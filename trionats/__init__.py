@@ -25,7 +25,8 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     pulling           how many to ask for, and what silence means
 #     leader            which stream it is, and what a snapshot must have reached
 #     refusals          which refusals pass, and which end a reader
-#     ordered           where to resume, and where a snapshot ends
+#     snapshot          where a snapshot ends
+#     ordered           where to resume
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay

@@ -317,19 +317,7 @@ async def open_watcher(
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
     start = where_to_start(include_history, updates_only, on_recreate)
     nc = store.js.nc
-    ordered = Ordered(
-        store.stream,
-        nc.new_token(),
-        JITTER,
-        filter_subjects=[store.meta_subject],
-        start=start,
-        snapshot=True,
-        # An object's info replaces the one before (`Nats-Rollup`).
-        one_per_subject=True,
-        max_messages=MAX_MESSAGES,
-        max_bytes=MAX_BYTES,
-        restart=on_recreate == "restart",
-    )
+    ordered = _ordered(store, start, on_recreate)
     read = partial(_read_object, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
@@ -340,6 +328,22 @@ async def open_watcher(
         raise missing(error) from None
     async with feeding(nursery, watcher, partial(watcher.run, missing)):
         yield watcher
+
+
+def _ordered(store: WatchableObjects, start: Start, on_recreate: OnRecreate) -> Ordered:
+    return Ordered(
+        store.stream,
+        store.js.nc.new_token(),
+        JITTER,
+        filter_subjects=[store.meta_subject],
+        start=start,
+        snapshot=True,
+        # An object's info replaces the one before (`Nats-Rollup`).
+        one_per_subject=True,
+        max_messages=MAX_MESSAGES,
+        max_bytes=MAX_BYTES,
+        restart=on_recreate == "restart",
+    )
 
 
 def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) -> Start:

@@ -220,7 +220,7 @@ async def open_reading(server: TrioNatsServer, kind: str, on_recreate: Any) -> A
 async def hear(happened: Any, told: list[str]) -> None:  # noqa: ANN401 - Events
     async for event in happened:
         if isinstance(event, events.StreamRecreated):
-            told.append(event.stream)
+            told.append(event.stream)  # noqa: PERF401 - kept when this is cancelled
 
 
 async def remade(reading: Reading, way: Callable[[Store], Awaitable[list[str]]], cut: bool) -> list[str]:
@@ -323,7 +323,7 @@ def info(store: Store, name: str) -> bytes:
 
 async def test_a_list_is_of_one_stream(nats_server: TrioNatsServer) -> None:
     """Each stream has names of its own: a list holds all of the old ones, or some that the new one has by now."""
-    async with open_client_and_store(nats_server) as (nursery, store, bucket):
+    async with open_client_and_store(nats_server) as (_, store, bucket):
         lists: list[list[str]] = []
 
         async def keep_listing() -> None:
@@ -348,7 +348,7 @@ async def test_a_list_is_of_one_stream(nats_server: TrioNatsServer) -> None:
 
 
 async def test_a_get_is_of_one_stream(nats_server: TrioNatsServer) -> None:
-    async with open_client_and_store(nats_server) as (nursery, store, bucket):
+    async with open_client_and_store(nats_server) as (_, store, bucket):
         read: list[bytes] = []
         small = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
 

@@ -58,7 +58,9 @@ class Outcome:
             self.wrong.setdefault(kind, []).append(complaint)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.wrong.get(kind, ()))} wrong of {count} {kind}" for kind, count in sorted(self.done.items())]
+        lines = [
+            f"{len(self.wrong.get(kind, ()))} wrong of {count} {kind}" for kind, count in sorted(self.done.items())
+        ]
         lines += [f"  {kind}: {complaints[0]}" for kind, complaints in sorted(self.wrong.items())]
         return "\n".join(lines)
 
@@ -89,7 +91,9 @@ class Bucket:
     def check(self, kind: str, before: dict[str, int], found: list[api.ObjectInfo]) -> None:
         revisions = {info.name: info.revision or 0 for info in found}
         missing = sorted(name for name, revision in before.items() if revisions.get(name, 0) < revision)
-        self.outcome.count(kind, f"{len(missing)} of {len(before)} are missing or old: {missing[:5]}" if missing else "")
+        self.outcome.count(
+            kind, f"{len(missing)} of {len(before)} are missing or old: {missing[:5]}" if missing else ""
+        )
 
     async def list(self) -> None:
         before = dict(self.stored)

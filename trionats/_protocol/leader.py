@@ -51,9 +51,9 @@ class Leader:
 
     def __init__(self) -> None:
         self.clustered = False
-        self.mute = False
+        # Who reads may not ask for the stream's info, or for its messages.
+        self.mute = self.blind = False
         self.heard = False
-        self.exact = False
         self._identity = ""
         self._made: datetime | None = None
         self._replicated = False
@@ -101,7 +101,7 @@ class Leader:
         Args:
             mark: That sequence; 0 when nothing matches.
         """
-        self._mark, self.exact = mark, True
+        self._mark = mark
 
     def meet(self, said: StreamSaid) -> None:
         """Know that another stream is read from now on.
@@ -110,7 +110,7 @@ class Leader:
             said: What the leader says of it.
         """
         self._identity, self._made = said.created, None
-        self.heard = self.exact = False
+        self.heard = False
 
     def reached(self, sequence: int) -> bool:
         """Say whether all that was stored has come with this sequence, as far as the leader is concerned.
@@ -118,7 +118,7 @@ class Leader:
         Args:
             sequence: Up to where was read.
         """
-        return self.mute or not self._replicated or sequence >= self._mark
+        return self.mute or self.blind or not self._replicated or sequence >= self._mark
 
 
 def _moment(text: object) -> datetime | None:

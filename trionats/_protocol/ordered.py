@@ -7,10 +7,8 @@ Strategy
 Invariants
     * The cursor moves when a message was handed over (`delivered`), never when it was merely seen.
     * Each consumer has a name of its own, and what comes from another one is ignored.
-    * What is stored is counted as it comes, before anybody looks into it (`caught_up`).
+    * What is stored is counted as it comes, before anybody looks into it (`snapshot`).
     * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
-    * Where the stream has replicas, the count is not believed: what is stored has come when the leader's mark is reached
-      (`leader`).
 
 What can go wrong
     Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is purged
@@ -46,6 +44,7 @@ from trionats._protocol.pulling import (
     whole_number,
 )
 from trionats._protocol.refusals import Refusals, Verdict
+from trionats._protocol.snapshot import Course, Snapshot
 
 if TYPE_CHECKING:
     import random
@@ -54,11 +53,6 @@ if TYPE_CHECKING:
     from trionats._protocol.leader import StreamSaid
 
 _SECOND_LOOK_AFTER: Final = 0.25
-# How often the end of a snapshot is put off because entries may have been overtaken by newer ones (see `_count`), and how
-# often another consumer is asked whether it is the end (see `inspected`).
-_ROUNDS: Final = 10
-# How often the server may say that it has something and still give nothing.
-_DOUBTS: Final = 3
 
 
 class _Phase(enum.Enum):
@@ -111,8 +105,6 @@ class Ordered:
     ) -> None:
         self.stream = stream
         self.name = ""
-        # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
-        self.caught_up = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
         self.failure: Exception | None = None
         # Why it does not get on at the moment.
         self.refusal: Exception | None = None
@@ -132,15 +124,15 @@ class Ordered:
         self._phase = _Phase.UNMADE
         self._lazy, self._restart = lazy, restart
         self._leader = Leader()
+        # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
+        done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
+        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
         self._refusals = Refusals(patient=restart)
-        self._shortfalls = 0
         self._opening = False
         self._linked = True
         self._begun = False
-        self._disturbed = False
         self._by_sequence = start.policy != "last_per_subject"
         self._one_per_subject = one_per_subject
-        self._second_opinions = 0
         self._beginning = start
         self._not_before = -inf
         self._failures = 0
@@ -149,18 +141,20 @@ class Ordered:
 
     def _forget(self) -> None:
         self._window.forget()
-        self._consumer_sequence = self._seen = 0
-        self._received = self._expected = self._rounds = self._found = 0
-        self._empty = self._patient = self._stuck = False
-        self._ended = self._asks = self._short = self._waits = False
-        self._doubts = self._looks = 0
+        self._snapshot.forget()
+        self._consumer_sequence = self._seen = self._pending = self._looks = 0
 
     # What to do
 
     @property
+    def caught_up(self) -> bool:
+        """Whether all that was stored when reading began was handed over."""
+        return self._snapshot.done
+
+    @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
-        return self._asks or self._pauses
+        return self._pauses or self._snapshot.asks
 
     @property
     def opening(self) -> bool:
@@ -179,13 +173,7 @@ class Ordered:
     @property
     def _pauses(self) -> bool:
         """Whether nothing is to be asked for before something else was done."""
-        return (
-            self._phase is not _Phase.READING
-            or self._empty
-            or self._ended
-            or self._short
-            or (self._stuck and self.caught_up)
-        )
+        return self._phase is not _Phase.READING or self._snapshot.pauses
 
     def next(self, now: float) -> Action:
         """Say what to do now.
@@ -202,18 +190,19 @@ class Ordered:
             return Wait(inf)
         if now >= self._silent_after:
             self._reset(now)
-        if self._stuck and self.caught_up:
+        snapshot = self._snapshot
+        if snapshot.left_behind:
             self._move_on(now)
         if self._deletes:
             return Delete(self._deletes.pop())
         if self._phase is _Phase.READING:
             if now >= self._window.unproven_after:
                 return self._window.prove(self.name)
-            if self._empty:
+            if snapshot.inspects:
                 return Inspect(self.name)
-            if self._asks:
+            if snapshot.asks:
                 return Look()
-            if self._short:
+            if snapshot.finds:
                 return Find(self._filters or (">",))
             return self.pull(now) or Wait(self._window.next_event(now))
         if now < self._not_before:
@@ -228,10 +217,10 @@ class Ordered:
         """
         if not self._linked or self._pauses:
             return None
-        at_most = 0 if self.caught_up else self._expected - self._received
-        pull = self._window.pull(self.name, now, at_most, patient=self._patient)
+        snapshot = self._snapshot
+        pull = self._window.pull(self.name, now, snapshot.missing, patient=snapshot.patient)
         if pull is not None:
-            self._patient = False
+            snapshot.patient = False
         return pull
 
     def _create(self) -> Create:
@@ -257,8 +246,7 @@ class Ordered:
         Args:
             info: The server's answer, a consumer info.
         """
-        self._expected, _, before = _counts(info)
-        self._found = self._expected
+        self._pending, _, before = _counts(info)
         leader, first = self._leader, not self._begun
         leader.consumer_made(info)
         if first:
@@ -266,9 +254,8 @@ class Ordered:
             # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
             self.cursor = (before, 0)
             self._opening = leader.clustered and self._beginning.policy == "new"
-        if first and not (leader.known or self._opening):
-            self._phase = _Phase.READING
-            self._asks = leader.clustered and not self._lazy and not self.caught_up
+        if leader.mute or (first and not (leader.known or self._opening)):
+            self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
             self._begin_to_read()
             return
         # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence that is
@@ -294,34 +281,12 @@ class Ordered:
             name: The name that `Inspect` gave.
             info: The consumer info.
         """
-        if not self._empty or name != self.name:
+        if not self._snapshot.inspects or name != self.name:
             return
-        self._empty = False
         pending, sent, _ = _counts(info)
         left = pending + max(0, sent - self._consumer_sequence)
-        self._doubts += 1
-        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each entry
-        # that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is new.
-        self._stuck = self._beginning.policy == "last_per_subject"
-        # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
-        # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
-        in_doubt = self._disturbed or (self._received < self._expected and not self._waits)
-        if not left and in_doubt and self._one_per_subject and self._second_opinions < _ROUNDS:
-            self._second_opinions += 1
-            self._by_sequence = self._disturbed = True
-            self._move_on(now)
-        elif not left:
-            self._end()
-        elif self._stuck and self._one_per_subject:
-            self._by_sequence = self._disturbed = True
-            self._move_on(now)
-        elif self._doubts > _DOUBTS:
-            # Again and again it has something and gives nothing: perhaps another consumer can have it.
-            self._reset(now)
-        else:
-            # A request that waits a little may get past an entry that is gone.
-            self._patient = self._received < self._expected
-            self._expected = min(self._expected, self._received + left) if self._patient else self._received + left
+        by_list = self._beginning.policy == "last_per_subject"
+        self._take(self._snapshot.inspected(left, self.cursor[0], by_list=by_list), now)
 
     def inspect_failed(self, name: str, now: float) -> None:
         """Tell that nothing could be found out about the consumer.
@@ -338,7 +303,7 @@ class Ordered:
         Args:
             said: That.
         """
-        if not (self._asks or self._phase is _Phase.DOUBTFUL):
+        if not (self._snapshot.asks or self._phase is _Phase.DOUBTFUL):
             return
         leader = self._leader
         if not leader.recognizes(said):
@@ -365,21 +330,9 @@ class Ordered:
         Args:
             mark: That sequence; 0 when nothing matches.
         """
-        if not self._short:
-            return
-        self._short = False
-        self._leader.find(mark)
-        if self._leader.reached(self.cursor[0]):
-            self.caught_up = True
-            return
-        # The replica that has the consumer lags. Another consumer may be made on another one, at once the first time; in
-        # between it is waited for.
-        self._shortfalls += 1
-        if self._shortfalls % 2:
-            self._by_sequence = self._by_sequence or self._one_per_subject
-            self._move_on(now)
-        else:
-            self._wait_for_more()
+        if self._snapshot.finds:
+            self._leader.find(mark)
+            self._take(self._snapshot.found(self.cursor[0]), now)
 
     def look_failed(self, now: float, error: Exception | None = None) -> bool:
         """Tell that nothing could be found out from the leader.
@@ -390,13 +343,14 @@ class Ordered:
         Returns:
             Whether somebody should be told.
         """
-        if not (self._asks or self._short or self._phase is _Phase.DOUBTFUL):
+        snapshot, leader = self._snapshot, self._leader
+        if not (snapshot.asks or snapshot.finds or self._phase is _Phase.DOUBTFUL):
             return False
         if isinstance(error, errors.PermissionsViolationError):
-            told, self._leader.mute = not self._leader.mute, True
-            self._ended, self._short = self._ended or self._short, False
+            leader.blind = leader.blind or snapshot.finds
+            leader.mute = leader.mute or not snapshot.finds
             self._verified()
-            return told
+            return True
         self._reset(now)
         return self._refused(error)
 
@@ -423,7 +377,6 @@ class Ordered:
             return None
         self._consumer_sequence, self._seen = ack.consumer_sequence, ack.sequence
         self._window.arrived(size, now)
-        self._doubts = 0
         sequence, timestamp = self.cursor
         # As long as nothing was handed over (no timestamp), nothing can have come again: what was last of its subject when
         # reading began may have been deleted since, and an older one be last now.
@@ -431,11 +384,11 @@ class Ordered:
             return ack
         if timestamp and ack.timestamp > timestamp:
             self._regressed(f"sequence {ack.sequence} came again and is younger")
-        elif self._by_sequence and self._found == 1:
+        elif self._by_sequence and self._snapshot.only_the_last:
             # All that this consumer found when it was made is what was handed over last.
-            self._end()
+            self._snapshot.end(sequence)
         else:
-            self._count(ack)
+            self._snapshot.count(ack.pending, sequence)
         return None
 
     def delivered(self, ack: AckSubject, size: int) -> None:
@@ -456,7 +409,7 @@ class Ordered:
         """
         self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
         self._failures = 0
-        self._count(ack)
+        self._snapshot.count(ack.pending, ack.sequence)
 
     def refused(self, now: float) -> None:
         """Tell that the message could not be handed over: it is asked for again."""
@@ -469,26 +422,6 @@ class Ordered:
             size: The message's size.
         """
         self._window.taken(size)
-
-    def _count(self, ack: AckSubject) -> None:
-        if self.caught_up:
-            return
-        self._received += 1
-        # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
-        # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is left
-        # of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat this
-        # for ever.
-        if self._one_per_subject and self._received + ack.pending != self._expected:
-            self._disturbed = True
-        if self._received < self._expected:
-            return
-        if self._rounds >= _ROUNDS or not (ack.pending or self._disturbed):
-            self._end(ack.pending)
-            return
-        self._rounds += 1
-        self._disturbed = True
-        self._expected += ack.pending
-        self._empty = not ack.pending
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
@@ -510,7 +443,7 @@ class Ordered:
             case Ending.GONE:
                 self._reset(now)
             case Ending.EMPTY:
-                self._empty = not self.caught_up
+                self._snapshot.nothing_left()
             case Ending.MISTAKEN:
                 text = f"stream '{self.stream}': the server does not understand our pull request: {description}"
                 self._fail(errors.explained(errors.APIError, text))
@@ -551,39 +484,24 @@ class Ordered:
     # How it goes on
 
     def _begin_to_read(self) -> None:
+        self._phase = _Phase.READING
         self._refusals.forget()
         self.refusal = None
-        if not self._expected:
-            self._end()
+        self._snapshot.begin(self._pending, self.cursor[0])
 
     def _verified(self) -> None:
         """Go on, now that the leader has said what it has to say."""
-        self._asks = self._opening = False
+        self._opening = False
+        self._snapshot.verified(self.cursor[0])
         if self._phase is _Phase.DOUBTFUL:
-            self._phase = _Phase.READING
             self._begin_to_read()
-        elif self._ended:
-            self._end()
 
-    def _end(self, left: int = 0) -> None:
-        """Be caught up, as far as the consumer is concerned; what the leader says is to be asked for or to be reached."""
-        leader, self._ended = self._leader, False
-        if self.caught_up or not leader.clustered:
-            self.caught_up = True
-        elif not (leader.heard or leader.mute):
-            self._ended = self._asks = True
-        elif leader.reached(self.cursor[0]):
-            self.caught_up = True
-        elif self._waits and self._received >= self._expected:
-            # What was missing begins to come.
-            self._wait_for_more(left)
-        else:
-            self._short = True
-
-    def _wait_for_more(self, left: int = 0) -> None:
-        self._waits = True
-        self._patient = not left
-        self._expected = self._received + max(left, 1)
+    def _take(self, course: Course, now: float) -> None:
+        if course is Course.ANOTHER:
+            self._by_sequence = self._by_sequence or self._one_per_subject
+            self._move_on(now)
+        elif course is Course.RESET:
+            self._reset(now)
 
     def _made_anew(self, said: StreamSaid, now: float) -> None:
         if not self._restart and (self.cursor[1] or self.caught_up):
@@ -592,12 +510,11 @@ class Ordered:
         if self.cursor[1] or self.caught_up:
             self.restarts += 1
         self._leader.meet(said)
-        self._begun = self._disturbed = False
-        self._second_opinions = self._shortfalls = 0
+        self._begun = False
         # All that is in it is new to who wanted to know what is new.
         self._beginning = ALL if self._start.policy == "new" else self._start
         self._by_sequence = self._beginning.policy != "last_per_subject"
-        self.caught_up = self.caught_up and self._by_sequence
+        self._snapshot.begin_anew(done=self.caught_up and self._by_sequence)
         self.cursor = (0, 0)
         self._move_on(now)
 

@@ -72,7 +72,10 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
     except ValueError:
         return None
-    if min(deliveries, sequence, consumer_sequence, timestamp, pending) < 0 or max(sequence, timestamp, pending) > _LARGEST:
+    if (
+        min(deliveries, sequence, consumer_sequence, timestamp, pending) < 0
+        or max(sequence, timestamp, pending) > _LARGEST
+    ):
         return None
     return AckSubject(
         tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
