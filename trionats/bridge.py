@@ -300,7 +300,9 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
 
 @opens
 async def _open_objects(
-    nursery: trio.Nursery, store: ObjectStore, **options: Any  # noqa: ANN401 - our own watcher's
+    nursery: trio.Nursery,
+    store: ObjectStore,
+    **options: Any,  # noqa: ANN401 - our own watcher's
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
     carrier = carrier_of(store._js._nc, "open_watcher")

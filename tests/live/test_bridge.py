@@ -864,7 +864,11 @@ async def test_a_consumer_that_is_deleted_right_behind_the_opening_ends_its_feed
 async def test_a_consumer_that_is_made_anew_ends_its_feed(what: str, cut: bool, nats_server: TrioNatsServer) -> None:
     """What was received of the one before would settle other messages of this one."""
     options = {"reconnect_time_wait": 0.5, "error_cb": ignore}
-    async with bridged_client(nats_server) as admin, bridged_client(nats_server, **options) as nc, pulled(nc, 1) as psub:
+    async with (
+        bridged_client(nats_server) as admin,
+        bridged_client(nats_server, **options) as nc,
+        pulled(nc, 1) as psub,
+    ):
         js, name = admin.jetstream(), psub._stream
         async with trio.open_nursery() as nursery, bridge.open_pull_subscription(nursery, psub) as rx:
             await rx.receive()

@@ -57,6 +57,11 @@ PENDING = {"Nats-Pending-Messages": "0", "Nats-Pending-Bytes": "0"}
         ("$JS.ACK.S.C.1.2.three.4.5", None),
         ("$JS.ACK.S.C.1.2..4.5", None),
         (f"$JS.ACK.S.C.1.{'9' * 5000}.3.4.5", None),
+        ("$JS.ACK.S.C.1.-2.3.4.5", None),
+        ("$JS.ACK.S.C.-1.2.3.4.5", None),
+        (f"$JS.ACK.S.C.1.2.3.{1 << 63}.5", None),
+        (f"$JS.ACK.S.C.1.{1 << 63}.3.4.5", None),
+        (f"$JS.ACK.S.C.1.2.3.4.{1 << 63}", None),
         ("$JS.FC.S.C.1.2.3.4.5", None),
         ("_INBOX.a.b.c.d.e.f.g.h", None),
         ("", None),
@@ -74,7 +79,21 @@ def test_any_reply_subject_is_survived(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [("12", 12), (7, 7), ("", 0), ("-1", 0), ("²", 0), ("9" * 30, 0), (None, 0), ([], 0)]
+    ("value", "number"),
+    [
+        ("12", 12),
+        (7, 7),
+        ("", 0),
+        ("-1", 0),
+        ("²", 0),
+        ("9" * 30, 0),
+        (None, 0),
+        ([], 0),
+        (-1, 0),
+        (True, 0),
+        (1 << 63, 0),
+        (1.5, 0),
+    ],
 )
 def test_whole_number(value: object, number: int) -> None:
     assert whole_number({"n": value}, "n") == number
@@ -317,6 +336,71 @@ def test_silence_counts_from_the_last_sign_of_life_and_only_while_something_is_a
     assert opened.next_event(9.0) == 19.0
     opened.arrived(1, 9.5)
     assert opened.silent_after == inf
+
+
+def test_a_request_that_nothing_is_heard_behind_is_looked_into() -> None:
+    opened = window()
+    assert opened.unproven_after == inf
+    pulled(opened, 3.0)
+    assert opened.unproven_after == opened.next_event(3.0) == 3.5
+    proof = opened.prove("C")
+    # No message fits into it: it takes no credit.
+    assert json.loads(proof.body()) == {"batch": 1, "max_bytes": 1, "no_wait": True}
+    assert opened.asked == 10
+    assert opened.unproven_after == inf
+    assert opened.status(proof.number, 404, "No Messages", {}, 3.6) is Ending.ENDED
+    assert opened.asked == 10
+    # Silence is counted from what was heard.
+    assert opened.silent_after == 13.6
+
+
+@pytest.mark.parametrize("code", [404, 408, 409])
+def test_whatever_is_answered_shows_that_the_consumer_is_there(code: int) -> None:
+    opened = window()
+    pulled(opened)
+    proof = opened.prove("C")
+    assert opened.status(proof.number, code, "Requests Pending", {}, 0) is Ending.ENDED
+    assert opened.asked == 10
+    assert opened.next_event(0) == 10
+
+
+def test_the_consumer_is_gone() -> None:
+    opened = window()
+    pulled(opened)
+    assert opened.status(opened.prove("C").number, 503, "", {}, 0) is Ending.GONE
+
+
+@pytest.mark.parametrize(
+    ("happening", "proven"),
+    [
+        (lambda opened: opened.arrived(1, 1.0), True),
+        (lambda opened: opened.status(2, 100, "Idle Heartbeat", {}, 1.0), True),
+        (lambda opened: opened.status(1, 409, "Batch Completed", {}, 1.0), False),
+        (lambda opened: opened.status(1, 100, "Idle Heartbeat", {}, 1.0), False),
+        (lambda opened: opened.forget(), True),
+    ],
+)
+def test_only_what_answers_the_request_proves_anything(happening: Callable[[Window], object], proven: bool) -> None:
+    """What the server said of an earlier one may have crossed this one."""
+    opened = window(2)
+    pulled(opened)
+    for _ in range(2):
+        opened.arrived(1, 0.5)
+    pulled(opened, 1.0)
+    happening(opened)
+    assert (opened.unproven_after == inf) is proven
+
+
+def test_a_renewal_needs_no_proof() -> None:
+    """A reader that waits for long does not ask twice for each request that expires."""
+    opened = window()
+    pulled(opened)
+    opened.status(1, 408, "Request Timeout", {"Nats-Pending-Messages": "10", "Nats-Pending-Bytes": "1000"}, 30.0)
+    pulled(opened, 30.0)
+    assert opened.unproven_after == inf
+    opened.status(2, 409, "Server Shutdown", {}, 31.0)
+    pulled(opened, 31.0)
+    assert opened.unproven_after == 31.5
 
 
 def test_bytes_that_are_used_up_end_the_request_without_a_word() -> None:
@@ -868,6 +952,19 @@ def test_a_reset_that_finds_only_what_was_seen_is_caught_up() -> None:
     assert bench.caught_up()
 
 
+def test_a_reader_finds_out_whether_its_consumer_is_there() -> None:
+    bench = Bench("all", snapshot=False)
+    first = bench.pull()
+    assert bench.ordered.next_event == bench.now + 0.5
+    assert bench.ordered.next(bench.now + 0.4) == Wait(bench.now + 0.5)
+    bench.now += 0.5
+    proof = bench.pull()
+    assert (proof.name, proof.batch, proof.max_bytes) == (first.name, 1, 1)
+    assert bench.ordered.next(bench.now) == Wait(bench.now + 9.5)
+    bench.status(proof.number, 503)
+    assert bench.ordered.resets == 1
+
+
 # A stream that goes backwards, and what cannot be mended.
 
 
@@ -973,7 +1070,17 @@ def test_a_request_that_the_server_does_not_understand() -> None:
     assert "heartbeat value too large" in str(failure(bench))
 
 
-@pytest.mark.parametrize("answer", [{}, {"delivered": None}, {"delivered": {"stream_seq": "x"}, "num_pending": []}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"delivered": None},
+        {"delivered": {"stream_seq": "x"}, "num_pending": []},
+        {"num_pending": -3, "delivered": {"stream_seq": -1, "consumer_seq": True}},
+        {"num_pending": 1e300, "delivered": [], "cluster": 7, "created": 7},
+        {"num_pending": None, "cluster": None, "created": "never"},
+    ],
+)
 def test_an_answer_that_says_nothing(answer: dict[str, object]) -> None:
     bench = Bench()
     bench.ordered.refused(bench.now)

@@ -540,7 +540,6 @@ class Reader(RuleBasedStateMachine):
         assert set(self.server.consumers) == {self.ordered.name}
         assert self.ordered.leave() == list(self.server.consumers)
 
-
     def settle(self, seconds: int) -> None:
         for _ in range(seconds):
             self.step("ok")

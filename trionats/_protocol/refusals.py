@@ -25,7 +25,7 @@ TOLD_AFTER: Final = 3
 #: After how many of them it is given up: with those pauses 36 to 73 s, more than a consumer lives that nobody asks.
 GIVEN_UP_AFTER: Final = 15
 #: How often a stream that is gone is looked for again where it may be made anew: for 0.8 to 1.6 s.
-LOOKED_FOR: Final = 6
+LOOKED_FOR: Final = 5
 
 
 class Verdict(enum.Enum):

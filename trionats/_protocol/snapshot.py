@@ -117,7 +117,7 @@ class Snapshot:
         if self.received < self._expected:
             return
         if self._rounds >= _ROUNDS or not (pending or self._disturbed):
-            self.end(sequence, pending)
+            self.end(sequence)
             return
         self._rounds += 1
         self._disturbed = True
@@ -162,12 +162,11 @@ class Snapshot:
             self._expected = min(self._expected, self.received + left) if self.patient else self.received + left
         return Course.ON
 
-    def end(self, sequence: int, left: int = 0) -> None:
+    def end(self, sequence: int) -> None:
         """Tell that all has come, as far as the consumer is concerned. What the leader says is asked for, or must be reached.
 
         Args:
             sequence: Up to where was read.
-            left: How many the consumer says to be left all the same.
         """
         leader, self._ended = self._leader, False
         if self.done or not leader.clustered:
@@ -178,7 +177,7 @@ class Snapshot:
             self.done = True
         elif self._waits and self.received >= self._expected:
             # What was missing begins to come.
-            self._wait_for_more(left)
+            self._wait_for_more()
         else:
             self.finds = True
 
@@ -208,10 +207,9 @@ class Snapshot:
         self._shortfalls += 1
         if self._shortfalls % 2:
             return Course.ANOTHER
-        self._wait_for_more(0)
+        self._wait_for_more()
         return Course.ON
 
-    def _wait_for_more(self, left: int) -> None:
-        self._waits = True
-        self.patient = not left
-        self._expected = self.received + max(left, 1)
+    def _wait_for_more(self) -> None:
+        self._waits = self.patient = True
+        self._expected = self.received + 1
