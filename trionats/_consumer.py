@@ -108,6 +108,7 @@ class OrderedSource:
         self._begun_anew, self._restarts = begun_anew, 0
         self._closed = False
         self._lost: BaseException | None = None
+        self._refused: errors.Error | None = None
 
     @property
     def resets(self) -> int:
@@ -156,7 +157,10 @@ class OrderedSource:
         """
         while True:
             if self._closed:
-                raise self._ending() from self._lost
+                if self._refused is not None:
+                    raise errors.again(self._refused)
+                text = f"reading of stream '{self._ordered.stream}': the client is closed"
+                raise errors.explained(errors.ConnectionClosedError, text) from self._lost
             action = self._ordered.next(trio.current_time())
             if isinstance(action, Pull):
                 self._pull(action)
@@ -236,6 +240,10 @@ class OrderedSource:
 
     def ended(self, reason: BaseException | None) -> None:
         """End, and let the sink end."""
+        if isinstance(reason, errors.Error) and not self._js.nc.is_closed:
+            # The server refuses the inbox.
+            text = f"reading of stream '{self._ordered.stream}': {reason}"
+            self._refused = reason = errors.explained(type(reason), text, **vars(reason))
         self._lost = reason
         sink = self._sink
         self.close()
@@ -289,13 +297,6 @@ class OrderedSource:
     def _delete(self, name: str) -> None:
         subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
         self._js.nc.publish_nowait(subject, force=True)
-
-    def _ending(self) -> Exception:
-        text = f"reading of stream '{self._ordered.stream}'"
-        if isinstance(self._lost, errors.Error) and not self._js.nc.is_closed:
-            # The server refused the inbox.
-            return errors.explained(type(self._lost), f"{text}: {self._lost}", **vars(self._lost))
-        return errors.explained(errors.ConnectionClosedError, f"{text}: the client is closed")
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
