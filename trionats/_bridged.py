@@ -15,6 +15,7 @@ from trionats._answers import ours
 from trionats._consumer import JITTER
 from trionats._feed import Feed
 from trionats._protocol.pulling import NANOSECONDS, Ending, Window, count_of, whole_number
+from trionats._protocol.refusals import Refusals, Verdict
 from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class PullSubscription(Feed[Msg]):
         self._attachment: Attachment | None = None
         self._gives_back = False
         self._made: object = None
+        self._stream, self._refusals = stream, Refusals()
         self._linked = True
         self._doubtful = False
         self._attention = trio.Event()
@@ -147,11 +149,16 @@ class PullSubscription(Feed[Msg]):
                     text = f"{self.name} was deleted and made anew"
                     raise errors.explained(errors.NotFoundError, text, code=404, err_code=None, description=text)
                 self._window.forget()
+                self._refusals.forget()
                 return
-        except (errors.NotFoundError, errors.ConnectionClosedError, errors.PermissionsViolationError):
+        except errors.NotFoundError:
             raise
-        except errors.Error:
-            pass
+        except errors.Error as error:
+            verdict = self._refusals.judge(error)
+            if verdict is Verdict.OVER:
+                raise
+            if verdict is Verdict.TOLD:
+                self._carrier.emit(events.ReaderRefused(self._stream, error))
         await trio.sleep(LOOK_AGAIN)
         self._doubtful = True
 

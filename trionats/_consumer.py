@@ -355,7 +355,7 @@ class OrderedSource:
             raise
         if self._ordered.create_failed(trio.current_time(), failure):
             assert failure is not None, "silence is no refusal"
-            self._js.nc.emit(events.ConsumerRefused(self._ordered.stream, failure))
+            self._js.nc.emit(events.ReaderRefused(self._ordered.stream, failure))
 
     async def _inspect(self, action: Inspect) -> None:
         try:
@@ -384,7 +384,9 @@ class OrderedSource:
             failure = error
         if self._ordered.look_failed(trio.current_time(), failure):
             assert failure is not None, "silence is no refusal"
-            self._js.nc.emit(events.StreamUnverified(self._ordered.stream, failure))
+            for_good = isinstance(failure, errors.PermissionsViolationError)
+            told = events.StreamUnverified if for_good else events.ReaderRefused
+            self._js.nc.emit(told(self._ordered.stream, failure))
 
     async def _last(self, pattern: str) -> int:
         try:

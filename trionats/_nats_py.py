@@ -133,7 +133,7 @@ class Carrier:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
-    def emit(self, event: events.ConsumerRefused | events.StreamUnverified | events.StreamRecreated) -> None:
+    def emit(self, event: events.ReaderRefused | events.StreamUnverified | events.StreamRecreated) -> None:
         """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
         for listener in list(self._listeners):
             listener.push(event)

@@ -169,7 +169,7 @@ class Watcher(Feed[T], Generic[T]):
 
     async def start(self, js: JetStream, ordered: Ordered) -> None:
         """Begin to read."""
-        self._source = OrderedSource(js, ordered, self, self.begun_anew)
+        self._source = OrderedSource(js, ordered, self, self._begun_anew)
         await self._source.open()
 
     async def run(self, missing: Callable[[errors.NotFoundError], Exception]) -> NoReturn:
@@ -203,16 +203,16 @@ class Watcher(Feed[T], Generic[T]):
         self._stored = self._received + len(self._sizes)
         self._look_up()
 
-    def begun_anew(self) -> None:
-        """Know that what comes from now on is of another stream: nothing of this one belongs into a snapshot of that."""
-        self._outdated = self._received + len(self._sizes)
-        self._snapshot.clear()
-
     def ended(self, reason: BaseException | None) -> None:
         """End the feed."""
         self.end(reason)
 
     # Inside.
+
+    def _begun_anew(self) -> None:
+        # What comes from now on is of another stream: nothing of this one belongs into a snapshot of that.
+        self._outdated = self._received + len(self._sizes)
+        self._snapshot.clear()
 
     def _taken(self, item: T) -> None:
         self._received += 1
@@ -279,7 +279,7 @@ async def open_watcher(
     `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError` when it went
     back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the server refuses to be asked
     for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s, to create a consumer, for a reason that
-    does not pass by itself, such as a limit (`events.ConsumerRefused` says so before). For what else ends it see `Feed`.
+    does not pass by itself, such as a limit (`events.ReaderRefused` says so before). For what else ends it see `Feed`.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.

@@ -22,11 +22,14 @@ __all__ = [
     "PermissionViolation",
     "PublishesLost",
     "PublishesTooLarge",
+    "ReaderRefused",
     "ReconnectFailed",
     "Reconnected",
     "ServerRefusal",
     "ServersDiscovered",
     "SlowConsumer",
+    "StreamRecreated",
+    "StreamUnverified",
 ]
 
 
@@ -220,10 +223,11 @@ class PermissionViolation(ConnectionEvent):
 
 @final
 @dataclass(frozen=True, slots=True)
-class ConsumerRefused(ConnectionEvent):
-    """A reader of a stream (a watcher, a list, a get) goes on, but the server has refused it a consumer several times in a row.
+class ReaderRefused(ConnectionEvent):
+    """A reader of a stream (a watcher, a list, a get) goes on, but the server has refused what it needs three times in a row.
 
-    It is told for a refusal that does not pass by itself, such as a limit. If that stays, `receive` raises it.
+    That is a consumer, or to be told about the stream. It is told for a refusal that does not pass by itself, such as a limit. If
+    that stays, `receive` raises it.
 
     Attributes:
         stream: The stream.

@@ -101,7 +101,7 @@ async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told(
             await watcher.receive()
         # Each try is five requests, in case a deletion is under way.
         assert 36 < trio.current_time() - begun < 73 + 15
-        (told,) = [event for event in seen if isinstance(event, events.ConsumerRefused)]
+        (told,) = [event for event in seen if isinstance(event, events.ReaderRefused)]
         assert (told.stream, vars(told.error)["err_code"]) == ("OBJ_b", 10026)
 
 
@@ -122,7 +122,7 @@ async def test_a_limit_that_is_gone_in_a_moment_is_no_refusal() -> None:
     """Ours is deleted without waiting, and the server makes another one before it has."""
 
     async def make_room(bucket: Bucket) -> None:
-        while bucket.asked.count("CONSUMER.CREATE") < 3:
+        while bucket.asked.count("CONSUMER.CREATE") < 3:  # noqa: ASYNC110 - the fake tells nobody
             await trio.lowlevel.checkpoint()
         bucket.room = 9
 

@@ -572,6 +572,27 @@ async def test_a_watcher_whose_pulls_are_refused_ends(tmp_path: Path) -> None:
                 await rx.receive()
 
 
+async def test_what_a_reader_may_not_ask_is_told_to_the_error_callback(tmp_path: Path) -> None:
+    heard: list[Exception] = []
+
+    async def hear(error: Exception) -> None:
+        heard.append(error)
+
+    what = 'publish: {deny: "$JS.API.STREAM.INFO.>"}'
+    async with denied(what, tmp_path) as (nc, bucket, _), trio.open_nursery() as nursery:
+        nc._error_cb = hear
+        async with trionats.open_watcher(nursery, bucket) as rx:
+            await rx.snapshot()
+            cast("Any", nc._transport)._io_writer.transport.abort()
+            # It goes on, though nobody says whether it still is the same stream.
+            await until(lambda: rx.statistics().resets == 1)
+            await until(lambda: sum(isinstance(error, errors.PermissionsViolationError) for error in heard) == 1)
+            await until(lambda: nc.is_connected)
+            await aio_as_trio(bucket.put)("a", b"1")
+            with trio.fail_after(5):
+                assert (await rx.receive()).key == "a"
+
+
 async def test_a_subject_that_is_refused() -> None:
     config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: {deny: "secret.>"}}}] }'
     with NatsServer(config) as server:

@@ -58,7 +58,6 @@ PENDING = {"Nats-Pending-Messages": "0", "Nats-Pending-Bytes": "0"}
         ("$JS.ACK.S.C.1.2..4.5", None),
         (f"$JS.ACK.S.C.1.{'9' * 5000}.3.4.5", None),
         ("$JS.ACK.S.C.1.-2.3.4.5", None),
-        ("$JS.ACK.S.C.-1.2.3.4.5", None),
         (f"$JS.ACK.S.C.1.2.3.{1 << 63}.5", None),
         (f"$JS.ACK.S.C.1.{1 << 63}.3.4.5", None),
         (f"$JS.ACK.S.C.1.2.3.4.{1 << 63}", None),

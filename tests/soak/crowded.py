@@ -25,7 +25,8 @@ async def one_consumer_at_a_time(count: int) -> Outcome:
         trio.open_nursery() as nursery,
         open_client(nursery, server.url) as nc,
     ):
-        return await in_a_row(nursery, nc, count)
+        outcome = await in_a_row(nursery, nc, count)
+    return outcome
 
 
 async def in_a_row(nursery: trio.Nursery, nc: Client, count: int) -> Outcome:

@@ -156,7 +156,7 @@ async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None]
                     await _look(bucket, wanted * (turn + 1) // restarts)
                     say(f"restart {turn + 1}: {str(bucket.outcome).splitlines()[0]}")
                 workers.cancel_scope.cancel()
-        return bucket.outcome
+    return bucket.outcome
 
 
 async def _look(bucket: Bucket, up_to: int) -> None:

@@ -164,11 +164,7 @@ class Ordered:
     @property
     def next_event(self) -> float:
         """When silence has to be looked into, or becomes a reset."""
-        return min(self._silent_after, self._window.unproven_after) if self._linked else inf
-
-    @property
-    def _silent_after(self) -> float:
-        return self._window.silent_after if self._phase is _Phase.READING else inf
+        return self._window.listen_until if self._linked and self._phase is _Phase.READING else inf
 
     @property
     def _pauses(self) -> bool:
@@ -188,7 +184,7 @@ class Ordered:
             return Fail(self.failure)
         if not self._linked:
             return Wait(inf)
-        if now >= self._silent_after:
+        if self._phase is _Phase.READING and now >= self._window.silent_after:
             self._reset(now)
         snapshot = self._snapshot
         if snapshot.left_behind:
@@ -215,9 +211,9 @@ class Ordered:
         Returns:
             The request, which counts as sent.
         """
-        if not self._linked or self._pauses:
-            return None
         snapshot = self._snapshot
+        if not self._linked or self._phase is not _Phase.READING or snapshot.pauses:
+            return None
         pull = self._window.pull(self.name, now, snapshot.missing, patient=snapshot.patient)
         if pull is not None:
             snapshot.patient = False

@@ -72,10 +72,7 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
     except ValueError:
         return None
-    if (
-        min(deliveries, sequence, consumer_sequence, timestamp, pending) < 0
-        or max(sequence, timestamp, pending) > _LARGEST
-    ):
+    if not (0 <= sequence <= _LARGEST and 0 <= timestamp <= _LARGEST and 0 <= pending <= _LARGEST):
         return None
     return AckSubject(
         tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
@@ -288,6 +285,13 @@ class Window:
         """Until when something should have been heard behind a request; then `prove` is due."""
         return self._proof_until if self._asked else inf
 
+    @property
+    def listen_until(self) -> float:
+        """Until when something should have been heard: the earlier of the two."""
+        if not self._asked:
+            return inf
+        return min(self._proof_until, self._heard + 2 * self._heartbeat)
+
     def prove(self, name: str) -> Pull:
         """Say what to ask for to find out whether the consumer is there.
 
@@ -309,7 +313,7 @@ class Window:
             That time.
         """
         pause = self._pause_until if self._pause_until > now else inf
-        return min(self.silent_after, self.unproven_after, pause)
+        return min(self.listen_until, pause)
 
     def pull(self, name: str, now: float, at_most: int = 0, *, patient: bool = False) -> Pull | None:
         """Say what to ask for now, if anything.

@@ -69,7 +69,7 @@ class Snapshot:
     @property
     def pauses(self) -> bool:
         """Whether nothing is to be asked for before something was found out, or the consumer was left."""
-        return self.inspects or self._ended or self.finds or self.left_behind
+        return self._stuck if self.done else self.inspects or self.finds or self._ended
 
     @property
     def left_behind(self) -> bool:
