@@ -79,6 +79,10 @@ class _Nowhere:
         """Nobody wants to know."""
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 _NOWHERE: Final = _Nowhere()
 
 
@@ -93,9 +97,7 @@ class OrderedSource:
         begun_anew: Called before the first message of a stream that took the place of the one that was read.
     """
 
-    def __init__(
-        self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = _nobody) -> None:
         self._js = js
         self._ordered = ordered
         self._sink = sink
@@ -204,7 +206,7 @@ class OrderedSource:
         self.wake()
         # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
         self._attachment = None
-        self._sink = _NOWHERE
+        self._sink, self._begun_anew = _NOWHERE, _nobody
 
     # What the reader calls.
 

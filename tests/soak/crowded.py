@@ -25,12 +25,12 @@ async def one_consumer_at_a_time(count: int) -> Outcome:
         trio.open_nursery() as nursery,
         open_client(nursery, server.url) as nc,
     ):
-        outcome = await in_a_row(nursery, nc, count)
+        outcome = Outcome()
+        await in_a_row(nursery, nc, count, outcome)
     return outcome
 
 
-async def in_a_row(nursery: trio.Nursery, nc: Client, count: int) -> Outcome:
-    outcome = Outcome()
+async def in_a_row(nursery: trio.Nursery, nc: Client, count: int, outcome: Outcome) -> None:
     js = nc.jetstream()
     bucket = nc.new_token()
     subjects = [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"]
@@ -49,4 +49,3 @@ async def in_a_row(nursery: trio.Nursery, nc: Client, count: int) -> Outcome:
         except errors.Error as error:
             outcome.count("watchers", str(error))
     await js.delete_stream(f"OBJ_{bucket}")
-    return outcome
