@@ -28,8 +28,12 @@ T = TypeVar("T")
 
 NAMES = 40
 #: How long a follower stays away, and how long after that it is looked at: lagging, it was seen for up to 2.8 s.
-AWAY = 0.3
+AWAY = 0.5
+#: How many messages of 1 KB it misses meanwhile.
+BALLAST = 3000
 LOOKED_AT = 4.0
+#: How many of each kind are under way at once: the replica lags for a moment only.
+AT_ONCE = 8
 
 
 @asynccontextmanager
@@ -71,7 +75,8 @@ class Bucket:
     def __init__(self, nursery: trio.Nursery, nc: Client, store: ObjectStore) -> None:
         self.nursery, self.nc, self.store = nursery, nc, store
         self.stored: dict[str, int] = {}
-        self.outcome = Outcome()
+        self.begun_for_nothing: dict[str, int] = {}
+        self.outcome, self.turn = Outcome(), 0
 
     async def write(self, name: str) -> None:
         """Write an info as a put does, without its object."""
@@ -113,10 +118,12 @@ class Bucket:
         self.outcome.count("updates", f"{info.name} of {info.revision} came, and {newest} was known" if old else "")
 
     async def get(self) -> None:
-        name, content = f"object {random.randrange(NAMES)}", random.randbytes(700)
+        self.turn += 1
+        name, content = f"object {self.turn % 200}", random.randbytes(700)
         try:
             await self.store.put(name, content, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=100)))
         except errors.Error:
+            self.begun_for_nothing["gets"] = self.begun_for_nothing.get("gets", 0) + 1
             return  # refused while a leader is elected: nothing was promised
         try:
             read = (await self.store.get(name)).data
@@ -149,7 +156,7 @@ async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None]
                     follower = await _follower(nc, cluster, besides=leader)
                     await follower.stop()
                     await trio.sleep(AWAY)
-                    for number in range(300):
+                    for number in range(BALLAST):
                         nc.publish_nowait("$O.soak.C.ballast", b"x" * 1000 + b"%d" % number, force=True)
                     await bucket.write("k0")
                     await follower.start()
@@ -162,13 +169,16 @@ async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None]
 async def _look(bucket: Bucket, up_to: int) -> None:
     """Do all kinds at once until there are enough of each, and at least as long as a replica may lag."""
     ends = trio.current_time() + LOOKED_AT
+    begun = dict(bucket.outcome.done)
 
     async def again(kind: str, one: Callable[[], Awaitable[None]]) -> None:
-        while bucket.outcome.done.get(kind, 0) < up_to:
+        while begun.get(kind, 0) < up_to:
+            begun[kind] = begun.get(kind, 0) + 1
             with trio.move_on_after(60) as limit:
                 await one()
             if limit.cancelled_caught:
                 bucket.outcome.count(kind, "not done within 60 s")
+            begun[kind] -= bucket.begun_for_nothing.pop(kind, 0)
         await trio.sleep_until(ends)
 
     async with trio.open_nursery() as kinds:
@@ -178,7 +188,8 @@ async def _look(bucket: Bucket, up_to: int) -> None:
             ("gets", bucket.get),
             ("updates", bucket.updates),
         ):
-            kinds.start_soon(again, kind, one)
+            for _ in range(AT_ONCE):
+                kinds.start_soon(again, kind, one)
 
 
 async def _follower(nc: Client, cluster: Cluster, besides: str) -> TrioNatsServer:
