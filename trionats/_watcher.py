@@ -289,7 +289,7 @@ async def open_watcher(
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
         on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`, which begins
             with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says so, and `snapshot` gives
-            nothing of the old one. A store that is not there again within a second is gone.
+            nothing of the old one. A store that is not there again within about a second is gone.
 
     Returns:
         An async context manager that gives the `Watcher`.

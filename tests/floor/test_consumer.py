@@ -207,6 +207,38 @@ async def test_an_odd_stream_info_ends_nothing(field: str, odd: Any, autojump_cl
             assert (await watcher.receive()).name == "a"
 
 
+@pytest.mark.parametrize("odd", [*ODD, {"seq": None}, {"seq": "9"}, {"seq": True}, {"seq": -1}, {"seq": 1 << 64}])
+async def test_an_odd_last_message_ends_nothing(odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401
+    """It is asked for again, and a list ends when it has come to the true one."""
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("a")
+        bucket.about_consumers = {"cluster": {"name": "c"}}
+        bucket.about_it = {"config": {"num_replicas": 3}, "state": {"last_seq": bucket.last + 5}}
+        answers = [{"message": odd}] * 3
+
+        def found(_: Frame) -> dict[str, Any]:
+            return answers.pop() if answers else {"message": {"seq": bucket.last}}
+
+        bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", found))
+        assert [info.name for info in await store.list()] == ["a"]
+        assert not answers
+
+
+async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("a")
+        bucket.about_consumers = {"cluster": {"name": "c"}}
+        bucket.about_it = {"config": {"num_replicas": 3}, "state": {"last_seq": bucket.last + 5}}
+        ahead = {"message": {"seq": bucket.last + 3}}
+        bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", lambda _: ahead))
+        begun = trio.current_time()
+        with pytest.raises(errors.TimeoutError, match="list of bucket 'b'"):
+            await store.list()
+        assert 30 <= trio.current_time() - begun < 62
+
+
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", ["num_pending", "delivered", "created", "cluster", "stream_seq", "consumer_seq"])
 async def test_an_odd_consumer_info_ends_nothing(field: str, odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401

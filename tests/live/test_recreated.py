@@ -79,6 +79,9 @@ class Store:
         fields = {"subjects": subjects, "allow_rollup_hdrs": True, "allow_direct": True, **kept, **config}
         await self._js.add_stream(name=self.stream, storage=api.StorageType.MEMORY, **fields)
 
+    async def delete(self) -> None:
+        await self._js.delete_stream(self.stream)
+
     async def remake(self, **config: Any) -> None:  # noqa: ANN401 - of a stream
         await self._js.delete_stream(self.stream)
         await self.make(**config)
@@ -280,6 +283,16 @@ async def test_all_kinds_of_watchers_begin_anew(nats_server: TrioNatsServer, kin
         with trio.fail_after(5):
             for name in expected:
                 assert name_of(await reading.rx.receive()) == name
+
+
+async def test_a_store_that_is_not_made_anew_is_gone(nats_server: TrioNatsServer) -> None:
+    async with open_reading(nats_server, "watcher", "restart") as reading:
+        await reading.store.remake()
+        await reading.store.remake(first_seq=7)
+        await reading.store.delete()
+        with trio.fail_after(3), pytest.raises(errors.BucketNotFoundError):
+            [item async for item in reading.rx]
+        await reading.store.make()
 
 
 async def test_an_empty_store_that_is_made_anew_is_told_of_too(nats_server: TrioNatsServer) -> None:
