@@ -88,11 +88,13 @@ class House:
             f"  {self.account.public}: {self._account(self.account)}\n}}\n"
         )
 
-    def user(self, *, expires: float | None = None, bearer: bool = False, key: Key | None = None) -> User:
-        """Make a user of the account; `expires` is seconds since the epoch."""
+    def user(
+        self, *, expires: float | None = None, bearer: bool = False, key: Key | None = None, subs: int = -1
+    ) -> User:
+        """Make a user of the account; `expires` is seconds since the epoch, `subs` a limit of subscriptions."""
         key = key or Key()
         nats: dict[str, Any] = {"type": "user", "version": 2, "pub": {}, "sub": {}}
-        nats |= {"subs": -1, "data": -1, "payload": -1}
+        nats |= {"subs": subs, "data": -1, "payload": -1}
         if bearer:
             nats["bearer_token"] = True
         claims: dict[str, Any] = {"sub": key.public, "name": "U", "nats": nats}

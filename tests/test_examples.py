@@ -44,6 +44,7 @@ EXPECTED = {
         "oslo is closed",
         "rome is closed",
     ],
+    "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],

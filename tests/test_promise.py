@@ -12,6 +12,7 @@ The feed's own nursery is either around the block, or belongs to a task that has
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -405,9 +406,9 @@ async def test_leaving_the_block_ends_it_for_all(kind: Kind, place: str, outside
         consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
         assert not nursery.child_tasks
         assert tasks() == before
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.ClosedResourceError, match=f"{re.escape(rx.name)}: its block was left"):
             await rx.receive()
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.ClosedResourceError, match=f"{re.escape(rx.name)}: its block was left"):
             rx.receive_nowait()
         rx.stop()
 

@@ -10,8 +10,10 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   errors            what can go wrong: nats-py's exceptions and the few that it lacks
 #   api               what the server is told and tells: nats-py's dataclasses and what they lack
 #   events            what happens to a connection
+#   _discretion       complaints that hold no secret
 #
 #   _protocol/        THE CELLAR: no trio, no asyncio, no socket, no clock
+#     showing           what may be shown of what may be a secret, or is somebody else's
 #     subjects          names: check them, match them, make inboxes
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL
@@ -19,14 +21,23 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     issuing           JWTs for users
 #     contexts          what the nats command line tool's contexts say
 #     alarms            what is to happen when, unless it is called off
+#     fields            what configurations and answers must hold, by their annotations
+#     index             who is found by a name
 #     parser            bytes in, events out
 #     commands          commands in, bytes out
+#     subscriptions     one row of the table of what is subscribed
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
 #     leader            which stream it is, and what a snapshot must have reached
 #     refusals          which refusals pass, and which end a reader
 #     snapshot          where a snapshot ends
 #     ordered           where to resume
+#     acks              what a publish may ask for, and which answer counts
+#     objects           an object's info: where it stands, and what it may say
+#     remnants          when to ask for a purge, until nothing can be left
+#     admission         which subscriptions were refused because there are too many
+#     numbering         the numbers of frames, some of which are taken back
+#     happenings        what an engine says has happened
 #     login             what CONNECT says about who we are
 #     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay
@@ -39,6 +50,9 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _tracing          headers that have a message traced
 #   _workers          which tasks work on what they took from a feed
 #   _deadlines        when a wait ends: alarms, and the deadline where none is set
+#   _foreign          the boundary where what other programs made is read
+#   _logbook          what of a client's events goes to the log
+#   _run              the Trio run that an object belongs to
 #   _feed             a channel pair opened in a nursery: the promise
 #   _message          a message that can be answered
 #   _options          what open_client is told, checked and sorted
@@ -56,9 +70,12 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _client           open_client: publish, subscribe, request, reconnect
 #   _subscription     open_subscription and open_events
 #   _replies          open_replies
+#   _api              one question to the JetStream API, its answer, its errors
 #   _management       streams and consumers: nats-py's JetStreamManager on our client
+#   _destination      the domain that a publish is meant for
 #   _jetstream        acknowledged publish, object stores' buckets
 #   _consumer         ordered reading of a stream
+#   _purging          what no object names any more is purged
 #   _chunks           an object's chunks, in and out
 #   _infos            an object's info, read and written
 #   _objects          object stores

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import errors, events
-from trionats._deadlines import default_deadline
+from trionats._deadlines import answer_within
 from trionats._message import Msg
 from trionats._protocol import headers
+from trionats._protocol.index import Index
 from trionats._requests import refused_request
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from trionats._carried import Attachment
     from trionats._nats_py import Carrier
-
-REQUEST_TIMEOUT: Final = 5.0
 
 
 def ours(message: NatsPyMsg) -> Msg:
@@ -56,7 +55,7 @@ def _is_sound(name: str, value: str) -> bool:
     return True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Question:
     """A request under way."""
 
@@ -74,6 +73,8 @@ class Answers:
         self._inbox = ""
         self._attachment: Attachment | None = None
         self._questions: dict[str, _Question] = {}
+        # In lower case, as nats-py tells it.
+        self._named: Index[tuple[str, str], _Question] = Index()
 
     async def ask(self, subject: str, payload: bytes) -> Msg:
         """Ask, and wait for the answer."""
@@ -82,12 +83,17 @@ class Answers:
             self._attachment = self._carrier.attach(f"{self._inbox}*", self)
         token = self._carrier.new_token()
         question = self._questions[token] = _Question(subject)
+        names = (("publish", subject.lower()), ("reply", f"{self._inbox}{token}".lower()))
+        for name in names:
+            self._named.add(name, question)
         try:
             self._carrier.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with default_deadline(REQUEST_TIMEOUT, f"request to {subject!r}"):
+            with answer_within(None, f"request to {subject!r}"):
                 await question.answered.wait()
         finally:
             del self._questions[token]
+            for name in names:
+                self._named.remove(name, question)
             self._carrier.rest()
         answer = question.answer
         assert answer is not None
@@ -138,10 +144,8 @@ class Answers:
         if not isinstance(event, events.PermissionViolation):
             return
         refused = event.error
-        for token, question in self._questions.items():
-            named = {"publish": question.subject, "reply": f"{self._inbox}{token}"}.get(refused.operation)
-            if named is not None and named.lower() == refused.subject.lower():
-                _settle(question, refused_request(question.subject, refused))
+        for question in self._named.find((refused.operation, refused.subject.lower())):
+            _settle(question, refused_request(question.subject, refused))
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""

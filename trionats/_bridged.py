@@ -122,7 +122,7 @@ class PullSubscription(Feed[Msg]):
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
         self._attachment = self._carrier.attach_plain(f"{self._inbox}*", self)
-        self._carrier.add_listener(self)
+        self._carrier.add_listener(self, refused=self._asking)
 
     async def run(self) -> NoReturn:
         """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
@@ -212,12 +212,9 @@ class PullSubscription(Feed[Msg]):
 
     def push(self, event: events.ConnectionEvent) -> None:
         """End when it is our asking that is refused: nothing would ever come."""
-        if not isinstance(event, events.PermissionViolation) or event.error.operation != "publish":
-            return
-        refused = event.error
-        if refused.subject.lower() == self._asking.lower():
-            known = {"operation": refused.operation, "subject": self._asking, "queue": None}
-            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {refused}", **known))
+        if isinstance(event, events.PermissionViolation):
+            known = {"operation": event.error.operation, "subject": self._asking, "queue": None}
+            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {event.error}", **known))
 
     # Inside.
 

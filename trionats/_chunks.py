@@ -10,25 +10,25 @@ Strategy
 Invariants
     The chunks lie in the stream in their order: what the server refused because it was busy or without a leader is sent
     again together with all that followed it, after those of the followers that were stored have been deleted.
-    When `abandon` returns, what was stored is purged, or a request for it is queued.
+    When `abandon` returns, what was stored is purged, or `_purging` sees to it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from trionats import errors
 from trionats._consumer import JITTER, Handed, OrderedSource
+from trionats._destination import bucket_destination
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
+from trionats._purging import Purge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
     from trionats._requests import PendingReply
 
-CHUNK_SIZE = 128 * 1024
 #: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
 #: 1 Gbit/s with a round trip of 60 ms.
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -54,8 +53,6 @@ READ_BYTES = 8 * 1024 * 1024
 HASH_IN_THREAD = 2 * 1024 * 1024
 #: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
 IDLE_LIMIT = 30.0
-#: How long a cancelled or failed transfer may take to clean up behind itself.
-CLEANUP_LIMIT = 2.0
 
 TOO_MANY_REQUESTS = 429
 
@@ -163,9 +160,12 @@ class ChunkWriter:
 
     def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
         self._js = js
+        # A transfer has a limit for standing still, and none for an answer.
+        self._nc = js.nc.with_options(request_timeout=None)
         self._stream = stream
         self._subject = subject
         self._doing = doing
+        self._destination = bucket_destination(js, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -194,30 +194,17 @@ class ChunkWriter:
             await self._settle_oldest()
 
     async def abandon(self) -> None:
-        """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised."""
+        """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.
+
+        What the server has not answered by then may still be stored; its answer leads to one more purge.
+        """
         if not self._sent_any:
             return
-        nc = self._js.nc
-        try:
-            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-                if nc.is_connected:
-                    # The purge and the chunks take different ways through the server: none may be still under way.
-                    await self._wait_for_stragglers()
-                    await purge_chunks(self._js, self._stream, self._subject)
-                    return
-        except errors.Error:
-            pass
-        finally:
-            for flying in self._flying:
-                flying.reply.close()
-            self._flying.clear()
-        queue_purge(self._js, self._stream, self._subject)
-
-    async def _wait_for_stragglers(self) -> None:
-        for flying in self._flying:
-            if not flying.reply.done:
-                with suppress(errors.NoRespondersError):
-                    await flying.reply.wait()
+        purge = Purge(self._js, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
+        self._flying.clear()
+        await purge.wait()
+        if purge.failure is not None:
+            purge.tell()
 
     async def _send_waiting(self) -> None:
         while self._waiting:
@@ -227,7 +214,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._js.nc.request_nowait(self._subject, self._waiting[0])
+                reply = self._nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
@@ -243,7 +230,8 @@ class ChunkWriter:
 
     async def _settle_oldest(self) -> None:
         try:
-            ack = publish_ack(self._doing, await answer(self._flying[0].reply, self._doing))
+            msg = await answer(self._flying[0].reply, self._doing)
+            ack = publish_ack(self._destination.doing, msg)
         except errors.NoRespondersError:
             await self._send_again(no_stream(self._doing))
             return
@@ -275,7 +263,7 @@ class ChunkWriter:
 
     async def _unstore(self, flying: _Flying) -> None:
         try:
-            ack = publish_ack(self._doing, await answer(flying.reply, self._doing))
+            ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
         except (errors.NoRespondersError, errors.APIError):
             return
         await self._js.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": ack.seq, "no_erase": True})
@@ -372,20 +360,3 @@ class ChunkReader:
 
     def ended(self, reason: BaseException | None) -> None:
         """Nothing to do: the next step raises why."""
-
-
-async def purge_chunks(js: JetStream, stream: str, subject: str) -> None:
-    """Delete all chunks of one object, and wait until that is done.
-
-    Raises:
-        nats.errors.Error: It could not be done.
-    """
-    await js.api_request(f"STREAM.PURGE.{stream}", {"filter": subject})
-
-
-def queue_purge(js: JetStream, stream: str, subject: str) -> None:
-    """Ask for the chunks of one object to be deleted, without waiting for anything; disconnected, it waits its turn."""
-    payload = json.dumps({"filter": subject}).encode()
-    # Once the client is closed the chunks stay, as they would after a crash.
-    with suppress(errors.Error):
-        js.nc.publish_nowait(f"{js.prefix}.STREAM.PURGE.{stream}", payload, force=True)

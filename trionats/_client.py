@@ -7,29 +7,33 @@ requests in `_requests`, subscriptions as feeds in `_subscription`, and the prop
 from __future__ import annotations
 
 import copy
-import math
 import random
-from typing import TYPE_CHECKING, Unpack, final
+from threading import get_ident
+from typing import TYPE_CHECKING, Never, Unpack, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._attachment import Attachment
+from trionats._attachment import Attachment, Listeners
 from trionats._contexts import merged
-from trionats._deadlines import default_deadline
+from trionats._deadlines import REQUEST_TIMEOUT, answer_within, patience, unexpected
+from trionats._discretion import Given, guarded
 from trionats._drain import Draining, wait_barrier
 from trionats._facts import Facts
 from trionats._feed import Pace, check_nursery, opens
+from trionats._foreign import Foreign
 from trionats._frames import Frames
 from trionats._inquiry import Collected, Inquiry
 from trionats._link import Link
+from trionats._logbook import Logbook
 from trionats._message import Msg, messages_of
 from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
 from trionats._protocol import subjects
-from trionats._protocol.commands import CRLF, LENGTHS
-from trionats._protocol.engine import Engine, Receiver
+from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
+from trionats._protocol.engine import Engine
 from trionats._protocol.replies import Gathering
+from trionats._protocol.subscriptions import Receiver
 from trionats._requests import PendingReply, Requests
 
 if TYPE_CHECKING:
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
     from trionats._attachment import Listener
     from trionats._frames import Headers
     from trionats._jetstream import JetStream
+    from trionats._protocol.alarms import Alarm
     from trionats._protocol.commands import Payload
+    from trionats._requests import Chooser
 
 
 @final
@@ -53,23 +59,27 @@ class Client(Facts):
         self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
     ) -> None:
         check_options(options)
+        self._logbook = Logbook()
         self._rng = options.get("rng") or random.Random()
         self._nuid = subjects.Nuid(self._rng)
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
-        self._request_timeout = options.get("request_timeout", 5.0)
+        self._request_timeout = options.get("request_timeout")
         self._engine = Engine(messages_of(self))
         pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
         self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
         self._requests = Requests(self, self._engine, self._link, self.new_inbox())
-        self._listeners: list[Listener] = [self._requests]
+        self._listeners = Listeners(self._requests)
+        self.foreign = Foreign(self.emit)
+        """The boundary where what other programs made is read; for those who build feeds."""
         self._jetstream = jetstream or {}
         self._frames = Frames(self._link)
         self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
         drain_timeout = options.get("drain_timeout", 30.0)
-        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout)
+        silence = REQUEST_TIMEOUT if self._request_timeout is None else self._request_timeout
+        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout, silence)
 
     def __repr__(self) -> str:
         return f"<Client {self.state.value} {self.connected_url or ''}>"
@@ -100,15 +110,19 @@ class Client(Facts):
             nats.errors.ConnectionClosedError: The client is closed.
         """
         # Without the calls that this could be divided into: they would cost half as much again.
+        pace = self.pace
+        if get_ident() != pace.thread:
+            pace.run.check()
         link = self._link
         engine = self._engine
-        head = self._heads.get(subject)
-        if head is None or headers or reply or payload.__class__ is not bytes or len(payload) > link.small:
+        try:
+            head = self._heads[subject]
+        except KeyError:
+            head = b""
+        if not head or headers or reply or payload.__class__ is not bytes or (size := len(payload)) > link.small:
             frame, size = self._frames.make(subject, payload, reply, headers)
         else:
-            size = len(payload)
             frame = b"".join((head, LENGTHS[size], payload, CRLF))
-        pace = self.pace
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
@@ -141,19 +155,46 @@ class Client(Facts):
             reply: Where an answer is expected.
             headers: Names and values; a sequence of values repeats the name.
             force: Queue it even where too much is queued already, and do nothing on a client that is closed: for
-                goodbyes, which must not fail.
+                goodbyes, which must not fail. Like all that a program publishes, a drain waits for it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
         frame, size = self._frames.make(subject, payload, reply, headers)
+        link = self._link
+        if not link.accepting:
+            if not force:
+                link.check_open()
+            if link.finished.is_set():
+                self.pace.run.check()
+                return
         if not force:
-            self._link.check_open()
-            self._link.check_room()
-        elif self._link.finished.is_set():
-            return
+            link.check_room()
         self._engine.publish(frame, size)
+        if link.idle is not None:
+            link.wake()
+
+    @enable_ki_protection
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, such as a goodbye; programs want `publish`.
+
+        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain waits
+        for it, and that it was lost is told to nobody.
+
+        Args:
+            subject: Where to.
+            payload: The message.
+            reply: Where an answer is expected.
+            passing: It means nothing to the next connection; other goodbyes wait for that.
+        """
+        self.pace.run.check()
+        if self._link.finished.is_set() or (passing and not self.is_connected):
+            return
+        frame, size = self._frames.make(subject, payload, reply, None)
+        self._engine.publish((Passing if passing else Aside)(frame), size)
         self._link.wake()
 
     async def wait_writable(self) -> None:
@@ -163,6 +204,7 @@ class Client(Facts):
             nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.run.check()
         await trio.lowlevel.checkpoint()
         self._link.check_open()
         await self._link.wait_room()
@@ -170,11 +212,13 @@ class Client(Facts):
     # Requests.
 
     @enable_ki_protection
-    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
+    async def request(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, **unknown: Never
+    ) -> Msg:
         """Publish a request and wait for the first answer.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled or failed, nothing is
-        left of it: an answer that still comes is ignored.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where there
+        is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is ignored.
 
         Args:
             subject: Where to; no wildcards.
@@ -186,25 +230,37 @@ class Client(Facts):
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: `request_timeout` passed, or 5 s.
+            trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
             trionats.errors.DisconnectedError: The connection broke after the request was sent; whether it was acted on
                 is not known. A request that was not sent yet waits for the next connection.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
+        if unknown:
+            raise unexpected("request", unknown)
         await checkpoint_if_cancelled()
         if not self._link.has_room or not self._link.accepting:
-            await self._link.wait_room()
+            with self._limit(f"request to {subject!r}"):
+                await self._link.wait_room()
+                with self.request_nowait(subject, payload, headers) as reply:
+                    return await reply.wait()
         with self.request_nowait(subject, payload, headers) as reply:
             return await reply.wait()
 
     @enable_ki_protection
-    def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
+    def request_nowait(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
+    ) -> PendingReply:
         """Queue a request, without waiting: for many requests in flight.
 
         Args:
             subject: Where to; no wildcards.
             payload: The request.
             headers: Names and values; a sequence of values repeats the name.
+            chooser: Chooses among the answers where the first one may not be the one; for those who build on this.
 
         Returns:
             The reply to wait for; close it, or use it in a `with` block, so that nothing is left of it.
@@ -213,11 +269,13 @@ class Client(Facts):
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
         self._link.check_open()
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
-        frame, size = self._frames.make(subject, payload, inbox, headers)
-        self._requests.start(reply, frame, size)
+        frame, size = self._frames.make(subject, payload, inbox, headers, "request")
+        self._requests.start(reply, frame, size, chooser)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
             self._link.push()
@@ -236,13 +294,15 @@ class Client(Facts):
         stall: float | None = None,
         sentinel: Callable[[Msg], object] | None = None,
         reply: str = "",
+        **unknown: Never,
     ) -> list[Msg]:
         """Publish a request and collect its answers: from many services, or many from one.
 
         It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
         the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
-        `trio.move_on_after` around it loses nothing. Where no deadline is in force, the time is `request_timeout`. Cancelled
-        for another reason or failed, nothing is left of it. `open_replies` gives the answers one by one.
+        `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where there is
+        neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives the answers one
+        by one.
 
         The answers come to an inbox of their own, not to the one that `request` shares.
 
@@ -263,17 +323,23 @@ class Client(Facts):
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
             nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
+            nats.errors.TimeoutError: The request could not even be queued in that time.
             trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             TypeError: `max_msgs`, `stall` or `sentinel` is of a wrong kind.
             ValueError: `max_msgs` or `stall` is negative.
             nats.errors.Error: As for `publish`.
         """
+        self.pace.run.check()
+        if unknown:
+            raise unexpected("request_many", unknown)
         await checkpoint_if_cancelled()
-        total = self._request_timeout if trio.current_effective_deadline() == math.inf else math.inf
+        total = patience(self._request_timeout)
         gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
         if not self._link.has_room or not self._link.accepting:
-            await self._link.wait_room()
+            with self._limit(f"request to {subject!r}"):
+                await self._link.wait_room()
         inquiry, frame, size = self._inquire(subject, payload, headers, reply)
         collected = Collected(inquiry, self._requests, gathering)
         try:
@@ -282,11 +348,12 @@ class Client(Facts):
         finally:
             collected.close()
 
-    def with_options(self, *, request_timeout: float) -> Client:
+    def with_options(self, *, request_timeout: float | None) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
 
         Args:
-            request_timeout: How long a request waits where no deadline is in force, in seconds.
+            request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for what
+                is so where nobody chooses: 5 s where no deadline is in force.
 
         Returns:
             The view.
@@ -295,7 +362,8 @@ class Client(Facts):
             TypeError: It is no number.
             ValueError: It is negative.
         """
-        check_seconds("request_timeout", request_timeout)
+        if request_timeout is not None:
+            check_seconds("request_timeout", request_timeout)
         view = copy.copy(self)
         view._request_timeout = request_timeout
         return view
@@ -323,6 +391,7 @@ class Client(Facts):
             nats.errors.ConnectionDrainingError: The client is being drained.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.run.check()
         self._link.check_open()
         self._draining.refuse(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
@@ -331,41 +400,82 @@ class Client(Facts):
         self._link.wake()
         return Attachment(self._engine, self._link, row)
 
-    def add_listener(self, listener: Listener) -> None:
-        """Register what takes connection events; programs want `open_events`."""
-        if self.is_closed:
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what takes connection events; programs want `open_events`.
+
+        Args:
+            listener: What is called with them, synchronously.
+            refused: Only tell it that the server refused a publish to this subject; called again with another one, that
+                one takes its place.
+        """
+        self.pace.run.check()
+        if not self.is_closed:
+            self._listeners.add(listener, refused)
+        elif not refused:
             listener.push(events.Closed(self._link.failure))
             listener.end(self._link.failure)
-        else:
-            self._listeners.append(listener)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self.pace.run.check()
+        self._listeners.remove(listener)
 
     def emit(self, event: events.ConnectionEvent) -> None:
         """Tell the listeners of an event."""
-        for listener in list(self._listeners):
-            listener.push(event)
-            if isinstance(event, events.Closed):
-                listener.end(event.reason)
+        self.pace.run.check()
+        self._logbook.write(event)
+        self._listeners.emit(event)
+
+    @enable_ki_protection
+    def ask_nowait(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+        """Queue a request whose answer goes to a callback: for goodbyes, which must not fail and whose answer matters.
+
+        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing on a
+        client that is closed. Programs want `request`.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The request.
+            then: Called as by `PendingReply.leave`.
+        """
+        self.pace.run.check()
+        if self._link.finished.is_set():
+            return
+        reply, inbox = self._requests.prepare(subject, self._request_timeout)
+        frame, size = self._frames.make(subject, payload, inbox, None)
+        self._requests.start_left(reply, Aside(frame), size, then)
+        self._link.push()
+
+    def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Let a callback be called at a time of Trio's clock, unless it is called off first or the client is closed.
+
+        Args:
+            when: The time.
+            ring: Called synchronously; it must not wait and must not raise.
+        """
+        self.pace.run.check()
+        return self._link.timekeeper.alarm(when, ring)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
         return f"{self._inbox_prefix}.{self._nuid.next()}"
 
     def new_token(self) -> str:
         """Make a name that nobody else has: 22 letters and digits."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
         return self._nuid.next()
 
     def jetstream(self, *, domain: str | None = None, prefix: str | None = None) -> JetStream:
         """Make a JetStream context on this connection. It sends nothing.
 
         Args:
-            domain: The JetStream domain to talk to. Without domain and prefix, those of the nats CLI context, if the client
-                was opened with one.
-            prefix: The prefix of the API's subjects, instead of a domain.
+            domain: The JetStream domain to talk to; what is published counts as stored only when a stream of this domain says
+                so. Without domain and prefix, those of the nats CLI context, if the client was opened with one.
+            prefix: The prefix of the API's subjects, instead of a domain; for instance where the domain has another name here
+                than in its own acknowledgements.
 
         Returns:
             The context.
@@ -380,17 +490,20 @@ class Client(Facts):
     # The connection.
 
     @enable_ki_protection
-    async def flush(self) -> None:
+    async def flush(self, **unknown: Never) -> None:
         """Wait until the server has processed all that was published and subscribed before: a barrier.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`. Where there is no connection it
-        waits for the next one.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it waits
+        5 s. Where there is no connection it waits for the next one.
 
         Raises:
-            nats.errors.FlushTimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.FlushTimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke first.
             nats.errors.ConnectionClosedError: The client is closed.
         """
+        self.pace.run.check()
+        if unknown:
+            raise unexpected("flush", unknown)
         await self._flush("flush")
 
     async def rtt(self) -> float:
@@ -402,6 +515,7 @@ class Client(Facts):
         Raises:
             nats.errors.Error: As for `flush`.
         """
+        self.pace.run.check()
         start = trio.current_time()
         await self._flush("rtt")
         return trio.current_time() - start
@@ -413,11 +527,14 @@ class Client(Facts):
         That is: it was received, and each task that received any of it came back for more, or ended, or left the block.
         What comes later does not count. To have what the server has sent already counted, `flush` first. It waits for
         your own code, so no default limits it; a deadline in force does. What only the calling task receives from is not
-        waited for, so it may be called from inside a loop.
+        waited for, so it may be called from inside a loop; a feed that nobody has received from yet counts as its opener's.
 
         Always a checkpoint.
         """
-        await trio.lowlevel.checkpoint()
+        self.pace.run.check()
+        # A consumer that was just started is about to receive: with its second step it is known.
+        await checkpoint()
+        await checkpoint()
         await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
 
     @enable_ki_protection
@@ -426,6 +543,7 @@ class Client(Facts):
 
         Synchronous and idempotent; on a client that is closed it does nothing.
         """
+        self.pace.run.check()
         if self._draining.begun or not self._link.accepting or self._nursery is None:
             return
         self._draining.begun = self._link.draining = True
@@ -443,20 +561,23 @@ class Client(Facts):
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. Without a connection, also when it breaks meanwhile, the next one is
+        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its opener's. A
+        server that says nothing for `request_timeout` is not waited for any longer. Without a connection, also when it breaks meanwhile, the next one is
         tried for at once, and waited for as long as somebody works on a message, or what was published waits to be sent;
         where neither is so, the client is closed at once, and feeds give what is buffered. Idempotent; who calls it while it
         is under way joins. Cancelled, it goes on by itself unless nothing was begun yet; leaving the client's block, or
         `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time; the text names what was not. The client is closed.
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what was not
+                done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
             trionats.errors.DisconnectedError: The connection broke while messages were being sent, and whether they arrived is
                 not known.
             nats.errors.ConnectionClosedError: The client was lost for good before it was done.
         """
+        self.pace.run.check()
         await checkpoint_if_cancelled()
         self.drain_nowait()
         await self._draining.wait()
@@ -467,23 +588,29 @@ class Client(Facts):
         Raises:
             nats.errors.ConnectionClosedError: There will be none: the client is closed.
         """
+        self.pace.run.check()
         await trio.lowlevel.checkpoint()
         self._link.check_open()
         await self._link.wait_online()
 
     async def reconnect(self) -> None:
-        """Leave the connection for a new one at once, without back-off, and wait until it stands.
+        """Leave the connection for a new one, without back-off, and wait until it stands.
 
-        It is what a broken connection is, except that nobody waits before the first dial, and that it also works with
-        `allow_reconnect=False`. Where there is no connection it ends the wait for the next attempt. Calls at the same time
+        The server that is left gets what was published before, and is given a second to confirm it; what is published
+        from the call on waits for the new connection, so that it overtakes nothing. (In a cluster, a subscriber on a third
+        server may still hear the two in another order: the confirmation says that the old server has passed it on.) For the
+        rest it is what a broken connection is, except that nobody waits before the first dial, and that it also works with
+        `allow_reconnect=False`: requests and flushes under way fail. Cancelled, it goes on by itself. Where there is no connection it ends the wait for the next attempt. Calls at the same time
         share one new connection; a call after that makes another.
 
         Raises:
             nats.errors.ConnectionClosedError: No server is left to connect to, or the client is closed.
         """
+        self.pace.run.check()
         await checkpoint_if_cancelled()
         await self._link.reconnect()
 
+    @guarded
     def set_servers(self, servers: str | Sequence[str]) -> None:
         """Put other servers in the place of all that are known, discovered ones included.
 
@@ -497,6 +624,7 @@ class Client(Facts):
             ValueError: A URL is not valid.
             ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
         """
+        self.pace.run.check()
         self._link.set_servers(usable_servers(servers))
 
     async def aclose(self) -> None:
@@ -505,6 +633,7 @@ class Client(Facts):
         It waits, shielded, until the server has processed what was queued, for `close_timeout` at the most; without a
         connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
         """
+        self.pace.run.check()
         self._link.accepting = False
         self._engine.end_all(None)
         await self._link.close()
@@ -514,12 +643,12 @@ class Client(Facts):
     async def _flush(self, what: str) -> None:
         await checkpoint_if_cancelled()
         self._link.check_open()
-        with default_deadline(self._request_timeout, what, errors.FlushTimeoutError):
+        with answer_within(self._request_timeout, what, errors.FlushTimeoutError):
             await self._link.barrier()
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
-        """Bound a wait for the server where no deadline is in force."""
-        return default_deadline(self._request_timeout, what)
+        """Bound a wait for one answer of the server."""
+        return answer_within(self._request_timeout, what)
 
     def _inquire(
         self, subject: str, payload: Payload, fields: Headers | None, reply: str
@@ -527,7 +656,7 @@ class Client(Facts):
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
         self._link.check_open()
         inbox = reply or self.new_inbox()
-        frame, size = self._frames.make(subject, payload, inbox, fields)
+        frame, size = self._frames.make(subject, payload, inbox, fields, "request")
         return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
 
 
@@ -592,9 +721,10 @@ async def open_client(
         ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
         connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
             name are tried one after the other, and share it.
-        request_timeout: How long requests and flushes wait where no deadline is in force (5 s).
+        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes, calls of
+            JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as that.
         close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s).
+        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server, `request_timeout`.
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).
         pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without
@@ -616,10 +746,10 @@ async def open_client(
         ValueError: A URL, a context or an option is not valid, or options contradict each other.
         ImportError: NKeys or WebSocket are used, and what they need is not installed.
     """
+    given = Given(servers, options)
+    del servers, options  # a traceback may show local variables
     check_nursery(nursery, "open_client")
-    found = await merged(options)
-    urls = found.url if found.url and servers is DEFAULT_SERVERS else servers
-    client = Client(urls, found.options, found.jetstream)
+    client = await _made(given)
     link = client._link
     client._nursery = nursery
     try:
@@ -628,7 +758,7 @@ async def open_client(
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
     nursery.start_soon(link.watch_nursery, name="trionats nursery watch")
     try:
-        if options.get("retry_on_failed_connect"):
+        if given.options.get("retry_on_failed_connect"):
             await checkpoint()
         else:
             await link.wait_settled()
@@ -638,8 +768,15 @@ async def open_client(
         await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
+@guarded
+async def _made(given: Given) -> Client:
+    found = await merged(given.options)
+    urls = found.url if found.url and given.servers is DEFAULT_SERVERS else given.servers
+    return Client(urls, found.options, found.jetstream)
+
+
 def check_client(nc: object, opener: str) -> None:
-    """Refuse what is no client, with an error that says so.
+    """Refuse what is no client, or one of another Trio run, with an error that says so.
 
     Args:
         nc: What was passed to `opener` as its second argument.
@@ -647,11 +784,13 @@ def check_client(nc: object, opener: str) -> None:
 
     Raises:
         TypeError: It is none.
+        RuntimeError: It belongs to another Trio run.
     """
     if not isinstance(nc, Client):
         of_nats_py = type(nc).__module__.startswith("nats.")
         given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
         raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
+    nc.pace.run.check(opener)
 
 
 _jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from trionats import errors, events
+from trionats._protocol import subjects
 from trionats._protocol.leader import read_stream
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
+from trionats._requests import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +138,6 @@ class OrderedSource:
         nc = self._js.nc
         self._inbox = f"{nc.new_inbox()}."
         self._attachment = nc.attach(f"{self._inbox}*", self)
-        nc.add_listener(self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -155,7 +156,8 @@ class OrderedSource:
             nats.errors.StreamRegressedError: The stream went backwards.
             nats.errors.NotFoundError: The stream is gone.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
-            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer, or our inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions.
         """
         while True:
             if self._closed:
@@ -242,7 +244,7 @@ class OrderedSource:
 
     def ended(self, reason: BaseException | None) -> None:
         """End, and let the sink end."""
-        if isinstance(reason, errors.Error) and not self._js.nc.is_closed:
+        if isinstance(reason, REFUSALS):
             # The server refuses the inbox.
             text = f"reading of stream '{self._ordered.stream}': {reason}"
             self._refused = reason = errors.explained(type(reason), text, **vars(reason))
@@ -255,12 +257,8 @@ class OrderedSource:
 
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
-        if not isinstance(event, events.PermissionViolation) or event.error.operation != "publish":
-            return
-        refused = event.error
-        # nats-py, whose client it may be, tells in lower case.
-        if refused.subject.lower() == self._asked.lower():
-            self._ordered.forbidden(refused)
+        if isinstance(event, events.PermissionViolation):
+            self._ordered.forbidden(event.error)
             self.wake()
 
     def end(self, reason: BaseException | None) -> None:
@@ -293,12 +291,15 @@ class OrderedSource:
             self._parked = None
 
     def _pull(self, pull: Pull) -> None:
-        self._asked = subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
-        self._js.nc.publish_nowait(subject, pull.body(), f"{self._inbox}{pull.number}", force=True)
+        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        if subject != self._asked:
+            self._asked = subject
+            self._js.nc.add_listener(self, refused=subject)
+        self._js.nc.publish_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
 
     def _delete(self, name: str) -> None:
         subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._js.nc.publish_nowait(subject, force=True)
+        self._js.nc.publish_aside(subject)
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
@@ -320,9 +321,7 @@ class OrderedSource:
 
     async def _ask_create(self, action: Create) -> dict[str, Any]:
         stream = self._ordered.stream
-        # ADR-9 would have a single filter repeated in the subject. It may hold wildcards, which the client does not
-        # publish to, and the server does not miss it.
-        subject = f"CONSUMER.CREATE.{stream}.{action.name}"
+        subject = subjects.consumer_creation(stream, action.name, action.config.get("filter_subject"))
         try:
             return await self._js.api_request(
                 subject, {"stream_name": stream, "config": action.config, "action": "create"}

@@ -10,12 +10,13 @@ import os
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 
 from trionats import _identity
-from trionats._protocol import contexts
+from trionats._protocol import contexts, credentials
+from trionats._protocol.showing import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,57 +46,68 @@ async def merged(options: ClientOptions) -> Merged:
         The options, without `context`.
 
     Raises:
+        TypeError: `context` is neither a name nor a boolean.
         trionats._protocol.contexts.ContextError: (a `ValueError`) There is no such context, or it cannot be used.
     """
     own = options.copy()
     name = own.pop("context", None)
     if name is None or name is False:
         return Merged("", own, {})
-    context = await trio.to_thread.run_sync(_read, "" if name is True else name)
+    if not isinstance(name, (str, bool)):
+        raise TypeError(f"context must be the name of a nats context, or True, not {type(name).__name__}")
+    ours = any(option in own for option in _identity.OPTIONS)
+    context = await trio.to_thread.run_sync(partial(_read, "" if name is True else name, identity=not ours))
     offered = _options(context)
-    if any(option in own for option in _identity.OPTIONS):
-        for option in _identity.OPTIONS:
-            offered.pop(option, None)  # type: ignore[misc]
     offered.update(own)
     jetstream = {"domain": context.jetstream_domain, "prefix": context.jetstream_api_prefix}
     return Merged(context.url, offered, {key: value for key, value in jetstream.items() if value})
 
 
 def _options(context: contexts.Context) -> ClientOptions:
-    options: ClientOptions = {}
+    # Values that stand in files are understood wherever a callback is.
+    options: dict[str, Any] = {}
     if context.token:
         options["token"] = context.token
     if context.user:
         options["user"] = context.user
         options["password"] = context.password
     if context.user_jwt:
-        options["user_jwt_cb"] = partial(str, context.user_jwt)
+        options["user_jwt_cb"] = context.user_jwt
     if context.creds:
         options["user_credentials"] = context.creds
     if context.user_seed:
-        options["nkeys_seed_str"] = context.user_seed
+        options.update(_seed(context.user_seed))
     if context.nkey:
-        options["nkeys_seed"] = context.nkey
+        options.update(_seed(context.nkey if isinstance(context.nkey, bytes) else contexts.Stored(context.nkey)))
     if context.inbox_prefix:
         options["inbox_prefix"] = context.inbox_prefix
     if context.tls_first:
         options["tls_handshake_first"] = True
-    if context.cert or context.key or context.ca:
+    if context.cert or context.ca:
         options["tls"] = _tls_context(context)
-    return options
+    return cast("ClientOptions", options)
+
+
+def _seed(seed: str | bytes | contexts.Stored) -> dict[str, str]:
+    if isinstance(seed, contexts.Stored):
+        return {"nkeys_seed": seed.path}
+    return {"nkeys_seed_str": credentials.parse_seed(seed if isinstance(seed, str) else seed.decode())}
 
 
 def _tls_context(context: contexts.Context) -> Callable[[], ssl.SSLContext]:
     def make() -> ssl.SSLContext:
+        for path in filter(None, (context.ca, context.cert, context.key)):
+            with open(path, "rb"):  # what ssl raises does not name the file
+                pass
         made = ssl.create_default_context(cafile=context.ca or None)
-        if context.cert or context.key:
-            made.load_cert_chain(context.cert or context.key, context.key or None)
+        if context.cert:
+            made.load_cert_chain(context.cert, context.key)
         return made
 
     return make
 
 
-def _read(name: str) -> contexts.Context:
+def _read(name: str, *, identity: bool) -> contexts.Context:
     home = os.path.expanduser("~")
     directory = Path(contexts.directory(os.environ, home))
     if not name:
@@ -104,13 +116,16 @@ def _read(name: str) -> contexts.Context:
     text = _text(path)
     if not text:
         raise contexts.ContextError(f"there is no nats context {name!r} (no file {path})")
-    return contexts.parse(name, text, home)
+    around = contexts.Surroundings(home, os.environ)
+    return contexts.parse(name, text, around, file=shown_path(path, found=True), identity=identity)
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as file:
+            return file.read(_identity.LARGEST_FILE).decode(errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise contexts.ContextError(f"cannot read {path}: {error.strerror}") from error
+        why = error.strerror
+    raise contexts.ContextError(f"cannot read {path}: {why}")

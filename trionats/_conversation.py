@@ -13,16 +13,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from trio.lowlevel import checkpoint, current_root_task, enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import _transport, errors
 from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._handshake import READ_SIZE
+from trionats._handshake import LAST_WORDS_SECONDS, READ_SIZE
 
 if TYPE_CHECKING:
     from trionats._feed import Pace
     from trionats._options import LinkOptions
-    from trionats._protocol.engine import Engine, Event
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.happenings import Event
     from trionats._protocol.servers import Server
     from trionats._transport import Wire
 
@@ -32,8 +33,6 @@ MAX_READ = 1_048_576
 BATCH_SIZE = 262_144
 #: How much more than its share a consumer gets that is behind.
 PATIENCE = 4
-#: How long a connection that takes nothing more is still read.
-LAST_WORDS_SECONDS = 0.25
 
 
 class Answer:
@@ -102,6 +101,7 @@ class Conversation:
         self.reason: Exception | None = None
         """Why it ended."""
         self.forced = False
+        """Somebody wants to leave it."""
         self.lame = False
         """The server has said that it is about to go."""
         self.over = trio.Event()
@@ -143,9 +143,6 @@ class Conversation:
     def wake(self) -> None:
         """Let the writer know that there is something to send."""
         if self.idle is not None:
-            # Refuses other threads. There, `set` raises too, but only once the event counts as set: the writer, which
-            # was not woken, would then sleep for ever.
-            current_root_task()
             self.idle.set()
             self.idle = None
             if self.in_front:
@@ -166,6 +163,8 @@ class Conversation:
             self.wake()
             return
         batch = engine.take(BATCH_SIZE)
+        if not batch:
+            return
         try:
             sent = send_now(batch)
         except OSError:
@@ -186,8 +185,7 @@ class Conversation:
                 self.lose(self._broken(error))
                 return
             if not data:
-                text = f"{self.server} closed the connection"
-                self.lose(self._refusal or errors.explained(errors.UnexpectedEOF, text))
+                self.lose(self._closed())
                 return
             engine = self.engine
             before = engine.in_msgs
@@ -234,7 +232,7 @@ class Conversation:
                     return
             self.engine.sent()
             self._owner.relieve()
-            if not self.engine.outbox:
+            if not (self.engine.outbox and self.engine.sendable):
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle
@@ -250,6 +248,15 @@ class Conversation:
                 self.lose(errors.explained(errors.StaleConnectionError, text))
                 return
             self.wake()
+
+    def _closed(self) -> Exception:
+        """Say why the server closed the connection: in its own last words if it had some, with those of a WebSocket behind."""
+        told = _transport.told_goodbye(self.wire.goodbye)
+        if self._refusal is None:
+            return errors.explained(errors.UnexpectedEOF, f"{self.server} closed the connection{told}")
+        reason = errors.again(self._refusal)
+        reason.args = (f"{reason}{told}",)
+        return reason
 
     def _broken(self, error: trio.BrokenResourceError) -> Exception:
         return self._refusal or _transport.broken(error, self.server)

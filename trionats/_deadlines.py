@@ -1,4 +1,4 @@
-"""When a wait in a client ends: by an alarm, which is cheaper than a cancel scope, or by the deadline it gets where it has none.
+"""When a wait in a client ends: by an alarm, which is cheaper than a cancel scope, or by a deadline of its own.
 
 Split off `_link`: what is to happen when is decided in `_protocol.alarms`; here somebody looks at Trio's clock.
 """
@@ -16,9 +16,13 @@ from trionats import errors
 from trionats._protocol.alarms import Alarms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from trionats._protocol.alarms import Alarm
+
+
+#: How many seconds an answer is waited for where nobody has said anything.
+REQUEST_TIMEOUT = 5.0
 
 
 class Timekeeper:
@@ -52,24 +56,62 @@ class Timekeeper:
                 await self._earlier.wait()
 
 
-@contextmanager
-def default_deadline(
-    seconds: float, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
-) -> Iterator[None]:
-    """Bound a wait for the server where the caller has set no deadline.
+def patience(chosen: float | None) -> float:
+    """Say for how long an answer is waited for, beside the deadline in force.
 
     Args:
-        seconds: How long.
+        chosen: The `request_timeout` that somebody chose: it always counts. None for nobody, and then there is one only
+            where no deadline is in force.
+
+    Returns:
+        Seconds.
+    """
+    if chosen is not None:
+        return chosen
+    return REQUEST_TIMEOUT if trio.current_effective_deadline() == inf else inf
+
+
+@contextmanager
+def answer_within(
+    chosen: float | None, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
+) -> Iterator[None]:
+    """Bound a wait for one answer of the server.
+
+    Args:
+        chosen: As for `patience`.
         what: What was waited for, for the error.
         failure: The error's class.
 
     Raises:
-        nats.errors.TimeoutError: There was no deadline in force, and `seconds` passed.
+        nats.errors.TimeoutError: The time passed; it names what was waited for, and how long.
     """
-    if trio.current_effective_deadline() != inf:
-        yield
-        return
+    seconds = patience(chosen)
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise errors.explained(failure, f"{what}: no answer within {seconds:g} s")
+        raise too_late(seconds, what, failure)
+
+
+def too_late(
+    seconds: float, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
+) -> errors.TimeoutError:
+    """Make the error for an answer that did not come in time."""
+    return errors.explained(failure, f"{what}: no answer within {seconds:g} s")
+
+
+def unexpected(call: str, arguments: Mapping[str, object]) -> TypeError:
+    """Make the error for keyword arguments that a call does not have; `timeout` is one where nats-py has it.
+
+    Args:
+        call: The name of the method.
+        arguments: What it was given too much.
+    """
+    name = next(iter(arguments))
+    if name == "timeout":
+        return TypeError(f"{call}() takes no timeout: {within(call)}")
+    return TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+
+
+def within(call: str) -> str:
+    """Say how a call gets a timeout."""
+    return f"with trio.fail_after(1): await nc.{call}(...)"

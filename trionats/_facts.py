@@ -14,6 +14,7 @@ from trionats._protocol.engine import Phase
 
 if TYPE_CHECKING:
     from trionats._feed import Pace
+    from trionats._foreign import Foreign
     from trionats._link import Link
     from trionats._protocol.engine import Engine
     from trionats._requests import Requests
@@ -36,6 +37,7 @@ class ClientStatistics:
         pending_requests: Requests that wait for their answer.
         outbox_bytes: Bytes that wait to be sent.
         feeds: The names of the feeds that are open.
+        skipped: Entries of other programs' making that could not be read, and were left out.
     """
 
     in_msgs: int
@@ -47,6 +49,7 @@ class ClientStatistics:
     pending_requests: int
     outbox_bytes: int
     feeds: tuple[str, ...]
+    skipped: int = 0
 
 
 class Facts:
@@ -55,6 +58,7 @@ class Facts:
     _engine: Engine
     _link: Link
     _requests: Requests
+    foreign: Foreign
     pace: Pace
 
     def statistics(self) -> ClientStatistics:
@@ -70,6 +74,7 @@ class Facts:
             pending_requests=len(self._requests),
             outbox_bytes=engine.outbox_bytes,
             feeds=tuple(feed.name for feed in self.pace.feeds),
+            skipped=self.foreign.skipped,
         )
 
     @property

@@ -6,9 +6,10 @@ Split off `_client`, which takes a shorter way through `heads` for small message
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from trionats import errors
+from trionats._deadlines import within
 from trionats._protocol import commands, headers, subjects
 
 if TYPE_CHECKING:
@@ -36,38 +37,74 @@ class Frames:
         self._link = link
         self.heads: dict[str, bytes] = {}
 
-    def make(self, subject: str, payload: Payload, reply: str, fields: Headers | None) -> tuple[bytes, int]:
-        """Check a message and make its frame; nothing is queued if it raises."""
+    def make(
+        self, subject: str, payload: Payload, reply: str, fields: Headers | None, doing: str = "publish"
+    ) -> tuple[bytes, int]:
+        """Check a message and make its frame; nothing is queued if it raises.
+
+        Args:
+            subject: Where to.
+            payload: The message.
+            reply: Where an answer is expected, or nothing.
+            fields: The headers, or nothing.
+            doing: "publish" or "request", for texts.
+        """
         where = (self.heads.get(subject) or self._remember(subject))[4:-1]
-        back = subjects.publish_subject(reply) if reply else b""
+        if not reply:
+            back = b""
+        elif reply.__class__ is str:
+            back = subjects.publish_subject(reply)
+        else:
+            back = _reply(f"{doing} to {subject!r}", reply)
         if payload.__class__ is not bytes:
-            payload = _bytes_like(subject, payload)
+            payload = _bytes_like(f"{doing} to {subject!r}", payload)
         if not fields:
             size = len(payload)
             frame = commands.pub(where, back, payload)
         else:
             if not isinstance(fields, Mapping):
-                raise TypeError(f"publish to {subject!r}: headers must be a mapping, not {type(fields).__name__}")
+                raise _no_headers(doing, subject, fields)
             block = headers.encode(fields)
             size = len(block) + len(payload)
             frame = commands.hpub(where, back, block, payload)
         if size > self._link.max_payload:
-            text = f"publish to {subject!r}: {size} bytes of headers and payload, the server takes {self._link.max_payload}"
+            text = f"{doing} to {subject!r}: {size} bytes of headers and payload, the server takes {self._link.max_payload}"
             raise errors.explained(errors.MaxPayloadError, text)
         return frame, size
 
     def _remember(self, subject: str) -> bytes:
         head = commands.pub_head(subjects.publish_subject(subject))
+        if isinstance(subject, subjects.WildSubject):
+            # A plain text that is equal to it is not to be found here.
+            return head
         if len(self.heads) >= SUBJECTS_REMEMBERED:
             self.heads.clear()
         self.heads[subject] = head
         return head
 
 
-def _bytes_like(subject: str, payload: object) -> Payload:
-    """Take what can be joined into a frame; it is copied there, and only there."""
+def _no_headers(doing: str, subject: str, fields: object) -> TypeError:
+    # Where nats-py has the timeout.
+    hint = f"; it takes no timeout: {within(doing)}" if doing == "request" and isinstance(fields, (int, float)) else ""
+    return TypeError(f"{doing} to {subject!r}: headers must be a mapping, not {type(fields).__name__}{hint}")
+
+
+def _reply(what: str, reply: object) -> bytes:
+    if not isinstance(reply, str):
+        raise TypeError(f"{what}: reply must be text, not {type(reply).__name__}")
+    return subjects.publish_subject(reply)
+
+
+def _bytes_like(what: str, payload: object) -> Payload:
+    """Take what can be joined into a frame; it is copied there, and only there.
+
+    Its length must be that of what is joined: what has a length of its own mind would have the server read on in the wrong
+    place, so it is copied first.
+    """
+    if type(payload) in (bytes, bytearray):
+        return cast("Payload", payload)
     if isinstance(payload, (bytes, bytearray)):
-        return payload
+        return memoryview(payload).tobytes()
     if isinstance(payload, memoryview):
-        return payload if payload.c_contiguous and payload.ndim == payload.itemsize == 1 else bytes(payload)
-    raise TypeError(f"publish to {subject!r}: the payload must be bytes, not {type(payload).__name__}")
+        return payload if payload.c_contiguous and payload.ndim == payload.itemsize == 1 else payload.tobytes()
+    raise TypeError(f"{what}: the payload must be bytes, not {type(payload).__name__}")

@@ -6,23 +6,33 @@ what the login needs outlives the TLS handshake. CONNECT is sent when everything
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from trionats import _transport, errors
-from trionats._protocol.engine import Garbage, Phase, Refused
-from trionats._protocol.login import connect_options, must_use_tls, server_error
+from trionats._discretion import bare
+from trionats._identity import seconds_since_epoch
+from trionats._protocol.engine import Phase
+from trionats._protocol.happenings import Garbage, Refused
+from trionats._protocol.login import connect_options, must_use_tls, server_error, why_refused
+from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trionats._options import LinkOptions
     from trionats._protocol.engine import Engine
+    from trionats._protocol.login import LoginOptions
     from trionats._protocol.servers import Server
     from trionats._transport import Wire
 
 #: How much is read at once, unless a large payload is under way. It is also how far the reader can get ahead of a
 #: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured.
 READ_SIZE = 16_384
+#: How long a connection that takes nothing more is still read.
+LAST_WORDS_SECONDS = 0.25
 
 
 async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
@@ -40,10 +50,21 @@ async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
         OSError: Nobody answered.
         nats.errors.Error: The server did not let us in, or we did not want to; the text names it and the reason.
     """
+    try:
+        return await _connect(server, engine, options)
+    except (OSError, errors.Error) as error:
+        # What led to it shows what we log in with; and of a bug in `dial=`, the cause says where it is.
+        failure = bare(error, error.__cause__ if isinstance(error, _transport.DialError) else None)
+    raise failure
+
+
+async def _connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
+    stream: trio.abc.Stream | None = None
     wire: Wire | None = None
     try:
         with trio.move_on_after(options.connect_timeout):
-            wire = await _transport.open_wire(server, options.transport)
+            stream = await _transport.dialled(server, options.transport)
+            wire = await _transport.open_wire(stream, server, options.transport)
             rest = await _hear_info(wire, server, engine)
             if must_use_tls(engine.info, options.identity.fixed, server, secured=wire.tls is not None):
                 wire = await _secure(wire, rest, server, engine, options)
@@ -53,19 +74,19 @@ async def connect(server: Server, engine: Engine, options: LinkOptions) -> Wire:
     except trio.BrokenResourceError as error:
         if wire is not None:
             await wire.aclose()
-        raise _transport.broken(error, server) from error
+        raise _transport.broken(error, server) from None
     except BaseException:
         if wire is not None:
             await wire.aclose()
         raise
     if wire is not None:
         await wire.aclose()
-    raise _too_slow(server, engine, options)
+    raise _too_slow(stream, wire, server, engine, options)
 
 
-def refusal(server: Server | None, text: str) -> errors.Error:
+def refusal(server: Server | None, text: str, confided: Iterable[str] = ()) -> errors.Error:
     """Turn the text of an `-ERR` into the exception that it means, naming the server."""
-    error = server_error(text)
+    error = server_error(text, confided)
     error.args = (f"{server}: {error}",)
     return error
 
@@ -101,18 +122,37 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
     if not (nonce is None or isinstance(nonce, str)):
         raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
     login = await options.identity.login(nonce)
-    await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
-    _digest(rest, server, engine)
-    while engine.phase is not Phase.ONLINE:
-        _digest(await _receive(wire, server, engine), server, engine)
+    try:
+        await _introduce(login, wire, rest, server, engine)
+    except errors.AuthorizationError as error:
+        error.args = (f"{error}{why_refused(login, server, seconds_since_epoch())}",)
+        raise
     limit = engine.info.get("max_payload")
     wire.allow(limit if isinstance(limit, int) else 0)
+
+
+async def _introduce(login: LoginOptions, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
+    """Say who we are, and hear what the server says to that; or what it said before it closed the connection under us."""
+    broken: trio.BrokenResourceError | None = None
+    try:
+        await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
+    except trio.BrokenResourceError as error:
+        broken = error
+    _digest(rest, server, engine)
+    if broken is None:
+        while engine.phase is not Phase.ONLINE:
+            _digest(await _receive(wire, server, engine), server, engine)
+        return
+    with trio.move_on_after(LAST_WORDS_SECONDS), suppress(trio.BrokenResourceError):
+        while data := await wire.receive_some(READ_SIZE):
+            _digest(data, server, engine)
+    raise broken
 
 
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:
     data = await wire.receive_some(READ_SIZE)
     if not data:
-        text = f"{server} closed the connection while we logged in"
+        text = f"{server} closed the connection while we logged in{_transport.told_goodbye(wire.goodbye)}"
         if wire.tls is not None and (engine.phase is Phase.GREETING or engine.info.get("tls_verify")):
             text += "; perhaps it wants a client certificate (TLS), or does not accept ours"
         raise errors.explained(errors.UnexpectedEOF, text)
@@ -124,13 +164,21 @@ def _digest(data: bytes, server: Server, engine: Engine) -> None:
     for event in engine.receive(data):
         match event:
             case Refused(text):
-                raise refusal(server, text)
+                raise refusal(server, text, engine.confided)
             case Garbage(error):
-                raise errors.explained(errors.ProtocolError, f"{server}: {error}") from error
+                raise errors.explained(errors.ProtocolError, f"{server}: {hidden(str(error), engine.confided)}")
 
 
-def _too_slow(server: Server, engine: Engine, options: LinkOptions) -> Exception:
-    text = f"{server}: no connection within {options.connect_timeout:g} s"
-    if engine.phase is Phase.GREETING and options.transport.tls.wanted:
-        text += "; no INFO came, perhaps because it does the TLS handshake first (tls_handshake_first)"
-    return errors.explained(errors.TimeoutError, text)
+def _too_slow(
+    stream: trio.abc.Stream | None, wire: Wire | None, server: Server, engine: Engine, options: LinkOptions
+) -> Exception:
+    seconds = f"within {options.connect_timeout:g} s"
+    text = f"no connection {seconds}"
+    if stream is not None and wire is None:
+        what = "TLS" if not server.websocket else "a WebSocket over TLS" if server.secure else "a WebSocket"
+        text = f"connected, but the server did not shake hands for {what} {seconds}"
+    elif wire is not None and engine.phase is Phase.GREETING:
+        text = f"connected, but the server said nothing {seconds}; is this a NATS client port (4222, not 8222)?"
+        if options.transport.tls.wanted and wire.tls is None:
+            text += " Or it does the TLS handshake first (tls_handshake_first)"
+    return errors.explained(errors.TimeoutError, f"{server}: {text}")

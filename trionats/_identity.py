@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import time
+import traceback
 from collections import UserString
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trionats import errors
+from trionats._discretion import guarded
 from trionats._protocol import credentials
+from trionats._protocol.contexts import Stored
 from trionats._protocol.issuing import user_jwt
 from trionats._protocol.login import encode_signature
+from trionats._protocol.showing import is_content, is_credential, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,10 +32,10 @@ if TYPE_CHECKING:
     from trionats._protocol.login import LoginOptions
 
     Path_: TypeAlias = str | os.PathLike[str]
-    Secret: TypeAlias = str | Callable[[], str | Awaitable[str]]
+    Secret: TypeAlias = str | Stored | Callable[[], str | Awaitable[str]]
     CredentialsSource: TypeAlias = Path_ | tuple[Path_, Path_] | bytes | bytearray | UserString
     UserCredentials: TypeAlias = CredentialsSource | Callable[[], CredentialsSource | Awaitable[CredentialsSource]]
-    JWTCallback: TypeAlias = Callable[[], str | bytes | bytearray | Awaitable[str | bytes | bytearray]]
+    JWTCallback: TypeAlias = Stored | Callable[[], str | bytes | bytearray | Awaitable[str | bytes | bytearray]]
     SignatureCallback: TypeAlias = Callable[[str], str | bytes | Awaitable[str | bytes]]
 
 LARGEST_FILE = 1_048_576
@@ -88,26 +92,32 @@ class Identity:
         user = await _value("user", self.user)
         password = await _value("password", self.password)
         token = await _value("token", self.token)
-        jwt, key = await self._jwt_and_key()
+        jwt, key, source = await self._jwt_and_key()
         public = self.nkey if jwt is not None or key is None else key.public
         signature = None if nonce is None else await self._sign(nonce, key)
         sig = None if signature is None else encode_signature(signature)
-        return replace(self.fixed, user=user, password=password, token=token, jwt=jwt, nkey=public, sig=sig)
+        return replace(
+            self.fixed, user=user, password=password, token=token, jwt=jwt, nkey=public, sig=sig, jwt_source=source
+        )
 
-    async def _jwt_and_key(self) -> tuple[str | None, credentials.NKey | None]:
+    async def _jwt_and_key(self) -> tuple[str | None, credentials.NKey | None, str]:
+        """Find the JWT, what signs, and where the JWT comes from."""
         if self.user_credentials is not None:
-            found = await _credentials(await ask("user_credentials", self.user_credentials))
-            return found.jwt, credentials.NKey(found.seed, "user_credentials")
+            found, source = await _credentials(await ask("user_credentials", self.user_credentials))
+            return found.jwt, credentials.NKey(found.seed, "user_credentials"), source
         jwt: str | None = None
         if self.user_jwt_cb is not None:
             answer = await ask("user_jwt_cb", self.user_jwt_cb)
             jwt = credentials.parse_jwt(_text("user_jwt_cb", answer), "user_jwt_cb")
+        return jwt, await self._key(), "of user_jwt_cb"
+
+    async def _key(self) -> credentials.NKey | None:
         if self.nkeys_seed is not None:
-            seed = credentials.parse_seed(await _read("nkeys_seed", self.nkeys_seed), "nkeys_seed")
-            return jwt, credentials.NKey(seed, "nkeys_seed")
+            text, source = await _file("nkeys_seed", self.nkeys_seed)
+            return credentials.NKey(credentials.parse_seed(text, source), "nkeys_seed")
         if self.nkeys_seed_str is not None:
-            return jwt, credentials.NKey(self.nkeys_seed_str, "nkeys_seed_str")
-        return jwt, None
+            return credentials.NKey(self.nkeys_seed_str, "nkeys_seed_str")
+        return None
 
     async def _sign(self, nonce: str, key: credentials.NKey | None) -> bytes | None:
         if key is not None:
@@ -117,14 +127,17 @@ class Identity:
         return None
 
     def _check_seeds(self) -> None:
-        if _is_content(self.user_credentials):
+        if isinstance(self.user_credentials, str) and is_content(self.user_credentials):
             raise ValueError("user_credentials is a path; the content itself is given as bytes")
-        if isinstance(self.nkeys_seed, str) and (
-            credentials.seed_role(self.nkeys_seed) or _is_content(self.nkeys_seed)
-        ):
+        if _is_secret(self.nkeys_seed):
             raise ValueError("nkeys_seed is a path; the seed itself is given as nkeys_seed_str")
+        if _is_secret(self.nkey):
+            raise ValueError("nkey is the public key; the seed itself is given as nkeys_seed_str")
         if self.nkeys_seed_str is not None:
-            credentials.check_seed(self.nkeys_seed_str.strip(), "nkeys_seed_str")
+            seed: object = self.nkeys_seed_str
+            if not isinstance(seed, str):
+                raise TypeError(f"nkeys_seed_str must be text, not {type(seed).__name__}")
+            credentials.check_seed(seed.strip(), "nkeys_seed_str")
         for option in ("user_credentials", "nkeys_seed", "nkeys_seed_str"):
             if getattr(self, option) is not None:
                 credentials.nkeys_library(option)
@@ -137,6 +150,7 @@ OPTIONS = (
 """The options of `open_client` that say who we are."""
 
 
+@guarded
 def issue_user_jwt(
     signing_seed: str,
     account: str,
@@ -166,25 +180,38 @@ def issue_user_jwt(
         nats.errors.InvalidUserCredentialsError: The seed is no account's.
         ImportError: The extra `nkeys` is not installed.
     """
-    # The one time in this library that is not Trio's: other machines compare it with theirs.
-    now = time.time()
+    now = seconds_since_epoch()
     return user_jwt(signing_seed, account, user, name=name, expires_in=expires_in, tags=tags, now=now)
 
 
-async def ask(option: str, value: Any, *arguments: object) -> Any:  # noqa: ANN401 - whatever the option's type is
+def seconds_since_epoch() -> float:
+    """Give the one time in this library that is not Trio's: what JWTs say is compared with it, by other machines, too."""
+    return time.time()
+
+
+async def ask(
+    option: str,
+    value: Any,  # noqa: ANN401 - whatever the option's type is
+    *arguments: object,
+    told: Callable[[Exception], errors.Error] | None = None,
+) -> Any:  # noqa: ANN401 - the same
     """Give the value of an option that may be a callback, synchronous or not.
 
     Args:
         option: Its name, for the complaint.
         value: The value, or what gives it.
         arguments: What the callback is called with.
+        told: Makes the complaint of what the callback raised.
 
     Returns:
         The value.
 
     Raises:
-        nats.errors.InvalidUserCredentialsError: The callback failed; its exception is the cause.
+        nats.errors.InvalidUserCredentialsError: The callback failed; the text says with which class of exception and
+            where. Its words, and the exception itself, stay out of it: they may hold the secret.
     """
+    if isinstance(value, Stored):
+        return (await _read(option, value.path)).rstrip("\r\n")
     if not callable(value):
         return value
     try:
@@ -192,9 +219,26 @@ async def ask(option: str, value: Any, *arguments: object) -> Any:  # noqa: ANN4
         if inspect.isawaitable(answer):
             answer = await answer
     except Exception as error:
-        text = f"{option}: the callback failed ({type(error).__name__})"
-        raise errors.explained(errors.InvalidUserCredentialsError, text) from error
-    return answer
+        text = f"{option}: the callback failed ({place(error)})"
+        failure = errors.explained(errors.InvalidUserCredentialsError, text) if told is None else told(error)
+    else:
+        return answer
+    # Neither its words nor its frames, which may hold what it was about to give.
+    raise failure
+
+
+def place(error: Exception) -> str:
+    """Say what a callback raised, and where; not in its own words.
+
+    Args:
+        error: What it raised.
+
+    Returns:
+        Its class, and the file and line.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 async def _value(option: str, value: Secret | None) -> str | None:
@@ -212,35 +256,39 @@ def _text(option: str, value: object) -> str:
     return value
 
 
-async def _credentials(source: CredentialsSource | tuple[Path_, ...]) -> credentials.Credentials:
+async def _credentials(source: CredentialsSource | tuple[Path_, ...]) -> tuple[credentials.Credentials, str]:
+    """Read credentials, and say where the JWT comes from."""
+    option = "user_credentials"
     if isinstance(source, tuple):
         if len(source) != 2:
-            text = f"user_credentials: a tuple of {len(source)}, where the paths of a JWT and of a seed are wanted"
+            text = f"{option}: a tuple of {len(source)}, where the paths of a JWT and of a seed are wanted"
             raise errors.explained(errors.InvalidUserCredentialsError, text)
-        jwt = credentials.parse_jwt(await _read("user_credentials", source[0]), "user_credentials")
-        return credentials.Credentials(
-            jwt, credentials.parse_seed(await _read("user_credentials", source[1]), "user_credentials")
-        )
+        (jwt, jwt_file), (seed, seed_file) = await _file(option, source[0]), await _file(option, source[1])
+        found = credentials.Credentials(credentials.parse_jwt(jwt, jwt_file), credentials.parse_seed(seed, seed_file))
+        return found, f"in {shown_path(source[0], found=True)}"
     if isinstance(source, (bytes, bytearray, UserString)):
-        content = _text("user_credentials", source.data if isinstance(source, UserString) else source)
-    elif _is_content(source):
-        raise errors.explained(
-            errors.InvalidUserCredentialsError, "user_credentials: content instead of a path; give it as bytes"
-        )
-    else:
-        content = await _read("user_credentials", source)
-    return credentials.parse_creds(content, "user_credentials")
+        content = _text(option, source.data if isinstance(source, UserString) else source)
+        return credentials.parse_creds(content, option), f"in {option}"
+    if isinstance(source, str) and is_content(source):
+        text = f"{option}: content instead of a path; give it as bytes"
+        raise errors.explained(errors.InvalidUserCredentialsError, text)
+    content, file = await _file(option, source)
+    return credentials.parse_creds(content, file), f"in {shown_path(source, found=True)}"
+
+
+async def _file(option: str, path: Path_) -> tuple[str, str]:
+    """Read a file, and name it for complaints about what stands in it."""
+    text = await _read(option, path)
+    return text, f"{option}: {shown_path(path, found=True)}"
 
 
 async def _read(option: str, path: Path_) -> str:
+    name = "the path given"
     try:
+        name = shown_path(path)
         return await trio.to_thread.run_sync(_read_file, path, abandon_on_cancel=True)
     except (OSError, ValueError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    name = f"{type(path).__name__} for a path"
-    if isinstance(path, (str, os.PathLike)):
-        # A seed or the content of a file in the place of a path must not be shown.
-        name = "what is no path" if _is_secret(os.fspath(path)) else repr(os.fspath(path))
     raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name}: {why}")
 
 
@@ -249,13 +297,9 @@ def _read_file(path: Path_) -> str:
         return file.read(LARGEST_FILE).decode(errors="replace")
 
 
-def _is_content(value: object) -> bool:
-    """Say whether somebody gave the content of a file where its path belongs; a path would be shown in complaints."""
-    return isinstance(value, str) and ("\n" in value or "-----BEGIN" in value)
-
-
-def _is_secret(text: str | bytes) -> bool:
-    return isinstance(text, str) and (_is_content(text) or credentials.seed_role(text.strip()) is not None)
+def _is_secret(value: object) -> bool:
+    """Say whether somebody gave a secret, or the content of a file, where a path belongs."""
+    return isinstance(value, str) and (is_credential(value) or credentials.seed_role(value.strip()) is not None)
 
 
 def _at_most_one(identity: Identity, *options: str) -> None:

@@ -2,99 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import re
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from trionats import api, errors
-from trionats._chunks import CLEANUP_LIMIT, IDLE_LIMIT, answer, idle_error, writable
+from trionats import errors
+from trionats._chunks import IDLE_LIMIT, answer, idle_error, writable
 from trionats._consumer import JITTER, Handed, OrderedSource
+from trionats._destination import bucket_destination
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
+from trionats._protocol.objects import expecting, info_bytes, read_info
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
+from trionats._purging import CLEANUP_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from trionats import api
+    from trionats._foreign import Foreign
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
     from trionats._requests import PendingReply
 
-NUID_LIMIT = 128
 #: How often a list begins anew because another stream took the place of the one that was read.
 READ_ATTEMPTS = 10
-_nuid_form = re.compile(r"[!-)+,\-/-=?-~]+").fullmatch  # visible ASCII but . * >
-
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-
-
-def read_info(bucket: str, data: bytes, *, revision: int, stored_at: int | str) -> api.ObjectInfo:
-    """Read an object's info from its meta message.
-
-    Args:
-        bucket: The bucket, for the text of an exception.
-        data: The message's payload.
-        revision: The message's sequence in the bucket's stream.
-        stored_at: When the server stored the message: RFC 3339, or nanoseconds since 1970 as acks tell it.
-
-    Returns:
-        The info, with the message's time as its `mtime`.
-
-    Raises:
-        trionats.errors.BadObjectMetaError: Somebody wrote what is no object info.
-    """
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict) or (complaint := _complaint(fields)) is not None:
-        why = "it is no JSON object" if not isinstance(fields, dict) else complaint
-        text = f"bucket {bucket!r}: message {revision} should be the info of an object, but {why}"
-        raise errors.explained(errors.BadObjectMetaError, text, description=text)
-    info = api.ObjectInfo.from_response(fields)
-    info.revision = revision
-    info.mtime = stored_at if isinstance(stored_at, str) else rfc3339(stored_at)
-    return info
-
-
-def _complaint(fields: Mapping[str, Any]) -> str | None:
-    for key in ("name", "bucket", "nuid"):
-        if not isinstance(fields.get(key), str):
-            return f"its {key} is no text"
-    for key in ("size", "chunks"):
-        value = fields.get(key, 0)
-        if not isinstance(value, int) or value < 0:
-            return f"its {key} is no count"
-    for key in ("headers", "metadata", "options"):
-        if not isinstance(fields.get(key) or {}, dict):
-            return f"its {key} is no JSON object"
-    if not isinstance(((fields.get("options") or {}).get("link")) or {}, dict):
-        return "its link is no JSON object"
-    if not isinstance(fields.get("digest") or "", str):
-        return "its digest is no text"
-    return _nuid_complaint(fields["nuid"])
-
-
-def _nuid_complaint(nuid: str) -> str | None:
-    # It becomes part of the subject of a purge: a nuid of ">" would empty the bucket.
-    # And one that is too long for a control line would end the connection.
-    if nuid and (_nuid_form(nuid) is None or len(nuid) > NUID_LIMIT):
-        return "its nuid cannot be part of a subject"
-    return None
-
-
-def rfc3339(nanoseconds: int) -> str:
-    """Write the time of a message, given in nanoseconds since 1970, as the server does."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    # As Go writes it, so that the time of a message is the same text whichever way it was read.
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
 
 
 class InfoWrite:
@@ -102,12 +37,16 @@ class InfoWrite:
 
     def __init__(self, js: JetStream, subject: str, doing: str) -> None:
         self._js = js
+        # As for the chunks.
+        self._nc = js.nc.with_options(request_timeout=None)
         self._subject = subject
         self._doing = doing
+        self._destination = bucket_destination(js, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False
         self._lost = False
+        self._reply: PendingReply | None = None
 
     @property
     def in_doubt(self) -> bool:
@@ -124,26 +63,56 @@ class InfoWrite:
         Returns:
             The new sequence.
         """
-        headers = {
-            api.Header.ROLLUP.value: "sub",
-            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(expected),
-        }
-        data = json.dumps(info.as_dict(), separators=(",", ":")).encode()
+        headers = expecting(expected)
+        data = info_bytes(info)
         for attempt in range(PUBLISH_RETRIES + 1):
             if attempt:
                 await trio.sleep(PUBLISH_RETRY_WAIT)
-            with await self._queue(data, headers) as reply:
-                try:
-                    return self._stored(await self._answer(reply))
-                except errors.NoRespondersError:
-                    self._under_way = False
+            self.close()
+            self._reply = await self._queue(data, headers)
+            try:
+                return self._stored(await self._answer(self._reply))
+            except errors.NoRespondersError:
+                self._under_way = False
         raise no_stream(self._doing)
+
+    def close(self) -> None:
+        """Forget what was sent. Synchronous, idempotent."""
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+
+    def leave(self, stored: Callable[[], object], refused: Callable[[], object]) -> None:
+        """Wait no longer, and call one of two callbacks if it still becomes known what happened to it. Synchronous.
+
+        Args:
+            stored: Called when it was stored.
+            refused: Called when it was not, and will not be.
+        """
+
+        def told(answer: Msg | Exception) -> None:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                publish_ack(self._destination.doing, answer)
+            except (errors.NoRespondersError, errors.APIError):
+                # What was sent and lost before may have been stored all the same.
+                if not self._lost:
+                    refused()
+            except errors.Error:
+                pass  # nobody will ever know
+            else:
+                stored()
+
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.leave(told) and not self._lost:
+            refused()
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._js.nc.request_nowait(self._subject, data, headers=headers)
+                reply = self._nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
             except trio.WouldBlock:
                 await writable(self._js.nc, self._doing)
                 continue
@@ -168,7 +137,7 @@ class InfoWrite:
     def _stored(self, msg: Msg) -> int:
         self._under_way = False
         try:
-            self.revision = publish_ack(self._doing, msg).seq
+            self.revision = publish_ack(self._destination.doing, msg).seq
         except errors.APIError as error:
             if error.err_code not in WRONG_LAST_SEQUENCE:
                 raise
@@ -200,7 +169,7 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
 
 
 async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
-    reader = _InfoReader(bucket)
+    reader = _InfoReader(js.nc.foreign, bucket)
     ordered = Ordered(
         stream,
         js.nc.new_token(),
@@ -225,12 +194,28 @@ async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> 
     return list(reader.infos.values())
 
 
+def read_entry(foreign: Foreign, bucket: str, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
+    """Read one info of many, as lists and watchers do; None for what is to be left out.
+
+    Args:
+        foreign: The boundary that it crosses.
+        bucket: The bucket, for texts.
+        msg: The meta message.
+        ack: Its place in the stream.
+    """
+    where = f"infos of bucket {bucket!r}"
+    return foreign.read(
+        where, read_info, bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp, subject=msg.subject
+    )
+
+
 class _InfoReader:
     """Collects infos; what is none is left out, since anybody may write into the bucket's subjects."""
 
     source: OrderedSource
 
-    def __init__(self, bucket: str) -> None:
+    def __init__(self, foreign: Foreign, bucket: str) -> None:
+        self._foreign = foreign
         self._bucket = bucket
         self.infos: dict[str, api.ObjectInfo] = {}
         self.complete = False
@@ -240,8 +225,8 @@ class _InfoReader:
         """Take an info; a later one of the same subject replaces it."""
         self.patience.deadline = trio.current_time() + IDLE_LIMIT
         self.infos.pop(msg.subject, None)
-        with suppress(errors.BadObjectMetaError):
-            info = read_info(self._bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp)
+        info = read_entry(self._foreign, self._bucket, msg, ack)
+        if info is not None:
             self.infos[msg.subject] = info
         return Handed.DROPPED
 

@@ -14,7 +14,7 @@ from trio.lowlevel import Abort, checkpoint
 
 from trionats import errors
 from trionats._protocol.replies import Gathering, Verdict
-from trionats._requests import Requests, refused_request
+from trionats._requests import REFUSALS, Requests, refused_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from trionats._link import Link
     from trionats._message import Msg
     from trionats._protocol.alarms import Alarm
-    from trionats._protocol.engine import Engine, Receiver, Subscription
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.subscriptions import Receiver, Subscription
 
 #: How many answers, and how many bytes of them, are held before it is too much.
 MOST_ANSWERS = 65_536
@@ -88,7 +89,7 @@ class Inquiry:
         """Make the error for a request that nobody listens to."""
         return errors.explained(errors.NoRespondersError, f"request to {self.subject!r}: nobody is listening there")
 
-    def refused(self, why: errors.PermissionsViolationError) -> Exception:
+    def refused(self, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> Exception:
         """Make the error for a request or an inbox that the server refused."""
         return refused_request(self.subject, why)
 
@@ -173,7 +174,7 @@ class Collected:
         """Know that nothing more will come."""
         if self._done:
             return
-        if isinstance(reason, errors.PermissionsViolationError):
+        if isinstance(reason, REFUSALS):
             self._finish(self._inquiry.refused(reason))
         else:
             why = "the client was closed" if reason is None else str(reason)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack, final
+from dataclasses import replace
+from types import NoneType
+from typing import TYPE_CHECKING, Literal, Unpack, final
 
 import trio
 from multidict import MultiDict
+from nats.js import api as nats_api
 
 from trionats import api, errors
+from trionats._api import decode, refusal_text, unreadable
 from trionats._client import provide_jetstream
-from trionats._management import Management, decode
-from trionats._protocol import subjects
+from trionats._destination import Destination
+from trionats._management import Management
+from trionats._protocol import fields, subjects
+from trionats._protocol.acks import time_to_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from nats.js.api import ObjectStoreConfig as AnyObjectStoreConfig
 
     from trionats._client import Client
     from trionats._message import Msg
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 #: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
 PUBLISH_RETRIES = 2
 PUBLISH_RETRY_WAIT = 0.25
+#: A message of the same id is being stored: what it becomes is known soon.
+UNDER_WAY = 10158
+UNDER_WAY_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+WRONG_LAST = frozenset({10070, 10071, 10164})
 BUCKET_NAME_LIMIT = 251
 
 
@@ -42,9 +51,21 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
         trionats.errors.APIError: The stream refused the message, or what replied is no stream.
     """
     answer = decode(doing, msg.data)
-    if not isinstance(answer.get("stream"), str) or not isinstance(answer.get("seq"), int):
-        decode(doing, b"")
-    return api.PubAck.from_response(answer)
+    get = answer.get
+    stream, seq, domain, duplicate = get("stream"), get("seq"), get("domain"), get("duplicate")
+    batch, count, val = get("batch"), get("count"), get("val")
+    # Written out, since it is done for each message: every field is what it should be, or not there.
+    if not (
+        isinstance(stream, str)
+        and type(seq) is int
+        and isinstance(domain, (str, NoneType))
+        and isinstance(duplicate, (bool, NoneType))
+        and isinstance(batch, (str, NoneType))
+        and (count is None or type(count) is int)
+        and isinstance(val, (str, NoneType))
+    ):
+        raise unreadable(doing, f"it is no acknowledgement of a stream: {msg.data[:80]!r}")
+    return api.PubAck(stream, seq, domain, duplicate, batch, count, val)
 
 
 @final
@@ -65,15 +86,24 @@ class JetStream(Management):
         stream: str | None = None,
         headers: Mapping[str, str | Sequence[str]] | None = None,
         msg_id: str | None = None,
-        msg_ttl: float | None = None,
+        msg_ttl: float | Literal["never"] | None = None,
         expected_last_sequence: int | None = None,
         expected_last_subject_sequence: int | None = None,
         expected_last_msg_id: str | None = None,
     ) -> api.PubAck:
         """Publish a message and wait until a stream has stored it.
 
-        Cancelled after the message was queued, it may have been stored all the same; publishing again with the same
-        `msg_id` is then safe.
+        Cancelled after the message was queued, it may have been stored all the same. Publishing it again with the same
+        `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under way,
+        the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks for
+        duplicates, so its conflict may be with the very same message: before one is raised, the last message of the subject is
+        looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a duplicate. What was
+        stored since under other subjects or ids can still make a repeated publish a conflict.
+
+        Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts. Streams
+        of other domains that listen on the same subject store the message as well, which a
+        `trionats.events.StoredElsewhere` event tells. A refusal does not say where it comes from, so it is raised only when no
+        acknowledgement has come within 100 ms and four round trips of the API (0.5 s as long as that was not asked anything).
 
         Args:
             subject: Where to; a stream must listen there.
@@ -81,44 +111,41 @@ class JetStream(Management):
             stream: Refuse unless this is the stream that takes it.
             headers: More headers.
             msg_id: A second message of the same id within the stream's duplicate window is dropped.
-            msg_ttl: The stream forgets the message after so many seconds (server 2.11).
+            msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or "never".
+                It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it keeps one message
+                for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
             expected_last_sequence: Refuse unless this is the stream's last sequence.
             expected_last_subject_sequence: Refuse unless this is the sequence of the subject's last message; 0 for none.
             expected_last_msg_id: Refuse unless this is the id of the stream's last message.
 
         Returns:
-            The stream and the sequence that the message got, and whether it was a duplicate.
+            The stream and the sequence that the message got, and whether it was a duplicate. The sequence of a duplicate is that
+            of the first, which may have been deleted since.
 
         Raises:
-            trionats.errors.NoStreamResponseError: No stream listens on the subject.
+            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was asked for.
             trionats.errors.APIError: The stream refused.
+            TypeError: `msg_ttl` is neither a number nor "never".
+            ValueError: `msg_ttl` is no number of whole seconds.
         """
+        doing = f"publish to {subject!r}"
         fields = {
             api.Header.EXPECTED_STREAM.value: stream,
             api.Header.MSG_ID.value: msg_id,
-            api.Header.MSG_TTL.value: None if msg_ttl is None else f"{msg_ttl:g}s",
+            api.Header.MSG_TTL.value: None if msg_ttl is None else time_to_live(doing, msg_ttl),
             api.Header.EXPECTED_LAST_SEQUENCE.value: expected_last_sequence,
             api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_sequence,
             api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
         }
         asked = {key: str(value) for key, value in fields.items() if value is not None}
-        data = payload.encode() if isinstance(payload, str) else payload
-        doing = f"publish to {subject!r}"
-        fields_sent = _joined(doing, headers, asked)
-        for attempt in range(PUBLISH_RETRIES + 1):
-            if attempt:
-                await trio.sleep(PUBLISH_RETRY_WAIT)
-            try:
-                msg = await self._nc.request(subject, data, headers=fields_sent)
-            except errors.NoRespondersError:
-                continue
-            return publish_ack(doing, msg)
-        raise no_stream(doing)
+        data = str.encode(payload) if isinstance(payload, str) else payload
+        sent = _joined(doing, headers, asked)
+        return await self._publish_until_known(doing, subject, data, sent, msg_id)
 
     async def create_object_store(
         self,
         bucket: str | None = None,
-        config: AnyObjectStoreConfig | None = None,
+        config: nats_api.ObjectStoreConfig | None = None,
         **params: Unpack[api.ObjectStoreParams],
     ) -> ObjectStore:
         """Create a bucket for objects; an existing one of the same configuration is as good.
@@ -138,10 +165,10 @@ class JetStream(Management):
         wanted = _object_store_config(bucket, config, params)
         name = _bucket_name(wanted.bucket or "")
         try:
-            await self.add_stream(_object_stream(name, wanted))
+            info = await self.add_stream(_object_stream(name, wanted))
         except errors.APIError as error:
             raise _of_bucket(name, error) from None
-        return _object_store_factory[0](self, name, name)
+        return _object_store_factory[0](self, name, name, max_msg_size(info))
 
     async def object_store(self, bucket: str) -> ObjectStore:
         """Find a bucket of objects.
@@ -161,7 +188,9 @@ class JetStream(Management):
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
             raise _bucket_not_found(name, error) from None
-        return _object_store_factory[0](self, name, _origin(info) or name)
+        origin = _origin(info)
+        self.home.origin_found(origin or name, origin and _domain_of(info))
+        return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -182,15 +211,79 @@ class JetStream(Management):
         except errors.NotFoundError as error:
             raise _bucket_not_found(name, error) from None
 
+    # Inside.
 
-_object_store_factory: list[Callable[[JetStream, str, str], ObjectStore]] = []
+    async def _publish_until_known(
+        self,
+        doing: str,
+        subject: str,
+        data: bytes,
+        sent: Mapping[str, str | Sequence[str]] | None,
+        msg_id: str | None,
+    ) -> api.PubAck:
+        tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
+        while True:
+            try:
+                return await self._publish(doing, subject, data, sent)
+            except errors.NoRespondersError:
+                if not tries:
+                    raise no_stream(doing) from None
+                tries -= 1
+                pause = PUBLISH_RETRY_WAIT
+            except errors.APIError as error:
+                if error.err_code == UNDER_WAY:
+                    pause = next(pauses, 0.0)
+                elif msg_id is not None and error.err_code in WRONG_LAST:
+                    before = await self._stored_before(error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
+                    if before is not None:
+                        return before
+                    pause = 0.0
+                else:
+                    raise
+                if not pause:
+                    raise
+            await trio.sleep(pause)
+
+    async def _publish(
+        self, doing: str, subject: str, data: bytes, headers: Mapping[str, str | Sequence[str]] | None
+    ) -> api.PubAck:
+        if self.home.chosen is None:
+            return publish_ack(doing, await self._nc.request(subject, data, headers=headers))
+        destination = Destination(self, subject, doing, self.home.named(self._nc) or self.home.chosen)
+        while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                reply = self._nc.request_nowait(subject, data, headers, chooser=destination.chooser())
+            except trio.WouldBlock:
+                await self._nc.wait_writable()
+                continue
+            with reply:
+                try:
+                    msg = await reply.wait()
+                except errors.NoStreamResponseError as error:
+                    raise no_stream(doing, str(error)) from None
+            return publish_ack(destination.doing, msg)
+
+    async def _stored_before(self, stream: str, subject: str, msg_id: str) -> api.PubAck | None:
+        """Find out whether what is in the way is the very message, stored by an earlier publish."""
+        try:
+            last = await self.get_last_msg(stream, subject)
+        except (errors.Error, ValueError):
+            return None
+        if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:
+            return None
+        return api.PubAck(stream, last.seq, self.home.named(self._nc), duplicate=True)
 
 
-def provide_object_stores(factory: Callable[[JetStream, str, str], ObjectStore]) -> None:
+_object_store_factory: list[Callable[[JetStream, str, str, int], ObjectStore]] = []
+
+
+def provide_object_stores(factory: Callable[[JetStream, str, str, int], ObjectStore]) -> None:
     """Let the floor above say what a bucket of objects is; this floor imports nothing from it.
 
     Args:
-        factory: Called with the context, the bucket's name, and the name of the bucket whose subjects it holds.
+        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how large a
+            message its stream takes (`max_msg_size`).
     """
     _object_store_factory[:] = [factory]
 
@@ -200,15 +293,21 @@ def _jetstream(nc: Client, domain: str | None, prefix: str | None) -> JetStream:
         raise ValueError(f"either a JetStream domain ({domain!r}) or a prefix ({prefix!r}), not both")
     chosen = f"$JS.{domain}.API" if domain is not None else prefix if prefix is not None else api.DEFAULT_PREFIX
     subjects.publish_subject(chosen)
-    return JetStream(nc, chosen)
+    return JetStream(nc, chosen, domain)
 
 
 provide_jetstream(_jetstream)
 
 
-def no_stream(doing: str) -> errors.NoStreamResponseError:
+def max_msg_size(info: api.StreamInfo) -> int:
+    """Say how large a message a stream takes, headers and payload together; 0 where it sets no limit."""
+    size = info.config.max_msg_size
+    return size if isinstance(size, int) and size > 0 else 0
+
+
+def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
     """Make the exception for a subject that no stream listens on."""
-    text = f"{doing}: no stream answers there"
+    text = f"{doing}: {why}"
     return errors.explained(errors.NoStreamResponseError, text, description=text)
 
 
@@ -238,17 +337,21 @@ def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.Bucket
 
 
 def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:
-    text = f"object store {bucket!r}: {error.description} (code {error.code}, error {error.err_code})"
-    return errors.explained(type(error), text, **vars(error))
+    return errors.explained(type(error), refusal_text(f"object store {bucket!r}", error), **vars(error))
 
 
 def _object_store_config(
-    bucket: str | None, config: AnyObjectStoreConfig | None, params: api.ObjectStoreParams
+    bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: api.ObjectStoreParams
 ) -> api.ObjectStoreConfig:
-    # nats-py's own class, which a program may still hold, has neither compression nor metadata.
-    given = {} if config is None else {key: value for key, value in vars(config).items() if value is not None}
-    name = {} if bucket is None else {"bucket": bucket}
-    return api.ObjectStoreConfig(**{**given, **name, **params})
+    call = "create_object_store"
+    ours = api.ObjectStoreConfig()
+    if config is not None:
+        if not isinstance(config, nats_api.ObjectStoreConfig):
+            raise TypeError(f"{call}: config must be an ObjectStoreConfig, not {type(config).__name__}")
+        # nats-py's own class, which a program may still hold, has neither compression nor metadata.
+        ours = replace(ours, **{key: value for key, value in vars(config).items() if value is not None})
+    name = {} if bucket is None else {"bucket": _bucket_name(bucket)}
+    return fields.merged(call, api.ObjectStoreConfig, ours, {**name, **params})
 
 
 def _object_stream(bucket: str, config: api.ObjectStoreConfig) -> api.StreamConfig:
@@ -279,3 +382,12 @@ def _origin(info: api.StreamInfo) -> str | None:
     if mirror is None or mirror.subject_transforms or not mirror.name.startswith("OBJ_"):
         return None
     return mirror.name.removeprefix("OBJ_")
+
+
+def _domain_of(info: api.StreamInfo) -> str | None:
+    """Find the domain whose bucket a mirror holds: an empty string where that cannot be told, None for its own."""
+    external = info.config.mirror and info.config.mirror.external
+    if not external:
+        return None
+    form = re.fullmatch(r"\$JS\.([^.]+)\.API", external.api)
+    return form[1] if form is not None else ""

@@ -18,10 +18,14 @@ from trionats import errors, events
 from trionats._conversation import Answer, Conversation
 from trionats._deadlines import Timekeeper
 from trionats._feed import CLEANUP_SECONDS
-from trionats._handshake import connect, refusal
+from trionats._handshake import LAST_WORDS_SECONDS, connect, refusal
 from trionats._moving import Mover
+from trionats._protocol.admission import is_limit
 from trionats._protocol.commands import LENGTHS
-from trionats._protocol.engine import Answered, Engine, Event, Garbage, InfoChanged, Loss, Phase, Refused
+from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.login import INBOX_HINT
+from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from trionats._protocol.servers import Dial, Server, ServerPool
     from trionats._tls import TLSState
 
+#: How long a server that is left may take to confirm what it was sent.
+FENCE_SECONDS = 1.0
 #: How much may wait to be sent while there is a connection, where nothing may wait for one.
 LEAST_PENDING = 2 * 1024 * 1024
 
@@ -82,6 +88,8 @@ class Link:
         self.draining = False
         self.flushing = False
         """A drain is through with the subscriptions, and sends what is left."""
+        self.silent = False
+        """A drain found that the server does not answer: the last goodbye is sent, but its answer not waited for."""
 
     # Its life, in the caller's nursery.
 
@@ -127,7 +135,8 @@ class Link:
         What was queued is sent and acknowledged by the server, unless it does not answer in time. Disconnected there is
         nobody to say goodbye to, and it does not wait.
         """
-        with trio.move_on_after(self._options.close_timeout, shield=True):
+        limit = self._options.close_timeout
+        with trio.move_on_after(min(limit, LAST_WORDS_SECONDS) if self.silent else limit, shield=True):
             if self._engine.phase is Phase.ONLINE:
                 answer = Answer()
                 self._engine.ping(answer)
@@ -208,6 +217,7 @@ class Link:
             nats.errors.ConnectionClosedError: It was closed or lost; the cause says why.
         """
         if not self.accepting:
+            self.pace.run.check()
             why = f": {self.failure}" if self.failure is not None else ""
             raise errors.explained(errors.ConnectionClosedError, f"the client is closed{why}") from self.failure
 
@@ -241,14 +251,27 @@ class Link:
         """
         self.check_open()
         old = self.current
-        if old is not None and old.reason is None:
-            old.forced = True
-            old.lose(errors.explained(errors.DisconnectedError, "reconnect() was called"))
-        else:
+        if old is None or old.reason is not None:
             self.hurry()
+        elif not old.forced:
+            old.forced = True
+            self.start_task(self._leave, old)
         while self.current is old or self.current is None or self.current.reason is not None:
             self.check_open()
             await self._arrival.wait()
+
+    async def _leave(self, old: Conversation) -> None:
+        """End a conversation once the server has taken what was queued before, so that nothing published later overtakes it."""
+        reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
+        try:
+            if self._aside is None:
+                answer = Answer()
+                old.engine.fence(answer)
+                old.wake()
+                with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
+                    await answer.wait()
+        finally:
+            old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""
@@ -293,7 +316,8 @@ class Link:
             try:
                 return await self._dial(dial.server), failures
             except (OSError, errors.Error) as error:
-                self._give_up(dial.server, error)
+                # The frames of our own say nothing about a dial that failed.
+                self._give_up(dial.server, error.with_traceback(None))
                 failures.append((dial.server, error))
         return None, failures
 
@@ -308,7 +332,7 @@ class Link:
             try:
                 return await self._dial(dial.server)
             except (OSError, errors.Error) as error:
-                self.dial_failed(dial.server, error)
+                self.dial_failed(dial.server, error.with_traceback(None))
             if self._hurried:
                 self._pool.hurry()
         return None
@@ -370,7 +394,8 @@ class Link:
         self._online = trio.Event()
         self._leave_open(self._engine.lost(reason), reason)
         self._pool.lost(conversation.server, trio.current_time(), reason, forced=conversation.forced)
-        self._emit(events.Disconnected(str(conversation.server), reason))
+        code, words = conversation.wire.goodbye or (None, "")
+        self._emit(events.Disconnected(str(conversation.server), reason, code, words))
 
     def _leave_open(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the conversation that it is over."""
@@ -464,7 +489,10 @@ class Link:
                     self._informed(conversation, info)
             case Refused(text):
                 self._refused(conversation, text)
+            case OverLimit(text):
+                self._over_limit(conversation, text)
             case Garbage(error):
+                error.args = (hidden(str(error), conversation.engine.confided),)
                 conversation.lose(error)
 
     def _informed(self, conversation: Conversation, info: Mapping[str, Any]) -> None:
@@ -486,16 +514,35 @@ class Link:
             conversation.news.set()
 
     def _refused(self, conversation: Conversation, text: str) -> None:
-        error = refusal(conversation.server, text)
+        error = refusal(conversation.server, text, conversation.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             conversation.refused(error)
-            self._emit(events.ServerRefusal(error))
+            if not is_limit(text):
+                self._emit(events.ServerRefusal(error))
             if "control line" in text.casefold():
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
+            if error.subject.startswith(self._options.inbox_prefix.decode()):
+                error.args = (f"{error}{INBOX_HINT}",)
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
+
+    def _over_limit(self, conversation: Conversation, text: str) -> None:
+        """End the subscriptions that were too many, each with an error that names it."""
+        rows = conversation.engine.over_limit()
+        for row in rows:
+            subject, queue = row.subject.decode(), row.queue.decode() or None
+            error = errors.explained(
+                errors.MaxSubscriptionsError,
+                f"{refusal(conversation.server, text)}; {subject!r} is not subscribed",
+                subject=subject,
+                queue=queue,
+            )
+            conversation.engine.refuse(row, error)
+            self._emit(events.ServerRefusal(error))
+        if not rows:
+            self._emit(events.ServerRefusal(refusal(conversation.server, text)))
 
     # The end.
 

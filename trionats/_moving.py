@@ -13,7 +13,7 @@ import trio
 from trionats import errors
 from trionats._conversation import Answer, Conversation
 from trionats._handshake import connect
-from trionats._protocol.move import LONGEST_STAY, QUEUE_OVERLAP, IgnoresRepeats, Move
+from trionats._protocol.move import LONGEST_STAY, QUEUE_OVERLAP, Move, ignores_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -116,7 +116,7 @@ class Mover:
         try:
             wire = await connect(server, move.side, self._options)
         except (OSError, errors.Error) as error:
-            self._link.dial_failed(server, error)
+            self._link.dial_failed(server, error.with_traceback(None))
             return None
         new = Conversation(self._owner, wire, server, move.side, self._options)
         self._link.start(new)
@@ -144,7 +144,7 @@ class Mover:
         """Switch over; what crosses the fence is on no side meanwhile."""
         fence = Answer()
         move.switch(fence)
-        waiting = replies_awaited(self._engine)
+        answers = Awaited(self._engine)
         self._link.take_over(old, new)
         reason: Exception | None = _silent(old.server)
         self._left = trio.Event()
@@ -160,9 +160,9 @@ class Mover:
                 old.lose(reason)
             move.crossed(reason)
             self._link.arrived(new, old.server)
-            self._link.start_task(self._linger, old, new, move, waiting)
+            self._link.start_task(self._linger, old, new, move, answers)
 
-    async def _linger(self, old: Conversation, new: Conversation, move: Move, waiting: frozenset[str]) -> None:
+    async def _linger(self, old: Conversation, new: Conversation, move: Move, answers: Awaited) -> None:
         """Stay on the old side for answers in flight, then leave it."""
         deadline = trio.current_time() + LONGEST_STAY
         try:
@@ -172,7 +172,7 @@ class Mover:
             move.unqueue()
             old.wake()
             while not self._hurry and trio.current_time() < deadline and self._both(old, new):
-                if not (move.awaited or waiting & replies_awaited(self._engine)):
+                if not (move.awaited or answers.missing):
                     break
                 await trio.sleep(POLL_SECONDS)
             if self._both(old, new):
@@ -195,10 +195,22 @@ class Mover:
         return old.reason is None and new.reason is None and self._link.current is new
 
 
-def replies_awaited(engine: Engine) -> frozenset[str]:
-    """Say which answers are waited for by receivers that ignore what comes twice."""
-    receivers = (row.receiver for row in engine.subscriptions.values())
-    return frozenset().union(*(r.waiting() for r in receivers if isinstance(r, IgnoresRepeats)))
+class Awaited:
+    """Which answers are waited for right now, by receivers that ignore what comes twice."""
+
+    def __init__(self, engine: Engine) -> None:
+        receivers = [row.receiver for row in engine.subscriptions.values()]
+        self._receivers = [receiver for receiver in receivers if ignores_repeats(receiver)]
+        self._names = self._now()
+
+    @property
+    def missing(self) -> bool:
+        """Whether one of them still is."""
+        self._names &= self._now()
+        return bool(self._names)
+
+    def _now(self) -> frozenset[str]:
+        return frozenset().union(*(receiver.waiting() for receiver in self._receivers))
 
 
 def _silent(server: Server) -> errors.Error:

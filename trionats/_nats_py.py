@@ -36,10 +36,13 @@ from trio.lowlevel import enable_ki_protection
 from trionats import errors, events
 from trionats._answers import Answers, ours
 from trionats._asyncio_loop import is_open, is_usable, trio_asyncio
+from trionats._attachment import Listeners
 from trionats._carried import Attachment, log
-from trionats._feed import CLEANUP_SECONDS, Pace
+from trionats._feed import CLEANUP_SECONDS, Pace, is_of_this_run
+from trionats._foreign import Foreign
 from trionats._protocol import subjects
-from trionats._protocol.login import server_error
+from trionats._protocol.index import Index
+from trionats._protocol.login import INBOX_HINT, server_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -66,6 +69,7 @@ class Carrier:
         self._todo: deque[Callable[[], Awaitable[object]]] = deque()
         self._limit: asyncio.Timeout | None = None
         self._attached: dict[Attachment, None] = {}
+        self._named: Index[tuple[str, str], Attachment] = Index()
         self._aside: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -77,7 +81,9 @@ class Carrier:
         self._survived: Exception | None = None
         self._servers = ", ".join(f"{server.hostname}:{server.port}" for server in nc.servers)
         self._answers = Answers(self)
-        self._listeners: list[Listener] = [self._answers]
+        self._listeners = Listeners(self._answers)
+        self.foreign = Foreign(self._listeners.emit)
+        """The boundary where what other programs made is read; nats-py has no events, so the log tells."""
         self._wrapped: dict[str, partial[Any]] = {}
         self._before: dict[str, Any] = {}
 
@@ -96,17 +102,25 @@ class Carrier:
         """Make a name that nobody else has."""
         return self._nuid.next()
 
+    @property
+    def server_id(self) -> str:
+        """The server's id."""
+        return str(self.nc._server_info.get("server_id", ""))
+
     @enable_ki_protection
-    def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "", *, force: bool = False) -> None:
+    def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "") -> None:
         """Queue a message; on a closed client nothing happens, since only goodbyes come that late.
 
         Args:
             subject: Where to.
             data: The payload.
             reply: Where an answer is expected.
-            force: Accepted as our own client accepts it: nats-py's buffer has its own limit.
         """
         self._do(partial(self.nc.publish, subject, data, reply))
+
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue a message of ours as our own client does; nats-py makes no difference."""
+        self.publish_nowait(subject, payload, reply)
 
     async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Make a request as our client does: the deadline in force governs, and else 5 s."""
@@ -124,19 +138,22 @@ class Carrier:
         """
         return self._attach(Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg))))
 
-    def add_listener(self, listener: Listener) -> None:
-        """Register what is to know which subjects the server refused: other events there are none."""
-        self._listeners.append(listener)
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what is to know which subjects the server refused: other events there are none.
+
+        Args:
+            listener: What is called with them.
+            refused: The only subject that it publishes to.
+        """
+        self._listeners.add(listener, refused)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._listeners.remove(listener)
 
     def emit(self, event: events.ReaderRefused | events.StreamUnverified | events.StreamRecreated) -> None:
         """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
-        for listener in list(self._listeners):
-            listener.push(event)
+        self._listeners.emit(event)
         if not isinstance(event, events.StreamRecreated):
             self._do(partial(self._tell, event.error))
 
@@ -176,6 +193,7 @@ class Carrier:
 
     def detached(self, attachment: Attachment) -> None:
         """Know that a receiver left."""
+        self._named.remove(_name(attachment.subject, attachment.queue), attachment)
         if self._attached.pop(attachment, self) is None:
             self._do(partial(self._finish_aside, attachment) if attachment.lingers else attachment.finish)
         self.rest()
@@ -205,6 +223,7 @@ class Carrier:
     def _attach(self, attachment: Attachment) -> Attachment:
         self.check_open(f"subscription {attachment.subject!r}")
         self._attached[attachment] = None
+        self._named.add(_name(attachment.subject, attachment.queue), attachment)
         self._do(attachment.begin)
         return attachment
 
@@ -411,16 +430,19 @@ class Carrier:
         await tell(error)
 
     def _refused(self, refused: errors.PermissionsViolationError) -> None:
-        # nats-py tells in lower case whatever the server said.
         if refused.operation == "subscription":
-            named = refused.subject.lower(), (refused.queue or "").lower()
-            for attachment in list(self._attached):
-                if named == (attachment.subject.lower(), attachment.queue.lower()):
-                    text = f"subscription {attachment.subject!r}: {refused}"
-                    known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
-                    attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
-        for listener in list(self._listeners):
-            listener.push(events.PermissionViolation(refused))
+            ours = f"{self.new_inbox().rpartition('.')[0]}."
+            for attachment in self._named.find(_name(refused.subject, refused.queue or "")):
+                hint = INBOX_HINT if attachment.subject.startswith(ours) else ""
+                text = f"subscription {attachment.subject!r}: {refused}{hint}"
+                known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
+                attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
+        self._listeners.emit(events.PermissionViolation(refused))
+
+
+def _name(subject: str, queue: str) -> tuple[str, str]:
+    # nats-py tells in lower case whatever the server said.
+    return subject.lower(), queue.lower()
 
 
 _carriers: weakref.WeakValueDictionary[nats.aio.client.Client, Carrier] = weakref.WeakValueDictionary()
@@ -453,6 +475,9 @@ def carrier_of(nc: nats.aio.client.Client, opener: str) -> Carrier:
             if nc.is_closed:
                 raise errors.explained(errors.ConnectionClosedError, f"{opener}(): nats-py's client is closed")
             raise RuntimeError(f"{opener}(): nats-py's client does not live in a trio-asyncio loop that is open")
+        if not is_of_this_run(loop._nursery):  # type: ignore[attr-defined]
+            raise RuntimeError(f"{opener}(): nats-py's client lives in another Trio run; use trio.from_thread.run()")
         carrier = _carriers[nc] = Carrier(nc, loop)
+    carrier.pace.run.check(opener)
     carrier.check_open(f"{opener}()")
     return carrier

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import builtins
 import io
-import json
 import random
 from contextlib import suppress
 from dataclasses import replace
@@ -18,38 +16,40 @@ from trio.lowlevel import enable_ki_protection
 from trionats import api, errors
 from trionats._chunks import (
     BLOCK_SIZE,
-    CHUNK_SIZE,
-    CLEANUP_LIMIT,
     IDLE_LIMIT,
     ChunkReader,
     ChunkWriter,
     Digest,
     idle_error,
-    purge_chunks,
-    queue_purge,
 )
-from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_info, read_infos, rfc3339
-from trionats._jetstream import PUBLISH_RETRY_WAIT, provide_object_stores
+from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
+from trionats._jetstream import PUBLISH_RETRY_WAIT, max_msg_size, provide_object_stores
 from trionats._protocol import subjects
+from trionats._protocol.objects import (
+    CHUNK_SIZE,
+    Limits,
+    Place,
+    bad_meta,
+    marker,
+    new_info,
+    places,
+    read_place,
+    rfc3339,
+)
+from trionats._purging import CLEANUP_LIMIT, Purge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._jetstream import JetStream
 
-__all__ = ["ObjectGoneError", "ObjectStore", "read_info"]
+__all__ = ["ObjectGoneError", "ObjectStore"]
 
 #: How often a get begins again because the object was replaced while it was being read.
 GET_ATTEMPTS = 10
-#: A control line has 4096 bytes by default, and the name stands in it as base64, beside the bucket's and an inbox.
-NAME_LIMIT = 2700
-
-#: What an info's message has besides its meta: headers, and what is only known once the data was sent.
-INFO_HEADROOM = 300
 
 NO_MESSAGE = 10037
+MESSAGE_TOO_LARGE = 10054
 
 
 class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
@@ -64,9 +64,11 @@ class ObjectStore:
     closing, and may be used from several tasks at once.
     """
 
-    def __init__(self, js: JetStream, bucket: str, *, origin: str | None = None) -> None:
+    def __init__(self, js: JetStream, bucket: str, *, origin: str | None = None, max_msg_size: int = 0) -> None:
         self._js = js
         self._bucket = bucket
+        # As it was said last; it may have been changed since.
+        self._max_msg_size = max_msg_size
         # A mirror holds the messages of another bucket, under that bucket's subjects.
         self._subjects = f"$O.{origin or bucket}"
         self._nuids = subjects.Nuid(random.SystemRandom())
@@ -98,10 +100,18 @@ class ObjectStore:
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
         """Store an object, replacing the one of that name.
 
-        The data is sent in chunks of 128 KiB (or `meta.options.max_chunk_size`), with at most 8 MiB of them
-        unacknowledged; the new object becomes visible, all at once, when every chunk is acknowledged. A put that fails or
-        is cancelled purges what it has stored and leaves the old object as it was. There is no limit to how long it may
-        take, but it fails when the server does not answer for 30 s, or when the connection breaks before its last step.
+        The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or of
+        `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all at once,
+        when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the server does not
+        answer for 30 s, or when the connection breaks before its last step.
+
+        A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for that, shielded,
+        for 2 s at the most; what the server stores later than that is purged when its acknowledgement comes, or after the
+        next connection, for as long as the client lives. Where the server refuses a purge, of this object's data or of that which it
+        replaced, a `trionats.events.ChunksLeft` event says so.
+
+        What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all: it is
+        replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
@@ -116,28 +126,31 @@ class ObjectStore:
 
         Raises:
             trionats.errors.InvalidObjectNameError: The name is empty, or too long for the server.
-            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link.
+            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what it says is
+                not text where text is meant; or the chunks that it asks for, or the info itself, are larger than the server or the
+                bucket takes. Nothing is stored then.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
             trionats.errors.APIError: The server refused, for instance because the bucket is full.
         """
-        info = self._new_info(name, meta)
+        places(name, self._bucket)
+        info = new_info(name, self._bucket, self._nuids.next(), meta)
         content = self._content(name, data)
-        doing = f"put of object {name!r} into bucket {self._bucket!r}"
-        before = await self._stored(name)
-        chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = InfoWrite(self._js, self._meta_subject(name), doing)
-        try:
-            await self._upload(chunks, content, info)
-            info.revision = await self._write(write, info, before)
-        except BaseException:
-            if write.revision is not None:
-                await self._purge(before)  # noqa: ASYNC102 - shielded and bounded inside
-            elif not write.in_doubt:
-                await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
-            raise
-        info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
-        await self._purge(before)
-        return info
+        asked = None if info.options is None else info.options.max_chunk_size
+        limits = await self._fit(info, asked, len(content))
+        place = await self._find(name)
+        if place.elsewhere is not None and (place.info is None or not place.info.deleted):
+            text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
+            raise bad_meta(name, self._bucket, text)
+        while True:
+            # What the server takes may have been said just now, in answer to nothing.
+            if self._limits != limits:
+                limits = await self._fit(info, asked, len(content))
+            try:
+                return await self._put(info, content, place)
+            except errors.Error as error:
+                if not await self._is_smaller(limits, error):  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                    raise
+            info = replace(info, nuid=self._nuids.next())
 
     @enable_ki_protection
     async def get(self, name: str) -> api.ObjectResult:
@@ -167,7 +180,7 @@ class ObjectStore:
                 if attempt + 1 == GET_ATTEMPTS:
                     raise
             except errors.ObjectIncompleteError:
-                now = await self._stored(name)  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
+                now = (await self._find(name)).info  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
                 if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -185,9 +198,13 @@ class ObjectStore:
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace it.
         """
-        info = await self._stored(name)
-        if info is None:
+        place = await self._find(name)
+        if place.elsewhere is None and place.problem is not None:
+            raise place.problem
+        info = place.info
+        if info is None or place.elsewhere is not None:
             raise self._not_found(name)
         if info.deleted and not show_deleted:
             text = f"object {name!r} in bucket {self._bucket!r} was deleted"
@@ -201,6 +218,10 @@ class ObjectStore:
         """Delete an object: its data is purged, and a marker stays that says so.
 
         Deleting a deleted object does nothing that shows; if a deletion was interrupted between its two steps, it finishes it.
+        Links are deleted, not what they lead to. What stands under the name and is no info of an object is deleted, too, with the
+        data that it names as far as that can be true.
+
+        For the purge it waits 2 s at the most; it is done all the same, for as long as the client lives.
 
         Args:
             name: The object's name.
@@ -208,22 +229,20 @@ class ObjectStore:
         Raises:
             trionats.errors.ObjectNotFoundError: There never was such an object.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; it is not deleted.
+            trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data stays in
+                the bucket until somebody who may purge deletes it once more.
+            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker; the text says
+                which of the two it is.
         """
-        info = await self._stored(name)
-        if info is None:
+        place = await self._find(name)
+        if not place.revision or place.elsewhere is not None:
             raise self._not_found(name)
-        if not info.deleted:
-            marker = replace(info, deleted=True, size=0, chunks=0, digest="")
-            doing = f"deletion of object {name!r} from bucket {self._bucket!r}"
-            write = InfoWrite(self._js, self._meta_subject(name), doing)
-            try:
-                await write.send(marker, _revision(info))
-            finally:
-                # The data goes only once the marker stands, and then even if we are being cancelled.
-                if write.revision is not None:
-                    await self._purge(info)  # noqa: ASYNC102 - shielded and bounded inside
-        else:
-            await self._purge(info)
+        doing = f"deletion of object {name!r} from bucket {self._bucket!r}"
+        if place.taken:
+            await self._mark_deleted(place, name, doing)
+        purge = await self._purge(place.nuid, doing)
+        if purge is not None and purge.failure is not None:
+            raise _data_stays(doing, purge.failure) from purge.failure
 
     @enable_ki_protection
     async def list(self, ignore_deletes: bool = True) -> builtins.list[api.ObjectInfo]:
@@ -292,23 +311,22 @@ class ObjectStore:
         subject = f"{self._js.prefix}.DIRECT.GET.{self.stream}.{self._chunk_subject(info.nuid)}"
         try:
             with trio.fail_after(IDLE_LIMIT):
-                msg = await self._js.nc.request(subject)
+                # As for every transfer: the limit is for standing still, not for an answer.
+                msg = await self._js.nc.with_options(request_timeout=None).request(subject)
         except trio.TooSlowError:
             raise idle_error(doing) from None
-        except (errors.NoRespondersError, errors.DisconnectedError):
-            return None  # the bucket does not allow it, or the answer was lost: the other way is longer, and goes on
+        except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
+            # The bucket or the server does not allow it, or the answer was lost: the other way is longer, and goes on.
+            return None
         # Any replica answers; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
 
     def _promised(self, info: api.ObjectInfo) -> tuple[int, int, str]:
         if info.is_link():
-            raise self._bad_meta(info.name, "it is a link, and links are not followed yet")
+            raise bad_meta(info.name, self._bucket, "it is a link, and links are not followed yet")
         if info.size is None or info.chunks is None or not info.digest or not info.nuid:
-            raise self._bad_meta(info.name, "its info names no size, chunks, digest or nuid")
+            raise bad_meta(info.name, self._bucket, "its info names no size, chunks, digest or nuid")
         return info.size, info.chunks, info.digest
-
-    def _meta_subject(self, name: str) -> str:
-        return f"{self._subjects}.M.{base64.urlsafe_b64encode(_encoded(name, self._bucket)).decode()}"
 
     def _chunk_subject(self, nuid: str) -> str:
         return f"{self._subjects}.C.{nuid}"
@@ -322,64 +340,117 @@ class ObjectStore:
     def _gone(self, error: errors.NotFoundError) -> errors.BucketNotFoundError:
         return errors.explained(errors.BucketNotFoundError, f"there is no object store {self._bucket!r}", **vars(error))
 
-    async def _stored(self, name: str) -> api.ObjectInfo | None:
-        """Read the info that stands in the stream, be it a marker; None where there is none."""
-        request = {"last_by_subj": self._meta_subject(name)}
+    async def _find(self, name: str) -> Place:
+        """Read what stands under a name, in the place where everybody looks, or else in nats.js's."""
+        first, *others = (f"{self._subjects}.M.{token}" for token in places(name, self._bucket))
+        found = await self._look(name, first)
+        for subject in others if not found.taken else ():
+            other = await self._look(name, subject)
+            if other.taken or (other.elsewhere is None and other.revision and not found.revision):
+                return other
+        return found
+
+    async def _look(self, name: str, subject: str) -> Place:
+        """Read what stands in one place, as the stream's leader has it."""
         try:
-            found = await self._js.api_request(f"STREAM.MSG.GET.{self.stream}", request)
+            found = await self._js.api_request(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": subject})
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
-                return None
+                return Place(subject)
             raise self._gone(error) from None
-        message = found["message"]
-        data = base64.b64decode(message.get("data") or "")
-        return read_info(self._bucket, data, revision=message["seq"], stored_at=message["time"])
+        return read_place(self._bucket, name, subject, found.get("message"))
 
-    def _new_info(self, name: str, meta: AnyObjectMeta | None) -> api.ObjectInfo:
-        _encoded(name, self._bucket)
-        if meta is not None and not hasattr(meta, "options"):
-            raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
-        meta = meta or api.ObjectMeta()
-        options = meta.options or api.ObjectMetaOptions()
-        if options.link is not None:
-            raise self._bad_meta(name, "a link is no data; its meta must not name one")
-        size = options.max_chunk_size
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise self._bad_meta(name, f"chunks of {size!r} bytes are none")
-        size = min(size or CHUNK_SIZE, self._js.nc.max_payload)
+    # Writing.
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self._js.nc.max_payload, self._max_msg_size)
+
+    async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
+        """Decide on the size of chunks, and refuse what is too large before anything is stored."""
         try:
-            info = api.ObjectInfo(
-                name=name,
-                bucket=self._bucket,
-                nuid=self._nuids.next(),
-                description=meta.description,
-                headers=_header_lists(meta.headers),
-                metadata=getattr(meta, "metadata", None),
-                options=api.ObjectMetaOptions(max_chunk_size=size),
-            )
-            # What cannot be written, or is too much, must show before the data is sent.
-            written = len(json.dumps(info.as_dict()))
-        except (TypeError, ValueError, AttributeError) as error:
-            raise self._bad_meta(name, f"its meta cannot be written: {error}") from error
-        if written + INFO_HEADROOM > self._js.nc.max_payload:
-            text = f"its meta has {written} bytes, and the server takes {self._js.nc.max_payload}"
-            raise self._bad_meta(name, text)
+            return self._fitted(info, asked, size)
+        except errors.BadObjectMetaError:
+            # The bucket's limit may have been raised since.
+            ours = self._limits.least < self._js.nc.max_payload
+            if not ours or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                raise
+            return self._fitted(info, asked, size)
+
+    def _fitted(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
+        limits = self._limits
+        assert info.options is not None, "made with options"
+        info.options.max_chunk_size = limits.chunk_size(info, asked, size)
+        limits.check_info(info, size)
+        return limits
+
+    async def _ask_limit(self) -> bool:
+        """Ask for the bucket's limit anew; say whether it is another one."""
+        before = self._max_msg_size
+        with suppress(errors.Error):
+            self._max_msg_size = max_msg_size(await self._js.stream_info(self.stream))
+        return self._max_msg_size != before
+
+    async def _is_smaller(self, limits: Limits, error: errors.Error) -> bool:
+        """Find out whether something was refused for its size, and less would not be."""
+        if isinstance(error, errors.APIError) and error.err_code == MESSAGE_TOO_LARGE:
+            await self._ask_limit()
+        elif not isinstance(error, errors.MaxPayloadError):
+            return False
+        return self._limits.least < limits.least
+
+    async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
+        doing = f"put of object {info.name!r} into bucket {self._bucket!r}"
+        chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
+        write = InfoWrite(self._js, place.subject, doing)
+        try:
+            await self._upload(chunks, content, info)
+            info.revision = await self._write(write, info, place)
+        except BaseException:
+            if write.revision is not None:
+                await self._purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
+            elif not write.in_doubt:
+                await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
+            else:
+                write.leave(lambda: self._begin_purge(place.nuid, doing), lambda: self._begin_purge(info.nuid, doing))
+            raise
+        finally:
+            write.close()
+        info.subject = place.subject
+        info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
+        await self._purge_replaced(place, doing)
         return info
+
+    async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
+        write = InfoWrite(self._js, place.subject, doing)
+        try:
+            try:
+                await write.send(marker(place, name, self._bucket, self._limits), place.revision)
+            except errors.APIError as error:
+                too_large = error.err_code == MESSAGE_TOO_LARGE
+                if not too_large or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                    raise
+                await write.send(marker(place, name, self._bucket, self._limits), place.revision)
+        except BaseException:
+            # The data goes only once the marker stands, and then even if we are being cancelled.
+            if write.revision is not None:
+                await self._purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
+            elif write.in_doubt:
+                write.leave(lambda: self._begin_purge(place.nuid, doing), lambda: None)
+            raise
+        finally:
+            write.close()
 
     def _content(self, name: str, data: object) -> memoryview:
         if isinstance(data, str):
             try:
-                return memoryview(data.encode())
+                return memoryview(str.encode(data))
             except UnicodeEncodeError as error:
                 raise ValueError(f"object {name!r} in bucket {self._bucket!r}: its data is no valid text") from error
         if isinstance(data, bytes):
             return memoryview(data)
         wrong = type(data).__name__
         raise TypeError(f"object {name!r} in bucket {self._bucket!r}: its data must be bytes or str, not {wrong}")
-
-    def _bad_meta(self, name: str, why: str) -> errors.BadObjectMetaError:
-        text = f"object {name!r} in bucket {self._bucket!r}: {why}"
-        return errors.explained(errors.BadObjectMetaError, text, description=text)
 
     async def _upload(self, chunks: ChunkWriter, content: memoryview, info: api.ObjectInfo) -> None:
         assert info.options is not None
@@ -396,26 +467,26 @@ class ObjectStore:
         await chunks.drain()
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
-    async def _write(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> int:
+    async def _write(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> int:
         """Store an info; one whose answer was lost is sent again until it is known what became of it.
 
         It is stored once at the most: each time the same last info is expected.
         """
         try:
-            return await write.send(info, _revision(before))
+            return await write.send(info, place.revision)
         except errors.Error as error:
             limit = IDLE_LIMIT if isinstance(error, errors.DisconnectedError) else CLEANUP_LIMIT
             with suppress(errors.Error), trio.move_on_after(limit):
                 while write.in_doubt:
-                    await self._settle(write, info, before)  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                    await self._settle(write, info, place)  # noqa: ASYNC120 - cancelled, it is what the caller wants
             if write.revision is None:
                 raise
             return write.revision
 
-    async def _settle(self, write: InfoWrite, info: api.ObjectInfo, before: api.ObjectInfo | None) -> None:
+    async def _settle(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> None:
         overtaken = False
         try:
-            await write.send(info, _revision(before))
+            await write.send(info, place.revision)
             return
         except errors.DisconnectedError:
             return
@@ -425,63 +496,48 @@ class ObjectStore:
             pass
         # Whatever the refusal says of this time, it says nothing of the first.
         with suppress(errors.DisconnectedError):
-            now = await self._stored(info.name)
-            if now is not None and now.nuid == info.nuid:
+            now = await self._look(info.name, place.subject)
+            if now.info is not None and now.nuid == info.nuid:
                 write.revision = now.revision
             elif overtaken:
                 write.is_not_stored()
                 # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way.
-                await self._purge(before)
+                await self._purge_replaced(place, f"put of object {info.name!r} into bucket {self._bucket!r}")
             else:
                 await trio.sleep(PUBLISH_RETRY_WAIT)
 
-    async def _purge(self, info: api.ObjectInfo | None) -> None:
-        """Delete the chunks of an object that nobody can find any more; what it belongs to has happened already."""
-        if info is None or not info.nuid:
-            return
-        subject = self._chunk_subject(info.nuid)
-        try:
-            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-                await purge_chunks(self._js, self.stream, subject)
-                return
-        except errors.Error:
-            pass
-        queue_purge(self._js, self.stream, subject)
+    # Data that nobody can find any more; what it belongs to has happened already.
+
+    def _purge_of(self, nuid: str, doing: str) -> Purge | None:
+        """Make the purge of an object's chunks; an object that has none of its own needs none."""
+        return Purge(self._js, self.stream, self._chunk_subject(nuid), doing) if nuid else None
+
+    def _begin_purge(self, nuid: str, doing: str) -> None:
+        """Purge an object's chunks, without waiting for it."""
+        purge = self._purge_of(nuid, doing)
+        if purge is not None:
+            purge.begin()
+
+    async def _purge(self, nuid: str, doing: str) -> Purge | None:
+        """Purge an object's chunks, and wait for it: shielded, and bounded."""
+        purge = self._purge_of(nuid, doing)
+        if purge is not None:
+            await purge.wait()
+        return purge
+
+    async def _purge_replaced(self, place: Place, doing: str) -> None:
+        purge = await self._purge(place.nuid, doing)
+        if purge is not None and purge.failure is not None:
+            purge.tell()
 
 
-def _object_store(js: JetStream, bucket: str, origin: str) -> ObjectStore:
-    return ObjectStore(js, bucket, origin=origin)
+def _object_store(js: JetStream, bucket: str, origin: str, max_msg_size: int) -> ObjectStore:
+    return ObjectStore(js, bucket, origin=origin, max_msg_size=max_msg_size)
 
 
 provide_object_stores(_object_store)
 
 
-def _revision(info: api.ObjectInfo | None) -> int:
-    return info.revision or 0 if info is not None else 0
-
-
-def _encoded(name: str, bucket: str) -> bytes:
-    if not isinstance(name, str):
-        raise TypeError(f"object name {name!r} for bucket {bucket!r}: it must be text, not {type(name).__name__}")
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        encoded = b""
-    if not 0 < len(encoded) <= NAME_LIMIT:
-        why = f"is longer than {NAME_LIMIT} bytes" if encoded else "is empty" if not name else "is no valid text"
-        text = f"object name {name[:40]!r} for bucket {bucket!r} {why}"
-        raise errors.explained(errors.InvalidObjectNameError, text, description=text)
-    return encoded
-
-
-def _header_lists(headers: Mapping[str, str | list[str]] | None) -> dict[str, list[str]] | None:
-    """Write headers the way every client reads them: each name with a list."""
-    if not headers:
-        return None
-    lists: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        values = [value] if isinstance(value, str) else list(value)
-        if not all(isinstance(text, str) for text in (name, *values)):
-            raise TypeError(f"header {name!r} is no text")
-        lists.setdefault(name, []).extend(values)
-    return lists
+def _data_stays(doing: str, why: Exception) -> Exception:
+    text = f"{doing}: it is deleted, but its data stays in the bucket: {why}"
+    return errors.explained(type(why), text, **vars(why))

@@ -5,6 +5,7 @@ The public form is `ClientOptions`; the floors below see only what concerns them
 
 from __future__ import annotations
 
+import difflib
 import math
 import random
 import ssl
@@ -67,7 +68,7 @@ class ClientOptions(TypedDict, total=False):
     pick_server: PickServer
     ignore_auth_error_abort: bool
     connect_timeout: float
-    request_timeout: float
+    request_timeout: float | None
     close_timeout: float
     drain_timeout: float
     ping_interval: float
@@ -106,6 +107,23 @@ _LEAST_SECONDS = {
     "max_reconnect_time_wait": 0.0,
 }
 _LEAST_NUMBERS = {"max_reconnect_attempts": -math.inf, "pending_size": -math.inf, "max_outstanding_pings": 1}
+_DEADLINES = "deadlines are cancel scopes: with trio.fail_after(seconds)"
+_EVENTS = "use open_events"
+#: What other clients call something that we have in another form.
+_ELSEWHERE = {
+    "timeout": _DEADLINES,
+    "flush_timeout": _DEADLINES,
+    **dict.fromkeys(("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb"), _EVENTS),
+    **dict.fromkeys(("discovered_server_cb", "lame_duck_mode_cb", "event_cb"), _EVENTS),
+    "reconnect_to_server_handler": "use pick_server",
+    "flusher_queue_size": "use pending_size",
+    "creds": "use user_credentials",
+    "tls_context": "use tls",
+    "jwt": "use user_jwt_cb",
+    "auth_token": "use token",
+    "max_reconnects": "use max_reconnect_attempts",
+    "servers": "they are the second argument",
+}
 _CALLBACKS = ("reconnect_delay", "pick_server", "dial")
 
 
@@ -124,9 +142,10 @@ def check_options(options: ClientOptions) -> None:
     given: Mapping[str, object] = options
     unknown = sorted(set(given) - set(ClientOptions.__annotations__))
     if unknown:
-        raise TypeError(f"open_client() has no option {', '.join(map(repr, unknown))}")
+        raise TypeError(f"open_client() has no option {'; '.join(map(_unknown, unknown))}")
     for name in _LEAST_SECONDS.keys() & given.keys():
-        check_seconds(name, given[name])
+        if name != "request_timeout" or given[name] is not None:
+            check_seconds(name, given[name])
     for name in _LEAST_NUMBERS.keys() & given.keys():
         value = given[name]
         if not isinstance(value, int) or isinstance(value, bool):
@@ -144,6 +163,15 @@ def check_options(options: ClientOptions) -> None:
     secure = given.get("tls")
     if not (secure is None or isinstance(secure, (bool, ssl.SSLContext)) or callable(secure)):
         raise _wrong_type("tls", secure, "an ssl.SSLContext, True, or a function that makes a context")
+
+
+def _unknown(name: str) -> str:
+    """Name an option that there is not, and what may have been meant."""
+    hint = _ELSEWHERE.get(name)
+    if hint is None:
+        near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1, 0.7)
+        hint = f"did you mean {near[0]!r}?" if near else None
+    return f"{name!r}{f': {hint}' if hint else ''}"
 
 
 def _wrong_type(name: str, value: object, wanted: str) -> TypeError:

@@ -6,17 +6,17 @@ feeding task only watches the time.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, final
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from trionats import errors
 from trionats._client import check_client
+from trionats._deadlines import patience
 from trionats._feed import check_nursery, feeding, opens
 from trionats._inquiry import MOST_ANSWERS, MOST_BYTES
 from trionats._protocol.replies import Gathering, Verdict
+from trionats._requests import REFUSALS
 from trionats._subscription import Buffered
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Replies(Buffered):
 
     def ended(self, reason: BaseException | None) -> None:
         """End the feed."""
-        if isinstance(reason, errors.PermissionsViolationError) and self._inquiry is not None:
+        if isinstance(reason, REFUSALS) and self._inquiry is not None:
             reason = self._inquiry.refused(reason)
         self.end(reason)
 
@@ -109,8 +109,8 @@ async def open_replies(
     gone.
 
     The feed ends as every feed does, and with the last answer: after `max_msgs`, when they stall, with the sentinel, and
-    when the time is over. The time is a cancel scope's affair; where no deadline is in force on entering, the feed ends
-    `request_timeout` after that. Answers that nobody receives in time are bounded like those of a subscription.
+    when the time is over: a `request_timeout` that was chosen, counted from entering, or else, where no deadline is in force on
+    entering, 5 s. What is shorter is a cancel scope's affair. Answers that nobody receives in time are bounded like those of a subscription.
 
     `receive` raises `nats.errors.NoRespondersError` when nobody listens to the request, and
     `trionats.errors.PermissionsViolationError` when the server refuses the request or its inbox. Other than a
@@ -140,11 +140,11 @@ async def open_replies(
     """
     check_nursery(nursery, "open_replies")
     check_client(nc, "open_replies")
-    bounded = trio.current_effective_deadline() != math.inf
-    total = math.inf if bounded else nc._request_timeout
+    total = patience(nc._request_timeout)
     gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
     await checkpoint_if_cancelled()
-    await nc.wait_writable()
+    with nc._limit(f"request to {subject!r}"):
+        await nc.wait_writable()
     feed = Replies(nc, subject, gathering)
     async with feeding(nursery, feed, feed.run):
         inquiry, frame, size = nc._inquire(subject, data, headers, reply)

@@ -8,12 +8,16 @@ that were sent fail at once, and those whose frame still waits in the outbox go 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self, final
+from operator import attrgetter
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, final
 
 import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors, events
+from trionats._deadlines import patience, too_late
+from trionats._protocol.index import Index, LateIndex
 from trionats._protocol.replies import nobody_listens
 
 if TYPE_CHECKING:
@@ -24,7 +28,26 @@ if TYPE_CHECKING:
     from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
-    from trionats._protocol.engine import Engine, Subscription
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.subscriptions import Subscription
+
+
+#: How many choosers are still shown what comes after their choice.
+CHOOSERS_REMEMBERED: Final = 64
+
+
+class Chooser(Protocol):
+    """Chooses among several answers to one request. It is called by the reader: it does not wait and does not raise."""
+
+    def choose(self, answer: Msg) -> float:
+        """Take an answer: 0 if this is the one, else how many seconds to wait at the most for a better one."""
+
+    def give_up(self) -> Msg | Exception:
+        """Say what it is when no better one came in time."""
+
+
+#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
+REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
 
 
 @final
@@ -40,14 +63,16 @@ class PendingReply:
         "_frame",
         "_number",
         "_requests",
+        "_seconds",
         "_size",
         "_task",
+        "_then",
         "_timeout",
         "_token",
         "subject",
     )
 
-    def __init__(self, requests: Requests, token: str, subject: str, timeout: float) -> None:
+    def __init__(self, requests: Requests, token: str, subject: str, timeout: float | None) -> None:
         self._requests = requests
         self._token = token
         self._timeout = timeout
@@ -57,6 +82,7 @@ class PendingReply:
         self._answer: Msg | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
+        self._then: Callable[[Msg | Exception], None] | None = None
         self.subject = subject
 
     def __repr__(self) -> str:
@@ -79,28 +105,33 @@ class PendingReply:
     async def wait(self) -> Msg:
         """Wait for the answer.
 
-        The deadline in force governs; where there is none, it waits `request_timeout`.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there is
+        neither, it waits 5 s.
 
         Returns:
             The answer.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject.
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
         """
+        if get_ident() != self._requests.run.thread:
+            self._requests.run.check()
         if self.done:
             await checkpoint()
-        elif trio.current_effective_deadline() != math.inf:
+        elif (seconds := patience(self._timeout)) == math.inf:
             await self._park()
         else:
-            alarm = self._requests.alarm(trio.current_time() + self._timeout, self._timed_out)
+            self._seconds = seconds
+            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
             try:
                 await self._park()
             finally:
                 alarm.call_off()
         if self._answer is None:
+            self._requests.run.check()
             assert self._error is not None, "woken without an answer"
             raise self._error
         return self._answer
@@ -108,11 +139,33 @@ class PendingReply:
     @enable_ki_protection
     def close(self) -> None:
         """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
+        if get_ident() != self._requests.run.thread:
+            self._requests.run.check()
         self._requests.forget(self)
 
+    @enable_ki_protection
+    def leave(self, then: Callable[[Msg | Exception], None]) -> bool:
+        """Wait no longer, and let what still comes go to a callback, for those who clean up behind themselves.
+
+        A drain does not wait for it, and a closed client tells it.
+
+        Args:
+            then: Called once, synchronously, with the answer or with what `wait` would raise; at once if it has come
+                already. It must not wait and must not raise.
+
+        Returns:
+            False where the request had not left us: it is not sent then, and nothing comes.
+
+        Raises:
+            trio.BusyResourceError: A task waits for it.
+        """
+        self._requests.run.check()
+        if self._task is not None:
+            raise trio.BusyResourceError("a task waits for this reply")
+        return self._requests.leave(self, then)
+
     def _timed_out(self) -> None:
-        text = f"request to {self.subject!r}: no answer within {self._timeout:g} s"
-        self._requests.forget(self, errors.explained(errors.TimeoutError, text))
+        self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
     async def _park(self) -> None:
         if self._task is not None:
@@ -131,6 +184,13 @@ class PendingReply:
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
             self._task = None
+        elif self._then is not None:
+            self._requests.left -= 1
+            then, self._then = self._then, None
+            if answer is not None:
+                then(answer)
+            elif error is not None:
+                then(error)
 
 
 class Requests:
@@ -139,12 +199,18 @@ class Requests:
     def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
         self._client = client
         self.alarm = link.timekeeper.alarm
+        self.run = link.pace.run
         self._engine = engine
         self._prefix = prefix + "."
         self._inbox: Subscription | None = None
         self._waiting: dict[str, PendingReply] = {}
+        self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
         self.inquiries: dict[Inquiry, None] = {}
         """The requests with an inbox of their own, for many answers."""
+        self._choosers: dict[str, Chooser] = {}
+        self.left = 0
+        """How many of those that wait are left to a callback: nobody waits for them."""
+        self._inquiries_by: Index[tuple[str, str], Inquiry] = Index()
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
@@ -156,14 +222,14 @@ class Requests:
         return frozenset(self._waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self.inquiries)
+        return len(self._waiting) - self.left + len(self.inquiries)
 
-    def prepare(self, subject: str, timeout: float) -> tuple[PendingReply, str]:
+    def prepare(self, subject: str, timeout: float | None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
 
         Args:
             subject: Where the request goes, for texts.
-            timeout: How long to wait where no deadline is in force.
+            timeout: The `request_timeout` that somebody chose.
 
         Returns:
             The waiter and the reply subject.
@@ -171,13 +237,14 @@ class Requests:
         token = self._client.new_token()
         return PendingReply(self, token, subject, timeout), self._prefix + token
 
-    def start(self, reply: PendingReply, frame: bytes, size: int) -> None:
+    def start(self, reply: PendingReply, frame: bytes, size: int, chooser: Chooser | None = None) -> None:
         """Enter a waiter, and queue its frame.
 
         Args:
             reply: The waiter.
             frame: The request.
             size: Its headers and payload, in bytes.
+            chooser: Chooses among the answers; None for the first one.
         """
         engine = self._engine
         if self._inbox is None:
@@ -188,6 +255,31 @@ class Requests:
         reply._size = size
         reply._number = engine.newest
         self._waiting[reply._token] = reply
+        if chooser is not None:
+            self._remember(reply._token, chooser)
+
+    def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
+        """Let what still comes of a request go to a callback; see `PendingReply.leave`."""
+        if reply._token in self._waiting:
+            if self._engine.waits(reply._frame, reply._number):
+                self.forget(reply)
+                return False
+            self._leave(reply, then)
+            self._tell()
+        elif reply._answer is not None:
+            then(reply._answer)
+        elif reply._error is not None:
+            then(reply._error)
+        return True
+
+    def start_left(self, reply: PendingReply, frame: bytes, size: int, then: Callable[[Msg | Exception], None]) -> None:
+        """Enter a request that nobody waits for from the beginning, and queue its frame; as `start`, and then `leave`."""
+        self.start(reply, frame, size)
+        self._leave(reply, then)
+
+    def _leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> None:
+        reply._then = then
+        self.left += 1
 
     def forget(self, reply: PendingReply, why: Exception | None = None) -> None:
         """Take a waiter out of the table, and its frame out of the outbox if it still waits there. Idempotent.
@@ -206,16 +298,22 @@ class Requests:
     def track(self, inquiry: Inquiry) -> None:
         """Know of a request with an inbox of its own."""
         self.inquiries[inquiry] = None
+        self._inquiries_by.add(("publish", inquiry.subject), inquiry)
+        self._inquiries_by.add(("reply", inquiry.inbox), inquiry)
 
     def untrack(self, inquiry: Inquiry) -> None:
         """Know that it is over. Idempotent."""
         if self.inquiries.pop(inquiry, self) is not self:
+            self._inquiries_by.remove(("publish", inquiry.subject), inquiry)
+            self._inquiries_by.remove(("reply", inquiry.inbox), inquiry)
             self._tell()
 
     # The receiver of the answers.
 
     def deliver(self, message: Msg) -> None:
         """Hand an answer to its waiter; one that nobody waits for is ignored."""
+        if self._choosers and not self._chosen(message):
+            return
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
             return
@@ -245,7 +343,7 @@ class Requests:
         """Fail all requests: the client is closed, or the server refused the inbox."""
         self._inbox = None
         for reply in list(self._waiting.values()):
-            if isinstance(reason, errors.PermissionsViolationError):
+            if isinstance(reason, REFUSALS):
                 self._fail(reply, refused_request(reply.subject, reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
@@ -260,22 +358,61 @@ class Requests:
         if not isinstance(event, events.PermissionViolation) or event.error.operation not in ("publish", "reply"):
             return
         refused = event.error
-        for reply in list(self._waiting.values()):
-            named = reply.subject if refused.operation == "publish" else self._prefix + reply._token
+        if refused.operation == "publish":
+            replies = self._by_subject.find(refused.subject)
+        else:
+            reply = self._waiting.get(refused.subject.removeprefix(self._prefix))
+            replies = [] if reply is None else [reply]
+        for reply in replies:
             # One whose frame still waits here was not refused yet.
-            if named == refused.subject and not self._engine.waits(reply._frame, reply._number):
+            if not self._engine.waits(reply._frame, reply._number):
                 self._fail(reply, refused_request(reply.subject, refused))
-        for inquiry in list(self.inquiries):
-            named = inquiry.subject if refused.operation == "publish" else inquiry.inbox
-            if named == refused.subject and inquiry.in_flight:
+        for inquiry in self._inquiries_by.find((refused.operation, refused.subject)):
+            if inquiry.in_flight:
                 inquiry.fail(refused)
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""
 
+    # Choosing.
+
+    def _remember(self, token: str, chooser: Chooser) -> None:
+        """Let a chooser see all answers, and for a while those that come after its choice."""
+        choosers = self._choosers
+        choosers[token] = chooser
+        while len(choosers) > CHOOSERS_REMEMBERED + len(self._waiting):
+            oldest = next(iter(choosers))
+            done = choosers.pop(oldest)
+            if oldest in self._waiting:
+                choosers[oldest] = done
+
+    def _chosen(self, message: Msg) -> bool:
+        """Say whether an answer is the one."""
+        token = message.subject[len(self._prefix) :]
+        chooser = self._choosers.get(token)
+        if chooser is None or nobody_listens(message):
+            return True
+        patience = chooser.choose(message)
+        if patience and token in self._waiting:
+            self.alarm(trio.current_time() + patience, lambda: self._give_up(token, chooser))
+        return not patience
+
+    def _give_up(self, token: str, chooser: Chooser) -> None:
+        reply = self._waiting.pop(token, None)
+        if reply is None:
+            return
+        last = chooser.give_up()
+        if isinstance(last, Exception):
+            reply._settle(None, last)
+        else:
+            reply._settle(last)
+        self._tell()
+
     def _fail(self, reply: PendingReply, error: Exception) -> None:
         del self._waiting[reply._token]
-        self._engine.withdraw(reply._frame, reply._number, reply._size)
+        if reply._then is None:
+            # Of those that are left to a callback only goodbyes wait to be sent.
+            self._engine.withdraw(reply._frame, reply._number, reply._size)
         reply._settle(None, error)
         self._tell()
 
@@ -284,16 +421,13 @@ class Requests:
             self.settled()
 
 
-def refused_request(subject: str, why: errors.PermissionsViolationError) -> Exception:
+def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
     """Make the error for a request that the server refused to pass on, or whose inbox it refused.
 
     Args:
         subject: Where the request went.
         why: What the server said.
     """
-    text = f"request to {subject!r}: {why}"
-    refused = errors.explained(
-        errors.PermissionsViolationError, text, operation=why.operation, subject=why.subject, queue=why.queue
-    )
+    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
     refused.__cause__ = why
     return refused

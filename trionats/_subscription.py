@@ -262,6 +262,7 @@ class Subscription(Buffered):
         What has come and what still comes is received as ever, and then the loop ends. `stop` in contrast takes nothing
         more from the moment it is called.
         """
+        self._pace.run.check()
         if self._attachment is not None:
             self._attachment.retire()
 
@@ -269,12 +270,13 @@ class Subscription(Buffered):
         """Unsubscribe, and wait until all has come that the server sent before it knew; then the feed has ended.
 
         It does not wait for the consumer, so it may be called from inside the loop: what is buffered can still be received.
-        The deadline in force governs; where there is none, it waits `request_timeout`. Cancelled after it began, it goes on
-        by itself, like `drain_nowait`. Without a connection there is nothing to wait for. Idempotent.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it waits
+        5 s. Cancelled after it began, it goes on by itself, like `drain_nowait`. Without a connection there is nothing to wait for. Idempotent.
 
         Raises:
-            nats.errors.TimeoutError: No deadline was in force, and `request_timeout` passed.
+            nats.errors.TimeoutError: That time passed.
         """
+        self._pace.run.check()
         await checkpoint_if_cancelled()
         self.drain_nowait()
         with self._client._limit(f"drain of {self._name}"):

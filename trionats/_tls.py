@@ -8,13 +8,16 @@ may bring it.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
 from trionats import errors
-from trionats._identity import ask
+from trionats._identity import ask, place
+from trionats._protocol.addresses import certified
+from trionats._protocol.showing import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 class TLSOptions:
     """How to secure a connection; the names are those of the client's options, without `tls_`."""
 
-    context: TLSContext | None = None
+    context: TLSContext | None = field(default=None, repr=False)
     hostname: str | None = None
     handshake_first: bool = False
 
@@ -69,15 +72,15 @@ async def secure(stream: trio.abc.Stream, options: TLSOptions, server: Server) -
         nats.errors.SecureConnFailedError: No context could be made, or the handshake failed; the text says why.
     """
     context = await _context(options, server)
-    name = server.verified_name if options.hostname is None else options.hostname
+    name = server.verified_name if options.hostname is None else certified(options.hostname)
     try:
         secured = trio.SSLStream(stream, context, server_hostname=name)
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
-        raise failure(error, server, "the TLS handshake failed") from error
+        raise failure(error, server, "the TLS handshake failed") from None
     except (ssl.SSLError, ValueError, TypeError) as error:
         # The last two: a name that cannot stand in a certificate.
-        raise errors.explained(errors.SecureConnFailedError, f"{server}: the TLS handshake failed: {error}") from error
+        raise errors.explained(errors.SecureConnFailedError, f"{server}: the TLS handshake failed: {error}") from None
     return secured
 
 
@@ -115,21 +118,20 @@ async def _context(options: TLSOptions, server: Server) -> ssl.SSLContext:
     if wanted is None or isinstance(wanted, bool):
         # Reading the system's certificates takes 20 ms and more.
         return await trio.to_thread.run_sync(ssl.create_default_context)
-    try:
-        context = await ask("tls", wanted)
-    except errors.InvalidUserCredentialsError as error:
-        text = f"{server}: no TLS context: {_told(error.__cause__)}"
-        raise errors.explained(errors.SecureConnFailedError, text) from error.__cause__
+    context = await ask("tls", wanted, told=partial(_told, server))
     if not isinstance(context, ssl.SSLContext):
         text = f"{server}: no TLS context: the callback of tls= returned {type(context).__name__}"
         raise errors.explained(errors.SecureConnFailedError, text)
     return context
 
 
-def _told(error: BaseException | None) -> str:
+def _told(server: Server, error: Exception) -> errors.Error:
+    why = f"the callback failed ({place(error)})"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
-        return f"{error.strerror or type(error).__name__}{f': {error.filename!r}' if error.filename else ''}"
-    return f"the callback failed ({type(error).__name__})"
+        why = error.strerror or type(error).__name__
+        if error.filename:
+            why += f": {shown_path(error.filename)}"
+    return errors.explained(errors.SecureConnFailedError, f"{server}: no TLS context: {why}")
 
 
 # By what OpenSSL calls the alert of the server.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -50,9 +51,9 @@ async def dial_tcp(host: str, port: int, *, rng: random.Random | None = None) ->
     try:
         found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise OSError(errno.EINVAL, f"{host!r} is not the name of a host: {error}") from error
+        raise OSError(errno.EINVAL, f"{host!r} is not the name of a host: {error}") from None
     except OSError as error:
-        raise OSError(error.errno, f"{host!r} is not known: {error.strerror or error}") from error
+        raise OSError(error.errno, f"{host!r} is not known: {error.strerror or error}") from None
     addresses = list(dict.fromkeys((family, kind, protocol, where) for family, kind, protocol, _, where in found))
     if rng is not None:
         rng.shuffle(addresses)
@@ -81,16 +82,49 @@ async def _dial_address(family: int, kind: int, protocol: int, where: Any) -> tr
 class TransportOptions:
     """How to reach servers; the names are those of the client's options."""
 
-    dial: Callable[[str, int], Awaitable[trio.abc.Stream]] = dial_tcp
+    dial: Callable[[str, int], Awaitable[trio.abc.Stream]] = field(default=dial_tcp, repr=False)
     tls: _tls.TLSOptions = field(default=_tls.TLSOptions())
     ws_connection_headers: HeadersSource | None = field(default=None, repr=False)
     ws_compression: bool = False
 
 
-async def open_wire(server: Server, options: TransportOptions) -> Wire:
-    """Reach a server, up to where it sends its INFO: TCP, then TLS where that comes first, then WebSocket.
+class DialError(OSError):
+    """What `dial=` raised besides the errors of a network, or that it gave no stream; the user's exception is the cause."""
+
+
+async def dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
+    """Reach a server's port.
 
     Args:
+        server: The server.
+        options: How to reach it.
+
+    Returns:
+        The connection, in clear.
+
+    Raises:
+        OSError: Nobody answered; or `dial`, which may be the user's, failed otherwise, which says only that this attempt has.
+        nats.errors.Error: `dial` said so, or TLS is wanted and cannot be had.
+    """
+    if server.websocket and options.tls.wanted and not server.secure:
+        text = f"TLS is wanted and server {server} is reached in clear; wss:// is WebSocket over TLS"
+        raise errors.explained(errors.SecureConnWantedError, text)
+    try:
+        stream = await options.dial(*server.endpoint)
+    except (OSError, errors.Error):
+        raise
+    except Exception as error:
+        raise DialError(f"dial failed: {type(error).__name__}: {error}") from error
+    if not isinstance(stream, trio.abc.Stream):
+        raise DialError(f"dial failed: it returned no trio.abc.Stream but {type(stream).__name__}")
+    return stream
+
+
+async def open_wire(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:
+    """Make a connection ready for the server's INFO: with TLS where that comes first, then WebSocket.
+
+    Args:
+        stream: The connection; it is closed if this fails.
         server: The server.
         options: How to reach it.
 
@@ -98,14 +132,9 @@ async def open_wire(server: Server, options: TransportOptions) -> Wire:
         The connection.
 
     Raises:
-        OSError: Nobody answered.
         nats.errors.Error: TLS or WebSocket failed; the text names the server and the reason.
         trio.BrokenResourceError: The connection broke meanwhile.
     """
-    if server.websocket and options.tls.wanted and not server.secure:
-        text = f"TLS is wanted and server {server} is reached in clear; wss:// is WebSocket over TLS"
-        raise errors.explained(errors.SecureConnWantedError, text)
-    stream = await _dialled(server, options)
     try:
         if server.websocket:
             return await _open_websocket(stream, server, options)
@@ -147,13 +176,11 @@ def require_websocket(server: Server) -> ModuleType:
     Raises:
         ImportError: The extra `websocket` is not installed; the text says how to install it.
     """
-    try:
+    with suppress(ImportError):
         from trionats import _websocket  # noqa: PLC0415 - it needs an extra, and only who uses it pays for its import
-    except ImportError as error:
-        raise ImportError(
-            f"{server}: WebSocket needs websockets 17 or later: pip install 'trionats[websocket]'"
-        ) from error
-    return _websocket
+
+        return _websocket
+    raise ImportError(f"{server}: WebSocket needs websockets 17 or later: pip install 'trionats[websocket]'")
 
 
 def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
@@ -170,19 +197,6 @@ def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
         return _tls.failure(error, server, "TLS broke")
     why = error.__cause__ or error
     return errors.explained(errors.UnexpectedEOF, f"{server} broke the connection{f': {why}' if str(why) else ''}")
-
-
-async def _dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
-    """Call `dial`, which may be the user's: whatever it raises says only that this attempt has failed."""
-    try:
-        stream = await options.dial(*server.endpoint)
-    except (OSError, errors.Error):
-        raise
-    except Exception as error:
-        raise OSError(f"dial failed: {type(error).__name__}: {error}") from error
-    if not isinstance(stream, trio.abc.Stream):
-        raise OSError(f"dial failed: it returned no trio.abc.Stream but {type(stream).__name__}")
-    return stream
 
 
 async def _open_websocket(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:
@@ -219,6 +233,11 @@ class Wire:
         """Read what is there, waiting for it; nothing at the end of the stream."""
         return bytes(await self.stream.receive_some(max_bytes))
 
+    @property
+    def goodbye(self) -> tuple[int, str] | None:
+        """The code and the words with which the other end has closed a WebSocket; None without any."""
+        return None
+
     def allow(self, max_payload: int) -> None:
         """Know how much the server takes in one message."""
 
@@ -239,6 +258,11 @@ class WebSocketWire(Wire):
     def __init__(self, stream: WebSocketStream, tls: _tls.TLSState | None = None) -> None:
         super().__init__(stream, tls)
         self._websocket = stream
+
+    @property
+    def goodbye(self) -> tuple[int, str] | None:
+        """The code and the words of the other end's close frame; None while there was none."""
+        return self._websocket.goodbye
 
     def allow(self, max_payload: int) -> None:
         """Compress messages up to this size, where that was negotiated."""
@@ -291,6 +315,14 @@ class SocketWire(Wire):
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+
+def told_goodbye(goodbye: tuple[int, str] | None) -> str:
+    """Say how the other end closed a WebSocket: the end of a complaint, empty where there is nothing to say."""
+    if goodbye is None:
+        return ""
+    code, reason = goodbye
+    return f" (WebSocket close {code}{f': {reason}' if reason else ''})"
 
 
 def wire(stream: trio.abc.Stream) -> Wire:

@@ -7,7 +7,6 @@ counts as the messages leave the channel, so the answer neither comes early nor 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from trio.lowlevel import enable_ki_protection
 from trionats import api, errors
 from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._feed import Feed, check_nursery, feeding, opens
-from trionats._objects import read_info
+from trionats._infos import read_entry
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     import nats.js.object_store
 
     from trionats._feed import Opening, Pace
+    from trionats._foreign import Foreign
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: What is done about a store that is deleted and made anew under a watcher.
 OnRecreate = Literal["fail", "restart"]
-
-log = logging.getLogger("trionats")
 
 #: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
 MAX_MESSAGES: Final = 500
@@ -148,9 +146,10 @@ class Watcher(Feed[T], Generic[T]):
             nats.errors.Error: What it reads is lost for good, as for `receive`.
             trio.ClosedResourceError: The block was left.
         """
+        self._pace.run.check()
         await self._pace.trip()
         if self._left:
-            raise trio.ClosedResourceError
+            raise self._was_left()
         while not self.caught_up:
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)
@@ -267,7 +266,7 @@ async def open_watcher(
 ) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
-    Entering asks the server once, and waits for the answer until the deadline in force, or else `request_timeout`.
+    Entering asks the server once, and waits for the answer as `Client.request` does.
     Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
     bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
 
@@ -317,8 +316,9 @@ async def open_watcher(
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
     start = where_to_start(include_history, updates_only, on_recreate)
     nc = store.js.nc
+    nc.pace.run.check("open_watcher")
     ordered = _ordered(store, start, on_recreate)
-    read = partial(_read_object, store.bucket, ignore_deletes)
+    read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
     missing = partial(_bucket_not_found, store.bucket)
@@ -365,17 +365,15 @@ def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) 
 
 
 def _object_name(info: api.ObjectInfo) -> object:
-    return info.name
+    # Two objects may have one name, in two places.
+    return info.subject
 
 
-def _read_object(bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
-    try:
-        info = read_info(bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp)
-    except (errors.Error, ValueError, TypeError, RecursionError) as error:
-        # Anybody may write into the bucket's subjects.
-        log.debug("watcher of object store %r skips message %d: %s", bucket, ack.sequence, error)
-        return None
-    return None if ignore_deletes and info.deleted else info
+def _read_object(
+    foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject
+) -> api.ObjectInfo | None:
+    info = read_entry(foreign, bucket, msg, ack)
+    return None if info is None or (ignore_deletes and info.deleted) else info
 
 
 def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> Exception:

@@ -26,6 +26,7 @@ from websockets.protocol import CLIENT, OPEN
 from websockets.uri import parse_uri
 
 from trionats import errors
+from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,12 @@ class WebSocketStream(trio.abc.Stream):
         self._lock = trio.Lock()
         self._compress_up_to = 0
         self._take_in(unread)
+
+    @property
+    def goodbye(self) -> tuple[int, str] | None:
+        """The code and the words of the other end's close frame, made fit to be shown; None while there was none."""
+        close = self._protocol.close_rcvd
+        return None if close is None else (int(close.code), foreign(close.reason))
 
     def compress_up_to(self, size: int) -> None:
         """Compress what is sent, where that was negotiated, in messages of at most this size.
@@ -221,12 +228,14 @@ class WebSocketStream(trio.abc.Stream):
     def _failure(self) -> Exception | None:
         """Say why the WebSocket is over."""
         protocol = self._protocol
-        if (close := protocol.close_rcvd) is not None:
-            return errors.explained(errors.UnexpectedEOF, f"the WebSocket was closed ({close.code}: {close.reason})")
+        if (goodbye := self.goodbye) is not None:
+            return errors.explained(errors.UnexpectedEOF, "the WebSocket was closed ({}: {})".format(*goodbye))
         if isinstance(protocol.parser_exc, EOFError):
             return errors.explained(errors.UnexpectedEOF, "the WebSocket ended without a close frame")
         if protocol.parser_exc is not None:
-            return errors.explained(errors.ProtocolError, f"what came is no WebSocket: {protocol.parser_exc}")
+            return errors.explained(
+                errors.ProtocolError, f"what came is no WebSocket: {foreign(str(protocol.parser_exc))}"
+            )
         return None
 
 
@@ -253,7 +262,8 @@ async def open_websocket(
         _uri(server), extensions=_extensions(compression), max_size=(None, MAX_FRAME), logger=_silent
     )
     request = protocol.connect()
-    for name, value in _checked(headers):
+    pairs = _checked(headers)
+    for name, value in pairs:
         if name.lower() == "host" and "Host" in request.headers:
             del request.headers["Host"]
         request.headers[name] = value
@@ -265,7 +275,8 @@ async def open_websocket(
         protocol.receive_data(bytes(data)) if data else protocol.receive_eof()
         events = protocol.events_received()
     if protocol.handshake_exc is not None:
-        text = f"{server} did not become a WebSocket: {_told(protocol.handshake_exc)}"
+        confided = [server.path, *(value for _, value in pairs)]
+        text = f"{server} did not become a WebSocket: {hidden(_told(protocol.handshake_exc), confided)}"
         raise errors.explained(errors.ProtocolError, text)
     return WebSocketStream(transport, protocol, events[1:])
 
@@ -273,7 +284,8 @@ async def open_websocket(
 def _uri(server: Server) -> Any:  # noqa: ANN401 - the library's own
     path = server.path if server.path.startswith("/") else f"/{server.path}"
     with suppress(InvalidURI):
-        return parse_uri(f"{server}{path}")
+        # The name of the request's Host, too, is one without the final dot.
+        return parse_uri(f"{server.scheme}://{server.authority}{path}")
     raise errors.explained(errors.ProtocolError, f"{server}: its path cannot stand in an HTTP request")
 
 
@@ -296,7 +308,9 @@ def _checked(headers: object) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for name, values in headers.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name!r} is no name of a header")
+            raise errors.explained(
+                errors.BadHeaderError, f"ws_connection_headers: {_shown(name)} is no name of a header"
+            )
         if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
             raise errors.explained(errors.BadHeaderError, f"ws_connection_headers: {name} is the WebSocket's own")
         for value in values if isinstance(values, (list, tuple)) else [values]:
@@ -307,9 +321,15 @@ def _checked(headers: object) -> list[tuple[str, str]]:
     return pairs
 
 
+def _shown(name: object) -> str:
+    """Show what stands in the place of a header's name; that may be a whole line, value included."""
+    before, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return f"what begins with {before!r}" if colon and _NAME.fullmatch(before) else "one of them"
+
+
 def _told(error: Exception) -> str:
     if isinstance(error, InvalidStatus):
-        return f"it answers HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+        return f"it answers HTTP {error.response.status_code} {foreign(error.response.reason_phrase)}".rstrip()
     if isinstance(error, InvalidHandshake) and error.__cause__ is None:
-        return str(error)
+        return foreign(str(error))
     return "what it answers is no HTTP"

@@ -10,7 +10,7 @@ Strategy
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypedDict, final
+from typing import Any, TypedDict, final
 
 from nats.js import api as nats_api
 from nats.js.api import (
@@ -52,9 +52,6 @@ from nats.js.api import (
     SubjectTransform,
     Tier,
 )
-
-if TYPE_CHECKING:
-    from typing import Any
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -155,13 +152,15 @@ class ObjectInfo(nats_api.ObjectInfo):
     """What an object store knows of one object.
 
     `mtime` is the time at which the server stored the info, RFC 3339 in UTC. `revision` is the sequence of its meta
-    message in the bucket's stream, and None where there is none yet. `extra` holds the fields that another client wrote
-    and that this one does not know.
+    message in the bucket's stream, and None where there is none yet. `subject` is that message's: the place where the object
+    stands, which tells two of one name apart (nats.js has places of its own for names beyond ASCII). `extra` holds the fields
+    that another client wrote and that this one does not know.
     """
 
     metadata: dict[str, str] | None = None
     revision: int | None = None
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    subject: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_response(cls, resp: dict[str, Any]) -> ObjectInfo:
@@ -178,13 +177,13 @@ class ObjectInfo(nats_api.ObjectInfo):
     def as_dict(self) -> dict[str, object]:
         """Return what the meta message says; the time of an object is the time of that message, so it says none."""
         result = _with_unknown(super().as_dict())
-        result.pop("revision", None)
-        result.pop("mtime", None)
+        for ours in ("revision", "subject", "mtime"):
+            result.pop(ours, None)
         return result
 
 
 #: Ours alone: a meta message that has fields of these names means something else by them.
-_NOT_IN_THE_MESSAGE = frozenset({"revision", "extra"})
+_NOT_IN_THE_MESSAGE = frozenset({"revision", "extra", "subject"})
 
 
 @final

@@ -26,19 +26,24 @@ from trionats import errors
 from trionats._asyncio_loop import Host, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._consumer import JITTER
+from trionats._discretion import Given, guarded
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
 from trionats._nats_py import carrier_of
 from trionats._protocol import subjects
+from trionats._protocol.addresses import list_of_urls
 from trionats._protocol.ordered import Ordered
 from trionats._subscription import check_limits
 from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
 from trionats._watcher import open_watcher as open_our_watcher
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Sequence
 
     from trionats import api
+    from trionats._message import Msg as OurMsg
+    from trionats._protocol.pulling import AckSubject
     from trionats._subscription import Overflow
     from trionats._watcher import OnRecreate
 
@@ -95,21 +100,36 @@ async def open_nats_py(
         nats.errors.ConnectionClosedError: The nursery was cancelled before the client was connected.
         nats.errors.Error: As nats-py's `connect`.
         OSError: As nats-py's `connect` with `allow_reconnect=False`.
+        TypeError: The servers are neither a URL nor several.
     """
+    given = Given(servers, nats_py_options)
+    del servers, nats_py_options  # a traceback may show local variables
     check_nursery(nursery, "open_nats_py")
+    given.servers = _checked_servers(given.servers)
     client = nats.aio.client.Client()
     host = Host()
     await checkpoint()
     loop = await nursery.start(partial(host.run, partial(_say_goodbye, client)), name="trionats asyncio loop")
     token = trio_asyncio.current_loop.set(loop)
     try:
-        await host.call(loop, client.connect, servers if isinstance(servers, str) else list(servers), **nats_py_options)
+        await _connect(host, loop, client, given)
         yield client
     finally:
         # Left in another task than it was entered in: that one's context never had the loop.
         with suppress(ValueError):
             trio_asyncio.current_loop.reset(token)
         await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
+
+
+@guarded
+async def _connect(host: Host, loop: asyncio.AbstractEventLoop, client: nats.aio.client.Client, given: Given) -> None:
+    await host.call(loop, client.connect, given.servers, **given.options)
+
+
+@guarded
+def _checked_servers(servers: object) -> str | list[str]:
+    """Make of the servers what nats-py takes; it would say of others what is wrong, and not with what."""
+    return servers if isinstance(servers, str) else list_of_urls(servers)
 
 
 async def _say_goodbye(client: nats.aio.client.Client) -> None:
@@ -344,7 +364,11 @@ async def _open_keys(
         max_bytes=MAX_BYTES,
         restart=on_recreate == "restart",
     )
-    read = partial(read_entry, store._name, store._pre, ignore_deletes)
+    where = f"entries of key-value bucket {store._name!r}"
+
+    def read(msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
+        return carrier.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
+
     key = None if include_history else _key
     watcher = Watcher(f"watcher of key-value bucket {store._name!r}", carrier.pace, read, key)
     missing = partial(_no_bucket, store._name)

@@ -75,6 +75,7 @@ __all__ = [
     "InvalidObjectNameError",
     "InvalidUserCredentialsError",
     "MaxPayloadError",
+    "MaxSubscriptionsError",
     "NoRespondersError",
     "NoServersError",
     "NoStreamResponseError",
@@ -179,6 +180,18 @@ class PermissionsViolationError(Error):
     subject: str = ""
     queue: str | None = None
     sid: int | None = None
+
+
+class MaxSubscriptionsError(Error):
+    """The server takes no more subscriptions from this connection, which stays open.
+
+    Attributes:
+        subject: The subject that was to be subscribed.
+        queue: The queue group, or None.
+    """
+
+    subject: str = ""
+    queue: str | None = None
 
 
 class StreamRegressedError(Error):

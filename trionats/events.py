@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackFailed",
+    "ChunksLeft",
     "Closed",
     "Connected",
     "ConnectionEvent",
     "ConnectionState",
     "Disconnected",
     "Draining",
+    "ForeignDataSkipped",
     "LameDuck",
     "Moved",
     "PermissionViolation",
@@ -28,6 +30,7 @@ __all__ = [
     "ServerRefusal",
     "ServersDiscovered",
     "SlowConsumer",
+    "StoredElsewhere",
     "StreamRecreated",
     "StreamUnverified",
 ]
@@ -73,11 +76,16 @@ class Disconnected(ConnectionEvent):
 
     Attributes:
         server: The server that was lost.
-        reason: Why.
+        reason: Why: in the words of the server's last error, if there was one.
+        close_code: The code with which the server closed a WebSocket, such as 1001; None where it sent none, or there is no
+            WebSocket.
+        close_reason: The words that came with it: the server's, in one line of 123 bytes at the most.
     """
 
     server: str
     reason: Exception
+    close_code: int | None = None
+    close_reason: str = ""
 
 
 @final
@@ -211,6 +219,64 @@ class SlowConsumer(ConnectionEvent):
 
 @final
 @dataclass(frozen=True, slots=True)
+class StoredElsewhere(ConnectionEvent):
+    """A stream in another JetStream domain has stored what was published for one domain.
+
+    Where a stream of the hub and one of the leaf listen on the same subject, both take what is published there. It is told once
+    for each `JetStream.publish`, and once for each object that is put, changed or deleted.
+
+    Attributes:
+        subject: Where it was published.
+        stream: The stream that has stored it.
+        domain: That stream's domain; an empty string where it has none.
+        wanted: The domain that it was meant for.
+    """
+
+    subject: str
+    stream: str
+    domain: str
+    wanted: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ForeignDataSkipped(ConnectionEvent):
+    """Something that another program stored or sent is not what it should be, and was left out.
+
+    One event for an episode: the next for the same place comes at the earliest a minute after the last was skipped there.
+
+    Attributes:
+        where: What was being read, such as "list of bucket 'configs'".
+        reason: What is wrong with it; for an object's info it names the message.
+        skipped: How much the client has left out so far, everywhere.
+    """
+
+    where: str
+    reason: Exception
+    skipped: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChunksLeft(ConnectionEvent):
+    """Data that belongs to no object any more stays in a bucket, because the server refuses to purge it.
+
+    Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish to
+    `$JS.API.STREAM.PURGE.<stream>`.
+
+    Attributes:
+        stream: The bucket's stream.
+        subject: Where in it the data is.
+        reason: What the server said.
+    """
+
+    stream: str
+    subject: str
+    reason: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class PermissionViolation(ConnectionEvent):
     """The server refused a subject to this user.
 
@@ -270,7 +336,7 @@ class StreamRecreated(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class ServerRefusal(ConnectionEvent):
-    """The server sent an error that no subscription stands for.
+    """The server sent an error: a subscription that is too many, which its own feed raises as well, or one that none stands for.
 
     Attributes:
         error: What it said.

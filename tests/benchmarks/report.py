@@ -37,6 +37,7 @@ RATIOS = (
     ("request", "nats-py-trio-asyncio", "cpu", 0.35),
     ("put", "natsio", "wall", 1.0),
     ("get", "natsio", "wall", 1.0),
+    ("pool", "trionats-10", "cpu", 1.5),
 )
 
 

@@ -52,10 +52,13 @@ SCENARIOS = {
     "concurrent": Scenario(10_000),
     "put": Scenario(1, of_objects=True),
     "get": Scenario(1, of_objects=True),
+    "pool": Scenario(50_000),
 }
-ALL = {name: name for name in SCENARIOS}
+ALL = {name: name for name in SCENARIOS if name != "pool"}
 CLIENTS = {
-    "trionats": Client("on_trionats", ("trionats", "trio"), ALL),
+    "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000"}),
+    # The same with few receivers, to compare with.
+    "trionats-10": Client("on_trionats", ("trionats", "trio"), {"pool": "pool-10"}),
     "natsio": Client("on_natsio", ("natsio",), ALL),
     "nats-py": Client("on_nats_py", ("nats-py",), ALL),
     "nats-py-callback": Client("on_nats_py", ("nats-py",), {"subscribe": "subscribe-callback"}),

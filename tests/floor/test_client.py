@@ -52,8 +52,26 @@ async def offline(server: FakeServer, nc: Client) -> None:
 @pytest.mark.parametrize(
     ("servers", "options", "error", "text"),
     [
-        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee', 'timeoutt'"),
-        ("http://a", {}, ValueError, "scheme"),
+        ("nats://a", {"timeoutt": 3, "namee": "x"}, TypeError, "'namee': did you mean 'name'.; 'timeoutt'"),
+        (
+            "nats://a",
+            {"conect_timeout": 3},
+            TypeError,
+            r"no option 'conect_timeout': did you mean 'connect_timeout'\?$",
+        ),
+        (
+            "nats://a",
+            {"timeout": 3},
+            TypeError,
+            r"no option 'timeout': deadlines are cancel scopes: with trio.fail_after",
+        ),
+        ("nats://a", {"error_cb": print}, TypeError, "no option 'error_cb': use open_events$"),
+        ("nats://a", {"disconnected_cb": print}, TypeError, "use open_events$"),
+        ("nats://a", {"flush_timeout": 3}, TypeError, "deadlines are cancel scopes"),
+        ("nats://a", {"reconnect_to_server_handler": print}, TypeError, "use pick_server"),
+        ("nats://a", {"qqq": 3}, TypeError, "no option 'qqq'$"),
+        ("nats://a", {"context": 5}, TypeError, "context must be the name of a nats context, or True, not int"),
+        ("http://a", {}, ValueError, "the scheme 'http' is none of nats, tls, ws, wss"),
         ("nats://u:secret@:x", {}, ValueError, "nats"),
         ([], {}, ValueError, "server"),
         ("nats://a", {"inbox_prefix": "a b"}, errors.BadSubjectError, "a b"),
@@ -78,6 +96,15 @@ async def test_not_with_and_not_await() -> None:
                 pass
         with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', it cannot be awaited"):
             await open_client(nursery)
+        remedy = r"open_client\(\) gives an async context manager: async with open_client\(...\) as nc"
+        with pytest.raises(AttributeError, match=f"{remedy}: 'publish'"):
+            await open_client(nursery).publish("a")  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(TypeError, match=remedy):
+            async for _ in open_client(nursery):
+                pass
+        with pytest.raises(AttributeError, match=r"async with open_events\(...\) as rx: 'receive'"):
+            open_events(nursery, "nc").receive  # type: ignore[arg-type,attr-defined,unused-ignore]  # noqa: B018
+        assert not hasattr(open_client(nursery), "publish")
         assert not nursery.child_tasks
 
 
@@ -167,6 +194,95 @@ async def test_publishing(autojump_clock: trio.testing.MockClock) -> None:
         statistics = nc.statistics()
         assert (statistics.out_msgs, statistics.outbox_bytes) == (5, 0)
         assert statistics.out_bytes == sum(len(f.headers) + len(f.payload) for f in frames)
+
+
+class Liar(bytes):
+    """Bytes with a length of their own mind."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __bytes__(self) -> bytes:
+        return b"something else"
+
+
+class LiarArray(bytearray):
+    """The same, of the other kind."""
+
+    def __len__(self) -> int:
+        return 2
+
+
+class Text(str):
+    """Text that shows itself in another way."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"not this\r\n"
+
+    def __str__(self) -> str:
+        return "nor this\r\n"
+
+    def __format__(self, _: str) -> str:
+        return "nor this\r\n"
+
+    def isprintable(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Liar(b"longer than two"),
+        LiarArray(b"longer than two"),
+        memoryview(Liar(b"longer than two")),
+        memoryview(bytes(range(16))).cast("I"),
+        memoryview(bytes(range(16)))[::2],
+        memoryview(bytes(range(16))).cast("B", (4, 4)),
+        memoryview(b"abcd").cast("c"),
+        memoryview(b"a").cast("B", ()),
+        memoryview(b""),
+    ],
+    ids=range(9),
+)
+async def test_what_is_sent_is_what_is_counted(autojump_clock: trio.testing.MockClock, payload: Any) -> None:  # noqa: ANN401
+    server = FakeServer()
+    server.on("s", lambda _: None)
+    whole = memoryview(payload).tobytes()
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, "in") as rx:
+            await nc.publish("s", payload)
+            nc.publish_nowait("s", payload)
+            await nc.publish("s", payload, headers={"A": Text("b"), "C": [Text("d")]})
+            await nc.publish("s", payload, Text("back"))
+            await nc.publish("in", reply="s")
+            await (await rx.receive()).respond(payload)
+            with trio.move_on_after(1):
+                await nc.request(Text("s"), payload)
+            with trio.move_on_after(1):
+                await nc.request_many("s", payload)
+            await nc.flush()
+        frames = [frame for frame in server.frames if frame.verb.endswith("PUB") and frame.subject == "s"]
+        assert [frame.payload for frame in frames] == [whole] * 7
+        assert frames[2].headers == b"NATS/1.0\r\nA: b\r\nC: d\r\n\r\n"
+        assert frames[3].reply == "back"
+        assert nc.is_connected
+
+
+async def test_text_of_another_mind_is_what_it_is(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    server.on("ask", lambda _: None)
+    async with connected(server, inbox_prefix=Text("_IN")) as nc, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, Text("sub"), queue=Text("group")):
+            with trio.move_on_after(1):
+                await nc.request(Text("ask"))
+            with pytest.raises(errors.BadHeaderError, match="no line ends"):
+                await nc.publish("s", headers={"A": Text("b\r\nC: d")})
+            await nc.flush()
+        subs = [frame.arguments for frame in server.frames if frame.verb == "SUB"]
+        assert subs[0][:2] == ("sub", "group")
+        assert subs[1][0].startswith("_IN.")
 
 
 async def test_many_subjects_are_not_remembered_for_ever(autojump_clock: trio.testing.MockClock) -> None:

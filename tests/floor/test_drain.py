@@ -12,9 +12,11 @@ import trio.testing
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere, same_schedule
-from tests.fakes import FakeServer
+from tests.fake_jetstream import FakeObjects
+from tests.fakes import FakeServer, Frame
 from trionats import errors, events
-from trionats._drain import LOOK_SECONDS, wait_barrier
+from trionats._drain import LEAST_PATIENCE, LOOK_SECONDS, wait_barrier
+from trionats._feed import Feed
 
 if TYPE_CHECKING:
     import random
@@ -38,6 +40,12 @@ async def client(server: FakeServer, **options: Any) -> AsyncIterator[trionats.C
 
 async def payloads_of(rx: trionats.Feed[trionats.Msg]) -> list[bytes]:
     return [msg.data async for msg in rx]
+
+
+async def by_another(call: Callable[..., Any], *args: object) -> None:
+    """Let another task call something, and wait until it returns."""
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - that it is another task is the point
+        nursery.start_soon(call, *args)
 
 
 def verbs(server: FakeServer) -> list[str]:
@@ -379,8 +387,13 @@ async def test_it_is_bounded_and_says_what_was_not_drained(autojump_clock: MockC
             server.publish("a", b"2")
             await trio.testing.wait_all_tasks_blocked()
             start = trio.current_time()
-            with pytest.raises(errors.DrainTimeoutError, match=r"within 7 s: subscription 'a' \([12] buffered\)"):
-                await nc.drain()
+
+            async def drain() -> None:
+                with pytest.raises(errors.DrainTimeoutError, match=r"within 7 s: subscription 'a' \([12] buffered\)"):
+                    await nc.drain()
+
+            # Not the task that opened it: that one would know that it does not receive while it waits here.
+            await by_another(drain)
             assert trio.current_time() - start == pytest.approx(7)
             assert nc.is_closed
             workers.cancel_scope.cancel()
@@ -814,6 +827,474 @@ def test_draining_the_client_cancelled_anywhere() -> None:
     cancel_everywhere(scenario)
 
 
+# -- who is waited for ---------------------------------------------------------------------------------------------------
+
+
+def holds(server: FakeServer, count: int = 3) -> None:
+    for number in range(count):
+        server.publish("a", b"%d" % number)
+
+
+@pytest.mark.parametrize("received", [0, 1, 3])
+@pytest.mark.parametrize("through", ["receive", "receive_nowait", "in vain", "in another block"])
+async def test_what_only_the_caller_could_receive_is_not_waited_for(
+    autojump_clock: MockClock, received: int, through: str
+) -> None:
+    """Whoever opened a feed and drains the client cannot receive from it meanwhile, whether it began to before or not."""
+    server = FakeServer()
+    async with (
+        client(server) as nc,
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, "a") as rx,
+        trionats.open_subscription(nursery, nc, "a") as other,
+    ):
+        await nc.flush()
+        if through == "in vain":
+            with trio.move_on_after(1):
+                await rx.receive()
+        holds(server)
+        await nc.flush()
+        for _ in range(received):
+            if through == "receive_nowait":
+                rx.receive_nowait()
+            else:
+                await rx.receive()
+        with trio.fail_after(0.001):
+            if through == "in another block":
+                async with trionats.open_subscription(nursery, nc, "b"):
+                    await nc.drain()
+            else:
+                await nc.drain()
+        assert nc.is_closed
+        assert len(await payloads_of(rx)) == 3 - received
+        assert len(await payloads_of(other)) == 3
+
+
+async def test_a_worker_that_was_the_only_reader_and_drains_is_not_waited_for(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def work() -> None:
+                await rx.receive()
+                with trio.move_on_after(1):
+                    await rx.receive()
+                holds(server)
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.fail_after(0.001):
+                    await nc.drain()
+
+            workers.start_soon(work)
+            await nc.flush()
+            server.publish("a", b"1")
+
+
+@pytest.mark.parametrize("began", ["waits", "starts with the drain", "received before", "polls"])
+@pytest.mark.parametrize("caller", ["opener", "another"])
+async def test_whoever_else_may_receive_is_waited_for(autojump_clock: MockClock, began: str, caller: str) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def work() -> None:
+                if began == "received before":
+                    await rx.receive()
+                    with trio.move_on_after(0.5):
+                        await rx.receive()
+                elif began == "polls":
+                    with pytest.raises(trio.WouldBlock):
+                        rx.receive_nowait()
+                if began in ("received before", "polls"):
+                    ready.set()
+                    await trio.sleep(1)
+                async for msg in rx:
+                    await trio.sleep(1)
+                    seen.append(msg.data)
+
+            ready = trio.Event()
+            await nc.flush()
+            if began != "starts with the drain":
+                workers.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+            if began == "received before":
+                server.publish("a", b"first")
+            if began in ("received before", "polls"):
+                await ready.wait()
+            holds(server)
+            if began == "starts with the drain":
+                workers.start_soon(work)
+            if caller == "opener":
+                await nc.drain()
+            else:
+                await by_another(nc.drain)
+            assert seen == [b"0", b"1", b"2"]
+
+
+async def test_one_of_two_readers_that_drains_waits_for_the_other(autojump_clock: MockClock) -> None:
+    """It may come back, though it has nothing in hand and does not wait for anything right now."""
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+
+            async def look() -> None:
+                with trio.move_on_after(1):
+                    await rx.receive()
+
+            async def come_back() -> None:
+                await look()
+                await trio.sleep(5)
+                async for msg in rx:
+                    await nc.publish("b", msg.data)
+
+            async def drain() -> None:
+                await trio.sleep(0.5)
+                await look()
+                holds(server)
+                await nc.drain()
+
+            workers.start_soon(come_back)
+            workers.start_soon(drain)
+            await nc.flush()
+    assert [frame.payload for frame in server.sent("PUB", "b")] == [b"0", b"1", b"2"]
+
+
+async def test_an_opener_that_reads_is_waited_for_by_another_that_drains(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            holds(server)
+            await nc.flush()
+            nursery.start_soon(nc.drain)
+            await trio.sleep(5)
+            assert not nc.is_closed, "it has not begun yet"
+            async for msg in rx:
+                await trio.sleep(1)
+                await nc.publish("b", msg.data)
+            await nc.drain()
+    assert len(server.sent("PUB", "b")) == 3
+
+
+async def test_a_caller_that_gives_up_waiting_is_waited_for_again(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with (
+            trionats.open_subscription(nursery, nc, "a") as rx,
+            trionats.open_subscription(nursery, nc, "b") as busy,
+            trio.open_nursery() as workers,
+        ):
+
+            async def work(msg: trionats.Msg) -> None:
+                await trio.sleep(2)
+
+            workers.start_soon(consume, busy, [], work)
+            await nc.flush()
+            holds(server)
+            server.publish("b", b"")
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(1) as scope:
+                await nc.drain()
+            assert scope.cancelled_caught
+            await trio.sleep(10)
+            assert not nc.is_closed
+            async for msg in rx:
+                await nc.publish("c", msg.data)
+            await nc.drain()
+    assert len(server.sent("PUB", "c")) == 3
+
+
+@pytest.mark.parametrize("caller", ["opener", "another"])
+async def test_a_barrier_by_the_only_one_that_could_receive_passes(autojump_clock: MockClock, caller: str) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            holds(server)
+            await nc.flush()
+            with trio.move_on_after(5) as scope:
+                if caller == "opener":
+                    await nc.barrier()
+                else:
+                    await by_another(nc.barrier)
+            # There may be somebody who is about to begin.
+            assert scope.cancelled_caught is (caller == "another")
+            assert len(rx) == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_barrier_knows_a_consumer_that_was_just_started(seed: int) -> None:
+    async def main() -> None:
+        server = FakeServer()
+        seen: list[bytes] = []
+        async with client(server) as nc, trio.open_nursery() as nursery:
+
+            async def work(msg: trionats.Msg) -> None:
+                await trio.sleep(1)
+
+            async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+                await nc.flush()
+                holds(server)
+                await nc.flush()
+                await trio.sleep(1)
+                workers.start_soon(consume, rx, seen, work)
+                await nc.barrier()
+                assert seen == [b"0", b"1", b"2"]
+                rx.stop()
+
+    with same_schedule(seed):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# -- many feeds ----------------------------------------------------------------------------------------------------------
+
+
+class Looks:
+    """How often feeds are asked whether they were worked off."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for owner, name in ((Feed, "_processed"), (Feed, "__len__")):
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def look(*args: Any) -> Any:  # noqa: ANN401 - whatever it is
+            self.count += 1
+            return method(*args)
+
+        return look
+
+
+@pytest.mark.parametrize("what", ["drain", "barrier"])
+async def test_many_feeds_are_looked_at_when_something_happens_to_them(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Each of many consumers is done at a time of its own: what is looked at grows with their number, not its square."""
+    many, step = 300, LOOK_SECONDS / 1000
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(number: int, *, task_status: trio.TaskStatus[None]) -> None:
+            async with trionats.open_subscription(nursery, nc, f"a.{number}") as rx:
+                task_status.started()
+                async for _ in rx:
+                    await trio.sleep(0.01 + number * step)
+
+        async with trio.open_nursery() as workers:
+            for number in range(many):
+                await workers.start(work, number)
+            await nc.flush()
+            for number in range(many):
+                server.publish(f"a.{number}", b"")
+            await trio.testing.wait_all_tasks_blocked()
+            looks = Looks(monkeypatch)
+            await (nc.drain() if what == "drain" else nc.barrier())
+            assert looks.count <= 20 * many
+            workers.cancel_scope.cancel()
+
+
+async def test_a_feed_that_opens_meanwhile_is_waited_for(autojump_clock: MockClock) -> None:
+    """Answers may still be asked for, and those who work on them are consumers as others are."""
+    server = FakeServer()
+
+    def answer(frame: Frame) -> None:
+        for number in range(3):
+            server.publish(frame.reply, b"%d" % number)
+
+    server.on("ask", answer)
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(1)
+
+        async def ask() -> None:
+            await trio.sleep(0.5)
+            async with trionats.open_replies(nursery, nc, "ask", max_msgs=3) as replies:
+                async for msg in replies:
+                    await trio.sleep(1)
+                    await nc.publish("b", msg.data)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            workers.start_soon(ask)
+            start = trio.current_time()
+            await nc.drain()
+            assert trio.current_time() - start == pytest.approx(3.5)
+    assert len(server.sent("PUB", "b")) == 3
+
+
+async def test_only_the_first_of_many_feeds_are_named(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server, drain_timeout=1) as nc, trio.open_nursery() as nursery:
+
+        async def hold(number: int, *, task_status: trio.TaskStatus[None]) -> None:
+            async with trionats.open_subscription(nursery, nc, f"a.{number}"):
+                task_status.started()
+                await trio.sleep(10)
+
+        async with trio.open_nursery() as holders:
+            for number in range(25):
+                await holders.start(hold, number)
+            await nc.flush()
+            for number in range(25):
+                server.publish(f"a.{number}", b"")
+            await nc.flush()
+            with pytest.raises(
+                errors.DrainTimeoutError, match=r"'a.0' \(1 buffered\), .*'a.9' \(1 buffered\), 15 more$"
+            ):
+                await nc.drain()
+
+
+# -- a server that is silent, and what nobody published --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "patience"), [(3, 3), (0.01, LEAST_PATIENCE)])
+async def test_a_silent_server_is_given_up_after_the_time_of_a_request(
+    autojump_clock: MockClock, limit: float, patience: float
+) -> None:
+    server = FakeServer()
+    async with client(server, request_timeout=limit) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            server.publish("a", b"1")
+            await nc.flush()
+            server.mute.update({"PING", "SUB", "UNSUB", "PUB"})
+            await nc.publish("b")
+            start = trio.current_time()
+            with pytest.raises(
+                errors.DrainTimeoutError, match=f"drain: the server has not answered for {patience:g} s"
+            ):
+                await nc.drain()
+            assert trio.current_time() - start == pytest.approx(patience + 0.25, abs=0.25)
+            assert nc.is_closed
+            assert await payloads_of(rx) == [b"1"]
+        server.mute.clear()
+
+
+async def test_consumers_of_a_silent_server_finish_all_the_same(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    seen: list[bytes] = []
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(6)
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, seen, work)
+            await nc.flush()
+            holds(server)
+            await trio.testing.wait_all_tasks_blocked()
+            server.mute.update({"PING", "SUB", "UNSUB", "PUB"})
+            start = trio.current_time()
+            with pytest.raises(errors.DrainTimeoutError, match="not answered"):
+                await nc.drain()
+            assert trio.current_time() - start == pytest.approx(18.5, abs=0.5)
+            assert seen == [b"0", b"1", b"2"]
+        server.mute.clear()
+
+
+async def test_a_server_that_was_silent_and_speaks_again_is_believed(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+
+        async def work(msg: trionats.Msg) -> None:
+            await trio.sleep(20)
+            server.mute.clear()
+            server.inject(b"PONG\r\n")
+
+        async with trionats.open_subscription(nursery, nc, "a") as rx, trio.open_nursery() as workers:
+            workers.start_soon(consume, rx, [], work)
+            await nc.flush()
+            server.publish("a", b"1")
+            await trio.testing.wait_all_tasks_blocked()
+            server.mute.update({"PING", "UNSUB"})
+            await nc.drain()
+            assert nc.is_closed
+
+
+async def test_a_slow_server_is_not_a_silent_one(autojump_clock: MockClock) -> None:
+    """While anything comes it is waited for, and while something of a program's waits to be sent."""
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_subscription(nursery, nc, "a") as rx:
+            await nc.flush()
+            server.link.stall(up=True)
+            await nc.publish("b", b"x")
+            await trio.testing.wait_all_tasks_blocked()
+            nc.drain_nowait()
+            await trio.sleep(12)
+            assert not nc.is_closed, "something waits to be sent"
+            server.mute.update({"PING", "UNSUB"})
+            server.link.resume()
+            for number in range(3):
+                await trio.sleep(4)
+                server.publish("a", b"%d" % number)
+            server.mute.clear()
+            server.inject(b"PONG\r\n")
+            assert await payloads_of(rx) == [b"0", b"1", b"2"]
+            await nc.drain()
+
+
+async def test_what_waits_to_be_sent_to_a_silent_server_is_named(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with client(server) as nc:
+        server.link.stall(up=True)
+        await nc.publish("b", b"x")
+        start = trio.current_time()
+        with pytest.raises(errors.DrainTimeoutError, match="not done within 30 s: messages that wait to be sent: 1"):
+            await nc.drain()
+        assert trio.current_time() - start == pytest.approx(35), "and the goodbye"
+
+
+@pytest.mark.parametrize("what", ["forced", "aside"])
+async def test_only_what_a_program_published_is_waited_for(autojump_clock: MockClock, what: str) -> None:
+    server = FakeServer()
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        async with trionats.open_events(nursery, nc) as happened:
+            server.accepting = False
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+            if what == "forced":
+                nc.publish_nowait("b", force=True)
+                with pytest.raises(errors.ConnectionReconnectingError, match="wait for a connection: 1"):
+                    await nc.drain()
+            else:
+                nc.publish_aside("b")
+                with trio.fail_after(0.001):
+                    await nc.drain()
+            lost = [event.count async for event in happened if isinstance(event, events.PublishesLost)]
+            assert lost == ([1] if what == "forced" else [])
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_watcher_holds_up_no_drain_without_a_connection(autojump_clock: MockClock, when: str) -> None:
+    server = FakeServer()
+    bucket = FakeObjects(server, "x")
+    bucket.add("one", b"1")
+    async with client(server) as nc, trio.open_nursery() as nursery:
+        store = await nc.jetstream().object_store("x")
+        async with (
+            trionats.open_watcher(nursery, store) as watcher,
+            trionats.open_events(nursery, nc) as happened,
+        ):
+            await watcher.snapshot()
+            if when == "meanwhile":
+                # The UNSUB, the consumer's deletion and perhaps a pull are on their way, and so is the PING.
+                server.link.stall(up=True)
+                nc.drain_nowait()
+                await trio.testing.wait_all_tasks_blocked()
+            server.accepting = False
+            server.cut()
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(0.001):
+                await nc.drain()
+            assert not [event async for event in happened if isinstance(event, events.PublishesLost)]
+            assert [info async for info in watcher] == []
+
+
 # -- the barrier ---------------------------------------------------------------------------------------------------------
 
 
@@ -973,7 +1454,7 @@ async def test_a_barrier_sees_what_leaves_without_a_receive(autojump_clock: Mock
             rx.deliver(msg_of("a", b"0"))
             rx.deliver(msg_of("a", b"1"))
             workers.start_soon(poll)
-            await wait_barrier([rx])
+            await by_another(wait_barrier, [rx])
             # Whoever takes without waiting is waited for until it comes back as well.
             assert done == [trio.current_time()]
             workers.cancel_scope.cancel()
@@ -995,7 +1476,7 @@ async def test_a_barrier_sees_that_one_large_message_drops_many_small_ones(autoj
                 rx.deliver(msg_of("a", b"x" * 15))
             workers.start_soon(drop_and_receive)
             with trio.fail_after(2):
-                await wait_barrier([rx])
+                await by_another(wait_barrier, [rx])
             assert rx.statistics().dropped >= 4
             rx.stop()
 

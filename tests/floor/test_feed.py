@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
+from tests.cancelling import same_schedule
+from trionats import _workers, errors
 from trionats._feed import Feed, Pace, opens
-from trionats._workers import MOST
+from trionats._workers import AT_THE_DOOR, MOST, ROOMY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,6 +25,9 @@ class Nobody:
         """See nothing."""
 
     def came_back(self, task: trio.lowlevel.Task) -> None:
+        """See nothing."""
+
+    def ended(self) -> None:
         """See nothing."""
 
     def left(self) -> None:
@@ -100,4 +107,269 @@ async def test_consumers_that_have_died_are_forgotten() -> None:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(feed.receive)
     assert len(feed._workers.busy) <= MOST
+    feed.end(None)
+
+
+async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large pool at work: each item costs the same, however many have one."""
+    sought = 0
+    lives = _workers._lives
+
+    def counted(task: trio.lowlevel.Task) -> bool:
+        nonlocal sought
+        sought += 1
+        return lives(task)
+
+    def copied(nursery: trio.Nursery) -> frozenset[trio.lowlevel.Task]:
+        raise AssertionError("the set of all siblings was copied")
+
+    monkeypatch.setattr(_workers, "_lives", counted)
+    pool, items = 1000, 5000
+    feed = Feed[int]("test", items, Pace())
+
+    async def work() -> None:
+        async for _ in feed:
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as during:
+                during.setattr(trio.Nursery, "child_tasks", property(copied))
+                for _ in range(pool):
+                    nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+                for number in range(items):
+                    feed.put(number)
+                    if number % 100 == 0:
+                        await trio.testing.wait_all_tasks_blocked()
+                feed.end(None)
+                await trio.testing.wait_all_tasks_blocked()
+    # To double the number of those that are remembered takes one look at each.
+    assert sought <= 4 * pool
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
+    pool, burst = 1000, 100
+    feed = Feed[int]("test", ROOMY, Pace())
+    seen: list[int] = []
+
+    async def work() -> None:
+        seen.extend([number async for number in feed])
+
+    steps = Steps()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(pool):
+                nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10):
+                trio.lowlevel.add_instrument(steps)
+                for number in range(burst):
+                    feed.put(number)
+                await trio.testing.wait_all_tasks_blocked()
+                trio.lowlevel.remove_instrument(steps)
+            feed.end(None)
+    assert sorted(seen) == sorted(list(range(burst)) * 10)
+    assert steps.count <= 10 * 3 * AT_THE_DOOR
+
+
+async def test_slow_consumers_are_soon_all_at_work() -> None:
+    pool = 1000
+    feed = Feed[int]("test", ROOMY, Pace())
+    hold = trio.Event()
+    at_work = 0
+
+    async def work() -> None:
+        nonlocal at_work
+        async for _ in feed:
+            at_work += 1
+            await hold.wait()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(pool):
+                nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(pool):
+                feed.put(number)
+            passes = 0
+            while at_work < pool:
+                await trio.lowlevel.checkpoint()
+                passes += 1
+            # Each time twice as many: 2 ** 10 is more than all of them.
+            assert passes <= 12
+            hold.set()
+            feed.end(None)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
+    """Many tasks that receive, are slow, fast, impatient or cancelled, in any order: nobody is forgotten on the bench."""
+
+    async def main() -> None:
+        feed = Feed[int]("test", 10_000, Pace())
+        seen: list[int] = []
+        scopes: dict[trio.CancelScope, None] = {}
+        hold = trio.Event()
+        waiting = 0
+
+        async def work(slow: bool) -> None:
+            nonlocal waiting
+            with trio.CancelScope() as scope:
+                scopes[scope] = None
+                while True:
+                    waiting += 1
+                    try:
+                        item = await feed.receive()
+                    except trio.EndOfChannel:
+                        break
+                    finally:
+                        waiting -= 1
+                    seen.append(item)
+                    if slow:
+                        await hold.wait()
+            scopes.pop(scope, None)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                put = 0
+                for _ in range(60):
+                    match rng.choice(["start", "start slow", "put", "put many", "cancel", "release", "run"]):
+                        case "start":
+                            for _ in range(rng.randrange(2 * AT_THE_DOOR)):
+                                nursery.start_soon(work, False)
+                        case "start slow":
+                            for _ in range(rng.randrange(2 * AT_THE_DOOR)):
+                                nursery.start_soon(work, True)
+                        case "put" | "put many" as how:
+                            for _ in range(1 if how == "put" else rng.randrange(60)):
+                                feed.put(put)
+                                put += 1
+                        case "cancel":
+                            for scope in rng.sample(list(scopes), rng.randrange(len(scopes) + 1)):
+                                scope.cancel()
+                        case "release":
+                            hold.set()
+                            hold = trio.Event()
+                        case _:
+                            await trio.lowlevel.checkpoint()
+                    if rng.random() < 0.3:
+                        await trio.testing.wait_all_tasks_blocked()
+                        assert not (waiting and len(feed)), f"{waiting} wait, {len(feed)} are buffered"
+                for _ in range(3):
+                    nursery.start_soon(work, False)
+                feed.end(None)
+                while len(feed):
+                    hold.set()
+                    hold = trio.Event()
+                    await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+                hold.set()
+        assert sorted(seen) == list(range(put))
+
+    rng = random.Random(seed)
+    with same_schedule(seed):
+        trio.run(main)
+
+
+@pytest.mark.parametrize("how", ["stopped", "failed", "left"])
+async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
+    feed = Feed[int]("test", ROOMY, Pace())
+    ends: list[type[BaseException]] = []
+
+    async def work() -> None:
+        with pytest.raises((trio.EndOfChannel, errors.TimeoutError)) as caught:
+            await feed.receive()
+        ends.append(caught.type)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5 * AT_THE_DOOR):
+                nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            if how == "left":
+                await feed.aclose()
+            else:
+                feed.end(errors.TimeoutError() if how == "failed" else None)
+    assert ends == [errors.TimeoutError if how == "failed" else trio.EndOfChannel] * (5 * AT_THE_DOOR)
+
+
+async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> None:
+    feed = Feed[int]("test", ROOMY, Pace())
+    seen: list[int] = []
+
+    async def work(scope: trio.CancelScope) -> None:
+        with scope:
+            seen.append(await feed.receive())
+
+    scopes = [trio.CancelScope() for _ in range(2 * AT_THE_DOOR)]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for scope in scopes:
+                nursery.start_soon(work, scope)
+                await trio.testing.wait_all_tasks_blocked()
+            for scope in scopes[:AT_THE_DOOR]:
+                scope.cancel()
+            feed.put(1)
+            await trio.testing.wait_all_tasks_blocked()
+            feed.put(2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == [1, 2]
+            feed.put(3)
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == [1, 2, 3]
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_pool_may_shrink_again() -> None:
+    """Tasks that have ended are not kept because there once were many."""
+    feed = Feed[int]("test", 2000, Pace())
+    hold = trio.Event()
+
+    async def take_one() -> None:
+        await feed.receive()
+        await hold.wait()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(500):
+            feed.put(number)
+            nursery.start_soon(take_one)
+        await trio.testing.wait_all_tasks_blocked()
+        hold.set()
+    for number in range(1000):
+        feed.put(number)
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
+            nursery.start_soon(take_one)
+    assert len(feed._workers.busy) <= MOST
+    feed.end(None)
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+async def test_a_burst_finds_room_with_all_that_wait(limit: int) -> None:
+    """However little is buffered: each of those who wait takes one."""
+    feed = Feed[int]("test", limit, Pace())
+    waiting = 5 * AT_THE_DOOR
+    seen: list[int] = []
+
+    async def work() -> None:
+        seen.append(await feed.receive())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(waiting):
+            nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(waiting + limit):
+            assert feed.put(number)
+        assert not feed.put(waiting + limit)
+    assert sorted(seen) == list(range(waiting))
     feed.end(None)

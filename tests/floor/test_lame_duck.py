@@ -13,6 +13,8 @@ import trio.testing
 
 from tests.fakes import FakeServer, Frame, Link
 from trionats import errors, events, open_client, open_events, open_subscription
+from trionats._moving import Awaited
+from trionats._protocol.engine import Engine
 from trionats._protocol.move import LONGEST_STAY, QUEUE_OVERLAP
 
 if TYPE_CHECKING:
@@ -447,3 +449,46 @@ async def test_all_clients_of_a_server_do_not_move_in_the_same_moment(autojump_c
         assert max(map(buckets.count, set(buckets))) <= 10
         for client in clients:
             await client.__aexit__(None, None, None)
+
+
+class Hears:
+    """A receiver."""
+
+    def deliver(self, message: object) -> None:
+        """Take a message."""
+
+    def link_lost(self, reason: Exception) -> None:
+        """See nothing."""
+
+    def link_restored(self) -> None:
+        """See nothing."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """See nothing."""
+
+
+class Asks(Hears):
+    """A receiver of answers."""
+
+    ignores_repeats = True
+    names: frozenset[str] = frozenset()
+
+    def waiting(self) -> frozenset[str]:
+        return self.names
+
+
+def test_who_waits_for_answers_is_not_sought_again() -> None:
+    """It is asked every 20 ms while a client moves, however many subscriptions it has."""
+    requests = Asks()
+    engine = Engine()
+    engine.subscribe(b"inbox", b"", 0, requests)
+    for number in range(10):
+        engine.subscribe(b"s.%d" % number, b"", 0, Hears())
+    requests.names = frozenset({"a", "b"})
+    awaited = Awaited(engine)
+    engine.subscriptions.clear()
+    assert awaited.missing
+    requests.names = frozenset({"b", "c"})
+    assert awaited.missing
+    requests.names = frozenset({"a", "c"})
+    assert not awaited.missing, "it was answered, and these came later"

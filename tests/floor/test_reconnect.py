@@ -354,6 +354,44 @@ async def test_c25_reconnects_asked_for_at_once_are_one(autojump_clock: Clock) -
         assert trio.current_time() - hosts.start == 0, "and nobody waits"
 
 
+@pytest.mark.parametrize("taken", ["at once", "slowly", "never"])
+async def test_reconnecting_loses_nothing_that_was_published_and_keeps_the_order(
+    autojump_clock: Clock, taken: str
+) -> None:
+    hosts = Hosts("a", "b")
+    async with watched(hosts) as (nc, rx):
+        link = hosts["a"].link
+        if taken != "at once":
+            link.stall(up=True)
+        for number in range(3):
+            await nc.publish("before", b"%d" % number)
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nc.reconnect)
+            await trio.testing.wait_all_tasks_blocked()
+            if taken == "slowly":
+                await trio.sleep(0.9)
+                assert nc.connected_url == "nats://a:4222"
+                for number in range(3):
+                    await nc.publish("meanwhile", b"%d" % number)
+                link.resume()
+        assert nc.connected_url == "nats://b:4222"
+        await nc.publish("after")
+        await nc.flush()
+        lost = [event for event in await until(rx, events.Reconnected) if isinstance(event, events.PublishesLost)]
+        on_a = [(f.subject, f.payload) for f in hosts["a"].frames if f.verb == "PUB"]
+        on_b = [(f.subject, f.payload) for f in hosts["b"].frames if f.verb == "PUB"]
+        before = [("before", b"%d" % number) for number in range(3)]
+        meanwhile = [("meanwhile", b"%d" % number) for number in range(3)] if taken == "slowly" else []
+        if taken == "never":
+            # It is told, and it took no longer than it was to.
+            assert (on_a, lost) == ([], [events.PublishesLost(3)])
+            assert trio.current_time() - start == pytest.approx(1.0)
+        else:
+            assert (on_a, lost) == (before, [])
+        assert on_b == [*meanwhile, ("after", b"")]
+
+
 async def test_reconnecting_ends_a_wait(autojump_clock: Clock) -> None:
     hosts = Hosts("a")
     async with watched(hosts, reconnect_delay=lambda _: HOUR) as (nc, rx):

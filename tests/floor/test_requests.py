@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import json
+import math
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.fakes import FakeServer, Frame
-from trionats import errors, open_client
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame
+from trionats import errors, open_client, open_replies
+from trionats._requests import PendingReply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trionats import Client
 
@@ -80,35 +83,176 @@ async def test_nobody_there(autojump_clock: trio.testing.MockClock) -> None:
         assert_forgotten(nc)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 5.0, 60.0])
-async def test_the_default_timeout_is_exact_and_only_a_default(
-    autojump_clock: trio.testing.MockClock, seconds: float
-) -> None:
+async def one_reply(nc: Client) -> None:
+    with nc.request_nowait("void") as reply:
+        await reply.wait()
+
+
+async def pages(nc: Client) -> None:
+    """A list of two pages, of which only the first is answered."""
+    await nc.jetstream().streams_info()
+
+
+#: Every wait for one answer, and what its error names. Of `request_many` the whole is one.
+WAITS: dict[str, tuple[Callable[[Client], Awaitable[object]], str, type[errors.TimeoutError]]] = {
+    "request": (lambda nc: nc.request("void"), "request to 'void'", errors.TimeoutError),
+    "flush": (lambda nc: nc.flush(), "flush", errors.FlushTimeoutError),
+    "rtt": (lambda nc: nc.rtt(), "rtt", errors.FlushTimeoutError),
+    "publish": (lambda nc: nc.jetstream().publish("void"), "request to 'void'", errors.TimeoutError),
+    "info": (
+        lambda nc: nc.jetstream().stream_info("S"),
+        r"request to '\$JS\.API\.STREAM\.INFO\.S'",
+        errors.TimeoutError,
+    ),
+    "list": (pages, r"request to '\$JS\.API\.STREAM\.LIST'", errors.TimeoutError),
+    "reply": (one_reply, "request to 'void'", errors.TimeoutError),
+}
+
+
+def standing_still() -> FakeServer:
+    """A server that answers nothing, but for the first page of a list, which takes it a second."""
     server = FakeServer()
     silent(server)
-    async with connected(server, request_timeout=seconds) as nc:
+    server.on("$JS.API.STREAM.INFO.S", lambda _: None)
+
+    def first_page(frame: Frame) -> object:
+        offset = json.loads(frame.payload or b"{}").get("offset", 0)
+        state = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
+        one = {"config": {"name": "S"}, "state": state, "created": "2026-01-01T00:00:00Z"}
+        return None if offset else {"total": 2, "offset": 0, "limit": 1, "streams": [one]}
+
+    server.on("$JS.API.STREAM.LIST", first_page)
+    return server
+
+
+@pytest.mark.parametrize("wait", list(WAITS))
+@pytest.mark.parametrize(
+    ("chosen", "deadline", "ends"),
+    [
+        (None, None, "5 s"),  # nobody has said anything
+        (None, 100.0, "deadline"),  # the default gives way
+        (None, 2.0, "deadline"),
+        (7.0, None, "7 s"),  # what was chosen counts ...
+        (7.0, 100.0, "7 s"),  # ... whichever comes first
+        (7.0, 2.0, "deadline"),
+        (60.0, None, "60 s"),
+        (0.5, 100.0, "0.5 s"),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "view"])
+async def test_what_was_chosen_counts_and_the_default_gives_way(
+    autojump_clock: trio.testing.MockClock, wait: str, chosen: float | None, deadline: float | None, ends: str, how: str
+) -> None:
+    server = standing_still()
+    call, what, kind = WAITS[wait]
+    async with connected(server, request_timeout=chosen if how == "option" else 33.0) as client:
+        nc = client if how == "option" else client.with_options(request_timeout=chosen)
+        server.mute = {"PING"} if wait in ("flush", "rtt") else set()
         start = trio.current_time()
-        with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {seconds:g} s"):
-            await nc.request("void")
-        assert trio.current_time() - start == pytest.approx(seconds)
-        start = trio.current_time()
-        with trio.move_on_after(100) as scope:
-            await nc.request("void")
-        assert scope.cancelled_caught
-        assert trio.current_time() - start == pytest.approx(100)
-        view = nc.with_options(request_timeout=7)
-        start = trio.current_time()
-        with pytest.raises(errors.TimeoutError):
-            await view.request("void")
-        assert trio.current_time() - start == pytest.approx(7)
-        server.mute = {"PING"}
-        with pytest.raises(errors.FlushTimeoutError, match="rtt: no answer within"):
-            await nc.rtt()
-        start = trio.current_time()
-        with pytest.raises(errors.FlushTimeoutError, match="flush: no answer within"):
-            await nc.flush()
-        assert trio.current_time() - start == pytest.approx(seconds)
+        with trio.move_on_after(math.inf if deadline is None else deadline) as scope:
+            if ends == "deadline":
+                await call(nc)
+            else:
+                with pytest.raises(kind, match=f"{what}: no answer within {ends}") as caught:
+                    await call(nc)
+                assert isinstance(caught.value, kind)
+        assert scope.cancelled_caught == (ends == "deadline")
+        lasted = deadline if ends == "deadline" else float(ends.partition(" ")[0])
+        assert trio.current_time() - start == pytest.approx(lasted)
+        assert client.statistics().pending_requests == 0
         server.mute = set()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "deadline", "lasts"),
+    [(None, None, 5.0), (None, 100.0, 100.0), (7.0, None, 7.0), (7.0, 100.0, 7.0), (7.0, 2.0, 2.0)],
+)
+async def test_the_total_of_many_answers(
+    autojump_clock: trio.testing.MockClock, chosen: float | None, deadline: float | None, lasts: float
+) -> None:
+    server = FakeServer()
+    server.on("many", lambda _: b"one")
+    async with connected(server, request_timeout=chosen) as nc, trio.open_nursery() as nursery:
+        start = trio.current_time()
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            assert [msg.data for msg in await nc.request_many("many")] == [b"one"]
+        assert trio.current_time() - start == pytest.approx(lasts)
+        start = trio.current_time()
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            async with open_replies(nursery, nc, "many") as rx:
+                assert [msg.data async for msg in rx] == [b"one"]
+        assert trio.current_time() - start == pytest.approx(lasts)
+
+
+@pytest.mark.parametrize("chosen", [None, 3.0])
+async def test_the_wait_for_room_counts(autojump_clock: trio.testing.MockClock, chosen: float | None) -> None:
+    server = FakeServer()
+    async with connected(server, request_timeout=chosen, pending_size=100) as nc, trio.open_nursery() as nursery:
+        await nc.flush()
+        server.link.stall(up=True)
+        lasts = chosen or 5.0
+
+        async def opened() -> None:
+            async with open_replies(nursery, nc, "void"):
+                pytest.fail("it was opened")
+
+        while True:
+            try:
+                nc.publish_nowait("filling", bytes(50))
+            except trio.WouldBlock:
+                if nc._link.idle is None:
+                    break
+            await trio.lowlevel.checkpoint()
+        for call in (lambda: nc.request("void"), lambda: nc.request_many("void"), opened):
+            start = trio.current_time()
+            with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {lasts:g} s"):
+                await call()
+            assert trio.current_time() - start == pytest.approx(lasts)
+        assert nc.statistics().pending_requests == 0
+        server.link.resume()
+
+
+@pytest.mark.parametrize("value", ["5", True, -1, math.nan])
+async def test_no_time_that_is_none(autojump_clock: trio.testing.MockClock, value: Any) -> None:  # noqa: ANN401
+    async with connected(FakeServer()) as nc:
+        with pytest.raises((TypeError, ValueError), match="request_timeout"):
+            nc.with_options(request_timeout=value)
+        async with trio.open_nursery() as nursery:
+            with pytest.raises((TypeError, ValueError), match="request_timeout"):
+                async with open_client(nursery, request_timeout=value):
+                    pytest.fail("it was opened")
+
+
+HINT = r"takes no timeout: with trio\.fail_after\(1\): await nc\.%s\(\.\.\.\)"
+
+
+async def test_a_timeout_is_told_how_it_is_given(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        await nc.flush()
+        sent = len(server.link.received)
+        wrong: Any = nc
+        calls: list[tuple[Any, str]] = [
+            (lambda: wrong.request("quote", b"", timeout=1), r"request\(\) " + HINT % "request"),
+            (lambda: wrong.request_many("quote", timeout=1), r"request_many\(\) " + HINT % "request_many"),
+            (lambda: wrong.flush(timeout=1), r"flush\(\) " + HINT % "flush"),
+            (
+                lambda: wrong.request("quote", old_style=True),
+                "request.. got an unexpected keyword argument 'old_style'",
+            ),
+            (
+                lambda: wrong.request("quote", b"", 1),
+                "request to 'quote': headers must be a mapping, not int; it " + HINT % "request",
+            ),
+            (lambda: wrong.request("quote", b"", "a: b"), "request to 'quote': headers must be a mapping, not str$"),
+            (lambda: wrong.request("quote", "text"), "request to 'quote': the payload must be bytes, not str"),
+            (lambda: wrong.publish("x", b"", {"a": "1"}), "publish to 'x': reply must be text, not dict"),
+        ]
+        for call, text in calls:
+            with pytest.raises(TypeError, match=text):
+                await call()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(server.link.received) == sent
         assert_forgotten(nc)
 
 
@@ -232,6 +376,124 @@ async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:
             assert (await reply.wait()).data == b"x"
             assert (await reply.wait()).data == b"x"
         assert_forgotten(nc)
+
+
+def told(reply: PendingReply) -> list[Any]:
+    """Leave a request, and collect what its callback is called with; False is what `leave` said."""
+    came: list[Any] = []
+    if not reply.leave(came.append):
+        came.append(False)
+    return came
+
+
+async def test_the_answer_to_a_request_that_was_left_goes_to_the_callback(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody waits for it, not even a drain."""
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc:
+        replies = [nc.request_nowait("void") for _ in range(3)]
+        await nc.flush()
+        came = [told(reply) for reply in replies]
+        assert nc.statistics().pending_requests == 0
+        first, second, _ = server.sent("PUB", "void")
+        server.publish(first.reply, b"late")
+        server.publish(first.reply, b"again")
+        server.publish(second.reply, headers=NO_RESPONDERS)
+        await nc.flush()
+        assert [type(one).__name__ for one in came[0] + came[1]] == ["Msg", "NoRespondersError"]
+        assert came[0][0].data == b"late"
+        start = trio.current_time()
+        await nc.drain()
+        assert trio.current_time() == start
+        assert isinstance(came[2][0], errors.ConnectionClosedError)
+
+
+async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        answered, closed = nc.request_nowait("echo", b"x"), nc.request_nowait("void")
+        await nc.flush()
+        closed.close()
+        (answer,) = told(answered)
+        assert answer.data == b"x"
+        assert isinstance(told(closed)[0], errors.ConnectionClosedError)
+        server.link.stall(up=True)
+        nc.publish_nowait("in.hand")
+        await trio.testing.wait_all_tasks_blocked()
+        assert told(nc.request_nowait("void", b"unsent")) == [False]
+        server.link.resume()
+        await nc.flush()
+        assert_forgotten(nc)
+    assert not [frame for frame in server.sent("PUB", "void") if frame.payload == b"unsent"]
+
+
+@pytest.mark.parametrize("how", ["cut", "refused"])
+async def test_a_request_that_was_left_is_told_what_became_of_it(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server, reconnect_time_wait=0.1) as nc:
+        reply = nc.request_nowait("void")
+        await nc.flush()
+        came = told(reply)
+        if how == "cut":
+            server.cut()
+        else:
+            server.link.error('Permissions Violation for Publish to "void"')
+        await trio.sleep(1)
+        kinds = {"cut": errors.DisconnectedError, "refused": errors.PermissionsViolationError}
+        assert [isinstance(one, kinds[how]) for one in came] == [True]
+        assert_forgotten(nc)
+
+
+async def test_a_reply_that_somebody_waits_for_cannot_be_left(autojump_clock: trio.testing.MockClock) -> None:
+    server = FakeServer()
+    silent(server)
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        reply = nc.request_nowait("void")
+        nursery.start_soon(reply.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+            told(reply)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = FakeServer()
+    server.on("goodbye", lambda frame: frame.payload)
+    came: list[Any] = []
+    async with connected(server, reconnect_time_wait=0.1, pending_size=10) as nc:
+        server.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        nc.ask_nowait("goodbye", b"more than may wait for a connection", came.append)
+        assert (came, nc.statistics().pending_requests) == ([], 0)
+        await nc.wait_connected()
+        await nc.flush()
+        assert [one.data for one in came] == [b"more than may wait for a connection"]
+        nc.ask_nowait("goodbye", b"last", came.append)
+    assert server.sent("PUB", "goodbye")[-1].payload == b"last"
+    before = len(came)
+    nc.ask_nowait("goodbye", b"too late", came.append)
+    assert len(came) == before == 2
+
+
+async def test_alarms(autojump_clock: trio.testing.MockClock) -> None:
+    rung: list[float] = []
+    async with connected(FakeServer()) as nc:
+        now = trio.current_time()
+        nc.alarm(now + 5, lambda: rung.append(trio.current_time() - now))
+        nc.alarm(now + 3, lambda: rung.append(trio.current_time() - now)).call_off()
+        nc.alarm(now + 20, lambda: rung.append(-1))
+        await trio.sleep(10)
+    await trio.sleep(20)
+    assert rung == [5]
 
 
 async def test_one_waiter_for_each_reply(autojump_clock: trio.testing.MockClock) -> None:
@@ -406,6 +668,58 @@ async def test_an_inbox_that_is_refused(autojump_clock: trio.testing.MockClock) 
                 await nc.request("void")
             assert_forgotten(nc)
         await nc.flush()
+
+
+async def test_many_refused_requests_are_each_looked_at_once(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a refusal concerns is found by its name: the number of requests is no factor."""
+    server = FakeServer(deny_publish=("secret.>",))
+    silent(server)
+    looked = 0
+    subject: Any = vars(PendingReply)["subject"]
+
+    def counted(reply: PendingReply) -> str:
+        nonlocal looked
+        looked += 1
+        text: str = subject.__get__(reply)
+        return text
+
+    async with connected(server) as nc:
+        with ExitStack() as stack:
+            replies = [stack.enter_context(nc.request_nowait(f"secret.{number // 2}")) for number in range(400)]
+            others = [stack.enter_context(nc.request_nowait("void")) for _ in range(400)]
+            monkeypatch.setattr(PendingReply, "subject", property(counted))
+            await nc.flush()
+            # Its name, and that once more in its error.
+            assert looked <= 2 * len(replies) + len(others)
+            assert all(reply.done for reply in replies)
+            assert not any(reply.done for reply in others)
+            for number, reply in enumerate(replies):
+                with pytest.raises(errors.PermissionsViolationError, match=rf"'secret\.{number // 2}'"):
+                    await reply.wait()
+        assert_forgotten(nc)
+
+
+@pytest.mark.parametrize("operation", ["publish", "reply"])
+async def test_a_refusal_fails_the_request_of_its_subject_or_inbox_alone(
+    autojump_clock: trio.testing.MockClock, operation: str
+) -> None:
+    server = FakeServer()
+    server.on("void.>", lambda _: None)
+    async with connected(server) as nc:
+        with nc.request_nowait("void.a") as one, nc.request_nowait("void.b") as two:
+            await nc.flush()
+            (sent,) = server.sent("PUB", "void.a")
+            words = {
+                "publish": 'Permissions Violation for Publish to "void.a"',
+                "reply": f'Permissions Violation for Publish with Reply of "{sent.reply}"',
+            }
+            server.inject(f"-ERR '{words[operation]}'\r\n".encode())
+            await nc.flush()
+            assert (one.done, two.done) == (True, False)
+            with pytest.raises(errors.PermissionsViolationError, match=r"request to 'void\.a'"):
+                await one.wait()
 
 
 async def test_a_full_outbox(autojump_clock: trio.testing.MockClock) -> None:

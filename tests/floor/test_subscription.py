@@ -345,6 +345,70 @@ async def test_a_refused_subscription_ends_with_the_reason() -> None:
             assert nc.statistics().reconnects == 0
 
 
+class Asker:
+    """A listener that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ends = 0
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        self.told.append(event.error.subject if isinstance(event, events.PermissionViolation) else type(event).__name__)
+
+    def end(self, reason: BaseException | None) -> None:
+        self.ends += 1
+
+
+async def test_a_refusal_is_told_to_those_who_publish_there() -> None:
+    """However many others there are that publish elsewhere: else each of many refusals would be told to all of them."""
+    server = FakeServer(deny_publish=("secret.>",))
+    async with world(server) as (nc, _):
+        askers = [Asker() for _ in range(100)]
+        general, closed = Asker(), Asker()
+        nc.add_listener(general)
+        for number, asker in enumerate(askers):
+            nc.add_listener(asker, refused="secret.before")
+            nc.add_listener(asker, refused=f"secret.{number}")
+        nc.remove_listener(askers[7])
+        nc.remove_listener(askers[7])
+        for number in range(100):
+            await nc.publish(f"secret.{number}")
+        await nc.publish("secret.before")
+        server.inject(b"-ERR 'Permissions Violation for Subscription to \"secret.1\"'\r\n")
+        await nc.flush()
+        assert [asker.told for asker in askers] == [[f"secret.{n}"] if n != 7 else [] for n in range(100)]
+        assert len(general.told) == 102
+        nc.remove_listener(general)
+        await nc.aclose()
+        assert (len(general.told), general.ends) == (102, 0)
+        assert not any(asker.ends for asker in askers)
+        nc.add_listener(closed)
+        nc.add_listener(closed, refused="secret.1")
+        assert (closed.told, closed.ends) == (["Closed"], 1)
+
+
+async def test_many_listeners_leave_without_being_sought() -> None:
+    compared = 0
+
+    class Compared(Asker):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        def __hash__(self) -> int:
+            return id(self)
+
+    async with world(FakeServer()) as (nc, _):
+        askers = [Compared() for _ in range(300)]
+        for asker in askers:
+            nc.add_listener(asker)
+        for asker in reversed(askers):
+            nc.remove_listener(asker)
+        # Those whose hashes end alike.
+        assert compared <= len(askers)
+
+
 # -- events ------------------------------------------------------------------------------------------------------------
 
 

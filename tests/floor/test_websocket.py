@@ -17,8 +17,10 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 
+import trionats
 import trionats._websocket as websocket
-from trionats import errors
+from tests.peers import Peer, Peers
+from trionats import errors, events
 from trionats._protocol.addresses import parse_servers
 from trionats._websocket import MAX_FRAME, WebSocketStream, open_websocket
 
@@ -357,6 +359,110 @@ async def test_what_is_no_websocket_breaks_the_stream_and_says_why(wire: bytes, 
     assert said in str(caught.value.__cause__)
     with pytest.raises(trio.BrokenResourceError):
         await raw.stream.receive_some()
+
+
+# -- what a client tells of a close frame ----------------------------------------------------------------------------------
+
+
+def closing(
+    code: int, reason: bytes, *, words: bytes = b"", before_login: bool = False
+) -> Callable[[Peer], Awaitable[None]]:
+    """Play a server that sends words and closes the WebSocket: at the first message, or in one piece with its INFO."""
+
+    async def script(peer: Peer) -> None:
+        transport = peer.stream
+        protocol = ServerProtocol()
+        await answer(transport, protocol)
+        close = Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason).serialize(mask=False)
+        if before_login:
+            await transport.send_all(Frame(Opcode.BINARY, b"INFO {}\r\n" + words).serialize(mask=False) + close)
+        else:
+            peer.stream = WebSocketStream(transport, protocol)
+            await peer.info()
+            await peer.log_in()
+            await peer.line()
+            await peer.stream.send_all(words)
+            await transport.send_all(close)
+        await trio.sleep_forever()
+
+    return script
+
+
+async def lost(script: Callable[[Peer], Awaitable[None]]) -> events.Disconnected:
+    """Lose a connection in the middle of a request; the request and the feed say why."""
+    async with trio.open_nursery() as nursery:
+        peers = Peers(nursery, script)
+        async with (
+            trionats.open_client(nursery, "ws://fake", dial=peers.dial, allow_reconnect=False) as nc,
+            trionats.open_events(nursery, nc) as rx,
+        ):
+            with pytest.raises(errors.Error) as caught:
+                await nc.request("a")
+            told = await rx.receive()
+            while not isinstance(told, events.Disconnected):
+                told = await rx.receive()
+            assert str(told.reason) in str(caught.value)
+        nursery.cancel_scope.cancel()
+    return told
+
+
+async def test_the_code_and_the_words_of_a_close_frame_are_told() -> None:
+    told = await lost(closing(1001, b"Server Shutdown"))
+    assert (told.close_code, told.close_reason) == (1001, "Server Shutdown")
+    assert isinstance(told.reason, errors.UnexpectedEOF)
+    assert str(told.reason) == "ws://fake:80 closed the connection (WebSocket close 1001: Server Shutdown)"
+
+
+async def test_a_close_frame_hides_no_better_words() -> None:
+    told = await lost(closing(1009, b"Maximum Payload Exceeded", words=b"-ERR 'Maximum Payload Violation'\r\n"))
+    assert (told.close_code, told.close_reason) == (1009, "Maximum Payload Exceeded")
+    assert isinstance(told.reason, errors.MaxPayloadError)
+    said = "the server says: Maximum Payload Violation (WebSocket close 1009: Maximum Payload Exceeded)"
+    assert str(told.reason) == f"ws://fake:80: {said}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        (b"", ""),
+        (b"a\r\nb\x1b[2J", "a\\r\\nb\\x1b[2J"),
+        ("\u202eevil".encode(), "\\u202eevil"),
+        (b"x" * 123, "x" * 123),
+    ],
+)
+async def test_the_words_of_a_close_frame_are_somebody_elses(reason: bytes, shown: str) -> None:
+    told = await lost(closing(1008, reason))
+    assert (told.close_code, told.close_reason) == (1008, shown)
+    assert str(told.reason).endswith(f"(WebSocket close 1008{': ' if shown else ''}{shown})")
+    assert str(told.reason).isprintable()
+
+
+async def test_a_close_frame_during_the_login_is_told() -> None:
+    async with trio.open_nursery() as nursery:
+        peers = Peers(nursery, closing(1008, b"Go Away", before_login=True))
+        with pytest.raises(errors.NoServersError, match=r"the WebSocket was closed \(1008: Go Away\)"):
+            async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
+                pytest.fail("it let us in")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_close_frame_hides_no_better_words_of_a_server_that_waits_for_no_login() -> None:
+    words = b"-ERR 'maximum connections exceeded'\r\n"
+    async with trio.open_nursery() as nursery:
+        peers = Peers(nursery, closing(1008, b"Go Away", words=words, before_login=True))
+        with pytest.raises(errors.Error, match=r"the server says: maximum connections exceeded$"):
+            async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
+                pytest.fail("it let us in")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_host_of_the_request_has_no_final_dot() -> None:
+    for url, host in (
+        ("ws://server.example./x", "server.example"),
+        ("ws://server.example.:4222", "server.example:4222"),
+    ):
+        _, _, request = await shake_hands(url=url)
+        assert request.headers["Host"] == host
 
 
 # -- compression -----------------------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ async def test_user_and_password(nursery: trio.Nursery) -> None:
         for options in ({}, {"user": "u"}, {"user": "u", "password": "wrong"}, {"token": "s3cret"}):
             error = await refused(nursery, server.url, **options)
             assert isinstance(error, errors.AuthorizationError)
-            assert str(error) == f"{server.url}: the server says: Authorization Violation"
+            hint = "" if options else "; no credentials were given"
+            assert str(error) == f"{server.url}: the server says: Authorization Violation{hint}"
 
 
 async def test_token(nursery: trio.Nursery) -> None:
@@ -178,6 +179,52 @@ async def test_bad_credentials_are_refused_by_us_or_by_the_server(
         error = await refused(nursery, operated.url, user_credentials=creds.encode())
         assert isinstance(error, errors.AuthorizationError)
     assert isinstance(await refused(nursery, operated.url), errors.AuthorizationError)
+
+
+async def test_a_refusal_tells_what_we_know_of_it(
+    house: House, operated: NatsServer, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    expired = math.ceil(time.time()) - 10
+    user = house.user(expires=expired)
+    path = tmp_path / "svc.creds"
+    path.write_text(user.creds)
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expired))
+    refusal = f"{operated.url}: the server says: Authorization Violation"
+    error = await refused(nursery, operated.url, user_credentials=path)
+    assert str(error) == f"{refusal}; the JWT in {str(path)!r} expired at {when}"
+    error = await refused(nursery, operated.url, user_credentials=user.creds.encode())
+    assert str(error) == f"{refusal}; the JWT in user_credentials expired at {when}"
+    error = await refused(nursery, operated.url, user_jwt_cb=lambda: user.jwt, nkeys_seed_str=user.key.seed)
+    assert str(error) == f"{refusal}; the JWT of user_jwt_cb expired at {when}"
+    assert str(await refused(nursery, operated.url)) == f"{refusal}; no credentials were given"
+    assert str(await refused(nursery, operated.url, token="x")) == refusal
+
+
+async def test_the_file_without_a_jwt_is_named(operated: NatsServer, tmp_path: Path, nursery: trio.Nursery) -> None:
+    path, seed = tmp_path / "svc.creds", tmp_path / "svc.nk"
+    path.write_text("# nothing yet\n")
+    seed.write_text("not a seed\n")
+    error = await refused(nursery, operated.url, user_credentials=path)
+    assert str(error) == f"user_credentials: {str(path)!r}: no user JWT found"
+    error = await refused(nursery, operated.url, nkeys_seed=seed)
+    assert str(error) == f"nkeys_seed: {str(seed)!r}: this is no NKey seed: not base32, or mistyped"
+
+
+async def test_a_port_that_says_nothing_is_asked_about(nursery: trio.Nursery) -> None:
+    async with open_server('http: 127.0.0.1:-1\nwebsocket { listen: "127.0.0.1:-1", no_tls: true }\n') as server:
+        ports = server.server._ports
+        for where in (ports["monitoring"][0], ports["websocket"][0]):
+            port = where.rpartition(":")[2].rstrip("/")
+            error = await refused(nursery, f"nats://127.0.0.1:{port}", connect_timeout=0.3)
+            said = "connected, but the server said nothing within 0.3 s; is this a NATS client port (4222, not 8222)?"
+            assert str(error) == f"no server could be reached: nats://127.0.0.1:{port}: {said}"
+
+
+async def test_one_refused_connection_is_told_in_few_lines(nursery: trio.Nursery) -> None:
+    error = await refused(nursery, "nats://127.0.0.1:1")
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    assert len(lines) < 22
+    assert error.__context__ is None
 
 
 # -- credentials that change ---------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from nats.js.kv import KeyValue
 
 import trionats
 from tests import bridged
-from trionats import bridge, errors
+from trionats import _bridged, bridge, errors
 from trionats._asyncio_loop import loop_here, trio_asyncio
 from trionats._feed import CLEANUP_SECONDS
 from trionats._nats_py import _carriers
@@ -386,6 +386,37 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
 
 
 @pytest.mark.parametrize("what", ["objects", "keys"])
+async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
+    what: str, nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = _bridged.read_entry
+
+    def read_entry(*arguments: Any) -> KeyValue.Entry | None:  # noqa: ANN401 - read_entry's
+        entry = real(*arguments)
+        if entry is not None and entry.key == "bad":
+            raise OverflowError("nobody foresaw this")
+        return entry
+
+    monkeypatch.setattr(bridge, "read_entry", read_entry)
+    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+        js = nc.jetstream()
+        if what == "objects":
+            store = await aio_as_trio(js.create_object_store)("odd")
+            await aio_as_trio(store.put)("before", b"1")
+            await aio_as_trio(js.publish)("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}')
+            await aio_as_trio(store.put)("behind", b"1")
+        else:
+            store = await aio_as_trio(js.create_key_value)(bucket="odd")
+            for key in ("before", "bad", "behind"):
+                await aio_as_trio(store.put)(key, b"1")
+        async with trionats.open_watcher(nursery, store) as rx:
+            names = [getattr(entry, "name", None) or entry.key for entry in await rx.snapshot()]
+        assert names == ["before", "behind"]
+        assert "skipped what cannot be read" in caplog.text
+        await aio_as_trio(js.delete_object_store if what == "objects" else js.delete_key_value)("odd")
+
+
+@pytest.mark.parametrize("what", ["objects", "keys"])
 async def test_a_store_that_is_deleted_ends_its_watcher(what: str, nats_server: TrioNatsServer) -> None:
     async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
         js = nc.jetstream()
@@ -549,8 +580,9 @@ async def denied(what: str, tmp_path: Path) -> AsyncIterator[tuple[nats.aio.clie
 @pytest.mark.parametrize("what", ['subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'])
 async def test_a_question_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
     async with denied(what, tmp_path) as (_, bucket, psub), trio.open_nursery() as nursery:
+        hint = ".*; set inbox_prefix= to what" if "_INBOX" in what else ""
         with trio.fail_after(3):
-            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.CREATE\.KV_denied"):
+            with pytest.raises(errors.PermissionsViolationError, match=rf"CONSUMER\.CREATE\.KV_denied{hint}"):
                 await bridge.open_watcher(nursery, bucket).__aenter__()
             with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.INFO\.DENIED\.d"):
                 await bridge.open_pull_subscription(nursery, psub).__aenter__()
@@ -601,6 +633,38 @@ async def test_a_subject_that_is_refused() -> None:
             async with bridge.open_subscription(nursery, nc, "Secret.x".lower()) as rx:
                 with pytest.raises(errors.PermissionsViolationError, match=r"secret\.x"):
                     await rx.receive()
+
+
+async def test_a_subscription_too_many_is_told_to_all() -> None:
+    with NatsServer("max_subscriptions: 2") as server:
+        async with (
+            bridged_client(server, error_cb=ignore) as nc,
+            AsyncExitStack() as stack,
+            trio.open_nursery() as nursery,
+        ):
+            feeds = [await stack.enter_async_context(bridge.open_subscription(nursery, nc, f"s{n}")) for n in range(3)]
+            with trio.fail_after(3):
+                for rx in feeds:
+                    with pytest.raises(errors.Error, match="maximum subscriptions exceeded"):
+                        await rx.receive()
+
+
+async def test_a_client_of_another_run(nats_server: TrioNatsServer) -> None:
+    async with bridged_client(nats_server.server) as nc, trio.open_nursery() as nursery:
+
+        async def main() -> None:
+            async with trio.open_nursery() as foreign:
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
+                    await bridge.open_subscription(foreign, nc, "a").__aenter__()
+
+        await trio.to_thread.run_sync(trio.run, main)
+        async with bridge.open_subscription(nursery, nc, "a") as rx:
+            await trio.to_thread.run_sync(trio.run, main)
+            for call in (rx.stop, rx.receive_nowait):
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
+                    await trio.to_thread.run_sync(call)
+            await aio_as_trio(nc.publish)("a", b"1")
+            assert (await rx.receive()).data == b"1"
 
 
 # -- the ends of a client --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trionats import events, open_client, open_events, open_subscription
+from trionats import api, errors, events, open_client, open_events, open_subscription
 from trionats._nats_server import free_port
 from trionats.testing import NatsServer, TrioNatsServer
 
@@ -78,8 +78,8 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(config: str = "") -> AsyncIterator[Cluster]:
-    cluster = Cluster(config)
+async def open_cluster(config: str = "", *, jetstream: bool = False) -> AsyncIterator[Cluster]:
+    cluster = Cluster(config, jetstream=jetstream)
     async with AsyncExitStack() as stack:
         for name in NODES:
             server = cluster.make(name)
@@ -239,3 +239,43 @@ async def test_plain_subscriptions_hear_nothing_twice_through_a_rolling_restart(
     missing = sorted(set(range(number)) - set(got))
     assert missing == list(range(missing[0], missing[-1] + 1)) if missing else True
     assert not missing or missing[-1] < told[0]
+
+
+# -- streams of three replicas -----------------------------------------------------------------------------------------
+
+
+async def make_stream(nc: Client) -> None:
+    """Make a stream of three replicas, as soon as the cluster has somebody who can."""
+    while True:
+        try:
+            with trio.move_on_after(1):
+                await nc.jetstream().add_stream(name="S", subjects=["s.>"], num_replicas=3)
+                return
+        except errors.Error:
+            await trio.sleep(0.1)
+
+
+async def test_a_publish_that_is_repeated_is_stored_once_whatever_it_expects() -> None:
+    """A stream of three replicas says that the first is under way (10158), where one of one replica says duplicate."""
+    async with (
+        open_cluster(jetstream=True) as cluster,
+        trio.open_nursery() as nursery,
+        open_client(nursery, cluster.servers["n1"].url) as nc,
+    ):
+        await make_stream(nc)
+        js = nc.jetstream()
+        acks: dict[int, list[api.PubAck]] = {}
+
+        async def publish(number: int) -> None:
+            ack = await js.publish(f"s.{number}", b"x", msg_id=f"id{number}", expected_last_subject_sequence=0)
+            acks.setdefault(number, []).append(ack)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as publishers:
+                for number in range(50):
+                    for _ in range(3):
+                        publishers.start_soon(publish, number)
+        assert (await js.stream_info("S")).state.messages == 50
+        for found in acks.values():
+            assert len({ack.seq for ack in found}) == 1
+            assert sorted(bool(ack.duplicate) for ack in found) == [False, True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import trionats
 from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import House, Key
-from trionats import errors
+from trionats import errors, events
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ async def test_credentials_of_a_context(write: Write, tmp_path: Path, nursery: t
         for context in ("creds", "jwt"):
             async with trionats.open_client(nursery, context=context) as nc:
                 await nc.flush()
-        with pytest.raises(errors.InvalidUserCredentialsError, match="user_credentials: no user JWT found"):
+        with pytest.raises(errors.InvalidUserCredentialsError, match=f"user_credentials: '{seed}': no user JWT found"):
             async with trionats.open_client(nursery, context="stranger"):
                 pytest.fail("it let us in")
         async with trionats.open_client(nursery, context="stranger", user_credentials=user.creds.encode()) as nc:
@@ -102,9 +103,106 @@ async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Pa
         async with trionats.open_client(nursery, context="tls") as nc:
             assert nc.tls is not None
         write("gone", url=where, ca=tmp_path / "none.pem", tls_first=first)
-        with pytest.raises(errors.SecureConnFailedError, match="no TLS context: No such file or directory"):
+        with pytest.raises(
+            errors.SecureConnFailedError, match=r"no TLS context: No such file or directory: .*none\.pem"
+        ):
             async with trionats.open_client(nursery, context="gone"):
                 pytest.fail("it let us in")
+
+
+async def test_references_lead_to_credentials(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    house = House()
+    user = house.user()
+    creds = tmp_path / "u.creds"
+    creds.write_text(user.creds)
+    embedded = f"data:;base64,{base64.b64encode(user.creds.encode()).decode()}"
+    monkeypatch.setenv("MY_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("MY_CREDS", user.creds)
+    monkeypatch.setenv("MY_JWT", user.jwt)
+    (tmp_path / "u.nk").write_text(user.key.seed)
+    async with open_server(house.config) as server:
+        for fields in (
+            {"creds": embedded},
+            {"creds": "$MY_DIRECTORY/u.creds"},
+            {"creds": "${MY_DIRECTORY}/u.creds"},
+            {"creds": f"file://{creds}"},
+            {"creds": "env://MY_CREDS"},
+            {"user_jwt": "env://MY_JWT", "user_seed": f"file://{tmp_path}/u.nk"},
+            {"user_jwt": "env://MY_JWT", "nkey": "file://$MY_DIRECTORY/u.nk"},
+        ):
+            write("c", url=server.url, **fields)
+            async with trionats.open_client(nursery, context="c") as nc:
+                await nc.flush()
+
+
+async def test_a_seed_by_reference(write: Write, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> None:
+    key = Key()
+    monkeypatch.setenv("MY_SEED", key.seed)
+    async with open_server(f"authorization {{ users: [ {{ nkey: {key.public} }} ] }}") as server:
+        for nkey in ("env://MY_SEED", f"data:;base64,{base64.b64encode(key.seed.encode()).decode()}"):
+            write("c", url=server.url, nkey=nkey)
+            async with trionats.open_client(nursery, context="c") as nc:
+                await nc.flush()
+
+
+async def test_a_password_in_a_file_is_read_anew_at_each_connect(
+    write: Write, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    fake = FakeServer()
+    word = tmp_path / "word"
+    word.write_text("first\n")
+    write("c", url="nats://fake", user="u", password=f"file://{word}", token=f"file://{word}")
+    async with (
+        trionats.open_client(nursery, context="c", dial=fake.dial, reconnect_time_wait=0.01) as nc,
+        trionats.open_events(nursery, nc) as rx,
+    ):
+        assert (fake.link.options["pass"], fake.link.options["auth_token"]) == ("first", "first")
+        word.write_text("second\r\n")
+        fake.cut()
+        async for event in rx:
+            if isinstance(event, events.Reconnected):
+                break
+        assert fake.link.options["pass"] == "second"
+    word.unlink()
+    with pytest.raises(errors.InvalidUserCredentialsError, match=r"password: cannot read '.*word': No such file"):
+        async with trionats.open_client(nursery, context="c", dial=fake.dial):
+            pytest.fail("it let us in")
+
+
+@pytest.mark.parametrize("field", ["password", "token", "creds", "nkey", "user_jwt", "user_seed", "ca"])
+@pytest.mark.parametrize("reference", ["op://vault/item/field", "nsc://o/a/u", "env://NOT_SET_ANYWHERE"])
+async def test_what_a_reference_cannot_give_is_refused_by_field_and_before_any_dial(
+    field: str, reference: str, write: Write, nursery: trio.Nursery
+) -> None:
+    fake = FakeServer()
+    write("c", url="nats://fake", user="u", **{field: reference})
+    with pytest.raises(ValueError, match=f"nats context 'c': {field}: "):
+        async with trionats.open_client(nursery, context="c", dial=fake.dial):
+            pytest.fail("it let us in")
+    assert fake.dialled == []
+    if field != "ca":
+        # Unless the caller knows better.
+        async with trionats.open_client(nursery, context="c", dial=fake.dial, user="me"):
+            assert fake.link.options["user"] == "me"
+
+
+async def test_a_certificate_alone_is_refused(write: Write, nursery: trio.Nursery) -> None:
+    write("c", url="nats://fake", cert="/etc/me.pem")
+    with pytest.raises(ValueError, match="nats context 'c': cert is of no use without key"):
+        async with trionats.open_client(nursery, context="c"):
+            pytest.fail("it let us in")
+
+
+async def test_a_file_that_is_no_context_is_named(write: Write, tmp_path: Path, nursery: trio.Nursery) -> None:
+    write("c")
+    path = tmp_path / "config" / "nats" / "context" / "c.json"
+    path.write_text('{"password": "s3cret",}')
+    with pytest.raises(ValueError, match=rf"nats context 'c': '{path}' is no JSON object \(line 1, column") as caught:
+        async with trionats.open_client(nursery, context="c"):
+            pytest.fail("it let us in")
+    assert "s3cret" not in str(caught.value)
 
 
 async def test_jetstream_goes_where_the_context_says(write: Write, nursery: trio.Nursery) -> None:

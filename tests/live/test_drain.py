@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 import trionats
+from trionats import errors, events
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
@@ -145,3 +153,81 @@ async def test_what_waits_for_a_server_that_restarts_is_sent_by_the_drain() -> N
             while not (received := (await server.monitor("varz"))["in_msgs"]):  # noqa: ASYNC110 - another process
                 await trio.sleep(0.01)
         assert received == 1
+
+
+SERVICE = """
+import sys, trio
+sys.path.insert(0, sys.argv[1])
+import graceful_end
+trio.run(graceful_end.serve, sys.argv[2])
+"""
+EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
+
+
+@pytest.mark.parametrize("state", ["dead", "frozen", "frozen and dead"])
+async def test_what_a_service_does_on_a_signal_ends_in_time(state: str) -> None:
+    """The example of the documentation, with all defaults."""
+    async with open_server() as server:
+        arguments = [sys.executable, "-W", "error", "-c", SERVICE, str(EXAMPLES), server.url]
+        service = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - it returns at once
+        try:
+            assert service.stdout is not None
+            assert await trio.to_thread.run_sync(service.stdout.readline) == "ready\n"
+            if state.startswith("frozen"):
+                server.pause()
+            else:
+                await server.kill()
+            service.send_signal(signal.SIGTERM)
+            if state == "frozen and dead":
+                await trio.sleep(1)
+                await server.kill()
+            # What the documentation says, and what a busy machine needs to end a process.
+            limit = 8 if state == "frozen" else 3
+            said, _ = await trio.to_thread.run_sync(partial(service.communicate, timeout=limit))
+        finally:
+            service.kill()
+            if server.running:
+                server.resume()
+        assert service.returncode == 0
+        assert said.endswith("closed\n")
+        assert ("the server has not answered for 5 s" in said) == (state == "frozen")
+
+
+@pytest.mark.parametrize("state", ["dead", "frozen"])
+async def test_watchers_hold_up_no_drain_of_a_server_that_is_gone(state: str) -> None:
+    """Their pulls, and the deletion of their consumers, are nothing that the program published."""
+    async with (
+        open_server(jetstream=True) as server,
+        trio.open_nursery() as background,
+        trionats.open_client(background, server.url, request_timeout=1) as nc,
+    ):
+        store = await nc.jetstream().create_object_store("watched")
+        for number in range(10):
+            await store.put(str(number), b"")
+        async with (
+            trionats.open_events(background, nc) as happened,
+            trionats.open_watcher(background, store) as idle,
+            trionats.open_watcher(background, store) as busy,
+        ):
+            await idle.snapshot()
+            if state == "dead":
+                await server.kill()
+            else:
+                server.pause()
+            try:
+                async with trio.open_nursery() as consumers:
+
+                    async def read(rx: trionats.Watcher[trionats.api.ObjectInfo]) -> None:
+                        seen.append(len([info async for info in rx]))
+
+                    seen: list[int] = []
+                    consumers.start_soon(read, idle)
+                    consumers.start_soon(read, busy)
+                    silent = pytest.raises(errors.DrainTimeoutError, match="the server has not answered for 1 s")
+                    with trio.fail_after(3), silent if state == "frozen" else nullcontext():
+                        await nc.drain()
+            finally:
+                if server.running:
+                    server.resume()
+            assert seen[0] + seen[1] <= 10
+            assert not [event async for event in happened if isinstance(event, events.PublishesLost)]

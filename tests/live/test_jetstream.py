@@ -132,7 +132,7 @@ async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> No
         with pytest.raises(errors.APIError, match=f"consumer 'c' of stream '{name}'"):
             await js.add_consumer(name, name="c", filter_subject="a", filter_subjects=["b"])
         for bad in ("", "a.b", "a b", "a>"):
-            with pytest.raises(ValueError, match="stream name"):
+            with pytest.raises(ValueError, match=f"stream {bad!r}: "):
                 await js.stream_info(bad)
 
 
@@ -213,6 +213,123 @@ async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> Non
         with trio.fail_after(10):
             while not await gone():  # noqa: ASYNC110 - the server tells nobody
                 await trio.sleep(0.1)
+
+
+async def test_a_time_to_live_of_any_size_is_taken(nats_server: TrioNatsServer) -> None:
+    """It was written as `1e+06s` from a million seconds on, and rounded to six digits."""
+    async with open_stream(nats_server) as (js, name, subject):
+        await js.update_stream((await js.stream_info(name)).config, allow_msg_ttl=True)
+        for ttl, said in (
+            (1_000_000, "1000000s"),
+            (1234567, "1234567s"),
+            (9_223_372_036, "9223372036s"),
+            ("never", "never"),
+        ):
+            ack = await js.publish(f"{subject}.a", b"", msg_ttl=ttl)  # type: ignore[arg-type]
+            assert ((await js.get_msg(name, ack.seq)).headers or {})["Nats-TTL"] == said
+        for bad, kind in (
+            (1.5, ValueError),
+            (0, ValueError),
+            (float("nan"), ValueError),
+            ("5s", TypeError),
+            (True, TypeError),
+        ):
+            with pytest.raises(kind, match=rf"publish to '{subject}\.a': msg_ttl"):
+                await js.publish(f"{subject}.a", b"", msg_ttl=bad)  # type: ignore[arg-type]
+        assert (await js.stream_info(name)).state.messages == 4
+
+
+async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNatsServer) -> None:
+    """A stream of one replica looks at expectations first."""
+    async with open_stream(nats_server) as (js, name, subject):
+        expecting: tuple[dict[str, Any], ...] = (
+            {"expected_last_subject_sequence": 0},
+            {"expected_last_sequence": 1},
+            {"expected_last_msg_id": "id1"},
+        )
+        for number, expected in enumerate(expecting):
+            where = f"{subject}.{number}"
+            first = await js.publish(where, b"", msg_id=f"id{number}", **expected)
+            again = await js.publish(where, b"", msg_id=f"id{number}", **expected)
+            assert (again.stream, again.seq, again.duplicate) == (name, first.seq, True)
+            with pytest.raises(errors.BadRequestError, match=f"publish to '{where}': wrong last"):
+                await js.publish(where, b"", msg_id="other", **expected)
+            with pytest.raises(errors.BadRequestError, match=f"publish to '{where}': wrong last"):
+                await js.publish(where, b"", **expected)
+            if number == 0:
+                await js.publish(f"{subject}.x", b"", msg_id="filler")
+                await js.purge_stream(name, subject=f"{subject}.x")
+                await js.delete_stream(name)
+                await js.add_stream(name=name, subjects=[f"{subject}.>"], storage=api.StorageType.MEMORY)
+                await js.publish(f"{subject}.first", b"", msg_id="first")
+        assert (await js.stream_info(name)).state.messages == 3
+
+
+async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server: TrioNatsServer) -> None:
+    """Reading, changing and writing works, though the server tells its own default like a choice."""
+    async with open_stream(nats_server) as (js, name, _):
+        for max_age, window in ((3600, 120), (60, 60), (30, 30), (0.5, 0.5)):
+            config = (await js.stream_info(name)).config
+            config.max_age = max_age
+            changed = (await js.update_stream(config)).config
+            assert (changed.max_age, changed.duplicate_window) == (max_age, window)
+        # By keyword, too.
+        config = (await js.update_stream(config, max_age=60, duplicate_window=60)).config
+        assert (await js.update_stream(config, max_age=20)).config.duplicate_window == 20
+
+
+async def test_a_window_that_somebody_chose_is_left_alone(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, _):
+        config = (await js.update_stream((await js.stream_info(name)).config, duplicate_window=50)).config
+        for call in (
+            js.update_stream(config, max_age=20),
+            js.update_stream(config, max_age=60, duplicate_window=120),
+            js.update_stream(config, max_age=60, duplicate_window=100),
+            js.add_stream(name=js.nc.new_token(), subjects=["w"], max_age=60, duplicate_window=100),
+        ):
+            with pytest.raises(errors.APIError, match=r"stream '\w+': duplicates window can not be larger"):
+                await call
+
+
+async def test_what_was_read_can_be_written_whatever_the_server_added(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        config = (await js.stream_info(name)).config
+        config.subject_delete_marker_ttl = 60
+        marked = (await js.update_stream(config)).config
+        assert (marked.allow_msg_ttl, marked.allow_rollup_hdrs) == (True, True)
+        for changes in ({"max_age": 30}, {"description": "d"}, {"max_msgs": 5}, {"subject_delete_marker_ttl": None}):
+            config = (await js.stream_info(name)).config
+            await js.update_stream(config, **changes)
+        again: dict[str, Any] = {
+            "name": js.nc.new_token(),
+            "subjects": [f"again{subject}"],
+            "subject_delete_marker_ttl": 60,
+        }
+        for _ in range(2):
+            assert (await js.add_stream(**again)).config.allow_msg_ttl
+        await js.delete_stream(again["name"])
+        consumer = (await js.add_consumer(name, name="c", backoff=[1, 2], max_deliver=3)).config
+        for backoff in ([5.0, 6.0], [0.5]):
+            consumer.backoff = backoff
+            assert (await js.add_consumer(name, consumer)).config.backoff == backoff
+
+
+async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_read(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as (js, name, subject):
+        odd = {
+            "max_age": 2**63 - 1,
+            "duplicate_window": 2**63 - 1,
+            "max_msgs": 2**63 - 1,
+            "consumer_limits": {"inactive_threshold": -1},
+        }
+        config = {"name": name, "subjects": [f"{subject}.>"], "storage": "memory", "allow_msg_ttl": True, **odd}
+        await js.api_request(f"STREAM.UPDATE.{name}", config)
+        read = (await js.stream_info(name)).config
+        assert (round(read.max_age or 0), read.max_msgs) == (9_223_372_037, 2**63 - 1)
+        assert name in [info.config.name for info in await js.streams_info()]
+        consumer = {"name": "c", "ack_policy": "explicit", "ack_wait": 2**63 - 1, "max_ack_pending": -1}
+        await js.api_request(f"CONSUMER.CREATE.{name}.c", {"stream_name": name, "config": consumer})
+        assert round((await js.consumer_info(name, "c")).config.ack_wait or 0) == 9_223_372_037
 
 
 async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(nats_server: TrioNatsServer) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import nats.js.api
 import pytest
 import trio
 
-from trionats import Client, ObjectStore, api, errors, open_client
+from trionats import Client, ObjectStore, api, errors, events, open_client, open_events
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
@@ -188,6 +188,63 @@ async def test_small_payload_limit(rng: random.Random, server_executable: object
         assert (await store.get("n")).data == data
 
 
+async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, rng: random.Random) -> None:
+    """J8: chunks follow the stream's limit as well, and its changes."""
+    data = rng.randbytes(300_000)
+    async with open_store(nats_server) as (made, nc):
+        js = nc.jetstream()
+        config = (await js.stream_info(made.stream)).config
+        for limit in (65536, 20_000, 500):
+            await js.update_stream(config, max_msg_size=limit)
+            # One that was found before the change, and one that was found behind it.
+            for store in (made, await js.object_store(made.bucket)):
+                info = await store.put("n", data)
+                assert info.options is not None
+                assert info.options.max_chunk_size == limit
+                assert (await store.get("n")).data == data
+                text = f"object 'm' in bucket '{store.bucket}': .* the bucket takes messages of {limit} bytes"
+                with pytest.raises(errors.BadObjectMetaError, match=text):
+                    await store.put("m", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=limit + 1)))
+                with pytest.raises(errors.BadObjectMetaError, match=text):
+                    await store.put("m", b"", api.ObjectMeta(description="d" * 65536))
+                await store.delete("n")
+                assert await stored_chunks(store) == {}
+
+
+async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer) -> None:
+    """What is refused is what the server would refuse, but for a few digits."""
+    async with open_store(nats_server) as (store, nc):
+        js = nc.jetstream()
+        config = (await js.stream_info(store.stream)).config
+        await js.update_stream(config, max_msg_size=2000)
+        small = await js.object_store(store.bucket)
+        length = 2000
+        with pytest.raises(errors.BadObjectMetaError):
+            await small.put("n", b"data", api.ObjectMeta(description="d" * length))
+        while True:
+            length -= 1
+            with suppress(errors.BadObjectMetaError):
+                await small.put("n", b"data", api.ObjectMeta(description="d" * length))
+                break
+        stored = await js.get_last_msg(store.stream, meta_subject(store, "n"))
+        assert 1950 < len(stored.data or b"") + 88 <= 2000
+
+
+async def test_an_account_that_takes_small_messages(rng: random.Random, server_executable: object) -> None:
+    """Its limit comes behind the first PONG."""
+    account = "accounts { A { jetstream: enabled, users: [{user: a, password: a}], limits { max_payload: 20KB } } }"
+    data = rng.randbytes(300_000)
+    async with open_server(account, jetstream=True) as server, trio.open_nursery() as nursery:
+        async with open_client(nursery, server.url, user="a", password="a") as nc:
+            store = await nc.jetstream().create_object_store("b")
+            info = await store.put("n", data)
+            assert info.options is not None
+            assert info.options.max_chunk_size == 20 * KIB
+            assert (await store.get("n")).data == data
+            with pytest.raises(errors.BadObjectMetaError, match="the server takes messages of 20480 bytes"):
+                await store.put("n", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=30_000)))
+
+
 @pytest.mark.live(seconds=60)
 async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, server_executable: object) -> None:
     """J6: what the server refuses because it is busy comes again, in order."""
@@ -299,8 +356,11 @@ async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) ->
         await store.put("n", b"data")
         await store.put("forged", b"")
         await tamper(store, "forged", nuid=">")
-        with pytest.raises(errors.BadObjectMetaError):
-            await store.delete("forged")
+        with pytest.raises(errors.BadObjectMetaError, match="its nuid cannot be part of a subject"):
+            await store.get("forged")
+        await store.delete("forged")
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get("forged")
         assert (await store.get("n")).data == b"data"
 
 
@@ -407,6 +467,96 @@ async def test_a_list_under_constant_writes_ends_and_names_each_object_once(nats
                     infos = await store.list()
                 assert len(infos) == len({info.name for info in infos}) == 20
             nursery.cancel_scope.cancel()
+
+
+# -- what is not allowed -----------------------------------------------------------------------------------------------
+
+NO_PURGE = """authorization {{ users = [
+    {{user: owner, password: x}},
+    {{user: guest, password: x, permissions: {{publish: {{deny: "{denied}"}}}}}}
+] }}"""
+
+
+async def test_without_permission_to_purge_a_delete_says_that_the_data_stays(server_executable: object) -> None:
+    config = NO_PURGE.format(denied="$JS.API.STREAM.PURGE.>")
+    async with open_server(config, jetstream=True) as server, trio.open_nursery() as nursery:
+        async with (
+            open_client(nursery, server.url, user="owner", password="x") as owner,
+            open_client(nursery, server.url, user="guest", password="x") as nc,
+            open_events(nursery, nc) as told,
+        ):
+            await owner.jetstream().create_object_store("b")
+            store = await nc.jetstream().object_store("b")
+            old = await store.put("n", b"old")
+            new = await store.put("n", b"new")
+            while not isinstance(event := await told.receive(), events.ChunksLeft):
+                pass
+            assert event.subject == f"$O.b.C.{old.nuid}"
+            text = "deletion of object 'n' from bucket 'b': it is deleted, but its data stays in the bucket: .*PURGE"
+            with pytest.raises(errors.PermissionsViolationError, match=text):
+                await store.delete("n")
+            with pytest.raises(errors.ObjectDeletedError):
+                await store.get("n")
+            assert set(await stored_chunks(store)) == {old.nuid, new.nuid}
+            # Whoever may, finishes it by doing it once more.
+            await (await owner.jetstream().object_store("b")).delete("n")
+            assert set(await stored_chunks(store)) == {old.nuid}
+
+
+# -- the server stands still -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.live(seconds=60)
+@pytest.mark.parametrize("how", ["cancelled", "cut off"])
+async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
+    how: str, server_executable: object
+) -> None:
+    """J1: longer than a cleanup may take; what the server has in its socket is stored when it goes on."""
+    options: dict[str, Any] = {"reconnect_time_wait": 0.1, "connect_timeout": 10}
+    if how == "cut off":
+        options |= {"ping_interval": 0.5, "max_outstanding_pings": 1}
+    async with (
+        open_server(jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url, **options) as nc,
+    ):
+        store = await nc.jetstream().create_object_store("b")
+        await store.put("n", b"old")
+        async with trio.open_nursery() as writers:
+            scope = trio.CancelScope()
+
+            async def put() -> None:
+                with scope, suppress(errors.DisconnectedError):
+                    await store.put("n", bytes(6 * MIB))
+
+            answers = nc.statistics().in_msgs
+            writers.start_soon(put)
+            # With the first chunks acknowledged, others are on their way.
+            while nc.statistics().in_msgs < answers + 4:  # noqa: ASYNC110 - counters tell nobody
+                await trio.lowlevel.checkpoint()
+            # In this thread: another one might get its turn only when all is stored.
+            server.pause()
+            try:
+                if how == "cancelled":
+                    scope.cancel()
+                with trio.fail_after(6):
+                    while writers.child_tasks:  # noqa: ASYNC110 - they end by themselves
+                        await trio.sleep(0.01)
+            finally:
+                server.resume()
+        await nc.wait_connected()
+
+        async def purged() -> bool:
+            return sum((await stored_chunks(store)).values()) == 1
+
+        with trio.fail_after(15):
+            while not await purged():  # noqa: ASYNC110 - the server tells nobody
+                await trio.sleep(0.05)
+        # What was on its way has arrived by now, and been purged; without acknowledgements that takes one purge more.
+        await trio.sleep(1 if how == "cancelled" else 6)
+        assert await purged()
+        assert (await store.get("n")).data == b"old"
+        assert nc.statistics().pending_requests == 0
 
 
 # -- the server goes away ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trionats import Events
+    from trionats.testing import TrioNatsServer
 
 ROUNDS = 20
 
@@ -181,3 +182,37 @@ async def test_lame_duck_of_a_single_server() -> None:
             await server.start()
             await nc.wait_connected()
             await nc.flush()
+
+
+async def test_reconnecting_in_the_middle_of_publishing_loses_nothing_and_keeps_the_order(
+    nats_server: TrioNatsServer,
+) -> None:
+    count = 20_000
+    async with (
+        trio.open_nursery() as nursery,
+        open_client(nursery, nats_server.url) as other,
+        open_subscription(nursery, other, "ordered", pending_msgs_limit=count) as rx,
+        open_client(nursery, nats_server.url) as nc,
+        open_events(nursery, nc) as happened,
+    ):
+        await other.flush()
+        done = trio.Event()
+
+        async def publish() -> None:
+            for number in range(count):
+                await nc.publish("ordered", b"%d" % number)
+            done.set()
+
+        async def reconnect() -> None:
+            while not done.is_set():
+                await nc.reconnect()
+
+        async with trio.open_nursery() as workers:
+            workers.start_soon(publish)
+            workers.start_soon(reconnect)
+        await nc.flush()
+        await other.flush()
+        assert [int((await rx.receive()).data) for _ in range(count)] == list(range(count))
+        assert nc.statistics().reconnects > 3
+        happened.stop()
+        assert not [event async for event in happened if isinstance(event, events.PublishesLost)]

@@ -136,7 +136,7 @@ async def test_arguments_of_a_wrong_type_do_not_surface_as_attribute_errors(nats
         with pytest.raises(TypeError, match="publish to 5: it must be text, not int"):
             await nc.publish(wrong)
         with pytest.raises(TypeError, match="request_timeout"):
-            nc.with_options(request_timeout=None)  # type: ignore[arg-type]
+            nc.with_options(request_timeout="5")  # type: ignore[arg-type]
         store = await nc.jetstream().create_object_store("review")
         for call in (store.put(wrong, b""), store.get(wrong), store.get_info(wrong), store.delete(wrong)):
             with pytest.raises(TypeError, match="object name 5 for bucket 'review': it must be text"):

@@ -192,6 +192,80 @@ async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_k
             assert nc.connected_url == f"tls://127.0.0.1:{two.server.port}"
 
 
+async def dial_here(host: str, port: int) -> trio.abc.Stream:
+    """Take every name for this machine, as a resolver would that knows it."""
+    return await trio.open_tcp_stream("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("flow", [flow for flow in FLOWS if "mutual" not in flow])
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        ("nats.example.", {}),
+        ("nats.example", {"tls_hostname": "nats.example."}),
+        ("elsewhere.", {"tls_hostname": "nats.example"}),
+        ("elsewhere.", {"tls_hostname": "nats.example."}),
+    ],
+)
+async def test_the_final_dot_of_an_absolute_name_is_for_the_resolver(
+    flow: str, host: str, options: dict[str, Any], authority: Authority, nursery: trio.Nursery
+) -> None:
+    more, scheme, others = FLOWS[flow]
+    config = authority.config("nats.example", more="" if "allow" in more else more)
+    if "allow" in more:
+        config += f"{more}\n"
+    dialled: list[str] = []
+
+    async def dial(name: str, port: int) -> trio.abc.Stream:
+        dialled.append(name)
+        return await dial_here(name, port)
+
+    async with (
+        open_server(ACCOUNT + config) as server,
+        trionats.open_client(
+            nursery, url(server, scheme, host), tls=authority.trusting(), dial=dial, **others, **options
+        ) as nc,
+    ):
+        await nc.flush()
+    assert dialled == [host]
+
+
+async def test_the_final_dot_changes_nothing_in_what_is_verified(authority: Authority, nursery: trio.Nursery) -> None:
+    async with open_server(ACCOUNT + authority.config("nats.example")) as server:
+        error = await refused(nursery, url(server, host="other.example."), tls=authority.trusting(), dial=dial_here)
+        assert "certificate is not valid for 'other.example'" in str(error)
+
+
+async def test_discovered_servers_of_an_absolute_name(authority: Authority, nursery: trio.Nursery) -> None:
+    tls = authority.config("nats.example")
+    cluster = 'cluster {{ name: C, listen: "127.0.0.1:-1", routes: [{}] }}\n'
+    async with open_server(ACCOUNT + tls + cluster.format(""), name="one") as one:
+        route = one.server._ports["cluster"][0]
+        # One tells of itself by a bare address, the other by an absolute name.
+        second = ACCOUNT + tls + 'client_advertise: "nats.example.:1"\n' + cluster.format(f'"{route}"')
+
+        async def dial(host: str, port: int) -> trio.abc.Stream:
+            return await dial_here(host, two.server.port if port == 1 else port)
+
+        async with (
+            trionats.open_client(
+                nursery,
+                url(one, "tls", "nats.example."),
+                tls=authority.trusting(),
+                reconnect_time_wait=0.05,
+                dial=dial,
+            ) as nc,
+            trionats.open_events(nursery, nc) as rx,
+            open_server(second, name="two") as two,
+        ):
+            async for event in rx:
+                if isinstance(event, events.ServersDiscovered) and "tls://nats.example.:1" in event.servers:
+                    break
+            await one.stop()
+            await reconnected(rx)
+            assert (nc.server_name, nc.connected_url) == ("two", "tls://nats.example.:1")
+
+
 async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path, nursery: trio.Nursery) -> None:
     authorities = []
     for name in ("old", "new"):

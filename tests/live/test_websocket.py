@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 import trionats
 from tests.certificates import Authority
+from tests.keys import House
 from trionats import errors, events
 from trionats._nats_server import free_port
 from trionats.testing import open_server
@@ -100,6 +102,21 @@ async def test_wss(compression: bool, tmp_path: Path, nursery: trio.Nursery) -> 
                 pytest.fail("it let us in")
 
 
+async def test_wss_to_an_absolute_name(tmp_path: Path, nursery: trio.Nursery) -> None:
+    authority = Authority(tmp_path)
+    port = free_port()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        assert host == "nats.example."  # for the resolver
+        return await trio.open_tcp_stream("127.0.0.1", port)
+
+    async with (
+        open_server(config(port, authority.config("nats.example"))),
+        trionats.open_client(nursery, f"wss://nats.example.:{port}", tls=authority.trusting(), dial=dial) as nc,
+    ):
+        await nc.flush()
+
+
 @pytest.mark.parametrize("max_payload", [64, 300, 1024])
 async def test_compressed_messages_stay_below_what_the_server_unpacks(max_payload: int, nursery: trio.Nursery) -> None:
     port = free_port()
@@ -168,6 +185,40 @@ async def test_the_server_is_told_when_the_client_goes(nursery: trio.Nursery) ->
 async def reasons_of(server: TrioNatsServer, name: str) -> list[str]:
     closed = (await server.monitor("connz?state=closed"))["connections"]
     return [entry["reason"] for entry in closed if entry.get("name") == name]
+
+
+async def test_a_shutdown_is_told_with_its_code_and_in_the_servers_words(nursery: trio.Nursery) -> None:
+    port = free_port()
+    async with (
+        open_server(config(port)) as server,
+        trionats.open_client(nursery, f"ws://127.0.0.1:{port}", allow_reconnect=False) as nc,
+        trionats.open_events(nursery, nc) as rx,
+    ):
+        await server.stop()
+        told = await rx.receive()
+        while not isinstance(told, events.Disconnected):
+            told = await rx.receive()
+    assert (told.close_code, told.close_reason) == (1001, "Server Shutdown")
+    assert "WebSocket close 1001: Server Shutdown" in str(told.reason)
+
+
+async def test_an_expired_jwt_is_told_with_the_code_of_the_close_frame(nursery: trio.Nursery) -> None:
+    house, port = House(), free_port()
+    user = house.user(expires=time.time() + 2)
+    async with (
+        open_server(house.config + config(port)),
+        trionats.open_client(
+            nursery, f"ws://127.0.0.1:{port}", allow_reconnect=False, user_credentials=user.creds.encode()
+        ) as nc,
+        trionats.open_events(nursery, nc) as rx,
+    ):
+        told = await rx.receive()
+        while not isinstance(told, events.Disconnected):
+            told = await rx.receive()
+    # What the server said before its close frame is the better reason.
+    assert isinstance(told.reason, errors.AuthorizationError)
+    assert "the server says: User Authentication Expired" in str(told.reason)
+    assert told.close_code == 1008
 
 
 async def test_a_server_that_speaks_no_websocket_is_named(nursery: trio.Nursery) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.keys import Key
 from trionats import errors
 from trionats._protocol.addresses import Server, check_list, parse_servers, told_servers
 from trionats.errors import ServerURLError
@@ -95,7 +96,8 @@ def test_repetitions_are_left_out_but_not_other_users_of_one_server() -> None:
         ("nats://:4222", "host is missing"),
         ("nats://u:s3cr3t@", "host is missing"),
         ("nats://u:s3cr3t@:4222", "host is missing"),
-        ("http://u:s3cr3t@h", "the scheme is none of"),
+        ("http://u:s3cr3t@h", "the scheme 'http' is none of"),
+        ("s3cr3t://h", "the scheme is none of"),
         ("u:s3cr3t://h", "the scheme is none of"),
         ("nats://u:s3cr3t", "not a number from 1 to 65535"),
         ("u:s3cr3t", "not a number from 1 to 65535"),
@@ -138,6 +140,39 @@ def test_refusals_say_what_is_wrong_and_no_secret(text: str, complaint: str) -> 
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        *("eyJ0eXAiOiJKV1QifQ.eyJqdGkiOiJYIn0.c2lnbmVk", "SUAEXAMPLESEEDTHATISSECRET", Key().seed, Key().seed.lower()),
+        *("c3VwZXJzZWNyZXQ" * 8, "x" * 64),
+    ],
+)
+@pytest.mark.parametrize(
+    "form", ["{}", "nats://{}", "tls://{}:4222", "wss://{}/x", "nats://u:p@{}", "http://{}", "{}://h"]
+)
+def test_a_key_in_the_place_of_a_server_is_refused_and_not_shown(secret: str, form: str) -> None:
+    with pytest.raises(ServerURLError) as caught:
+        parse_servers([form.format(secret)])
+    shown = str(caught.value).lower()
+    for piece in (secret.lower()[:12], secret.lower()[-12:]):
+        assert piece not in shown
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("http", "the scheme 'http' is none of nats, tls, ws, wss"),
+        ("HTTPS", "the scheme 'https' is none of"),
+        ("env", "the scheme 'env' is none of"),
+        ("hunter2", "the scheme is none of"),
+        ("", "the scheme is none of"),
+    ],
+)
+def test_a_scheme_is_shown_where_it_is_one(scheme: str, said: str) -> None:
+    with pytest.raises(ServerURLError, match=said):
+        parse_servers(f"{scheme}://h")
+
+
 @pytest.mark.parametrize("text", ["nats://u:s3,cr3t@h", "h,u:s3cr3t@i", "nats://s3cr3t@h,x@i"])
 def test_an_ambiguous_comma_is_refused(text: str) -> None:
     with pytest.raises(ServerURLError) as caught:
@@ -171,6 +206,29 @@ def test_properties() -> None:
     assert one("tls://h").secure
     assert one("nats://h/").path == ""
     assert server.verified_name == "h"
+
+
+def test_an_absolute_name_keeps_its_dot_for_the_resolver_only() -> None:
+    # RFC 6066: the name in SNI has no trailing dot; nor has any in a certificate.
+    server = one("wss://Nats.Example.:4222/x")
+    assert server.endpoint == ("nats.example.", 4222)
+    assert (server.verified_name, server.authority) == ("nats.example", "nats.example:4222")
+    assert str(server) == "wss://nats.example.:4222"
+    assert one("wss://[::1]").authority == "[::1]:443"
+    (told,) = told_servers(["other.example.:1"], server)
+    assert (told.endpoint, told.verified_name) == (("other.example.", 1), "other.example")
+    (told,) = told_servers(["1.2.3.4:1"], server)
+    assert told.verified_name == "nats.example"
+
+
+def test_with_and_without_the_final_dot_it_is_one_server() -> None:
+    assert [str(server) for server in parse_servers("h.,h,nats://h.:4222,h:1")] == ["nats://h.:4222", "nats://h:1"]
+
+
+@pytest.mark.parametrize(("text", "said"), [(".", "the host is missing"), (".:4222", "missing"), ("h..", "one dot")])
+def test_a_dot_alone_is_no_host(text: str, said: str) -> None:
+    with pytest.raises(ServerURLError, match=said):
+        parse_servers(text)
 
 
 def test_no_secret_in_what_a_server_shows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import sys
 
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from tests.keys import House, Key
 from trionats import errors
 from trionats._protocol import credentials
-from trionats._protocol.credentials import NKey, canonical_signature, check_seed, parse_creds, parse_jwt, parse_seed
+from trionats._protocol.credentials import (
+    NKey,
+    canonical_signature,
+    check_seed,
+    parse_creds,
+    parse_jwt,
+    parse_seed,
+    validity,
+)
 
 JWT = "eyJ0eXAi.eyJqdGki.c2lnbmVk"
 KEY = Key()
@@ -50,9 +59,39 @@ def test_what_is_no_users_seed_is_refused_without_showing_it(seed: str, said: st
         assert seed not in str(caught.value)
 
 
+@pytest.mark.parametrize("seed", [KEY.seed.encode(), None, 5])
+def test_what_is_no_text_is_no_seed(seed: object) -> None:
+    assert credentials.seed_role(seed) is None  # type: ignore[arg-type]
+
+
 @given(st.text())
 def test_any_text_is_a_seed_or_not(text: str) -> None:
     credentials.seed_role(text)
+
+
+def claims(**fields: object) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+    return f"eyJ0eXAi.{body}.c2lnbmVk"
+
+
+@pytest.mark.parametrize(
+    ("jwt", "valid"),
+    [
+        (claims(), (None, None)),
+        (claims(exp=1_000, nbf=10.5), (10.5, 1_000.0)),
+        (claims(exp=0, nbf=-1), (None, None)),
+        (claims(exp="1000", nbf=True), (None, None)),
+        (claims(exp=10**30, nbf=float("nan")), (None, None)),
+        ("", (None, None)),
+        ("a.b", (None, None)),
+        ("a.!.b", (None, None)),
+        (JWT, (None, None)),
+        ("a.WzFd.b", (None, None)),
+        (f"a.{base64.urlsafe_b64encode(b'[' * 100_000).decode()}.b", (None, None)),
+    ],
+)
+def test_when_a_jwt_is_valid_is_what_can_be_read_of_it(jwt: str, valid: tuple[float | None, float | None]) -> None:
+    assert tuple(validity(jwt)) == valid
 
 
 def test_a_credentials_file_as_nsc_writes_it_is_read() -> None:

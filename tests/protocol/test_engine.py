@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from trionats import errors
 from trionats._protocol import commands
-from trionats._protocol.engine import (
-    Answered,
-    Engine,
-    Garbage,
-    InfoChanged,
-    Loss,
-    Phase,
-    Refused,
-    Subscription,
-)
+from trionats._protocol.engine import CONTROL_LINE, Engine, Phase
+from trionats._protocol.happenings import Answered, Garbage, InfoChanged, Loss, Refused
 from trionats._protocol.parser import Message
+from trionats._protocol.subscriptions import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 INFO = b'INFO {"server_id":"A","max_payload":100}\r\n'
 BROKEN = errors.UnexpectedEOF()
@@ -251,6 +249,52 @@ def test_refused_subscriptions_end() -> None:
     assert drained(engine) == b"SUB t 4\r\n"
 
 
+class Searched(dict[int, Subscription]):
+    """A table that counts how often somebody goes through all of it."""
+
+    searches = 0
+
+    def values(self) -> Any:  # noqa: ANN401 - a view that has no name
+        self.searches += 1
+        return super().values()
+
+    def items(self) -> Any:  # noqa: ANN401 - a view that has no name
+        self.searches += 1
+        return super().items()
+
+    def __iter__(self) -> Iterator[int]:
+        self.searches += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("queue", [b"", b"q"])
+def test_many_refusals_search_no_table(queue: bytes) -> None:
+    engine, receivers = online(), [Recorder() for _ in range(500)]
+    engine.subscriptions = table = Searched()
+    rows = [engine.subscribe(b"s.%d" % number, queue, 0, receiver) for number, receiver in enumerate(receivers)]
+    engine.unsubscribe(rows[7])
+    engine.complete(rows[8])
+    for number in range(500):
+        error = errors.PermissionsViolationError()
+        assert engine.refuse_subscription(f"s.{number}", queue.decode(), error) == (number not in (7, 8))
+    assert all(receiver.told for number, receiver in enumerate(receivers) if number != 7)
+    assert not table.searches
+    assert not engine.subscriptions
+    assert not len(engine._named)
+
+
+def test_each_way_to_end_takes_the_name_out() -> None:
+    engine = online()
+    engine.subscribe(b"s" * CONTROL_LINE, b"", 0, Recorder())
+    engine.refuse_overlong(BROKEN)
+    engine.subscribe(b"s", b"", 1, Recorder())
+    engine.receive(msg(2))
+    for _ in range(3):
+        engine.subscribe(b"s", b"q", 0, Recorder())
+    engine.end_all(None)
+    assert not len(engine._named)
+
+
 def test_ending_one_refused_ends_another() -> None:
     engine = online()
 
@@ -319,6 +363,48 @@ def test_loss_counts_the_batch_under_way_and_keeps_the_rest() -> None:
     assert engine.out_msgs == 4
 
 
+def test_our_own_publishes_are_nobodys_loss() -> None:
+    """A goodbye waits for the next connection, what is passing does not, and neither is counted."""
+    engine = online()
+    engine.publish(commands.Aside(commands.pub(b"goodbye", b"", b"1")), 1)
+    engine.publish(commands.Passing(commands.pub(b"pull", b"", b"22")), 2)
+    assert (engine.unsent_publishes, engine.holds_publishes) == (0, False)
+    published, _ = publish(engine, b"333")
+    assert (engine.unsent_publishes, engine.holds_publishes) == (1, True)
+    engine.take(1 << 20)
+    assert (engine.unsent_publishes, engine.holds_publishes) == (1, True)
+    goodbye = commands.Aside(commands.pub(b"goodbye", b"", b"4444"))
+    engine.publish(goodbye, 4)
+    engine.publish(commands.Passing(commands.pub(b"pull", b"", b"55555")), 5)
+    assert engine.lost(BROKEN) == Loss(frames=1)
+    # What was not sent was not published.
+    assert (engine.out_msgs, engine.out_bytes) == (4, 10)
+    kept, number = publish(engine, b"666666")
+    assert engine.unsent_publishes == 1
+    assert engine.waits(kept, number)
+    online(engine)
+    assert drained(engine) == goodbye + kept
+    assert published not in (goodbye, kept)
+    engine.publish(goodbye, 4)
+    assert engine.discard() == 0
+
+
+def test_our_own_publish_that_is_too_large_is_dropped_without_a_word() -> None:
+    engine = Engine()
+    engine.publish(commands.Aside(commands.pub(b"goodbye", b"", b"x" * 101)), 101)
+    engine.publish(commands.pub(b"s", b"", b"x" * 101), 101)
+    online(engine)
+    assert (engine.oversized, drained(engine)) == (1, b"")
+
+
+def test_anything_heard_is_a_sign_of_life() -> None:
+    engine = online()
+    heard = engine.heard
+    engine.receive(b"PI")
+    engine.receive(b"NG\r\n")
+    assert engine.heard == heard + 2
+
+
 def test_withdrawing() -> None:
     engine = online()
     one, first = publish(engine, b"1")
@@ -349,6 +435,45 @@ def test_an_outage_full_of_withdrawn_requests_takes_no_room() -> None:
     again, number = publish(engine)
     assert engine.waits(again, number)
     assert engine.out_msgs == 2
+
+
+def test_a_request_that_stays_open_does_not_keep_the_places_of_those_that_are_given_up() -> None:
+    engine = Engine()
+    kept, number = publish(engine)
+    before = publish(engine, b"request")
+    for _ in range(5000):
+        # There is always one more behind it.
+        now = publish(engine, b"request")
+        assert engine.withdraw(*before, 7)
+        before = now
+    assert len(engine.outbox) < 200
+    assert engine.waits(kept, number)
+    assert engine.waits(*before)
+    assert engine.out_msgs == 2
+
+
+def test_what_is_queued_behind_a_fence_waits_for_the_next_connection() -> None:
+    engine = online()
+    assert [engine.sendable] == [False]
+    before = [publish(engine, b"%d" % n) for n in range(3)]
+    engine.fence("left")
+    behind = [publish(engine, b"%d" % n) for n in range(3, 6)]
+    engine.subscribe(b"a", b"", 0, Recorder())
+    assert [engine.sendable] == [True]
+    first = engine.take(len(before[0][0]))
+    assert first == before[0][0]
+    engine.sent()
+    rest = engine.take(1 << 20)
+    assert rest == before[1][0] + before[2][0] + b"PING\r\n"
+    engine.sent()
+    assert [engine.sendable] == [False]
+    assert engine.take(1 << 20) == b""
+    engine.sent()
+    assert engine.receive(b"PONG\r\n") == [Answered("left")]
+    assert engine.take(1 << 20) == b""
+    assert engine.lost(errors.UnexpectedEOF()).frames == 0
+    online(engine)
+    assert engine.take(1 << 20) == b"SUB a 1\r\n" + b"".join(frame for frame, _ in behind)
 
 
 def test_discard() -> None:

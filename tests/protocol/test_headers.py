@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -136,6 +137,29 @@ def test_encoding(given_headers: Any, block: bytes) -> None:  # noqa: ANN401 - w
     assert headers.encode(given_headers) == block
 
 
+class Colour(str, enum.Enum):  # noqa: UP042 - the older kind, whose format() is not its value
+    RED = "red"
+
+
+class Liar(str):
+    """Text that says something else of itself."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return "x\r\nInjected: y"
+
+    __str__ = __repr__ = lambda self: "x\r\nInjected: y"
+    isprintable = lambda self: True  # noqa: E731
+
+
+def test_a_subclass_of_str_is_the_text_that_it_holds() -> None:
+    given_headers: dict[str, Any] = {Colour.RED: Colour.RED, Liar("A"): [Liar("b"), Colour.RED]}
+    assert headers.encode(given_headers) == b"NATS/1.0\r\nred: red\r\nA: b\r\nA: red\r\n\r\n"
+    with pytest.raises(errors.BadHeaderError, match="no line ends"):
+        headers.encode({"A": Liar("a\r\nB: c")})
+
+
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "a:", ":", "a\r\nb", "a\n", "\tb", "a\x00", "a\x7f", "ü", "\ud800", 7]
 )
@@ -158,13 +182,21 @@ def test_a_bad_name_is_refused_by_name(name: Any) -> None:  # noqa: ANN401 - wha
         (["fine", "a\r\nX: y"], "no line ends"),
         ("\ud800", "not valid Unicode"),
         (["fine", "x\udcff"], "not valid Unicode"),
-        (7, "not int"),
+        (7, "a value must be str, not int"),
         (None, "not NoneType"),
         (b"bytes", "not bytes"),
         (bytearray(b"bytes"), "not bytearray"),
         ([b"bytes"], "not bytes"),
         (["fine", 7], "not int"),
         ({"a": "b"}, "not dict"),
+        ({}, "not dict"),
+        ({"a", "b"}, "not set"),
+        ({"a": "b"}.keys(), "not dict_keys"),
+        (iter(["a"]), "not list_iterator"),
+        (MultiDict(a="b"), "not MultiDict"),
+        ([["a"]], "not list"),
+        (["fine", {"a": "b"}], "not dict"),
+        (1.5, "not float"),
     ],
 )
 def test_a_bad_value_is_refused_and_its_name_told(value: Any, words: str) -> None:  # noqa: ANN401 - what users pass
@@ -178,6 +210,9 @@ def test_a_refusal_does_not_show_the_value_and_not_all_of_an_endless_name() -> N
     with pytest.raises(errors.BadHeaderError) as caught:
         headers.encode({"Authorization": "secret\n"})
     assert "secret" not in str(caught.value)
+    with pytest.raises(errors.BadHeaderError, match="Late") as caught:
+        headers.encode({"Authorization": "secret", "Late": "\ud800"})
+    assert caught.value.__context__ is None
     with pytest.raises(errors.BadHeaderError) as caught:
         headers.encode({"x" * 100_000 + " ": "v"})
     assert len(str(caught.value)) < 300

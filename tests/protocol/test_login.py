@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from trionats import errors
 from trionats._protocol.addresses import Server, parse_servers
-from trionats._protocol.login import LoginOptions, connect_options, encode_signature, must_use_tls, server_error
+from trionats._protocol.login import (
+    LoginOptions,
+    connect_options,
+    encode_signature,
+    must_use_tls,
+    server_error,
+    why_refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +28,10 @@ if TYPE_CHECKING:
 SECRET = "s3cr3t"
 INFO = {"proto": 1, "headers": True}
 OPTIONS = LoginOptions(version="1.2.3")
+
+
+def jwt(**claims: int) -> str:
+    return f"eyJ0.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.x"
 
 
 def one(text: str = "nats://h") -> Server:
@@ -242,6 +253,36 @@ def test_any_text_is_an_error_to_return_and_none_to_raise(text: str) -> None:
     assert len(str(error)) < 600
 
 
+@pytest.mark.parametrize(
+    ("fields", "url", "said"),
+    [
+        ({}, "nats://h", "; no credentials were given"),
+        ({"user": "", "password": "", "name": "me"}, "nats://h", "; no credentials were given"),
+        ({}, "nats://token@h", ""),
+        ({"user": "u"}, "nats://h", ""),
+        ({"sig": "x", "nkey": "U"}, "nats://h", ""),
+        (
+            *({"token": "t", "jwt": jwt(exp=1_700_000_000)}, "nats://h"),
+            "; the JWT in 'me.creds' expired at 2023-11-14 22:13:20 UTC",
+        ),
+        ({"jwt": jwt(exp=1_700_000_001)}, "nats://h", ""),
+        (
+            *({"jwt": jwt(nbf=1_700_000_001)}, "nats://h"),
+            "; the JWT in 'me.creds' is valid only from 2023-11-14 22:13:21 UTC",
+        ),
+        ({"jwt": jwt(nbf=1_700_000_000)}, "nats://h", ""),
+        ({"jwt": "s3cret"}, "nats://h", ""),
+    ],
+)
+def test_what_we_know_of_a_refusal(fields: dict[str, Any], url: str, said: str) -> None:
+    login = replace(OPTIONS, jwt_source="in 'me.creds'", **fields)
+    assert why_refused(login, one(url), 1_700_000_000.0) == said
+
+
+def test_what_a_server_says_is_shown_in_one_line() -> None:
+    assert str(server_error("'bad\x1b[2J\u202e'")) == "the server says: bad\\x1b[2J\\u202e"
+
+
 # Secrets
 
 SECRETS = ("user", "password", "token", "nkey", "jwt", "sig")
@@ -250,7 +291,7 @@ SECRETS = ("user", "password", "token", "nkey", "jwt", "sig")
 def test_no_secret_in_what_the_options_show() -> None:
     # failures.md H5; a new field must be put in one list or the other
     assert {field.name for field in fields(LoginOptions)} == {
-        *SECRETS, "version", "name", "no_echo", "verbose", "pedantic", "tls",
+        *SECRETS, "version", "name", "no_echo", "verbose", "pedantic", "tls", "jwt_source",
     }  # fmt: skip
     secrets: dict[str, Any] = {name: SECRET + name for name in SECRETS}
     options = replace(OPTIONS, name="worker", **secrets)

@@ -14,8 +14,8 @@ from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.move import Move, Way, way
 
 if TYPE_CHECKING:
-    from trionats._protocol.engine import Subscription
     from trionats._protocol.parser import Message
+    from trionats._protocol.subscriptions import Subscription
 
 PREFIX = b"_INBOX."
 REASON = errors.UnexpectedEOF()

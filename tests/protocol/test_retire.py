@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from trionats._protocol.engine import Answered, Engine, Subscription
+from trionats._protocol.engine import Engine
+from trionats._protocol.happenings import Answered
 from trionats._protocol.parser import Message
+from trionats._protocol.subscriptions import Subscription
 
 
 class Receiver:

@@ -273,18 +273,67 @@ def test_a_server_that_always_drops_us_does_not_make_us_spin() -> None:
     assert max(dials) < 60
 
 
-def test_a_connection_that_lived_makes_the_first_wait_short_again() -> None:
-    pool = make_pool("a")
+def short_lives(pool: ServerPool) -> Server:
+    """Lose a hundred connections the moment they stand, so that the bound of the first wait is at its maximum."""
     server = pool.servers[0]
     for _ in range(100):
         pool.connected(server, 0.0)
         pool.lost(server, 0.0)
+    return server
+
+
+def first_waits(**healthy: object) -> list[float]:
+    """How long pools wait after the loss that follows a day without one."""
+    waits = []
+    for seed in range(50):
+        pool = make_pool("a,b", seed=seed)
+        server = short_lives(pool)
+        pool.connected(server, 0.0)
+        if healthy.get("reconnected"):
+            pool.lost(server, 86_400.0, forced=True)
+            pool.connected(server, 86_400.0)
+        if healthy.get("moved"):
+            server = pool.servers[1]
+            pool.connected(server, 86_400.0)
+        pool.lost(server, 86_401.0)
+        waits.append(due(pool, 86_401.0).not_before - 86_401.0)
+    return waits
+
+
+@pytest.mark.parametrize("healthy", [{}, {"reconnected": True}, {"moved": True}], ids=str)
+def test_a_connection_that_lived_makes_the_very_next_wait_short_again(healthy: dict[str, object]) -> None:
+    # 1 s behind a reconnect or a move is a short life again, but the first one.
+    waits = first_waits(**healthy)
+    assert max(waits) <= 0.5
+    assert min(waits) >= 0.0
+
+
+def test_connections_that_live_for_the_wait_do_not_count_as_short() -> None:
+    pool = make_pool("a")
+    server = short_lives(pool)
     assert due(pool).not_before <= 8.0
     pool.connected(server, 0.0)
     pool.lost(server, 2.0)
+    assert 2.0 <= due(pool, 2.0).not_before <= 2.5
     pool.connected(server, 2.0)
-    pool.lost(server, 100.0)
-    assert 100.0 < due(pool, 100.0).not_before <= 100.5
+    pool.lost(server, 3.0)
+    assert 3.0 <= due(pool, 3.0).not_before <= 3.5  # the first short one
+    pool.connected(server, 3.0)
+    pool.lost(server, 4.0)
+    assert due(pool, 4.0).not_before <= 5.0  # the second: twice as long at the most
+
+
+def test_a_forced_end_of_a_short_life_does_not_forget_those_before_it() -> None:
+    waits = []
+    for seed in range(50):
+        pool = make_pool("a", seed=seed)
+        server = short_lives(pool)
+        pool.connected(server, 0.0)
+        pool.lost(server, 1.0, forced=True)
+        pool.connected(server, 1.0)
+        pool.lost(server, 1.0)
+        waits.append(due(pool, 1.0).not_before - 1.0)
+    assert max(waits) > 4.0
 
 
 def test_a_forced_reconnect_does_not_wait() -> None:
@@ -475,6 +524,17 @@ def test_the_current_server_and_the_teller_are_not_pruned() -> None:
     pool.connected(b, 0.0)
     pool.discovered(["e:1"], via=c)
     assert hosts(pool) == ["seed", "b", "c", "e"]
+
+
+def test_a_server_is_the_same_with_and_without_the_final_dot_of_its_name() -> None:
+    pool = make_pool("a.,b")
+    pool.connected(due(pool).server, 0.0)
+    assert [str(server) for server in pool.discovered(["a:4222", "b.:4222", "c.:4222"])] == ["nats://c.:4222"]
+    assert pool.discovered(["c:4222"]) == []
+    assert [str(server) for server in pool.servers] == ["nats://a.:4222", "nats://b:4222", "nats://c.:4222"]
+    before = pool.servers[0]
+    pool.replace(parse_servers("a"))
+    assert pool.servers == (before,)
 
 
 def test_discovery_can_be_ignored_and_needs_a_teller() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -143,6 +143,27 @@ def test_a_bad_stream_or_consumer_name_is_refused_by_name(check: Callable[[str],
     with pytest.raises(ValueError, match=r"not allowed|empty|Unicode") as caught:
         check(name)
     assert str(caught.value).startswith(f"{kind} {name!r}: ")
+
+
+@pytest.mark.parametrize(("check", "kind"), [(subjects.stream_name, "stream"), (subjects.consumer_name, "consumer")])
+@pytest.mark.parametrize("name", [None, 5, b"s"])
+def test_a_stream_or_consumer_name_that_is_no_text_is_refused_by_name(
+    check: Callable[[Any], str], kind: str, name: object
+) -> None:
+    with pytest.raises(TypeError, match=f"^{kind} .*: it must be text, not {type(name).__name__}$"):
+        check(name)
+
+
+def test_a_single_filter_stands_in_the_subject_that_creates_a_consumer() -> None:
+    for pattern in ("a", "a.*.>", ">", "*"):
+        subject = subjects.consumer_creation("S", "c", pattern)
+        assert subject == f"CONSUMER.CREATE.S.c.{pattern}"
+        assert subjects.publish_subject(subject) == subject.encode()
+    for none in (None, "", ["a"], "x" * 3001, "ä" * 1501):
+        assert subjects.consumer_creation("S", "c", none) == "CONSUMER.CREATE.S.c"
+    for bad in ("a b", "a..b", "a.>.b", "a*", "a\r\nPUB x 0\r\n", "\ud800"):
+        with pytest.raises(errors.BadSubjectError):
+            subjects.publish_subject(subjects.consumer_creation("S", "c", bad))
 
 
 @pytest.mark.parametrize("name", ["OBJ_configs", "KV-1", "grüße", "$x", "a:b"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from trionats import errors
+from trionats._protocol.showing import is_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,29 @@ if TYPE_CHECKING:
 DEFAULT_PORTS = {"nats": 4222, "tls": 4222, "ws": 80, "wss": 443}
 SECURE_SCHEMES = frozenset({"tls", "wss"})
 WEBSOCKET_SCHEMES = frozenset({"ws", "wss"})
+# What people write instead. Other words before "://" are not shown: they may be the beginning of a password.
+_FOREIGN_SCHEMES = frozenset(
+    {
+        "amqp",
+        "data",
+        "env",
+        "file",
+        "http",
+        "https",
+        "kafka",
+        "mqtt",
+        "nat",
+        "natss",
+        "nsc",
+        "op",
+        "redis",
+        "ssl",
+        "tcp",
+        "wws",
+    }
+)
 
+_LONGEST_LABEL = 63
 _NOT_IN_HOSTS = re.compile(r"""[\x00-\x20\x7f!"#$%&'()*+,/;<=>?@\[\]\\^`{|}]|\s""")
 # "@" would be lawful, but with it in the path the host is more likely to be the first half of a token or password.
 _NOT_IN_PATHS = re.compile(r"[\x00-\x20\x7f#@]|\s")
@@ -65,8 +88,12 @@ class Server:
     @property
     def netloc(self) -> str:
         """`host:port`, an IPv6 host in brackets, without userinfo."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return _netloc(self.host, self.port)
+
+    @property
+    def authority(self) -> str:
+        """The same as HTTP wants it, without the final dot of an absolute name."""
+        return _netloc(*self.place)
 
     @property
     def token(self) -> str | None:
@@ -86,23 +113,37 @@ class Server:
     @property
     def verified_name(self) -> str:
         """The name that the server's certificate must be for, when the user overrides nothing."""
-        return self.tls_name or self.host
+        return self.tls_name or certified(self.host)
 
     @property
     def endpoint(self) -> tuple[str, int]:
-        """What makes two servers the same to the network."""
+        """What is dialled: an absolute name keeps its final dot, which tells the resolver to add no domain of its own."""
         return self.host, self.port
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What makes two servers the same; a final dot makes no difference."""
+        return certified(self.host), self.port
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What makes two items of the user's list the same."""
-        return self.scheme, self.host, self.port, self.path, self.username, self.password
+        return self.scheme, *self.place, self.path, self.username, self.password
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
 
     def __repr__(self) -> str:
         return f"<Server {self}{'' if self.explicit else ' (discovered)'}, failed attempts: {self.attempts}>"
+
+
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def certified(host: str) -> str:
+    """Give a host's name as certificates, SNI (RFC 6066) and HTTP have it: without the final dot of an absolute one."""
+    return host.removesuffix(".")
 
 
 def parse_servers(servers: str | Sequence[str]) -> list[Server]:
@@ -124,7 +165,7 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
             others. The text shows no userinfo, port, path or query.
     """
     in_one = isinstance(servers, str)
-    items = servers.split(",") if isinstance(servers, str) else _items(servers)
+    items = servers.split(",") if isinstance(servers, str) else list_of_urls(servers)
     parsed: dict[tuple[object, ...], Server] = {}
     for number, item in enumerate(items, 1):
         where = f"server {number} of {len(items)}"
@@ -141,8 +182,18 @@ def parse_servers(servers: str | Sequence[str]) -> list[Server]:
     return result
 
 
-def _items(servers: object) -> list[str]:
-    """Take a list of URLs from whatever was given as one; its items may be secrets, so only their types are named."""
+def list_of_urls(servers: object) -> list[str]:
+    """Take a list of URLs from whatever was given as one; its items may be secrets, so only their types are named.
+
+    Args:
+        servers: What was given.
+
+    Returns:
+        The items.
+
+    Raises:
+        TypeError: It is no list, or an item is no text.
+    """
     if isinstance(servers, (bytes, bytearray)) or not isinstance(servers, Iterable):
         raise TypeError(f"servers must be a URL or a list of URLs, not {type(servers).__name__}")
     items = list(servers)
@@ -185,7 +236,7 @@ def told_servers(urls: Iterable[object], teller: Server) -> Iterator[Server]:
             teller.username,
             teller.password,
             teller.path,
-            tls_name=teller.verified_name if named and _is_address(host) else None,
+            tls_name=teller.verified_name if named and _is_address(certified(host)) else None,
             explicit=False,
         )
 
@@ -196,10 +247,15 @@ def _parse(text: str, where: str) -> Server:
         scheme, rest = "nats", text
     scheme = scheme.lower()
     if scheme not in DEFAULT_PORTS:
-        raise errors.ServerURLError(f"{where}: the scheme is none of nats, tls, ws, wss")
+        told = f"the scheme {scheme!r}" if scheme in _FOREIGN_SCHEMES else "the scheme"
+        raise errors.ServerURLError(f"{where}: {told} is none of nats, tls, ws, wss")
     end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
     authority, path = rest[:end], rest[end:]
     userinfo, at, location = authority.rpartition("@")
+    if any(map(is_key, location.split(":"))):
+        raise errors.ServerURLError(f"{where}: this is no server but looks like credentials, which are other options")
+    if any(len(label) > _LONGEST_LABEL for label in location.partition(":")[0].split(".")):
+        raise errors.ServerURLError(f"{where}: no part of a host name is longer than {_LONGEST_LABEL} characters")
     where += f" ({_shown(scheme, location, path)})"
     if scheme not in WEBSOCKET_SCHEMES and path not in {"", "/"}:
         raise errors.ServerURLError(
@@ -232,8 +288,10 @@ def _split_location(location: str, where: str) -> tuple[str, int]:
     if location.count(":") > 1:
         return _ipv6(location, where), 0
     host, _, port = location.partition(":")
-    if not host:
+    if not certified(host):
         raise errors.ServerURLError(f"{where}: the host is missing")
+    if host.endswith(".."):
+        raise errors.ServerURLError(f"{where}: a host name ends with one dot at the most")
     if _NOT_IN_HOSTS.search(host):
         raise errors.ServerURLError(f"{where}: the host holds a character that no host name has")
     return host.lower(), _port(port, where)

@@ -16,7 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["CRLF", "LENGTHS", "PING", "PONG", "Payload", "connect", "hpub", "pub", "pub_head", "sub", "unsub"]
+__all__ = [
+    "CRLF",
+    "LENGTHS",
+    "PING",
+    "PONG",
+    "Aside",
+    "Passing",
+    "Payload",
+    "connect",
+    "hpub",
+    "is_programs",
+    "is_publish",
+    "pub",
+    "pub_head",
+    "sub",
+    "unsub",
+]
 
 #: What a payload may be; it is copied once, into its frame.
 Payload: TypeAlias = "bytes | bytearray | memoryview"
@@ -27,6 +43,24 @@ _SMALL = 4096
 LENGTHS = tuple(b"%d\r\n" % length for length in range(_SMALL))
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
+
+
+class Aside(bytes):
+    """A publish of our own, that no program asked for: no end waits for it, and nobody is told that it was lost."""
+
+
+class Passing(Aside):
+    """One that means nothing to the next connection."""
+
+
+def is_publish(frame: bytes) -> bool:
+    """Say whether a frame is a PUB or HPUB."""
+    return frame.startswith((b"PUB ", b"HPUB "))
+
+
+def is_programs(frame: bytes) -> bool:
+    """Say whether a frame is a publish that a program asked for."""
+    return frame.__class__ is bytes and is_publish(frame)
 
 
 def connect(options: Mapping[str, Any]) -> bytes:

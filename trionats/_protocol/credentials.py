@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from trionats import errors
@@ -59,8 +61,7 @@ class NKey:
     __slots__ = ("_pair", "public")
 
     def __init__(self, seed: str, source: str = "the seed", role: str = "user") -> None:
-        seed = seed.strip()
-        check_seed(seed, source, role)
+        check_seed(seed := seed.strip(), source, role)
         self._pair = nkeys_library(source).from_seed(bytearray(seed.encode()))
         self.public: str = self._pair.public_key.decode()
         """The public key, "U..."."""
@@ -85,11 +86,11 @@ def nkeys_library(user: str) -> Any:  # noqa: ANN401 - a module without types
     Raises:
         ImportError: It is not installed; the text says how to install it.
     """
-    try:
+    with suppress(ImportError):
         import nkeys  # type: ignore[import-untyped] # noqa: PLC0415 - an extra, and only who signs pays for its import
-    except ImportError as error:
-        raise ImportError(f"{user}: signing needs the package nkeys: pip install 'trionats[nkeys]'") from error
-    return nkeys
+
+        return nkeys
+    raise ImportError(f"{user}: signing needs the package nkeys: pip install 'trionats[nkeys]'")
 
 
 def check_seed(seed: str, source: str = "the seed", role: str = "user") -> None:
@@ -159,6 +160,31 @@ def parse_jwt(text: str, source: str = "the JWT") -> str:
     return jwt
 
 
+class Validity(NamedTuple):
+    """From when and until when a JWT lets somebody in, in seconds since the epoch; None for no such limit."""
+
+    begins: float | None = None
+    ends: float | None = None
+
+
+def validity(jwt: str) -> Validity:
+    """Read when a JWT is valid; what cannot be read says nothing, since the server is who decides."""
+    claims: object = None
+    with suppress(ValueError, RecursionError):
+        claims = json.loads(_unbase64(jwt.split(".")[1].encode()) if jwt.count(".") == 2 else b"")
+    if not isinstance(claims, dict):
+        return Validity()
+    begins, ends = (_seconds(claims.get(name)) for name in ("nbf", "exp"))
+    return Validity(begins, ends)
+
+
+def _seconds(value: object) -> float | None:
+    # Of the years that a calendar knows; 0 is how Go writes "none".
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 2**37:
+        return None
+    return float(value)
+
+
 def parse_seed(text: str, source: str = "the seed") -> str:
     """Find the user's seed: in its frame of dashes, or as the first line that is not empty and no comment.
 
@@ -204,8 +230,10 @@ def canonical_signature(signature: object, source: str = "signature_cb") -> byte
     return raw
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: object) -> bytes:
     """Undo base32 and check the checksum; nothing if that cannot be done."""
+    if not isinstance(text, str):
+        return b""
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError:  # binascii.Error is one

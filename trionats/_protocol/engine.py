@@ -8,6 +8,7 @@ conversation, `lost` ends one, and what must be said again is known in between.
 Invariants:
 * A frame in the outbox is whole. What was taken is never put back: it may or may not have arrived (`lost` counts it).
 * Disconnected, only publishes gather in the outbox; SUB and UNSUB are replayed from the table, with the remaining count.
+* What is counted as waiting or lost are the publishes that a program asked for, and not our own (`commands.Aside`).
 * CONNECT comes first on every connection, and nothing but PING follows it before the PONG.
 * A sid is never used twice.
 """
@@ -15,19 +16,28 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from trionats import errors
 from trionats._protocol import commands
+from trionats._protocol.admission import Admissions, is_limit
+from trionats._protocol.commands import Passing, is_programs, is_publish
+from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.index import Index
+from trionats._protocol.numbering import Numbering
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
+from trionats._protocol.subscriptions import Subscription, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from trionats._protocol.subscriptions import Receiver
 
 
-_CONVERSATION = ("_parser", "_pings", "_unanswered", "_sending", "phase", "info")
+_CONVERSATION = ("_parser", "_pings", "_admissions", "_unanswered", "_sending", "phase", "info", "confided")
+_CONFIDED = ("pass", "auth_token", "jwt", "sig")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
 
@@ -45,114 +55,39 @@ class Phase(Enum):
     ONLINE = "online"
 
 
-class Receiver(Protocol):
-    """What takes the messages of one subscription; called from the reader, so total and never waiting."""
-
-    def deliver(self, message: Any, /) -> None:  # noqa: ANN401 - of the type that the engine was made for
-        """Take one message."""
-
-    def link_lost(self, reason: Exception) -> None:
-        """Know that the connection broke; the subscription stays."""
-
-    def link_restored(self) -> None:
-        """Know that the connection is back and the subscription replayed."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more: None on purpose, else why."""
-
-
-class Subscription:
-    """One row of the table: what was subscribed, how much has come, who takes it."""
-
-    __slots__ = ("answers", "deliver", "delivered", "max_msgs", "queue", "receiver", "retired", "sid", "subject")
-
-    def __init__(self, sid: int, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> None:
-        self.sid = sid
-        self.subject = subject
-        self.queue = queue
-        self.max_msgs = max_msgs
-        self.receiver = receiver
-        self.deliver = receiver.deliver
-        self.delivered = 0
-        self.answers = False
-        """Whether it is for answers to what we asked: a drain lets it be until the end."""
-        self.retired = False
-        """Whether the server was told that no more is wanted, and what it has sent already still comes."""
-
-    def frames(self) -> bytes:
-        """What tells a server of it: SUB, and UNSUB with what is left of the count; nothing of one that is retired."""
-        if self.retired:
-            return b""
-        frames = commands.sub(self.subject, self.queue, self.sid)
-        if self.max_msgs:
-            frames += commands.unsub(self.sid, self.max_msgs - self.delivered)
-        return frames
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A PONG came for a PING that somebody waits for."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class InfoChanged:
-    """The server described itself anew."""
-
-    info: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The server sent -ERR; the connection goes on unless the server closes it."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """The server sent what is not the protocol; nothing after it can be read."""
-
-    error: Exception
-
-
-Event = Answered | InfoChanged | Refused | Garbage
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What a broken connection leaves open."""
-
-    frames: int
-    """Publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
-    pings: list[Any] = field(default_factory=list)
-    """The tokens of pings that were not answered."""
-
-
 class Engine:
     """The state of one client's conversation with its servers."""
 
     def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
         self.message_type = message_type
         self._aside = main is not None
+        self._main = main
         self.beside: Engine | None = None
         """A second conversation, during a planned move; see `_protocol.move`."""
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
+        self._admissions: Admissions[Subscription] = Admissions()
+        self._over_limit = ""
+        self._last: int | None = None
+        """The number of the last frame that this connection is to take; None for no end."""
         self._unanswered = 0
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
         self.info: dict[str, Any] = {}
         self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
+        self._named: Index[bytes, Subscription] = Index() if main is None else main._named
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
-        self._taken = 0
+        self._numbers = Numbering()
+        self.heard = 0
+        """How often something came: as long as this stays the same, the server is silent."""
         self.in_msgs = 0
         self.in_bytes = 0
         self._controls = 0
         self.out_bytes = 0
+        self.confided: tuple[str, ...] = ()
+        """What of our login the server must not be quoted with."""
         self.oversized = 0
         """Publishes that were dropped because the new server takes less than the last one; whoever tells it sets it to 0."""
 
@@ -182,6 +117,7 @@ class Engine:
             CONNECT and PING; the PONG says that the server accepted us.
         """
         self.phase = Phase.PROVING
+        self.confided = tuple(str(options[field]) for field in _CONFIDED if field in options)
         return commands.connect(options) + commands.PING
 
     def receive(self, data: bytes) -> list[Event]:
@@ -212,6 +148,7 @@ class Engine:
                     self.complete(subscription)
             else:
                 self._control(event, events)
+        self.heard += 1
         self.in_msgs += messages
         self.in_bytes += size
         return events
@@ -235,14 +172,19 @@ class Engine:
         was_online = self.phase is Phase.ONLINE
         self.phase = Phase.OFFLINE
         loss = Loss(
-            frames=sum(map(_is_publish, self._sending)), pings=[token for token in self._pings if token is not None]
+            frames=sum(map(is_programs, self._sending)), pings=[token for token in self._pings if token is not None]
         )
         self._sending = []
         self._pings.clear()
+        self._admissions = Admissions()
         self._unanswered = 0
-        # Empty frames in the place of others, so that the numbers of those that stay are still true.
-        self.outbox = [frame if _is_publish(frame) else b"" for frame in self.outbox]
+        self._last = None
+        passing = [frame for frame in self.outbox if frame.__class__ is Passing]
+        self._controls += len(passing)
+        self.out_bytes -= sum(map(commands.publish_size, passing))
+        self.outbox = [frame if is_publish(frame) and frame.__class__ is not Passing else b"" for frame in self.outbox]
         self.outbox_bytes = sum(map(len, self.outbox))
+        self._close_gaps()
         if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
                 subscription.receiver.link_lost(reason)
@@ -261,7 +203,8 @@ class Engine:
             kept = getattr(self, name)
             setattr(self, name, getattr(other, name))
             setattr(other, name, kept)
-        self._taken += len(mine)
+        self._numbers.emptied(len(mine))
+        self._last = None
         self.outbox, self.outbox_bytes = [], 0
         other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
         self.put_first(theirs)
@@ -286,13 +229,33 @@ class Engine:
         subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
         self.subscriptions[subscription.sid] = subscription
+        self._named.add(name_of(subject, queue), subscription)
         if self.phase is Phase.ONLINE:
-            self.queue(subscription.frames())
+            self.tell([subscription])
         return subscription
+
+    def tell(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions."""
+        for row in rows:
+            self.queue(row.frames())
+            if self._admissions.subscribed(row):
+                self.ping()
+
+    def tell_first(self, rows: Sequence[Subscription]) -> None:
+        """Tell the server of subscriptions, before anything that is queued."""
+        rows = [row for row in rows if not row.retired]
+        self.put_first([row.frames() for row in rows])
+        self._admissions.replayed(rows, self.outbox.count(commands.PING))
+
+    def tell_unsubscribed(self, row: Subscription) -> None:
+        """Tell the server that a subscription is over."""
+        self.queue(commands.unsub(row.sid))
+        if self._admissions.unsubscribed(row):
+            self.ping()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
-        if self.subscriptions.pop(subscription.sid, None) is not None:
+        if self._take_out(subscription):
             self._tell_unsubscribed(subscription)
 
     def retire(self, subscription: Subscription) -> None:
@@ -306,17 +269,23 @@ class Engine:
 
     def complete(self, subscription: Subscription) -> None:
         """End a subscription that has had all it will get. Idempotent."""
-        if self.subscriptions.pop(subscription.sid, None) is not None:
+        if self._take_out(subscription):
+            if not subscription.retired:
+                self._admissions.unsubscribed(subscription)
             subscription.receiver.ended(None)
+
+    def _take_out(self, subscription: Subscription) -> bool:
+        self._named.remove(name_of(subscription.subject, subscription.queue), subscription)
+        return self.subscriptions.pop(subscription.sid, None) is not None
 
     def _tell_unsubscribed(self, subscription: Subscription) -> None:
         if subscription.retired:
             return
         if self.phase is Phase.ONLINE:
-            self.queue(commands.unsub(subscription.sid))
+            self.tell_unsubscribed(subscription)
         if self.beside is not None and self.beside.phase is Phase.ONLINE:
             # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
-            self.beside.queue(commands.unsub(subscription.sid))
+            self.beside.tell_unsubscribed(subscription)
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
@@ -337,11 +306,31 @@ class Engine:
         """
         # The server may name what we never subscribed, in characters that do not exist.
         wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
-        refused = [s for s in self.subscriptions.values() if (s.subject, s.queue) == wanted]
+        refused = self._named.find(name_of(*wanted))
         for subscription in refused:
-            self.subscriptions.pop(subscription.sid, None)
+            self._take_out(subscription)
             subscription.receiver.ended(error)
+        self._admissions.denied(*wanted)
         return bool(refused)
+
+    def over_limit(self) -> list[Subscription]:
+        """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
+        return [row for row in self._admissions.settle() if row.sid in self.subscriptions]
+
+    def refuse(self, row: Subscription, error: Exception) -> None:
+        """End one subscription that the server refused. Idempotent.
+
+        Args:
+            row: The subscription.
+            error: What its receiver is told.
+        """
+        if not self._take_out(row):
+            return
+        for other in (self.beside, self._main):
+            # In a planned move the other side may have taken it.
+            if other is not None and other.phase is Phase.ONLINE:
+                other.tell_unsubscribed(row)
+        row.receiver.ended(error)
 
     def refuse_overlong(self, error: Exception) -> None:
         """End the subscriptions whose SUB is longer than what servers take by default.
@@ -353,7 +342,7 @@ class Engine:
         """
         for subscription in list(self.subscriptions.values()):
             if len(commands.sub(subscription.subject, subscription.queue, subscription.sid)) > CONTROL_LINE:
-                self.subscriptions.pop(subscription.sid, None)
+                self._take_out(subscription)
                 subscription.receiver.ended(error)
 
     # What goes out.
@@ -383,7 +372,7 @@ class Engine:
     @property
     def newest(self) -> int:
         """The number of the frame that was queued last, for `waits` and `withdraw`."""
-        return self._taken + len(self.outbox)
+        return self._numbers.taken + len(self.outbox)
 
     def waits(self, frame: bytes, number: int) -> bool:
         """Say whether a frame still waits in the outbox, so that no server can have seen it.
@@ -392,8 +381,8 @@ class Engine:
             frame: The frame, the very object that was queued.
             number: The value of `newest` right after it was queued.
         """
-        position = number - self._taken - 1
-        return 0 <= position < len(self.outbox) and self.outbox[position] is frame
+        place = self._numbers.up_to(number) - 1
+        return 0 <= place < len(self.outbox) and self.outbox[place] is frame
 
     def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
         """Take a publish out of the outbox again, if it still waits there (see `waits`), as if it had not been.
@@ -408,30 +397,37 @@ class Engine:
         """
         if not self.waits(frame, number):
             return False
-        outbox = self.outbox
-        outbox[number - self._taken - 1] = b""
-        self.outbox_bytes -= len(frame)
+        self._make_gap(self._numbers.up_to(number) - 1)
         self.out_bytes -= size
         self._controls += 1
         # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
+        outbox = self.outbox
         while outbox and not outbox[-1]:
             outbox.pop()
+            self._numbers.shortened(len(outbox))
             self._controls -= 1
+        if self._numbers.too_many_gaps(len(outbox)):
+            self._close_gaps()
         return True
 
     @property
-    def waiting_publishes(self) -> int:
-        """How many publishes wait in the outbox."""
-        return sum(map(_is_publish, self.outbox))
+    def unsent_publishes(self) -> int:
+        """How many of a program's publishes were not given to the stream yet, as far as is known."""
+        return sum(map(is_programs, chain(self._sending, self.outbox)))
+
+    @property
+    def holds_publishes(self) -> bool:
+        """Whether there are any."""
+        return any(map(is_programs, chain(self._sending, self.outbox)))
 
     def discard(self) -> int:
         """Give up all that waits in the outbox.
 
         Returns:
-            How many publishes there were.
+            How many of a program's publishes there were.
         """
-        publishes = self.waiting_publishes
-        self._taken += len(self.outbox)
+        publishes = sum(map(is_programs, self.outbox))
+        self._numbers.emptied(len(self.outbox))
         self.outbox = []
         self.outbox_bytes = 0
         return publishes
@@ -439,23 +435,21 @@ class Engine:
     def put_first(self, frames: list[bytes]) -> None:
         """Put whole frames that are no publishes in front of the outbox; the numbers of those behind them stay true."""
         self.outbox[:0] = frames
-        self._taken -= len(frames)
+        self._numbers.lengthened(len(frames))
         self.outbox_bytes += sum(map(len, frames))
 
     def drop_oversized(self) -> None:
         """Drop the publishes that wait and are more than the server takes: sent, they would end the connection.
 
-        `oversized` counts them.
+        `oversized` counts those of a program.
         """
         limit = self.info.get("max_payload")
         if not isinstance(limit, int) or limit <= 0:
             return
         for place, frame in enumerate(self.outbox):
-            if len(frame) > limit and _is_publish(frame) and commands.publish_size(frame) > limit:
-                # An empty frame in its place, as in `lost`.
-                self.outbox[place] = b""
-                self.outbox_bytes -= len(frame)
-                self.oversized += 1
+            if len(frame) > limit and is_publish(frame) and commands.publish_size(frame) > limit:
+                self._make_gap(place)
+                self.oversized += is_programs(frame)
 
     def take(self, limit: int) -> bytes:
         """Take a batch of whole frames for the stream; call `sent` once it is written.
@@ -467,14 +461,14 @@ class Engine:
             The batch, empty when there is nothing to send.
         """
         outbox = self.outbox
-        if self.outbox_bytes <= limit or len(outbox) == 1:
+        if self._last is None and (self.outbox_bytes <= limit or len(outbox) == 1):
             self.outbox = []
             self.outbox_bytes = 0
+            self._numbers.emptied(len(outbox))
             batch = outbox
         else:
             batch = self._first_frames(limit)
         self._sending = batch
-        self._taken += len(batch)
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def sent(self) -> None:
@@ -487,7 +481,18 @@ class Engine:
         Everything queued before it is processed by the server before the PONG: a barrier.
         """
         self._pings.append(token)
+        self._admissions.pinged()
         self.queue(commands.PING)
+
+    def fence(self, token: object) -> None:
+        """Queue a PING as the last that this connection takes: what is queued behind it waits for the next one."""
+        self.ping(token)
+        self._last = self.newest
+
+    @property
+    def sendable(self) -> bool:
+        """Whether something waits that this connection is to take."""
+        return bool(self.outbox) and (self._last is None or self._numbers.up_to(self._last) > 0)
 
     def keepalive(self, most: int) -> bool:
         """Ping an idle peer.
@@ -521,6 +526,10 @@ class Engine:
                     self.info = {**self.info, **event.fields}
                 events.append(InfoChanged(event.fields))
             case ServerError():
+                if is_limit(event.text):
+                    self._over_limit = event.text
+                    if self._admissions.refused():
+                        self.ping()
                 events.append(Refused(event.text))
             case errors.ProtocolError():
                 events.append(Garbage(event))
@@ -532,7 +541,12 @@ class Engine:
             self._go_online()
             return
         self._unanswered = 0
-        if self._pings and (token := self._pings.popleft()) is not None:
+        if not self._pings:
+            return
+        token = self._pings.popleft()
+        if self._admissions.ponged():
+            events.append(OverLimit(self._over_limit))
+        if token is not None:
             events.append(Answered(token))
 
     def _go_online(self) -> None:
@@ -540,21 +554,28 @@ class Engine:
         if self._aside:
             return
         self.drop_oversized()
-        self.put_first([subscription.frames() for subscription in self.subscriptions.values()])
+        self.tell_first(list(self.subscriptions.values()))
         for subscription in list(self.subscriptions.values()):
             subscription.receiver.link_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:
-        # All together are over the limit, so it ends.
-        size, count = len(self.outbox[0]), 1
-        while size + len(self.outbox[count]) <= limit:
+        most = len(self.outbox) if self._last is None else min(self._numbers.up_to(self._last), len(self.outbox))
+        size = count = 0
+        while count < most and (not count or size + len(self.outbox[count]) <= limit):
             size += len(self.outbox[count])
             count += 1
         batch = self.outbox[:count]
         del self.outbox[:count]
+        self._numbers.went(count, batch.count(b"") if self._numbers.gaps else 0)
         self.outbox_bytes -= size
         return batch
 
+    def _make_gap(self, place: int) -> None:
+        self.outbox_bytes -= len(self.outbox[place])
+        self.outbox[place] = b""
+        self._numbers.gaps += 1
 
-def _is_publish(frame: bytes) -> bool:
-    return frame.startswith((b"PUB ", b"HPUB "))
+    def _close_gaps(self) -> None:
+        kept = [place for place, frame in enumerate(self.outbox) if frame]
+        self._numbers.closed(kept, len(self.outbox))
+        self.outbox = [self.outbox[place] for place in kept]

@@ -21,7 +21,7 @@ from trionats import errors
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Headers", "encode", "parse"]
+__all__ = ["Headers", "encode", "parse", "texts"]
 
 _VERSION = "NATS/1.0"
 _is_name = re.compile(r"[!-9;-~]++").fullmatch
@@ -65,17 +65,37 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
             raise _bad(name, "a name is printable ASCII without spaces and colons")
         if isinstance(value, str):
             lines.append(_line(name, value))
-        elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-            lines.extend([_line(name, one) for one in value])
+        elif (values := texts(value)) is not None:
+            lines.extend([_line(name, one) for one in values])
         else:
-            raise _bad(name, f"a value is str, not {type(value).__name__}")
+            raise _bad(name, f"a value must be str, not {type(value).__name__}")
     lines.append("\r\n")
     try:
         return "\r\n".join(lines).encode()
     except UnicodeEncodeError as error:
         # The name stands between the line end before the surrogate and the colon behind it.
         before = error.object[: error.start].rpartition("\n")[2]
-        raise _bad(before.partition(":")[0], "a value is not valid Unicode text") from None
+    # Not raised from there: what could not be encoded is the whole block.
+    raise _bad(before.partition(":")[0], "a value is not valid Unicode text")
+
+
+def texts(value: object) -> Sequence[object] | None:
+    """Read the value of one header as the texts that it stands for.
+
+    Text stands for itself, and a sequence for its items. Everything else that can be gone through would lose something: a
+    mapping its values, a set its order, an iterator what it gave once.
+
+    Args:
+        value: What a program gave.
+
+    Returns:
+        The items, which may be anything yet; None where the value is neither text nor a sequence.
+    """
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return value
+    return None
 
 
 def parse(block: bytes) -> Headers:
@@ -120,10 +140,11 @@ def _status(rest: str) -> tuple[int | None, str, str | None]:
 
 def _line(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _bad(name, f"a value is str, not {type(value).__name__}")
-    if not value.isprintable() and _has_control(value):
+        raise _bad(name, f"a value must be str, not {type(value).__name__}")
+    if not str.isprintable(value) and _has_control(value):
         raise _bad(name, "a value has no line ends and no control characters")
-    return f"{name}: {value}"
+    # Joined, not formatted: a subclass, an enumeration's member for instance, may say something else of itself.
+    return ": ".join((name, value))
 
 
 def _bad(name: object, complaint: str) -> errors.BadHeaderError:

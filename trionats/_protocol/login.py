@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from trionats import errors
+from trionats._protocol.credentials import validity
+from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from trionats._protocol.servers import Server
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 LANG = "python-trio"
 PROTOCOL = 1  # we understand INFO at any time
 
-_LONGEST_SHOWN = 512
+#: What to say of an inbox that the server refused.
+INBOX_HINT = "; set inbox_prefix= to what this user may subscribe to"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,6 +47,8 @@ class LoginOptions:
     jwt: str | None = None
     sig: str | None = None
     """The signed nonce, from `encode_signature`."""
+    jwt_source: str = ""
+    """Where the JWT comes from, for complaints: "in '/run/me.creds'"."""
     no_echo: bool = False
     verbose: bool = False
     pedantic: bool = False
@@ -142,6 +148,31 @@ def encode_signature(signature: bytes) -> str:
     return urlsafe_b64encode(signature).rstrip(b"=").decode()
 
 
+def why_refused(login: LoginOptions, server: Server, now: float) -> str:
+    """Say what we know ourselves of why a server may not have let us in.
+
+    Args:
+        login: Who we said we were.
+        server: The server, for the userinfo of its URL.
+        now: The time, in seconds since the epoch.
+
+    Returns:
+        The end of a complaint, which holds no secret; nothing if we know nothing.
+    """
+    if not any((login.user, login.password, login.token, login.nkey, login.jwt, login.sig, server.username)):
+        return "; no credentials were given"
+    valid = validity(login.jwt or "")
+    if valid.ends is not None and valid.ends <= now:
+        return f"; the JWT {login.jwt_source} expired at {_told(valid.ends)}"
+    if valid.begins is not None and valid.begins > now:
+        return f"; the JWT {login.jwt_source} is valid only from {_told(valid.begins)}"
+    return ""
+
+
+def _told(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _PERMISSIONS = re.compile(
     rf"permissions violation for (publish to|publish with reply of|subscription to) {_QUOTED}"
@@ -169,13 +200,14 @@ _REFUSALS: tuple[tuple[str, type[errors.Error]], ...] = (
 )
 
 
-def server_error(text: str) -> errors.Error:
+def server_error(text: str, confided: Iterable[str] = ()) -> errors.Error:
     """Turn the text of an `-ERR` into the exception that it means.
 
     The exception says nothing about whether the connection goes on: the server closes it, or leaves it open.
 
     Args:
         text: What stands behind `-ERR`, with or without its quotes, in upper or lower case.
+        confided: What it must not be quoted with.
 
     Returns:
         The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription", or
@@ -185,7 +217,7 @@ def server_error(text: str) -> errors.Error:
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "'":
         text = text[1:-1].strip()
-    explanation = f"the server says: {text[:_LONGEST_SHOWN]}"
+    explanation = f"the server says: {foreign(hidden(text, confided))}"
     lowered = text.lower()
     if lowered.startswith("permissions violation"):
         return errors.explained(errors.PermissionsViolationError, explanation, **_violation(text))

@@ -25,13 +25,12 @@ the old side any more; `close` when its last PONG has come, or it is gone.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
-    from trionats._protocol.engine import Subscription
+    from trionats._protocol.subscriptions import Subscription
 
 QUEUE_OVERLAP = 0.25
 """Seconds for which queue subscriptions are on both sides: until the cluster knows of the new one."""
@@ -39,7 +38,6 @@ LONGEST_STAY = 10.0
 """Seconds that the old side waits for answers in flight."""
 
 
-@runtime_checkable
 class IgnoresRepeats(Protocol):
     """A receiver to whom it is the same whether a message comes once or twice."""
 
@@ -47,6 +45,11 @@ class IgnoresRepeats(Protocol):
 
     def waiting(self) -> frozenset[str]:
         """Name the answers that are waited for."""
+
+
+def ignores_repeats(receiver: object) -> TypeGuard[IgnoresRepeats]:
+    """Say whether it is one; asking the protocol itself would take longer than all else that is done with a subscription."""
+    return getattr(receiver, "ignores_repeats", False) is True
 
 
 class Way(Enum):
@@ -64,7 +67,7 @@ def way(row: Subscription, inbox_prefix: bytes) -> Way:
         row: The subscription.
         inbox_prefix: What the client's inboxes begin with, with a dot at its end.
     """
-    if isinstance(row.receiver, IgnoresRepeats) or (row.queue and not row.max_msgs):
+    if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
         return Way.OVERLAP
     return Way.STAY if row.answers or row.subject.startswith(inbox_prefix) else Way.FENCE
 
@@ -94,7 +97,7 @@ class Move:
         """
         self._engine.beside = self.side
         for row in self._rows(Way.OVERLAP):
-            self.side.queue(row.frames())
+            self.side.tell([row])
             self._on_both.add(row.sid)
         self.side.ping(token)
 
@@ -114,9 +117,9 @@ class Move:
         self._crossing = self._rows(Way.FENCE)
         self._staying = self._rows(Way.STAY)
         engine.exchange(side)
-        engine.put_first([row.frames() for row in late])
+        engine.tell_first(late)
         for row in self._crossing:
-            side.queue(commands.unsub(row.sid))
+            side.tell_unsubscribed(row)
         side.ping(token)
 
     def crossed(self, reason: Exception | None) -> None:
@@ -180,11 +183,11 @@ class Move:
         return row.sid in self._engine.subscriptions
 
     def _bring_over(self, rows: list[Subscription]) -> None:
-        self._engine.put_first([row.frames() for row in rows if self._is_open(row)])
+        self._engine.tell_first([row for row in rows if self._is_open(row)])
 
     def _unsubscribe(self, row: Subscription) -> None:
         if self._is_open(row) and self.side.phase is Phase.ONLINE:
-            self.side.queue(commands.unsub(row.sid))
+            self.side.tell_unsubscribed(row)
 
     def _tell(self, rows: list[Subscription], reason: Exception) -> None:
         for row in rows:

@@ -249,6 +249,8 @@ class ServerPool:
             now: The clock.
         """
         server.did_connect = True
+        if self._current is not None:
+            self._lived(now)  # a planned move: the connection that is left has not been lost
         self._current = server
         self._begin_anew()
         self._connected_at = now
@@ -291,11 +293,12 @@ class ServerPool:
         self._current = None
         self._just_lost = server
         self._last_error = error
+        short = not self._lived(now)
         if forced:
             return
         bound = min(self._wait * FIRST_WAIT_SHARE * 2.0**self._short_lives, self._max_wait)
-        short = now - self._connected_at < self._wait
-        self._short_lives = min(self._short_lives + 1, _MAX_DOUBLINGS) if short else 0
+        if short:
+            self._short_lives = min(self._short_lives + 1, _MAX_DOUBLINGS)
         self._gate = now + self._rng.uniform(0.0, bound)
 
     def hurry(self) -> None:
@@ -322,18 +325,16 @@ class ServerPool:
         teller = via or self._current
         if self._ignore_discovered or teller is None or not isinstance(urls, (list, tuple)):
             return []
-        told = {server.endpoint: server for server in told_servers(urls, teller)}
+        told = {server.place: server for server in told_servers(urls, teller)}
         if not told:
             return []
-        if (current := self._current) is not None and current.endpoint in told and current not in self._servers:
+        if (current := self._current) is not None and current.place in told and current not in self._servers:
             # Replaced and now told of: it must be the same object, or the server we lose would seem fresh.
             current.explicit = False
-            told[current.endpoint] = current
-        self._servers = [
-            s for s in self._servers if s.explicit or s is self._current or s is teller or s.endpoint in told
-        ]
-        known = {server.endpoint for server in self._servers}
-        new = [server for endpoint, server in told.items() if endpoint not in known]
+            told[current.place] = current
+        self._servers = [s for s in self._servers if s.explicit or s is self._current or s is teller or s.place in told]
+        known = {server.place for server in self._servers}
+        new = [server for place, server in told.items() if place not in known]
         if new:
             self._servers += new
             self._shuffle()
@@ -380,6 +381,13 @@ class ServerPool:
         error = errors.explained(errors.NoServersError, text)
         error.__cause__ = self._last_error
         return error
+
+    def _lived(self, now: float) -> bool:
+        """Say whether the connection that ends outlived `reconnect_time_wait`; one that did makes the next wait short."""
+        lived = now - self._connected_at >= self._wait
+        if lived:
+            self._short_lives = 0
+        return lived
 
     def _left(self, avoiding: Server | None) -> list[Server]:
         """Give the servers that may still be tried."""

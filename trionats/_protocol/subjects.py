@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Nuid",
+    "WildSubject",
     "bucket_name",
+    "consumer_creation",
     "consumer_name",
     "inbox_prefix",
     "matches",
@@ -38,15 +40,27 @@ _is_js_name = re.compile(rf"[^{_BLANK}.*>/\\]++").fullmatch
 _has_blank = re.compile(rf"[{_BLANK}]").search
 
 _SHOWN = 120
+#: The server's limit for a line is 4,096 bytes; the prefix, the names and the reply subject stand in it, too.
+_LONGEST_FILTER = 3000
 _ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TO_ALPHABET = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
+
+
+class WildSubject(str):
+    """A subject that is published to although it has wildcards, which the server then takes for letters.
+
+    The JetStream API has such subjects: who creates a consumer repeats its filter there, so that permissions can be granted
+    by filter.
+    """
+
+    __slots__ = ()
 
 
 def publish_subject(subject: str) -> bytes:
     """Check a subject that a message is to be sent to, and encode it.
 
     Args:
-        subject: A subject without wildcards; also the form of a reply subject.
+        subject: A subject without wildcards, unless it is a `WildSubject`; also the form of a reply subject.
 
     Returns:
         The subject as it stands on the wire.
@@ -55,7 +69,7 @@ def publish_subject(subject: str) -> bytes:
         BadSubjectError: It is empty, or has white space, control characters, empty tokens, wildcards or lone surrogates.
     """
     _check_text("publish to", subject)
-    if _is_publishable(subject) is None:
+    if _is_publishable(subject) is None and not (isinstance(subject, WildSubject) and _is_subscribable(subject)):
         raise _bad("publish to", subject, _complaint(subject) or "wildcards are for subscriptions only")
     return _encoded("publish to", subject)
 
@@ -114,7 +128,7 @@ def inbox_prefix(prefix: str) -> str:
     if _is_publishable(prefix) is None:
         raise _bad("inbox prefix", prefix, _complaint(prefix) or "wildcards are not allowed")
     _encoded("inbox prefix", prefix)
-    return prefix
+    return str.__str__(prefix)
 
 
 def bucket_name(bucket: str) -> str:
@@ -133,7 +147,7 @@ def bucket_name(bucket: str) -> str:
     if _is_bucket(bucket) is None:
         text = f"bucket {_shown(bucket)}: a name consists of ASCII letters, digits, '-' and '_', at least one"
         raise errors.explained(errors.InvalidBucketNameError, text)
-    return bucket
+    return str.__str__(bucket)
 
 
 def stream_name(name: str) -> str:
@@ -146,6 +160,7 @@ def stream_name(name: str) -> str:
         The same name.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It is empty or cannot be a token (nats-py's manager raises the same).
     """
     return _js_name("stream", name)
@@ -161,9 +176,30 @@ def consumer_name(name: str) -> str:
         The same name.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It is empty or cannot be a token (nats-py's manager raises the same).
     """
     return _js_name("consumer", name)
+
+
+def consumer_creation(stream: str, name: str, filter_subject: object) -> str:
+    """Make the subject, without the API's prefix, at which a consumer is created.
+
+    A single filter stands in it, so that who may only read some subjects can be given the permission for just these. Where
+    it does not fit into a control line, or is one of a list (the server's error 10137), it is left out.
+
+    Args:
+        stream: The stream's name.
+        name: The consumer's name.
+        filter_subject: The one filter that the consumer's configuration has under this name, or None.
+
+    Returns:
+        The subject.
+    """
+    subject = f"CONSUMER.CREATE.{stream}.{name}"
+    if not isinstance(filter_subject, str) or not 0 < len(filter_subject.encode(errors="replace")) <= _LONGEST_FILTER:
+        return subject
+    return WildSubject(f"{subject}.{filter_subject}")
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -224,14 +260,15 @@ class Nuid:
 
 
 def _js_name(kind: str, name: str) -> str:
+    _check_text(kind, name)
     if _is_js_name(name) is None:
         complaint = "white space, control characters and any of . * > / \\ are not allowed" if name else "it is empty"
         raise ValueError(f"{kind} {_shown(name)}: {complaint}")
     try:
-        name.encode()
+        str.encode(name)
     except UnicodeEncodeError:
         raise ValueError(f"{kind} {_shown(name)}: it is not valid Unicode text") from None
-    return name
+    return str.__str__(name)
 
 
 def _complaint(subject: str) -> str:
@@ -246,7 +283,8 @@ def _complaint(subject: str) -> str:
 
 def _encoded(what: str, text: str) -> bytes:
     try:
-        return text.encode()
+        # As the text is, not as a kind of text of the caller's own would have it encoded.
+        return str.encode(text)
     except UnicodeEncodeError:
         raise _bad(what, text, "it is not valid Unicode text") from None
 

@@ -24,6 +24,38 @@ async def subscribe(nc: trionats.Client, job: Job, clock: Clock) -> None:
             clock.stop()
 
 
+async def pool(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    receivers = int(job.scenario.rpartition("-")[2])
+    counted = 0
+
+    async def receive(rx: trionats.Subscription) -> None:
+        nonlocal counted
+        async for _ in rx:
+            counted += 1
+            if counted % CREDIT == 0:
+                await nc.publish(CREDIT_SUBJECT, b"")
+            if counted == goal:
+                over.set()
+            await trio.lowlevel.checkpoint()
+
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_subscription(nursery, nc, DATA) as rx,
+        trio.open_nursery() as workers,
+    ):
+        await nc.flush()
+        for _ in range(receivers):
+            workers.start_soon(receive, rx)
+        for goal in job.rounds:
+            counted, over = 0, trio.Event()
+            clock.start()
+            await nc.publish(FEED, job.feed(goal))
+            await over.wait()
+            clock.stop()
+            clock.done = goal
+        workers.cancel_scope.cancel()
+
+
 async def publish(nc: trionats.Client, job: Job, clock: Clock) -> None:
     payload = job.payload
     for goal in job.rounds:
@@ -87,13 +119,15 @@ SCENARIOS = {
     "concurrent": concurrent,
     "put": put,
     "get": get,
+    "pool-10": pool,
+    "pool-1000": pool,
 }
 
 
 async def main(job: Job, clock: Clock) -> None:
     async with trio.open_nursery() as nursery, trionats.open_client(nursery, job.url, name=job.name) as nc:
         # No deadline in force around each operation: with one, requests have none of their own, and that is cheaper.
-        with trio.move_on_after(PATIENCE) if job.scenario.startswith("subscribe") else trio.CancelScope():
+        with trio.move_on_after(PATIENCE) if job.scenario.startswith(("subscribe", "pool")) else trio.CancelScope():
             await SCENARIOS[job.scenario](nc, job, clock)
         clock.stop()
 

@@ -1,0 +1,632 @@
+"""No complaint shows a secret: wherever it was put, in whatever form, and whatever goes wrong.
+
+Three tables: secrets that stand where they belong while something else fails, secrets in the wrong place, and callbacks that
+fail with the secret in their hands. Of each complaint all is looked at that `tests.leaks.shown` finds, and the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections import UserString
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+import trio
+import trio.testing
+
+import trionats
+from tests.fakes import FakeServer
+from tests.keys import House, Key
+from tests.leaks import leaks, shown
+from trionats import bridge, errors, events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HOUSE = House()
+USER = HOUSE.user()
+SEED, JWT, CREDS = USER.key.seed, USER.jwt, USER.creds
+WORD = "hunter2-7f3a"
+PASSWORD = "hunter2-p@ss:w0rd/7f3a%"
+ENCODED = base64.b64encode(CREDS.encode()).decode()
+
+Options = dict[str, Any]
+Place = tuple[str, Options, list[str]]
+
+
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files in the task itself: no clock of Trio's waits for a thread."""
+
+    async def run_sync(function: Callable[..., object], *arguments: object, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return function(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Options]:
+    """Write a context of the nats tool; gives the option that uses it."""
+    directory = tmp_path / "config" / "nats" / "context"
+    directory.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def write(text: str = "", **fields: object) -> Options:
+        (directory / "c.json").write_text(text or json.dumps(fields))
+        return {"context": "c"}
+
+    return write
+
+
+def login(secret: object) -> Any:  # noqa: ANN401 - a callback of any kind
+    """Give a callback that works."""
+    return lambda *_: secret
+
+
+def places(
+    tmp_path: Path, context: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Callable[[], Place]]:
+    """Every place where a secret belongs: the URL, the options, and the secrets."""
+    both, jwt, seed, text = (tmp_path / name for name in ("me.creds", "me.jwt", "me.nk", "word.txt"))
+    for path, content in ((both, CREDS), (jwt, JWT), (seed, SEED), (text, PASSWORD)):
+        path.write_text(content)
+    monkeypatch.setenv("CREDS", CREDS)
+    monkeypatch.setenv("WORD", PASSWORD)
+    word, url = [PASSWORD], quote(PASSWORD, safe="")
+    keys = [SEED, JWT]
+
+    async def later() -> str:
+        await trio.lowlevel.checkpoint()
+        return PASSWORD
+
+    return {
+        "password": lambda: ("nats://fake", {"user": "u", "password": PASSWORD}, word),
+        "password callback": lambda: ("nats://fake", {"user": "u", "password": login(PASSWORD)}, word),
+        "token": lambda: ("nats://fake", {"token": PASSWORD}, word),
+        "token callback": lambda: ("nats://fake", {"token": later}, word),
+        "user as token": lambda: ("nats://fake", {"user": PASSWORD, "password": PASSWORD}, word),
+        "password in URL": lambda: (f"nats://u:{url}@fake", {}, word),
+        "token in URL": lambda: (f"nats://{url}@fake", {}, word),
+        "seed": lambda: ("nats://fake", {"nkeys_seed_str": SEED}, [SEED]),
+        "seed file": lambda: ("nats://fake", {"nkeys_seed": seed}, [SEED]),
+        "credentials file": lambda: ("nats://fake", {"user_credentials": str(both)}, keys),
+        "JWT and seed files": lambda: ("nats://fake", {"user_credentials": (jwt, seed)}, keys),
+        "credentials": lambda: ("nats://fake", {"user_credentials": CREDS.encode()}, keys),
+        "credentials as UserString": lambda: ("nats://fake", {"user_credentials": UserString(CREDS)}, keys),
+        "credentials callback": lambda: ("nats://fake", {"user_credentials": login(CREDS.encode())}, keys),
+        "JWT callback": lambda: ("nats://fake", {"user_jwt_cb": login(JWT), "nkeys_seed_str": SEED}, keys),
+        "JWT and signature": lambda: (
+            *("nats://fake", {"user_jwt_cb": login(JWT), "signature_cb": lambda nonce: USER.key.sign(nonce.encode())}),
+            [JWT],
+        ),
+        "context: password": lambda: ("nats://fake", context(user="u", password=PASSWORD), word),
+        "context: token": lambda: ("nats://fake", context(token=PASSWORD), word),
+        "context: URL": lambda: ("nats://fake", context(url=f"nats://u:{url}@elsewhere"), word),
+        "context: creds": lambda: ("nats://fake", context(creds=str(both)), keys),
+        "context: creds, data": lambda: ("nats://fake", context(creds=f"data:;base64,{ENCODED}"), [*keys, ENCODED]),
+        "context: creds, env": lambda: ("nats://fake", context(creds="env://CREDS"), keys),
+        "context: JWT and seed": lambda: ("nats://fake", context(user_jwt=JWT, user_seed=SEED), keys),
+        "context: token, env": lambda: ("nats://fake", context(token="env://WORD"), word),
+        "context: token, file": lambda: ("nats://fake", context(token=f"file://{text}"), word),
+        "WebSocket header": lambda: ("ws://fake", {"ws_connection_headers": {"Authorization": PASSWORD}}, word),
+        "WebSocket header callback": lambda: (
+            *("ws://fake", {"ws_connection_headers": login({"Authorization": [PASSWORD]})}),
+            word,
+        ),
+        "WebSocket query": lambda: (f"ws://fake/x?token={url}", {}, word),
+    }
+
+
+PLACES = [
+    *("password", "password callback", "token", "token callback", "user as token", "password in URL", "token in URL"),
+    *("seed", "seed file", "credentials file", "JWT and seed files", "credentials", "credentials as UserString"),
+    *("credentials callback", "JWT callback", "JWT and signature"),
+    *("context: password", "context: token", "context: URL", "context: creds", "context: creds, data"),
+    *("context: creds, env", "context: JWT and seed", "context: token, env", "context: token, file"),
+    *("WebSocket header", "WebSocket header callback", "WebSocket query"),
+]
+
+
+def refuse(server: FakeServer, options: Options) -> None:
+    server.authorize = lambda _: "Authorization Violation"
+
+
+def echo(server: FakeServer, options: Options) -> None:
+    server.authorize = lambda fields: f"Bad Luck {json.dumps(fields)}"
+
+
+def echo_much(server: FakeServer, options: Options) -> None:
+    server.authorize = lambda fields: "x" * 490 + json.dumps(fields)
+
+
+def babble(server: FakeServer, options: Options) -> None:
+    def heard(fields: dict[str, Any]) -> None:
+        for name in ("jwt", "sig", "auth_token", "pass"):
+            server.link.write(str(fields.get(name, "")).encode())
+        server.link.write(b"\r\n")
+
+    server.authorize = heard
+
+
+def unreachable(server: FakeServer, options: Options) -> None:
+    server.accepting = False
+
+
+def broken(server: FakeServer, options: Options) -> None:
+    dial = server.dial
+
+    async def breaking(host: str, port: int) -> trio.abc.Stream:
+        stream = await dial(host, port)
+        server.link.cut_after(sent=30)
+        return stream
+
+    options["dial"] = breaking
+
+
+def silent(server: FakeServer, options: Options) -> None:
+    server.mute = {"CONNECT", "PING"}
+
+
+def no_tls(server: FakeServer, options: Options) -> None:
+    options["tls"] = True
+
+
+def dial_bug(server: FakeServer, options: Options) -> None:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise KeyError(host)
+
+    options["dial"] = dial
+
+
+def no_websocket(server: FakeServer, options: Options) -> None:
+    """Answer an HTTP request, as a proxy that quotes it would."""
+
+    class Stream(trio.abc.Stream):
+        asked = b""
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.lowlevel.checkpoint()
+            self.asked += bytes(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            return b"HTTP/1.1 401 " + self.asked.replace(b"\r\n", b" ") + b"\r\nContent-Length: 0\r\n\r\n"
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return Stream()
+
+    options["dial"] = dial
+
+
+def bad_option(server: FakeServer, options: Options) -> None:
+    options["reconnect_time_wait"] = "2"
+
+
+def unknown_option(server: FakeServer, options: Options) -> None:
+    options["timeout"] = 2
+
+
+def bad_prefix(server: FakeServer, options: Options) -> None:
+    options["inbox_prefix"] = "a b"
+
+
+FAULTS = [
+    *(refuse, echo, echo_much, babble, unreachable, broken, silent, no_tls, dial_bug, no_websocket),
+    *(bad_option, unknown_option, bad_prefix),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_secret_in_its_place_is_in_no_complaint(
+    place: str,
+    fault: Callable[[FakeServer, Options], None],
+    tmp_path: Path,
+    context: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url, options, secrets = places(tmp_path, context, monkeypatch)[place]()
+    server = FakeServer(info={"nonce": "n0nce"})
+    options["dial"] = server.dial
+    fault(server, options)
+    urls = () if "context" in options else (url,)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own
+            async with trionats.open_client(nursery, *urls, **options):
+                pytest.fail("it let us in")
+    told = [*shown(caught.value), *logged(caplog)]
+    assert [leak for secret in secrets for leak in leaks(secret, *told)] == []
+
+
+@pytest.mark.parametrize("fault", [refuse, echo_much, babble, broken])
+@pytest.mark.parametrize("place", [place for place in PLACES if "WebSocket" not in place])
+async def test_nor_in_what_is_told_of_a_reconnect(
+    place: str,
+    fault: Callable[[FakeServer, Options], None],
+    tmp_path: Path,
+    context: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url, options, secrets = places(tmp_path, context, monkeypatch)[place]()
+    server = FakeServer(info={"nonce": "n0nce"})
+    later: Options = {"dial": server.dial}
+
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        stream = await later["dial"](host, port)
+        assert isinstance(stream, trio.abc.Stream)
+        return stream
+
+    options.update(dial=dial, max_reconnect_attempts=2)
+    urls = () if "context" in options else (url,)
+    told: list[tuple[str, str]] = []
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_client(nursery, *urls, **options) as nc,
+        trionats.open_events(nursery, nc) as rx,
+    ):
+        told += [("client", repr(nc)), ("options", repr(nc._link._options)), ("servers", repr(nc._link.servers))]
+        fault(server, later)
+        server.inject(b"-ERR 'Bad Luck " + json.dumps(server.link.options).encode() + b"'\r\n")
+        server.cut()
+        while True:
+            try:
+                event = await rx.receive()
+            except errors.Error as lost:
+                told += shown(lost)
+                break
+            told.append(("event", repr(event)))
+            for error in (getattr(event, name, None) for name in ("reason", "error")):
+                if isinstance(error, BaseException):
+                    told += shown(error)
+        with pytest.raises(errors.ConnectionClosedError) as caught:
+            await nc.publish("a")
+        told += shown(caught.value)
+    told += logged(caplog)
+    assert [leak for secret in secrets for leak in leaks(secret, *told)] == []
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[str, str]]:
+    for record in caplog.records:
+        yield "log", record.getMessage()
+        if record.exc_info and record.exc_info[1]:
+            yield from shown(record.exc_info[1])
+
+
+def test_the_places_are_all_tried(
+    tmp_path: Path, context: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(places(tmp_path, context, monkeypatch)) == PLACES
+
+
+# -- in the wrong place ----------------------------------------------------------------------------------------------------
+
+MISPLACED = {
+    "a JWT": JWT,
+    "half a JWT": JWT[:60],
+    "a seed": SEED,
+    "a mistyped seed": SEED[:-1],
+    "another seed": Key("account").seed,
+    "credentials": CREDS,
+    "credentials in base64": ENCODED,
+    "a reference": f"data:;base64,{ENCODED}",
+    "a word": WORD,
+}
+
+
+def no_text(value: str) -> object:
+    return {"value": value}
+
+
+WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
+    "credentials path": lambda secret: ((), {"user_credentials": secret}),
+    "credentials path object": lambda secret: ((), {"user_credentials": Path(secret)}),
+    "credentials path callback": lambda secret: ((), {"user_credentials": login(secret)}),
+    "credentials path object callback": lambda secret: ((), {"user_credentials": login(Path(secret))}),
+    "JWT path": lambda secret: ((), {"user_credentials": (secret, "/no/file")}),
+    "seed path of two": lambda secret: ((), {"user_credentials": (Path(__file__), secret)}),
+    "three paths": lambda secret: ((), {"user_credentials": (secret, secret, secret)}),
+    "credentials content": lambda secret: ((), {"user_credentials": f"{secret}?".encode()}),
+    "credentials of no type": lambda secret: ((), {"user_credentials": no_text(secret)}),
+    "seed path": lambda secret: ((), {"nkeys_seed": secret}),
+    "seed path object": lambda secret: ((), {"nkeys_seed": Path(secret)}),
+    "seed": lambda secret: ((), {"nkeys_seed_str": f"{secret}?"}),
+    "seed as bytes": lambda secret: ((), {"nkeys_seed_str": secret.encode()}),
+    "seed and two signers": lambda secret: ((), {"nkeys_seed_str": secret, "nkeys_seed": secret}),
+    "JWT": lambda secret: ((), {"user_jwt_cb": login(f"{secret}?")}),
+    "JWT of no type": lambda secret: ((), {"user_jwt_cb": login([secret])}),
+    "signature": lambda secret: ((), {"nkey": USER.key.public, "signature_cb": login(secret)}),
+    "public key alone": lambda secret: ((), {"nkey": secret}),
+    "password of no type": lambda secret: ((), {"user": "u", "password": no_text(secret)}),
+    "token of no type": lambda secret: ((), {"token": login(no_text(secret))}),
+    "header name": lambda secret: ("ws://fake", {"ws_connection_headers": {"A": f"{secret}\n"}}),
+    "header line for a name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"Authorization: {secret}": ""}}),
+    "value for a header's name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"{secret} ": "x"}}),
+    "headers of no type": lambda secret: ("ws://fake", {"ws_connection_headers": [secret]}),
+    "context's name": lambda secret: ((), {"context": f"{secret}/x"}),
+    "context's content": lambda secret: ((), {"context": json.dumps({"url": "nats://x/", "password": secret})}),
+    "context of no type": lambda secret: ((), {"context": [secret]}),
+    "URL with a port for a password": lambda secret: (f"nats://u:{quote(secret, safe='')}", {}),
+    "URL with a bad port": lambda secret: (f"nats://u:{quote(secret, safe='')}@h:x", {}),
+    "URL with a bad path": lambda secret: (f"nats://u:{quote(secret, safe='')}@h/x", {}),
+    "URL with a bad scheme": lambda secret: (f"http://u:{quote(secret, safe='')}@h", {}),
+    "URL whose userinfo is not encoded": lambda secret: (f"nats://u:{secret}/@h", {}),
+    "servers of no type": lambda secret: (no_text(secret), {}),
+    "a server of no type": lambda secret: (["nats://h", secret.encode()], {}),
+    "servers mixed": lambda secret: ([f"nats://u:{quote(secret, safe='')}@h", f"ws://{quote(secret, safe='')}@i"], {}),
+    "TLS context": lambda secret: ("tls://fake", {"tls": login(secret)}),
+}
+
+
+@pytest.mark.parametrize("secret", MISPLACED.values(), ids=MISPLACED)
+@pytest.mark.parametrize("where", WRONG)
+async def test_a_secret_in_the_wrong_place_is_in_no_complaint(
+    where: str, secret: str, context: Callable[..., Options], autojump_clock: trio.testing.MockClock
+) -> None:
+    servers, options = WRONG[where](secret)
+    server = FakeServer(
+        info={"nonce": "n0nce", "tls_required": "tls" in options}, authorize=lambda _: "Authorization Violation"
+    )
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own
+            async with trionats.open_client(nursery, servers or "nats://fake", dial=server.dial, **options):  # type: ignore[arg-type]
+                pytest.fail("it let us in")
+    assert not isinstance(caught.value, (AssertionError, AttributeError))
+    # A word may be the name of a context.
+    assert (where, secret) == ("context's name", WORD) or leaks(secret, *shown(caught.value)) == []
+
+
+@pytest.mark.parametrize(
+    "secret", [secret for name, secret in MISPLACED.items() if name not in {"a word", "a reference"}]
+)
+@pytest.mark.parametrize("form", ["{}", "nats://{}", "tls://{}:4222", "ws://{}/x"])
+async def test_a_key_in_the_place_of_a_server_is_in_no_complaint(secret: str, form: str) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match="server") as caught:
+            async with trionats.open_client(nursery, form.format(secret)):
+                pytest.fail("it let us in")
+    assert leaks(secret, *shown(caught.value)) == []
+
+
+FIELDS = [
+    *(
+        "url",
+        "token",
+        "user",
+        "password",
+        "creds",
+        "nkey",
+        "user_jwt",
+        "user_seed",
+        "cert",
+        "key",
+        "ca",
+        "tls_first",
+        "nsc",
+    ),
+    *("inbox_prefix", "jetstream_domain", "socks_proxy", "description"),
+]
+
+
+@pytest.mark.parametrize("secret", [secret for name, secret in MISPLACED.items() if name != "credentials"])
+@pytest.mark.parametrize("option", ["user_credentials", "nkeys_seed", "JWT of two files", "seed of two files"])
+async def test_what_stands_in_a_file_is_in_no_complaint_about_it(option: str, secret: str, tmp_path: Path) -> None:
+    server = FakeServer(info={"nonce": "n0nce"})
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text(CREDS)
+    bad.write_bytes(b"\xff\xfe" + secret[:-1].encode() + b"\n")
+    files = {"JWT of two files": (bad, good), "seed of two files": (good, bad)}
+    options: Options = {"user_credentials": files[option]} if option in files else {option: bad}
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(errors.InvalidUserCredentialsError, match=str(bad)) as caught:
+            async with trionats.open_client(nursery, dial=server.dial, **options):
+                pytest.fail("it let us in")
+    assert leaks(secret[:-1], *shown(caught.value)) == []
+
+
+@pytest.mark.parametrize("secret", MISPLACED.values(), ids=MISPLACED)
+@pytest.mark.parametrize(
+    "prefix", ["", "op://", "nsc://", "env://", "env:", "data:", "data:;base64,", "file://", "file:", "/x/$"]
+)
+async def test_a_secret_in_any_field_of_a_context_is_in_no_complaint(
+    prefix: str, secret: str, context: Callable[..., Options], autojump_clock: trio.testing.MockClock
+) -> None:
+    server = FakeServer(info={"nonce": "n0nce", "tls_required": True}, authorize=lambda _: "Authorization Violation")
+    for field in FIELDS:
+        fields: dict[str, object] = {"user": "u", "url": "nats://fake", field: f"{prefix}{secret}"}
+        text = json.dumps(fields)
+        options = context(text[:-1] if field == "description" else text)
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own
+                async with trionats.open_client(nursery, dial=server.dial, **options):
+                    pytest.fail("it let us in")
+        # Subjects and hosts are shown, where they may be some.
+        if field not in {"inbox_prefix", "jetstream_domain"} and (field, secret) != ("url", WORD):
+            assert leaks(secret, *shown(caught.value)) == [], field
+
+
+# -- callbacks that fail ---------------------------------------------------------------------------------------------------
+
+
+def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    def callback(*_: object) -> Any:  # noqa: ANN401 - whatever the option wants
+        password = PASSWORD
+        try:
+            raise KeyError(password)
+        except KeyError as error:
+            raise make() from error
+
+    return callback
+
+
+FAILURES: dict[str, Callable[[], BaseException]] = {
+    "its words": lambda: ValueError(f"wrong password {PASSWORD}"),
+    "a file name": lambda: OSError(2, "No such file", f"{PASSWORD}{SEED}"),
+    "undecodable": lambda: UnicodeDecodeError("ascii", PASSWORD.encode(), 0, 1, PASSWORD),
+    "a document": lambda: json.JSONDecodeError("no JSON", PASSWORD, 0),
+    "our own": lambda: errors.InvalidUserCredentialsError(PASSWORD),
+    "a group": lambda: ExceptionGroup(PASSWORD, [ValueError(PASSWORD)]),
+}
+CALLBACKS = [
+    "user",
+    "password",
+    "token",
+    "user_credentials",
+    "user_jwt_cb",
+    "signature_cb",
+    "tls",
+    "ws_connection_headers",
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("option", CALLBACKS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_a_callback_fails_with_is_its_own_business(
+    option: str, failure: str, asynchronous: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    callback = raising(FAILURES[failure])
+
+    async def later(*arguments: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return callback(*arguments)
+
+    server = FakeServer(info={"nonce": "n0nce", "tls_required": option == "tls"})
+    url = "ws://fake" if option == "ws_connection_headers" else "nats://fake"
+    options: Options = {option: later if asynchronous else callback}
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(errors.Error) as caught:
+            async with trionats.open_client(nursery, url, dial=server.dial, **options):
+                pytest.fail("it let us in")
+    for secret in (PASSWORD, SEED):
+        assert leaks(secret, *shown(caught.value)) == []
+    if (option, failure) != ("tls", "a file name"):
+        # What can be said: which option, what class of exception, and where.
+        line = callback.__code__.co_firstlineno + 5
+        assert f"({FAILURES[failure]().__class__.__name__} at test_secrets.py:{line})" in str(caught.value)
+    assert ("tls=" if option == "tls" else option) in str(caught.value) or option == "tls"
+
+
+async def test_the_exception_of_a_dial_is_the_users_own_and_is_told_whole(nursery: trio.Nursery) -> None:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise LookupError(host)
+
+    with pytest.raises(errors.NoServersError, match="dial failed: LookupError: fake") as caught:
+        async with trionats.open_client(nursery, "nats://fake", dial=dial):
+            pytest.fail("it let us in")
+    bug = caught.value.__cause__.__cause__ if caught.value.__cause__ else None
+    assert isinstance(bug, LookupError)
+    assert bug.__traceback__ is not None
+
+
+# -- calls that take secrets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", MISPLACED.values(), ids=MISPLACED)
+def test_issuing_a_jwt_shows_no_seed(secret: str) -> None:
+    account, user = Key("account"), Key()
+    for arguments in (
+        (f"{secret}?", account.public, user.public),
+        (SEED, account.public, user.public),
+        (secret, secret, user.public),
+        (account.seed, account.public, secret),
+        (account.seed, secret, secret),
+        (secret.encode(), account.public, user.public),
+    ):
+        with pytest.raises((ValueError, errors.Error)) as caught:
+            trionats.issue_user_jwt(*arguments)
+        for each in (secret, account.seed, SEED):
+            assert leaks(each, *shown(caught.value)) == []
+
+
+async def test_other_servers_that_are_none_are_not_shown(nursery: trio.Nursery) -> None:
+    server = FakeServer()
+    async with trionats.open_client(nursery, "nats://fake", dial=server.dial) as nc:
+        for servers in (f"nats://u:{quote(PASSWORD, safe='')}@h:x", [PASSWORD.encode()], f"x://{PASSWORD}", JWT):
+            with pytest.raises((TypeError, ValueError)) as caught:
+                nc.set_servers(servers)  # type: ignore[arg-type,unused-ignore]
+            for secret in (PASSWORD, JWT):
+                assert leaks(secret, *shown(caught.value)) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("too", "many", "arguments"), (5, f"nats://u:{WORD}@h")])
+async def test_a_call_of_another_form_shows_no_secret(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError) as caught:
+        async with trionats.open_client(*arguments, password=WORD):
+            pytest.fail("it let us in")
+    assert leaks(WORD, *shown(caught.value)) == []
+
+
+async def test_a_closed_nursery_shows_no_secret() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="the nursery is closed") as caught:
+        async with trionats.open_client(nursery, f"nats://u:{WORD}@h", token=WORD):
+            pytest.fail("it let us in")
+    assert leaks(WORD, *shown(caught.value)) == []
+
+
+async def test_the_bridge_shows_no_secret(nursery: trio.Nursery) -> None:
+    secret = WORD
+    cases: list[tuple[Any, Options]] = [
+        (f"nats://u:{secret}@127.0.0.1:1", {}),
+        ("nats://127.0.0.1:1", {"user": "u", "password": secret}),
+        (f"nats://127.0.0.1:{secret}", {}),
+        ("nats://127.0.0.1:1", {"token": secret, "no_such_option": 1}),
+        ([f"nats://{secret}@127.0.0.1:1", 5], {}),
+        ({"servers": secret}, {}),
+        (5, {"password": secret}),
+    ]
+    for servers, options in cases:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own
+            async with bridge.open_nats_py(
+                nursery, servers, max_reconnect_attempts=1, reconnect_time_wait=0.01, **options
+            ):
+                pytest.fail("it let us in")
+        assert leaks(secret, *shown(caught.value)) == []
+
+
+async def test_the_bridge_says_what_is_wrong_with_servers(nursery: trio.Nursery) -> None:
+    for servers, said in ((5, "not int"), (None, "not NoneType"), (b"h", "not bytes"), (["h", 5], "server 2 of 2")):
+        with pytest.raises(TypeError, match=said):
+            async with bridge.open_nats_py(nursery, servers):  # type: ignore[arg-type]
+                pytest.fail("it let us in")
+
+
+@pytest.mark.parametrize("context", [5, 1.5, [], b"prod", {"url": "x"}])
+async def test_a_context_is_a_name_or_a_boolean(context: Any, nursery: trio.Nursery) -> None:  # noqa: ANN401 - wrong on purpose
+    with pytest.raises(TypeError, match=f"context must be .*, not {type(context).__name__}"):
+        async with trionats.open_client(nursery, context=context):
+            pytest.fail("it let us in")
+
+
+async def test_an_event_of_a_lost_connection_has_no_frames_of_ours(nursery: trio.Nursery) -> None:
+    server = FakeServer()
+    async with (
+        trionats.open_client(nursery, "nats://fake", dial=server.dial) as nc,
+        trionats.open_events(nursery, nc) as rx,
+    ):
+        server.accepting = False
+        server.cut("reset")
+        lost = await rx.receive()
+        assert isinstance(lost, events.Disconnected)
+        assert lost.reason.__cause__ is lost.reason.__context__ is None

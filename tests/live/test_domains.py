@@ -1,0 +1,211 @@
+"""A hub and a leaf, each with its own JetStream domain: an acknowledgement counts only from the one that was asked."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import trio
+
+from trionats import api, errors, events, open_client, open_events
+from trionats._nats_server import free_port
+from trionats.testing import open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trionats import Client, Events, JetStream
+
+pytestmark = pytest.mark.usefixtures("server_executable")
+
+SMALL = 600_000
+
+
+class Pair(NamedTuple):
+    """One client at each side, and what the one at the leaf was told."""
+
+    hub: Client
+    leaf: Client
+    told: Events
+
+    def at(self, name: str) -> Client:
+        return self.hub if name == "hub" else self.leaf
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncIterator[Pair]:
+    port = free_port()
+    hub_config = f'server_name: hub\njetstream {{ domain: hub }}\nleafnodes {{ listen: "127.0.0.1:{port}" }}'
+    leaf_config = f'server_name: leaf\njetstream {{ domain: leaf }}\nleafnodes {{ remotes: [{{ url: "nats-leaf://127.0.0.1:{port}" }}] }}'
+    async with (
+        open_server(hub_config, jetstream=True) as hub,
+        open_server(leaf_config, jetstream=True) as leaf,
+        trio.open_nursery() as nursery,
+        open_client(nursery, hub.url) as at_hub,
+        open_client(nursery, leaf.url) as at_leaf,
+        open_events(nursery, at_leaf) as told,
+    ):
+        with trio.fail_after(10):
+            # Once each knows the other, the hub's API answers at the leaf.
+            for nc, domain in ((at_leaf, "hub"), (at_hub, "leaf")):
+                while True:
+                    try:
+                        await nc.jetstream(domain=domain).account_info()
+                        break
+                    except errors.ServiceUnavailableError:
+                        await trio.sleep(0.02)
+        yield Pair(at_hub, at_leaf, told)
+
+
+async def both(pair: Pair, at_hub: api.StreamConfig | None = None) -> tuple[JetStream, JetStream]:
+    """Make a stream of one name and subjects on both sides: gives the hub's as it is seen from the leaf, and the leaf's."""
+    hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+    for js, config in ((hub, at_hub), (leaf, None)):
+        await js.add_stream(config, name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
+    return hub, leaf
+
+
+def elsewhere(pair: Pair) -> list[events.StoredElsewhere]:
+    found: list[events.StoredElsewhere] = []
+    while True:
+        try:
+            event = pair.told.receive_nowait()
+        except trio.WouldBlock:
+            return found
+        if isinstance(event, events.StoredElsewhere):
+            found.append(event)
+
+
+async def test_a_publish_counts_where_it_was_meant_to_go_and_what_reached_both_is_told() -> None:
+    async with open_pair() as pair:
+        hub, leaf = await both(pair)
+        for js, domain, other in ((hub, "hub", "leaf"), (leaf, "leaf", "hub")):
+            for number in range(5):
+                ack = await js.publish("s.a", b"%d" % number, stream="S")
+                assert ack.domain == domain
+            await pair.leaf.flush()
+            with trio.fail_after(5):
+                told: list[events.StoredElsewhere] = []
+                while len(told) < 5:
+                    told += elsewhere(pair)
+                    await trio.sleep(0.01)
+            assert told == [events.StoredElsewhere("s.a", "S", other, domain)] * 5
+
+
+async def test_a_refusal_of_the_domain_that_was_asked_is_raised_though_the_other_has_stored_it() -> None:
+    async with open_pair() as pair:
+        hub, leaf = await both(pair, api.StreamConfig(max_msgs=1, discard=api.DiscardPolicy.NEW))
+        await hub.publish("s.a", b"")
+        with pytest.raises(errors.APIError, match=r"maximum messages exceeded") as caught:
+            await hub.publish("s.b", b"")
+        assert "publish to 's.b' (stored in domain 'leaf', where it was not meant to go): " in str(caught.value)
+        assert (await leaf.stream_info("S")).state.messages == 2
+
+
+async def test_a_refusal_of_the_other_domain_does_not_count() -> None:
+    async with open_pair() as pair:
+        hub, leaf = await both(pair)
+        # At the leaf, its own refusal comes long before the hub's acknowledgement.
+        await leaf.update_stream((await leaf.stream_info("S")).config, max_msgs=1, discard=api.DiscardPolicy.NEW)
+        for _ in range(3):
+            assert (await hub.publish("s.a", b"")).domain == "hub"
+        assert (await hub.stream_info("S")).state.messages == 3
+
+
+async def test_where_only_the_other_domain_has_a_stream_nothing_is_confirmed() -> None:
+    async with open_pair() as pair:
+        leaf = pair.leaf.jetstream(domain="leaf")
+        await leaf.add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
+        with (
+            trio.fail_after(10),
+            pytest.raises(
+                errors.NoStreamResponseError, match=r"publish to 's\.a': no stream in domain 'hub' .* 'leaf'"
+            ),
+        ):
+            await pair.leaf.jetstream(domain="hub").publish("s.a", b"")
+        # Without a domain nobody is meant in particular.
+        assert (await pair.hub.jetstream().publish("s.a", b"")).domain == "leaf"
+
+
+async def test_a_conflict_is_raised_soon() -> None:
+    async with open_pair() as pair:
+        hub, _ = await both(pair)
+        with trio.fail_after(2), pytest.raises(errors.BadRequestError, match="wrong last sequence"):
+            await hub.publish("s.a", b"", expected_last_sequence=9)
+
+
+@pytest.mark.parametrize("at", ["leaf", "hub"])
+async def test_sixteen_of_twenty_puts_into_a_full_bucket_are_not_reported_as_done(at: str) -> None:
+    """The bucket of the other side is not full, and stores whatever is put."""
+    full, other = ("hub", "leaf") if at == "leaf" else ("leaf", "hub")
+    async with open_pair() as pair:
+        nc = pair.at(at)
+        store = await nc.jetstream(domain=full).create_object_store("b", max_bytes=SMALL)
+        roomy = await nc.jetstream(domain=other).create_object_store("b")
+        done, refused = [], 0
+        for number in range(20):
+            try:
+                await store.put(f"o{number}", b"x" * 130_000)
+                done.append(f"o{number}")
+            except errors.APIError as error:
+                refused += 1
+                complaint = str(error)
+                assert f"stored in domain {other!r}" in complaint
+                assert "maximum bytes exceeded" in complaint
+        assert sorted(info.name for info in await store.list()) == sorted(done)
+        assert 0 < len(done) < 5
+        assert refused == 20 - len(done)
+        for name in done:
+            assert (await store.get(name)).data == b"x" * 130_000
+        # What reached both is in both; what was refused has no info in either.
+        assert {info.name for info in await roomy.list()} <= set(done)
+
+
+async def test_buckets_without_a_domain_are_those_that_the_api_names() -> None:
+    async with open_pair() as pair:
+        for name in ("hub", "leaf"):
+            await pair.leaf.jetstream(domain=name).create_object_store("b")
+        store = await pair.leaf.jetstream().object_store("b")
+        await store.put("a", b"data")
+        far = await pair.leaf.jetstream(domain="hub").object_store("b")
+        await far.delete("a")
+        with pytest.raises(errors.ObjectNotFoundError):
+            await far.get("a")
+        told = [event for event in elsewhere(pair) if event.wanted == "hub"]
+        assert {(event.domain, event.stream) for event in told} == {("leaf", "OBJ_b")}
+
+
+@pytest.mark.parametrize("mirror", ["b", "copy"])
+@pytest.mark.parametrize("domain", ["leaf", None])
+async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origin(
+    mirror: str, domain: str | None
+) -> None:
+    async with open_pair() as pair:
+        origin = await pair.leaf.jetstream(domain="hub").create_object_store("b")
+        js = pair.leaf.jetstream(domain=domain)
+        source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API"))
+        await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+        store = await js.object_store(mirror)
+        with trio.fail_after(2):
+            await store.put("a", b"data")
+        assert (await origin.get("a")).data == b"data"
+        assert elsewhere(pair) == []
+
+
+async def test_one_domain_costs_no_question_and_no_wait() -> None:
+    """What is asked for is one request for each message, however the context was made."""
+    async with (
+        open_server("jetstream { domain: there }", jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url) as nc,
+    ):
+        await nc.jetstream().add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
+        for js in (nc.jetstream(), nc.jetstream(domain="there"), nc.jetstream(prefix="$JS.there.API")):
+            before = nc.statistics().out_msgs
+            for _ in range(10):
+                assert (await js.publish("s.a", b"")).domain == "there"
+            assert nc.statistics().out_msgs - before == 10
+            store = await js.create_object_store("b")
+            await store.put("a", b"x")
+            assert (await store.get("a")).data == b"x"

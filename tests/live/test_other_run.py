@@ -1,0 +1,336 @@
+"""Calls from another thread, from another `trio.run`, and from one that comes later: refused, by name, and without a trace.
+
+Every public method of every public object that has to do with a connection is called; a new one has to be entered here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+import trionats
+from tests.test_exports import CLASSES, FUNCTIONS, members
+from trionats import events
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from trionats.testing import TrioNatsServer
+
+#: The classes whose objects belong to a client.
+BELONG = {
+    "trionats.Attachment",
+    "trionats.Client",
+    "trionats.Events",
+    "trionats.Feed",
+    "trionats.JetStream",
+    "trionats.Msg",
+    "trionats.ObjectStore",
+    "trionats.PendingReply",
+    "trionats.Replies",
+    "trionats.Subscription",
+    "trionats.Watcher",
+}
+#: Modules whose classes are values, or belong to no client.
+VALUES = ("trionats.api.", "trionats.errors.", "trionats.events.", "trionats.testing.", "trionats.bridge.")
+
+#: What changes nothing, each with its reason.
+HARMLESS = {
+    "statistics": "reads numbers",
+    "jetstream": "makes a view, and sends nothing",
+    "with_options": "makes a view, and sends nothing",
+}
+#: What the client's own reader and tasks call; a program cannot come by the arguments.
+INSIDE = {
+    "deliver",
+    "ended",
+    "link_lost",
+    "link_restored",
+    "push",
+    "put",
+    "run",
+    "start",
+    "stored_read",
+    "take",
+}
+
+ARGUMENTS: dict[str, object] = {
+    "bucket": "other",
+    "config": None,
+    "consumer": "c",
+    "data": b"x",
+    "event": events.Draining(),
+    "headers": None,
+    "item": b"x",
+    "listener": object(),
+    "name": "n",
+    "params": {},
+    "pause_until": "2030-01-01T00:00:00Z",
+    "payload": b"x",
+    "queue": "",
+    "reason": None,
+    "receiver": object(),
+    "seq": 1,
+    "servers": "nats://127.0.0.1:1",
+    "stream": "s",
+    "stream_name": "s",
+    "subject": "s",
+    "max_msgs": 0,
+    "then": print,
+    "when": 0.0,
+    "ring": print,
+}
+#: Where the defaults are refused for another reason.
+MORE_ARGUMENTS: dict[str, dict[str, object]] = {
+    "add_consumer": {"durable_name": "x"},
+    "add_stream": {"name": "x"},
+    "create_object_store": {"bucket": "other"},
+    "get_msg": {"seq": 1},
+    "update_stream": {"name": "x"},
+}
+
+
+def arguments(method: Callable[..., object]) -> dict[str, object]:
+    """What a method must be given."""
+    return {
+        name: ARGUMENTS[name]
+        for name, parameter in inspect.signature(method).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def methods(thing: object, cls: type) -> Iterator[tuple[str, partial[Any]]]:
+    """The public methods of an object, and those of its kind that Python calls."""
+    for name, member in members(cls).items():
+        if inspect.isfunction(member) and name not in HARMLESS and name not in INSIDE:
+            method = getattr(thing, name)
+            yield f"{type(thing).__name__}.{name}", partial(method, **arguments(method), **MORE_ARGUMENTS.get(name, {}))
+
+
+def test_all_that_belongs_to_a_client_is_looked_at() -> None:
+    found = {
+        full
+        for full, cls in CLASSES.items()
+        if not full.startswith(VALUES)
+        and any(inspect.isfunction(member) for member in members(cls).values())
+        and not issubclass(cls, (Exception, tuple))
+        and not hasattr(cls, "__dataclass_fields__")
+    }
+    assert found <= BELONG
+
+
+async def awaited(call: Callable[[], Any]) -> object:
+    result = call()
+    return await result if inspect.isawaitable(result) else result
+
+
+def in_a_run(call: Callable[[], Any]) -> BaseException | None:
+    """Call something in a run of this thread's own, and say what it raised."""
+
+    async def main() -> None:
+        with trio.fail_after(5):
+            await awaited(call)
+
+    try:
+        trio.run(main)
+    except Exception as error:
+        return error
+    return None
+
+
+def without_a_run(call: Callable[[], Any]) -> BaseException | None:
+    """Call something where there is no run, and say what it raised."""
+    try:
+        result = call()
+        if inspect.iscoroutine(result):
+            result.send(None)
+    except Exception as error:
+        return error
+    return None
+
+
+def check(name: str, error: BaseException | None) -> None:
+    assert isinstance(error, RuntimeError), f"{name}: {error!r}"
+    assert str(error).startswith(f"{name}() was called"), f"{name}: {error}"
+    assert "trio.from_thread.run()" in str(error), name
+
+
+class Belongings:
+    """One object of each class, all of one client."""
+
+    def __init__(self, nc: trionats.Client, things: dict[str, object]) -> None:
+        self.nc = nc
+        self.things = things
+
+    def calls(self) -> Iterator[tuple[str, partial[Any]]]:
+        assert {f"trionats.{name}" for name in self.things} == BELONG
+        for name, thing in self.things.items():
+            yield from methods(thing, CLASSES[f"trionats.{name}"])
+
+    def state(self) -> object:
+        """What no refused call may change."""
+        numbers = self.nc.statistics()
+        engine = self.nc._engine
+        return (numbers, len(engine.outbox), list(engine.subscriptions), len(self.nc._listeners), self.nc.servers)
+
+
+async def with_belongings(url: str, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:
+    async with trio.open_nursery() as nursery, trionats.open_client(nursery, url, name="at home") as nc:
+        js = nc.jetstream()
+        store = await js.create_object_store(nc.new_token())
+        async with (
+            trionats.open_subscription(nursery, nc, "s") as subscription,
+            trionats.open_subscription(nursery, nc, "feed") as feed,
+            trionats.open_events(nursery, nc) as happened,
+            trionats.open_replies(nursery, nc, "feed") as replies,
+            trionats.open_watcher(nursery, store) as watcher,
+            trionats.open_watcher(nursery, store) as other,
+        ):
+            pending = nc.request_nowait("feed", b"?")
+            with pending:
+                await nc.publish("s", b"message", reply="nowhere")
+                message = await subscription.receive()
+                await nc.flush()
+                attachment = nc.attach("attached", subscription)
+                await nc.flush()
+                things: dict[str, object] = {
+                    "Attachment": attachment,
+                    "Client": nc,
+                    "Events": happened,
+                    "Feed": other,
+                    "JetStream": js,
+                    "Msg": message,
+                    "ObjectStore": store,
+                    "PendingReply": pending,
+                    "Replies": replies,
+                    "Subscription": subscription,
+                    "Watcher": watcher,
+                }
+                del feed
+                await use(belongings := Belongings(nc, things))
+            await js.delete_object_store(store.bucket)
+    return belongings
+
+
+@pytest.mark.parametrize("caller", [in_a_run, without_a_run])
+async def test_calls_from_another_thread(
+    caller: Callable[[Callable[[], Any]], BaseException | None], nats_server: TrioNatsServer
+) -> None:
+    async def use(mine: Belongings) -> None:
+        before = mine.state()
+        count = 0
+        for name, call in mine.calls():
+            check(name, await trio.to_thread.run_sync(caller, call))
+            assert mine.state() == before, name
+            count += 1
+        assert count > 60
+        nc = mine.nc
+        with trio.fail_after(3):
+            await nc.flush()
+            subscription = mine.things["Subscription"]
+            assert isinstance(subscription, trionats.Subscription)
+            await nc.publish("s", b"1")
+            assert (await subscription.receive()).data == b"1"
+
+    await with_belongings(nats_server.url, use)
+
+
+async def test_a_busy_client_is_safe_too(nats_server: TrioNatsServer) -> None:
+    # The writer needs no waking then, and the last trip through the scheduler was a moment ago.
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_client(nursery, nats_server.url) as nc,
+        trionats.open_subscription(nursery, nc, "s") as rx,
+    ):
+        nc.pace.due, nc.pace.left = float("inf"), 1000
+        await nc.publish("s", b"1")
+        await nc.flush()
+        nc._link.idle = None
+        for call in (
+            lambda: nc.publish("s", b"x"),
+            rx.receive,
+            lambda: nc.publish_nowait("s", b"x"),
+            rx.receive_nowait,
+        ):
+            error = await trio.to_thread.run_sync(in_a_run, call)
+            assert isinstance(error, RuntimeError)
+        assert nc.statistics().outbox_bytes == 0
+        assert (await rx.receive()).data == b"1"
+        nc.pace.left = 0
+
+
+def test_calls_from_a_later_run_and_when_all_is_over(nats_server: TrioNatsServer) -> None:
+    async def use(_: Belongings) -> None:
+        pass
+
+    mine = trio.run(with_belongings, nats_server.url, use)
+    for name, call in mine.calls():
+        if name.endswith((".end", "PendingReply.close", ".new_inbox", ".new_token")):
+            continue  # it has ended, and nothing is done; or a name is made, in the one thread that makes them
+        check(name, in_a_run(call))
+        if not inspect.iscoroutinefunction(call.func):
+            check(name, without_a_run(call))
+
+
+OPENERS: dict[str, Callable[[trio.Nursery, Any], Any]] = {
+    "open_events": lambda nursery, mine: trionats.open_events(nursery, mine.nc),
+    "open_replies": lambda nursery, mine: trionats.open_replies(nursery, mine.nc, "s"),
+    "open_subscription": lambda nursery, mine: trionats.open_subscription(nursery, mine.nc, "s"),
+    "open_watcher": lambda nursery, mine: trionats.open_watcher(nursery, mine.things["ObjectStore"]),
+}
+
+
+def test_all_that_opens_is_looked_at() -> None:
+    openers = {full.removeprefix("trionats.") for full in FUNCTIONS if full.startswith("trionats.open_")}
+    assert openers - {"open_client"} == set(OPENERS)
+
+
+@pytest.mark.parametrize("opener", list(OPENERS))
+async def test_what_opens_in_another_run(opener: str, nats_server: TrioNatsServer) -> None:
+    async def use(mine: Belongings) -> None:
+        before = mine.state()
+
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                with pytest.raises(RuntimeError, match=rf"{opener}\(\) .*trio\.from_thread"):
+                    async with OPENERS[opener](nursery, mine):
+                        raise AssertionError("it opened")
+
+        await trio.to_thread.run_sync(trio.run, main)
+        assert mine.state() == before
+
+    await with_belongings(nats_server.url, use)
+
+
+async def test_a_nursery_of_another_run(nats_server: TrioNatsServer) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def main() -> None:
+            with pytest.raises(RuntimeError, match="nursery belongs to another Trio run"):
+                async with trionats.open_client(nursery, nats_server.url):
+                    raise AssertionError("it opened")
+
+        await trio.to_thread.run_sync(trio.run, main)
+        assert not nursery.child_tasks
+
+
+async def test_the_way_that_the_error_names_works(nats_server: TrioNatsServer) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_client(nursery, nats_server.url) as nc,
+        trionats.open_subscription(nursery, nc, "s") as rx,
+    ):
+
+        def thread() -> None:
+            trio.from_thread.run(nc.publish, "s", b"1")
+            trio.from_thread.run_sync(nc.publish_nowait, "s", b"2")
+            assert trio.from_thread.run(rx.receive).data == b"1"
+            trio.from_thread.run_sync(rx.stop)
+
+        await trio.to_thread.run_sync(thread)
+        assert [msg.data async for msg in rx] in ([b"2"], [])

@@ -1,0 +1,271 @@
+"""The rows of `docs/permissions.rst`: each operation, done by a user who may do just what stands there, and nothing less."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trionats import api, errors, events, open_client, open_events, open_replies, open_subscription, open_watcher
+from trionats.testing import open_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trionats import Client, Events, ObjectStore
+
+pytestmark = pytest.mark.usefixtures("server_executable")
+
+PAGE = Path(__file__).parents[2] / "docs" / "permissions.rst"
+ROW = re.compile(r"^   \* - (?P<operation>.+)\n     - (?P<grants>(?:.|\n(?!   \* -|\n))+)", re.MULTILINE)
+LARGE = b"x" * 300_000
+
+
+def rows() -> dict[str, tuple[str, ...]]:
+    """The operations of the page, and what each may publish to."""
+    found = {}
+    for row in ROW.finditer(PAGE.read_text(encoding="utf-8")):
+        if row["operation"] != "operation":
+            found[row["operation"]] = tuple(re.findall(r"``([^`]+)``", row["grants"]))
+    return found
+
+
+GRANTS = rows()
+
+
+@asynccontextmanager
+async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
+    """A server that holds a stream and a bucket: gives the client of who may do all, that of who may do this, and its events."""
+    allowed = json.dumps([*grants, "nowhere"])
+    users = f"""authorization {{ users = [
+        {{user: boss, password: b0ss}}
+        {{user: guest, password: guest, permissions: {{
+            publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+        }}}}
+    ] }}"""
+    async with (
+        open_server(users, jetstream=True) as server,
+        trio.open_nursery() as nursery,
+        open_client(nursery, server.url, user="boss", password="b0ss") as boss,
+        open_client(nursery, server.url, user="guest", password="guest") as guest,
+        open_events(nursery, guest) as told,
+    ):
+        js = boss.jetstream()
+        await js.add_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
+        await js.publish("s.a", b"1")
+        await js.add_consumer("S", name="c", ack_policy=api.AckPolicy.EXPLICIT)
+        store = await js.create_object_store("b")
+        await store.put("small", b"x")
+        await store.put("large", LARGE)
+        yield boss, guest, told
+
+
+async def refused(guest: Client, told: Events) -> list[str]:
+    """What the server has refused so far."""
+    await guest.flush()
+    found: list[str] = []
+    while True:
+        try:
+            event = told.receive_nowait()
+        except trio.WouldBlock:
+            return found
+        if isinstance(event, events.PermissionViolation):
+            found.append(event.error.subject)
+
+
+# -- the operations ----------------------------------------------------------------------------------------------------
+
+
+async def subscribe(boss: Client, guest: Client) -> None:
+    async with trio.open_nursery() as nursery, open_subscription(nursery, guest, "listen") as rx:
+        await guest.flush()
+        await boss.publish("listen", b"x")
+        assert (await rx.receive()).data == b"x"
+
+
+async def request_many(boss: Client, guest: Client) -> None:
+    assert len(await guest.request_many("s.a", b"x", max_msgs=1)) == 1
+
+
+async def replies(boss: Client, guest: Client) -> None:
+    async with trio.open_nursery() as nursery, open_replies(nursery, guest, "s.a", b"x", max_msgs=1) as rx:
+        assert [reply async for reply in rx]
+
+
+NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
+
+
+async def consumers_with_a_filter(boss: Client, guest: Client) -> None:
+    js = guest.jetstream()
+    for pattern in ("s.a", "s.*"):
+        for named in NAMED:
+            named = {key: f"{value}{pattern[-1] == 'a'}" for key, value in named.items()}
+            info = await js.add_consumer("S", filter_subject=pattern, **named)
+            assert info.config.filter_subject == pattern
+            again = await js.add_consumer("S", info.config)  # which changes nothing
+            assert again.name == info.name
+    assert len(await boss.jetstream().consumers_info("S")) == 7
+
+
+async def consumers_without_one(boss: Client, guest: Client) -> None:
+    js = guest.jetstream()
+    for filter_subjects in (None, ["s.a", "s.b"], ["s.a"]):
+        for named in NAMED:
+            await js.add_consumer("S", None, filter_subjects=filter_subjects, **named)
+
+
+async def bucket(guest: Client) -> ObjectStore:
+    return await guest.jetstream().object_store("b")
+
+
+async def pause_and_resume(boss: Client, guest: Client) -> None:
+    assert (await guest.jetstream().pause_consumer("S", "c", "2199-01-01T00:00:00Z")).paused
+    assert not (await guest.jetstream().resume_consumer("S", "c")).paused
+
+
+async def list_objects(boss: Client, guest: Client) -> None:
+    for _ in range(3):
+        assert [info.name for info in await (await bucket(guest)).list()] == ["small", "large"]
+    with trio.fail_after(5):
+        while await boss.jetstream().consumers_info("OBJ_b"):  # noqa: ASYNC110 - the server tells nobody
+            await trio.sleep(0.01)
+
+
+async def watch(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    async with trio.open_nursery() as nursery, open_watcher(nursery, store) as rx:
+        assert [(await rx.receive()).name for _ in range(2)] == ["small", "large"]
+        await (await bucket(boss)).put("new", b"")
+        assert (await rx.receive()).name == "new"
+    with trio.fail_after(5):
+        while await boss.jetstream().consumers_info("OBJ_b"):  # noqa: ASYNC110 - the server tells nobody
+            await trio.sleep(0.01)
+
+
+async def get_large(boss: Client, guest: Client) -> None:
+    assert (await (await bucket(guest)).get("large")).data == LARGE
+
+
+async def put(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    await store.put("new", LARGE)
+    assert (await (await bucket(boss)).get("new")).data == LARGE
+
+
+async def put_over_and_delete(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    await store.put("large", b"y")
+    assert (await (await bucket(boss)).get("large")).data == b"y"
+    await store.delete("large")
+    state = (await boss.jetstream().stream_info("OBJ_b", "$O.b.C.>")).state
+    assert len(state.subjects or {}) == 1, "the chunks are gone"
+
+
+async def done(call: Awaitable[object]) -> None:
+    assert await call is not False
+
+
+DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
+    "flush": lambda boss, guest: done(guest.flush()),
+    "open_subscription": subscribe,
+    "publish": lambda boss, guest: done(guest.publish("s.a", b"x")),
+    "request": lambda boss, guest: done(guest.request("s.a", b"x")),
+    "request_many": request_many,
+    "open_replies": replies,
+    "JetStream.publish": lambda boss, guest: done(guest.jetstream().publish("s.a", b"x")),
+    "account_info": lambda boss, guest: done(guest.jetstream().account_info()),
+    "find_stream_name_by_subject": lambda boss, guest: done(guest.jetstream().find_stream_name_by_subject("s.a")),
+    "stream_info": lambda boss, guest: done(guest.jetstream().stream_info("S")),
+    "streams_info": lambda boss, guest: done(guest.jetstream().streams_info()),
+    "add_stream": lambda boss, guest: done(
+        guest.jetstream().add_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
+    ),
+    "update_stream": lambda boss, guest: done(
+        guest.jetstream().update_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
+    ),
+    "purge_stream": lambda boss, guest: done(guest.jetstream().purge_stream("S")),
+    "delete_stream": lambda boss, guest: done(guest.jetstream().delete_stream("S")),
+    "get_msg": lambda boss, guest: done(guest.jetstream().get_msg("S", 1)),
+    "get_msg, direct, by sequence": lambda boss, guest: done(guest.jetstream().get_msg("S", 1, direct=True)),
+    "get_last_msg, direct": lambda boss, guest: done(guest.jetstream().get_last_msg("S", "s.a", direct=True)),
+    "delete_msg": lambda boss, guest: done(guest.jetstream().delete_msg("S", 1)),
+    "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
+    "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "consumer_info": lambda boss, guest: done(guest.jetstream().consumer_info("S", "c")),
+    "consumers_info": lambda boss, guest: done(guest.jetstream().consumers_info("S")),
+    "pause_consumer and resume_consumer": pause_and_resume,
+    "reset_consumer": lambda boss, guest: done(guest.jetstream().reset_consumer("S", "c")),
+    "delete_consumer": lambda boss, guest: done(guest.jetstream().delete_consumer("S", "c")),
+    "create_object_store": lambda boss, guest: done(guest.jetstream().create_object_store("b")),
+    "delete_object_store": lambda boss, guest: done(guest.jetstream().delete_object_store("b")),
+    "object_store": lambda boss, guest: done(bucket(guest)),
+    "get_info": lambda boss, guest: done(get_info(guest)),
+    "list": list_objects,
+    "open_watcher": watch,
+    "get of a small object": lambda boss, guest: done(get_small(guest)),
+    "get of an object of several chunks": get_large,
+    "put": put,
+    "put over an object, and delete": put_over_and_delete,
+}
+
+
+async def get_info(guest: Client) -> api.ObjectInfo:
+    return await (await bucket(guest)).get_info("small")
+
+
+async def get_small(guest: Client) -> api.ObjectResult:
+    return await (await bucket(guest)).get("small")
+
+
+def test_the_page_and_the_tests_know_the_same_operations() -> None:
+    assert set(GRANTS) == set(DO)
+
+
+@pytest.mark.parametrize("operation", GRANTS)
+async def test_an_operation_needs_what_the_page_says_and_no_more(operation: str) -> None:
+    async with open_as(*GRANTS[operation]) as (boss, guest, told):
+        with trio.fail_after(10):
+            await DO[operation](boss, guest)
+        assert await refused(guest, told) == []
+
+
+@pytest.mark.parametrize("operation", [name for name, grants in GRANTS.items() if grants])
+async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(operation: str) -> None:
+    """Otherwise the page asks for more than is needed."""
+    for missing in GRANTS[operation]:
+        rest = [grant for grant in GRANTS[operation] if grant != missing]
+        async with open_as(*rest) as (boss, guest, told):
+            with trio.move_on_after(0.5):
+                with suppress(errors.Error, AssertionError, BaseExceptionGroup):
+                    await DO[operation](boss, guest)
+            head = missing.partition("*")[0].removesuffix(">")
+            assert any(subject.startswith(head) for subject in await refused(guest, told)), missing
+
+
+async def test_a_small_object_can_be_read_the_longer_way() -> None:
+    """Where the direct get is refused."""
+    async with open_as(*GRANTS["get of an object of several chunks"]) as (_, guest, told):
+        assert (await (await bucket(guest)).get("small")).data == b"x"
+        assert [subject.partition("$O")[0] for subject in await refused(guest, told)] == ["$JS.API.DIRECT.GET.OBJ_b."]
+
+
+async def test_another_filter_than_the_one_that_was_granted_is_refused() -> None:
+    async with open_as("$JS.API.CONSUMER.CREATE.S.*.s.a") as (_, guest, _told):
+        js = guest.jetstream()
+        assert (await js.add_consumer("S", filter_subject="s.a")).config.filter_subject == "s.a"
+        wrong: tuple[dict[str, Any], ...] = (
+            {"filter_subject": "s.b"},
+            {"filter_subject": "s.*"},
+            {"filter_subject": "s.>"},
+            {"filter_subject": ">"},
+            {"filter_subjects": ["s.a"]},
+            {},
+        )
+        for params in wrong:
+            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.CREATE"):
+                await js.add_consumer("S", **params)

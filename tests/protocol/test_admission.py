@@ -1,0 +1,330 @@
+"""Which subscriptions were refused for a limit: told from how many were, and in which order all was said."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from trionats import errors
+from trionats._protocol.admission import MOST_TOLD, Admissions, is_limit
+from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.happenings import OverLimit, Refused
+from trionats._protocol.move import Move
+from trionats._protocol.parser import Message
+from trionats._protocol.subscriptions import Subscription
+
+TEXT = "maximum subscriptions exceeded"
+
+
+class Receiver:
+    """What takes nothing, and knows how it ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[BaseException | None] = []
+        self.came = 0
+
+    def deliver(self, _: Message) -> None:
+        self.came += 1
+
+    def link_lost(self, _: Exception) -> None:
+        pass
+
+    def link_restored(self) -> None:
+        pass
+
+    def ended(self, reason: BaseException | None) -> None:
+        self.ends.append(reason)
+
+
+class Server:
+    """A connection with a limit: it takes what is said in order, and answers in order."""
+
+    def __init__(self, limit: int, denies: bytes = b"denied") -> None:
+        self.limit, self.denies = limit, denies
+        self.rows: dict[int, bytes] = {}
+        self.once: set[int] = set()
+        self.refused: set[int] = set()
+
+    def take(self, data: bytes) -> bytes:
+        answers = b""
+        for line in data.split(b"\r\n"):
+            verb, *arguments = line.split(b" ")
+            match verb:
+                case b"PING":
+                    answers += b"PONG\r\n"
+                case b"SUB" if arguments[0] == self.denies:
+                    answers += b"-ERR 'Permissions Violation for Subscription to \"%b\"'\r\n" % self.denies
+                case b"SUB" if len(self.rows) >= self.limit:
+                    self.refused.add(int(arguments[-1]))
+                    answers += b"-ERR 'maximum subscriptions exceeded'\r\n"
+                case b"SUB":
+                    self.rows[int(arguments[-1])] = arguments[0]
+                case b"UNSUB" if len(arguments) == 1:
+                    self.rows.pop(int(arguments[0]), None)
+        return answers
+
+
+def online(engine: Engine, server: Server) -> None:
+    engine.begin()
+    engine.receive(b"INFO {}\r\n")
+    heard(engine, server.take(engine.greet({})))
+
+
+def heard(engine: Engine, data: bytes) -> list[Subscription]:
+    """Let the engine hear something, and do what the link does with it."""
+    refused: list[Subscription] = []
+    for event in engine.receive(data):
+        if isinstance(event, OverLimit):
+            assert event.text == TEXT
+            rows = engine.over_limit()
+            refused += rows
+            for row in rows:
+                engine.refuse(row, errors.Error())
+        elif isinstance(event, Refused) and event.text.startswith("Permissions"):
+            engine.refuse_subscription("denied", "", errors.Error())
+    return refused
+
+
+def talk(engine: Engine, server: Server) -> list[Subscription]:
+    """Let the two say what they have to say."""
+    refused: list[Subscription] = []
+    while engine.outbox:
+        data = engine.take(1 << 20)
+        engine.sent()
+        refused += heard(engine, server.take(data))
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("text", "it_is"),
+    [
+        ("maximum subscriptions exceeded", True),
+        ("Maximum Subscriptions Exceeded", True),
+        ("maximum connections exceeded", False),
+    ],
+)
+def test_the_servers_words(text: str, it_is: bool) -> None:
+    assert is_limit(text) == it_is
+
+
+def test_the_last_ones_are_those_that_were_refused() -> None:
+    engine, server = Engine(), Server(2)
+    online(engine, server)
+    rows = [engine.subscribe(b"s%d" % n, b"", 0, Receiver()) for n in range(5)]
+    assert talk(engine, server) == rows[2:]
+    assert list(engine.subscriptions) == [1, 2]
+    assert [len(row.receiver.ends) for row in rows] == [0, 0, 1, 1, 1]  # type: ignore[attr-defined]
+
+
+def test_what_gives_a_place_back_in_between_counts() -> None:
+    engine, server = Engine(), Server(1)
+    online(engine, server)
+    first = engine.subscribe(b"a", b"", 0, Receiver())
+    refused = engine.subscribe(b"b", b"", 0, Receiver())
+    engine.unsubscribe(first)
+    last = engine.subscribe(b"c", b"", 0, Receiver())
+    assert talk(engine, server) == [refused]
+    assert list(engine.subscriptions) == [last.sid] == list(server.rows)
+
+
+def test_an_end_that_was_told_before_the_refusal_was_known_gives_nothing_back() -> None:
+    engine, server = Engine(), Server(1)
+    online(engine, server)
+    engine.subscribe(b"a", b"", 0, Receiver())
+    refused = engine.subscribe(b"b", b"", 0, Receiver())
+    engine.ping("fence")
+    engine.unsubscribe(refused)
+    also = engine.subscribe(b"c", b"", 0, Receiver())
+    assert talk(engine, server) == [also]
+
+
+def test_a_server_that_refuses_more_than_was_told() -> None:
+    engine, server = Engine(), Server(5)
+    online(engine, server)
+    row = engine.subscribe(b"a", b"", 0, Receiver())
+    assert talk(engine, server) == []
+    assert heard(engine, b"-ERR '%b'\r\n" % TEXT.encode() * 2) == []
+    engine.ping("fence")
+    assert heard(engine, server.take(engine.take(100))) == [row]
+
+
+def row(sid: int) -> Subscription:
+    return Subscription(sid, b"s", b"", 0, Receiver())
+
+
+def test_no_healthy_one_is_ended_where_the_numbers_do_not_fit() -> None:
+    admissions: Admissions[Subscription] = Admissions()
+    first, second, third = map(row, range(3))
+    admissions.subscribed(first)
+    admissions.subscribed(second)
+    admissions.unsubscribed(first)
+    admissions.subscribed(third)
+    # With no place all three are refused, with one only the second: that two were is nothing that could be.
+    admissions.refused()
+    admissions.refused()
+    admissions.pinged()
+    assert admissions.ponged()
+    assert admissions.settle() == [second]
+
+
+def test_what_was_told_is_forgotten_again_without_a_refusal() -> None:
+    engine, server = Engine(), Server(1 << 20)
+    online(engine, server)
+    most = 0
+    for _ in range(20 * MOST_TOLD):
+        row = engine.subscribe(b"a", b"", 0, Receiver())
+        engine.unsubscribe(row)
+        talk(engine, server)
+        most = max(most, len(engine._admissions._told) + sum(map(len, engine._admissions._fenced)))
+    assert most <= MOST_TOLD
+
+
+def test_many_are_asked_about_now_and_then_and_a_refusal_is_told_once() -> None:
+    engine, server = Engine(), Server(1 << 20)
+    online(engine, server)
+    rows = [engine.subscribe(b"a", b"", 0, Receiver()) for _ in range(3 * MOST_TOLD)]
+    assert engine.outbox.count(b"PING\r\n") == 3
+    assert talk(engine, server) == []
+    for _ in range(2):
+        engine.refuse(rows[0], errors.Error())
+    assert len(rows[0].receiver.ends) == 1  # type: ignore[attr-defined]
+
+
+def test_a_replay_that_is_refused_in_part() -> None:
+    engine = Engine()
+    rows = [engine.subscribe(b"s%d" % n, b"", 0, Receiver()) for n in range(1000)]
+    server = Server(990)
+    online(engine, server)
+    assert talk(engine, server) == rows[990:]
+    # The connection after that has less room still.
+    engine.lost(errors.UnexpectedEOF())
+    server = Server(10)
+    online(engine, server)
+    assert talk(engine, server) == rows[10:990]
+    assert list(engine.subscriptions) == list(server.rows)
+
+
+def test_a_loss_between_the_refusal_and_its_fence_is_no_end_of_anything() -> None:
+    engine, server = Engine(), Server(0)
+    online(engine, server)
+    row = engine.subscribe(b"a", b"", 0, Receiver())
+    assert heard(engine, server.take(engine.take(100))) == []
+    engine.lost(errors.UnexpectedEOF())
+    online(engine, Server(1))
+    assert talk(engine, Server(1)) == []
+    assert list(engine.subscriptions) == [row.sid]
+
+
+def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
+    engine, old, new = Engine(), Server(9), Server(2)
+    online(engine, old)
+    plain = [engine.subscribe(b"p%d" % n, b"", 0, Receiver()) for n in range(2)]
+    queued = [engine.subscribe(b"q%d" % n, b"q", 0, Receiver()) for n in range(1)]
+    talk(engine, old)
+    move = Move(engine, b"_INBOX.")
+    move.side.begin()
+    move.side.receive(b"INFO {}\r\n")
+    heard(move.side, new.take(move.side.greet({})))
+    move.arrive("arrived")
+    assert talk(move.side, new) == []
+    move.switch("fence")
+    talk(move.side, old)
+    engine.ping("mine")  # said while what is queued waits for the fence: the crossing ones go before it
+    move.crossed(None)
+    assert talk(engine, new) == [plain[1]]
+    assert list(engine.subscriptions) == [plain[0].sid, queued[0].sid]
+
+
+class Limited(RuleBasedStateMachine):
+    """Whatever is said, and however it is cut up: those that the server refused end, and no others."""
+
+    @initialize(limit=st.integers(0, 6))
+    def begin(self, limit: int) -> None:
+        self.engine = Engine()
+        self.server = Server(limit)
+        self.refused: set[int] = set()
+        self.left: set[int] = set()
+        self.denied: set[int] = set()
+        self.answers = b""
+        self.wire = b""
+        online(self.engine, self.server)
+
+    @rule(subject=st.sampled_from([b"a", b"b", b"b", b"denied"]))
+    def subscribe(self, subject: bytes) -> None:
+        row = self.engine.subscribe(subject, b"", 0, Receiver())
+        if subject == b"denied":
+            self.denied.add(row.sid)
+
+    @precondition(lambda self: self.engine.subscriptions)
+    @rule(which=st.integers(0, 100))
+    def unsubscribe(self, which: int) -> None:
+        rows = list(self.engine.subscriptions.values())
+        row = rows[which % len(rows)]
+        self.left.add(row.sid)
+        self.engine.unsubscribe(row)
+
+    @rule()
+    def ping(self) -> None:
+        self.engine.ping("somebody")
+
+    @rule(limit=st.integers(1, 60))
+    def write(self, limit: int) -> None:
+        self.answers += self.server.take(self.engine.take(limit))
+        self.engine.sent()
+
+    @rule(part=st.integers(0, 200))
+    def hear(self, part: int) -> None:
+        data, self.answers = self.answers[:part], self.answers[part:]
+        self.refused |= {row.sid for row in heard(self.engine, data)}
+
+    @rule()
+    def come_to_rest(self) -> None:
+        while self.engine.outbox or self.answers:
+            self.write(1 << 20)
+            self.hear(1 << 20)
+        assert set(self.engine.subscriptions) == set(self.server.rows)
+        assert self.refused | (self.left & self.server.refused) == self.server.refused
+
+    @rule(limit=st.integers(0, 6))
+    def reconnect(self, limit: int) -> None:
+        self.engine.lost(errors.UnexpectedEOF())
+        refused = self.server.refused
+        self.server = Server(limit)
+        self.server.refused |= refused & (self.refused | self.left)
+        self.answers = b""
+        online(self.engine, self.server)
+
+    @invariant()
+    def nobody_else_was_ended(self) -> None:
+        assert self.refused <= self.server.refused
+        assert self.engine.phase is Phase.ONLINE
+
+
+Limited.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestLimited = Limited.TestCase
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(0, 10))
+def test_the_number_of_refusals_says_which(ends: list[int], places: int) -> None:
+    # Each subscription ends so many steps later, 0 for not at all.
+    rows = [row(sid) for sid in range(len(ends))]
+    admissions: Admissions[Subscription] = Admissions()
+    inside: set[Subscription] = set()
+    refused = []
+    for sid, one in enumerate(rows):
+        admissions.subscribed(one)
+        if len(inside) < places:
+            inside.add(one)
+        else:
+            refused.append(one)
+            admissions.refused()
+        for before, after in enumerate(ends[: sid + 1]):
+            if after and before + after == sid:
+                inside.discard(rows[before])
+                admissions.unsubscribed(rows[before])
+    admissions.pinged()
+    assert admissions.ponged() == bool(refused)
+    if refused:
+        assert admissions.settle() == refused

@@ -1,0 +1,315 @@
+"""An object's info: where it stands, what may be read of it, and what may be written."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionats import api, errors
+from trionats._protocol import headers, objects
+from trionats._protocol.objects import Limits, Place
+
+BUCKET = "b"
+SOUND: dict[str, Any] = {
+    "name": "n",
+    "bucket": BUCKET,
+    "nuid": "N1",
+    "size": 5,
+    "chunks": 1,
+    "digest": "SHA-256=abc",
+    "deleted": False,
+    "description": "d",
+    "headers": {"A": ["1"]},
+    "metadata": {"a": "b"},
+    "options": {"max_chunk_size": 7},
+    "mtime": "2026-11-23T13:29:35Z",
+}
+LINK = {"name": "n", "bucket": BUCKET, "options": {"link": {"bucket": "other", "name": "m"}}}
+
+
+def token(encoded: bytes) -> str:
+    return base64.urlsafe_b64encode(encoded).decode()
+
+
+def message(fields: object, *, seq: object = 7) -> dict[str, Any]:
+    data = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    return {"data": base64.b64encode(data).decode(), "seq": seq, "time": "2026-11-23T17:00:00Z"}
+
+
+def read(fields: object) -> api.ObjectInfo:
+    data = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    return objects.read_info(BUCKET, data, revision=7, stored_at="now", subject="s")
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_info_is_read_and_written_back_as_it_was() -> None:
+    info = read({**SOUND, "colour": "red", "revision": 3, "subject": "x", "extra": "y"})
+    assert (info.revision, info.subject, info.mtime, info.extra) == (7, "s", "now", {"colour": "red"})
+    written = json.loads(objects.info_bytes(info))
+    assert written == {**{key: value for key, value in SOUND.items() if key != "mtime"}, "colour": "red"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        LINK,
+        {**LINK, "options": {"link": {"bucket": "other"}}},
+        {**LINK, "nuid": None},
+        # The marker that nats.js writes over one.
+        {**LINK, "revision": 10, "deleted": True, "size": 0, "chunks": 0, "digest": ""},
+        {"name": "n", "bucket": BUCKET, "deleted": True},
+    ],
+)
+def test_what_has_no_chunks_needs_no_nuid(fields: dict[str, Any]) -> None:
+    info = read(fields)
+    assert info.nuid == ""
+    assert info.is_link() is ("options" in fields)
+    assert read(json.loads(objects.info_bytes(info))) == info
+
+
+@pytest.mark.parametrize("absent", [None, False, 0, "", [], {}])
+def test_what_is_left_out_is_left_out_in_any_form(absent: object) -> None:
+    info = read({**SOUND, "headers": absent, "metadata": absent, "options": absent})
+    assert (info.headers, info.metadata, info.options) == (None, None, None)
+
+
+def test_an_empty_description_stays_one() -> None:
+    assert read({**SOUND, "description": ""}).description == ""
+    assert read({**SOUND, "description": None, "deleted": False, "digest": None}).description is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": None}, "its name is no text"),
+        ({"name": 5}, "its name is no text"),
+        ({"bucket": ["b"]}, "its bucket is no text"),
+        ({"nuid": None}, "its nuid is no text"),
+        ({"nuid": 5}, "its nuid is no text"),
+        ({"nuid": 5, "deleted": True}, "its nuid is no text"),
+        ({"nuid": ">"}, "its nuid cannot be part of a subject"),
+        ({"nuid": "a.b"}, "its nuid cannot be part of a subject"),
+        ({"nuid": "\ud800"}, "its nuid cannot be part of a subject"),
+        ({"nuid": "x" * 200}, "its nuid cannot be part of a subject"),
+        ({"size": -1}, "its size is no count"),
+        ({"size": True}, "its size is no count"),
+        ({"size": 2**63}, "its size is no count"),
+        ({"size": "5"}, "its size is no count"),
+        ({"chunks": 1.0}, "its chunks is no count"),
+        ({"digest": 5}, "its digest is no text"),
+        ({"description": []}, "its description is no text"),
+        ({"headers": [1]}, "its headers is no JSON object"),
+        ({"metadata": "x"}, "its metadata is no JSON object"),
+        ({"options": 3}, "its options is no JSON object"),
+        ({"options": {"max_chunk_size": "7"}}, "its chunk size is no count"),
+        ({"options": {"link": 3}}, "its link is no JSON object"),
+        ({"options": {"link": []}}, "its link is no JSON object"),
+        ({"options": {"link": {}}}, "its link names no bucket or object"),
+        ({"options": {"link": {"bucket": 5}}}, "its link names no bucket or object"),
+        ({"options": {"link": {"bucket": "b", "name": 0}}}, "its link names no bucket or object"),
+        ({"deleted": 1}, "whether it is deleted is neither true nor false"),
+        ({"deleted": "no"}, "whether it is deleted is neither true nor false"),
+        ({"deleted": None}, "whether it is deleted is neither true nor false"),
+    ],
+)
+def test_what_is_no_info_says_what_is_wrong(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(errors.BadObjectMetaError, match=f"^bucket 'b': message 7 should be .*{complaint}"):
+        read({**SOUND, **changes})
+    data = json.dumps({**SOUND, **changes}).encode()
+    with pytest.raises(errors.BadObjectMetaError, match=f"^object 'n' in bucket 'b': message 7 .*{complaint}"):
+        objects.read_info(BUCKET, data, revision=7, stored_at=0, name="n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b'"n"',
+        b"[" * 100_000,
+        b'{"name": "n", "size": NaN}',
+        b'{"name": "n", "x": -Infinity}',
+        b'{"size": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_json_is_no_info(data: bytes) -> None:
+    with pytest.raises(errors.BadObjectMetaError, match="it is no JSON object"):
+        read(data)
+
+
+def test_what_nobody_foresaw_ends_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.ObjectInfo, "from_response", lambda fields: fields["no such field"])
+    with pytest.raises(errors.BadObjectMetaError, match=r"message 7 .* it cannot be read: KeyError"):
+        read(SOUND)
+    monkeypatch.undo()
+    with pytest.raises(errors.BadObjectMetaError, match="message 7"):
+        objects.read_info(BUCKET, json.dumps(SOUND).encode(), revision=7, stored_at=10**40)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*SOUND, "x"]), anything) | anything | st.just(LINK))
+def test_whatever_stands_there_is_an_info_or_a_complaint(fields: Any) -> None:  # noqa: ANN401 - anything
+    data = json.dumps({**SOUND, **fields} if isinstance(fields, dict) else fields).encode()
+    place = objects.read_place(BUCKET, "n", f"$O.b.M.{token(b'n')}", message(data))
+    assert place.taken is (place.info is None or not place.info.deleted)
+    written = objects.marker(place, "n", BUCKET, Limits(1_000_000))
+    again = read(objects.info_bytes(written))
+    assert (again.deleted, again.nuid) == (True, place.nuid)
+
+
+# -- where it stands ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("plain", [b"plain"]),
+        ("café", ["café".encode(), "café".encode("latin-1")]),
+        ("\u20ac", [b"\xe2\x82\xac"]),
+        ("\u00e9\u20ac", [b"\xc3\xa9\xe2\x82\xac"]),
+    ],
+)
+def test_a_name_within_latin_1_has_two_places(name: str, tokens: list[bytes]) -> None:
+    assert objects.places(name, BUCKET) == [token(one) for one in tokens]
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "x" * 3000])
+def test_a_name_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(errors.InvalidObjectNameError, match="for bucket 'b'"):
+        objects.places(name, BUCKET)
+    with pytest.raises(TypeError, match="it must be text, not bytes"):
+        objects.places(b"n", BUCKET)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "stored", "elsewhere"),
+    [
+        ("n", b"n", "n", None),
+        # Whatever name an info gives itself, it stands in this place and in no other.
+        ("n", b"n", "m", None),
+        ("n", b"n", "\ud800", None),
+        ("café", "café".encode(), "café", None),
+        ("café", "café".encode("latin-1"), "café", None),
+        # What one name is in Latin-1, another one is in UTF-8.
+        ("cafÃ©", "café".encode(), "cafÃ©", None),
+        ("cafÃ©", "café".encode(), "café", "café"),
+        ("café", "café".encode(), "cafÃ©", "cafÃ©"),
+        # And where the info does not say whose it is, it is whose everybody but nats.js takes it to be.
+        ("cafÃ©", "café".encode(), None, "café"),
+        ("café", "café".encode(), None, None),
+        ("café", "café".encode("latin-1"), None, None),
+    ],
+)
+def test_one_names_place_may_be_anothers(name: str, at: bytes, stored: str | None, elsewhere: str | None) -> None:
+    subject = f"$O.b.M.{token(at)}"
+    place = objects.read_place(BUCKET, name, subject, message({**SOUND, "name": stored}))
+    assert (place.subject, place.revision, place.nuid) == (subject, 7, "N1")
+    assert place.elsewhere == elsewhere
+    assert place.taken is (elsewhere is None)
+
+
+def test_a_bad_info_names_its_chunks_where_that_can_be_true() -> None:
+    for nuid, sound in {"N1": "N1", ">": "", "": "", "x" * 129: "", 5: "", None: ""}.items():
+        place = objects.read_place(BUCKET, "n", "$O.b.M.bg==", message({"size": "?", "nuid": nuid}))
+        assert (place.info, place.nuid, place.taken) == (None, sound, True)
+    for data in (b"", b"[]", b"{}", b"[" * 100_000):
+        assert objects.read_place(BUCKET, "n", "$O.b.M.bg==", message(data)).nuid == ""
+    assert Place("s").taken is False
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "x",
+        5,
+        {},
+        {"seq": 1},
+        {"seq": None, "time": ""},
+        {"seq": 1, "time": "", "data": 5},
+        {**message({}), "seq": "x"},
+    ],
+)
+def test_an_answer_that_is_none_is_an_error_of_its_own(answer: object) -> None:
+    with pytest.raises(errors.APIError, match="object 'n' in bucket 'b': what came back is no stored message"):
+        objects.read_place(BUCKET, "n", "$O.b.M.bg==", answer)
+
+
+# -- what fits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "bucket", "asked", "size", "chunk"),
+    [
+        (1 << 20, 0, None, 1 << 30, 128 * 1024),
+        (1 << 20, 65536, None, 1 << 30, 65536),
+        (1000, 65536, None, 5, 1000),
+        (1 << 20, -1, 1 << 20, 1 << 30, 1 << 20),
+        (1 << 20, 65536, 65536, 1 << 30, 65536),
+        (1 << 20, 65536, 65537, 65536, 65536),
+        (
+            1 << 20,
+            65536,
+            65537,
+            65537,
+            "chunks of 65537 bytes were asked for, and the bucket takes messages of 65536 bytes",
+        ),
+        (1000, 0, 1001, 1001, "chunks of 1001 bytes were asked for, and the server takes messages of 1000 bytes"),
+    ],
+)
+def test_chunks_are_as_large_as_was_asked_or_as_fits(
+    server: int, bucket: int, asked: int | None, size: int, chunk: int | str
+) -> None:
+    limits, info = Limits(server, bucket), read(SOUND)
+    if isinstance(chunk, int):
+        assert limits.chunk_size(info, asked, size) == chunk
+        return
+    with pytest.raises(errors.BadObjectMetaError, match=f"object 'n' in bucket 'b': {chunk}"):
+        limits.chunk_size(info, asked, size)
+
+
+def test_an_info_is_measured_as_it_will_be_written() -> None:
+    info = objects.new_info("n", BUCKET, "x" * 22, api.ObjectMeta(description="d" * 64 * 1024))
+    digest = "SHA-256=" + token(bytes(32))
+    written = objects.info_bytes(api.ObjectInfo(**{**vars(info), "size": 10**9, "chunks": 10**4, "digest": digest}))
+    block = headers.encode(objects.expecting(123_456))
+    needed = len(written) + len(block)
+    Limits(needed + 40).check_info(info, 10**9)
+    with pytest.raises(
+        errors.BadObjectMetaError, match=f"its meta takes 6[0-9]+ bytes, and the bucket takes messages of {needed - 1}"
+    ):
+        Limits(1 << 20, needed - 1).check_info(info, 10**9)
+
+
+def test_a_marker_keeps_what_can_be_kept() -> None:
+    def marked(fields: dict[str, Any], limit: int = 1 << 20) -> dict[str, Any]:
+        place = objects.read_place(BUCKET, "n", "$O.b.M.bg==", message(fields))
+        found: dict[str, Any] = json.loads(objects.info_bytes(objects.marker(place, "n", BUCKET, Limits(limit))))
+        return found
+
+    bare = {"name": "n", "bucket": "b", "nuid": "N1", "size": 0, "chunks": 0, "digest": "", "deleted": True}
+    assert marked({**SOUND, "colour": "red"}) == {
+        **{key: value for key, value in SOUND.items() if key != "mtime"},
+        "colour": "red",
+        "size": 0,
+        "chunks": 0,
+        "digest": "",
+        "deleted": True,
+    }
+    assert marked({**SOUND, "description": "x" * 1000}, 500) == bare
+    assert marked({**SOUND, "size": "?"}) == bare

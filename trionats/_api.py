@@ -1,0 +1,263 @@
+"""One question to the JetStream API, its answer, and its errors.
+
+What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else than a
+value of the kind that was asked for, or an `errors.Error` that says what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+import trio
+
+from trionats import errors
+from trionats._protocol import fields, subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trionats._client import Client
+    from trionats._message import Msg
+
+T = TypeVar("T")
+
+_KINDS: dict[int, type[errors.APIError]] = {
+    400: errors.BadRequestError,
+    404: errors.NotFoundError,
+    500: errors.ServerError,
+    503: errors.ServiceUnavailableError,
+}
+#: What reading an answer can run into that its reader did not foresee.
+_UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_SHOWN = 120
+
+
+def api_error(kind: type[errors.APIError], text: str, description: str, **numbers: int | None) -> errors.APIError:
+    """Make an `APIError` with all its attributes.
+
+    Args:
+        kind: Its class.
+        text: What it says.
+        description: What the server said.
+        numbers: Its `code` and `err_code`, where the server said any.
+    """
+    attributes = {"code": None, "err_code": None, "stream": None, "seq": None, **numbers}
+    return errors.explained(kind, text, description=description, **attributes)
+
+
+def refusal_text(what: str, error: errors.APIError) -> str:
+    """Say what was refused, and with which numbers.
+
+    Args:
+        what: What was asked: "stream 'ORDERS'".
+        error: The refusal.
+    """
+    named = {"code": error.code, "error": error.err_code}
+    numbers = ", ".join(f"{name} {number}" for name, number in named.items() if number is not None)
+    missing = "not found" if isinstance(error, errors.NotFoundError) else "refused"
+    return f"{what}: {error.description or missing}" + (f" ({numbers})" if numbers else "")
+
+
+def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
+    """Make the exception for the `error` object of a JetStream answer.
+
+    Args:
+        what: What was asked, for the text: "stream 'ORDERS'".
+        error: The object as the server sent it.
+        stream: The stream that refused, where the answer names it.
+
+    Returns:
+        An `APIError`, or the subclass that nats-py has for its code.
+    """
+    said = error if isinstance(error, dict) else {}
+    code, err_code = (number if type(number) is int else None for number in (said.get("code"), said.get("err_code")))
+    description = said.get("description")
+    kind = errors.APIError if code is None else _KINDS.get(code, errors.APIError)
+    description = description if isinstance(description, str) else ""
+    made = api_error(kind, "", description, code=code, err_code=err_code)
+    named = {"stream": stream if isinstance(stream, str) else None}
+    return errors.explained(kind, refusal_text(what, made), **{**vars(made), **named})
+
+
+def unreadable(what: str, why: str) -> errors.APIError:
+    """Make the exception for an answer that is none.
+
+    Args:
+        what: What was asked, for the text.
+        why: What is wrong with it.
+    """
+    description = f"what came back is no JetStream answer: {why}"
+    return api_error(errors.APIError, f"{what}: {description}", description)
+
+
+def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
+    """Make the exception for a JetStream API that nobody answers."""
+    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
+    error = api_error(errors.ServiceUnavailableError, text, text, code=503)
+    assert isinstance(error, errors.ServiceUnavailableError)
+    return error
+
+
+def decode(what: str, data: bytes) -> dict[str, Any]:
+    """Read a JetStream answer.
+
+    Args:
+        what: What was asked, for the text of an exception.
+        data: The payload of the answer.
+
+    Returns:
+        The answer's fields.
+
+    Raises:
+        trionats.errors.APIError: The answer is a refusal, or is no JetStream answer at all.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise unreadable(what, "it is no JSON object")
+    if "error" in answer:
+        raise refusal(what, answer["error"], answer.get("stream"))
+    return answer
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Make the exceptions of nats-py and of reading an answer say what they are about.
+
+    Only what was read may raise in here: arguments are checked before.
+
+    Args:
+        what: What was asked, for their text: "stream 'ORDERS'".
+    """
+    try:
+        yield
+    except errors.APIError as error:
+        raise errors.explained(type(error), refusal_text(what, error), **vars(error)) from None
+    except errors.Error:
+        raise
+    except _UNFORESEEN as bug:
+        why = f"{type(bug).__name__}: {bug}"
+        raise unreadable(what, why if len(why) <= _SHOWN else why[:_SHOWN] + "...") from bug
+
+
+def sound(what: str, info: T) -> T:
+    """Check what was read from an answer.
+
+    Args:
+        what: What was asked, for the text of an exception.
+        info: The dataclass that nats-py made of the answer.
+
+    Returns:
+        The same.
+
+    Raises:
+        trionats.errors.APIError: One of its fields is not what its annotation says.
+    """
+    complaint = fields.complaint(info)
+    if complaint is not None:
+        raise unreadable(what, complaint)
+    return info
+
+
+def confirmed(what: str, success: object) -> bool:
+    """Check what was read from an answer that only says whether it was done."""
+    if not isinstance(success, bool):
+        raise unreadable(what, f"its success must be True or False, not {type(success).__name__}")
+    return success
+
+
+@final
+class Home:
+    """Where a JetStream context speaks to: what is known of its domain.
+
+    Args:
+        chosen: The domain that was asked for, or None.
+    """
+
+    def __init__(self, chosen: str | None) -> None:
+        self.chosen = chosen
+        self.round_trip: float | None = None
+        """How many seconds the API took to answer, the last time."""
+        self._named: tuple[str, str] | None = None
+        self._origins: dict[str, str] = {}
+
+    def origin_found(self, bucket: str, domain: str | None) -> None:
+        """Learn where the messages of a bucket are stored that was found here.
+
+        Args:
+            bucket: The bucket whose subjects they have.
+            domain: None for here; for a mirror, the domain of its origin, or an empty string where it cannot be told.
+        """
+        if domain is None:
+            self._origins.pop(bucket, None)
+        else:
+            self._origins[bucket] = domain
+
+    def stores(self, nc: Client, bucket: str) -> str | None:
+        """The domain that stores what is written into a bucket; None where any may."""
+        if bucket in self._origins:
+            return self._origins[bucket] or None
+        return self.named(nc) or self.chosen
+
+    def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:
+        """Learn the domain from an answer of the API, if it is one that names it."""
+        domain = answer.get("domain")
+        if isinstance(domain, str):
+            self._named = (nc.server_id, domain)
+
+    def named(self, nc: Client) -> str | None:
+        """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
+        # The same prefix may lead to another domain from there.
+        return self._named[1] if self._named is not None and self._named[0] == nc.server_id else None
+
+
+async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes) -> Msg:
+    """Ask the JetStream API.
+
+    Args:
+        nc: The client.
+        prefix: The API's prefix.
+        home: Learns how far away it is.
+        subject: The subject behind it.
+        payload: The request.
+
+    Returns:
+        The answer, unread.
+
+    Raises:
+        trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
+        nats.errors.Error: As for `Client.request`.
+    """
+    nc.pace.run.check()
+    full = f"{prefix}.{subject}"
+    where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
+    asked = trio.current_time()
+    try:
+        msg = await nc.request(where, payload)
+    except errors.NoRespondersError:
+        raise unavailable(full, prefix) from None
+    home.round_trip = trio.current_time() - asked
+    return msg
+
+
+def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:
+    """Make the payload of a request.
+
+    Args:
+        what: What is asked, for the text of an exception.
+        payload: Its fields; None for an empty one.
+
+    Raises:
+        TypeError: A field holds what JSON has no form for.
+        ValueError: A field holds a number that JSON has no form for.
+    """
+    if payload is None:
+        return b""
+    try:
+        return json.dumps(payload, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what}: {error}") from None

@@ -1,0 +1,67 @@
+"""Where a publish is meant to go, when several streams may hear it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from trionats import events
+from trionats._protocol.acks import AckChooser, patience
+
+if TYPE_CHECKING:
+    from trionats._management import Management
+    from trionats._message import Msg
+
+
+@final
+class Destination:
+    """The domain that the messages to one subject are meant for, and who else has stored them.
+
+    Args:
+        js: The context that they are published through.
+        subject: The subject, or what stands for several in the event.
+        doing: What they are published for, for texts.
+        domain: The domain that counts; None where the first answer does, wherever it comes from.
+    """
+
+    def __init__(self, js: Management, subject: str, doing: str, domain: str | None) -> None:
+        self._js, self._subject, self._doing, self._domain = js, subject, doing, domain
+        self._told: list[str] = []
+
+    @property
+    def doing(self) -> str:
+        """What is being done, and who else has stored it."""
+        if not self._told:
+            return self._doing
+        return f"{self._doing} (stored in {' and '.join(self._told)}, where it was not meant to go)"
+
+    def chooser(self) -> AckChooser[Msg] | None:
+        """Make what chooses among the answers to one message; None where the first one counts."""
+        if self._domain is None:
+            return None
+        home = self._js.home
+        return AckChooser(
+            self._domain,
+            strict=home.named(self._js.nc) is not None,
+            # Where nobody asked for a domain it is the nearest, whose refusal comes first.
+            patience=patience(home.round_trip) if home.chosen is not None else 0.0,
+            tell=self._tell,
+        )
+
+    def _tell(self, stream: str, domain: str) -> None:
+        where = f"domain {domain!r}" if domain else "no domain"
+        if where not in self._told and self._domain is not None:
+            self._told.append(where)
+            self._js.nc.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
+
+
+def bucket_destination(js: Management, subject: str, doing: str) -> Destination:
+    """Make the destination of what is written into a bucket: the domain that was asked for, or that the API has named.
+
+    For a mirror it is the domain of its origin.
+
+    Args:
+        js: The context that the bucket was found through.
+        subject: As for `Destination`; the bucket is its second token.
+        doing: As for `Destination`.
+    """
+    return Destination(js, subject, doing, js.home.stores(js.nc, subject.split(".")[1]))

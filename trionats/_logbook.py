@@ -1,0 +1,76 @@
+"""What of a client's events goes to the log, and how loudly.
+
+Operators are told of connections that come and go (INFO), and of what got lost or was refused (WARNING): once an episode, which
+ends with the next connection, since what is refused is refused for each message. Nothing that a program does or undergoes
+in normal operation is a warning. Everything can be had as events (`open_events`), with more in it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trionats import errors, events
+
+__all__ = ["Logbook"]
+
+log = logging.getLogger("trionats")
+
+#: Of how many different things an episode tells.
+MOST_TOLD = 100
+
+
+class Logbook:
+    """What one client has told the log in the current episode."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[object, ...]] = set()
+
+    def write(self, event: events.ConnectionEvent) -> None:
+        """Write down an event, if it is for the log."""
+        match event:
+            case events.Reconnected(server):
+                self._told.clear()
+                log.info("reconnected to %s", server)
+            case events.Moved(server, left):
+                self._told.clear()
+                log.info("moved from %s to %s", left, server)
+            case events.Disconnected(server, reason):
+                log.info("disconnected from %s: %s", server, reason)
+            case events.LameDuck(server):
+                log.info("%s is about to shut down", server)
+            case events.Closed(reason) if reason is not None:
+                log.info(
+                    "the connection is lost for good: %s",
+                    reason if isinstance(reason, errors.Error) else type(reason).__name__,
+                )
+            case events.ReconnectFailed(server, reason):
+                log.debug("no connection to %s: %s", server, reason)
+            case _:
+                self._warn(event)
+
+    def _warn(self, event: events.ConnectionEvent) -> None:
+        match event:
+            case events.PermissionViolation(error):
+                self._once((error.operation, error.subject, error.queue), "refused: %s", error)
+            case events.ServerRefusal(error) if isinstance(error, errors.MaxSubscriptionsError):
+                self._once((error.subject, error.queue), "refused: %s", error)
+            case events.CallbackFailed(option, error):
+                # Its text is the program's, and may hold anything.
+                self._once((option,), "the callback %s failed: %s", option, type(error).__name__)
+            case events.PublishesLost(count):
+                log.warning("%d publishes are lost, or may be", count)
+            case events.PublishesTooLarge(count, limit):
+                log.warning("%d publishes are lost: the server takes %d bytes", count, limit)
+            case events.SlowConsumer(subject, dropped):
+                log.warning("the consumer of %r is slow; %d messages were dropped so far", subject, dropped)
+            case _:
+                pass
+
+    def _once(self, what: tuple[object, ...], text: str, *arguments: object) -> None:
+        if what in self._told or len(self._told) > MOST_TOLD:
+            return
+        self._told.add(what)
+        if len(self._told) > MOST_TOLD:
+            log.warning("more was refused than is told here, until the next connection")
+        else:
+            log.warning(text, *arguments)

@@ -1,0 +1,161 @@
+"""What a publish may ask for, and which answer to it counts.
+
+A stream's subjects do not end where its JetStream domain does: what is published at a leaf reaches a stream of the hub and one
+of the leaf, if both listen, and both answer. An acknowledgement names the domain that it comes from; a refusal names none.
+So where a domain was asked for, only its own acknowledgement counts, and a refusal counts only once that
+acknowledgement has had its time to come.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from trionats import errors
+from trionats._protocol.fields import MOST_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["AckChooser", "Verdict", "judge", "patience", "time_to_live"]
+
+
+class Answer(Protocol):
+    """What is needed of a message."""
+
+    @property
+    def data(self) -> bytes:
+        """Its payload."""
+
+
+Msg = TypeVar("Msg", bound=Answer)
+
+#: How long the own acknowledgement may take behind one from elsewhere.
+ELSEWHERE_PATIENCE: Final = 3.0
+#: And behind a refusal, where it is not known how far away the domain is; and besides its round trips where it is.
+UNKNOWN_DISTANCE: Final = 0.5
+LEAST_PATIENCE: Final = 0.1
+ROUND_TRIPS: Final = 4
+
+
+class Verdict(enum.Enum):
+    """What an answer to a publish is."""
+
+    OURS = enum.auto()
+    """It counts: the acknowledgement of the domain that was asked for, or no answer of a stream at all."""
+    ELSEWHERE = enum.auto()
+    """The acknowledgement of another domain."""
+    REFUSAL = enum.auto()
+    """Somebody's refusal; it does not say whose."""
+
+
+def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]:
+    """Read whose answer to a publish this is.
+
+    Args:
+        data: The answer's payload.
+        domain: The domain that was asked for.
+        strict: An answer without a domain is one from elsewhere. It is where the domain's API has named itself; else the name
+            may be an alias of ours.
+
+    Returns:
+        The verdict, and the stream and the domain that it names.
+    """
+    try:
+        answer: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        return Verdict.OURS, "", ""
+    stream, named = (text if isinstance(text, str) else "" for text in (answer.get("stream"), answer.get("domain")))
+    if "error" in answer:
+        return Verdict.REFUSAL, stream, named
+    if not stream or named == domain or not (named or strict):
+        return Verdict.OURS, stream, named
+    return Verdict.ELSEWHERE, stream, named
+
+
+class AckChooser(Generic[Msg]):
+    """Chooses among the answers to one publish that was meant for one domain.
+
+    Args:
+        domain: The domain.
+        strict: As for `judge`.
+        patience: How many seconds to wait behind a refusal.
+        tell: Called with stream and domain when another domain has stored the message; as often as that is said.
+    """
+
+    __slots__ = ("_domain", "_elsewhere", "_patience", "_refusal", "_strict", "_tell")
+
+    def __init__(self, domain: str, *, strict: bool, patience: float, tell: Callable[[str, str], None]) -> None:
+        self._domain, self._strict, self._patience, self._tell = domain, strict, patience, tell
+        self._refusal: Msg | None = None
+        self._elsewhere = ""
+
+    def choose(self, answer: Msg) -> float:
+        """Take an answer.
+
+        Args:
+            answer: The answer.
+
+        Returns:
+            0 if this is the one, else how many seconds to wait at the most for a better one.
+        """
+        verdict, stream, domain = judge(answer.data, self._domain, strict=self._strict)
+        if verdict is Verdict.OURS:
+            return 0
+        if verdict is Verdict.ELSEWHERE:
+            self._elsewhere = domain
+            self._tell(stream, domain)
+        elif self._refusal is None:
+            self._refusal = answer
+        return ELSEWHERE_PATIENCE if self._refusal is None else self._patience
+
+    def give_up(self) -> Msg | Exception:
+        """Take what has come for all that comes.
+
+        Returns:
+            The refusal, or that nobody has answered who was asked.
+        """
+        if self._refusal is not None:
+            return self._refusal
+        text = f"no stream in domain {self._domain!r} has answered, but one in {self._elsewhere or 'no domain'!r}"
+        return errors.explained(errors.NoStreamResponseError, text, description=text)
+
+
+def patience(round_trip: float | None) -> float:
+    """Say how long a domain's own acknowledgement may take behind somebody's refusal.
+
+    Args:
+        round_trip: How long the domain's API took to answer, or None where it was not asked.
+
+    Returns:
+        Seconds.
+    """
+    return UNKNOWN_DISTANCE if round_trip is None else LEAST_PATIENCE + ROUND_TRIPS * round_trip
+
+
+def time_to_live(doing: str, ttl: object) -> str:
+    """Write how long a message is to live, for its `Nats-TTL` header.
+
+    Args:
+        doing: What the message is published for, for the text of an exception.
+        ttl: Whole seconds, or "never".
+
+    Returns:
+        The header's value.
+
+    Raises:
+        TypeError: It is neither a number nor "never".
+        ValueError: It is a number that the server does not take, or would cut.
+    """
+    if isinstance(ttl, str) and ttl == "never":
+        return "never"
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool):
+        raise TypeError(f'{doing}: msg_ttl must be whole seconds or "never", not {type(ttl).__name__}')
+    if not 1 <= ttl <= MOST_SECONDS:
+        raise ValueError(f'{doing}: msg_ttl must be from 1 to {MOST_SECONDS} seconds, or "never"')
+    if ttl != int(ttl):
+        raise ValueError(f"{doing}: msg_ttl is {ttl:g} s: the server cuts it to whole seconds, so it must be whole")
+    return f"{int(ttl)}s"

@@ -1,0 +1,299 @@
+"""What may stand in the fields of configurations, and in those of what the server says.
+
+One checker for all dataclasses: what a field may hold is read from its annotation. Configurations are checked before
+nats-py turns them into JSON, because it multiplies every duration by 10**9 without a look: the text "6" becomes a
+gigabyte of sixes. Answers are checked after nats-py has read them, because it keeps whatever stands there.
+
+A float in these classes is always a number of seconds, which the wire carries as nanoseconds in 64 bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import functools
+import types
+import typing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Wrong = tuple[type[Exception], str, str]
+    Check = Callable[[object, bool], Wrong | None]
+
+__all__ = ["MOST_SECONDS", "check", "check_argument", "complaint", "merged", "unknown_option"]
+
+C = TypeVar("C")
+
+#: What the server keeps in nanoseconds has to fit into 63 bits.
+MOST_SECONDS: Final = (2**63 - 1) // 10**9
+#: The server reads a negative number there as its default.
+_MAY_BE_NEGATIVE: Final = frozenset({"inactive_threshold", "idle_heartbeat"})
+#: Where nats-py's annotation is not what the server says: nanoseconds.
+_ANNOTATIONS: Final[dict[str, Any]] = {"pause_remaining": int | str | None}
+_INT_RANGE: Final = range(-(2**63), 2**64)
+
+_checks: dict[type, dict[str, tuple[Check, bool]]] = {}
+
+
+def check(config: object) -> None:
+    """Check all fields of a configuration, those of what stands in it included.
+
+    Args:
+        config: A dataclass of nats-py's or ours.
+
+    Raises:
+        TypeError: A field holds what it cannot hold; the text names class, field and what kind of value it is.
+        ValueError: A field holds a number that cannot be meant.
+    """
+    wrong = _fields_wrong(config, True)
+    if wrong is not None:
+        kind, path, text = wrong
+        raise kind(f"{type(config).__name__}{path} {text}")
+
+
+def check_argument(call: str, name: str, hint: object, value: object) -> None:
+    """Check one argument of a call.
+
+    Args:
+        call: The call, for the text: "purge_stream".
+        name: The argument.
+        hint: What it may be, as an annotation.
+        value: What was given.
+
+    Raises:
+        TypeError: It is of another kind.
+        ValueError: It is a number that cannot be meant.
+    """
+    wrong = _check_of(hint, name)(value, True)
+    if wrong is not None:
+        kind, path, text = wrong
+        raise kind(f"{call}: {name}{path} {text}")
+
+
+def complaint(info: object) -> str | None:
+    """Say what is wrong with what the server said.
+
+    Args:
+        info: A dataclass that nats-py has read from an answer.
+
+    Returns:
+        Which field holds what it cannot hold, or None.
+    """
+    wrong = _fields_wrong(info, False)
+    return None if wrong is None else f"{wrong[1].removeprefix('.')} {wrong[2]}"
+
+
+def merged(call: str, kind: type[C], config: object, params: Mapping[str, object]) -> C:
+    """Make the configuration that a call is about, and check it.
+
+    Args:
+        call: The call, for texts: "add_stream".
+        kind: The class of the configuration.
+        config: What was given; None for the defaults.
+        params: The fields that were given by keyword, which replace those of `config`.
+
+    Returns:
+        A configuration of its own.
+
+    Raises:
+        TypeError: `config` is something else, or a field is unknown or holds what it cannot hold.
+        ValueError: A field holds a number that cannot be meant.
+    """
+    if config is not None and not isinstance(config, kind):
+        raise TypeError(f"{call}: config must be {_a(kind.__name__)}, not {_kind_of(config)}")
+    base: Any = kind() if config is None else config
+    known = [field.name for field in dataclasses.fields(base)]
+    for name in params:
+        if name not in known:
+            raise TypeError(unknown_option(call, name, known))
+    result: C = dataclasses.replace(base, **params)
+    check(result)
+    return result
+
+
+def unknown_option(call: str, name: str, known: Iterable[str]) -> str:
+    """Say that a call does not have an option, and which one may be meant.
+
+    Args:
+        call: The call.
+        name: What was given.
+        known: The options that there are.
+
+    Returns:
+        The text for an exception.
+    """
+    if name == "timeout":
+        return f"{call}() has no option 'timeout': deadlines are cancel scopes, as in `with trio.fail_after(1):`"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"{call}() has no option {name[:40]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+# Each check gives the exception's class, where in the value it is, and what is wrong; or None.
+
+
+def _fields_wrong(value: object, strict: bool) -> Wrong | None:
+    for name, (test, may_be_none) in _field_checks(type(value)).items():
+        held = getattr(value, name, None)
+        if held is None and may_be_none:
+            continue
+        wrong = test(held, strict)
+        if wrong is not None:
+            kind, path, text = wrong
+            return kind, f".{name}{path}", text
+    return None
+
+
+def _field_checks(kind: type) -> dict[str, tuple[Check, bool]]:
+    found = _checks.get(kind)
+    if found is None:
+        hints = typing.get_type_hints(kind)
+        found = _checks[kind] = {
+            # Where there is a default, None is as good as nothing: it is left out.
+            field.name: (
+                _check_of(_ANNOTATIONS.get(field.name, hints[field.name]), field.name),
+                field.default is not dataclasses.MISSING,
+            )
+            for field in dataclasses.fields(kind)
+        }
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _check_of(hint: Any, name: str) -> Check:  # noqa: ANN401 - an annotation may be anything
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _any_of([_check_of(one, name) for one in inner])
+    if origin is list:
+        return _list_of(_check_of(inner[0], name))
+    if origin is dict and inner:
+        return _dict_of(*(_check_of(one, name) for one in inner))
+    if dataclasses.is_dataclass(hint):
+        return _nested(typing.cast("type", hint))
+    if hint is float:
+        return _seconds(negative=name in _MAY_BE_NEGATIVE)
+    if hint is int:
+        return _whole
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _member(hint)
+    return _SIMPLE[hint]
+
+
+def _must(text: str, value: object) -> Wrong:
+    return TypeError, "", f"must be {text}, not {_kind_of(value)}"
+
+
+def _of_kind(text: str, *kinds: type) -> Check:
+    def test(value: object, _: bool) -> Wrong | None:
+        return None if isinstance(value, kinds) else _must(text, value)
+
+    return test
+
+
+def _member(kind: type[enum.Enum]) -> Check:
+    def test(value: object, _: bool) -> Wrong | None:
+        # Text that is none of ours may be a newer server's; the members of the other enums are text, too.
+        if isinstance(value, kind) or (isinstance(value, str) and not isinstance(value, enum.Enum)):
+            return None
+        return _must(f"{_a(kind.__name__)} or its text", value)
+
+    return test
+
+
+def _anything(_value: object, _strict: bool) -> Wrong | None:
+    return None
+
+
+_SIMPLE: Final[dict[object, Check]] = {
+    str: _of_kind("text", str),
+    # nats-py leaves the headers of a stored message as the base64 that they came in.
+    bytes: _of_kind("bytes", bytes, str),
+    bool: _of_kind("True or False", bool),
+    # nats-py passes text on as it is.
+    datetime: _of_kind("a datetime or RFC 3339 text", datetime, str),
+    type(None): _of_kind("None", type(None)),
+    # Without a word of what stands in it.
+    dict: _of_kind("a dict", dict),
+    typing.Dict: _of_kind("a dict", dict),  # noqa: UP006 - nats-py's
+    Any: _anything,
+}
+
+
+def _whole(value: object, _: bool) -> Wrong | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return _must("a whole number", value)
+    if not _INT_RANGE.start <= value < _INT_RANGE.stop:
+        return ValueError, "", "must fit into 64 bits"
+    return None
+
+
+def _seconds(*, negative: bool) -> Check:
+    def test(value: object, strict: bool) -> Wrong | None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return _must("a number of seconds", value)
+        # The longest that a server keeps is a fraction more than what can be told it. NaN is not less than anything.
+        if not abs(value) <= (MOST_SECONDS if strict else MOST_SECONDS + 1):
+            return ValueError, "", f"must be a number of seconds, at most {MOST_SECONDS}"
+        if strict and value < 0 and not negative:
+            return ValueError, "", f"is {value:g}: a number of seconds is not negative"
+        return None
+
+    return test
+
+
+def _any_of(checks: list[Check]) -> Check:
+    def test(value: object, strict: bool) -> Wrong | None:
+        found = [one(value, strict) for one in checks]
+        # The first one is what is mostly meant, and None comes last.
+        return None if None in found else found[0]
+
+    return test
+
+
+def _list_of(inner: Check) -> Check:
+    def test(value: object, strict: bool) -> Wrong | None:
+        if not isinstance(value, (list, tuple)):
+            return _must("a list", value)
+        for index, entry in enumerate(value):
+            wrong = inner(entry, strict)
+            if wrong is not None:
+                return wrong[0], f"[{index}]{wrong[1]}", wrong[2]
+        return None
+
+    return test
+
+
+def _dict_of(key_check: Check, value_check: Check) -> Check:
+    def test(value: object, strict: bool) -> Wrong | None:
+        if not isinstance(value, dict):
+            return _must("a dict", value)
+        for key, entry in value.items():
+            wrong = key_check(key, strict)
+            if wrong is not None:
+                return wrong[0], "", f"has a key that {wrong[2]}"
+            wrong = value_check(entry, strict)
+            if wrong is not None:
+                return wrong[0], f"[{str(key)[:40]!r}]{wrong[1]}", wrong[2]
+        return None
+
+    return test
+
+
+def _nested(kind: type) -> Check:
+    def test(value: object, strict: bool) -> Wrong | None:
+        return _fields_wrong(value, strict) if isinstance(value, kind) else _must(_a(kind.__name__), value)
+
+    return test
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+
+
+def _kind_of(value: object) -> str:
+    return (
+        f"the class {value.__name__}" if isinstance(value, type) else "None" if value is None else type(value).__name__
+    )
