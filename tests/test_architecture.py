@@ -34,6 +34,8 @@ FLOORS = (
     ("_protocol.parser", "_protocol.commands"),
     ("_protocol.subscriptions",),
     ("_protocol.servers", "_protocol.pulling", "_protocol.acks"),
+    ("_protocol.leader", "_protocol.refusals"),
+    ("_protocol.snapshot",),
     ("_protocol.ordered", "_protocol.objects", "_protocol.remnants"),
     ("_protocol.login", "_protocol.engine", "_protocol.replies"),
     ("_protocol.move",),

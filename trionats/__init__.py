@@ -28,7 +28,10 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     subscriptions     one row of the table of what is subscribed
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
-#     ordered           where to resume, and where a snapshot ends
+#     leader            which stream it is, and what a snapshot must have reached
+#     refusals          which refusals pass, and which end a reader
+#     snapshot          where a snapshot ends
+#     ordered           where to resume
 #     acks              what a publish may ask for, and which answer counts
 #     objects           an object's info: where it stands, and what it may say
 #     remnants          when to ask for a purge, until nothing can be left

@@ -14,7 +14,8 @@ from trionats import errors, events
 from trionats._answers import ours
 from trionats._consumer import JITTER
 from trionats._feed import Feed
-from trionats._protocol.pulling import NANOSECONDS, Ending, Window, whole_number
+from trionats._protocol.pulling import NANOSECONDS, Ending, Window, count_of, whole_number
+from trionats._protocol.refusals import Refusals, Verdict
 from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class PullSubscription(Feed[Msg]):
         self._inbox = f"{carrier.new_inbox()}."
         self._attachment: Attachment | None = None
         self._gives_back = False
+        self._made: object = None
+        self._stream, self._refusals = stream, Refusals()
         self._linked = True
         self._doubtful = False
         self._attention = trio.Event()
@@ -111,8 +114,12 @@ class PullSubscription(Feed[Msg]):
     async def start(self) -> None:
         """Find the consumer, and subscribe the inbox."""
         info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
-        config = info.get("config", {})
-        self._gives_back = config.get("ack_policy") != "none" and config.get("max_deliver", -1) <= 0
+        config = info.get("config")
+        if not isinstance(config, dict):
+            text = f"{self.name}: what came back is no consumer info"
+            raise errors.explained(errors.APIError, text, code=None, err_code=None, description=text)
+        self._made = info.get("created")
+        self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
         self._attachment = self._carrier.attach_plain(f"{self._inbox}*", self)
         self._carrier.add_listener(self, refused=self._asking)
@@ -124,6 +131,8 @@ class PullSubscription(Feed[Msg]):
             if self._linked and (self._doubtful or now >= self._window.silent_after):
                 await self._look()
                 continue
+            if self._linked and now >= self._window.unproven_after:
+                self._pull(self._window.prove(""))
             self._ask(now)
             with trio.move_on_at(self._window.next_event(now) if self._linked else trio.current_time() + EXPIRES):
                 await self._attention.wait()
@@ -134,13 +143,22 @@ class PullSubscription(Feed[Msg]):
         self._doubtful = False
         try:
             with trio.move_on_after(HEARTBEAT):
-                await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                if info.get("created") != self._made:
+                    # What was received of the one before cannot be acknowledged to this one: it would settle other messages.
+                    text = f"{self.name} was deleted and made anew"
+                    raise errors.explained(errors.NotFoundError, text, code=404, err_code=None, description=text)
                 self._window.forget()
+                self._refusals.forget()
                 return
-        except (errors.NotFoundError, errors.ConnectionClosedError):
+        except errors.NotFoundError:
             raise
-        except errors.Error:
-            pass
+        except errors.Error as error:
+            verdict = self._refusals.judge(error)
+            if verdict is Verdict.OVER:
+                raise
+            if verdict is Verdict.TOLD:
+                self._carrier.emit(events.ReaderRefused(self._stream, error))
         await trio.sleep(LOOK_AGAIN)
         self._doubtful = True
 
@@ -181,8 +199,8 @@ class PullSubscription(Feed[Msg]):
         self._linked = False
 
     def link_restored(self) -> None:
-        """Ask anew: the server forgot what was asked."""
-        self._linked = True
+        """Ask anew, since the server forgot what was asked; it may have another consumer by now."""
+        self._linked = self._doubtful = True
         self._window.forget()
         self._attention.set()
 

@@ -130,8 +130,16 @@ async def writable(nc: Client, doing: str) -> None:
     raise idle_error(doing)
 
 
-def idle_error(doing: str) -> errors.TimeoutError:
-    """Make the exception for a transfer in which nothing moves."""
+def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
+    """Make the exception for a transfer in which nothing moves.
+
+    Args:
+        doing: The transfer.
+        refusal: What the server says instead of answering, where it says anything.
+    """
+    if refusal is not None:
+        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
+        return errors.explained(type(refusal), text, **vars(refusal))
     return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")
 
 
@@ -281,6 +289,8 @@ class ChunkReader:
             snapshot=True,
             max_messages=READ_CHUNKS,
             max_bytes=READ_BYTES,
+            # Whether all that there should be has come is known without the leader.
+            lazy=True,
         )
         self._source = OrderedSource(js, ordered, self)
         self._doing = doing
@@ -314,7 +324,7 @@ class ChunkReader:
             while not self._ready:
                 await self._source.step()
         if not self._ready:
-            raise idle_error(self._doing)
+            raise idle_error(self._doing, self._source.refusal)
         for size in self._sizes:
             self._source.taken(size)
         chunks, self._chunks, self._sizes, self._bytes = self._chunks, [], [], 0

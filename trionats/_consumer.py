@@ -17,17 +17,24 @@ import trio
 
 from trionats import errors, events
 from trionats._protocol import subjects
+from trionats._protocol.leader import read_stream
 from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import Create, Delete, Fail, Inspect, Look, Pull, Wait
+from trionats._protocol.pulling import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
 from trionats._requests import REFUSALS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._attachment import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg
     from trionats._protocol.pulling import AckSubject
 
-STREAM_NOT_FOUND: Final = 10059
+NO_MESSAGE: Final = 10037
+#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours that was
+#: left is deleted without waiting, and the server works on several requests at once), or the stream is just going (10096).
+DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
+DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
 JITTER: Final = random.Random()
 #: How long one question to the server may take before it is asked again.
@@ -74,6 +81,10 @@ class _Nowhere:
         """Nobody wants to know."""
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 _NOWHERE: Final = _Nowhere()
 
 
@@ -85,9 +96,10 @@ class OrderedSource:
         js: Where the stream is.
         ordered: The decisions; for this source alone.
         sink: Where the messages go.
+        begun_anew: Called before the first message of a stream that took the place of the one that was read.
     """
 
-    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink) -> None:
+    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = _nobody) -> None:
         self._js = js
         self._ordered = ordered
         self._sink = sink
@@ -97,13 +109,20 @@ class OrderedSource:
         self._parked: trio.Event | None = None
         self._until = 0.0
         self._told = False
+        self._begun_anew, self._restarts = begun_anew, 0
         self._closed = False
         self._lost: BaseException | None = None
+        self._refused: errors.Error | None = None
 
     @property
     def resets(self) -> int:
         """How often it had to begin anew."""
         return self._ordered.resets
+
+    @property
+    def refusal(self) -> Exception | None:
+        """What keeps it from getting on at the moment, as far as the server says so."""
+        return self._ordered.refusal
 
     async def open(self) -> None:
         """Create the consumer and ask for the first messages.
@@ -122,13 +141,13 @@ class OrderedSource:
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
-            info = await self._ask_create(action)
+            self._made(action, await self._make(action))
+            while self._ordered.opening:
+                await self.step()
         except BaseException:
             self.close()
             raise
-        now = trio.current_time()
-        self._ordered.created(info, now)
-        self._go_on(now)
+        self._go_on(trio.current_time())
 
     async def step(self) -> None:
         """Do what is to be done, or wait until something happens: a message for the sink may have come, or not.
@@ -142,10 +161,9 @@ class OrderedSource:
         """
         while True:
             if self._closed:
-                reading = f"reading of stream '{self._ordered.stream}'"
-                if isinstance(self._lost, REFUSALS):
-                    raise errors.explained(type(self._lost), f"{reading}: {self._lost}", **vars(self._lost))
-                text = f"{reading}: the client is closed"
+                if self._refused is not None:
+                    raise errors.again(self._refused)
+                text = f"reading of stream '{self._ordered.stream}': the client is closed"
                 raise errors.explained(errors.ConnectionClosedError, text) from self._lost
             action = self._ordered.next(trio.current_time())
             if isinstance(action, Pull):
@@ -163,7 +181,7 @@ class OrderedSource:
         elif isinstance(action, Inspect):
             await self._inspect(action)
         else:
-            await self._look(action)
+            await self._ask_leader(action)
         self._go_on(trio.current_time())
 
     def wake(self) -> None:
@@ -190,7 +208,7 @@ class OrderedSource:
         self.wake()
         # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
         self._attachment = None
-        self._sink = _NOWHERE
+        self._sink, self._begun_anew = _NOWHERE, _nobody
 
     # What the reader calls.
 
@@ -226,6 +244,10 @@ class OrderedSource:
 
     def ended(self, reason: BaseException | None) -> None:
         """End, and let the sink end."""
+        if isinstance(reason, REFUSALS):
+            # The server refuses the inbox.
+            text = f"reading of stream '{self._ordered.stream}': {reason}"
+            self._refused = reason = errors.explained(type(reason), text, **vars(reason))
         self._lost = reason
         sink = self._sink
         self.close()
@@ -247,6 +269,10 @@ class OrderedSource:
     def _go_on(self, now: float) -> None:
         """Do at once what needs no waiting, and wake the task that waits if it has to see to something else."""
         ordered = self._ordered
+        if ordered.restarts != self._restarts:
+            self._restarts = ordered.restarts
+            self._js.nc.emit(events.StreamRecreated(ordered.stream))
+            self._begun_anew()
         if ordered.caught_up and not self._told:
             self._told = True
             self._sink.stored_read()
@@ -274,6 +300,24 @@ class OrderedSource:
     def _delete(self, name: str) -> None:
         subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
         self._js.nc.publish_aside(subject)
+
+    async def _make(self, action: Create) -> dict[str, Any]:
+        """Have a consumer created, also where the server has something to delete first."""
+        for pause in DELETION_PAUSES:
+            try:
+                return await self._ask_create(action)
+            except errors.APIError as error:
+                if not isinstance(error.err_code, int) or error.err_code not in DELETION_UNDER_WAY or self._closed:
+                    raise
+            await trio.sleep(pause)
+        return await self._ask_create(action)
+
+    def _made(self, action: Create, info: dict[str, Any]) -> None:
+        if self._closed:
+            # Its deletion was queued when it was not there yet.
+            self._delete(action.name)
+        else:
+            self._ordered.created(info, trio.current_time())
 
     async def _ask_create(self, action: Create) -> dict[str, Any]:
         stream = self._ordered.stream
@@ -303,15 +347,16 @@ class OrderedSource:
         failure: Exception | None = None
         try:
             with trio.move_on_after(ANSWER_LIMIT):
-                info = await self._ask_create(action)
-                self._ordered.created(info, trio.current_time())
+                self._made(action, await self._make(action))
                 return
         except errors.Error as error:
-            failure = _hopeless(error)
+            failure = error
         except BaseException:
             self._ordered.create_failed(trio.current_time())
             raise
-        self._ordered.create_failed(trio.current_time(), failure)
+        if self._ordered.create_failed(trio.current_time(), failure):
+            assert failure is not None, "silence is no refusal"
+            self._js.nc.emit(events.ReaderRefused(self._ordered.stream, failure))
 
     async def _inspect(self, action: Inspect) -> None:
         try:
@@ -323,23 +368,37 @@ class OrderedSource:
             pass
         self._ordered.inspect_failed(action.name, trio.current_time())
 
-    async def _look(self, _: Look) -> None:
+    async def _ask_leader(self, action: Look | Find) -> None:
+        """Find out what the stream's leader knows."""
         failure: Exception | None = None
         try:
             with trio.move_on_after(ANSWER_LIMIT):
-                info = await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}")
-                last = info.get("state", {}).get("last_seq", 0)
-                self._ordered.looked(last, trio.current_time())
-                return
+                if isinstance(action, Find):
+                    mark = max([await self._last(pattern) for pattern in action.filters])
+                    self._ordered.found(mark, trio.current_time())
+                    return
+                said = read_stream(await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}"))
+                if said is not None:
+                    self._ordered.looked(said, trio.current_time())
+                    return
         except errors.Error as error:
-            failure = _hopeless(error)
-        self._ordered.look_failed(trio.current_time(), failure)
+            failure = error
+        if self._ordered.look_failed(trio.current_time(), failure):
+            assert failure is not None, "silence is no refusal"
+            for_good = isinstance(failure, errors.PermissionsViolationError)
+            told = events.StreamUnverified if for_good else events.ReaderRefused
+            self._js.nc.emit(told(self._ordered.stream, failure))
 
-
-def _hopeless(error: errors.Error) -> Exception | None:
-    """Say whether asking again is of no use."""
-    if isinstance(error, (errors.ConnectionClosedError, errors.PermissionsViolationError)):
-        return error
-    if isinstance(error, errors.NotFoundError) and error.err_code == STREAM_NOT_FOUND:
-        return error
-    return None
+    async def _last(self, pattern: str) -> int:
+        try:
+            answer = await self._js.api_request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
+        except errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return 0
+            raise
+        message = answer.get("message")
+        sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
+        if sequence is None:
+            text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
+            raise errors.explained(errors.APIError, text, code=None, err_code=None, description=text)
+        return sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
     from trionats._requests import PendingReply
 
+#: How often a list begins anew because another stream took the place of the one that was read.
+READ_ATTEMPTS = 10
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
@@ -158,6 +161,14 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     Raises:
         nats.errors.Error: As for any question to the JetStream API.
     """
+    for _ in range(READ_ATTEMPTS - 1):
+        # The stream was made anew, or went back: what was read belongs to no list.
+        with suppress(errors.StreamRegressedError):
+            return await _read_infos(js, bucket, stream, subject)
+    return await _read_infos(js, bucket, stream, subject)
+
+
+async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
     reader = _InfoReader(js.nc.foreign, bucket)
     ordered = Ordered(
         stream,
@@ -179,7 +190,7 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     finally:
         source.close()
     if not reader.complete:
-        raise idle_error(f"list of bucket {bucket!r}")
+        raise idle_error(f"list of bucket {bucket!r}", source.refusal)
     return list(reader.infos.values())
 
 

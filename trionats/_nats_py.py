@@ -151,6 +151,12 @@ class Carrier:
         """Remove a listener. Idempotent."""
         self._listeners.remove(listener)
 
+    def emit(self, event: events.ReaderRefused | events.StreamUnverified | events.StreamRecreated) -> None:
+        """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
+        self._listeners.emit(event)
+        if not isinstance(event, events.StreamRecreated):
+            self._do(partial(self._tell, event.error))
+
     # What the bridge uses besides.
 
     def attach_plain(

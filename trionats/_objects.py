@@ -176,6 +176,9 @@ class ObjectStore:
             info = await self.get_info(name)
             try:
                 return api.ObjectResult(info, await self._read(info))
+            except errors.StreamRegressedError:  # another stream took the place of the one that was read: begin anew
+                if attempt + 1 == GET_ATTEMPTS:
+                    raise
             except errors.ObjectIncompleteError:
                 now = (await self._find(name)).info  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
                 if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):

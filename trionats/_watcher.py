@@ -15,6 +15,7 @@ from typing import (
     Any,
     Final,
     Generic,
+    Literal,
     NoReturn,
     Protocol,
     TypeVar,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
 
 T = TypeVar("T")
+#: What is done about a store that is deleted and made anew under a watcher.
+OnRecreate = Literal["fail", "restart"]
 
 #: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
 MAX_MESSAGES: Final = 500
@@ -113,6 +116,7 @@ class Watcher(Feed[T], Generic[T]):
         self._received = 0
         self._stored: int | None = None
         self._snapshot: dict[object, T] = {}
+        self._outdated = 0
         self._waiting: set[trio.CancelScope] = set()
 
     @property
@@ -151,9 +155,10 @@ class Watcher(Feed[T], Generic[T]):
                 self._waiting.add(scope)
                 try:
                     item = await self.receive()
-                    key: object = object() if self._key is None else self._key(item)
-                    self._snapshot.pop(key, None)
-                    self._snapshot[key] = item
+                    if self._received > self._outdated:
+                        key: object = object() if self._key is None else self._key(item)
+                        self._snapshot.pop(key, None)
+                        self._snapshot[key] = item
                 finally:
                     self._waiting.discard(scope)
         collected, self._snapshot = list(self._snapshot.values()), {}
@@ -161,10 +166,10 @@ class Watcher(Feed[T], Generic[T]):
 
     # Opening.
 
-    async def start(self, source: OrderedSource) -> None:
+    async def start(self, js: JetStream, ordered: Ordered) -> None:
         """Begin to read."""
-        self._source = source
-        await source.open()
+        self._source = OrderedSource(js, ordered, self, self._begun_anew)
+        await self._source.open()
 
     async def run(self, missing: Callable[[errors.NotFoundError], Exception]) -> NoReturn:
         """Read on: what the feeding task does.
@@ -203,6 +208,11 @@ class Watcher(Feed[T], Generic[T]):
 
     # Inside.
 
+    def _begun_anew(self) -> None:
+        # What comes from now on is of another stream: nothing of this one belongs into a snapshot of that.
+        self._outdated = self._received + len(self._sizes)
+        self._snapshot.clear()
+
     def _taken(self, item: T) -> None:
         self._received += 1
         size = self._sizes.popleft()
@@ -228,6 +238,7 @@ def open_watcher(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> Opening[Watcher[api.ObjectInfo]]: ...
 
 
@@ -239,6 +250,7 @@ def open_watcher(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> Opening[Watcher[nats.js.kv.KeyValue.Entry]]: ...
 
 
@@ -250,6 +262,7 @@ async def open_watcher(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
@@ -259,9 +272,13 @@ async def open_watcher(
 
     No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
     consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
-    server has sent it does not come, since the bucket does not hold it any more. `receive` raises `nats.errors.BucketNotFoundError` when
-    the store is deleted, `StreamRegressedError` when it went back to an earlier state, and `PermissionsViolationError` when the
-    server refuses to be asked for more. For what else ends it see `Feed`.
+    server has sent it does not come, since the bucket does not hold it any more. Where the store has replicas, what is stored is
+    what the leader of its stream has: a replica that lags is waited for or left.
+
+    `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError` when it went
+    back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the server refuses to be asked
+    for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s, to create a consumer, for a reason that
+    does not pass by itself, such as a limit (`events.ReaderRefused` says so before). For what else ends it see `Feed`.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
@@ -269,6 +286,9 @@ async def open_watcher(
         ignore_deletes: Leave out what tells that an object was deleted.
         include_history: Begin with every state that is stored, not only with the last of each object.
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
+        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`, which begins
+            with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says so, and `snapshot` gives
+            nothing of the old one. A store that is not there again within about a second is gone.
 
     Returns:
         An async context manager that gives the `Watcher`.
@@ -277,45 +297,71 @@ async def open_watcher(
         nats.errors.BucketNotFoundError: There is no such store.
         nats.errors.Error: As for `Client.request`.
         TypeError: `store` is no object store.
-        ValueError: Both `include_history` and `updates_only`.
+        ValueError: Both `include_history` and `updates_only`, or `on_recreate` is neither of the two.
     """
     if type(store).__module__.startswith("nats.js."):
         from trionats import bridge  # noqa: PLC0415 - it brings trio-asyncio, which patches asyncio
 
-        options = {"ignore_deletes": ignore_deletes, "include_history": include_history, "updates_only": updates_only}
+        options: dict[str, Any] = {
+            "ignore_deletes": ignore_deletes,
+            "include_history": include_history,
+            "updates_only": updates_only,
+            "on_recreate": on_recreate,
+        }
         async with bridge.open_watcher(nursery, cast("Any", store), **options) as bridged:
             yield bridged
         return
     check_nursery(nursery, "open_watcher")
     if not isinstance(store, WatchableObjects):
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
-    if include_history and updates_only:
-        raise ValueError("open_watcher(): include_history and updates_only exclude each other")
-    policy = "all" if include_history else "new" if updates_only else "last_per_subject"
+    start = where_to_start(include_history, updates_only, on_recreate)
     nc = store.js.nc
     nc.pace.run.check("open_watcher")
-    ordered = Ordered(
-        store.stream,
-        nc.new_token(),
-        JITTER,
-        filter_subjects=[store.meta_subject],
-        start=Start(policy),
-        snapshot=True,
-        # An object's info replaces the one before (`Nats-Rollup`).
-        one_per_subject=True,
-        max_messages=MAX_MESSAGES,
-        max_bytes=MAX_BYTES,
-    )
+    ordered = _ordered(store, start, on_recreate)
     read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
     missing = partial(_bucket_not_found, store.bucket)
     try:
-        await watcher.start(OrderedSource(store.js, ordered, watcher))
+        await watcher.start(store.js, ordered)
     except errors.NotFoundError as error:
         raise missing(error) from None
     async with feeding(nursery, watcher, partial(watcher.run, missing)):
         yield watcher
+
+
+def _ordered(store: WatchableObjects, start: Start, on_recreate: OnRecreate) -> Ordered:
+    return Ordered(
+        store.stream,
+        store.js.nc.new_token(),
+        JITTER,
+        filter_subjects=[store.meta_subject],
+        start=start,
+        snapshot=True,
+        # An object's info replaces the one before (`Nats-Rollup`).
+        one_per_subject=True,
+        max_messages=MAX_MESSAGES,
+        max_bytes=MAX_BYTES,
+        restart=on_recreate == "restart",
+    )
+
+
+def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) -> Start:
+    """Say where a watcher begins.
+
+    Args:
+        include_history: As `open_watcher` takes it.
+        updates_only: As `open_watcher` takes it.
+        on_recreate: As `open_watcher` takes it; it is checked.
+
+    Raises:
+        ValueError: It cannot be.
+    """
+    if include_history and updates_only:
+        raise ValueError("open_watcher(): include_history and updates_only exclude each other")
+    if on_recreate not in ("fail", "restart"):
+        raise ValueError(f"open_watcher(): on_recreate must be 'fail' or 'restart', not {on_recreate!r}")
+    return Start("all" if include_history else "new" if updates_only else "last_per_subject")
 
 
 def _object_name(info: api.ObjectInfo) -> object:

@@ -25,7 +25,7 @@ from trio.lowlevel import checkpoint
 from trionats import errors
 from trionats._asyncio_loop import Host, trio_asyncio
 from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
-from trionats._consumer import JITTER, OrderedSource
+from trionats._consumer import JITTER
 from trionats._discretion import Given, guarded
 from trionats._feed import Opening, check_nursery, feeding, opens
 from trionats._jetstream import JetStream
@@ -33,9 +33,8 @@ from trionats._nats_py import carrier_of
 from trionats._protocol import subjects
 from trionats._protocol.addresses import list_of_urls
 from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import Start
 from trionats._subscription import check_limits
-from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher
+from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
 from trionats._watcher import open_watcher as open_our_watcher
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from trionats._message import Msg as OurMsg
     from trionats._protocol.pulling import AckSubject
     from trionats._subscription import Overflow
+    from trionats._watcher import OnRecreate
 
 __all__ = [
     "Msg",
@@ -261,6 +261,7 @@ def open_watcher(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> Opening[Watcher[api.ObjectInfo]]: ...
 
 
@@ -274,6 +275,7 @@ def open_watcher(
     include_history: bool = False,
     updates_only: bool = False,
     meta_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> Opening[Watcher[KeyValue.Entry]]: ...
 
 
@@ -293,6 +295,7 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
         include_history: Begin with every state that is stored, not only with the last of each entry.
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
         meta_only: Of a key-value bucket: leave the values on the server.
+        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"` or `"restart"`.
         options: The options above.
 
     Returns:
@@ -306,7 +309,7 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
         nats.errors.Error: As for any question to the JetStream API.
         RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         TypeError: `store` is no store of nats-py.
-        ValueError: Both `include_history` and `updates_only`; or `keys` is an empty sequence.
+        ValueError: Both `include_history` and `updates_only`; `keys` is an empty sequence; or `on_recreate` is neither of the two.
     """
     if isinstance(store, ObjectStore):
         return _open_objects(nursery, store, **options)
@@ -317,7 +320,9 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
 
 @opens
 async def _open_objects(
-    nursery: trio.Nursery, store: ObjectStore, **options: bool
+    nursery: trio.Nursery,
+    store: ObjectStore,
+    **options: Any,  # noqa: ANN401 - our own watcher's
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
     carrier = carrier_of(store._js._nc, "open_watcher")
@@ -336,10 +341,10 @@ async def _open_keys(
     include_history: bool = False,
     updates_only: bool = False,
     meta_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[KeyValue.Entry]]:
     check_nursery(nursery, "open_watcher")
-    if include_history and updates_only:
-        raise ValueError("open_watcher(): include_history and updates_only exclude each other")
+    start = where_to_start(include_history, updates_only, on_recreate)
     patterns = [f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)]
     if not patterns:
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")
@@ -352,11 +357,12 @@ async def _open_keys(
         carrier.new_token(),
         JITTER,
         filter_subjects=patterns,
-        start=Start("all" if include_history else "new" if updates_only else "last_per_subject"),
+        start=start,
         snapshot=True,
         headers_only=meta_only,
         max_messages=MAX_MESSAGES,
         max_bytes=MAX_BYTES,
+        restart=on_recreate == "restart",
     )
     where = f"entries of key-value bucket {store._name!r}"
 
@@ -367,7 +373,7 @@ async def _open_keys(
     watcher = Watcher(f"watcher of key-value bucket {store._name!r}", carrier.pace, read, key)
     missing = partial(_no_bucket, store._name)
     try:
-        await watcher.start(OrderedSource(js, ordered, watcher))
+        await watcher.start(js, ordered)
     except errors.NotFoundError as error:
         raise missing(error) from None
     async with feeding(nursery, watcher, partial(watcher.run, missing)):

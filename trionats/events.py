@@ -24,12 +24,15 @@ __all__ = [
     "PermissionViolation",
     "PublishesLost",
     "PublishesTooLarge",
+    "ReaderRefused",
     "ReconnectFailed",
     "Reconnected",
     "ServerRefusal",
     "ServersDiscovered",
     "SlowConsumer",
     "StoredElsewhere",
+    "StreamRecreated",
+    "StreamUnverified",
 ]
 
 
@@ -282,6 +285,52 @@ class PermissionViolation(ConnectionEvent):
     """
 
     error: errors.PermissionsViolationError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReaderRefused(ConnectionEvent):
+    """A reader of a stream (a watcher, a list, a get) goes on, but the server has refused what it needs three times in a row.
+
+    That is a consumer, or to be told about the stream. It is told for a refusal that does not pass by itself, such as a limit. If
+    that stays, `receive` raises it.
+
+    Attributes:
+        stream: The stream.
+        error: What the server said.
+    """
+
+    stream: str
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StreamUnverified(ConnectionEvent):
+    """The server refuses to let this user ask a stream's leader (`STREAM.INFO` or `STREAM.MSG.GET`).
+
+    So a snapshot, a list or a get may leave out what a replica that lags does not have yet, and a stream that is made anew under a
+    watcher may go unnoticed. One event for each reader.
+
+    Attributes:
+        stream: The stream.
+        error: The refusal.
+    """
+
+    stream: str
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StreamRecreated(ConnectionEvent):
+    """A stream was made anew under a watcher that was opened with `on_recreate="restart"`; it begins anew.
+
+    Attributes:
+        stream: The stream.
+    """
+
+    stream: str
 
 
 @final

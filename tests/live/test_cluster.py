@@ -33,8 +33,7 @@ class Cluster:
     def __init__(self, config: str = "", *, jetstream: bool = False) -> None:
         self.routes = {name: free_port() for name in NODES}
         self.servers: dict[str, TrioNatsServer] = {}
-        self._config = config
-        self._jetstream = jetstream
+        self._config, self._jetstream = config, jetstream
 
     def make(self, name: str) -> TrioNatsServer:
         routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in self.routes.values())

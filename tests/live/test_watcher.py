@@ -123,7 +123,7 @@ async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> N
     ],
 )
 async def test_what_is_stored_and_then_what_happens(
-    nats_server: TrioNatsServer, options: dict[str, bool], stored: list[str]
+    nats_server: TrioNatsServer, options: dict[str, Any], stored: list[str]
 ) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         for name in ("b", "a", "c"):
@@ -409,6 +409,20 @@ async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
                 await rx.receive()
 
 
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_bucket_that_is_deleted_right_behind_the_opening(nats_server: TrioNatsServer, read: bool) -> None:
+    """The request for messages crosses the deletion, and nobody answers it: the next one finds out."""
+    for _ in range(3):
+        async with open_store(nats_server) as (store, _, nursery):
+            await write(store, "a")
+            async with open_watcher(nursery, store) as rx:
+                if read:
+                    await rx.snapshot()
+                await store.js.delete_object_store(store.bucket)
+                with trio.fail_after(2), pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+                    [info async for info in rx]
+
+
 async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsServer) -> None:
     gate = trio.Event()
     gate.set()
@@ -485,6 +499,9 @@ async def test_what_cannot_be_opened(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc, server=nats_server):
         with pytest.raises(ValueError, match="exclude"):
             async with open_watcher(nursery, store, include_history=True, updates_only=True):
+                pass
+        with pytest.raises(ValueError, match="on_recreate must be 'fail' or 'restart', not 'begin'"):
+            async with open_watcher(nursery, store, on_recreate="begin"):  # type: ignore[call-overload]
                 pass
         with pytest.raises(TypeError, match="str"):
             async with open_watcher(nursery, "configs"):  # type: ignore[call-overload]

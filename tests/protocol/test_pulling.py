@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
+from trionats._protocol.leader import StreamSaid
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import (
     AckSubject,
@@ -56,6 +57,10 @@ PENDING = {"Nats-Pending-Messages": "0", "Nats-Pending-Bytes": "0"}
         ("$JS.ACK.S.C.1.2.three.4.5", None),
         ("$JS.ACK.S.C.1.2..4.5", None),
         (f"$JS.ACK.S.C.1.{'9' * 5000}.3.4.5", None),
+        ("$JS.ACK.S.C.1.-2.3.4.5", None),
+        (f"$JS.ACK.S.C.1.2.3.{1 << 63}.5", None),
+        (f"$JS.ACK.S.C.1.{1 << 63}.3.4.5", None),
+        (f"$JS.ACK.S.C.1.2.3.4.{1 << 63}", None),
         ("$JS.FC.S.C.1.2.3.4.5", None),
         ("_INBOX.a.b.c.d.e.f.g.h", None),
         ("", None),
@@ -73,7 +78,21 @@ def test_any_reply_subject_is_survived(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [("12", 12), (7, 7), ("", 0), ("-1", 0), ("²", 0), ("9" * 30, 0), (None, 0), ([], 0)]
+    ("value", "number"),
+    [
+        ("12", 12),
+        (7, 7),
+        ("", 0),
+        ("-1", 0),
+        ("²", 0),
+        ("9" * 30, 0),
+        (None, 0),
+        ([], 0),
+        (-1, 0),
+        (True, 0),
+        (1 << 63, 0),
+        (1.5, 0),
+    ],
 )
 def test_whole_number(value: object, number: int) -> None:
     assert whole_number({"n": value}, "n") == number
@@ -318,6 +337,71 @@ def test_silence_counts_from_the_last_sign_of_life_and_only_while_something_is_a
     assert opened.silent_after == inf
 
 
+def test_a_request_that_nothing_is_heard_behind_is_looked_into() -> None:
+    opened = window()
+    assert opened.unproven_after == inf
+    pulled(opened, 3.0)
+    assert opened.unproven_after == opened.next_event(3.0) == 3.5
+    proof = opened.prove("C")
+    # No message fits into it: it takes no credit.
+    assert json.loads(proof.body()) == {"batch": 1, "max_bytes": 1, "no_wait": True}
+    assert opened.asked == 10
+    assert opened.unproven_after == inf
+    assert opened.status(proof.number, 404, "No Messages", {}, 3.6) is Ending.ENDED
+    assert opened.asked == 10
+    # Silence is counted from what was heard.
+    assert opened.silent_after == 13.6
+
+
+@pytest.mark.parametrize("code", [404, 408, 409])
+def test_whatever_is_answered_shows_that_the_consumer_is_there(code: int) -> None:
+    opened = window()
+    pulled(opened)
+    proof = opened.prove("C")
+    assert opened.status(proof.number, code, "Requests Pending", {}, 0) is Ending.ENDED
+    assert opened.asked == 10
+    assert opened.next_event(0) == 10
+
+
+def test_the_consumer_is_gone() -> None:
+    opened = window()
+    pulled(opened)
+    assert opened.status(opened.prove("C").number, 503, "", {}, 0) is Ending.GONE
+
+
+@pytest.mark.parametrize(
+    ("happening", "proven"),
+    [
+        (lambda opened: opened.arrived(1, 1.0), True),
+        (lambda opened: opened.status(2, 100, "Idle Heartbeat", {}, 1.0), True),
+        (lambda opened: opened.status(1, 409, "Batch Completed", {}, 1.0), False),
+        (lambda opened: opened.status(1, 100, "Idle Heartbeat", {}, 1.0), False),
+        (lambda opened: opened.forget(), True),
+    ],
+)
+def test_only_what_answers_the_request_proves_anything(happening: Callable[[Window], object], proven: bool) -> None:
+    """What the server said of an earlier one may have crossed this one."""
+    opened = window(2)
+    pulled(opened)
+    for _ in range(2):
+        opened.arrived(1, 0.5)
+    pulled(opened, 1.0)
+    happening(opened)
+    assert (opened.unproven_after == inf) is proven
+
+
+def test_a_renewal_needs_no_proof() -> None:
+    """A reader that waits for long does not ask twice for each request that expires."""
+    opened = window()
+    pulled(opened)
+    opened.status(1, 408, "Request Timeout", {"Nats-Pending-Messages": "10", "Nats-Pending-Bytes": "1000"}, 30.0)
+    pulled(opened, 30.0)
+    assert opened.unproven_after == inf
+    opened.status(2, 409, "Server Shutdown", {}, 31.0)
+    pulled(opened, 31.0)
+    assert opened.unproven_after == 31.5
+
+
 def test_bytes_that_are_used_up_end_the_request_without_a_word() -> None:
     opened = window(10, 100)
     pulled(opened)
@@ -378,11 +462,14 @@ class Bench:
         self.sequence = 0
         self.created = self.create(at=at, pending=pending)
 
-    def create(self, *, at: int = 0, pending: int = 0) -> Create:
+    def create(self, *, at: int = 0, pending: int = 0, look: bool = True) -> Create:
         create = self.due()
         assert isinstance(create, Create)
         self.sequence = 0
         self.ordered.created(info(pending=pending, at=at), self.now)
+        # Of a second consumer's stream the leader has to say that it is the same.
+        if look and self.ordered.attention and self.due() == Look():
+            self.ordered.looked(said(), self.now)
         return create
 
     def due(self) -> Action:
@@ -419,8 +506,15 @@ class Bench:
         self.ordered.status(number, code, text, headers or {}, self.now)
 
 
+MADE = "2026-11-28T22:53:55.165045997Z"
+
+
 def info(*, pending: int = 0, sent: int = 0, at: int = 0) -> dict[str, object]:
-    return {"num_pending": pending, "delivered": {"consumer_seq": sent, "stream_seq": at}}
+    return {"num_pending": pending, "delivered": {"consumer_seq": sent, "stream_seq": at}, "created": MADE}
+
+
+def said(last: int = 1 << 40, created: str = MADE, *, replicated: bool = False) -> StreamSaid:
+    return StreamSaid(created, last, replicated)
 
 
 def test_the_consumers_configuration() -> None:
@@ -857,6 +951,19 @@ def test_a_reset_that_finds_only_what_was_seen_is_caught_up() -> None:
     assert bench.caught_up()
 
 
+def test_a_reader_finds_out_whether_its_consumer_is_there() -> None:
+    bench = Bench("all", snapshot=False)
+    first = bench.pull()
+    assert bench.ordered.next_event == bench.now + 0.5
+    assert bench.ordered.next(bench.now + 0.4) == Wait(bench.now + 0.5)
+    bench.now += 0.5
+    proof = bench.pull()
+    assert (proof.name, proof.batch, proof.max_bytes) == (first.name, 1, 1)
+    assert bench.ordered.next(bench.now) == Wait(bench.now + 9.5)
+    bench.status(proof.number, 503)
+    assert bench.ordered.resets == 1
+
+
 # A stream that goes backwards, and what cannot be mended.
 
 
@@ -889,7 +996,7 @@ def quiet_after_reset(last_read: int = 5) -> Bench:
     bench = Bench("all", pending=1)
     bench.message(last_read)
     bench.ordered.refused(bench.now)
-    bench.create(pending=0, at=last_read - 1)
+    bench.create(pending=0, at=last_read - 1, look=False)
     return bench
 
 
@@ -897,13 +1004,13 @@ def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice() -> None:
     bench = quiet_after_reset()
     assert bench.due() == Look()
     assert bench.ordered.pull(bench.now) is None
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     begun = bench.now
     assert bench.due() == Look()
     assert bench.now > begun
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     assert isinstance(failure(bench), errors.StreamRegressedError)
-    bench.ordered.looked(9, bench.now)
+    bench.ordered.looked(said(9), bench.now)
     bench.ordered.look_failed(bench.now)
     assert isinstance(failure(bench), errors.StreamRegressedError)
 
@@ -911,9 +1018,9 @@ def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice() -> None:
 def test_a_replica_that_lags_is_forgiven() -> None:
     bench = quiet_after_reset()
     bench.due()
-    bench.ordered.looked(3, bench.now)
+    bench.ordered.looked(said(3), bench.now)
     bench.due()
-    bench.ordered.looked(5, bench.now)
+    bench.ordered.looked(said(5), bench.now)
     assert bench.caught_up()
     assert bench.pull().batch == 499
 
@@ -930,16 +1037,16 @@ def test_a_look_without_an_answer_is_a_reset() -> None:
     bench = quiet_after_reset()
     bench.ordered.look_failed(bench.now)
     assert isinstance(bench.due(), Create)
-    gone = errors.NotFoundError()
+    gone = errors.NotFoundError(code=404, err_code=10059)
     bench = quiet_after_reset()
-    bench.ordered.look_failed(bench.now, gone)
+    assert not bench.ordered.look_failed(bench.now, gone)
     assert failure(bench) is gone
 
 
 def test_a_stream_that_is_gone() -> None:
     bench = Bench("all")
     bench.ordered.refused(bench.now)
-    gone = errors.NotFoundError()
+    gone = errors.NotFoundError(code=404, err_code=10059)
     assert isinstance(bench.due(), Create)
     bench.ordered.create_failed(bench.now, gone)
     assert failure(bench) is gone
@@ -962,7 +1069,17 @@ def test_a_request_that_the_server_does_not_understand() -> None:
     assert "heartbeat value too large" in str(failure(bench))
 
 
-@pytest.mark.parametrize("answer", [{}, {"delivered": None}, {"delivered": {"stream_seq": "x"}, "num_pending": []}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"delivered": None},
+        {"delivered": {"stream_seq": "x"}, "num_pending": []},
+        {"num_pending": -3, "delivered": {"stream_seq": -1, "consumer_seq": True}},
+        {"num_pending": 1e300, "delivered": [], "cluster": 7, "created": 7},
+        {"num_pending": None, "cluster": None, "created": "never"},
+    ],
+)
 def test_an_answer_that_says_nothing(answer: dict[str, object]) -> None:
     bench = Bench()
     bench.ordered.refused(bench.now)

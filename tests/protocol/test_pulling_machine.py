@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from trionats._protocol.leader import StreamSaid
 from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import AckSubject, Create, Delete, Inspect, Look, Pull, Start, Wait
+from trionats._protocol.pulling import AckSubject, Create, Delete, Find, Inspect, Look, Pull, Start, Wait
 
 SUBJECTS = ("a", "b", "c", "d")
 
@@ -23,10 +25,11 @@ class Stored:
     seq: int
     subject: str
     size: int
+    generation: int = 0
 
     @property
     def timestamp(self) -> int:
-        return self.seq * 1000
+        return self.generation * 1_000_000 + self.seq * 1000
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Consumer:
     name: str
     first: list[int]
     then: int
+    lags: bool = False
     sequence: int = 0
     last: int = 0
     asked: list[Asked] = field(default_factory=list)
@@ -55,17 +59,38 @@ class Consumer:
 class Server:
     """A stream and its consumers; what it says goes into `wire`, in order."""
 
-    def __init__(self, history: int) -> None:
+    def __init__(self, history: int, *, clustered: bool = False, replicated: bool = False) -> None:
         self.history = history
+        self.clustered, self.replicated = clustered or replicated, replicated
+        #: Up to where the replica has come that lags; None when none does.
+        self.lag: int | None = None
+        self.generation = self.ticks = 0
+        self.made = self.moment()
         self.stored: dict[int, Stored] = {}
         self.last = 0
         self.consumers: dict[str, Consumer] = {}
         self.wire: list[tuple[Any, ...]] = []
         self.now = 0.0
 
+    def moment(self) -> str:
+        """The next moment of the server's clock, which is never the same twice."""
+        self.ticks += 1
+        return (datetime(2026, 11, 28, tzinfo=UTC) + timedelta(milliseconds=self.ticks)).isoformat()
+
+    def remake(self) -> None:
+        """Delete the stream and make one of the same name."""
+        for name in list(self.consumers):
+            self.delete(name)
+        self.stored, self.last, self.lag = {}, 0, None
+        self.generation += 1
+        self.made = self.moment()
+
+    def said(self) -> StreamSaid:
+        return StreamSaid(self.made, self.last, self.replicated)
+
     def write(self, subject: str, size: int) -> None:
         self.last += 1
-        self.stored[self.last] = Stored(self.last, subject, size)
+        self.stored[self.last] = Stored(self.last, subject, size, self.generation)
         same = [stored.seq for stored in self.stored.values() if stored.subject == subject]
         for seq in same[: -self.history]:
             del self.stored[seq]
@@ -76,29 +101,37 @@ class Server:
             del self.stored[seq]
         self.serve_all()
 
-    def newest(self) -> list[int]:
-        return sorted({stored.subject: stored.seq for stored in self.stored.values()}.values())
+    def seen(self, lags: bool) -> list[Stored]:
+        """What a replica has of what is stored."""
+        return [one for seq, one in sorted(self.stored.items()) if not lags or self.lag is None or seq <= self.lag]
 
-    def create(self, config: dict[str, Any]) -> dict[str, Any]:
+    def newest(self, lags: bool = False) -> list[int]:
+        return sorted({stored.subject: stored.seq for stored in self.seen(lags)}.values())
+
+    def create(self, config: dict[str, Any], lags: bool = False) -> dict[str, Any]:
+        """Make a consumer, be it on the replica that lags."""
         assert config["name"] not in self.consumers
-        newest = self.newest()
+        newest = self.newest(lags)
+        last = self.last if not lags or self.lag is None else self.lag
         first: list[int] = []
         match config["deliver_policy"]:
             case "all":
                 then = 1
             case "new":
-                then = self.last + 1
+                then = last + 1
             case "by_start_sequence":
                 then = config["opt_start_seq"]
-                oldest = min(self.stored, default=self.last + 1)
+                oldest = min((one.seq for one in self.seen(lags)), default=last + 1)
                 # As measured: it goes on to the first there is, but never back to the last there is.
                 then = max(then, oldest)
             case _:
-                first, then = newest, self.last + 1
+                first, then = newest, last + 1
         before = (first[0] if first else then) - 1
-        consumer = Consumer(config["name"], first, then)
+        consumer = Consumer(config["name"], first, then, lags)
         self.consumers[consumer.name] = consumer
         return {
+            **({"cluster": {"name": "c"}} if self.clustered else {}),
+            "created": self.moment(),
             "name": consumer.name,
             "num_pending": len(self.pending(consumer)),
             "delivered": {"consumer_seq": 0, "stream_seq": before},
@@ -113,7 +146,7 @@ class Server:
 
     def pending(self, consumer: Consumer) -> list[Stored]:
         early = [self.stored[seq] for seq in consumer.first if seq in self.stored]
-        return early + [stored for seq, stored in sorted(self.stored.items()) if seq >= consumer.then]
+        return early + [stored for stored in self.seen(consumer.lags) if stored.seq >= consumer.then]
 
     def pull(self, pull: Pull) -> None:
         body = json.loads(pull.body())
@@ -225,15 +258,29 @@ class Reader(RuleBasedStateMachine):
         history=st.sampled_from([1, 1, 2, 64]),
         credit=st.integers(1, 6),
         room=st.sampled_from([40, 100, 1000]),
-        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(1, 60)), max_size=8),
+        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(2, 60)), max_size=8),
         seed=st.integers(0, 1000),
+        servers=st.sampled_from([{}, {"clustered": True}, {"replicated": True}, {"replicated": True}]),
+        lag=st.none() | st.integers(0, 8),
+        lazy=st.booleans(),
     )
     def begin(
-        self, policy: str, history: int, credit: int, room: int, stored: list[tuple[str, int]], seed: int
+        self,
+        policy: str,
+        history: int,
+        credit: int,
+        room: int,
+        stored: list[tuple[str, int]],
+        seed: int,
+        servers: dict[str, bool],
+        lag: int | None,
+        lazy: bool,
     ) -> None:
-        self.server = Server(history)
+        self.server = Server(history, **servers)
         for subject, size in stored:
             self.server.write(subject, size)
+        if self.server.replicated and lag is not None:
+            self.server.lag = min(lag, self.server.last)
         self.policy, self.credit = policy, credit
         self.ordered = Ordered(
             "S",
@@ -246,7 +293,11 @@ class Reader(RuleBasedStateMachine):
             max_bytes=room,
             heartbeat=5,
             expires=30,
+            lazy=lazy,
+            restart=True,
         )
+        self.generation, self.restarts = 0, 0
+        self.before = self.server.last if policy == "new" else 0
         self.channel: list[Stored] = []
         self.delivered: list[Stored] = []
         self.old_wire: list[tuple[Any, ...]] = []
@@ -258,13 +309,16 @@ class Reader(RuleBasedStateMachine):
         self.at_start = set(kept)
         action = self.ordered.next(self.server.now)
         assert isinstance(action, Create)
-        self.ordered.created(self.server.create(action.config), self.server.now)
+        self.ordered.created(self.server.create(action.config, lags=True), self.server.now)
+        while self.ordered.opening:
+            assert self.ordered.next(self.server.now) == Look()
+            self.ordered.looked(self.server.said(), self.server.now)
         self.look_up()
 
     # What the client does.
 
-    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]))
-    def step(self, outcome: str) -> None:
+    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]), lags=st.booleans())
+    def step(self, outcome: str, lags: bool = False) -> None:
         now = self.server.now
         for _ in range(20):
             action = self.ordered.next(now)
@@ -276,7 +330,7 @@ class Reader(RuleBasedStateMachine):
                 case Delete(name):
                     self.server.delete(name)
                 case Create(_, config):
-                    self.create(config, outcome)
+                    self.create(config, outcome, lags)
                     break
                 case Inspect(name):
                     consumer = self.server.consumers.get(name)
@@ -286,7 +340,13 @@ class Reader(RuleBasedStateMachine):
                         self.ordered.inspect_failed(name, now)
                 case Look():
                     if outcome == "ok":
-                        self.ordered.looked(self.server.last, now)
+                        self.ordered.looked(self.server.said(), now)
+                        self.begun_anew()
+                    else:
+                        self.ordered.look_failed(now)
+                case Find():
+                    if outcome == "ok":
+                        self.ordered.found(max(self.server.stored, default=0), now)
                     else:
                         self.ordered.look_failed(now)
                 case _:
@@ -295,14 +355,21 @@ class Reader(RuleBasedStateMachine):
             pytest.fail("it never rests")
         self.look_up()
 
-    def create(self, config: dict[str, Any], outcome: str) -> None:
+    def begun_anew(self) -> None:
+        """Forget the old stream where the reader says that it has begun anew, or nothing of the old was handed over."""
+        if self.ordered.restarts != self.restarts or not (self.delivered or self.ordered.caught_up):
+            self.restarts = self.ordered.restarts
+            self.generation = self.server.generation
+            self.delivered.clear()
+
+    def create(self, config: dict[str, Any], outcome: str, lags: bool) -> None:
         if outcome == "refused":
             self.ordered.create_failed(self.server.now)
             return
         if config["deliver_policy"] == "last_per_subject":
             # A snapshot that begins anew shows what is the last state then.
             self.unwanted |= set(self.server.stored) - set(self.server.newest())
-        info = self.server.create(config)
+        info = self.server.create(config, lags)
         if outcome == "ok":
             self.ordered.created(info, self.server.now)
         else:
@@ -335,8 +402,11 @@ class Reader(RuleBasedStateMachine):
             self.send(pull)
 
     def hand_over(self, ack: AckSubject, stored: Stored) -> None:
+        assert stored.generation == self.generation, "nobody was told that it is of another stream"
+        assert stored.seq > self.before, "it is not new"
         self.delivered.append(stored)
-        missing = self.missing(below=stored.seq)
+        # What is still on its way from a stream that is gone is in order, too, but nothing is left to compare it with.
+        missing = self.missing(below=stored.seq) if stored.generation == self.server.generation else []
         assert not missing, f"{stored} came before {missing}"
         if stored.size % 7 == 0:
             self.ordered.dropped(ack)
@@ -362,7 +432,7 @@ class Reader(RuleBasedStateMachine):
 
     # What the world does.
 
-    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(1, 60))
+    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(2, 60))
     def write(self, subject: str, size: int) -> None:
         self.server.write(subject, size)
 
@@ -407,6 +477,23 @@ class Reader(RuleBasedStateMachine):
             for asked in list(consumer.asked):
                 self.server.end(consumer, asked, 409, text, counts=text == "Server Shutdown")
 
+    @precondition(lambda self: self.server.replicated)
+    @rule()
+    def fall_behind(self) -> None:
+        self.server.lag = self.server.last
+
+    @rule()
+    def catch_up(self) -> None:
+        self.server.lag = None
+        self.server.serve_all()
+
+    @rule(writes=st.integers(0, 4))
+    def remake(self, writes: int) -> None:
+        self.server.remake()
+        for number in range(writes):
+            self.server.write(SUBJECTS[number], 10)
+        self.unwanted, self.at_start, self.before = set(), set(), 0
+
     @precondition(lambda self: self.linked)
     @rule()
     def disconnect(self) -> None:
@@ -425,7 +512,7 @@ class Reader(RuleBasedStateMachine):
     def look_up(self) -> None:
         if self.ordered.caught_up and not self.caught_up_seen:
             self.caught_up_seen = True
-            came = {one.seq for one in self.delivered}
+            came = {one.seq for one in self.delivered if one.generation == self.server.generation}
             early = (self.at_start & set(self.server.stored)) - came - self.unwanted
             assert not early, f"caught up before {early}"
 
@@ -444,16 +531,21 @@ class Reader(RuleBasedStateMachine):
             return
         if not self.linked:
             self.reconnect()
+        self.settle(5)
+        self.catch_up()
         # A minute for what went wrong; and where there is little room, a message takes two requests, with one a second.
-        for _ in range(60 + 2 * self.server.last):
-            self.step("ok")
-            self.hear(1000)
-            self.take(1000)
-            self.server.advance(1.0)
+        self.settle(60 + 2 * self.server.last)
         assert not self.missing(below=self.server.last + 1)
         assert self.caught_up_seen
         assert set(self.server.consumers) == {self.ordered.name}
         assert self.ordered.leave() == list(self.server.consumers)
+
+    def settle(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.step("ok")
+            self.hear(1000)
+            self.take(1000)
+            self.server.advance(1.0)
 
 
 TestReader = Reader.TestCase

@@ -7,11 +7,12 @@ Strategy
 Invariants
     * The cursor moves when a message was handed over (`delivered`), never when it was merely seen.
     * Each consumer has a name of its own, and what comes from another one is ignored.
-    * What is stored is counted as it comes, before anybody looks into it (`caught_up`).
+    * What is stored is counted as it comes, before anybody looks into it (`snapshot`).
+    * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
 
 What can go wrong
-    Lost, doubled and late messages, silence, deleted consumers, lost connections, a stream that is purged while it is
-    read, restored from an older backup, or removed: each has its test.
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is purged
+    while it is read, restored from an older backup, made anew, or removed: each has its test.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
+from trionats._protocol.leader import Leader
 from trionats._protocol.pulling import (
     ALL,
     NANOSECONDS,
@@ -30,6 +32,7 @@ from trionats._protocol.pulling import (
     Delete,
     Ending,
     Fail,
+    Find,
     Inspect,
     Look,
     Pull,
@@ -40,17 +43,16 @@ from trionats._protocol.pulling import (
     parse_ack_subject,
     whole_number,
 )
+from trionats._protocol.refusals import Refusals, Verdict
+from trionats._protocol.snapshot import Course, Snapshot
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
 
+    from trionats._protocol.leader import StreamSaid
+
 _SECOND_LOOK_AFTER: Final = 0.25
-# How often the end of a snapshot is put off because entries may have been overtaken by newer ones (see `_count`), and how
-# often another consumer is asked whether it is the end (see `inspected`).
-_ROUNDS: Final = 10
-# How often the server may say that it has something and still give nothing.
-_DOUBTS: Final = 3
 
 
 class _Phase(enum.Enum):
@@ -78,6 +80,8 @@ class Ordered:
         heartbeat: How often the server says that it is there; twice as long a silence is a reset.
         expires: How long the server keeps a request; at least twice the heartbeat.
         inactive_threshold: How long the server keeps a consumer that nobody asks.
+        lazy: Whether the leader is asked for nothing before the end seems to be reached, since it seldom matters.
+        restart: Whether a stream that was made anew is read from its beginning; else reading fails.
     """
 
     def __init__(
@@ -96,13 +100,15 @@ class Ordered:
         heartbeat: float = 5.0,
         expires: float = 30.0,
         inactive_threshold: float = 30.0,
+        lazy: bool = False,
+        restart: bool = False,
     ) -> None:
         self.stream = stream
         self.name = ""
-        # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
-        self.caught_up = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
         self.failure: Exception | None = None
-        self.resets = 0
+        # Why it does not get on at the moment.
+        self.refusal: Exception | None = None
+        self.resets = self.restarts = 0
         # (sequence, timestamp) of what was handed over. The timestamp is the highest so far: the clocks of two leaders
         # differ. 0 means that nothing was, and the sequence is the one before the first.
         self.cursor = (0, 0)
@@ -116,12 +122,17 @@ class Ordered:
         } | ({"headers_only": True} if headers_only else {})
         self._window = Window(max_messages, max_bytes, heartbeat=heartbeat, expires=expires, rng=rng)
         self._phase = _Phase.UNMADE
+        self._lazy, self._restart = lazy, restart
+        self._leader = Leader()
+        # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
+        done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
+        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
+        self._refusals = Refusals(patient=restart)
+        self._opening = False
         self._linked = True
         self._begun = False
-        self._disturbed = False
         self._by_sequence = start.policy != "last_per_subject"
         self._one_per_subject = one_per_subject
-        self._second_opinions = 0
         self._beginning = start
         self._not_before = -inf
         self._failures = 0
@@ -130,22 +141,35 @@ class Ordered:
 
     def _forget(self) -> None:
         self._window.forget()
-        self._consumer_sequence = self._seen = 0
-        self._received = self._expected = self._rounds = self._found = 0
-        self._empty = self._patient = self._stuck = False
-        self._doubts = self._looks = 0
+        self._snapshot.forget()
+        self._consumer_sequence = self._seen = self._pending = self._looks = 0
 
     # What to do
 
     @property
+    def caught_up(self) -> bool:
+        """Whether all that was stored when reading began was handed over."""
+        return self._snapshot.done
+
+    @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
-        return self._phase is not _Phase.READING or self._empty or (self._stuck and self.caught_up)
+        return self._pauses or self._snapshot.asks
+
+    @property
+    def opening(self) -> bool:
+        """Whether it is not known yet from where on messages are new."""
+        return self._opening
 
     @property
     def next_event(self) -> float:
-        """When silence becomes a reset."""
-        return self._window.silent_after if self._linked and self._phase is _Phase.READING else inf
+        """When silence has to be looked into, or becomes a reset."""
+        return self._window.listen_until if self._linked and self._phase is _Phase.READING else inf
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether nothing is to be asked for before something else was done."""
+        return self._phase is not _Phase.READING or self._snapshot.pauses
 
     def next(self, now: float) -> Action:
         """Say what to do now.
@@ -160,15 +184,22 @@ class Ordered:
             return Fail(self.failure)
         if not self._linked:
             return Wait(inf)
-        if now >= self.next_event:
+        if self._phase is _Phase.READING and now >= self._window.silent_after:
             self._reset(now)
-        if self._stuck and self.caught_up:
+        snapshot = self._snapshot
+        if snapshot.left_behind:
             self._move_on(now)
         if self._deletes:
             return Delete(self._deletes.pop())
         if self._phase is _Phase.READING:
-            if self._empty:
+            if now >= self._window.unproven_after:
+                return self._window.prove(self.name)
+            if snapshot.inspects:
                 return Inspect(self.name)
+            if snapshot.asks:
+                return Look()
+            if snapshot.finds:
+                return Find(self._filters or (">",))
             return self.pull(now) or Wait(self._window.next_event(now))
         if now < self._not_before:
             return Wait(self._not_before)
@@ -180,12 +211,12 @@ class Ordered:
         Returns:
             The request, which counts as sent.
         """
-        if not self._linked or self.attention:
+        snapshot = self._snapshot
+        if not self._linked or self._phase is not _Phase.READING or snapshot.pauses:
             return None
-        at_most = 0 if self.caught_up else self._expected - self._received
-        pull = self._window.pull(self.name, now, at_most, patient=self._patient)
+        pull = self._window.pull(self.name, now, snapshot.missing, patient=snapshot.patient)
         if pull is not None:
-            self._patient = False
+            snapshot.patient = False
         return pull
 
     def _create(self) -> Create:
@@ -211,29 +242,33 @@ class Ordered:
         Args:
             info: The server's answer, a consumer info.
         """
-        self._expected, _, before = _counts(info)
-        self._found = self._expected
-        self._phase = _Phase.READING
-        if not self._begun:
+        self._pending, _, before = _counts(info)
+        leader, first = self._leader, not self._begun
+        leader.consumer_made(info)
+        if first:
             self._begun = True
             # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
             self.cursor = (before, 0)
-        elif not self._expected and before < max(self.cursor[0], self._beginning.sequence):
-            # Nothing from the cursor on. It may have been deleted, or the stream may end before it, and then the
-            # consumer would wait for a sequence that is far away, in silence.
-            self._phase, self._not_before = _Phase.DOUBTFUL, now
+            self._opening = leader.clustered and self._beginning.policy == "new"
+        if leader.mute or (first and not (leader.known or self._opening)):
+            self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
+            self._begin_to_read()
             return
-        self.caught_up = self.caught_up or not self._expected
+        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence that is
+        # far away, in silence; and what is new to a replica that lags is not new.
+        self._phase, self._not_before = _Phase.DOUBTFUL, now
 
-    def create_failed(self, now: float, error: Exception | None = None) -> None:
+    def create_failed(self, now: float, error: Exception | None = None) -> bool:
         """Tell that the consumer was not created, as far as is known.
 
         Args:
-            error: What makes a repetition useless.
+            error: What the server said, if it said anything.
+
+        Returns:
+            Whether somebody should be told.
         """
         self._reset(now)
-        if error is not None:
-            self._fail(error)
+        return self._refused(error)
 
     def inspected(self, name: str, info: Mapping[str, object], now: float) -> None:
         """Tell what the server says about the consumer.
@@ -242,34 +277,12 @@ class Ordered:
             name: The name that `Inspect` gave.
             info: The consumer info.
         """
-        if not self._empty or name != self.name:
+        if not self._snapshot.inspects or name != self.name:
             return
-        self._empty = False
         pending, sent, _ = _counts(info)
         left = pending + max(0, sent - self._consumer_sequence)
-        self._doubts += 1
-        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each entry
-        # that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is new.
-        self._stuck = self._beginning.policy == "last_per_subject"
-        # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
-        # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
-        in_doubt = self._disturbed or self._received < self._expected
-        if not left and in_doubt and self._one_per_subject and self._second_opinions < _ROUNDS:
-            self._second_opinions += 1
-            self._by_sequence = self._disturbed = True
-            self._move_on(now)
-        elif not left:
-            self.caught_up = True
-        elif self._stuck and self._one_per_subject:
-            self._by_sequence = self._disturbed = True
-            self._move_on(now)
-        elif self._doubts > _DOUBTS:
-            # Again and again it has something and gives nothing: perhaps another consumer can have it.
-            self._reset(now)
-        else:
-            # A request that waits a little may get past an entry that is gone.
-            self._patient = self._received < self._expected
-            self._expected = min(self._expected, self._received + left) if self._patient else self._received + left
+        by_list = self._beginning.policy == "last_per_subject"
+        self._take(self._snapshot.inspected(left, self.cursor[0], by_list=by_list), now)
 
     def inspect_failed(self, name: str, now: float) -> None:
         """Tell that nothing could be found out about the consumer.
@@ -280,35 +293,62 @@ class Ordered:
         if name == self.name:
             self._reset(now)
 
-    def looked(self, last: int, now: float) -> None:
-        """Tell the stream's last sequence.
+    def looked(self, said: StreamSaid, now: float) -> None:
+        """Tell what the leader says of the stream.
 
         Args:
-            last: That sequence.
+            said: That.
         """
-        if self._phase is not _Phase.DOUBTFUL:
+        if not (self._snapshot.asks or self._phase is _Phase.DOUBTFUL):
             return
-        if last >= self.cursor[0]:
-            self._phase = _Phase.READING
-            self.caught_up = True
+        leader = self._leader
+        if not leader.recognizes(said):
+            self._made_anew(said, now)
             return
-        # A replica that lags may be mistaken once.
-        self._looks += 1
-        self._not_before = now + _SECOND_LOOK_AFTER
-        if self._looks > 1:
-            self._regressed(f"its last sequence is {last}")
+        sequence, timestamp = self.cursor
+        sought = self._start.policy == "by_start_sequence" and not timestamp
+        if self._phase is _Phase.DOUBTFUL and said.last < sequence and not (self._opening or sought):
+            # A leader that was just elected may be mistaken once.
+            self._looks += 1
+            self._not_before = now + _SECOND_LOOK_AFTER
+            if self._looks > 1:
+                self._regressed(f"its last sequence is {said.last}")
+            return
+        if self._opening and said.replicated:
+            # What came before is not new, whatever the replica thinks that has the consumer.
+            self.cursor = (max(sequence, said.last), 0)
+        leader.hear(said)
+        self._verified()
 
-    def look_failed(self, now: float, error: Exception | None = None) -> None:
-        """Tell that nothing could be found out about the stream.
+    def found(self, mark: int, now: float) -> None:
+        """Tell the last sequence that matches, as the leader has it.
 
         Args:
-            error: What makes a repetition useless.
+            mark: That sequence; 0 when nothing matches.
         """
-        if self._phase is not _Phase.DOUBTFUL:
-            return
+        if self._snapshot.finds:
+            self._leader.find(mark)
+            self._take(self._snapshot.found(self.cursor[0]), now)
+
+    def look_failed(self, now: float, error: Exception | None = None) -> bool:
+        """Tell that nothing could be found out from the leader.
+
+        Args:
+            error: What the server said, if it said anything.
+
+        Returns:
+            Whether somebody should be told.
+        """
+        snapshot, leader = self._snapshot, self._leader
+        if not (snapshot.asks or snapshot.finds or self._phase is _Phase.DOUBTFUL):
+            return False
+        if isinstance(error, errors.PermissionsViolationError):
+            leader.blind = leader.blind or snapshot.finds
+            leader.mute = leader.mute or not snapshot.finds
+            self._verified()
+            return True
         self._reset(now)
-        if error is not None:
-            self._fail(error)
+        return self._refused(error)
 
     # What came
 
@@ -333,19 +373,18 @@ class Ordered:
             return None
         self._consumer_sequence, self._seen = ack.consumer_sequence, ack.sequence
         self._window.arrived(size, now)
-        self._doubts = 0
         sequence, timestamp = self.cursor
         # As long as nothing was handed over (no timestamp), nothing can have come again: what was last of its subject when
         # reading began may have been deleted since, and an older one be last now.
-        if ack.sequence > sequence or not timestamp:
+        if ack.sequence > sequence or not (timestamp or self._by_sequence):
             return ack
-        if ack.timestamp > timestamp:
+        if timestamp and ack.timestamp > timestamp:
             self._regressed(f"sequence {ack.sequence} came again and is younger")
-        elif self._by_sequence and self._found == 1:
+        elif self._by_sequence and self._snapshot.only_the_last:
             # All that this consumer found when it was made is what was handed over last.
-            self.caught_up = True
+            self._snapshot.end(sequence)
         else:
-            self._count(ack)
+            self._snapshot.count(ack.pending, sequence)
         return None
 
     def delivered(self, ack: AckSubject, size: int) -> None:
@@ -366,7 +405,7 @@ class Ordered:
         """
         self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
         self._failures = 0
-        self._count(ack)
+        self._snapshot.count(ack.pending, ack.sequence)
 
     def refused(self, now: float) -> None:
         """Tell that the message could not be handed over: it is asked for again."""
@@ -379,26 +418,6 @@ class Ordered:
             size: The message's size.
         """
         self._window.taken(size)
-
-    def _count(self, ack: AckSubject) -> None:
-        if self.caught_up:
-            return
-        self._received += 1
-        # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
-        # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is left
-        # of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat this
-        # for ever.
-        if self._one_per_subject and self._received + ack.pending != self._expected:
-            self._disturbed = True
-        if self._received < self._expected:
-            return
-        if self._rounds >= _ROUNDS or not (ack.pending or self._disturbed):
-            self.caught_up = True
-            return
-        self._rounds += 1
-        self._disturbed = True
-        self._expected += ack.pending
-        self._empty = not ack.pending
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
@@ -420,7 +439,7 @@ class Ordered:
             case Ending.GONE:
                 self._reset(now)
             case Ending.EMPTY:
-                self._empty = not self.caught_up
+                self._snapshot.nothing_left()
             case Ending.MISTAKEN:
                 text = f"stream '{self.stream}': the server does not understand our pull request: {description}"
                 self._fail(errors.explained(errors.APIError, text))
@@ -459,6 +478,50 @@ class Ordered:
         return names
 
     # How it goes on
+
+    def _begin_to_read(self) -> None:
+        self._phase = _Phase.READING
+        self._refusals.forget()
+        self.refusal = None
+        self._snapshot.begin(self._pending, self.cursor[0])
+
+    def _verified(self) -> None:
+        """Go on, now that the leader has said what it has to say."""
+        self._opening = False
+        self._snapshot.verified(self.cursor[0])
+        if self._phase is _Phase.DOUBTFUL:
+            self._begin_to_read()
+
+    def _take(self, course: Course, now: float) -> None:
+        if course is Course.ANOTHER:
+            self._by_sequence = self._by_sequence or self._one_per_subject
+            self._move_on(now)
+        elif course is Course.RESET:
+            self._reset(now)
+
+    def _made_anew(self, said: StreamSaid, now: float) -> None:
+        if not self._restart and (self.cursor[1] or self.caught_up):
+            self._regressed(f"it was made anew at {said.created}")
+            return
+        if self.cursor[1] or self.caught_up:
+            self.restarts += 1
+        self._leader.meet(said)
+        self._begun = False
+        # All that is in it is new to who wanted to know what is new.
+        self._beginning = ALL if self._start.policy == "new" else self._start
+        self._by_sequence = self._beginning.policy != "last_per_subject"
+        self._snapshot.begin_anew(done=self.caught_up and self._by_sequence)
+        self.cursor = (0, 0)
+        self._move_on(now)
+
+    def _refused(self, error: Exception | None) -> bool:
+        if error is None:
+            return False
+        self.refusal = error if isinstance(error, errors.APIError) else None
+        verdict = self._refusals.judge(error)
+        if verdict is Verdict.OVER:
+            self._fail(error)
+        return verdict is Verdict.TOLD
 
     def _reset(self, now: float) -> None:
         if self._phase is _Phase.FAILED:

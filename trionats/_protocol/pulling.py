@@ -28,6 +28,11 @@ _LONGEST_BACKOFF: Final = 10.0
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
+# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another one
+# finds out. Not behind a request that follows one that expired: the server has just said that the consumer is there.
+_PROOF_WITHIN: Final = 0.5
+# Sequences and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
+_LARGEST: Final = (1 << 63) - 1
 
 
 class AckSubject(NamedTuple):
@@ -67,6 +72,8 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
     except ValueError:
         return None
+    if not (0 <= sequence <= _LARGEST and 0 <= timestamp <= _LARGEST and 0 <= pending <= _LARGEST):
+        return None
     return AckSubject(
         tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
     )
@@ -99,7 +106,19 @@ def whole_number(fields: Mapping[str, object], name: str) -> int:
     value = fields.get(name)
     if isinstance(value, str):
         return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else 0
-    return value if isinstance(value, int) else 0
+    return count_of(value) or 0
+
+
+def count_of(value: object) -> int | None:
+    """Read a count that an answer holds.
+
+    Args:
+        value: Whatever stands in its place.
+
+    Returns:
+        The number, or None when it is no count.
+    """
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +194,14 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Ask for the stream's last sequence, then tell `looked` or `look_failed`."""
+    """Ask for the stream's info, then tell `looked` or `look_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Ask the stream's leader for the last sequence that matches one of `filters`, then tell `found` or `look_failed`."""
+
+    filters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +218,7 @@ class Wait:
     until: float
 
 
-Action = Create | Delete | Inspect | Look | Fail | Wait | Pull
+Action = Create | Delete | Inspect | Look | Find | Fail | Wait | Pull
 
 
 class Ending(enum.Enum):
@@ -239,6 +265,9 @@ class Window:
         self._pulls: dict[int, Pull] = {}
         self._asked = self._asked_bytes = 0
         self._heard = self._pause_until = -inf
+        self._proof_until = inf
+        self._proof = 0
+        self._renewing = False
         self._refusals = self._too_small = 0
 
     @property
@@ -251,13 +280,40 @@ class Window:
         """Until when something must have been heard."""
         return self._heard + 2 * self._heartbeat if self._asked else inf
 
+    @property
+    def unproven_after(self) -> float:
+        """Until when something should have been heard behind a request; then `prove` is due."""
+        return self._proof_until if self._asked else inf
+
+    @property
+    def listen_until(self) -> float:
+        """Until when something should have been heard: the earlier of the two."""
+        if not self._asked:
+            return inf
+        return min(self._proof_until, self._heard + 2 * self._heartbeat)
+
+    def prove(self, name: str) -> Pull:
+        """Say what to ask for to find out whether the consumer is there.
+
+        Args:
+            name: The consumer's name.
+
+        Returns:
+            A request that the server answers at once, whatever it has, and that no message fits into: it takes no credit.
+        """
+        self._proof_until = inf
+        self._number += 1
+        self._proof = self._number
+        return Pull(name, self._proof, 1, max_bytes=1)
+
     def next_event(self, now: float) -> float:
         """Say when time alone changes something.
 
         Returns:
             That time.
         """
-        return min(self.silent_after, self._pause_until if self._pause_until > now else inf)
+        pause = self._pause_until if self._pause_until > now else inf
+        return min(self.listen_until, pause)
 
     def pull(self, name: str, now: float, at_most: int = 0, *, patient: bool = False) -> Pull | None:
         """Say what to ask for now, if anything.
@@ -289,6 +345,8 @@ class Window:
         self._pulls[pull.number] = pull
         if not self._asked:
             self._heard = now
+            self._proof_until = inf if self._renewing else now + _PROOF_WITHIN
+        self._renewing = False
         self._asked += batch
         self._asked_bytes += size
         return pull
@@ -310,6 +368,7 @@ class Window:
             size: Its size as the server counts it: subject, reply subject, headers, payload.
         """
         self._heard = now
+        self._proof_until = inf
         self._refusals = self._too_small = 0
         self._usual_size += (size - self._usual_size) / 16 if self._usual_size else size
         self._settle(1, size)
@@ -348,12 +407,17 @@ class Window:
         if number <= self._last_forgotten:
             return Ending.UNKNOWN
         self._heard = now
+        if number == self._proof or number in self._pulls:
+            # What answers an earlier request may have crossed this one.
+            self._proof_until = inf
         if code == 100:
             self._refusals = 0
             return Ending.ALIVE
         text = description.lower()
         if code == 503 or (code == 409 and ("consumer deleted" in text or "push based" in text)):
             return Ending.GONE
+        if number == self._proof:
+            return Ending.ENDED
         pull = self._pulls.pop(number, None)
         if pull is None:
             return Ending.UNKNOWN
@@ -371,6 +435,7 @@ class Window:
             return Ending.MISTAKEN
         if code == 404:
             return Ending.EMPTY
+        self._renewing = code == 408
         if code == 409 and ("leadership change" in text or "server shutdown" in text):
             # These end all requests of the consumer. The first is repeated at once.
             self._settle(self._asked, 0)

@@ -1,0 +1,61 @@
+"""Which refusals pass by themselves, and which end a reader."""
+
+from __future__ import annotations
+
+import pytest
+
+from trionats import errors
+from trionats._protocol.refusals import GIVEN_UP_AFTER, Refusals, Verdict, is_missing, passes
+
+
+@pytest.mark.parametrize(
+    ("code", "err_code", "passing"),
+    [
+        (503, 10008, True),  # temporarily unavailable
+        (503, 10076, True),  # JetStream not enabled, as a server says that is just starting
+        (503, None, True),  # nobody answers
+        (503, 10023, True),  # insufficient resources
+        (429, 10167, True),  # too many requests
+        (500, 10009, True),  # not the leader
+        (500, 10007, True),  # not assigned
+        (400, 10005, True),  # no peers
+        (500, 10119, True),  # offline
+        (503, 10039, False),  # JetStream not enabled for the account
+        (503, 10035, False),  # no such account
+        (400, 10026, False),  # maximum consumers
+        (500, 10028, False),  # insufficient memory
+        (400, 10002, False),  # limits of the account
+        (400, None, False),
+        (None, None, False),
+        ([], {}, False),
+        ("503", "10008", False),
+    ],
+)
+def test_what_passes_by_itself(code: object, err_code: object, passing: bool) -> None:
+    error = errors.explained(errors.APIError, "no", code=code, err_code=err_code)
+    assert passes(error) is passing
+    refusals = Refusals()
+    verdicts = [refusals.judge(error) for _ in range(GIVEN_UP_AFTER)]
+    assert (Verdict.OVER in verdicts) is not passing
+    assert (Verdict.TOLD in verdicts) is not passing
+
+
+@pytest.mark.parametrize("error", [errors.TimeoutError(), errors.DisconnectedError(), errors.Error()])
+def test_silence_is_no_refusal(error: Exception) -> None:
+    assert passes(error)
+
+
+@pytest.mark.parametrize("error", [errors.ConnectionClosedError(), errors.PermissionsViolationError()])
+def test_what_is_of_no_use_to_try_again(error: Exception) -> None:
+    assert Refusals(patient=True).judge(error) is Verdict.OVER
+
+
+def test_a_stream_that_is_gone() -> None:
+    gone = errors.NotFoundError(code=404, err_code=10059)
+    assert is_missing(gone)
+    assert not is_missing(errors.NotFoundError(code=404, err_code=10014))
+    assert Refusals().judge(gone) is Verdict.OVER
+    patient = Refusals(patient=True)
+    assert [patient.judge(gone) for _ in range(5)] == [Verdict.AGAIN] * 4 + [Verdict.OVER]
+    patient.forget()
+    assert patient.judge(gone) is Verdict.AGAIN

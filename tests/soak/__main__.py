@@ -1,0 +1,31 @@
+"""`python -m tests.soak`: what has to hold for longer than a test may take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+import trio
+
+from tests.soak.crowded import one_consumer_at_a_time
+from tests.soak.lagging import lagging_replica
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.soak", description=__doc__)
+    parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
+    parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
+    parser.add_argument(
+        "--in-a-row", type=int, default=300, help="how many lists and watchers where there is room for one"
+    )
+    wishes = parser.parse_args()
+    crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
+    print(f"room for one consumer:\n{crowded}")
+    lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
+    print(f"a replica that lags:\n{lagging}")
+    return int(bool(crowded.wrong or lagging.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
