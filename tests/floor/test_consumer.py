@@ -70,11 +70,14 @@ async def open_bucket(**options: Any) -> AsyncGenerator[tuple[Bucket, ObjectStor
     server.check()
 
 
-class Heard(list[Any]):
+class Heard:
     """A listener that keeps what it hears."""
 
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
     def push(self, event: events.ConnectionEvent) -> None:
-        self.append(event)
+        self.events.append(event)
 
     def end(self, reason: BaseException | None) -> None:
         pass
@@ -101,7 +104,7 @@ async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told(
             await watcher.receive()
         # Each try is five requests, in case a deletion is under way.
         assert 36 < trio.current_time() - begun < 73 + 15
-        (told,) = [event for event in seen if isinstance(event, events.ReaderRefused)]
+        (told,) = [event for event in seen.events if isinstance(event, events.ReaderRefused)]
         assert (told.stream, vars(told.error)["err_code"]) == ("OBJ_b", 10026)
 
 
@@ -162,7 +165,7 @@ async def test_who_may_not_ask_for_the_stream_is_told_once_and_goes_on(autojump_
             bucket.drop_consumers()
             bucket.add(name)
             assert (await watcher.receive()).name == name
-        (told,) = [event for event in seen if isinstance(event, events.StreamUnverified)]
+        (told,) = [event for event in seen.events if isinstance(event, events.StreamUnverified)]
         assert told.stream == "OBJ_b"
         assert isinstance(told.error, errors.PermissionsViolationError)
 
