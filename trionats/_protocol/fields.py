@@ -246,9 +246,14 @@ def _seconds(*, negative: bool) -> Check:
 
 def _any_of(checks: list[Check]) -> Check:
     def test(value: object, strict: bool) -> Wrong | None:
-        found = [one(value, strict) for one in checks]
+        first: Wrong | None = None
+        for one in checks:
+            wrong = one(value, strict)
+            if wrong is None:
+                return None
+            first = first or wrong
         # The first one is what is mostly meant, and None comes last.
-        return None if None in found else found[0]
+        return first
 
     return test
 
