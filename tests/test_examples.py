@@ -1,24 +1,25 @@
 """Every program in docs/examples runs, with a server of its own and with one that is there, and prints what it should.
 
-So does the demonstration, which is what README's first command runs.
+So does the demonstration, which is what README's first command runs, and README's program; what README names is there.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 import trionats
-
-if TYPE_CHECKING:
-    from trionats.testing import NatsServer
+from trionats import bridge
+from trionats.testing import NatsServer
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+README = Path(__file__).parent.parent / "README.md"
 
 # What each prints, in any order where two tasks print.
 EXPECTED = {
@@ -91,6 +92,37 @@ def test_with_a_server_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(EXPECTED) - LISTENS))
 def test_with_a_server_that_is_there(name: str, shared_server: NatsServer) -> None:
     assert run(name, shared_server.url) == EXPECTED[name]
+
+
+def readme() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+async def store(url: str) -> None:
+    async with trio.open_nursery() as nursery, trionats.open_client(nursery, url) as nc:
+        await (await nc.jetstream().create_object_store("configs")).put("db.toml", b"port = 5432")
+
+
+def test_the_program_of_the_readme() -> None:
+    program, workers = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
+    compile(f"async def main():\n    {workers.replace(chr(10), chr(10) + '    ')}", "README.md", "exec")
+    with NatsServer(jetstream=True) as server:
+        trio.run(store, server.url)
+        changed = program.replace("nats://127.0.0.1:4222", server.url).replace("move_on_after(5)", "move_on_after(0.3)")
+        assert server.url in changed
+        assert "(0.3)" in changed
+        done = python("-c", changed)
+    assert (done.stdout, done.stderr, done.returncode) == ("db.toml 11\n", "", 0)
+
+
+def test_what_the_readme_names_is_there() -> None:
+    text = readme()
+    opened = re.findall(r"^\| `(bridge\.)?(open_\w+)\(nursery, ", text, re.MULTILINE)
+    assert [name for where, name in opened if not hasattr(bridge if where else trionats, name)] == []
+    assert len(opened) == 6
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
+    assert targets
+    assert [target for target in targets if not (README.parent / target).exists()] == []
 
 
 def test_the_demonstration_finds_every_count_back_at_the_start() -> None:

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ForwardRef, TypeVar, is_typeddict
@@ -236,6 +237,15 @@ def test_every_name_stands_in_the_reference() -> None:
     words = set(pages.replace("()", "").split())
     assert not [full for full in OURS if full.count(".") == 1 and callable(OURS[full]) and full not in words]
     assert not [module for module in PUBLIC_MODULES[1:] if module not in words]
+
+
+def test_the_reference_says_what_each_exception_of_nats_py_means() -> None:
+    """Their own docstrings are nats-py's: that of `BucketNotFoundError` speaks of a key-value bucket."""
+    rows = re.findall(
+        r"^   \* - ``(\w+)``\n     - \w", (REFERENCE / "errors.rst").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    borrowed = {name for name in trionats.errors.__all__ if not ours(getattr(trionats.errors, name))}
+    assert sorted(rows) == sorted(borrowed)
 
 
 def documented(cls: type, name: str) -> bool:

@@ -117,7 +117,7 @@ class Client(Facts):
         engine = self._engine
         try:
             head = self._heads[subject]
-        except KeyError:
+        except (KeyError, TypeError):
             head = b""
         if not head or headers or reply or payload.__class__ is not bytes or (size := len(payload)) > link.small:
             frame, size = self._frames.make(subject, payload, reply, headers)

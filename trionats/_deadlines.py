@@ -99,19 +99,20 @@ def too_late(
     return errors.explained(failure, f"{what}: no answer within {seconds:g} s")
 
 
-def unexpected(call: str, arguments: Mapping[str, object]) -> TypeError:
+def unexpected(call: str, arguments: Mapping[str, object], of: str = "nc") -> TypeError:
     """Make the error for keyword arguments that a call does not have; `timeout` is one where nats-py has it.
 
     Args:
         call: The name of the method.
         arguments: What it was given too much.
+        of: What the method is called on, as programs usually name it.
     """
     name = next(iter(arguments))
     if name == "timeout":
-        return TypeError(f"{call}() takes no timeout: {within(call)}")
+        return TypeError(f"{call}() takes no timeout: {within(call, of)}")
     return TypeError(f"{call}() got an unexpected keyword argument {name!r}")
 
 
-def within(call: str) -> str:
+def within(call: str, of: str = "nc") -> str:
     """Say how a call gets a timeout."""
-    return f"with trio.fail_after(1): await nc.{call}(...)"
+    return f"with trio.fail_after(1): await {of}.{call}(...)"

@@ -49,7 +49,12 @@ class Frames:
             fields: The headers, or nothing.
             doing: "publish" or "request", for texts.
         """
-        where = (self.heads.get(subject) or self._remember(subject))[4:-1]
+        try:
+            head = self.heads.get(subject)
+        except TypeError:
+            # What has no hash is no text, and is told so.
+            head = None
+        where = (head or self._remember(subject, doing))[4:-1]
         if not reply:
             back = b""
         elif reply.__class__ is str:
@@ -72,8 +77,8 @@ class Frames:
             raise errors.explained(errors.MaxPayloadError, text)
         return frame, size
 
-    def _remember(self, subject: str) -> bytes:
-        head = commands.pub_head(subjects.publish_subject(subject))
+    def _remember(self, subject: str, doing: str) -> bytes:
+        head = commands.pub_head(subjects.publish_subject(subject, f"{doing} to"))
         if isinstance(subject, subjects.WildSubject):
             # A plain text that is equal to it is not to be found here.
             return head

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
-from typing import TYPE_CHECKING, Literal, Unpack, final
+from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
 import trio
 from multidict import MultiDict
@@ -15,6 +15,7 @@ from nats.js import api as nats_api
 from trionats import api, errors
 from trionats._api import decode, refusal_text, unreadable
 from trionats._client import provide_jetstream
+from trionats._deadlines import unexpected
 from trionats._destination import Destination
 from trionats._management import Management
 from trionats._protocol import fields, subjects
@@ -90,6 +91,7 @@ class JetStream(Management):
         expected_last_sequence: int | None = None,
         expected_last_subject_sequence: int | None = None,
         expected_last_msg_id: str | None = None,
+        **unknown: Never,
     ) -> api.PubAck:
         """Publish a message and wait until a stream has stored it.
 
@@ -128,6 +130,8 @@ class JetStream(Management):
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: `msg_ttl` is no number of whole seconds.
         """
+        if unknown:
+            raise unexpected("publish", unknown, "js")
         doing = f"publish to {subject!r}"
         fields = {
             api.Header.EXPECTED_STREAM.value: stream,

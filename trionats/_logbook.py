@@ -54,6 +54,12 @@ class Logbook:
                 self._once((error.operation, error.subject, error.queue), "refused: %s", error)
             case events.ServerRefusal(error) if isinstance(error, errors.MaxSubscriptionsError):
                 self._once((error.subject, error.queue), "refused: %s", error)
+            case events.ReaderRefused(stream, error):
+                self._once((stream, "reader"), "refused: reading stream %r: %s", stream, error)
+            case events.ChunksLeft(stream, subject, reason):
+                self._once(
+                    (stream, "chunks"), "data of no object stays in stream %r, at %r: %s", stream, subject, reason
+                )
             case events.CallbackFailed(option, error):
                 # Its text is the program's, and may hold anything.
                 self._once((option,), "the callback %s failed: %s", option, type(error).__name__)

@@ -7,7 +7,6 @@ table of requests. So it goes on when whoever began it is gone, and ends with th
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from trionats._message import Msg
     from trionats._protocol.alarms import Alarm
     from trionats._requests import PendingReply
-
-log = logging.getLogger("trionats")
 
 #: How long a cancelled or failed transfer may take to clean up behind itself.
 CLEANUP_LIMIT: Final = 2.0
@@ -87,7 +84,6 @@ class Purge:
     def tell(self) -> None:
         """Tell that the data stays."""
         assert self.failure is not None, "it has not failed"
-        log.warning("%s: its data stays in stream %r at %r: %s", self._doing, self._stream, self._subject, self.failure)
         self._js.nc.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
 
     # What the answers lead to.

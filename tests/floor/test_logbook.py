@@ -202,6 +202,21 @@ async def test_a_callback_that_fails_once_an_outage_and_without_its_text(
             )
 
 
+def test_what_is_refused_to_readers_and_stores_once_a_stream(caplog: pytest.LogCaptureFixture) -> None:
+    logbook = Logbook()
+    for number in range(3):
+        logbook.write(events.ReaderRefused("OBJ_b", errors.Error("maximum consumers limit reached")))
+        logbook.write(events.ChunksLeft("OBJ_b", f"$O.b.C.{number}", errors.Error("it may not purge")))
+    check(
+        told(caplog),
+        ("WARNING", "refused: reading stream 'OBJ_b': maximum consumers limit reached"),
+        ("WARNING", r"data of no object stays in stream 'OBJ_b', at '\$O\.b\.C\.0': it may not purge"),
+    )
+    logbook.write(events.Reconnected("nats://a:4222"))
+    logbook.write(events.ReaderRefused("OBJ_b", errors.Error("maximum consumers limit reached")))
+    check(told(caplog), BACK, ("WARNING", "refused: reading stream 'OBJ_b': maximum consumers limit reached"))
+
+
 def test_an_episode_tells_of_so_many_things_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     logbook = Logbook()
     for number in range(10 * MOST_TOLD):

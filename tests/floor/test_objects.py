@@ -1346,7 +1346,7 @@ async def test_a_put_that_may_not_purge_what_it_replaced_is_done_and_tells_it(ca
         assert (event.stream, event.subject) == ("OBJ_b", f"$O.b.C.{old.nuid}")
         assert isinstance(event.reason, errors.PermissionsViolationError)
         assert bucket.data(info.nuid) == [b"new"]
-        assert "put of object 'n' into bucket 'b': its data stays in stream 'OBJ_b'" in caplog.text
+        assert "data of no object stays in stream 'OBJ_b', at '$O.b.C." in caplog.text
 
 
 async def test_a_failed_put_that_may_not_purge_fails_as_it_would_and_tells_it() -> None:

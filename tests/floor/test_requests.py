@@ -247,6 +247,15 @@ async def test_a_timeout_is_told_how_it_is_given(autojump_clock: trio.testing.Mo
             (lambda: wrong.request("quote", b"", "a: b"), "request to 'quote': headers must be a mapping, not str$"),
             (lambda: wrong.request("quote", "text"), "request to 'quote': the payload must be bytes, not str"),
             (lambda: wrong.publish("x", b"", {"a": "1"}), "publish to 'x': reply must be text, not dict"),
+            (lambda: wrong.publish({"a": "1"}), "publish to {'a': '1'}: it must be text, not dict"),
+            (lambda: wrong.publish("x", b"", ["a"]), "publish to 'x': reply must be text, not list"),
+            (lambda: wrong.request(["a"]), r"request to \['a'\]: it must be text, not list"),
+            (lambda: wrong.request_many(["a"]), r"request to \['a'\]: it must be text, not list"),
+            (lambda: wrong.request(5), "request to 5: it must be text, not int"),
+            (
+                lambda: wrong.jetstream().publish("s.a", b"", timeout=1),
+                r"publish\(\) takes no timeout: with trio\.fail_after\(1\): await js\.publish\(\.\.\.\)",
+            ),
         ]
         for call, text in calls:
             with pytest.raises(TypeError, match=text):

@@ -56,11 +56,12 @@ class WildSubject(str):
     __slots__ = ()
 
 
-def publish_subject(subject: str) -> bytes:
+def publish_subject(subject: str, doing: str = "publish to") -> bytes:
     """Check a subject that a message is to be sent to, and encode it.
 
     Args:
         subject: A subject without wildcards, unless it is a `WildSubject`; also the form of a reply subject.
+        doing: What is done with it, for the texts of exceptions.
 
     Returns:
         The subject as it stands on the wire.
@@ -68,10 +69,10 @@ def publish_subject(subject: str) -> bytes:
     Raises:
         BadSubjectError: It is empty, or has white space, control characters, empty tokens, wildcards or lone surrogates.
     """
-    _check_text("publish to", subject)
+    _check_text(doing, subject)
     if _is_publishable(subject) is None and not (isinstance(subject, WildSubject) and _is_subscribable(subject)):
-        raise _bad("publish to", subject, _complaint(subject) or "wildcards are for subscriptions only")
-    return _encoded("publish to", subject)
+        raise _bad(doing, subject, _complaint(subject) or "wildcards are for subscriptions only")
+    return _encoded(doing, subject)
 
 
 def subscribe_subject(subject: str) -> bytes:
