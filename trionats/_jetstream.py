@@ -187,7 +187,7 @@ class JetStream(Management):
         try:
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
-            raise _bucket_not_found(name, error) from None
+            raise bucket_not_found(name, error) from None
         origin = _origin(info)
         self.home.origin_found(origin or name, origin and _domain_of(info))
         return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
@@ -209,7 +209,7 @@ class JetStream(Management):
         try:
             return await self.delete_stream(f"OBJ_{name}")
         except errors.NotFoundError as error:
-            raise _bucket_not_found(name, error) from None
+            raise bucket_not_found(name, error) from None
 
     # Inside.
 
@@ -305,6 +305,11 @@ def max_msg_size(info: api.StreamInfo) -> int:
     return size if isinstance(size, int) and size > 0 else 0
 
 
+def bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
+    """Make the exception for an object store whose stream is not there."""
+    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
+
+
 def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
     """Make the exception for a subject that no stream listens on."""
     text = f"{doing}: {why}"
@@ -330,10 +335,6 @@ def _bucket_name(bucket: str) -> str:
         text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
         raise errors.explained(errors.InvalidBucketNameError, text, description=text)
     return subjects.bucket_name(bucket)
-
-
-def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
-    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
 
 
 def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:

@@ -23,7 +23,7 @@ from trionats._chunks import (
     idle_error,
 )
 from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
-from trionats._jetstream import PUBLISH_RETRY_WAIT, max_msg_size, provide_object_stores
+from trionats._jetstream import PUBLISH_RETRY_WAIT, bucket_not_found, max_msg_size, provide_object_stores
 from trionats._protocol import subjects
 from trionats._protocol.objects import (
     CHUNK_SIZE,
@@ -261,7 +261,7 @@ class ObjectStore:
         try:
             infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
         except errors.NotFoundError as error:
-            raise self._gone(error) from None
+            raise bucket_not_found(self._bucket, error) from None
         return [info for info in infos if not (ignore_deletes and info.deleted)]
 
     # Inside.
@@ -284,7 +284,7 @@ class ObjectStore:
                     content.writelines(more)
                     await digest.update(more)
             except errors.NotFoundError as error:
-                raise self._gone(error) from None
+                raise bucket_not_found(self._bucket, error) from None
             finally:
                 if reader is not None:
                     reader.close()
@@ -337,9 +337,6 @@ class ObjectStore:
             errors.ObjectNotFoundError, text, code=404, err_code=NO_MESSAGE, description=text, stream=None, seq=None
         )
 
-    def _gone(self, error: errors.NotFoundError) -> errors.BucketNotFoundError:
-        return errors.explained(errors.BucketNotFoundError, f"there is no object store {self._bucket!r}", **vars(error))
-
     async def _find(self, name: str) -> Place:
         """Read what stands under a name, in the place where everybody looks, or else in nats.js's."""
         first, *others = (f"{self._subjects}.M.{token}" for token in places(name, self._bucket))
@@ -357,7 +354,7 @@ class ObjectStore:
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return Place(subject)
-            raise self._gone(error) from None
+            raise bucket_not_found(self._bucket, error) from None
         return read_place(self._bucket, name, subject, found.get("message"))
 
     # Writing.

@@ -32,6 +32,7 @@ from trionats import api, errors
 from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._feed import Feed, check_nursery, feeding, opens
 from trionats._infos import read_entry
+from trionats._jetstream import bucket_not_found
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
 
@@ -321,7 +322,7 @@ async def open_watcher(
     read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
-    missing = partial(_bucket_not_found, store.bucket)
+    missing = partial(bucket_not_found, store.bucket)
     try:
         await watcher.start(store.js, ordered)
     except errors.NotFoundError as error:
@@ -374,7 +375,3 @@ def _read_object(
 ) -> api.ObjectInfo | None:
     info = read_entry(foreign, bucket, msg, ack)
     return None if info is None or (ignore_deletes and info.deleted) else info
-
-
-def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> Exception:
-    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
