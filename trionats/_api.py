@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trionats._message import Msg
 
 T = TypeVar("T")
+E = TypeVar("E", bound=errors.APIError)
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
@@ -34,7 +35,7 @@ _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Typ
 _SHOWN = 120
 
 
-def api_error(kind: type[errors.APIError], text: str, description: str, **numbers: int | None) -> errors.APIError:
+def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:
     """Make an `APIError` with all its attributes.
 
     Args:
@@ -95,9 +96,7 @@ def unreadable(what: str, why: str) -> errors.APIError:
 def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
     """Make the exception for a JetStream API that nobody answers."""
     text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    error = api_error(errors.ServiceUnavailableError, text, text, code=503)
-    assert isinstance(error, errors.ServiceUnavailableError)
-    return error
+    return api_error(errors.ServiceUnavailableError, text, text, code=503)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from trionats import errors, events
+from trionats._api import api_error
 from trionats._protocol import subjects
 from trionats._protocol.leader import read_stream
 from trionats._protocol.ordered import Ordered
@@ -400,5 +401,5 @@ class OrderedSource:
         sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
         if sequence is None:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
-            raise errors.explained(errors.APIError, text, code=None, err_code=None, description=text)
+            raise api_error(errors.APIError, text, text)
         return sequence

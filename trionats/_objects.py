@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
+from trionats._api import api_error
 from trionats._chunks import (
     BLOCK_SIZE,
     IDLE_LIMIT,
@@ -22,6 +23,7 @@ from trionats._chunks import (
     Digest,
     idle_error,
 )
+from trionats._consumer import NO_MESSAGE
 from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
 from trionats._jetstream import PUBLISH_RETRY_WAIT, bucket_not_found, max_msg_size, provide_object_stores
 from trionats._protocol import subjects
@@ -48,7 +50,6 @@ __all__ = ["ObjectGoneError", "ObjectStore"]
 #: How often a get begins again because the object was replaced while it was being read.
 GET_ATTEMPTS = 10
 
-NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 
 
@@ -208,9 +209,7 @@ class ObjectStore:
             raise self._not_found(name)
         if info.deleted and not show_deleted:
             text = f"object {name!r} in bucket {self._bucket!r} was deleted"
-            raise errors.explained(
-                ObjectGoneError, text, code=404, err_code=None, description=text, stream=None, seq=None
-            )
+            raise api_error(ObjectGoneError, text, text, code=404)
         return info
 
     @enable_ki_protection
@@ -333,9 +332,7 @@ class ObjectStore:
 
     def _not_found(self, name: str) -> errors.ObjectNotFoundError:
         text = f"there is no object {name!r} in bucket {self._bucket!r}"
-        return errors.explained(
-            errors.ObjectNotFoundError, text, code=404, err_code=NO_MESSAGE, description=text, stream=None, seq=None
-        )
+        return api_error(errors.ObjectNotFoundError, text, text, code=404, err_code=NO_MESSAGE)
 
     async def _find(self, name: str) -> Place:
         """Read what stands under a name, in the place where everybody looks, or else in nats.js's."""

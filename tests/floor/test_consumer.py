@@ -242,6 +242,18 @@ async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit(
         assert 30 <= trio.current_time() - begun < 62
 
 
+async def test_the_error_for_an_odd_last_message_is_like_any_other(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("a")
+        bucket.about_consumers = {"cluster": {"name": "c"}}
+        bucket.about_it = {"config": {"num_replicas": 3}, "state": {"last_seq": bucket.last + 5}}
+        bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", lambda _: {"message": None}))
+        with pytest.raises(errors.APIError, match="what came back is no stored message") as caught:
+            await store.list()
+        error = caught.value
+        assert (error.code, error.err_code, error.stream, error.seq) == (None, None, None, None)
+
+
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", ["num_pending", "delivered", "created", "cluster", "stream_seq", "consumer_seq"])
 async def test_an_odd_consumer_info_ends_nothing(field: str, odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401
