@@ -24,6 +24,7 @@ from nats.js.api import ObjectMetaOptions as AnyOptions
 
 from trionats import api, errors
 from trionats._protocol import headers
+from trionats._protocol.pulling import LARGEST, count_of
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -50,8 +51,6 @@ CHUNK_SIZE = 128 * 1024
 #: A control line has 4096 bytes by default, and the name stands in it as base64, beside the bucket's and an inbox.
 NAME_LIMIT = 2700
 NUID_LIMIT = 128
-#: What other clients count with.
-LARGEST = 2**63 - 1
 
 _nuid_form = re.compile(r"[!-)+,\-/-=?-~]+").fullmatch  # visible ASCII but . * >
 _ABSENT: tuple[object, ...] = (None, False, 0, "", [], {})
@@ -249,9 +248,7 @@ def _complaint(fields: object) -> str | None:
 
 
 def _is_count(value: object) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    return value is None or count_of(value) is not None
 
 
 def _options_complaint(options: Mapping[str, Any]) -> str | None:
