@@ -163,7 +163,18 @@ def sound(what: str, info: T) -> T:
 
 
 def confirmed(what: str, success: object) -> bool:
-    """Check what was read from an answer that only says whether it was done."""
+    """Check what was read from an answer that only says whether it was done.
+
+    Args:
+        what: What was asked, for the text of an exception.
+        success: What stands in the answer.
+
+    Returns:
+        The same.
+
+    Raises:
+        trionats.errors.APIError: It is neither True nor False.
+    """
     if not isinstance(success, bool):
         raise unreadable(what, f"its success must be True or False, not {type(success).__name__}")
     return success

@@ -1,4 +1,4 @@
-"""Streams, consumers' management, acknowledged publish."""
+"""Acknowledged publish, and the buckets of object stores; streams and consumers come with `_management`."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class JetStream(Management):
             ValueError: `msg_ttl` is no number of whole seconds.
         """
         doing = f"publish to {subject!r}"
-        fields = {
+        own = {
             api.Header.EXPECTED_STREAM.value: stream,
             api.Header.MSG_ID.value: msg_id,
             api.Header.MSG_TTL.value: None if msg_ttl is None else time_to_live(doing, msg_ttl),
@@ -137,7 +137,7 @@ class JetStream(Management):
             api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_sequence,
             api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
         }
-        asked = {key: str(value) for key, value in fields.items() if value is not None}
+        asked = {key: str(value) for key, value in own.items() if value is not None}
         data = str.encode(payload) if isinstance(payload, str) else payload
         sent = _joined(doing, headers, asked)
         return await self._publish_until_known(doing, subject, data, sent, msg_id)
