@@ -181,14 +181,16 @@ def confirmed(what: str, success: object) -> bool:
 
 
 @final
-class Home:
-    """Where a JetStream context speaks to: what is known of its domain.
+class Whereabouts:
+    """What is known of where a JetStream context speaks to: its domain, and how far away that is.
 
     Args:
+        nc: The client that it speaks through.
         chosen: The domain that was asked for, or None.
     """
 
-    def __init__(self, chosen: str | None) -> None:
+    def __init__(self, nc: Client, chosen: str | None) -> None:
+        self._nc = nc
         self.chosen = chosen
         self.round_trip: float | None = None
         """How many seconds the API took to answer, the last time."""
@@ -207,31 +209,32 @@ class Home:
         else:
             self._origins[bucket] = domain
 
-    def stores(self, nc: Client, bucket: str) -> str | None:
-        """The domain that stores what is written into a bucket; None where any may."""
+    def domain_of(self, bucket: str) -> str | None:
+        """Say which domain stores what is written into a bucket; None where any may."""
         if bucket in self._origins:
             return self._origins[bucket] or None
-        return self.named(nc) or self.chosen
+        return self.named or self.chosen
 
-    def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:
+    def answered(self, answer: Mapping[str, Any]) -> None:
         """Learn the domain from an answer of the API, if it is one that names it."""
         domain = answer.get("domain")
         if isinstance(domain, str):
-            self._named = (nc.server_id, domain)
+            self._named = (self._nc.server_id, domain)
 
-    def named(self, nc: Client) -> str | None:
+    @property
+    def named(self) -> str | None:
         """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
         # The same prefix may lead to another domain from there.
-        return self._named[1] if self._named is not None and self._named[0] == nc.server_id else None
+        return self._named[1] if self._named is not None and self._named[0] == self._nc.server_id else None
 
 
-async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes) -> Msg:
+async def ask(nc: Client, prefix: str, whereabouts: Whereabouts, subject: str, payload: bytes) -> Msg:
     """Ask the JetStream API.
 
     Args:
         nc: The client.
         prefix: The API's prefix.
-        home: Learns how far away it is.
+        whereabouts: Learns how far away it is.
         subject: The subject behind it.
         payload: The request.
 
@@ -250,7 +253,7 @@ async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes)
         msg = await nc.request(where, payload)
     except errors.NoRespondersError:
         raise unavailable(full, prefix) from None
-    home.round_trip = trio.current_time() - asked
+    whereabouts.round_trip = trio.current_time() - asked
     return msg
 
 

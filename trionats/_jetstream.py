@@ -189,7 +189,7 @@ class JetStream(Management):
         except errors.NotFoundError as error:
             raise bucket_not_found(name, error) from None
         origin = _origin(info)
-        self.home.origin_found(origin or name, origin and _domain_of(info))
+        self.whereabouts.origin_found(origin or name, origin and _domain_of(info))
         return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
@@ -247,9 +247,9 @@ class JetStream(Management):
     async def _publish(
         self, doing: str, subject: str, data: bytes, headers: Mapping[str, str | Sequence[str]] | None
     ) -> api.PubAck:
-        if self.home.chosen is None:
+        if self.whereabouts.chosen is None:
             return publish_ack(doing, await self._nc.request(subject, data, headers=headers))
-        destination = Destination(self, subject, doing, self.home.named(self._nc) or self.home.chosen)
+        destination = Destination(self, subject, doing, self.whereabouts.named or self.whereabouts.chosen)
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
@@ -272,7 +272,7 @@ class JetStream(Management):
             return None
         if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:
             return None
-        return api.PubAck(stream, last.seq, self.home.named(self._nc), duplicate=True)
+        return api.PubAck(stream, last.seq, self.whereabouts.named, duplicate=True)
 
 
 _object_store_factory: list[Callable[[JetStream, str, str, int], ObjectStore]] = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nats.js.manager import JetStreamManager
 
 from trionats import api, errors
-from trionats._api import Home, about, ask, confirmed, decode, encoded, sound, unreadable
+from trionats._api import Whereabouts, about, ask, confirmed, decode, encoded, sound, unreadable
 from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ class _Answer:
 class _ManagedConnection:
     """The connection that nats-py's manager expects."""
 
-    def __init__(self, nc: Client, prefix: str, home: Home) -> None:
+    def __init__(self, nc: Client, prefix: str, whereabouts: Whereabouts) -> None:
         self._nc = nc
         self._prefix = prefix
-        self._home = home
+        self._whereabouts = whereabouts
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
         subject = subject.removeprefix(f"{self._prefix}.")
-        msg = await ask(self._nc, self._prefix, self._home, subject, payload)
+        msg = await ask(self._nc, self._prefix, self._whereabouts, subject, payload)
         if msg.data and not subject.startswith("DIRECT."):
-            self._home.answered(self._nc, decode(subject, msg.data))
+            self._whereabouts.answered(decode(subject, msg.data))
         return _Answer(msg)
 
 
@@ -73,9 +73,9 @@ class Management:
     def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX, domain: str | None = None) -> None:
         self._nc = nc
         self._prefix = prefix
-        self.home = Home(domain)
-        """What is known of the domain that this speaks to; for those who build stores."""
-        connection = _ManagedConnection(nc, prefix, self.home)
+        self.whereabouts = Whereabouts(nc, domain)
+        """What is known of where this speaks to; for those who build stores."""
+        connection = _ManagedConnection(nc, prefix, self.whereabouts)
         self._manager = JetStreamManager(connection, prefix)  # type: ignore[arg-type]  # all it uses
 
     @property
@@ -102,9 +102,9 @@ class Management:
             trionats.errors.APIError: The server refused.
             trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
         """
-        msg = await ask(self._nc, self._prefix, self.home, subject, encoded(subject, payload))
+        msg = await ask(self._nc, self._prefix, self.whereabouts, subject, encoded(subject, payload))
         answer = decode(subject, msg.data)
-        self.home.answered(self._nc, answer)
+        self.whereabouts.answered(answer)
         return answer
 
     async def account_info(self) -> api.AccountInfo:
