@@ -1,7 +1,7 @@
 """One question to the JetStream API, its answer, and its errors.
 
-What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else than a
-value of the kind that was asked for, or an `errors.Error` that says what was asked.
+What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else
+than a value of the kind that was asked for, or an `errors.Error` that says what was asked.
 """
 
 from __future__ import annotations

@@ -146,7 +146,8 @@ class PullSubscription(Feed[Msg]):
             with trio.move_on_after(HEARTBEAT):
                 info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
                 if info.get("created") != self._made:
-                    # What was received of the one before cannot be acknowledged to this one: it would settle other messages.
+                    # What was received of the one before cannot be acknowledged to this one: it would settle other
+                    # messages.
                     text = f"{self.name} was deleted and made anew"
                     raise api_error(errors.NotFoundError, text, text, code=404)
                 self._window.forget()

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from trionats._protocol.pulling import AckSubject
 
 NO_MESSAGE: Final = 10037
-#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours that was
-#: left is deleted without waiting, and the server works on several requests at once), or the stream is just going (10096).
+#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
+#: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just
+#: going (10096).
 DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
 DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
@@ -157,7 +158,8 @@ class OrderedSource:
             nats.errors.StreamRegressedError: The stream went backwards.
             nats.errors.NotFoundError: The stream is gone.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
-            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer, or our inbox.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer,
+                or our inbox.
             trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions.
         """
         while True:

@@ -94,16 +94,17 @@ class JetStream(Management):
         """Publish a message and wait until a stream has stored it.
 
         Cancelled after the message was queued, it may have been stored all the same. Publishing it again with the same
-        `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under way,
-        the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks for
-        duplicates, so its conflict may be with the very same message: before one is raised, the last message of the subject is
-        looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a duplicate. What was
-        stored since under other subjects or ids can still make a repeated publish a conflict.
+        `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under
+        way, the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks
+        for duplicates, so its conflict may be with the very same message: before one is raised, the last message of the
+        subject is looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a
+        duplicate. What was stored since under other subjects or ids can still make a repeated publish a conflict.
 
-        Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts. Streams
-        of other domains that listen on the same subject store the message as well, which a
-        `trionats.events.StoredElsewhere` event tells. A refusal does not say where it comes from, so it is raised only when no
-        acknowledgement has come within 100 ms and four round trips of the API (0.5 s as long as that was not asked anything).
+        Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts.
+        Streams of other domains that listen on the same subject store the message as well, which a
+        `trionats.events.StoredElsewhere` event tells. A refusal does not say where it comes from, so it is raised only
+        when no acknowledgement has come within 100 ms and four round trips of the API (0.5 s as long as that was not
+        asked anything).
 
         Args:
             subject: Where to; a stream must listen there.
@@ -111,19 +112,20 @@ class JetStream(Management):
             stream: Refuse unless this is the stream that takes it.
             headers: More headers.
             msg_id: A second message of the same id within the stream's duplicate window is dropped.
-            msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or "never".
-                It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it keeps one message
-                for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
+            msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or
+                "never". It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it
+                keeps one message for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
             expected_last_sequence: Refuse unless this is the stream's last sequence.
             expected_last_subject_sequence: Refuse unless this is the sequence of the subject's last message; 0 for none.
             expected_last_msg_id: Refuse unless this is the id of the stream's last message.
 
         Returns:
-            The stream and the sequence that the message got, and whether it was a duplicate. The sequence of a duplicate is that
-            of the first, which may have been deleted since.
+            The stream and the sequence that the message got, and whether it was a duplicate. The sequence of a
+            duplicate is that of the first, which may have been deleted since.
 
         Raises:
-            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was asked for.
+            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was
+                asked for.
             trionats.errors.APIError: The stream refused.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: `msg_ttl` is no number of whole seconds.
@@ -282,8 +284,8 @@ def provide_object_stores(factory: Callable[[JetStream, str, str, int], ObjectSt
     """Let the floor above say what a bucket of objects is; this floor imports nothing from it.
 
     Args:
-        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how large a
-            message its stream takes (`max_msg_size`).
+        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how
+            large a message its stream takes (`max_msg_size`).
     """
     _object_store_factory[:] = [factory]
 

@@ -151,10 +151,10 @@ class Management:
     async def update_stream(self, config: api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Change a stream's configuration; arguments and errors as for `add_stream`.
 
-        The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`. So where
-        `max_age` is made shorter than the window in a configuration that was read, and the window is the server's default (two
-        minutes, or the `max_age` there was), it is left to the server again. A window given by keyword is sent as it is, and
-        where `max_age` is made longer the window stays as it is.
+        The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`.
+        So where `max_age` is made shorter than the window in a configuration that was read, and the window is the
+        server's default (two minutes, or the `max_age` there was), it is left to the server again. A window given by
+        keyword is sent as it is, and where `max_age` is made longer the window stays as it is.
         """
         config = fields.merged("update_stream", api.StreamConfig, config, params)
         if 0 < (config.max_age or 0) < (config.duplicate_window or 0) and "duplicate_window" not in params:
@@ -206,7 +206,8 @@ class Management:
         """Create a consumer, or change the one of that name; without a name it gets a new one.
 
         A `filter_subject` stands in the request's subject, so that a permission can be granted for it alone
-        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); `filter_subjects`, even of one, do not, which is the server's rule.
+        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); `filter_subjects`, even of one, do not, which is the server's
+        rule.
 
         Args:
             stream: The stream it reads.

@@ -101,18 +101,18 @@ class ObjectStore:
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
         """Store an object, replacing the one of that name.
 
-        The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or of
-        `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all at once,
-        when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the server does not
-        answer for 30 s, or when the connection breaks before its last step.
+        The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or
+        of `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all
+        at once, when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the
+        server does not answer for 30 s, or when the connection breaks before its last step.
 
-        A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for that, shielded,
-        for 2 s at the most; what the server stores later than that is purged when its acknowledgement comes, or after the
-        next connection, for as long as the client lives. Where the server refuses a purge, of this object's data or of that which it
-        replaced, a `trionats.events.ChunksLeft` event says so.
+        A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for
+        that, shielded, for 2 s at the most; what the server stores later than that is purged when its acknowledgement
+        comes, or after the next connection, for as long as the client lives. Where the server refuses a purge, of this
+        object's data or of that which it replaced, a `trionats.events.ChunksLeft` event says so.
 
-        What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all: it is
-        replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
+        What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all:
+        it is replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
@@ -127,9 +127,9 @@ class ObjectStore:
 
         Raises:
             trionats.errors.InvalidObjectNameError: The name is empty, or too long for the server.
-            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what it says is
-                not text where text is meant; or the chunks that it asks for, or the info itself, are larger than the server or the
-                bucket takes. Nothing is stored then.
+            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what
+                it says is not text where text is meant; or the chunks that it asks for, or the info itself, are larger
+                than the server or the bucket takes. Nothing is stored then.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
             trionats.errors.APIError: The server refused, for instance because the bucket is full.
         """
@@ -199,7 +199,8 @@ class ObjectStore:
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
-            trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace it.
+            trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace
+                it.
         """
         place = await self._find(name)
         if place.elsewhere is None and place.problem is not None:
@@ -217,8 +218,8 @@ class ObjectStore:
         """Delete an object: its data is purged, and a marker stays that says so.
 
         Deleting a deleted object does nothing that shows; if a deletion was interrupted between its two steps, it finishes it.
-        Links are deleted, not what they lead to. What stands under the name and is no info of an object is deleted, too, with the
-        data that it names as far as that can be true.
+        Links are deleted, not what they lead to. What stands under the name and is no info of an object is deleted,
+        too, with the data that it names as far as that can be true.
 
         For the purge it waits 2 s at the most; it is done all the same, for as long as the client lives.
 
@@ -228,10 +229,10 @@ class ObjectStore:
         Raises:
             trionats.errors.ObjectNotFoundError: There never was such an object.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; it is not deleted.
-            trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data stays in
-                the bucket until somebody who may purge deletes it once more.
-            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker; the text says
-                which of the two it is.
+            trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data
+                stays in the bucket until somebody who may purge deletes it once more.
+            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker;
+                the text says which of the two it is.
         """
         place = await self._find(name)
         if not place.revision or place.elsewhere is not None:

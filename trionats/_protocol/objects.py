@@ -2,11 +2,12 @@
 
 Strategy
     Anybody may write into a bucket's subjects, so reading is total: whatever stands there comes out as an info or as a
-    `BadObjectMetaError`, and in both cases with what it takes to write over it. Writing is strict: what could not be read
-    back as it was given is refused before anything is sent.
+    `BadObjectMetaError`, and in both cases with what it takes to write over it. Writing is strict: what could not be
+    read back as it was given is refused before anything is sent.
 
-    A name stands in the subject as base64 of its UTF-8. nats.js writes base64 of Latin-1, so a name with letters beyond ASCII
-    and within Latin-1 has two places; and what is one name's place in one of the two may be another name's in the other.
+    A name stands in the subject as base64 of its UTF-8. nats.js writes base64 of Latin-1, so a name with letters beyond
+    ASCII and within Latin-1 has two places; and what is one name's place in one of the two may be another name's in the
+    other.
 """
 
 from __future__ import annotations

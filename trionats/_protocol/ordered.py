@@ -11,8 +11,8 @@ Invariants
     * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
 
 What can go wrong
-    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is purged
-    while it is read, restored from an older backup, made anew, or removed: each has its test.
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is
+    purged while it is read, restored from an older backup, made anew, or removed: each has its test.
 """
 
 from __future__ import annotations
@@ -254,8 +254,8 @@ class Ordered:
             self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
             self._begin_to_read()
             return
-        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence that is
-        # far away, in silence; and what is new to a replica that lags is not new.
+        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence
+        # that is far away, in silence; and what is new to a replica that lags is not new.
         self._phase, self._not_before = _Phase.DOUBTFUL, now
 
     def create_failed(self, now: float, error: Exception | None = None) -> bool:

@@ -28,8 +28,9 @@ _LONGEST_BACKOFF: Final = 10.0
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
-# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another one
-# finds out. Not behind a request that follows one that expired: the server has just said that the consumer is there.
+# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another
+# one finds out. Not behind a request that follows one that expired: the server has just said that the consumer is
+# there.
 _PROOF_WITHIN: Final = 0.5
 #: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
 LARGEST: Final = (1 << 63) - 1
@@ -299,7 +300,8 @@ class Window:
             name: The consumer's name.
 
         Returns:
-            A request that the server answers at once, whatever it has, and that no message fits into: it takes no credit.
+            A request that the server answers at once, whatever it has, and that no message fits into: it takes no
+            credit.
         """
         self._proof_until = inf
         self._number += 1
