@@ -33,7 +33,6 @@ from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
 from trionats._protocol.engine import Engine
 from trionats._protocol.replies import Gathering
-from trionats._protocol.subscriptions import Receiver
 from trionats._requests import PendingReply, Requests
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from trionats._jetstream import JetStream
     from trionats._protocol.alarms import Alarm
     from trionats._protocol.commands import Payload
+    from trionats._protocol.subscriptions import Receiver
     from trionats._requests import Chooser
 
 

@@ -19,7 +19,6 @@ from trionats import errors, events
 from trionats._api import api_error
 from trionats._protocol import subjects
 from trionats._protocol.leader import read_stream
-from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
 from trionats._requests import REFUSALS
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from trionats._attachment import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg
+    from trionats._protocol.ordered import Ordered
     from trionats._protocol.pulling import AckSubject
 
 NO_MESSAGE: Final = 10037
