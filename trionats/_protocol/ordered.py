@@ -128,6 +128,8 @@ class Ordered:
         done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
         self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
         self._refusals = Refusals(patient=restart)
+        # Counted apart: each time it was refused, a consumer is granted before it is asked again.
+        self._end_refusals = Refusals(patient=restart)
         self._opening = False
         self._linked = True
         self._begun = False
@@ -268,7 +270,7 @@ class Ordered:
             Whether somebody should be told.
         """
         self._reset(now)
-        return self._refused(error)
+        return self._refused(error, self._refusals)
 
     def inspected(self, name: str, info: Mapping[str, object], now: float) -> None:
         """Tell what the server says about the consumer.
@@ -327,6 +329,7 @@ class Ordered:
             mark: That sequence; 0 when nothing matches.
         """
         if self._snapshot.finds:
+            self._end_refusals.forget()
             self._leader.find(mark)
             self._take(self._snapshot.found(self.cursor[0]), now)
 
@@ -347,8 +350,9 @@ class Ordered:
             leader.mute = leader.mute or not snapshot.finds
             self._verified()
             return True
+        refusals = self._end_refusals if snapshot.finds else self._refusals
         self._reset(now)
-        return self._refused(error)
+        return self._refused(error, refusals)
 
     # What came
 
@@ -514,11 +518,11 @@ class Ordered:
         self.cursor = (0, 0)
         self._move_on(now)
 
-    def _refused(self, error: Exception | None) -> bool:
+    def _refused(self, error: Exception | None, refusals: Refusals) -> bool:
         if error is None:
             return False
         self.refusal = error if isinstance(error, errors.APIError) else None
-        verdict = self._refusals.judge(error)
+        verdict = refusals.judge(error)
         if verdict is Verdict.OVER:
             self._fail(error)
         return verdict is Verdict.TOLD
