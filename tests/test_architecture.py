@@ -7,6 +7,7 @@ Everything here is read from the syntax trees; nothing is imported.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -255,6 +256,17 @@ each_module = pytest.mark.parametrize("module", MODULES.values(), ids=[name or "
 
 def test_the_table_has_each_name_once() -> None:
     assert len(ROW) == sum(len(names) for names in FLOORS)
+
+
+def test_the_comment_of_the_package_names_the_modules_in_this_order() -> None:
+    entry = re.compile(r"^#   (  )?((?:\w+)(?:, \w+)*)/? {2,}\S", re.MULTILINE)
+    named = [
+        f"_protocol.{name}" if inside else name
+        for inside, names in entry.findall(MODULES[""].source)
+        for name in names.split(", ")
+    ]
+    assert sorted(named) == sorted(MODULES.keys() - {"", "_version"})
+    assert [ROW[name] for name in named] == sorted(ROW[name] for name in named)
 
 
 @each_module

@@ -17,37 +17,37 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     subjects          names: check them, match them, make inboxes
 #     headers           the NATS/1.0 header block
 #     addresses         a server's URL
-#     credentials       who we are by an NKey: seeds, signatures, and the files that hold them
-#     issuing           JWTs for users
-#     contexts          what the nats command line tool's contexts say
 #     alarms            what is to happen when, unless it is called off
 #     fields            what configurations and answers must hold, by their annotations
 #     index             who is found by a name
+#     admission         which subscriptions were refused because there are too many
+#     numbering         the numbers of frames, some of which are taken back
+#     happenings        what an engine says has happened
+#     credentials       who we are by an NKey: seeds, signatures, and the files that hold them
+#     issuing           JWTs for users
+#     contexts          what the nats command line tool's contexts say
 #     parser            bytes in, events out
 #     commands          commands in, bytes out
 #     subscriptions     one row of the table of what is subscribed
 #     servers           which server next, and how long to wait before it
 #     pulling           how many to ask for, and what silence means
+#     acks              what a publish may ask for, and which answer counts
 #     leader            which stream it is, and what a snapshot must have reached
 #     refusals          which refusals pass, and which end a reader
 #     snapshot          where a snapshot ends
 #     ordered           where to resume
-#     acks              what a publish may ask for, and which answer counts
 #     objects           an object's info: where it stands, and what it may say
 #     remnants          when to ask for a purge, until nothing can be left
-#     admission         which subscriptions were refused because there are too many
-#     numbering         the numbers of frames, some of which are taken back
-#     happenings        what an engine says has happened
 #     login             what CONNECT says about who we are
-#     replies           many answers to one request: when there are enough
 #     engine            one conversation: handshake, sids, pings, what to replay
+#     replies           many answers to one request: when there are enough
 #     move              two conversations at once, and which of them hears what
 #
 #   _identity         who we are, found out anew at each connect
 #   _tls              contexts, handshakes, and what their failures mean
 #   _websocket        frames over a stream: a trio.abc.Stream
-#   _transport        dial TCP, TLS or WebSocket: a trio.abc.Stream comes back
 #   _tracing          headers that have a message traced
+#   _transport        dial TCP, TLS or WebSocket: a trio.abc.Stream comes back
 #   _workers          which tasks work on what they took from a feed
 #   _deadlines        when a wait ends: alarms, and the deadline where none is set
 #   _foreign          the boundary where what other programs made is read
@@ -64,9 +64,9 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _requests         requests and their answers
 #   _inquiry          requests with an inbox of their own, for many answers
 #   _drain            give up subscriptions without losing what is on its way
+#   _frames           a message checked, and made a frame
 #   _attachment       the seam below the feeds
 #   _facts            what is known of a connection and of its server
-#   _frames           a message checked, and made a frame
 #   _client           open_client: publish, subscribe, request, reconnect
 #   _subscription     open_subscription and open_events
 #   _replies          open_replies

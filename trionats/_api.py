@@ -1,7 +1,7 @@
 """One question to the JetStream API, its answer, and its errors.
 
-What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else than a
-value of the kind that was asked for, or an `errors.Error` that says what was asked.
+What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else
+than a value of the kind that was asked for, or an `errors.Error` that says what was asked.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trionats._message import Msg
 
 T = TypeVar("T")
+E = TypeVar("E", bound=errors.APIError)
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
@@ -34,7 +35,7 @@ _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Typ
 _SHOWN = 120
 
 
-def api_error(kind: type[errors.APIError], text: str, description: str, **numbers: int | None) -> errors.APIError:
+def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:
     """Make an `APIError` with all its attributes.
 
     Args:
@@ -95,9 +96,7 @@ def unreadable(what: str, why: str) -> errors.APIError:
 def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
     """Make the exception for a JetStream API that nobody answers."""
     text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    error = api_error(errors.ServiceUnavailableError, text, text, code=503)
-    assert isinstance(error, errors.ServiceUnavailableError)
-    return error
+    return api_error(errors.ServiceUnavailableError, text, text, code=503)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:
@@ -164,21 +163,34 @@ def sound(what: str, info: T) -> T:
 
 
 def confirmed(what: str, success: object) -> bool:
-    """Check what was read from an answer that only says whether it was done."""
+    """Check what was read from an answer that only says whether it was done.
+
+    Args:
+        what: What was asked, for the text of an exception.
+        success: What stands in the answer.
+
+    Returns:
+        The same.
+
+    Raises:
+        trionats.errors.APIError: It is neither True nor False.
+    """
     if not isinstance(success, bool):
         raise unreadable(what, f"its success must be True or False, not {type(success).__name__}")
     return success
 
 
 @final
-class Home:
-    """Where a JetStream context speaks to: what is known of its domain.
+class Whereabouts:
+    """What is known of where a JetStream context speaks to: its domain, and how far away that is.
 
     Args:
+        nc: The client that it speaks through.
         chosen: The domain that was asked for, or None.
     """
 
-    def __init__(self, chosen: str | None) -> None:
+    def __init__(self, nc: Client, chosen: str | None) -> None:
+        self._nc = nc
         self.chosen = chosen
         self.round_trip: float | None = None
         """How many seconds the API took to answer, the last time."""
@@ -197,31 +209,32 @@ class Home:
         else:
             self._origins[bucket] = domain
 
-    def stores(self, nc: Client, bucket: str) -> str | None:
-        """The domain that stores what is written into a bucket; None where any may."""
+    def domain_of(self, bucket: str) -> str | None:
+        """Say which domain stores what is written into a bucket; None where any may."""
         if bucket in self._origins:
             return self._origins[bucket] or None
-        return self.named(nc) or self.chosen
+        return self.named or self.chosen
 
-    def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:
+    def answered(self, answer: Mapping[str, Any]) -> None:
         """Learn the domain from an answer of the API, if it is one that names it."""
         domain = answer.get("domain")
         if isinstance(domain, str):
-            self._named = (nc.server_id, domain)
+            self._named = (self._nc.server_id, domain)
 
-    def named(self, nc: Client) -> str | None:
+    @property
+    def named(self) -> str | None:
         """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
         # The same prefix may lead to another domain from there.
-        return self._named[1] if self._named is not None and self._named[0] == nc.server_id else None
+        return self._named[1] if self._named is not None and self._named[0] == self._nc.server_id else None
 
 
-async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes) -> Msg:
+async def ask(nc: Client, prefix: str, whereabouts: Whereabouts, subject: str, payload: bytes) -> Msg:
     """Ask the JetStream API.
 
     Args:
         nc: The client.
         prefix: The API's prefix.
-        home: Learns how far away it is.
+        whereabouts: Learns how far away it is.
         subject: The subject behind it.
         payload: The request.
 
@@ -240,7 +253,7 @@ async def ask(nc: Client, prefix: str, home: Home, subject: str, payload: bytes)
         msg = await nc.request(where, payload)
     except errors.NoRespondersError:
         raise unavailable(full, prefix) from None
-    home.round_trip = trio.current_time() - asked
+    whereabouts.round_trip = trio.current_time() - asked
     return msg
 
 

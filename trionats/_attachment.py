@@ -1,6 +1,7 @@
 """The seam below the feeds: a subscription without a channel, and who listens to events.
 
-Split off `_client`; `Client.attach` and `Client.add_listener` lead here, and so does what the bridge has in their places.
+Split off `_client`; `Client.attach` and `Client.add_listener` lead here, and so does what the bridge has in their
+places.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Listeners:
 
         Args:
             listener: Who is told.
-            refused: The subject whose refused publishes it is told of, and of nothing else; it takes the place of the one
-                before. Empty for everything that happens.
+            refused: The subject whose refused publishes it is told of, and of nothing else; it takes the place of the
+                one before. Empty for everything that happens.
         """
         if not refused:
             self._to_all[listener] = None

@@ -12,6 +12,7 @@ from nats.js.kv import KeyValue
 
 from trionats import errors, events
 from trionats._answers import ours
+from trionats._api import api_error
 from trionats._consumer import JITTER
 from trionats._feed import Feed
 from trionats._protocol.pulling import NANOSECONDS, Ending, Window, count_of, whole_number
@@ -117,7 +118,7 @@ class PullSubscription(Feed[Msg]):
         config = info.get("config")
         if not isinstance(config, dict):
             text = f"{self.name}: what came back is no consumer info"
-            raise errors.explained(errors.APIError, text, code=None, err_code=None, description=text)
+            raise api_error(errors.APIError, text, text)
         self._made = info.get("created")
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
@@ -145,9 +146,10 @@ class PullSubscription(Feed[Msg]):
             with trio.move_on_after(HEARTBEAT):
                 info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
                 if info.get("created") != self._made:
-                    # What was received of the one before cannot be acknowledged to this one: it would settle other messages.
+                    # What was received of the one before cannot be acknowledged to this one: it would settle other
+                    # messages.
                     text = f"{self.name} was deleted and made anew"
-                    raise errors.explained(errors.NotFoundError, text, code=404, err_code=None, description=text)
+                    raise api_error(errors.NotFoundError, text, text, code=404)
                 self._window.forget()
                 self._refusals.forget()
                 return

@@ -33,7 +33,6 @@ from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
 from trionats._protocol.engine import Engine
 from trionats._protocol.replies import Gathering
-from trionats._protocol.subscriptions import Receiver
 from trionats._requests import PendingReply, Requests
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from trionats._jetstream import JetStream
     from trionats._protocol.alarms import Alarm
     from trionats._protocol.commands import Payload
+    from trionats._protocol.subscriptions import Receiver
     from trionats._requests import Chooser
 
 
@@ -181,8 +181,8 @@ class Client(Facts):
     def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
         """Queue what no program asked for, such as a goodbye; programs want `publish`.
 
-        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain waits
-        for it, and that it was lost is told to nobody.
+        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain
+        waits for it, and that it was lost is told to nobody.
 
         Args:
             subject: Where to.
@@ -217,8 +217,9 @@ class Client(Facts):
     ) -> Msg:
         """Publish a request and wait for the first answer.
 
-        The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where there
-        is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is ignored.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where
+        there is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is
+        ignored.
 
         Args:
             subject: Where to; no wildcards.
@@ -300,9 +301,9 @@ class Client(Facts):
 
         It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
         the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
-        `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where there is
-        neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives the answers one
-        by one.
+        `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where
+        there is neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives
+        the answers one by one.
 
         The answers come to an inbox of their own, not to the one that `request` shares.
 
@@ -352,8 +353,8 @@ class Client(Facts):
         """Make a view of this client with other options: the connection and all else is shared.
 
         Args:
-            request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for what
-                is so where nobody chooses: 5 s where no deadline is in force.
+            request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for
+                what is so where nobody chooses: 5 s where no deadline is in force.
 
         Returns:
             The view.
@@ -430,8 +431,8 @@ class Client(Facts):
     def ask_nowait(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose answer goes to a callback: for goodbyes, which must not fail and whose answer matters.
 
-        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing on a
-        client that is closed. Programs want `request`.
+        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing
+        on a client that is closed. Programs want `request`.
 
         Args:
             subject: Where to; no wildcards.
@@ -472,10 +473,11 @@ class Client(Facts):
         """Make a JetStream context on this connection. It sends nothing.
 
         Args:
-            domain: The JetStream domain to talk to; what is published counts as stored only when a stream of this domain says
-                so. Without domain and prefix, those of the nats CLI context, if the client was opened with one.
-            prefix: The prefix of the API's subjects, instead of a domain; for instance where the domain has another name here
-                than in its own acknowledgements.
+            domain: The JetStream domain to talk to; what is published counts as stored only when a stream of this
+                domain says so. Without domain and prefix, those of the nats CLI context, if the client was opened with
+                one.
+            prefix: The prefix of the API's subjects, instead of a domain; for instance where the domain has another
+                name here than in its own acknowledgements.
 
         Returns:
             The context.
@@ -493,8 +495,8 @@ class Client(Facts):
     async def flush(self, **unknown: Never) -> None:
         """Wait until the server has processed all that was published and subscribed before: a barrier.
 
-        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it waits
-        5 s. Where there is no connection it waits for the next one.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it
+        waits 5 s. Where there is no connection it waits for the next one.
 
         Raises:
             nats.errors.FlushTimeoutError: That time passed.
@@ -527,7 +529,8 @@ class Client(Facts):
         That is: it was received, and each task that received any of it came back for more, or ended, or left the block.
         What comes later does not count. To have what the server has sent already counted, `flush` first. It waits for
         your own code, so no default limits it; a deadline in force does. What only the calling task receives from is not
-        waited for, so it may be called from inside a loop; a feed that nobody has received from yet counts as its opener's.
+        waited for, so it may be called from inside a loop; a feed that nobody has received from yet counts as its
+        opener's.
 
         Always a checkpoint.
         """
@@ -561,16 +564,16 @@ class Client(Facts):
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its opener's. A
-        server that says nothing for `request_timeout` is not waited for any longer. Without a connection, also when it breaks meanwhile, the next one is
-        tried for at once, and waited for as long as somebody works on a message, or what was published waits to be sent;
-        where neither is so, the client is closed at once, and feeds give what is buffered. Idempotent; who calls it while it
-        is under way joins. Cancelled, it goes on by itself unless nothing was begun yet; leaving the client's block, or
-        `aclose`, cuts it short.
+        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its
+        opener's. A server that says nothing for `request_timeout` is not waited for any longer. Without a connection,
+        also when it breaks meanwhile, the next one is tried for at once, and waited for as long as somebody works on a
+        message, or what was published waits to be sent; where neither is so, the client is closed at once, and feeds
+        give what is buffered. Idempotent; who calls it while it is under way joins. Cancelled, it goes on by itself
+        unless nothing was begun yet; leaving the client's block, or `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what was not
-                done. The client is closed.
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what
+                was not done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
             trionats.errors.DisconnectedError: The connection broke while messages were being sent, and whether they arrived is
@@ -597,11 +600,12 @@ class Client(Facts):
         """Leave the connection for a new one, without back-off, and wait until it stands.
 
         The server that is left gets what was published before, and is given a second to confirm it; what is published
-        from the call on waits for the new connection, so that it overtakes nothing. (In a cluster, a subscriber on a third
-        server may still hear the two in another order: the confirmation says that the old server has passed it on.) For the
-        rest it is what a broken connection is, except that nobody waits before the first dial, and that it also works with
-        `allow_reconnect=False`: requests and flushes under way fail. Cancelled, it goes on by itself. Where there is no connection it ends the wait for the next attempt. Calls at the same time
-        share one new connection; a call after that makes another.
+        from the call on waits for the new connection, so that it overtakes nothing. (In a cluster, a subscriber on a
+        third server may still hear the two in another order: the confirmation says that the old server has passed it
+        on.) For the rest it is what a broken connection is, except that nobody waits before the first dial, and that it
+        also works with `allow_reconnect=False`: requests and flushes under way fail. Cancelled, it goes on by itself.
+        Where there is no connection it ends the wait for the next attempt. Calls at the same time share one new
+        connection; a call after that makes another.
 
         Raises:
             nats.errors.ConnectionClosedError: No server is left to connect to, or the client is closed.
@@ -721,10 +725,12 @@ async def open_client(
         ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
         connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
             name are tried one after the other, and share it.
-        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes, calls of
-            JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as that.
+        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes,
+            calls of JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as
+            that.
         close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server, `request_timeout`.
+        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server,
+            `request_timeout`.
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).
         pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without

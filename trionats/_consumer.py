@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from trionats import errors, events
+from trionats._api import api_error
 from trionats._protocol import subjects
 from trionats._protocol.leader import read_stream
-from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
 from trionats._requests import REFUSALS
 
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from trionats._attachment import Attachment
     from trionats._jetstream import JetStream
     from trionats._message import Msg
+    from trionats._protocol.ordered import Ordered
     from trionats._protocol.pulling import AckSubject
 
 NO_MESSAGE: Final = 10037
-#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours that was
-#: left is deleted without waiting, and the server works on several requests at once), or the stream is just going (10096).
+#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
+#: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just
+#: going (10096).
 DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
 DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
@@ -156,7 +158,8 @@ class OrderedSource:
             nats.errors.StreamRegressedError: The stream went backwards.
             nats.errors.NotFoundError: The stream is gone.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
-            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer, or our inbox.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer,
+                or our inbox.
             trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions.
         """
         while True:
@@ -400,5 +403,5 @@ class OrderedSource:
         sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
         if sequence is None:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
-            raise errors.explained(errors.APIError, text, code=None, err_code=None, description=text)
+            raise api_error(errors.APIError, text, text)
         return sequence

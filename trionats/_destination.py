@@ -38,12 +38,12 @@ class Destination:
         """Make what chooses among the answers to one message; None where the first one counts."""
         if self._domain is None:
             return None
-        home = self._js.home
+        whereabouts = self._js.whereabouts
         return AckChooser(
             self._domain,
-            strict=home.named(self._js.nc) is not None,
+            strict=whereabouts.named is not None,
             # Where nobody asked for a domain it is the nearest, whose refusal comes first.
-            patience=patience(home.round_trip) if home.chosen is not None else 0.0,
+            patience=patience(whereabouts.round_trip) if whereabouts.chosen is not None else 0.0,
             tell=self._tell,
         )
 
@@ -64,4 +64,4 @@ def bucket_destination(js: Management, subject: str, doing: str) -> Destination:
         subject: As for `Destination`; the bucket is its second token.
         doing: As for `Destination`.
     """
-    return Destination(js, subject, doing, js.home.stores(js.nc, subject.split(".")[1]))
+    return Destination(js, subject, doing, js.whereabouts.domain_of(subject.split(".")[1]))

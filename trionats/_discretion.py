@@ -1,9 +1,9 @@
 """Complaints that hold no secret, wherever it was put.
 
-Strategy: no text is searched for secrets after it was made. Complaints about what somebody gave us are raised in words that
-hold none of it, and on their way out they lose what led to them: the frames below, whose local variables are the secrets, and
-the exceptions that were handled meanwhile, which show what they could not read. What remains is the complaint, and who asked
-for it.
+Strategy: no text is searched for secrets after it was made. Complaints about what somebody gave us are raised in words
+that hold none of it, and on their way out they lose what led to them: the frames below, whose local variables are the
+secrets, and the exceptions that were handled meanwhile, which show what they could not read. What remains is the
+complaint, and who asked for it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ consumers work off what is buffered, and may publish and ask meanwhile; then the
 it is flushed and closed. Without a connection it goes on, for as long as somebody works on a message, whose answer is to be
 sent, or publishes wait for the next connection. A server that is silent for `request_timeout` is taken for dead.
 
-Each feed says when something happens to it, and only those that did are looked at again, so that a message costs the same
-whatever the number of feeds. Nothing is polled, but for the one thing that Trio tells nobody: that a task has ended.
+Each feed says when something happens to it, and only those that did are looked at again, so that a message costs the
+same whatever the number of feeds. Nothing is polled, but for the one thing that Trio tells nobody: that a task has
+ended.
 """
 
 from __future__ import annotations

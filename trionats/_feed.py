@@ -51,7 +51,8 @@ class Pace:
     and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
     cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
 
-    It also knows the Trio run that the client belongs to, the client's feeds that are open, and whether somebody who receives from one is behind.
+    It also knows the Trio run that the client belongs to, the client's feeds that are open, and whether somebody who
+    receives from one is behind.
     """
 
     __slots__ = ("behind", "due", "feeds", "left", "noticed", "now", "run", "thread", "worked")
@@ -63,7 +64,8 @@ class Pace:
         self.run = Run()
         self.thread = self.run.thread
         clock = trio.lowlevel.current_clock()
-        # Trio's own clock is this counter, moved by a random number that makes no difference here: twice as fast to read.
+        # Trio's own clock is this counter, moved by a random number that makes no difference here: twice as fast to
+        # read.
         self.now = time.perf_counter if type(clock).__name__ == "SystemClock" else clock.current_time
         # The one time here that is not Trio's: how long this thread had the processor, whatever the clock says.
         self.worked = time.thread_time

@@ -1,7 +1,7 @@
 """The boundary where what other programs stored or sent is read.
 
-Whatever stands there can end nothing but its own entry: what a parser raises, foreseen or not, is counted here, told once an
-episode, and the entry is left out.
+Whatever stands there can end nothing but its own entry: what a parser raises, foreseen or not, is counted here, told
+once an episode, and the entry is left out.
 """
 
 from __future__ import annotations

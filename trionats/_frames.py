@@ -103,8 +103,8 @@ def _reply(what: str, reply: object) -> bytes:
 def _bytes_like(what: str, payload: object) -> Payload:
     """Take what can be joined into a frame; it is copied there, and only there.
 
-    Its length must be that of what is joined: what has a length of its own mind would have the server read on in the wrong
-    place, so it is copied first.
+    Its length must be that of what is joined: what has a length of its own mind would have the server read on in the
+    wrong place, so it is copied first.
     """
     if type(payload) in (bytes, bytearray):
         return cast("Payload", payload)

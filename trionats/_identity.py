@@ -219,7 +219,7 @@ async def ask(
         if inspect.isawaitable(answer):
             answer = await answer
     except Exception as error:
-        text = f"{option}: the callback failed ({place(error)})"
+        text = f"{option}: the callback failed ({raised(error)})"
         failure = errors.explained(errors.InvalidUserCredentialsError, text) if told is None else told(error)
     else:
         return answer
@@ -227,7 +227,7 @@ async def ask(
     raise failure
 
 
-def place(error: Exception) -> str:
+def raised(error: Exception) -> str:
     """Say what a callback raised, and where; not in its own words.
 
     Args:

@@ -90,11 +90,11 @@ class InfoWrite:
             refused: Called when it was not, and will not be.
         """
 
-        def told(answer: Msg | Exception) -> None:
+        def told(outcome: Msg | Exception) -> None:
             try:
-                if isinstance(answer, Exception):
-                    raise answer
-                publish_ack(self._destination.doing, answer)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                publish_ack(self._destination.doing, outcome)
             except (errors.NoRespondersError, errors.APIError):
                 # What was sent and lost before may have been stored all the same.
                 if not self._lost:

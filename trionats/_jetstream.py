@@ -1,4 +1,4 @@
-"""Streams, consumers' management, acknowledged publish."""
+"""Acknowledged publish, and the buckets of object stores; streams and consumers come with `_management`."""
 
 from __future__ import annotations
 
@@ -96,16 +96,17 @@ class JetStream(Management):
         """Publish a message and wait until a stream has stored it.
 
         Cancelled after the message was queued, it may have been stored all the same. Publishing it again with the same
-        `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under way,
-        the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks for
-        duplicates, so its conflict may be with the very same message: before one is raised, the last message of the subject is
-        looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a duplicate. What was
-        stored since under other subjects or ids can still make a repeated publish a conflict.
+        `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under
+        way, the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks
+        for duplicates, so its conflict may be with the very same message: before one is raised, the last message of the
+        subject is looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a
+        duplicate. What was stored since under other subjects or ids can still make a repeated publish a conflict.
 
-        Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts. Streams
-        of other domains that listen on the same subject store the message as well, which a
-        `trionats.events.StoredElsewhere` event tells. A refusal does not say where it comes from, so it is raised only when no
-        acknowledgement has come within 100 ms and four round trips of the API (0.5 s as long as that was not asked anything).
+        Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts.
+        Streams of other domains that listen on the same subject store the message as well, which a
+        `trionats.events.StoredElsewhere` event tells. A refusal does not say where it comes from, so it is raised only
+        when no acknowledgement has come within 100 ms and four round trips of the API (0.5 s as long as that was not
+        asked anything).
 
         Args:
             subject: Where to; a stream must listen there.
@@ -113,19 +114,20 @@ class JetStream(Management):
             stream: Refuse unless this is the stream that takes it.
             headers: More headers.
             msg_id: A second message of the same id within the stream's duplicate window is dropped.
-            msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or "never".
-                It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it keeps one message
-                for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
+            msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or
+                "never". It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it
+                keeps one message for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
             expected_last_sequence: Refuse unless this is the stream's last sequence.
             expected_last_subject_sequence: Refuse unless this is the sequence of the subject's last message; 0 for none.
             expected_last_msg_id: Refuse unless this is the id of the stream's last message.
 
         Returns:
-            The stream and the sequence that the message got, and whether it was a duplicate. The sequence of a duplicate is that
-            of the first, which may have been deleted since.
+            The stream and the sequence that the message got, and whether it was a duplicate. The sequence of a
+            duplicate is that of the first, which may have been deleted since.
 
         Raises:
-            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was asked for.
+            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was
+                asked for.
             trionats.errors.APIError: The stream refused.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: `msg_ttl` is no number of whole seconds.
@@ -133,7 +135,7 @@ class JetStream(Management):
         if unknown:
             raise unexpected("publish", unknown, "js")
         doing = f"publish to {subject!r}"
-        fields = {
+        own = {
             api.Header.EXPECTED_STREAM.value: stream,
             api.Header.MSG_ID.value: msg_id,
             api.Header.MSG_TTL.value: None if msg_ttl is None else time_to_live(doing, msg_ttl),
@@ -141,7 +143,7 @@ class JetStream(Management):
             api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_sequence,
             api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
         }
-        asked = {key: str(value) for key, value in fields.items() if value is not None}
+        asked = {key: str(value) for key, value in own.items() if value is not None}
         data = str.encode(payload) if isinstance(payload, str) else payload
         sent = _joined(doing, headers, asked)
         return await self._publish_until_known(doing, subject, data, sent, msg_id)
@@ -191,9 +193,9 @@ class JetStream(Management):
         try:
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
-            raise _bucket_not_found(name, error) from None
+            raise bucket_not_found(name, error) from None
         origin = _origin(info)
-        self.home.origin_found(origin or name, origin and _domain_of(info))
+        self.whereabouts.origin_found(origin or name, origin and _domain_of(info))
         return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
@@ -213,7 +215,7 @@ class JetStream(Management):
         try:
             return await self.delete_stream(f"OBJ_{name}")
         except errors.NotFoundError as error:
-            raise _bucket_not_found(name, error) from None
+            raise bucket_not_found(name, error) from None
 
     # Inside.
 
@@ -251,9 +253,9 @@ class JetStream(Management):
     async def _publish(
         self, doing: str, subject: str, data: bytes, headers: Mapping[str, str | Sequence[str]] | None
     ) -> api.PubAck:
-        if self.home.chosen is None:
+        if self.whereabouts.chosen is None:
             return publish_ack(doing, await self._nc.request(subject, data, headers=headers))
-        destination = Destination(self, subject, doing, self.home.named(self._nc) or self.home.chosen)
+        destination = Destination(self, subject, doing, self.whereabouts.named or self.whereabouts.chosen)
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
@@ -276,7 +278,7 @@ class JetStream(Management):
             return None
         if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:
             return None
-        return api.PubAck(stream, last.seq, self.home.named(self._nc), duplicate=True)
+        return api.PubAck(stream, last.seq, self.whereabouts.named, duplicate=True)
 
 
 _object_store_factory: list[Callable[[JetStream, str, str, int], ObjectStore]] = []
@@ -286,8 +288,8 @@ def provide_object_stores(factory: Callable[[JetStream, str, str, int], ObjectSt
     """Let the floor above say what a bucket of objects is; this floor imports nothing from it.
 
     Args:
-        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how large a
-            message its stream takes (`max_msg_size`).
+        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how
+            large a message its stream takes (`max_msg_size`).
     """
     _object_store_factory[:] = [factory]
 
@@ -307,6 +309,11 @@ def max_msg_size(info: api.StreamInfo) -> int:
     """Say how large a message a stream takes, headers and payload together; 0 where it sets no limit."""
     size = info.config.max_msg_size
     return size if isinstance(size, int) and size > 0 else 0
+
+
+def bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
+    """Make the exception for an object store whose stream is not there."""
+    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
 
 
 def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
@@ -334,10 +341,6 @@ def _bucket_name(bucket: str) -> str:
         text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
         raise errors.explained(errors.InvalidBucketNameError, text, description=text)
     return subjects.bucket_name(bucket)
-
-
-def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
-    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
 
 
 def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:

@@ -1,8 +1,8 @@
 """What of a client's events goes to the log, and how loudly.
 
-Operators are told of connections that come and go (INFO), and of what got lost or was refused (WARNING): once an episode, which
-ends with the next connection, since what is refused is refused for each message. Nothing that a program does or undergoes
-in normal operation is a warning. Everything can be had as events (`open_events`), with more in it.
+Operators are told of connections that come and go (INFO), and of what got lost or was refused (WARNING): once an
+episode, which ends with the next connection, since what is refused is refused for each message. Nothing that a program
+does or undergoes in normal operation is a warning. Everything can be had as events (`open_events`), with more in it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nats.js.manager import JetStreamManager
 
 from trionats import api, errors
-from trionats._api import Home, about, ask, confirmed, decode, encoded, sound, unreadable
+from trionats._api import Whereabouts, about, ask, confirmed, decode, encoded, sound, unreadable
 from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ class _Answer:
 class _ManagedConnection:
     """The connection that nats-py's manager expects."""
 
-    def __init__(self, nc: Client, prefix: str, home: Home) -> None:
+    def __init__(self, nc: Client, prefix: str, whereabouts: Whereabouts) -> None:
         self._nc = nc
         self._prefix = prefix
-        self._home = home
+        self._whereabouts = whereabouts
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
         subject = subject.removeprefix(f"{self._prefix}.")
-        msg = await ask(self._nc, self._prefix, self._home, subject, payload)
+        msg = await ask(self._nc, self._prefix, self._whereabouts, subject, payload)
         if msg.data and not subject.startswith("DIRECT."):
-            self._home.answered(self._nc, decode(subject, msg.data))
+            self._whereabouts.answered(decode(subject, msg.data))
         return _Answer(msg)
 
 
@@ -73,9 +73,9 @@ class Management:
     def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX, domain: str | None = None) -> None:
         self._nc = nc
         self._prefix = prefix
-        self.home = Home(domain)
-        """What is known of the domain that this speaks to; for those who build stores."""
-        connection = _ManagedConnection(nc, prefix, self.home)
+        self.whereabouts = Whereabouts(nc, domain)
+        """What is known of where this speaks to; for those who build stores."""
+        connection = _ManagedConnection(nc, prefix, self.whereabouts)
         self._manager = JetStreamManager(connection, prefix)  # type: ignore[arg-type]  # all it uses
 
     @property
@@ -102,9 +102,9 @@ class Management:
             trionats.errors.APIError: The server refused.
             trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
         """
-        msg = await ask(self._nc, self._prefix, self.home, subject, encoded(subject, payload))
+        msg = await ask(self._nc, self._prefix, self.whereabouts, subject, encoded(subject, payload))
         answer = decode(subject, msg.data)
-        self.home.answered(self._nc, answer)
+        self.whereabouts.answered(answer)
         return answer
 
     async def account_info(self) -> api.AccountInfo:
@@ -151,10 +151,10 @@ class Management:
     async def update_stream(self, config: api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Change a stream's configuration; arguments and errors as for `add_stream`.
 
-        The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`. So where
-        `max_age` is made shorter than the window in a configuration that was read, and the window is the server's default (two
-        minutes, or the `max_age` there was), it is left to the server again. A window given by keyword is sent as it is, and
-        where `max_age` is made longer the window stays as it is.
+        The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`.
+        So where `max_age` is made shorter than the window in a configuration that was read, and the window is the
+        server's default (two minutes, or the `max_age` there was), it is left to the server again. A window given by
+        keyword is sent as it is, and where `max_age` is made longer the window stays as it is.
         """
         config = fields.merged("update_stream", api.StreamConfig, config, params)
         if 0 < (config.max_age or 0) < (config.duplicate_window or 0) and "duplicate_window" not in params:
@@ -206,7 +206,8 @@ class Management:
         """Create a consumer, or change the one of that name; without a name it gets a new one.
 
         A `filter_subject` stands in the request's subject, so that a permission can be granted for it alone
-        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); `filter_subjects`, even of one, do not, which is the server's rule.
+        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); `filter_subjects`, even of one, do not, which is the server's
+        rule.
 
         Args:
             stream: The stream it reads.

@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
+from trionats._api import api_error
 from trionats._chunks import (
     BLOCK_SIZE,
     IDLE_LIMIT,
@@ -22,8 +23,9 @@ from trionats._chunks import (
     Digest,
     idle_error,
 )
+from trionats._consumer import NO_MESSAGE
 from trionats._infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
-from trionats._jetstream import PUBLISH_RETRY_WAIT, max_msg_size, provide_object_stores
+from trionats._jetstream import PUBLISH_RETRY_WAIT, bucket_not_found, max_msg_size, provide_object_stores
 from trionats._protocol import subjects
 from trionats._protocol.objects import (
     CHUNK_SIZE,
@@ -48,7 +50,6 @@ __all__ = ["ObjectGoneError", "ObjectStore"]
 #: How often a get begins again because the object was replaced while it was being read.
 GET_ATTEMPTS = 10
 
-NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 
 
@@ -100,18 +101,18 @@ class ObjectStore:
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
         """Store an object, replacing the one of that name.
 
-        The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or of
-        `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all at once,
-        when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the server does not
-        answer for 30 s, or when the connection breaks before its last step.
+        The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or
+        of `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all
+        at once, when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the
+        server does not answer for 30 s, or when the connection breaks before its last step.
 
-        A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for that, shielded,
-        for 2 s at the most; what the server stores later than that is purged when its acknowledgement comes, or after the
-        next connection, for as long as the client lives. Where the server refuses a purge, of this object's data or of that which it
-        replaced, a `trionats.events.ChunksLeft` event says so.
+        A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for
+        that, shielded, for 2 s at the most; what the server stores later than that is purged when its acknowledgement
+        comes, or after the next connection, for as long as the client lives. Where the server refuses a purge, of this
+        object's data or of that which it replaced, a `trionats.events.ChunksLeft` event says so.
 
-        What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all: it is
-        replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
+        What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all:
+        it is replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
@@ -126,9 +127,9 @@ class ObjectStore:
 
         Raises:
             trionats.errors.InvalidObjectNameError: The name is empty, or too long for the server.
-            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what it says is
-                not text where text is meant; or the chunks that it asks for, or the info itself, are larger than the server or the
-                bucket takes. Nothing is stored then.
+            trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what
+                it says is not text where text is meant; or the chunks that it asks for, or the info itself, are larger
+                than the server or the bucket takes. Nothing is stored then.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
             trionats.errors.APIError: The server refused, for instance because the bucket is full.
         """
@@ -198,7 +199,8 @@ class ObjectStore:
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
-            trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace it.
+            trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace
+                it.
         """
         place = await self._find(name)
         if place.elsewhere is None and place.problem is not None:
@@ -208,9 +210,7 @@ class ObjectStore:
             raise self._not_found(name)
         if info.deleted and not show_deleted:
             text = f"object {name!r} in bucket {self._bucket!r} was deleted"
-            raise errors.explained(
-                ObjectGoneError, text, code=404, err_code=None, description=text, stream=None, seq=None
-            )
+            raise api_error(ObjectGoneError, text, text, code=404)
         return info
 
     @enable_ki_protection
@@ -218,8 +218,8 @@ class ObjectStore:
         """Delete an object: its data is purged, and a marker stays that says so.
 
         Deleting a deleted object does nothing that shows; if a deletion was interrupted between its two steps, it finishes it.
-        Links are deleted, not what they lead to. What stands under the name and is no info of an object is deleted, too, with the
-        data that it names as far as that can be true.
+        Links are deleted, not what they lead to. What stands under the name and is no info of an object is deleted,
+        too, with the data that it names as far as that can be true.
 
         For the purge it waits 2 s at the most; it is done all the same, for as long as the client lives.
 
@@ -229,10 +229,10 @@ class ObjectStore:
         Raises:
             trionats.errors.ObjectNotFoundError: There never was such an object.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; it is not deleted.
-            trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data stays in
-                the bucket until somebody who may purge deletes it once more.
-            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker; the text says
-                which of the two it is.
+            trionats.errors.PermissionsViolationError: The server refuses to purge. The object is deleted, and its data
+                stays in the bucket until somebody who may purge deletes it once more.
+            trionats.errors.APIError: The same where the server has another reason, or the server refused the marker;
+                the text says which of the two it is.
         """
         place = await self._find(name)
         if not place.revision or place.elsewhere is not None:
@@ -261,7 +261,7 @@ class ObjectStore:
         try:
             infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
         except errors.NotFoundError as error:
-            raise self._gone(error) from None
+            raise bucket_not_found(self._bucket, error) from None
         return [info for info in infos if not (ignore_deletes and info.deleted)]
 
     # Inside.
@@ -284,7 +284,7 @@ class ObjectStore:
                     content.writelines(more)
                     await digest.update(more)
             except errors.NotFoundError as error:
-                raise self._gone(error) from None
+                raise bucket_not_found(self._bucket, error) from None
             finally:
                 if reader is not None:
                     reader.close()
@@ -333,12 +333,7 @@ class ObjectStore:
 
     def _not_found(self, name: str) -> errors.ObjectNotFoundError:
         text = f"there is no object {name!r} in bucket {self._bucket!r}"
-        return errors.explained(
-            errors.ObjectNotFoundError, text, code=404, err_code=NO_MESSAGE, description=text, stream=None, seq=None
-        )
-
-    def _gone(self, error: errors.NotFoundError) -> errors.BucketNotFoundError:
-        return errors.explained(errors.BucketNotFoundError, f"there is no object store {self._bucket!r}", **vars(error))
+        return api_error(errors.ObjectNotFoundError, text, text, code=404, err_code=NO_MESSAGE)
 
     async def _find(self, name: str) -> Place:
         """Read what stands under a name, in the place where everybody looks, or else in nats.js's."""
@@ -357,7 +352,7 @@ class ObjectStore:
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return Place(subject)
-            raise self._gone(error) from None
+            raise bucket_not_found(self._bucket, error) from None
         return read_place(self._bucket, name, subject, found.get("message"))
 
     # Writing.

@@ -1,7 +1,7 @@
 """Chunks that no object names any more are purged: asked for at once, and again for as long as something may be left.
 
-`_protocol.remnants` decides; here it is done, without a task: what is asked, and what was sent before, have callbacks in the
-table of requests. So it goes on when whoever began it is gone, and ends with the client.
+`_protocol.remnants` decides; here it is done, without a task: what is asked, and what was sent before, have callbacks
+in the table of requests. So it goes on when whoever began it is gone, and ends with the client.
 """
 
 from __future__ import annotations

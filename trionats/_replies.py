@@ -109,8 +109,9 @@ async def open_replies(
     gone.
 
     The feed ends as every feed does, and with the last answer: after `max_msgs`, when they stall, with the sentinel, and
-    when the time is over: a `request_timeout` that was chosen, counted from entering, or else, where no deadline is in force on
-    entering, 5 s. What is shorter is a cancel scope's affair. Answers that nobody receives in time are bounded like those of a subscription.
+    when the time is over: a `request_timeout` that was chosen, counted from entering, or else, where no deadline is in
+    force on entering, 5 s. What is shorter is a cancel scope's affair. Answers that nobody receives in time are bounded
+    like those of a subscription.
 
     `receive` raises `nats.errors.NoRespondersError` when nobody listens to the request, and
     `trionats.errors.PermissionsViolationError` when the server refuses the request or its inbox. Other than a

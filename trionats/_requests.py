@@ -105,8 +105,8 @@ class PendingReply:
     async def wait(self) -> Msg:
         """Wait for the answer.
 
-        The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there is
-        neither, it waits 5 s.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there
+        is neither, it waits 5 s.
 
         Returns:
             The answer.

@@ -1,9 +1,9 @@
 """The Trio run that an object belongs to, and the refusal of calls from anywhere else.
 
-A call from another thread, or from another `trio.run`, would change what the tasks of the object's own run are working on, and
-wake them from where they cannot be woken: an event counts as set then, and nobody runs. So it is refused before it
-touches anything. Where a call is to cost next to nothing, `Run.thread` is compared; that leaves a later run in the same
-thread, whose calls meet a client that ended with its run, and are refused on the slow paths that this leads to.
+A call from another thread, or from another `trio.run`, would change what the tasks of the object's own run are working
+on, and wake them from where they cannot be woken: an event counts as set then, and nobody runs. So it is refused before
+it touches anything. Where a call is to cost next to nothing, `Run.thread` is compared; that leaves a later run in the
+same thread, whose calls meet a client that ended with its run, and are refused on the slow paths that this leads to.
 """
 
 from __future__ import annotations

@@ -270,8 +270,9 @@ class Subscription(Buffered):
         """Unsubscribe, and wait until all has come that the server sent before it knew; then the feed has ended.
 
         It does not wait for the consumer, so it may be called from inside the loop: what is buffered can still be received.
-        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it waits
-        5 s. Cancelled after it began, it goes on by itself, like `drain_nowait`. Without a connection there is nothing to wait for. Idempotent.
+        The deadline in force governs, and beside it a `request_timeout` that was chosen; where there is neither, it
+        waits 5 s. Cancelled after it began, it goes on by itself, like `drain_nowait`. Without a connection there is
+        nothing to wait for. Idempotent.
 
         Raises:
             nats.errors.TimeoutError: That time passed.

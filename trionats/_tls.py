@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from trionats import errors
-from trionats._identity import ask, place
+from trionats._identity import ask, raised
 from trionats._protocol.addresses import certified
 from trionats._protocol.showing import shown_path
 
@@ -126,7 +126,7 @@ async def _context(options: TLSOptions, server: Server) -> ssl.SSLContext:
 
 
 def _told(server: Server, error: Exception) -> errors.Error:
-    why = f"the callback failed ({place(error)})"
+    why = f"the callback failed ({raised(error)})"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         why = error.strerror or type(error).__name__
         if error.filename:

@@ -103,7 +103,8 @@ async def dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
         The connection, in clear.
 
     Raises:
-        OSError: Nobody answered; or `dial`, which may be the user's, failed otherwise, which says only that this attempt has.
+        OSError: Nobody answered; or `dial`, which may be the user's, failed otherwise, which says only that this
+            attempt has.
         nats.errors.Error: `dial` said so, or TLS is wanted and cannot be had.
     """
     if server.websocket and options.tls.wanted and not server.secure:

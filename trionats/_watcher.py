@@ -32,6 +32,7 @@ from trionats import api, errors
 from trionats._consumer import JITTER, Handed, OrderedSource
 from trionats._feed import Feed, check_nursery, feeding, opens
 from trionats._infos import read_entry
+from trionats._jetstream import bucket_not_found
 from trionats._protocol.ordered import Ordered
 from trionats._protocol.pulling import Start
 
@@ -272,13 +273,14 @@ async def open_watcher(
 
     No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
     consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
-    server has sent it does not come, since the bucket does not hold it any more. Where the store has replicas, what is stored is
-    what the leader of its stream has: a replica that lags is waited for or left.
+    server has sent it does not come, since the bucket does not hold it any more. Where the store has replicas, what is
+    stored is what the leader of its stream has: a replica that lags is waited for or left.
 
-    `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError` when it went
-    back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the server refuses to be asked
-    for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s, to create a consumer, for a reason that
-    does not pass by itself, such as a limit (`events.ReaderRefused` says so before). For what else ends it see `Feed`.
+    `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError`
+    when it went back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the
+    server refuses to be asked for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s,
+    to create a consumer, for a reason that does not pass by itself, such as a limit (`events.ReaderRefused` says so
+    before). For what else ends it see `Feed`.
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
@@ -286,9 +288,10 @@ async def open_watcher(
         ignore_deletes: Leave out what tells that an object was deleted.
         include_history: Begin with every state that is stored, not only with the last of each object.
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
-        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`, which begins
-            with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says so, and `snapshot` gives
-            nothing of the old one. A store that is not there again within about a second is gone.
+        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`,
+            which begins with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says
+            so, and `snapshot` gives nothing of the old one. A store that is not there again within about a second is
+            gone.
 
     Returns:
         An async context manager that gives the `Watcher`.
@@ -321,7 +324,7 @@ async def open_watcher(
     read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
     key = None if include_history else _object_name
     watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
-    missing = partial(_bucket_not_found, store.bucket)
+    missing = partial(bucket_not_found, store.bucket)
     try:
         await watcher.start(store.js, ordered)
     except errors.NotFoundError as error:
@@ -374,7 +377,3 @@ def _read_object(
 ) -> api.ObjectInfo | None:
     info = read_entry(foreign, bucket, msg, ack)
     return None if info is None or (ignore_deletes and info.deleted) else info
-
-
-def _bucket_not_found(bucket: str, error: errors.NotFoundError) -> Exception:
-    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))

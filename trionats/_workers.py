@@ -7,14 +7,17 @@ several, one may be missing that never had to wait, so that it costs the fast pa
 Between the buffer and the task there is one more place where an item can be: Trio's channel hands it to a task that waits,
 and that task runs later. Whoever looks in between finds the buffer empty and the task still waiting, as far as it knows.
 
-Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others on a bench. Else a burst of a hundred messages
-would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. (Where little can be buffered all
-wait in the channel, which holds one message more for each of them.) Nobody is forgotten on the bench:
+Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others on a bench. Else a burst of a hundred
+messages would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. (Where little
+can be buffered all wait in the channel, which holds one message more for each of them.) Nobody is forgotten on the
+bench:
 
-* Whoever sits down leaves at least one at the door, or somebody who was handed an item and is about to run, and an empty buffer.
-* Whoever comes from the door, with an item or cancelled, or from the bench with an item, calls others from the bench while
-  something is buffered, and one to the door when nobody is left there. It calls twice as many each time, so that slow consumers are
-  soon all at work; where those who are up take more than that meanwhile, they are quick, and one more is enough.
+* Whoever sits down leaves at least one at the door, or somebody who was handed an item and is about to run, and an
+  empty buffer.
+* Whoever comes from the door, with an item or cancelled, or from the bench with an item, calls others from the bench
+  while something is buffered, and one to the door when nobody is left there. It calls twice as many each time, so that
+  slow consumers are soon all at work; where those who are up take more than that meanwhile, they are quick, and one
+  more is enough.
 * The end of the feed calls all.
 """
 
@@ -231,6 +234,6 @@ class Workers(Generic[T]):
 
 
 def _lives(task: Task) -> bool:
-    # Trio sees to it that there is such a frame, whatever the task runs, and looks at it for the same purpose. To look for the
-    # task among those of its nursery would copy the set of all of them.
+    # Trio sees to it that there is such a frame, whatever the task runs, and looks at it for the same purpose. To look
+    # for the task among those of its nursery would copy the set of all of them.
     return task.coro.cr_frame is not None

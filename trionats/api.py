@@ -152,9 +152,9 @@ class ObjectInfo(nats_api.ObjectInfo):
     """What an object store knows of one object.
 
     `mtime` is the time at which the server stored the info, RFC 3339 in UTC. `revision` is the sequence of its meta
-    message in the bucket's stream, and None where there is none yet. `subject` is that message's: the place where the object
-    stands, which tells two of one name apart (nats.js has places of its own for names beyond ASCII). `extra` holds the fields
-    that another client wrote and that this one does not know.
+    message in the bucket's stream, and None where there is none yet. `subject` is that message's: the place where the
+    object stands, which tells two of one name apart (nats.js has places of its own for names beyond ASCII). `extra`
+    holds the fields that another client wrote and that this one does not know.
     """
 
     metadata: dict[str, str] | None = None

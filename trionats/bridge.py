@@ -309,7 +309,8 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
         nats.errors.Error: As for any question to the JetStream API.
         RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
         TypeError: `store` is no store of nats-py.
-        ValueError: Both `include_history` and `updates_only`; `keys` is an empty sequence; or `on_recreate` is neither of the two.
+        ValueError: Both `include_history` and `updates_only`; `keys` is an empty sequence; or `on_recreate` is neither
+            of the two.
     """
     if isinstance(store, ObjectStore):
         return _open_objects(nursery, store, **options)

@@ -77,8 +77,8 @@ class Disconnected(ConnectionEvent):
     Attributes:
         server: The server that was lost.
         reason: Why: in the words of the server's last error, if there was one.
-        close_code: The code with which the server closed a WebSocket, such as 1001; None where it sent none, or there is no
-            WebSocket.
+        close_code: The code with which the server closed a WebSocket, such as 1001; None where it sent none, or there
+            is no WebSocket.
         close_reason: The words that came with it: the server's, in one line of 123 bytes at the most.
     """
 
@@ -222,8 +222,8 @@ class SlowConsumer(ConnectionEvent):
 class StoredElsewhere(ConnectionEvent):
     """A stream in another JetStream domain has stored what was published for one domain.
 
-    Where a stream of the hub and one of the leaf listen on the same subject, both take what is published there. It is told once
-    for each `JetStream.publish`, and once for each object that is put, changed or deleted.
+    Where a stream of the hub and one of the leaf listen on the same subject, both take what is published there. It is
+    told once for each `JetStream.publish`, and once for each object that is put, changed or deleted.
 
     Attributes:
         subject: Where it was published.
@@ -243,7 +243,8 @@ class StoredElsewhere(ConnectionEvent):
 class ForeignDataSkipped(ConnectionEvent):
     """Something that another program stored or sent is not what it should be, and was left out.
 
-    One event for an episode: the next for the same place comes at the earliest a minute after the last was skipped there.
+    One event for an episode: the next for the same place comes at the earliest a minute after the last was skipped
+    there.
 
     Attributes:
         where: What was being read, such as "list of bucket 'configs'".
@@ -261,8 +262,8 @@ class ForeignDataSkipped(ConnectionEvent):
 class ChunksLeft(ConnectionEvent):
     """Data that belongs to no object any more stays in a bucket, because the server refuses to purge it.
 
-    Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish to
-    `$JS.API.STREAM.PURGE.<stream>`.
+    Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish
+    to `$JS.API.STREAM.PURGE.<stream>`.
 
     Attributes:
         stream: The bucket's stream.
@@ -292,8 +293,8 @@ class PermissionViolation(ConnectionEvent):
 class ReaderRefused(ConnectionEvent):
     """A reader of a stream (a watcher, a list, a get) goes on, but the server has refused what it needs three times in a row.
 
-    That is a consumer, or to be told about the stream. It is told for a refusal that does not pass by itself, such as a limit. If
-    that stays, `receive` raises it.
+    That is a consumer, or to be told about the stream. It is told for a refusal that does not pass by itself, such as a
+    limit. If that stays, `receive` raises it.
 
     Attributes:
         stream: The stream.
@@ -309,8 +310,8 @@ class ReaderRefused(ConnectionEvent):
 class StreamUnverified(ConnectionEvent):
     """The server refuses to let this user ask a stream's leader (`STREAM.INFO` or `STREAM.MSG.GET`).
 
-    So a snapshot, a list or a get may leave out what a replica that lags does not have yet, and a stream that is made anew under a
-    watcher may go unnoticed. One event for each reader.
+    So a snapshot, a list or a get may leave out what a replica that lags does not have yet, and a stream that is made
+    anew under a watcher may go unnoticed. One event for each reader.
 
     Attributes:
         stream: The stream.

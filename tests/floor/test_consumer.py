@@ -108,6 +108,23 @@ async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told(
         assert (told.stream, vars(told.error)["err_code"]) == ("OBJ_b", 10026)
 
 
+async def test_a_watcher_that_is_never_told_its_end_ends(autojump_clock: trio.testing.MockClock) -> None:
+    """Each refusal to find the last message is followed by another consumer, which is granted."""
+    async with open_bucket() as (bucket, store, nursery, nc):
+        nc.add_listener(seen := Heard())
+        bucket.add("a")
+        bucket.about_consumers = {"cluster": {"name": "c"}}
+        bucket.about_it = {"config": {"num_replicas": 3}, "state": {"last_seq": bucket.last + 5}}
+        bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", lambda _: FULL))
+        begun = trio.current_time()
+        async with open_watcher(nursery, store) as watcher:
+            with trio.fail_after(600), pytest.raises(errors.BadRequestError, match="maximum consumers limit reached"):
+                await watcher.snapshot()
+        assert 36 < trio.current_time() - begun < 73
+        (told,) = [event for event in seen.events if isinstance(event, events.ReaderRefused)]
+        assert (told.stream, told.error.err_code) == ("OBJ_b", 10026)
+
+
 async def test_a_refusal_that_passes_does_not_end_a_watcher(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, nursery, _), open_watcher(nursery, store) as watcher:
         await watcher.snapshot()
@@ -240,6 +257,18 @@ async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit(
         with pytest.raises(errors.TimeoutError, match="list of bucket 'b'"):
             await store.list()
         assert 30 <= trio.current_time() - begun < 62
+
+
+async def test_the_error_for_an_odd_last_message_is_like_any_other(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("a")
+        bucket.about_consumers = {"cluster": {"name": "c"}}
+        bucket.about_it = {"config": {"num_replicas": 3}, "state": {"last_seq": bucket.last + 5}}
+        bucket.server._responders.insert(0, ("$JS.API.STREAM.MSG.GET.>", lambda _: {"message": None}))
+        with pytest.raises(errors.APIError, match="what came back is no stored message") as caught:
+            await store.list()
+        error = caught.value
+        assert (error.code, error.err_code, error.stream, error.seq) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -237,6 +237,18 @@ def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
     assert list(engine.subscriptions) == [plain[0].sid, queued[0].sid]
 
 
+def test_a_planned_move_takes_the_words_of_a_refusal_along() -> None:
+    engine, server = Engine(), Server(0)
+    online(engine, server)
+    engine.subscribe(b"too.many", b"", 0, Receiver())
+    side = Engine(main=engine)
+    refusal = server.take(engine.take(1 << 20))
+    assert heard(engine, refusal) == []  # which one it was is known with the next PONG
+    online(side, Server(9))
+    engine.exchange(side)
+    assert [row.subject for row in talk(side, server)] == [b"too.many"]
+
+
 class Limited(RuleBasedStateMachine):
     """Whatever is said, and however it is cut up: those that the server refused end, and no others."""
 

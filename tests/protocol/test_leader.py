@@ -569,3 +569,38 @@ def test_progress_and_what_passes_do_not_add_up() -> None:
     bench.ordered.refused(bench.now)
     assert refuse(bench, LIMIT, 14)[2]
     assert isinstance(bench.due(), Create)
+
+
+def read_until_find(bench: Bench) -> None:
+    """Grant what is asked for, until it is to find the last message that matches; there is one more than is given."""
+    while (action := bench.due()) != Find(("m.>",)):
+        if isinstance(action, Create):
+            bench.create(1)
+        elif isinstance(action, Look):
+            bench.look(9)
+        else:
+            assert isinstance(action, Pull)
+            bench.message(4)
+
+
+def refuse_to_find(bench: Bench, times: int) -> list[bool]:
+    told = []
+    for _ in range(times):
+        read_until_find(bench)
+        told.append(bench.ordered.look_failed(bench.now, LIMIT))
+    return told
+
+
+def test_refusals_to_find_the_end_add_up_although_each_time_a_consumer_is_granted() -> None:
+    bench = Bench()
+    assert refuse_to_find(bench, 15) == [False, False, True] + [False] * 12
+    assert bench.due() == Fail(LIMIT)
+
+
+def test_refusals_to_find_the_end_are_forgotten_with_an_answer() -> None:
+    bench = Bench()
+    refuse_to_find(bench, 14)
+    read_until_find(bench)
+    bench.find(9)
+    assert refuse_to_find(bench, 14)[2]
+    assert isinstance(bench.due(), Create)

@@ -599,6 +599,18 @@ def test_replacing_makes_a_discovered_server_explicit_and_drops_the_others() -> 
     assert due(pool, 100.0).server is server
 
 
+def test_the_current_server_that_was_replaced_is_the_same_one_when_it_is_told_of() -> None:
+    """It is a discovered one from then on, and the server that is lost goes last as ever."""
+    pool = make_pool("seed")
+    current = connect(pool)
+    pool.replace(parse_servers("b"))
+    assert pool.discovered(["seed.:4222"]) == [current]
+    assert not current.explicit
+    pool.lost(current, 100.0)
+    assert fail(pool, 100.0)[0] == "b"
+    assert due(pool, 100.0).server is current
+
+
 def test_a_replaced_server_may_still_report() -> None:
     pool = make_pool("a")
     dial = due(pool)

@@ -1,8 +1,8 @@
 """What a publish may ask for, and which answer to it counts.
 
-A stream's subjects do not end where its JetStream domain does: what is published at a leaf reaches a stream of the hub and one
-of the leaf, if both listen, and both answer. An acknowledgement names the domain that it comes from; a refusal names none.
-So where a domain was asked for, only its own acknowledgement counts, and a refusal counts only once that
+A stream's subjects do not end where its JetStream domain does: what is published at a leaf reaches a stream of the hub
+and one of the leaf, if both listen, and both answer. An acknowledgement names the domain that it comes from; a refusal
+names none. So where a domain was asked for, only its own acknowledgement counts, and a refusal counts only once that
 acknowledgement has had its time to come.
 """
 
@@ -56,8 +56,8 @@ def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]
     Args:
         data: The answer's payload.
         domain: The domain that was asked for.
-        strict: An answer without a domain is one from elsewhere. It is where the domain's API has named itself; else the name
-            may be an alias of ours.
+        strict: An answer without a domain is one from elsewhere. It is where the domain's API has named itself; else
+            the name may be an alias of ours.
 
     Returns:
         The verdict, and the stream and the domain that it names.

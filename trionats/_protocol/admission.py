@@ -1,17 +1,17 @@
 """Which subscriptions a server refused whose limit of them is reached: it says that it did, and not which.
 
 Strategy
-    nats-server has a limit of subscriptions for each connection (`max_subscriptions`, or `subs` of an account or a user). Of
-    each SUB beyond it, it says "maximum subscriptions exceeded", and the connection goes on. It takes what we say in order, and
-    what it says comes in order: so a PONG is a fence, and the SUBs that were refused stand between the PING before the
-    last one and the last one, in which there are as many refusals as words.
-    Which of them is found by playing the server: each SUB takes a place, each UNSUB of one that has a place gives it back. One
-    number is not known, how many places were free in the beginning; with one more of them one SUB less is refused, or
-    more, so the number of refusals gives it. What is refused for its subject has never had a place, and is named; it counts
-    for nothing.
+    nats-server has a limit of subscriptions for each connection (`max_subscriptions`, or `subs` of an account or a
+    user). Of each SUB beyond it, it says "maximum subscriptions exceeded", and the connection goes on. It takes what we
+    say in order, and what it says comes in order: so a PONG is a fence, and the SUBs that were refused stand between
+    the PING before the last one and the last one, in which there are as many refusals as words. Which of them is found
+    by playing the server: each SUB takes a place, each UNSUB of one that has a place gives it back. One number is not
+    known, how many places were free in the beginning; with one more of them one SUB less is refused, or more, so the
+    number of refusals gives it. What is refused for its subject has never had a place, and is named; it counts for
+    nothing.
 
-A PING is sent when there is something to find out, and when much was said since the last one, so that what is remembered
-stays small.
+A PING is sent when there is something to find out, and when much was said since the last one, so that what is
+remembered stays small.
 """
 
 from __future__ import annotations

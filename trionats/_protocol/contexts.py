@@ -3,10 +3,10 @@
 The files lie in `$XDG_CONFIG_HOME/nats`, or `~/.config/nats`: `context/<name>.json` each, and `context.txt` names the
 selected one. Nothing here reads them; paths are made from what the environment said, and text comes in.
 
-Values may refer to something else, and which fields may is the tool's business (jsm.go's `natscontext`): in paths, `~` and
-variables of the environment are expanded; credentials may be the content of a file, of a variable or of the reference itself.
-What would take another program is refused, and so is a reference where the tool knows none: sent as it stands it would be
-taken for the secret.
+Values may refer to something else, and which fields may is the tool's business (jsm.go's `natscontext`): in paths, `~`
+and variables of the environment are expanded; credentials may be the content of a file, of a variable or of the
+reference itself. What would take another program is refused, and so is a reference where the tool knows none: sent as
+it stands it would be taken for the secret.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def parse(name: str, text: str, around: Surroundings, *, file: object = "its fil
         What it says. Keys that nobody knows are listed in `unknown`.
 
     Raises:
-        ContextError: It is no JSON object, a value has the wrong type, a reference leads nowhere, or it asks for what we
-            cannot do; the text names the field.
+        ContextError: It is no JSON object, a value has the wrong type, a reference leads nowhere, or it asks for what
+            we cannot do; the text names the field.
     """
     known = _fields(name, text, file)
     values = _texts(name, known)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SEED_PREFIX = 18 << 3  # "S" in base32
 ROLES = {14 << 3: "operator", 0: "account", 20 << 3: "user", 13 << 3: "server", 2 << 3: "cluster", 23 << 3: "curve"}
-USER_PREFIX = 20 << 3
 
 _PUBLIC_BYTES = 35
 _SEED_BYTES = 36  # two bytes of prefixes, 32 of the seed, two of the checksum

@@ -82,8 +82,8 @@ def encode(headers: Mapping[str, str | Sequence[str]]) -> bytes:
 def texts(value: object) -> Sequence[object] | None:
     """Read the value of one header as the texts that it stands for.
 
-    Text stands for itself, and a sequence for its items. Everything else that can be gone through would lose something: a
-    mapping its values, a set its order, an iterator what it gave once.
+    Text stands for itself, and a sequence for its items. Everything else that can be gone through would lose something:
+    a mapping its values, a set its order, an iterator what it gave once.
 
     Args:
         value: What a program gave.

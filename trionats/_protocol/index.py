@@ -56,8 +56,8 @@ class Index(Generic[N, T]):
 class LateIndex(Generic[N, K, V]):
     """An index of a table that is made when it is asked, so that entering something into the table costs nothing more.
 
-    Each entry is looked at once, at the first question that comes after it; what has left the table is dropped when it is more
-    than what is in it.
+    Each entry is looked at once, at the first question that comes after it; what has left the table is dropped when it
+    is more than what is in it.
 
     Args:
         table: The table; its new entries come last, as in any that is only entered into and taken from.

@@ -1,13 +1,14 @@
 """What the stream's leader says: which stream it is, and what a snapshot of it must have reached.
 
 Strategy
-    A consumer without replicas may be placed on a replica that lags, and then knows neither what the stream holds nor how
-    much that is. And a stream of the same name need not be the same stream. So two things are asked of the stream's leader,
-    each time *after* a consumer was made: when the stream was made, and which sequence is the last one that matches.
+    A consumer without replicas may be placed on a replica that lags, and then knows neither what the stream holds nor
+    how much that is. And a stream of the same name need not be the same stream. So two things are asked of the stream's
+    leader, each time *after* a consumer was made: when the stream was made, and which sequence is the last one that
+    matches.
 
-    A server outside a cluster has no replicas. Its consumers say so (their info names no cluster), and then nothing is asked as
-    long as the first consumer lives: that one is younger than its stream, so a stream that is younger than it is
-    another one.
+    A server outside a cluster has no replicas. Its consumers say so (their info names no cluster), and then nothing is
+    asked as long as the first consumer lives: that one is younger than its stream, so a stream that is younger than it
+    is another one.
 """
 
 from __future__ import annotations

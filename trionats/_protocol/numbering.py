@@ -1,8 +1,8 @@
 """The numbers of frames in a queue out of which some are taken back.
 
-A frame's number says how many frames were queued before it, and finds it again in constant time, or, where gaps were closed
-in front of it, by halving. Frames that are taken back leave gaps, so that the numbers of those behind them stay true; once
-there are more gaps than frames they are closed, and what stays keeps its number by having it written down.
+A frame's number says how many frames were queued before it, and finds it again in constant time, or, where gaps were
+closed in front of it, by halving. Frames that are taken back leave gaps, so that the numbers of those behind them stay
+true; once there are more gaps than frames they are closed, and what stays keeps its number by having it written down.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 Strategy
     Anybody may write into a bucket's subjects, so reading is total: whatever stands there comes out as an info or as a
-    `BadObjectMetaError`, and in both cases with what it takes to write over it. Writing is strict: what could not be read
-    back as it was given is refused before anything is sent.
+    `BadObjectMetaError`, and in both cases with what it takes to write over it. Writing is strict: what could not be
+    read back as it was given is refused before anything is sent.
 
-    A name stands in the subject as base64 of its UTF-8. nats.js writes base64 of Latin-1, so a name with letters beyond ASCII
-    and within Latin-1 has two places; and what is one name's place in one of the two may be another name's in the other.
+    A name stands in the subject as base64 of its UTF-8. nats.js writes base64 of Latin-1, so a name with letters beyond
+    ASCII and within Latin-1 has two places; and what is one name's place in one of the two may be another name's in the
+    other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from nats.js.api import ObjectMetaOptions as AnyOptions
 
 from trionats import api, errors
 from trionats._protocol import headers
+from trionats._protocol.pulling import LARGEST, count_of
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -50,8 +52,6 @@ CHUNK_SIZE = 128 * 1024
 #: A control line has 4096 bytes by default, and the name stands in it as base64, beside the bucket's and an inbox.
 NAME_LIMIT = 2700
 NUID_LIMIT = 128
-#: What other clients count with.
-LARGEST = 2**63 - 1
 
 _nuid_form = re.compile(r"[!-)+,\-/-=?-~]+").fullmatch  # visible ASCII but . * >
 _ABSENT: tuple[object, ...] = (None, False, 0, "", [], {})
@@ -249,9 +249,7 @@ def _complaint(fields: object) -> str | None:
 
 
 def _is_count(value: object) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    return value is None or count_of(value) is not None
 
 
 def _options_complaint(options: Mapping[str, Any]) -> str | None:

@@ -11,8 +11,8 @@ Invariants
     * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
 
 What can go wrong
-    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is purged
-    while it is read, restored from an older backup, made anew, or removed: each has its test.
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is
+    purged while it is read, restored from an older backup, made anew, or removed: each has its test.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class Ordered:
         done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
         self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
         self._refusals = Refusals(patient=restart)
+        # Counted apart: each time it was refused, a consumer is granted before it is asked again.
+        self._end_refusals = Refusals(patient=restart)
         self._opening = False
         self._linked = True
         self._begun = False
@@ -254,8 +256,8 @@ class Ordered:
             self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
             self._begin_to_read()
             return
-        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence that is
-        # far away, in silence; and what is new to a replica that lags is not new.
+        # It may be another stream, or one that ends before the cursor, where the consumer would wait for a sequence
+        # that is far away, in silence; and what is new to a replica that lags is not new.
         self._phase, self._not_before = _Phase.DOUBTFUL, now
 
     def create_failed(self, now: float, error: Exception | None = None) -> bool:
@@ -268,7 +270,7 @@ class Ordered:
             Whether somebody should be told.
         """
         self._reset(now)
-        return self._refused(error)
+        return self._refused(error, self._refusals)
 
     def inspected(self, name: str, info: Mapping[str, object], now: float) -> None:
         """Tell what the server says about the consumer.
@@ -327,6 +329,7 @@ class Ordered:
             mark: That sequence; 0 when nothing matches.
         """
         if self._snapshot.finds:
+            self._end_refusals.forget()
             self._leader.find(mark)
             self._take(self._snapshot.found(self.cursor[0]), now)
 
@@ -347,8 +350,9 @@ class Ordered:
             leader.mute = leader.mute or not snapshot.finds
             self._verified()
             return True
+        refusals = self._end_refusals if snapshot.finds else self._refusals
         self._reset(now)
-        return self._refused(error)
+        return self._refused(error, refusals)
 
     # What came
 
@@ -514,11 +518,11 @@ class Ordered:
         self.cursor = (0, 0)
         self._move_on(now)
 
-    def _refused(self, error: Exception | None) -> bool:
+    def _refused(self, error: Exception | None, refusals: Refusals) -> bool:
         if error is None:
             return False
         self.refusal = error if isinstance(error, errors.APIError) else None
-        verdict = self._refusals.judge(error)
+        verdict = refusals.judge(error)
         if verdict is Verdict.OVER:
             self._fail(error)
         return verdict is Verdict.TOLD

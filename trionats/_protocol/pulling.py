@@ -28,11 +28,12 @@ _LONGEST_BACKOFF: Final = 10.0
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
-# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another one
-# finds out. Not behind a request that follows one that expired: the server has just said that the consumer is there.
+# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another
+# one finds out. Not behind a request that follows one that expired: the server has just said that the consumer is
+# there.
 _PROOF_WITHIN: Final = 0.5
-# Sequences and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
-_LARGEST: Final = (1 << 63) - 1
+#: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
+LARGEST: Final = (1 << 63) - 1
 
 
 class AckSubject(NamedTuple):
@@ -72,7 +73,7 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
     except ValueError:
         return None
-    if not (0 <= sequence <= _LARGEST and 0 <= timestamp <= _LARGEST and 0 <= pending <= _LARGEST):
+    if not (0 <= sequence <= LARGEST and 0 <= timestamp <= LARGEST and 0 <= pending <= LARGEST):
         return None
     return AckSubject(
         tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
@@ -118,7 +119,7 @@ def count_of(value: object) -> int | None:
     Returns:
         The number, or None when it is no count.
     """
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,8 @@ class Window:
             name: The consumer's name.
 
         Returns:
-            A request that the server answers at once, whatever it has, and that no message fits into: it takes no credit.
+            A request that the server answers at once, whatever it has, and that no message fits into: it takes no
+            credit.
         """
         self._proof_until = inf
         self._number += 1

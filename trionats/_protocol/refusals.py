@@ -15,12 +15,13 @@ from trionats import errors
 STREAM_NOT_FOUND: Final = 10059
 #: The codes of what passes: no leader yet, no quorum, JetStream not switched on yet; too many requests.
 PASSING_CODES: Final = frozenset({503, 429})
-#: What passes under other codes: no peers at the moment, not assigned, not the leader; a stream or a consumer that is offline, a
-#: member that comes or goes.
+#: What passes under other codes: no peers at the moment, not assigned, not the leader; a stream or a consumer that is
+#: offline, a member that comes or goes.
 PASSING: Final = frozenset({10005, 10007, 10009, 10118, 10119, 10194, 10195, 10202})
 #: What says 503 and yet stays: JetStream is not enabled for the account; there is no such account.
 STAYING: Final = frozenset({10039, 10035})
-#: After how many refusals in a row, that do not pass by themselves, an event says so. With the pauses of `backoff`, half a second.
+#: After how many refusals in a row, that do not pass by themselves, an event says so. With the pauses of `backoff`,
+#: half a second.
 TOLD_AFTER: Final = 3
 #: After how many of them it is given up: with those pauses 36 to 73 s, more than a consumer lives that nobody asks.
 GIVEN_UP_AFTER: Final = 15

@@ -2,9 +2,10 @@
 
 Strategy
     A purge and the chunks that it is to take go different ways through the server, and the purge is the faster one. So
-    what was sent and not acknowledged may be stored behind a purge that was answered: each acknowledgement that comes late says
-    that there is something to purge again. Where the acknowledgements were lost with the connection, nothing says when the
-    chunks have arrived that were on their way, so one more purge follows some time after the next connection answered.
+    what was sent and not acknowledged may be stored behind a purge that was answered: each acknowledgement that comes
+    late says that there is something to purge again. Where the acknowledgements were lost with the connection, nothing
+    says when the chunks have arrived that were on their way, so one more purge follows some time after the next
+    connection answered.
 
 Invariants
     What may be stored is followed by a purge that was asked for later, for as long as there is a client.
@@ -18,8 +19,8 @@ from typing import Final
 
 __all__ = ["ANSWER", "ATTEMPTS", "SETTLING", "Remnant"]
 
-#: After how many seconds a purge that was refused for the moment is asked for again; and how long what was on its way when a
-#: connection broke may take to arrive, counted from the next connection's first answer.
+#: After how many seconds a purge that was refused for the moment is asked for again; and how long what was on its way
+#: when a connection broke may take to arrive, counted from the next connection's first answer.
 SETTLING: Final = 5.0
 #: After how many seconds a purge without an answer is asked for again.
 ANSWER: Final = 30.0

@@ -1,7 +1,7 @@
 """What may be shown of things that may be secrets, and of words that are somebody else's.
 
-A complaint has to name what is wrong, and what is wrong is often a secret in the wrong place: a seed for a path, a JWT for a
-server. So what is shown is first looked at.
+A complaint has to name what is wrong, and what is wrong is often a secret in the wrong place: a seed for a path, a JWT
+for a server. So what is shown is first looked at.
 """
 
 from __future__ import annotations

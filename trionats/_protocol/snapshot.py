@@ -1,10 +1,10 @@
 """Whether all that was stored when reading began has come.
 
 Strategy
-    A consumer says how many messages it has when it is made, and they are counted as they come. That is not enough where
-    entries are written or deleted meanwhile, since the server's own count lags behind that; so an end that is in doubt takes a
-    second opinion: another consumer, behind which nothing is found. Nor is it enough where the consumer may have been placed on
-    a replica that lags; so what the leader says must have been reached, too (`leader`).
+    A consumer says how many messages it has when it is made, and they are counted as they come. That is not enough
+    where entries are written or deleted meanwhile, since the server's own count lags behind that; so an end that is in
+    doubt takes a second opinion: another consumer, behind which nothing is found. Nor is it enough where the consumer
+    may have been placed on a replica that lags; so what the leader says must have been reached, too (`leader`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from trionats._protocol.leader import Leader
 
-# How often the end is put off because entries may have been overtaken by newer ones (see `count`), and how often another
-# consumer is asked whether it is the end (see `inspected`).
+# How often the end is put off because entries may have been overtaken by newer ones (see `count`), and how often
+# another consumer is asked whether it is the end (see `inspected`).
 _ROUNDS: Final = 10
 # How often the server may say that it has something and still give nothing.
 _DOUBTS: Final = 3
@@ -44,7 +44,8 @@ class Snapshot:
 
     def __init__(self, leader: Leader, *, done: bool, one_per_subject: bool) -> None:
         self.done = done
-        # What has to be found out before it goes on: from the consumer's info, the stream's info, the last that matches.
+        # What has to be found out before it goes on: from the consumer's info, the stream's info, the last that
+        # matches.
         self.inspects = self.asks = self.finds = False
         self._leader, self._one_per_subject = leader, one_per_subject
         self.begin_anew(done=done)
@@ -109,9 +110,9 @@ class Snapshot:
             return
         self.received += 1
         # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
-        # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is left
-        # of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat this
-        # for ever.
+        # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is
+        # left of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat
+        # this for ever.
         if self._one_per_subject and self.received + pending != self._expected:
             self._disturbed = True
         if self.received < self._expected:
@@ -138,8 +139,9 @@ class Snapshot:
         """
         self.inspects = False
         self._doubts += 1
-        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each entry
-        # that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is new.
+        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each
+        # entry that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is
+        # new.
         self._stuck = by_list
         # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
         # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
@@ -202,8 +204,8 @@ class Snapshot:
         if self._leader.reached(sequence):
             self.done = True
             return Course.ON
-        # The replica that has the consumer lags. Another consumer may be made on another one, at once the first time; in
-        # between it is waited for.
+        # The replica that has the consumer lags. Another consumer may be made on another one, at once the first time;
+        # in between it is waited for.
         self._shortfalls += 1
         if self._shortfalls % 2:
             return Course.ANOTHER

@@ -49,8 +49,8 @@ _TO_ALPHABET = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
 class WildSubject(str):
     """A subject that is published to although it has wildcards, which the server then takes for letters.
 
-    The JetStream API has such subjects: who creates a consumer repeats its filter there, so that permissions can be granted
-    by filter.
+    The JetStream API has such subjects: who creates a consumer repeats its filter there, so that permissions can be
+    granted by filter.
     """
 
     __slots__ = ()
@@ -186,8 +186,8 @@ def consumer_name(name: str) -> str:
 def consumer_creation(stream: str, name: str, filter_subject: object) -> str:
     """Make the subject, without the API's prefix, at which a consumer is created.
 
-    A single filter stands in it, so that who may only read some subjects can be given the permission for just these. Where
-    it does not fit into a control line, or is one of a list (the server's error 10137), it is left out.
+    A single filter stands in it, so that who may only read some subjects can be given the permission for just these.
+    Where it does not fit into a control line, or is one of a list (the server's error 10137), it is left out.
 
     Args:
         stream: The stream's name.
