@@ -169,6 +169,46 @@ def test_no_healthy_one_is_ended_where_the_numbers_do_not_fit() -> None:
     assert admissions.settle() == [second]
 
 
+class Counted:
+    """A row that counts how often it is looked at."""
+
+    looks = 0
+
+    def __init__(self, number: int) -> None:
+        self._subject = b"s%d" % number
+        self.queue = b""
+
+    @property
+    def subject(self) -> bytes:
+        Counted.looks += 1
+        return self._subject
+
+
+def test_what_is_refused_for_its_subject_costs_the_same_however_many_there_are() -> None:
+    many = 5000
+    admissions: Admissions[Counted] = Admissions()
+    rows = [Counted(number) for number in range(many)]
+    for row in rows:
+        if admissions.subscribed(row):
+            admissions.pinged()
+    Counted.looks = 0
+    for row in rows:
+        admissions.denied(row._subject, row.queue)
+    # Looked through for each of them, it would be 2,500 times.
+    assert Counted.looks <= 20 * many
+
+
+def test_what_is_subscribed_again_after_it_was_refused_for_its_subject_counts() -> None:
+    engine, server = Engine(), Server(1)
+    online(engine, server)
+    engine.subscribe(b"denied", b"", 0, Receiver())
+    assert talk(engine, server) == []
+    server.denies = b"another"
+    engine.subscribe(b"a", b"", 0, Receiver())
+    again = engine.subscribe(b"denied", b"", 0, Receiver())
+    assert talk(engine, server) == [again]
+
+
 def test_what_was_told_is_forgotten_again_without_a_refusal() -> None:
     engine, server = Engine(), Server(1 << 20)
     online(engine, server)
