@@ -542,18 +542,19 @@ class Link:
     def _over_limit(self, conversation: Conversation, text: str) -> None:
         """End the subscriptions that were too many, each with an error that names it."""
         rows = conversation.engine.over_limit()
+        said = refusal(conversation.server, text, conversation.engine.confided)
         for row in rows:
             subject, queue = row.subject.decode(), row.queue.decode() or None
             error = errors.explained(
                 errors.MaxSubscriptionsError,
-                f"{refusal(conversation.server, text)}; {subject!r} is not subscribed",
+                f"{said}; {subject!r} is not subscribed",
                 subject=subject,
                 queue=queue,
             )
             conversation.engine.refuse(row, error)
             self._emit(events.ServerRefusal(error))
         if not rows:
-            self._emit(events.ServerRefusal(refusal(conversation.server, text)))
+            self._emit(events.ServerRefusal(said))
 
     # The end.
 

@@ -277,6 +277,23 @@ def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
     assert list(engine.subscriptions) == [plain[0].sid, queued[0].sid]
 
 
+def test_a_refusal_that_is_found_out_behind_the_switch_of_a_planned_move_keeps_its_words() -> None:
+    engine, old, new = Engine(), Server(1), Server(9)
+    online(engine, old)
+    rows = [engine.subscribe(b"p%d" % n, b"", 0, Receiver()) for n in range(2)]
+    move = Move(engine, b"_INBOX.")
+    move.side.begin()
+    move.side.receive(b"INFO {}\r\n")
+    heard(move.side, new.take(move.side.greet({})))
+    move.arrive("arrived")
+    assert talk(move.side, new) == []
+    data = old.take(engine.take(1 << 20))
+    engine.sent()
+    assert heard(engine, data) == []  # what follows is the PING that finds it out
+    move.switch("fence")
+    assert talk(move.side, old) == rows[1:]
+
+
 class Limited(RuleBasedStateMachine):
     """Whatever is said, and however it is cut up: those that the server refused end, and no others."""
 

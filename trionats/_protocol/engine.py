@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     from trionats._protocol.subscriptions import Receiver
 
 
-_CONVERSATION = ("_parser", "_pings", "_admissions", "_unanswered", "_sending", "phase", "info", "confided")
+_CONVERSATION = (
+    "_parser",
+    "_pings",
+    "_admissions",
+    "_over_limit",
+    "_unanswered",
+    "_sending",
+    "phase",
+    "info",
+    "confided",
+)
 _CONFIDED = ("pass", "auth_token", "jwt", "sig")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
 
