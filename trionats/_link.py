@@ -271,14 +271,15 @@ class Link:
         """End a conversation once the server has taken what was queued before, so that nothing published later overtakes it."""
         reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
         try:
-            if self._aside is None:
-                answer = Answer()
-                old.engine.fence(answer)
-                old.wake()
-                with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
-                    await answer.wait()
+            answer = Answer()
+            old.engine.fence(answer)
+            old.wake()
+            with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
+                await answer.wait()
         finally:
-            old.lose(reason)
+            # A planned move may have left it meanwhile, which sees to what is on its way there.
+            if self.current is old:
+                old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""

@@ -245,6 +245,24 @@ async def test_a_drain_during_the_overlap_has_what_comes_from_both_sides(
             assert trio.current_time() - start <= (LONGEST_STAY + 1.5 if ends == "is silent" else 1.5)
 
 
+async def test_a_reconnect_while_the_old_side_is_still_there_loses_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World()
+    world.b.sip = 7
+    async with connected(world) as (nc, rx), trio.open_nursery() as nursery:
+        world.quack()
+        await moved(rx)
+        assert len(world.a.live_links) == 1
+        for number in range(100):
+            await nc.publish("p", b"%d" % number)
+        await nc.reconnect()
+        await nc.flush()
+        nursery.cancel_scope.cancel()
+    arrived = [int(frame.payload) for server in (world.b, world.a) for frame in server.sent("PUB", "p")]
+    assert arrived == list(range(100))
+
+
 async def test_an_automatic_unsubscribe_counts_on(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     async with connected(world) as (nc, rx), trio.open_nursery() as nursery:
