@@ -45,25 +45,44 @@ MOST_NAMES = 10
 
 
 class Fence:
-    """Subscriptions that end with the PONG behind their UNSUB."""
+    """Subscriptions that end with the PONG behind their UNSUB; in a planned move, with those of both servers.
 
-    def __init__(self, engine: Engine, rows: Sequence[Subscription]) -> None:
+    Args:
+        engine: Whose subscriptions they are.
+        rows: The subscriptions.
+        pongs: How many PONGs are waited for.
+    """
+
+    def __init__(self, engine: Engine, rows: Sequence[Subscription], pongs: int = 1) -> None:
         self._engine = engine
         self._rows = rows
+        self._missing = pongs
         self.passed = trio.Event()
+        self.answered = False
+        """Whether a server has answered."""
         self.broken = False
         """Whether it is passed because the connection was lost."""
 
     def arrived(self) -> None:
-        """End them: the server sends nothing more."""
+        """Know that a server sends nothing more."""
+        self.answered = True
+        self._one_less()
+
+    def failed(self, _: Exception) -> None:
+        """Know that a connection, and with it what was on its way, is lost."""
+        self.broken = True
+        self._one_less()
+
+    def open(self) -> None:
+        """End them."""
         for row in self._rows:
             self._engine.complete(row)
         self.passed.set()
 
-    def failed(self, _: Exception) -> None:
-        """End them: the connection, and with it what was on its way, is lost."""
-        self.broken = True
-        self.arrived()
+    def _one_less(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self.open()
 
 
 def retire(engine: Engine, link: Link, rows: Sequence[Subscription]) -> Fence:
@@ -77,14 +96,18 @@ def retire(engine: Engine, link: Link, rows: Sequence[Subscription]) -> Fence:
     Returns:
         What says when they have ended.
     """
-    fence = Fence(engine, rows)
+    beside = engine.beside if rows else None
+    # In a planned move the other server may have sent something, too.
+    asked = [each for each in (engine, beside) if each is not None and each.phase is Phase.ONLINE]
+    fence = Fence(engine, rows, len(asked))
     for row in rows:
         engine.retire(row)
-    if engine.phase is Phase.ONLINE:
-        engine.ping(fence)
+    for each in asked:
+        each.ping(fence)
+    if asked:
         link.wake()
     else:
-        fence.arrived()
+        fence.open()
     return fence
 
 
@@ -244,7 +267,7 @@ class Draining:
         rows = [row for row in self._engine.subscriptions.values() if not row.answers]
         fence = retire(self._engine, self._link, rows)
         if not await self._passes(fence):
-            fence.arrived()
+            fence.open()
         if not self._online:
             self._link.hurry()
         while not self._link.finished.is_set():
@@ -275,6 +298,8 @@ class Draining:
                 # It is not silent, or was not told yet what it is to answer.
                 heard, until = engine.heard, trio.current_time() + self._patience
             elif trio.current_time() >= until:
+                if fence.answered:
+                    return False  # it is the server that we are leaving that is silent
                 self._silent_at = heard
         return False
 

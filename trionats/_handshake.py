@@ -134,8 +134,10 @@ async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, optio
 async def _introduce(login: LoginOptions, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
     """Say who we are, and hear what the server says to that; or what it said before it closed the connection under us."""
     broken: trio.BrokenResourceError | None = None
+    greeting = engine.greet(connect_options(engine.info, login, server))
+    wire.confide(engine.confided)
     try:
-        await wire.send_all(engine.greet(connect_options(engine.info, login, server)))
+        await wire.send_all(greeting)
     except trio.BrokenResourceError as error:
         broken = error
     _digest(rest, server, engine)

@@ -271,14 +271,15 @@ class Link:
         """End a conversation once the server has taken what was queued before, so that nothing published later overtakes it."""
         reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
         try:
-            if self._aside is None:
-                answer = Answer()
-                old.engine.fence(answer)
-                old.wake()
-                with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
-                    await answer.wait()
+            answer = Answer()
+            old.engine.fence(answer)
+            old.wake()
+            with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
+                await answer.wait()
         finally:
-            old.lose(reason)
+            # A planned move may have left it meanwhile, which sees to what is on its way there.
+            if self.current is old:
+                old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""
@@ -542,18 +543,19 @@ class Link:
     def _over_limit(self, conversation: Conversation, text: str) -> None:
         """End the subscriptions that were too many, each with an error that names it."""
         rows = conversation.engine.over_limit()
+        said = refusal(conversation.server, text, conversation.engine.confided)
         for row in rows:
             subject, queue = row.subject.decode(), row.queue.decode() or None
             error = errors.explained(
                 errors.MaxSubscriptionsError,
-                f"{refusal(conversation.server, text)}; {subject!r} is not subscribed",
+                f"{said}; {subject!r} is not subscribed",
                 subject=subject,
                 queue=queue,
             )
             conversation.engine.refuse(row, error)
             self._emit(events.ServerRefusal(error))
         if not rows:
-            self._emit(events.ServerRefusal(refusal(conversation.server, text)))
+            self._emit(events.ServerRefusal(said))
 
     # The end.
 

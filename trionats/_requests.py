@@ -116,6 +116,7 @@ class PendingReply:
             nats.errors.TimeoutError: That time passed.
             trionats.errors.DisconnectedError: The connection broke after the request was sent.
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
+            trio.BusyResourceError: Another task waits for it, or it was left.
         """
         if get_ident() != self._requests.run.thread:
             self._requests.run.check()
@@ -157,19 +158,25 @@ class PendingReply:
             False where the request had not left us: it is not sent then, and nothing comes.
 
         Raises:
-            trio.BusyResourceError: A task waits for it.
+            trio.BusyResourceError: A task waits for it, or it was left already.
         """
         self._requests.run.check()
         if self._task is not None:
             raise trio.BusyResourceError("a task waits for this reply")
+        self._refuse_left()
         return self._requests.leave(self, then)
 
     def _timed_out(self) -> None:
         self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
+    def _refuse_left(self) -> None:
+        if self._then is not None:
+            raise trio.BusyResourceError("this reply was left to a callback")
+
     async def _park(self) -> None:
         if self._task is not None:
             raise trio.BusyResourceError("another task waits for this reply")
+        self._refuse_left()
         self._task = trio.lowlevel.current_task()
 
         def abort(_: Callable[[], Any]) -> Abort:

@@ -16,7 +16,7 @@ from trionats._identity import ask
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from types import ModuleType
     from typing import TypeAlias
 
@@ -239,6 +239,9 @@ class Wire:
         """The code and the words with which the other end has closed a WebSocket; None without any."""
         return None
 
+    def confide(self, secrets: Iterable[str]) -> None:
+        """Know what the other end is told, and must not be quoted with."""
+
     def allow(self, max_payload: int) -> None:
         """Know how much the server takes in one message."""
 
@@ -264,6 +267,10 @@ class WebSocketWire(Wire):
     def goodbye(self) -> tuple[int, str] | None:
         """The code and the words of the other end's close frame; None while there was none."""
         return self._websocket.goodbye
+
+    def confide(self, secrets: Iterable[str]) -> None:
+        """Leave it out of the words of the close frame."""
+        self._websocket.confide(secrets)
 
     def allow(self, max_payload: int) -> None:
         """Compress messages up to this size, where that was negotiated."""

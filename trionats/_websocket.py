@@ -29,7 +29,7 @@ from trionats import errors
 from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from websockets.protocol import Event, Protocol
 
@@ -64,9 +64,17 @@ class WebSocketStream(trio.abc.Stream):
         transport: What the WebSocket runs on; it is closed with this.
         protocol: The state of the WebSocket, its handshake done.
         unread: What was received behind the handshake.
+        confided: Secrets that the other end must not be quoted with.
     """
 
-    def __init__(self, transport: trio.abc.Stream, protocol: Protocol, unread: Sequence[Event] = ()) -> None:
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        protocol: Protocol,
+        unread: Sequence[Event] = (),
+        confided: Iterable[str] = (),
+    ) -> None:
+        self._confided = tuple(confided)
         self._transport = transport
         self._protocol = protocol
         self._unread = b""
@@ -80,7 +88,11 @@ class WebSocketStream(trio.abc.Stream):
     def goodbye(self) -> tuple[int, str] | None:
         """The code and the words of the other end's close frame, made fit to be shown; None while there was none."""
         close = self._protocol.close_rcvd
-        return None if close is None else (int(close.code), foreign(close.reason))
+        return None if close is None else (int(close.code), foreign(hidden(close.reason, self._confided)))
+
+    def confide(self, secrets: Iterable[str]) -> None:
+        """Know more that the other end must not be quoted with."""
+        self._confided = (*self._confided, *secrets)
 
     def compress_up_to(self, size: int) -> None:
         """Compress what is sent, where that was negotiated, in messages of at most this size.
@@ -274,11 +286,12 @@ async def open_websocket(
         data = await transport.receive_some(READ_SIZE)
         protocol.receive_data(bytes(data)) if data else protocol.receive_eof()
         events = protocol.events_received()
+    # Of "Bearer" and a token somebody may repeat the token alone.
+    confided = [server.path, *(value for _, value in pairs), *(value.rpartition(" ")[2] for _, value in pairs)]
     if protocol.handshake_exc is not None:
-        confided = [server.path, *(value for _, value in pairs)]
         text = f"{server} did not become a WebSocket: {hidden(_told(protocol.handshake_exc), confided)}"
         raise errors.explained(errors.ProtocolError, text)
-    return WebSocketStream(transport, protocol, events[1:])
+    return WebSocketStream(transport, protocol, events[1:], confided)
 
 
 def _uri(server: Server) -> Any:  # noqa: ANN401 - the library's own

@@ -218,6 +218,51 @@ async def test_leaving_during_the_overlap_unsubscribes_on_both_sides(autojump_cl
         assert not subjects(world.b.link)
 
 
+@pytest.mark.parametrize("ends", ["answers", "breaks", "is silent"])
+async def test_a_drain_during_the_overlap_has_what_comes_from_both_sides(
+    ends: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The new server has nothing on its way any more; the old one may."""
+    world = World()
+    async with connected(world) as (nc, rx), trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, "work", queue="q") as work:
+            await nc.flush()
+            old = world.a.link
+            world.quack()
+            await moved(rx)
+            old.stall(down=True)
+            assert world.a.publish("work", b"old") == 1
+            start = trio.current_time()
+            nc.drain_nowait()
+            await trio.sleep(0.1)
+            if ends == "answers":
+                old.resume()
+            elif ends == "breaks":
+                old.cut()
+            came = [message.data async for message in work]
+            assert came == ([] if ends == "is silent" else [b"old"])
+            await nc.drain()
+            assert trio.current_time() - start <= (LONGEST_STAY + 1.5 if ends == "is silent" else 1.5)
+
+
+async def test_a_reconnect_while_the_old_side_is_still_there_loses_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World()
+    world.b.sip = 7
+    async with connected(world) as (nc, rx), trio.open_nursery() as nursery:
+        world.quack()
+        await moved(rx)
+        assert len(world.a.live_links) == 1
+        for number in range(100):
+            await nc.publish("p", b"%d" % number)
+        await nc.reconnect()
+        await nc.flush()
+        nursery.cancel_scope.cancel()
+    arrived = [int(frame.payload) for server in (world.b, world.a) for frame in server.sent("PUB", "p")]
+    assert arrived == list(range(100))
+
+
 async def test_an_automatic_unsubscribe_counts_on(autojump_clock: trio.testing.MockClock) -> None:
     world = World()
     async with connected(world) as (nc, rx), trio.open_nursery() as nursery:

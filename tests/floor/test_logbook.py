@@ -141,6 +141,20 @@ async def test_a_subscription_too_many(
         check(told(caplog), ("WARNING", r"refused: .*maximum subscriptions exceeded; 'many' is not subscribed"))
 
 
+async def test_a_subscription_too_many_is_not_told_with_what_was_confided(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeServer()
+    async with connected(server) as nc, trio.open_nursery() as nursery:
+        async with open_subscription(nursery, nc, "many") as rx:
+            server.inject(b"-ERR 'maximum subscriptions exceeded for hunter2'\r\n")
+            with pytest.raises(errors.MaxSubscriptionsError) as caught:
+                await rx.receive()
+        server.inject(b"-ERR 'maximum subscriptions exceeded for hunter2'\r\n")
+        await nc.flush()
+    assert "hunter2" not in f"{caught.value}{told(caplog)}"
+
+
 async def test_lost_publishes(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer(info={"max_payload": 100})
     async with connected(server) as nc:

@@ -472,6 +472,30 @@ async def test_a_reply_that_somebody_waits_for_cannot_be_left(autojump_clock: tr
         nursery.cancel_scope.cancel()
 
 
+async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Either would take the callback away from it, and the count of those that wait would never be right again."""
+    server = FakeServer()
+    silent(server)
+    server.on("echo", lambda frame: frame.payload)
+    async with connected(server) as nc:
+        reply = nc.request_nowait("void")
+        await nc.flush()
+        came = told(reply)
+        with pytest.raises(trio.BusyResourceError, match="was left to a callback"):
+            told(reply)
+        with pytest.raises(trio.BusyResourceError, match="was left to a callback"):
+            await reply.wait()
+        assert nc.statistics().pending_requests == 0
+        server.publish(server.sent("PUB", "void")[0].reply, b"late")
+        await nc.flush()
+        assert [answer.data for answer in came] == [b"late"]
+        assert (await reply.wait()).data == b"late"
+        assert (await nc.request("echo", b"x")).data == b"x"
+        assert_forgotten(nc)
+
+
 async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -388,12 +388,12 @@ def closing(
     return script
 
 
-async def lost(script: Callable[[Peer], Awaitable[None]]) -> events.Disconnected:
+async def lost(script: Callable[[Peer], Awaitable[None]], **options: Any) -> events.Disconnected:  # noqa: ANN401 - any option
     """Lose a connection in the middle of a request; the request and the feed say why."""
     async with trio.open_nursery() as nursery:
         peers = Peers(nursery, script)
         async with (
-            trionats.open_client(nursery, "ws://fake", dial=peers.dial, allow_reconnect=False) as nc,
+            trionats.open_client(nursery, "ws://fake", dial=peers.dial, allow_reconnect=False, **options) as nc,
             trionats.open_events(nursery, nc) as rx,
         ):
             with pytest.raises(errors.Error) as caught:
@@ -435,6 +435,22 @@ async def test_the_words_of_a_close_frame_are_somebody_elses(reason: bytes, show
     assert (told.close_code, told.close_reason) == (1008, shown)
     assert str(told.reason).endswith(f"(WebSocket close 1008{': ' if shown else ''}{shown})")
     assert str(told.reason).isprintable()
+
+
+TOKEN, KEY = "token-as-long-as-they-are", "key-for-the-proxy"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(f"no {TOKEN} of mine", "no ..."), (f"{TOKEN[:20]} is cut", "..."), (f"bad {KEY}", "bad ...")]
+)
+async def test_the_words_of_a_close_frame_do_not_repeat_what_was_confided(reason: str, shown: str) -> None:
+    """Proxies answer with what they did not like."""
+    told = await lost(
+        closing(1008, reason.encode()), token=TOKEN, ws_connection_headers={"Authorization": f"Bearer {KEY}"}
+    )
+    assert told.close_reason.startswith(shown)
+    for secret in (TOKEN[:20], KEY):
+        assert secret not in f"{told!r} {told.reason}"
 
 
 async def test_a_close_frame_during_the_login_is_told() -> None:

@@ -169,6 +169,46 @@ def test_no_healthy_one_is_ended_where_the_numbers_do_not_fit() -> None:
     assert admissions.settle() == [second]
 
 
+class Counted:
+    """A row that counts how often it is looked at."""
+
+    looks = 0
+
+    def __init__(self, number: int) -> None:
+        self._subject = b"s%d" % number
+        self.queue = b""
+
+    @property
+    def subject(self) -> bytes:
+        Counted.looks += 1
+        return self._subject
+
+
+def test_what_is_refused_for_its_subject_costs_the_same_however_many_there_are() -> None:
+    many = 5000
+    admissions: Admissions[Counted] = Admissions()
+    rows = [Counted(number) for number in range(many)]
+    for row in rows:
+        if admissions.subscribed(row):
+            admissions.pinged()
+    Counted.looks = 0
+    for row in rows:
+        admissions.denied(row._subject, row.queue)
+    # Looked through for each of them, it would be 2,500 times.
+    assert Counted.looks <= 20 * many
+
+
+def test_what_is_subscribed_again_after_it_was_refused_for_its_subject_counts() -> None:
+    engine, server = Engine(), Server(1)
+    online(engine, server)
+    engine.subscribe(b"denied", b"", 0, Receiver())
+    assert talk(engine, server) == []
+    server.denies = b"another"
+    engine.subscribe(b"a", b"", 0, Receiver())
+    again = engine.subscribe(b"denied", b"", 0, Receiver())
+    assert talk(engine, server) == [again]
+
+
 def test_what_was_told_is_forgotten_again_without_a_refusal() -> None:
     engine, server = Engine(), Server(1 << 20)
     online(engine, server)
@@ -237,16 +277,21 @@ def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
     assert list(engine.subscriptions) == [plain[0].sid, queued[0].sid]
 
 
-def test_a_planned_move_takes_the_words_of_a_refusal_along() -> None:
-    engine, server = Engine(), Server(0)
-    online(engine, server)
-    engine.subscribe(b"too.many", b"", 0, Receiver())
-    side = Engine(main=engine)
-    refusal = server.take(engine.take(1 << 20))
-    assert heard(engine, refusal) == []  # which one it was is known with the next PONG
-    online(side, Server(9))
-    engine.exchange(side)
-    assert [row.subject for row in talk(side, server)] == [b"too.many"]
+def test_a_refusal_that_is_found_out_behind_the_switch_of_a_planned_move_keeps_its_words() -> None:
+    engine, old, new = Engine(), Server(1), Server(9)
+    online(engine, old)
+    rows = [engine.subscribe(b"p%d" % n, b"", 0, Receiver()) for n in range(2)]
+    move = Move(engine, b"_INBOX.")
+    move.side.begin()
+    move.side.receive(b"INFO {}\r\n")
+    heard(move.side, new.take(move.side.greet({})))
+    move.arrive("arrived")
+    assert talk(move.side, new) == []
+    data = old.take(engine.take(1 << 20))
+    engine.sent()
+    assert heard(engine, data) == []  # what follows is the PING that finds it out
+    move.switch("fence")
+    assert talk(move.side, old) == rows[1:]
 
 
 class Limited(RuleBasedStateMachine):

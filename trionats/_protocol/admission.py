@@ -53,13 +53,15 @@ Told = tuple[R, bool]
 class Admissions(Generic[R]):
     """What the server of one conversation was told of subscriptions and has not confirmed."""
 
-    __slots__ = ("_due", "_fenced", "_refusals", "_told")
+    __slots__ = ("_denied", "_due", "_fenced", "_refusals", "_told")
 
     def __init__(self) -> None:
         self._told: list[Told[R]] = []
         self._fenced: deque[list[Told[R]]] = deque()
         self._due: deque[tuple[list[Told[R]], int]] = deque()
         self._refusals = 0
+        self._denied: set[tuple[bytes, bytes]] = set()
+        """What was refused for its subject, and is still among what was told."""
 
     def subscribed(self, row: R) -> bool:
         """Note that a SUB was queued.
@@ -67,6 +69,8 @@ class Admissions(Generic[R]):
         Returns:
             Whether so much was told since the last PING that another one has to follow.
         """
+        if (row.subject, row.queue) in self._denied:
+            self._forget_denied()
         self._told.append((row, True))
         return len(self._told) >= MOST_TOLD
 
@@ -82,6 +86,7 @@ class Admissions(Generic[R]):
             rows: The subscriptions.
             waiting: How many PINGs are queued behind them.
         """
+        self._forget_denied()
         window = self._fenced[-waiting] if waiting else self._told
         window[:0] = [(row, True) for row in rows]
 
@@ -101,7 +106,10 @@ class Admissions(Generic[R]):
 
     def denied(self, subject: bytes, queue: bytes) -> None:
         """Note that the server has refused a subscription for its subject."""
-        self._forget(lambda row: row.subject == subject and row.queue == queue)
+        # Thousands may be refused at once: to look for each of them would be to look through all the others each time.
+        self._denied.add((subject, queue))
+        if len(self._denied) >= MOST_TOLD:
+            self._forget_denied()
 
     def ponged(self) -> bool:
         """Note that the PONG for the first PING came.
@@ -118,10 +126,16 @@ class Admissions(Generic[R]):
 
     def settle(self) -> list[R]:
         """Say which subscriptions were refused before the PONG, once all is noted that the server said before it."""
+        self._forget_denied()
         refused = _refused(*self._due.popleft())
         # Their ends, if they were told already, give nothing back.
         self._forget(set(refused).__contains__)
         return refused
+
+    def _forget_denied(self) -> None:
+        if self._denied:
+            denied, self._denied = self._denied, set()
+            self._forget(lambda row: (row.subject, row.queue) in denied)
 
     def _forget(self, which: Callable[[R], bool]) -> None:
         for window in (*(window for window, _ in self._due), *self._fenced, self._told):
