@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 import trio
 
@@ -170,6 +170,20 @@ def confirmed(what: str, success: object) -> bool:
     return success
 
 
+class Origin(NamedTuple):
+    """Where the messages of a mirror are stored first.
+
+    Attributes:
+        prefix: Of the API there.
+        stream: The stream that is mirrored.
+        domain: None for the mirror's own, or an empty string where it cannot be told.
+    """
+
+    prefix: str
+    stream: str
+    domain: str | None
+
+
 @final
 class Home:
     """Where a JetStream context speaks to: what is known of its domain.
@@ -183,24 +197,29 @@ class Home:
         self.round_trip: float | None = None
         """How many seconds the API took to answer, the last time."""
         self._named: tuple[str, str] | None = None
-        self._origins: dict[str, str] = {}
+        self._origins: dict[str, Origin] = {}
 
-    def origin_found(self, bucket: str, domain: str | None) -> None:
+    def origin_found(self, stream: str, origin: Origin | None) -> None:
         """Learn where the messages of a bucket are stored that was found here.
 
         Args:
-            bucket: The bucket whose subjects they have.
-            domain: None for here; for a mirror, the domain of its origin, or an empty string where it cannot be told.
+            stream: The bucket's stream here. A mirror and a bucket of its origin's name may both be here, with the same subjects.
+            origin: None for here.
         """
-        if domain is None:
-            self._origins.pop(bucket, None)
+        if origin is None:
+            self._origins.pop(stream, None)
         else:
-            self._origins[bucket] = domain
+            self._origins[stream] = origin
 
-    def stores(self, nc: Client, bucket: str) -> str | None:
+    def origin(self, stream: str) -> Origin | None:
+        """Where the messages of a bucket are stored, if not in its own stream."""
+        return self._origins.get(stream)
+
+    def stores(self, nc: Client, stream: str) -> str | None:
         """The domain that stores what is written into a bucket; None where any may."""
-        if bucket in self._origins:
-            return self._origins[bucket] or None
+        origin = self.origin(stream)
+        if origin is not None and origin.domain is not None:
+            return origin.domain or None
         return self.named(nc) or self.chosen
 
     def answered(self, nc: Client, answer: Mapping[str, Any]) -> None:

@@ -54,14 +54,31 @@ class Destination:
             self._js.nc.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
 
 
-def bucket_destination(js: Management, subject: str, doing: str) -> Destination:
+def written_at(js: Management, stream: str) -> tuple[Management, str]:
+    """Say where what is written into a bucket is stored: in its own stream, or for a mirror in its origin's.
+
+    Args:
+        js: The context that the bucket was found through.
+        stream: The bucket's stream there.
+
+    Returns:
+        The context there, and the stream.
+    """
+    origin = js.home.origin(stream)
+    if origin is None:
+        return js, stream
+    return (js if origin.prefix == js.prefix else js.nc.jetstream(prefix=origin.prefix)), origin.stream
+
+
+def bucket_destination(js: Management, stream: str, subject: str, doing: str) -> Destination:
     """Make the destination of what is written into a bucket: the domain that was asked for, or that the API has named.
 
     For a mirror it is the domain of its origin.
 
     Args:
         js: The context that the bucket was found through.
-        subject: As for `Destination`; the bucket is its second token.
+        stream: The bucket's stream there.
+        subject: As for `Destination`.
         doing: As for `Destination`.
     """
-    return Destination(js, subject, doing, js.home.stores(js.nc, subject.split(".")[1]))
+    return Destination(js, subject, doing, js.home.stores(js.nc, stream))

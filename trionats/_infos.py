@@ -35,13 +35,13 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 class InfoWrite:
     """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
 
-    def __init__(self, js: JetStream, subject: str, doing: str) -> None:
+    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
         self._js = js
         # As for the chunks.
         self._nc = js.nc.with_options(request_timeout=None)
         self._subject = subject
         self._doing = doing
-        self._destination = bucket_destination(js, subject, doing)
+        self._destination = bucket_destination(js, stream, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False

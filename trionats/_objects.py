@@ -402,7 +402,7 @@ class ObjectStore:
     async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._bucket!r}"
         chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = InfoWrite(self._js, place.subject, doing)
+        write = InfoWrite(self._js, self.stream, place.subject, doing)
         try:
             await self._upload(chunks, content, info)
             info.revision = await self._write(write, info, place)
@@ -422,7 +422,7 @@ class ObjectStore:
         return info
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
-        write = InfoWrite(self._js, place.subject, doing)
+        write = InfoWrite(self._js, self.stream, place.subject, doing)
         try:
             try:
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)

@@ -14,6 +14,7 @@ import trio
 
 from trionats import errors, events
 from trionats._api import decode
+from trionats._destination import written_at
 from trionats._protocol.remnants import SETTLING, Remnant
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Purge:
 
     Args:
         js: Through which.
-        stream: The bucket's stream.
+        stream: The bucket's stream; where it is a mirror, its origin is purged, and then the mirror itself.
         subject: The object's own chunk subject.
         doing: What it belongs to, for texts.
         flying: The requests that stored chunks and were not looked at yet.
@@ -46,8 +47,10 @@ class Purge:
     def __init__(
         self, js: JetStream, stream: str, subject: str, doing: str, flying: Iterable[PendingReply] = ()
     ) -> None:
-        self._js = js
-        self._stream = stream
+        self._js, self._stream = written_at(js, stream)
+        # A mirror is not told of a purge of its origin.
+        self._mirror = f"{js.prefix}.STREAM.PURGE.{stream}" if (js, stream) != (self._js, self._stream) else ""
+        self._request = json.dumps({"filter": subject}).encode()
         self._subject = subject
         self._doing = doing
         self._remnant = Remnant()
@@ -108,6 +111,8 @@ class Purge:
                 raise answer
             decode(self._doing, answer.data)
             self._remnant.purged(now)
+            if self._mirror:
+                self._js.nc.publish_aside(self._mirror, self._request)
         except errors.ConnectionClosedError:
             self._close()
         except errors.DisconnectedError:
@@ -161,8 +166,7 @@ class Purge:
             return
         nc = self._js.nc
         if self._remnant.ask(trio.current_time()):
-            payload = json.dumps({"filter": self._subject}).encode()
-            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", payload, self._answered)
+            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered)
         # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
         if self._remnant.look_at is not None and not self._watched:
             self._alarm = nc.alarm(self._remnant.look_at, self._look)

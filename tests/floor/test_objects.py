@@ -435,6 +435,22 @@ async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
     assert (info.chunks, bucket.chunks) == (10, 10)
 
 
+async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin(autojump_clock: trio.testing.MockClock) -> None:
+    """Only there is what is put stored; chunks that were refused and sent again lie in order."""
+    data = bytes(range(100))
+    async with open_bucket() as (bucket, _, nc):
+        mirror = api.StreamSource(f"OBJ_{BUCKET}").as_dict()
+        state = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
+        answer = {"config": {"name": "OBJ_copy", "mirror": mirror}, "state": state, "created": "2026-11-23T17:00:00Z"}
+        bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda _: answer)
+        bucket.server.on("$JS.API.STREAM.MSG.GET.OBJ_copy", bucket.last)
+        store = await nc.jetstream().object_store("copy")
+        bucket.hook = only(CHUNKS, [None, None, BUSY, None, None])
+        info = await store.put("n", data, small(10))
+    assert b"".join(bucket.data(info.nuid)) == data
+    assert bucket.chunks == 10
+
+
 async def test_a_server_that_is_never_ready_fails_the_put(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, _):
         bucket.hook = only(CHUNKS, ["503"] * 1000)
