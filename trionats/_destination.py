@@ -21,10 +21,11 @@ class Destination:
         subject: The subject, or what stands for several in the event.
         doing: What they are published for, for texts.
         domain: The domain that counts; None where the first answer does, wherever it comes from.
+        far: Whether it is another domain than that of the context, as for a mirror's origin.
     """
 
-    def __init__(self, js: Management, subject: str, doing: str, domain: str | None) -> None:
-        self._js, self._subject, self._doing, self._domain = js, subject, doing, domain
+    def __init__(self, js: Management, subject: str, doing: str, domain: str | None, *, far: bool = False) -> None:
+        self._js, self._subject, self._doing, self._domain, self._far = js, subject, doing, domain, far
         self._told: list[str] = []
 
     @property
@@ -43,7 +44,7 @@ class Destination:
             self._domain,
             strict=home.named(self._js.nc) is not None,
             # Where nobody asked for a domain it is the nearest, whose refusal comes first.
-            patience=patience(home.round_trip) if home.chosen is not None else 0.0,
+            patience=patience(None if self._far else home.round_trip) if self._far or home.chosen is not None else 0.0,
             tell=self._tell,
         )
 
@@ -81,4 +82,6 @@ def bucket_destination(js: Management, stream: str, subject: str, doing: str) ->
         subject: As for `Destination`.
         doing: As for `Destination`.
     """
-    return Destination(js, subject, doing, js.home.stores(js.nc, stream))
+    origin = js.home.origin(stream)
+    far = origin is not None and bool(origin.domain)
+    return Destination(js, subject, doing, js.home.stores(js.nc, stream), far=far)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -64,7 +65,7 @@ class Purge:
         for _ in replies:
             self._remnant.sent()
         for reply in replies:
-            if not reply.leave(self._landed):
+            if not reply.leave(partial(self._landed, reply)):
                 self._remnant.unsent()
         if not js.nc.is_connected:
             self._remnant.hurry()
@@ -74,7 +75,7 @@ class Purge:
         self._go_on()
 
     async def wait(self) -> None:
-        """Ask for it, and wait until it is done or the server refuses: shielded, for `CLEANUP_LIMIT` at the most.
+        """Ask for it, and wait until it is answered for now: shielded, for `CLEANUP_LIMIT` at the most.
 
         It goes on by itself when it is not done by then. It raises nothing; `failure` says what the server said.
         """
@@ -95,10 +96,10 @@ class Purge:
 
     # What the answers lead to.
 
-    def _landed(self, answer: Msg | Exception) -> None:
+    def _landed(self, reply: PendingReply, answer: Msg | Exception) -> None:
         if isinstance(answer, errors.ConnectionClosedError):
             self._close()
-        elif isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
+        elif reply.given_up or isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
             self._remnant.missed()
         else:
             self._remnant.landed()
@@ -161,8 +162,9 @@ class Purge:
         if self._alarm is not None:
             self._alarm.call_off()
             self._alarm = None
-        if self._closed or self._remnant.done:
+        if self._closed or self._remnant.rests:
             self._settled.set()
+        if self._closed or self._remnant.done:
             return
         nc = self._js.nc
         if self._remnant.ask(trio.current_time()):

@@ -451,6 +451,86 @@ async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin(autojump_
     assert bucket.chunks == 10
 
 
+def asleep(bucket: FakeBucket, pattern: str) -> list[Frame]:
+    """Let another domain refuse what matches, while the one that was meant stands still: gives what waits there."""
+    waiting: list[Frame] = []
+
+    def refuse(frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+        if not matches(pattern, frame.subject):
+            return None
+        waiting.append(frame)
+        return WRONG_SEQUENCE
+
+    bucket.hook = refuse
+    return waiting
+
+
+def far(bucket: FakeBucket, nc: Client) -> ObjectStore:
+    """The bucket, found through the domain that it is in."""
+    api_of = {"STREAM.MSG.GET": bucket.last, "STREAM.PURGE": bucket.purge, "STREAM.MSG.DELETE": bucket.delete}
+    for asked, answer in api_of.items():
+        bucket.server.on(f"$JS.far.API.{asked}.OBJ_{BUCKET}", answer)
+    return ObjectStore(nc.jetstream(domain="far"), BUCKET)
+
+
+def wake(bucket: FakeBucket, waiting: list[Frame]) -> None:
+    bucket.hook = lambda _: None
+    for frame in waiting:
+        bucket.store(frame)
+
+
+async def test_another_domains_refusal_of_an_info_is_not_believed_before_the_stream_itself_was_looked_at(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The chunks of an info that is stored later must not be purged: the object would be listed and have no data."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        await store.put("n", b"old")
+        waiting = asleep(bucket, METAS)
+        looks = []
+
+        def look(frame: Frame) -> dict[str, Any]:
+            answer = bucket.last(frame)
+            looks.append(frame)
+            if len(looks) == 2:  # the API is quicker than what was published before
+                wake(bucket, waiting)
+            return answer
+
+        bucket.server._responders.insert(0, (f"$JS.far.API.STREAM.MSG.GET.OBJ_{BUCKET}", look))
+        info = await store.put("n", b"new")
+        assert info.revision == max(bucket.messages)
+        assert bucket.data(info.nuid) == [b"new"]
+        assert bucket.chunks == 1
+
+
+async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also where it says that somebody else has changed it, which is another domain's business."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        old = await store.put("n", b"old")
+        asleep(bucket, METAS)
+        with pytest.raises(errors.BadRequestError, match="somebody else changed it"):
+            await store.put("n", b"new")
+        assert bucket.data(old.nuid) == [b"old"]
+        assert bucket.chunks == 1
+
+
+async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        waiting = asleep(bucket, CHUNKS)
+        with pytest.raises(errors.BadRequestError):
+            await store.put("n", b"data")
+        wake(bucket, waiting)
+        assert bucket.chunks == 1
+        await trio.sleep(6)
+        assert not bucket.messages
+
+
 async def test_a_server_that_is_never_ready_fails_the_put(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, _):
         bucket.hook = only(CHUNKS, ["503"] * 1000)

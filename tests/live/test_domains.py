@@ -205,8 +205,16 @@ async def test_a_mirror_and_a_bucket_of_its_origins_name_have_an_origin_each() -
         with pytest.raises(errors.APIError, match=r"stored in domain 'leaf', .*maximum bytes exceeded"):
             await copy.put("a", bytes(2 * SMALL))
         await leaf.object_store("copy")
-        await own.put("a", b"data")
-        assert (await own.get("a")).data == b"data"
+        # Its own bucket, which is nearer, refuses this one's info.
+        for content in (b"one", b"two"):
+            await own.put("a", content)
+        hub = await pair.leaf.jetstream(domain="hub").object_store("b")
+        last = await hub.put("b", b"")
+        with trio.fail_after(5):
+            while (await leaf.stream_info("OBJ_copy")).state.last_seq < (last.revision or 0):  # noqa: ASYNC110 - the server tells nobody
+                await trio.sleep(0.01)
+        await copy.put("a", b"data")
+        assert (await hub.get("a")).data == b"data"
 
 
 async def chunks_of(js: JetStream, stream: str) -> int:
