@@ -517,6 +517,31 @@ async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new
         assert bucket.chunks == 1
 
 
+async def test_another_domains_conflict_behind_a_broken_connection_purges_nothing_of_the_old_object(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """That somebody has overtaken us, and seen to the old data, is for the stream to say."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        old = await store.put("n", b"old")
+        asked = asleep(bucket, METAS)
+        refuse = bucket.hook
+
+        def hook(frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+            if matches(METAS, frame.subject) and not asked:
+                asked.append(frame)
+                bucket.server.cut()
+                return "silence"
+            return refuse(frame)
+
+        bucket.hook = hook
+        with pytest.raises(errors.DisconnectedError):
+            await store.put("n", b"new")
+        assert len(asked) > 1
+        assert bucket.data(old.nuid) == [b"old"]
+        assert (await store.get_info("n")).nuid == old.nuid
+
+
 async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
