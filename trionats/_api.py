@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 import trio
 
@@ -180,6 +180,20 @@ def confirmed(what: str, success: object) -> bool:
     return success
 
 
+class Origin(NamedTuple):
+    """Where the messages of a mirror are stored first.
+
+    Attributes:
+        prefix: Of the API there.
+        stream: The stream that is mirrored.
+        domain: None for the mirror's own, or an empty string where it cannot be told.
+    """
+
+    prefix: str
+    stream: str
+    domain: str | None
+
+
 @final
 class Whereabouts:
     """What is known of where a JetStream context speaks to: its domain, and how far away that is.
@@ -195,24 +209,29 @@ class Whereabouts:
         self.round_trip: float | None = None
         """How many seconds the API took to answer, the last time."""
         self._named: tuple[str, str] | None = None
-        self._origins: dict[str, str] = {}
+        self._origins: dict[str, Origin] = {}
 
-    def origin_found(self, bucket: str, domain: str | None) -> None:
+    def origin_found(self, stream: str, origin: Origin | None) -> None:
         """Learn where the messages of a bucket are stored that was found here.
 
         Args:
-            bucket: The bucket whose subjects they have.
-            domain: None for here; for a mirror, the domain of its origin, or an empty string where it cannot be told.
+            stream: The bucket's stream here. A mirror and a bucket of its origin's name may both be here, with the same subjects.
+            origin: None for here.
         """
-        if domain is None:
-            self._origins.pop(bucket, None)
+        if origin is None:
+            self._origins.pop(stream, None)
         else:
-            self._origins[bucket] = domain
+            self._origins[stream] = origin
 
-    def domain_of(self, bucket: str) -> str | None:
+    def origin(self, stream: str) -> Origin | None:
+        """Say where the messages of a bucket are stored, if not in its own stream."""
+        return self._origins.get(stream)
+
+    def domain_of(self, stream: str) -> str | None:
         """Say which domain stores what is written into a bucket; None where any may."""
-        if bucket in self._origins:
-            return self._origins[bucket] or None
+        origin = self.origin(stream)
+        if origin is not None and origin.domain is not None:
+            return origin.domain or None
         return self.named or self.chosen
 
     def answered(self, answer: Mapping[str, Any]) -> None:

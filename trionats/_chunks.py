@@ -25,7 +25,7 @@ import trio
 
 from trionats import errors
 from trionats._consumer import JITTER, Handed, OrderedSource
-from trionats._destination import bucket_destination
+from trionats._destination import bucket_destination, written_at
 from trionats._jetstream import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
 from trionats._protocol.ordered import Ordered
 from trionats._purging import Purge
@@ -165,7 +165,7 @@ class ChunkWriter:
         self._stream = stream
         self._subject = subject
         self._doing = doing
-        self._destination = bucket_destination(js, subject, doing)
+        self._destination = bucket_destination(js, stream, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -266,7 +266,8 @@ class ChunkWriter:
             ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
         except (errors.NoRespondersError, errors.APIError):
             return
-        await self._js.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": ack.seq, "no_erase": True})
+        js, stream = written_at(self._js, self._stream)
+        await js.api_request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
 
 
 class ChunkReader:

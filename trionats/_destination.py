@@ -21,10 +21,11 @@ class Destination:
         subject: The subject, or what stands for several in the event.
         doing: What they are published for, for texts.
         domain: The domain that counts; None where the first answer does, wherever it comes from.
+        far: Whether it is another domain than that of the context, as for a mirror's origin.
     """
 
-    def __init__(self, js: Management, subject: str, doing: str, domain: str | None) -> None:
-        self._js, self._subject, self._doing, self._domain = js, subject, doing, domain
+    def __init__(self, js: Management, subject: str, doing: str, domain: str | None, *, far: bool = False) -> None:
+        self._js, self._subject, self._doing, self._domain, self._far = js, subject, doing, domain, far
         self._told: list[str] = []
 
     @property
@@ -43,7 +44,9 @@ class Destination:
             self._domain,
             strict=whereabouts.named is not None,
             # Where nobody asked for a domain it is the nearest, whose refusal comes first.
-            patience=patience(whereabouts.round_trip) if whereabouts.chosen is not None else 0.0,
+            patience=patience(None if self._far else whereabouts.round_trip)
+            if self._far or whereabouts.chosen is not None
+            else 0.0,
             tell=self._tell,
         )
 
@@ -54,14 +57,33 @@ class Destination:
             self._js.nc.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
 
 
-def bucket_destination(js: Management, subject: str, doing: str) -> Destination:
+def written_at(js: Management, stream: str) -> tuple[Management, str]:
+    """Say where what is written into a bucket is stored: in its own stream, or for a mirror in its origin's.
+
+    Args:
+        js: The context that the bucket was found through.
+        stream: The bucket's stream there.
+
+    Returns:
+        The context there, and the stream.
+    """
+    origin = js.whereabouts.origin(stream)
+    if origin is None:
+        return js, stream
+    return (js if origin.prefix == js.prefix else js.nc.jetstream(prefix=origin.prefix)), origin.stream
+
+
+def bucket_destination(js: Management, stream: str, subject: str, doing: str) -> Destination:
     """Make the destination of what is written into a bucket: the domain that was asked for, or that the API has named.
 
     For a mirror it is the domain of its origin.
 
     Args:
         js: The context that the bucket was found through.
-        subject: As for `Destination`; the bucket is its second token.
+        stream: The bucket's stream there.
+        subject: As for `Destination`.
         doing: As for `Destination`.
     """
-    return Destination(js, subject, doing, js.whereabouts.domain_of(subject.split(".")[1]))
+    origin = js.whereabouts.origin(stream)
+    far = origin is not None and bool(origin.domain)
+    return Destination(js, subject, doing, js.whereabouts.domain_of(stream), far=far)

@@ -35,27 +35,36 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 class InfoWrite:
     """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
 
-    def __init__(self, js: JetStream, subject: str, doing: str) -> None:
+    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
         self._js = js
         # As for the chunks.
         self._nc = js.nc.with_options(request_timeout=None)
         self._subject = subject
         self._doing = doing
-        self._destination = bucket_destination(js, subject, doing)
+        self._destination = bucket_destination(js, stream, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False
         self._lost = False
+        # Another domain may have refused it, and the one that was meant have stored it, or do so when it is awake again.
+        self._disputed = False
+        self._looks = 0
         self._reply: PendingReply | None = None
 
     @property
     def in_doubt(self) -> bool:
         """Whether it may have been stored without our knowing: a refusal says nothing of what was sent and lost before."""
-        return self.revision is None and (self._under_way or self._lost)
+        return self.revision is None and (self._under_way or self._lost or self._disputed)
 
     def is_not_stored(self) -> None:
         """Know that it is not, and will not be: somebody else's stands in its place."""
-        self._under_way = self._lost = False
+        self._under_way = self._lost = self._disputed = False
+
+    def is_unchanged(self) -> None:
+        """Know that the stream itself says that nothing has changed, some time after it was refused."""
+        self._looks += 1
+        if self._looks > 1:
+            self._disputed = False
 
     async def send(self, info: api.ObjectInfo, expected: int) -> int:
         """Store `info` if the last one is that of the sequence `expected`.
@@ -97,7 +106,7 @@ class InfoWrite:
                 publish_ack(self._destination.doing, outcome)
             except (errors.NoRespondersError, errors.APIError):
                 # What was sent and lost before may have been stored all the same.
-                if not self._lost:
+                if not (self._lost or self._disputed):
                     refused()
             except errors.Error:
                 pass  # nobody will ever know
@@ -105,7 +114,7 @@ class InfoWrite:
                 stored()
 
         reply, self._reply = self._reply, None
-        if reply is not None and not reply.leave(told) and not self._lost:
+        if reply is not None and not reply.leave(told) and not (self._lost or self._disputed):
             refused()
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
@@ -136,6 +145,7 @@ class InfoWrite:
 
     def _stored(self, msg: Msg) -> int:
         self._under_way = False
+        self._disputed = self._disputed or (self._reply is not None and self._reply.given_up)
         try:
             self.revision = publish_ack(self._destination.doing, msg).seq
         except errors.APIError as error:

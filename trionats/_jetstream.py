@@ -13,7 +13,7 @@ from multidict import MultiDict
 from nats.js import api as nats_api
 
 from trionats import api, errors
-from trionats._api import decode, refusal_text, unreadable
+from trionats._api import Origin, decode, refusal_text, unreadable
 from trionats._client import provide_jetstream
 from trionats._deadlines import unexpected
 from trionats._destination import Destination
@@ -194,9 +194,10 @@ class JetStream(Management):
             info = await self.stream_info(f"OBJ_{name}")
         except errors.NotFoundError as error:
             raise bucket_not_found(name, error) from None
-        origin = _origin(info)
-        self.whereabouts.origin_found(origin or name, origin and _domain_of(info))
-        return _object_store_factory[0](self, name, origin or name, max_msg_size(info))
+        origin = _origin(info, self.prefix)
+        self.whereabouts.origin_found(f"OBJ_{name}", origin)
+        subjects_of = name if origin is None else origin.stream.removeprefix("OBJ_")
+        return _object_store_factory[0](self, name, subjects_of, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -383,18 +384,12 @@ def _object_stream(bucket: str, config: api.ObjectStoreConfig) -> api.StreamConf
     )
 
 
-def _origin(info: api.StreamInfo) -> str | None:
-    """Find the bucket whose subjects a mirror holds."""
+def _origin(info: api.StreamInfo, prefix: str) -> Origin | None:
+    """Find the bucket whose messages, and subjects, a mirror holds."""
     mirror = info.config.mirror
     if mirror is None or mirror.subject_transforms or not mirror.name.startswith("OBJ_"):
         return None
-    return mirror.name.removeprefix("OBJ_")
-
-
-def _domain_of(info: api.StreamInfo) -> str | None:
-    """Find the domain whose bucket a mirror holds: an empty string where that cannot be told, None for its own."""
-    external = info.config.mirror and info.config.mirror.external
-    if not external:
-        return None
-    form = re.fullmatch(r"\$JS\.([^.]+)\.API", external.api)
-    return form[1] if form is not None else ""
+    if not mirror.external:
+        return Origin(prefix, mirror.name, None)
+    form = re.fullmatch(r"\$JS\.([^.]+)\.API", mirror.external.api)
+    return Origin(mirror.external.api, mirror.name, form[1] if form is not None else "")

@@ -397,7 +397,7 @@ class ObjectStore:
     async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._bucket!r}"
         chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = InfoWrite(self._js, place.subject, doing)
+        write = InfoWrite(self._js, self.stream, place.subject, doing)
         try:
             await self._upload(chunks, content, info)
             info.revision = await self._write(write, info, place)
@@ -417,7 +417,7 @@ class ObjectStore:
         return info
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
-        write = InfoWrite(self._js, place.subject, doing)
+        write = InfoWrite(self._js, self.stream, place.subject, doing)
         try:
             try:
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)
@@ -463,14 +463,15 @@ class ObjectStore:
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
     async def _write(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> int:
-        """Store an info; one whose answer was lost is sent again until it is known what became of it.
+        """Store an info; one whose answer was lost, or may be another domain's, is sent again until it is known what became of it.
 
         It is stored once at the most: each time the same last info is expected.
         """
         try:
             return await write.send(info, place.revision)
         except errors.Error as error:
-            limit = IDLE_LIMIT if isinstance(error, errors.DisconnectedError) else CLEANUP_LIMIT
+            # An `APIError` in doubt may be another domain's; the one that was meant will say.
+            limit = IDLE_LIMIT if isinstance(error, (errors.DisconnectedError, errors.APIError)) else CLEANUP_LIMIT
             with suppress(errors.Error), trio.move_on_after(limit):
                 while write.in_doubt:
                     await self._settle(write, info, place)  # noqa: ASYNC120 - cancelled, it is what the caller wants
@@ -494,12 +495,15 @@ class ObjectStore:
             now = await self._look(info.name, place.subject)
             if now.info is not None and now.nuid == info.nuid:
                 write.revision = now.revision
-            elif overtaken:
+            elif overtaken and now.revision != place.revision:
                 write.is_not_stored()
                 # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way.
                 await self._purge_replaced(place, f"put of object {info.name!r} into bucket {self._bucket!r}")
             else:
-                await trio.sleep(PUBLISH_RETRY_WAIT)
+                if now.revision == place.revision:
+                    write.is_unchanged()
+                if write.in_doubt:
+                    await trio.sleep(PUBLISH_RETRY_WAIT)
 
     # Data that nobody can find any more; what it belongs to has happened already.
 

@@ -7,12 +7,14 @@ in the table of requests. So it goes on when whoever began it is gone, and ends 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from trionats import errors, events
 from trionats._api import decode
+from trionats._destination import written_at
 from trionats._protocol.remnants import SETTLING, Remnant
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Purge:
 
     Args:
         js: Through which.
-        stream: The bucket's stream.
+        stream: The bucket's stream; where it is a mirror, its origin is purged, and then the mirror itself.
         subject: The object's own chunk subject.
         doing: What it belongs to, for texts.
         flying: The requests that stored chunks and were not looked at yet.
@@ -43,8 +45,10 @@ class Purge:
     def __init__(
         self, js: JetStream, stream: str, subject: str, doing: str, flying: Iterable[PendingReply] = ()
     ) -> None:
-        self._js = js
-        self._stream = stream
+        self._js, self._stream = written_at(js, stream)
+        # A mirror is not told of a purge of its origin.
+        self._mirror = f"{js.prefix}.STREAM.PURGE.{stream}" if (js, stream) != (self._js, self._stream) else ""
+        self._request = json.dumps({"filter": subject}).encode()
         self._subject = subject
         self._doing = doing
         self._remnant = Remnant()
@@ -58,7 +62,7 @@ class Purge:
         for _ in replies:
             self._remnant.sent()
         for reply in replies:
-            if not reply.leave(self._landed):
+            if not reply.leave(partial(self._landed, reply)):
                 self._remnant.unsent()
         if not js.nc.is_connected:
             self._remnant.hurry()
@@ -68,7 +72,7 @@ class Purge:
         self._go_on()
 
     async def wait(self) -> None:
-        """Ask for it, and wait until it is done or the server refuses: shielded, for `CLEANUP_LIMIT` at the most.
+        """Ask for it, and wait until it is answered for now: shielded, for `CLEANUP_LIMIT` at the most.
 
         It goes on by itself when it is not done by then. It raises nothing; `failure` says what the server said.
         """
@@ -88,10 +92,10 @@ class Purge:
 
     # What the answers lead to.
 
-    def _landed(self, answer: Msg | Exception) -> None:
+    def _landed(self, reply: PendingReply, answer: Msg | Exception) -> None:
         if isinstance(answer, errors.ConnectionClosedError):
             self._close()
-        elif isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
+        elif reply.given_up or isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
             self._remnant.missed()
         else:
             self._remnant.landed()
@@ -104,6 +108,8 @@ class Purge:
                 raise answer
             decode(self._doing, answer.data)
             self._remnant.purged(now)
+            if self._mirror:
+                self._js.nc.publish_aside(self._mirror, self._request)
         except errors.ConnectionClosedError:
             self._close()
         except errors.DisconnectedError:
@@ -152,13 +158,13 @@ class Purge:
         if self._alarm is not None:
             self._alarm.call_off()
             self._alarm = None
-        if self._closed or self._remnant.done:
+        if self._closed or self._remnant.rests:
             self._settled.set()
+        if self._closed or self._remnant.done:
             return
         nc = self._js.nc
         if self._remnant.ask(trio.current_time()):
-            payload = json.dumps({"filter": self._subject}).encode()
-            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", payload, self._answered)
+            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered)
         # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
         if self._remnant.look_at is not None and not self._watched:
             self._alarm = nc.alarm(self._remnant.look_at, self._look)

@@ -69,6 +69,7 @@ class PendingReply:
         "_then",
         "_timeout",
         "_token",
+        "given_up",
         "subject",
     )
 
@@ -83,6 +84,8 @@ class PendingReply:
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
         self._then: Callable[[Msg | Exception], None] | None = None
+        # Its answer may be another one's than that which was asked: that one's was not waited for any longer.
+        self.given_up = False
         self.subject = subject
 
     def __repr__(self) -> str:
@@ -408,6 +411,7 @@ class Requests:
         reply = self._waiting.pop(token, None)
         if reply is None:
             return
+        reply.given_up = True
         last = chooser.give_up()
         if isinstance(last, Exception):
             reply._settle(None, last)

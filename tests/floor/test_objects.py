@@ -435,6 +435,127 @@ async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
     assert (info.chunks, bucket.chunks) == (10, 10)
 
 
+async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin(autojump_clock: trio.testing.MockClock) -> None:
+    """Only there is what is put stored; chunks that were refused and sent again lie in order."""
+    data = bytes(range(100))
+    async with open_bucket() as (bucket, _, nc):
+        mirror = api.StreamSource(f"OBJ_{BUCKET}").as_dict()
+        state = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
+        answer = {"config": {"name": "OBJ_copy", "mirror": mirror}, "state": state, "created": "2026-11-23T17:00:00Z"}
+        bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda _: answer)
+        bucket.server.on("$JS.API.STREAM.MSG.GET.OBJ_copy", bucket.last)
+        store = await nc.jetstream().object_store("copy")
+        bucket.hook = only(CHUNKS, [None, None, BUSY, None, None])
+        info = await store.put("n", data, small(10))
+    assert b"".join(bucket.data(info.nuid)) == data
+    assert bucket.chunks == 10
+
+
+def asleep(bucket: FakeBucket, pattern: str) -> list[Frame]:
+    """Let another domain refuse what matches, while the one that was meant stands still: gives what waits there."""
+    waiting: list[Frame] = []
+
+    def refuse(frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+        if not matches(pattern, frame.subject):
+            return None
+        waiting.append(frame)
+        return WRONG_SEQUENCE
+
+    bucket.hook = refuse
+    return waiting
+
+
+def far(bucket: FakeBucket, nc: Client) -> ObjectStore:
+    """The bucket, found through the domain that it is in."""
+    api_of = {"STREAM.MSG.GET": bucket.last, "STREAM.PURGE": bucket.purge, "STREAM.MSG.DELETE": bucket.delete}
+    for asked, answer in api_of.items():
+        bucket.server.on(f"$JS.far.API.{asked}.OBJ_{BUCKET}", answer)
+    return ObjectStore(nc.jetstream(domain="far"), BUCKET)
+
+
+def wake(bucket: FakeBucket, waiting: list[Frame]) -> None:
+    bucket.hook = lambda _: None
+    for frame in waiting:
+        bucket.store(frame)
+
+
+async def test_another_domains_refusal_of_an_info_is_not_believed_before_the_stream_itself_was_looked_at(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The chunks of an info that is stored later must not be purged: the object would be listed and have no data."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        await store.put("n", b"old")
+        waiting = asleep(bucket, METAS)
+        looks = []
+
+        def look(frame: Frame) -> dict[str, Any]:
+            answer = bucket.last(frame)
+            looks.append(frame)
+            if len(looks) == 2:  # the API is quicker than what was published before
+                wake(bucket, waiting)
+            return answer
+
+        bucket.server._responders.insert(0, (f"$JS.far.API.STREAM.MSG.GET.OBJ_{BUCKET}", look))
+        info = await store.put("n", b"new")
+        assert info.revision == max(bucket.messages)
+        assert bucket.data(info.nuid) == [b"new"]
+        assert bucket.chunks == 1
+
+
+async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also where it says that somebody else has changed it, which is another domain's business."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        old = await store.put("n", b"old")
+        asleep(bucket, METAS)
+        with pytest.raises(errors.BadRequestError, match="somebody else changed it"):
+            await store.put("n", b"new")
+        assert bucket.data(old.nuid) == [b"old"]
+        assert bucket.chunks == 1
+
+
+async def test_another_domains_conflict_behind_a_broken_connection_purges_nothing_of_the_old_object(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """That somebody has overtaken us, and seen to the old data, is for the stream to say."""
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        old = await store.put("n", b"old")
+        asked = asleep(bucket, METAS)
+        refuse = bucket.hook
+
+        def hook(frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+            if matches(METAS, frame.subject) and not asked:
+                asked.append(frame)
+                bucket.server.cut()
+                return "silence"
+            return refuse(frame)
+
+        bucket.hook = hook
+        with pytest.raises(errors.DisconnectedError):
+            await store.put("n", b"new")
+        assert len(asked) > 1
+        assert bucket.data(old.nuid) == [b"old"]
+        assert (await store.get_info("n")).nuid == old.nuid
+
+
+async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bucket() as (bucket, _, nc):
+        store = far(bucket, nc)
+        waiting = asleep(bucket, CHUNKS)
+        with pytest.raises(errors.BadRequestError):
+            await store.put("n", b"data")
+        wake(bucket, waiting)
+        assert bucket.chunks == 1
+        await trio.sleep(6)
+        assert not bucket.messages
+
+
 async def test_a_server_that_is_never_ready_fails_the_put(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, store, _):
         bucket.hook = only(CHUNKS, ["503"] * 1000)

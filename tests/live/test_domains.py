@@ -193,6 +193,64 @@ async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origi
         assert elsewhere(pair) == []
 
 
+async def test_a_mirror_and_a_bucket_of_its_origins_name_have_an_origin_each() -> None:
+    """Both have the same subjects, and whichever was opened last decided for both whose acknowledgement counts."""
+    async with open_pair() as pair:
+        leaf = pair.leaf.jetstream()
+        await pair.leaf.jetstream(domain="hub").create_object_store("b", max_bytes=SMALL)
+        source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API"))
+        await leaf.add_stream(name="OBJ_copy", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+        await leaf.create_object_store("b")
+        copy, own = await leaf.object_store("copy"), await leaf.object_store("b")
+        with pytest.raises(errors.APIError, match=r"stored in domain 'leaf', .*maximum bytes exceeded"):
+            await copy.put("a", bytes(2 * SMALL))
+        await leaf.object_store("copy")
+        # Its own bucket, which is nearer, refuses this one's info.
+        for content in (b"one", b"two"):
+            await own.put("a", content)
+        hub = await pair.leaf.jetstream(domain="hub").object_store("b")
+        last = await hub.put("b", b"")
+        with trio.fail_after(5):
+            while (await leaf.stream_info("OBJ_copy")).state.last_seq < (last.revision or 0):  # noqa: ASYNC110 - the server tells nobody
+                await trio.sleep(0.01)
+        await copy.put("a", b"data")
+        assert (await hub.get("a")).data == b"data"
+
+
+async def chunks_of(js: JetStream, stream: str) -> int:
+    info = await js.api_request(f"STREAM.INFO.{stream}", {"subjects_filter": "$O.b.C.>"})
+    return sum((info["state"].get("subjects") or {}).values())
+
+
+@pytest.mark.parametrize("domain", ["leaf", "hub"])
+async def test_nothing_is_left_at_its_origin_of_what_was_put_through_a_mirror(domain: str) -> None:
+    """It is stored there; a purge of the mirror alone would not reach it, nor the other way round."""
+    async with open_pair() as pair:
+        hub, js = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain=domain)
+        await hub.create_object_store("b", max_bytes=SMALL)
+        external = api.ExternalStream("$JS.hub.API") if domain != "hub" else None
+        source = api.StreamSource("OBJ_b", external=external)
+        await js.add_stream(name="OBJ_copy", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+        store = await js.object_store("copy")
+
+        async def both(chunks: int, last: int) -> None:
+            with trio.fail_after(5):
+                while (await js.stream_info("OBJ_copy")).state.last_seq < last:  # noqa: ASYNC110 - the server tells nobody
+                    await trio.sleep(0.01)
+                while (await chunks_of(hub, "OBJ_b"), await chunks_of(js, "OBJ_copy")) != (chunks, chunks):  # noqa: ASYNC110 - nor of that
+                    await trio.sleep(0.01)
+
+        with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
+            await store.put("a", bytes(2 * SMALL))
+        assert await chunks_of(hub, "OBJ_b") == 0
+        info = await store.put("a", b"one")
+        await both(1, info.revision or 0)
+        info = await store.put("a", b"two")
+        await both(1, info.revision or 0)
+        await store.delete("a")
+        await both(0, 0)
+
+
 async def test_one_domain_costs_no_question_and_no_wait() -> None:
     """What is asked for is one request for each message, however the context was made."""
     async with (

@@ -39,6 +39,22 @@ def test_it_waits_for_what_is_on_its_way() -> None:
     assert remnant.done
 
 
+def test_it_rests_while_it_only_waits_for_a_time_to_come() -> None:
+    remnant = begun(1)
+    rests = [remnant.rests]
+    remnant.missed()
+    assert remnant.ask(0)
+    rests.append(remnant.rests)
+    remnant.purged(0)
+    rests.append(remnant.rests)
+    assert not remnant.done
+    remnant.look(SETTLING)
+    rests.append(remnant.rests)
+    assert remnant.ask(SETTLING)
+    remnant.refused()
+    assert [*rests, remnant.rests] == [False, False, True, False, True]
+
+
 def test_one_that_is_in_a_hurry_purges_again_after_each_that_comes_late() -> None:
     remnant = begun(3)
     remnant.hurry()

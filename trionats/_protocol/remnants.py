@@ -49,8 +49,12 @@ class Remnant:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        pending = self._coming or self._dirty or self._asking or self._again_at < inf
-        return self.given_up or not pending
+        return self.given_up or (self.rests and self._again_at == inf)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is under way: it is done, or comes back to it at a time that is far away."""
+        return self.given_up or not (self._coming or self._dirty or self._asking)
 
     @property
     def look_at(self) -> float | None:
