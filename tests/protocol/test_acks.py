@@ -106,6 +106,7 @@ def test_the_patience_follows_the_distance() -> None:
     assert acks.patience(None) == 0.5
     assert acks.patience(0.0) == 0.1
     assert acks.patience(0.2) == pytest.approx(0.9)
+    assert acks.patience(60.0) == 3.0, "a server that stood still once is not far away for that"
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,10 @@ def patience(round_trip: float | None) -> float:
     Returns:
         Seconds.
     """
-    return UNKNOWN_DISTANCE if round_trip is None else LEAST_PATIENCE + ROUND_TRIPS * round_trip
+    if round_trip is None:
+        return UNKNOWN_DISTANCE
+    # One answer that took long, of a server that stood still, is no measure of the distance.
+    return min(LEAST_PATIENCE + ROUND_TRIPS * round_trip, ELSEWHERE_PATIENCE)
 
 
 def time_to_live(doing: str, ttl: object) -> str:
