@@ -28,9 +28,7 @@ _LONGEST_BACKOFF: Final = 10.0
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
-# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind the first one, another
-# one finds out. Not behind a request that follows one that expired: the server has just said that the consumer is
-# there.
+# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out.
 _PROOF_WITHIN: Final = 0.5
 #: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
 LARGEST: Final = (1 << 63) - 1
@@ -268,7 +266,6 @@ class Window:
         self._heard = self._pause_until = -inf
         self._proof_until = inf
         self._proof = 0
-        self._renewing = False
         self._refusals = self._too_small = 0
 
     @property
@@ -347,8 +344,7 @@ class Window:
         self._pulls[pull.number] = pull
         if not self._asked:
             self._heard = now
-            self._proof_until = inf if self._renewing else now + _PROOF_WITHIN
-        self._renewing = False
+            self._proof_until = now + _PROOF_WITHIN
         self._asked += batch
         self._asked_bytes += size
         return pull
@@ -437,7 +433,6 @@ class Window:
             return Ending.MISTAKEN
         if code == 404:
             return Ending.EMPTY
-        self._renewing = code == 408
         if code == 409 and ("leadership change" in text or "server shutdown" in text):
             # These end all requests of the consumer. The first is repeated at once.
             self._settle(self._asked, 0)
