@@ -87,7 +87,6 @@ UPWARDS = {
 # Types of an upper floor that a module names, for type checkers only, each with its reason.
 NAMED_FROM_BELOW = {
     ("_message", "_client"): "a message knows the client that it can be answered through",
-    ("_requests", "_client"): "split off _client",
     ("_requests", "_inquiry"): "those with an inbox of their own are requests, too",
     ("_answers", "_nats_py"): "split off _nats_py",
     ("_answers", "_carried"): "what the carrier gives it",

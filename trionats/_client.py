@@ -69,7 +69,7 @@ class Client(Facts):
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
         self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
-        self._requests = Requests(self, self._engine, self._link, self.new_inbox())
+        self._requests = Requests(self._nuid.next, self._engine, self._link, self.new_inbox())
         self._listeners = Listeners(self._requests)
         self.foreign = Foreign(self.emit)
         """The boundary where what other programs made is read; for those who build feeds."""
@@ -246,10 +246,8 @@ class Client(Facts):
         if not self._link.has_room or not self._link.accepting:
             with self._limit(f"request to {subject!r}"):
                 await self._link.wait_room()
-                with self.request_nowait(subject, payload, headers) as reply:
-                    return await reply.wait()
-        with self.request_nowait(subject, payload, headers) as reply:
-            return await reply.wait()
+                return await self._ask(subject, payload, headers)
+        return await self._ask(subject, payload, headers)
 
     @enable_ki_protection
     def request_nowait(
@@ -272,6 +270,17 @@ class Client(Facts):
         """
         if get_ident() != self.pace.thread:
             self.pace.run.check()
+        return self._begin(subject, payload, headers, chooser)
+
+    async def _ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
+        # As `with request_nowait() as reply: wait()`, of which each part would look once more who calls.
+        reply = self._begin(subject, payload, headers, None)
+        try:
+            return await reply._answered()
+        finally:
+            self._requests.forget(reply)
+
+    def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
         self._link.check_open()
         self._link.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from trionats._client import Client
     from trionats._inquiry import Inquiry
     from trionats._link import Link
     from trionats._message import Msg
@@ -123,7 +122,10 @@ class PendingReply:
         """
         if get_ident() != self._requests.run.thread:
             self._requests.run.check()
-        if self.done:
+        return await self._answered()
+
+    async def _answered(self) -> Msg:
+        if self._answer is not None or self._error is not None:
             await checkpoint()
         elif (seconds := patience(self._timeout)) == math.inf:
             await self._park()
@@ -179,7 +181,8 @@ class PendingReply:
     async def _park(self) -> None:
         if self._task is not None:
             raise trio.BusyResourceError("another task waits for this reply")
-        self._refuse_left()
+        if self._then is not None:
+            self._refuse_left()
         self._task = trio.lowlevel.current_task()
 
         def abort(_: Callable[[], Any]) -> Abort:
@@ -206,8 +209,8 @@ class PendingReply:
 class Requests:
     """The requests of one client, and the receiver of their answers."""
 
-    def __init__(self, client: Client, engine: Engine, link: Link, prefix: str) -> None:
-        self._client = client
+    def __init__(self, new_token: Callable[[], str], engine: Engine, link: Link, prefix: str) -> None:
+        self._new_token = new_token
         self.alarm = link.timekeeper.alarm
         self.run = link.pace.run
         self._engine = engine
@@ -244,7 +247,7 @@ class Requests:
         Returns:
             The waiter and the reply subject.
         """
-        token = self._client.new_token()
+        token = self._new_token()
         return PendingReply(self, token, subject, timeout), self._prefix + token
 
     def start(self, reply: PendingReply, frame: bytes, size: int, chooser: Chooser | None = None) -> None:
