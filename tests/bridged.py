@@ -18,8 +18,8 @@ from nats.js.kv import KeyValue
 
 import trionats
 from trionats import bridge
-from trionats._asyncio_loop import loop_here
-from trionats._nats_py import _carriers
+from trionats._bridge.connection import _carriers
+from trionats._bridge.loop import loop_here
 from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer
 
@@ -63,9 +63,9 @@ class Client:
         return self.nats_py.is_closed
 
     def statistics(self) -> SimpleNamespace:
-        carrier = _carriers.get(self.nats_py)
+        connection = _carriers.get(self.nats_py)
         return SimpleNamespace(
-            feeds=tuple(attachment.subject for attachment in carrier._attached) if carrier else (),
+            feeds=tuple(attachment.subject for attachment in connection._attached) if connection else (),
             reconnects=self.nats_py.stats["reconnects"],
         )
 

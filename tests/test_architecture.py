@@ -44,16 +44,16 @@ FLOORS = (
     ("_tls", "_websocket"),
     ("_tracing",),
     ("_transport",),
-    ("_workers", "_deadlines", "_foreign", "_run", "_logbook"),
+    ("_busy", "_deadlines", "_foreign", "_run", "_logbook"),
     ("_feed",),
     ("_message",),
     ("_options",),
     ("_contexts", "_handshake"),
-    ("_conversation",),
+    ("_session",),
     ("_moving",),
     ("_link",),
     ("_requests",),
-    ("_inquiry", "_drain", "_frames"),
+    ("_many_request", "_drain", "_frames"),
     ("_attachment", "_facts"),
     ("_client",),
     ("_subscription",),
@@ -87,9 +87,9 @@ UPWARDS = {
 # Types of an upper floor that a module names, for type checkers only, each with its reason.
 NAMED_FROM_BELOW = {
     ("_message", "_client"): "a message knows the client that it can be answered through",
-    ("_requests", "_inquiry"): "those with an inbox of their own are requests, too",
+    ("_requests", "_many_request"): "those with an inbox of their own are requests, too",
     ("_answers", "_nats_py"): "split off _nats_py",
-    ("_answers", "_carried"): "what the carrier gives it",
+    ("_answers", "_carried"): "what the connection gives it",
     ("_carried", "_nats_py"): "split off _nats_py",
     ("_client", "_jetstream"): "jetstream() returns one; what makes it is handed down when the package is imported",
     ("_jetstream", "_objects"): "object_store() returns one; the class is handed down when the package is imported",
@@ -110,11 +110,11 @@ MAY_USE_ASYNCIO = frozenset(
     {"_asyncio_loop", "_answers", "_carried", "_nats_py", "_bridged", "bridge"}
 )  # the last one, in six parts
 # Two were split off _client.
-MAY_START_TASKS = frozenset({"_client", "_link", "_conversation", "_feed", "_services", "bridge"})
+MAY_START_TASKS = frozenset({"_client", "_link", "_session", "_feed", "_services", "bridge"})
 
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the link's writer;
 # where a stream passes it on to the stream below.
-SEND_ALL = {"_handshake": 1, "_conversation": 1, "_transport": 1, "_websocket": 2}
+SEND_ALL = {"_handshake": 1, "_session": 1, "_transport": 1, "_websocket": 2}
 
 # From here up a user could have written the module: no underscore attribute of a lower floor's object.
 PUBLIC_ONLY = frozenset(

@@ -136,8 +136,8 @@ def test_the_demonstration_finds_every_count_back_at_the_start() -> None:
 @pytest.mark.parametrize(
     "sabotage",
     [
-        "trionats._consumer.OrderedSource._delete = lambda *_: None",
-        "trionats._attachment.Attachment.detach = lambda _: None",
+        "trionats._jetstream.ordered.OrderedSource._delete = lambda *_: None",
+        "trionats._core.attachments.Attachment.detach = lambda _: None",
         """
 watch_files = demo.watch_files
 async def watch_and_leave(background, *others):
@@ -156,7 +156,9 @@ demo.WAYS = (("rx.stop()", stop_and_leave), *demo.WAYS[1:])
     ids=["consumers", "subscriptions", "a task, at first", "a task, later"],
 )
 def test_the_demonstration_finds_what_is_left(sabotage: str) -> None:
-    program = f"import trionats._demo as demo, trionats\n{sabotage}\ndemo.PATIENCE = 0.2\nraise SystemExit(demo.main())"
+    program = (
+        f"import trionats._cli.demo as demo, trionats\n{sabotage}\ndemo.PATIENCE = 0.2\nraise SystemExit(demo.main())"
+    )
     done = python("-c", program)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.endswith("\nSomething was left behind.\n")

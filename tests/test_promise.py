@@ -4,7 +4,7 @@ A test takes a `Kind` (how to open the feed, and how to make one item of it) and
 
 * `inside`: the consumer is the body of the block;
 * `parked`: it is a task in a nursery of its own, waiting in `receive` when the feed ends;
-* `busy`: it is such a task, between two receives when the feed ends, with items buffered.
+* `workers`: it is such a task, between two receives when the feed ends, with items buffered.
 
 The feed's own nursery is either around the block, or belongs to a task that has nothing to do with it.
 """
@@ -30,7 +30,7 @@ import trionats
 from tests import bridged
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
-from trionats._feed import Feed
+from trionats._feeds.feed import Feed
 from trionats._subscription import Bounded
 from trionats.testing import NatsServer
 
@@ -346,7 +346,7 @@ async def open_feed(
         try:
             yield rx, consumer, nursery
         finally:
-            # No checkpoint until the block is left: a busy consumer goes on only then.
+            # No checkpoint until the block is left: a workers consumer goes on only then.
             consumer.go.set()
 
 
@@ -479,7 +479,7 @@ async def test_cancelling_the_nursery_cancels_a_block_inside(kind: Kind, place: 
                 body.append("cancelled")
                 raise
         assert body == ["cancelled"]
-        # The way out of `open_feed` lets a busy consumer go on only once the block has been left.
+        # The way out of `open_feed` lets a workers consumer go on only once the block has been left.
         consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
 
 

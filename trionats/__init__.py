@@ -39,16 +39,16 @@ values of `open_events`; `trionats.testing` starts a real server.
 #     objects           an object's info: where it stands, and what it may say
 #     remnants          when to ask for a purge, until nothing can be left
 #     login             what CONNECT says about who we are
-#     engine            one conversation: handshake, sids, pings, what to replay
+#     engine            one session: handshake, sids, pings, what to replay
 #     replies           many answers to one request: when there are enough
-#     move              two conversations at once, and which of them hears what
+#     move              two sessions at once, and which of them hears what
 #
 #   _identity         who we are, found out anew at each connect
 #   _tls              contexts, handshakes, and what their failures mean
 #   _websocket        frames over a stream: a trio.abc.Stream
 #   _tracing          headers that have a message traced
 #   _transport        dial TCP, TLS or WebSocket: a trio.abc.Stream comes back
-#   _workers          which tasks work on what they took from a feed
+#   _busy          which tasks work on what they took from a feed
 #   _deadlines        when a wait ends: alarms, and the deadline where none is set
 #   _foreign          the boundary where what other programs made is read
 #   _logbook          what of a client's events goes to the log
@@ -58,11 +58,11 @@ values of `open_events`; `trionats.testing` starts a real server.
 #   _options          what open_client is told, checked and sorted
 #   _contexts         contexts of the nats command line tool, read and turned into options
 #   _handshake        one attempt to get in: INFO, TLS, CONNECT
-#   _conversation     one connection while it lasts: reader, writer, pinger
+#   _session     one connection while it lasts: reader, writer, pinger
 #   _moving           a planned move to another server
 #   _link             the connection kept alive: the supervisor
 #   _requests         requests and their answers
-#   _inquiry          requests with an inbox of their own, for many answers
+#   _many_request          requests with an inbox of their own, for many answers
 #   _drain            give up subscriptions without losing what is on its way
 #   _frames           a message checked, and made a frame
 #   _attachment       the seam below the feeds
@@ -92,24 +92,24 @@ values of `open_events`; `trionats.testing` starts a real server.
 
 from __future__ import annotations
 
-from . import api, errors, events
-from ._attachment import Attachment
-from ._client import Client, open_client
-from ._facts import ClientStatistics
-from ._feed import Feed
-from ._identity import issue_user_jwt
-from ._jetstream import JetStream
-from ._message import Msg
-from ._objects import ObjectStore
-from ._options import ClientOptions
-from ._protocol.servers import KnownServer
-from ._replies import Replies, open_replies
-from ._requests import PendingReply
-from ._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
-from ._tls import TLSState
-from ._tracing import trace_headers
-from ._version import __version__
-from ._watcher import Watcher, WatcherStatistics, open_watcher
+from trionats import api, errors, events
+from trionats._client import Client, open_client
+from trionats._connection.identity import issue_user_jwt
+from trionats._connection.options import ClientOptions
+from trionats._connection.tls import TLSState
+from trionats._core.attachments import Attachment
+from trionats._core.message import Msg
+from trionats._core.requests import PendingReply
+from trionats._core.status import ClientStatistics
+from trionats._core.tracing import trace_headers
+from trionats._feeds.feed import Feed
+from trionats._jetstream.context import JetStream
+from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.watcher import Watcher, WatcherStatistics, open_watcher
+from trionats._protocol.servers import KnownServer
+from trionats._replies import Replies, open_replies
+from trionats._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
+from trionats._version import __version__
 
 __all__ = [
     "Attachment",

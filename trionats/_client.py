@@ -1,6 +1,6 @@
 """open_client: publish, subscribe, request, reconnect, drain.
 
-What users call. The tasks and the state of the connection are in `_link`, what was said in `_protocol.engine`, answers to
+What users call. The tasks and the state of the connection are in `_supervisor`, what was said in `_protocol.engine`, answers to
 requests in `_requests`, subscriptions as feeds in `_subscription`, and the properties of a client in `_facts`.
 """
 
@@ -15,37 +15,44 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._attachment import Attachment, Listeners
-from trionats._contexts import merged
-from trionats._deadlines import REQUEST_TIMEOUT, answer_within, patience, unexpected
+from trionats._connection.cli_context import merged
+from trionats._connection.options import (
+    ClientOptions,
+    check_options,
+    check_seconds,
+    server_pool,
+    supervisor_options,
+    usable_servers,
+)
+from trionats._connection.supervisor import Supervisor
+from trionats._core.attachments import Attachment, Listeners
+from trionats._core.deadlines import REQUEST_TIMEOUT, answer_within, patience, unexpected
+from trionats._core.drain import Draining, wait_barrier
+from trionats._core.foreign import Foreign
+from trionats._core.frames import Frames
+from trionats._core.logbook import Logbook
+from trionats._core.message import Msg, messages_of
+from trionats._core.request_many import ManyRequest, ReplyCollector
+from trionats._core.requests import PendingReply, Requests
+from trionats._core.status import Facts
 from trionats._discretion import Given, guarded
-from trionats._drain import Draining, wait_barrier
-from trionats._facts import Facts
-from trionats._feed import Pace, check_nursery, opens
-from trionats._foreign import Foreign
-from trionats._frames import Frames
-from trionats._inquiry import Collected, Inquiry
-from trionats._link import Link
-from trionats._logbook import Logbook
-from trionats._message import Msg, messages_of
-from trionats._options import ClientOptions, check_options, check_seconds, link_options, server_pool, usable_servers
+from trionats._feeds.feed import Pace, check_nursery, opens
 from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
 from trionats._protocol.engine import Engine
-from trionats._protocol.replies import Gathering
-from trionats._requests import PendingReply, Requests
+from trionats._protocol.replies import ReplyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from trionats._attachment import Listener
-    from trionats._frames import Headers
-    from trionats._jetstream import JetStream
-    from trionats._protocol.alarms import Alarm
+    from trionats._core.attachments import Listener
+    from trionats._core.frames import Headers
+    from trionats._core.requests import Chooser
+    from trionats._jetstream.context import JetStream
     from trionats._protocol.commands import Payload
     from trionats._protocol.subscriptions import Receiver
-    from trionats._requests import Chooser
+    from trionats._protocol.timers import Timer
 
 
 @final
@@ -68,18 +75,18 @@ class Client(Facts):
         pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
-        self._link = Link(self._engine, pool, link_options(options, self._rng), self.pace, self.emit)
-        self._requests = Requests(self._nuid.next, self._engine, self._link, self.new_inbox())
+        self._supervisor = Supervisor(self._engine, pool, supervisor_options(options, self._rng), self.pace, self.emit)
+        self._requests = Requests(self._nuid.next, self._engine, self._supervisor, self.new_inbox())
         self._listeners = Listeners(self._requests)
         self.foreign = Foreign(self.emit)
         """The boundary where what other programs made is read; for those who build feeds."""
         self._jetstream = jetstream or {}
-        self._frames = Frames(self._link)
+        self._frames = Frames(self._supervisor)
         self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
         drain_timeout = options.get("drain_timeout", 30.0)
         silence = REQUEST_TIMEOUT if self._request_timeout is None else self._request_timeout
-        self._draining = Draining(self._engine, self._link, self._requests, self.pace, drain_timeout, silence)
+        self._draining = Draining(self._engine, self._supervisor, self._requests, self.pace, drain_timeout, silence)
 
     def __repr__(self) -> str:
         return f"<Client {self.state.value} {self.connected_url or ''}>"
@@ -113,13 +120,13 @@ class Client(Facts):
         pace = self.pace
         if get_ident() != pace.thread:
             pace.run.check()
-        link = self._link
+        supervisor = self._supervisor
         engine = self._engine
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
             head = b""
-        if not head or headers or reply or payload.__class__ is not bytes or (size := len(payload)) > link.small:
+        if not head or headers or reply or payload.__class__ is not bytes or (size := len(payload)) > supervisor.small:
             frame, size = self._frames.make(subject, payload, reply, headers)
         else:
             frame = b"".join((head, LENGTHS[size], payload, CRLF))
@@ -128,14 +135,14 @@ class Client(Facts):
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= link.high_water:
-            link.check_open()
-            await link.wait_room()
+        if engine.outbox_bytes >= supervisor.high_water:
+            supervisor.check_open()
+            await supervisor.wait_room()
         engine.outbox.append(frame)
         engine.outbox_bytes += len(frame)
         engine.out_bytes += size
-        if link.idle is not None:
-            link.wake()
+        if supervisor.idle is not None:
+            supervisor.wake()
 
     @enable_ki_protection
     def publish_nowait(
@@ -164,18 +171,18 @@ class Client(Facts):
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         frame, size = self._frames.make(subject, payload, reply, headers)
-        link = self._link
-        if not link.accepting:
+        supervisor = self._supervisor
+        if not supervisor.accepting:
             if not force:
-                link.check_open()
-            if link.finished.is_set():
+                supervisor.check_open()
+            if supervisor.finished.is_set():
                 self.pace.run.check()
                 return
         if not force:
-            link.check_room()
+            supervisor.check_room()
         self._engine.publish(frame, size)
-        if link.idle is not None:
-            link.wake()
+        if supervisor.idle is not None:
+            supervisor.wake()
 
     @enable_ki_protection
     def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
@@ -191,11 +198,11 @@ class Client(Facts):
             passing: It means nothing to the next connection; other goodbyes wait for that.
         """
         self.pace.run.check()
-        if self._link.finished.is_set() or (passing and not self.is_connected):
+        if self._supervisor.finished.is_set() or (passing and not self.is_connected):
             return
         frame, size = self._frames.make(subject, payload, reply, None)
         self._engine.publish((Passing if passing else Aside)(frame), size)
-        self._link.wake()
+        self._supervisor.wake()
 
     async def wait_writable(self) -> None:
         """Wait until `publish_nowait` would take a message.
@@ -206,8 +213,8 @@ class Client(Facts):
         """
         self.pace.run.check()
         await trio.lowlevel.checkpoint()
-        self._link.check_open()
-        await self._link.wait_room()
+        self._supervisor.check_open()
+        await self._supervisor.wait_room()
 
     # Requests.
 
@@ -243,9 +250,9 @@ class Client(Facts):
         if unknown:
             raise unexpected("request", unknown)
         await checkpoint_if_cancelled()
-        if not self._link.has_room or not self._link.accepting:
+        if not self._supervisor.has_room or not self._supervisor.accepting:
             with self._limit(f"request to {subject!r}"):
-                await self._link.wait_room()
+                await self._supervisor.wait_room()
                 return await self._ask(subject, payload, headers)
         return await self._ask(subject, payload, headers)
 
@@ -281,16 +288,16 @@ class Client(Facts):
             self._requests.forget(reply)
 
     def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
-        self._link.check_open()
-        self._link.check_room()
+        self._supervisor.check_open()
+        self._supervisor.check_room()
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, headers, "request")
         self._requests.start(reply, frame, size, chooser)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
         if len(self._requests) == 1:
-            self._link.push()
+            self._supervisor.push()
         else:
-            self._link.wake()
+            self._supervisor.wake()
         return reply
 
     @enable_ki_protection
@@ -346,14 +353,14 @@ class Client(Facts):
             raise unexpected("request_many", unknown)
         await checkpoint_if_cancelled()
         total = patience(self._request_timeout)
-        gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
-        if not self._link.has_room or not self._link.accepting:
+        policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
+        if not self._supervisor.has_room or not self._supervisor.accepting:
             with self._limit(f"request to {subject!r}"):
-                await self._link.wait_room()
-        inquiry, frame, size = self._inquire(subject, payload, headers, reply)
-        collected = Collected(inquiry, self._requests, gathering)
+                await self._supervisor.wait_room()
+        many_request, frame, size = self._ask_many(subject, payload, headers, reply)
+        collected = ReplyCollector(many_request, self._requests, policy)
         try:
-            inquiry.start(collected, frame, size, max_msgs)
+            many_request.start(collected, frame, size, max_msgs)
             return await collected.wait()
         finally:
             collected.close()
@@ -402,13 +409,13 @@ class Client(Facts):
             nats.errors.ConnectionClosedError: The client is closed.
         """
         self.pace.run.check()
-        self._link.check_open()
+        self._supervisor.check_open()
         self._draining.refuse(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
         row = self._engine.subscribe(where, group, max_msgs, receiver)
-        self._link.wake()
-        return Attachment(self._engine, self._link, row)
+        self._supervisor.wake()
+        return Attachment(self._engine, self._supervisor, row)
 
     def add_listener(self, listener: Listener, *, refused: str = "") -> None:
         """Register what takes connection events; programs want `open_events`.
@@ -422,8 +429,8 @@ class Client(Facts):
         if not self.is_closed:
             self._listeners.add(listener, refused)
         elif not refused:
-            listener.push(events.Closed(self._link.failure))
-            listener.end(self._link.failure)
+            listener.push(events.Closed(self._supervisor.failure))
+            listener.end(self._supervisor.failure)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
@@ -449,14 +456,14 @@ class Client(Facts):
             then: Called as by `PendingReply.leave`.
         """
         self.pace.run.check()
-        if self._link.finished.is_set():
+        if self._supervisor.finished.is_set():
             return
         reply, inbox = self._requests.prepare(subject, self._request_timeout)
         frame, size = self._frames.make(subject, payload, inbox, None)
         self._requests.start_left(reply, Aside(frame), size, then)
-        self._link.push()
+        self._supervisor.push()
 
-    def alarm(self, when: float, ring: Callable[[], None]) -> Alarm:
+    def alarm(self, when: float, ring: Callable[[], None]) -> Timer:
         """Let a callback be called at a time of Trio's clock, unless it is called off first or the client is closed.
 
         Args:
@@ -464,7 +471,7 @@ class Client(Facts):
             ring: Called synchronously; it must not wait and must not raise.
         """
         self.pace.run.check()
-        return self._link.timekeeper.alarm(when, ring)
+        return self._supervisor.timekeeper.alarm(when, ring)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""
@@ -556,9 +563,9 @@ class Client(Facts):
         Synchronous and idempotent; on a client that is closed it does nothing.
         """
         self.pace.run.check()
-        if self._draining.begun or not self._link.accepting or self._nursery is None:
+        if self._draining.begun or not self._supervisor.accepting or self._nursery is None:
             return
-        self._draining.begun = self._link.draining = True
+        self._draining.begun = self._supervisor.draining = True
         self.add_listener(self._draining)
         self.emit(events.Draining())
         self._nursery.start_soon(self._draining.run, self.aclose, name="trionats drain")
@@ -602,8 +609,8 @@ class Client(Facts):
         """
         self.pace.run.check()
         await trio.lowlevel.checkpoint()
-        self._link.check_open()
-        await self._link.wait_online()
+        self._supervisor.check_open()
+        await self._supervisor.wait_online()
 
     async def reconnect(self) -> None:
         """Leave the connection for a new one, without back-off, and wait until it stands.
@@ -621,7 +628,7 @@ class Client(Facts):
         """
         self.pace.run.check()
         await checkpoint_if_cancelled()
-        await self._link.reconnect()
+        await self._supervisor.reconnect()
 
     @guarded
     def set_servers(self, servers: str | Sequence[str]) -> None:
@@ -638,7 +645,7 @@ class Client(Facts):
             ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
         """
         self.pace.run.check()
-        self._link.set_servers(usable_servers(servers))
+        self._supervisor.set_servers(usable_servers(servers))
 
     async def aclose(self) -> None:
         """Close the client: end all feeds, send what is queued, and say goodbye. Idempotent.
@@ -647,30 +654,30 @@ class Client(Facts):
         connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
         """
         self.pace.run.check()
-        self._link.refuse()
+        self._supervisor.refuse()
         self._engine.end_all(None)
-        await self._link.close()
+        await self._supervisor.close()
 
     # Inside.
 
     async def _flush(self, what: str) -> None:
         await checkpoint_if_cancelled()
-        self._link.check_open()
+        self._supervisor.check_open()
         with answer_within(self._request_timeout, what, errors.FlushTimeoutError):
-            await self._link.barrier()
+            await self._supervisor.barrier()
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for one answer of the server."""
         return answer_within(self._request_timeout, what)
 
-    def _inquire(
+    def _ask_many(
         self, subject: str, payload: Payload, fields: Headers | None, reply: str
-    ) -> tuple[Inquiry, bytes, int]:
+    ) -> tuple[ManyRequest, bytes, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
-        self._link.check_open()
+        self._supervisor.check_open()
         inbox = reply or self.new_inbox()
         frame, size = self._frames.make(subject, payload, inbox, fields, "request")
-        return Inquiry(self._requests, self._engine, self._link, subject, inbox), frame, size
+        return ManyRequest(self._requests, self._engine, self._supervisor, subject, inbox), frame, size
 
 
 #: Made when this is imported, so that it is an object of its own: what a caller writes, even the same text, is a choice.
@@ -765,18 +772,18 @@ async def open_client(
     del servers, options  # a traceback may show local variables
     check_nursery(nursery, "open_client")
     client = await _made(given)
-    link = client._link
+    supervisor = client._supervisor
     client._nursery = nursery
     try:
-        nursery.start_soon(link.run, name="trionats link")
+        nursery.start_soon(supervisor.run, name="trionats supervisor")
     except RuntimeError as closed:
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
-    nursery.start_soon(link.watch_nursery, name="trionats nursery watch")
+    nursery.start_soon(supervisor.watch_nursery, name="trionats nursery watch")
     try:
         if given.options.get("retry_on_failed_connect"):
             await checkpoint()
         else:
-            await link.wait_settled()
+            await supervisor.wait_settled()
         yield client
     finally:
         await client.aclose()

@@ -1,6 +1,6 @@
 """open_replies: the many answers to one request, as a feed.
 
-Strategy: an inbox of its own (`_inquiry`), the decisions of `_protocol.replies`, and the buffer of a subscription. The
+Strategy: an inbox of its own (`_many_request`), the decisions of `_protocol.replies`, and the buffer of a subscription. The
 feeding task only watches the time.
 """
 
@@ -12,39 +12,39 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats._client import check_client
-from trionats._deadlines import patience
-from trionats._feed import check_nursery, feeding, opens
-from trionats._inquiry import MOST_ANSWERS, MOST_BYTES
-from trionats._protocol.replies import Gathering, Verdict
-from trionats._requests import REFUSALS
+from trionats._core.deadlines import patience
+from trionats._core.request_many import MOST_ANSWERS, MOST_BYTES
+from trionats._core.requests import REFUSALS
+from trionats._feeds.feed import check_nursery, feeding, opens
+from trionats._protocol.replies import ReplyPolicy, Verdict
 from trionats._subscription import Buffered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from trionats._client import Client
-    from trionats._inquiry import Inquiry
-    from trionats._message import Msg
+    from trionats._core.message import Msg
+    from trionats._core.request_many import ManyRequest
 
 
 @final
 class Replies(Buffered):
     """The answers to one request: what `open_replies` gives."""
 
-    def __init__(self, client: Client, subject: str, gathering: Gathering) -> None:
+    def __init__(self, client: Client, subject: str, policy: ReplyPolicy) -> None:
         super().__init__(client, "replies to", subject, MOST_ANSWERS, MOST_BYTES, "fail")
-        self._gathering = gathering
-        self._inquiry: Inquiry | None = None
+        self._policy = policy
+        self._many_request: ManyRequest | None = None
         self._bug: Exception | None = None
         self._earlier = trio.Event()
 
-    def start(self, inquiry: Inquiry) -> None:
+    def start(self, many_request: ManyRequest) -> None:
         """Know whose answers these are."""
-        self._inquiry = inquiry
+        self._many_request = many_request
 
     async def run(self) -> None:
         """Watch the time: what the feeding task does."""
-        while self._bug is None and trio.current_time() < (ends := self._gathering.ends):
+        while self._bug is None and trio.current_time() < (ends := self._policy.ends):
             self._earlier = trio.Event()
             with trio.move_on_at(ends):
                 await self._earlier.wait()
@@ -55,38 +55,38 @@ class Replies(Buffered):
 
     def deliver(self, message: Msg) -> None:
         """Take an answer."""
-        ends = self._gathering.ends
+        ends = self._policy.ends
         try:
-            verdict = self._gathering.received(message, trio.current_time())
+            verdict = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._bug = bug
             self._earlier.set()
             return
-        if verdict is Verdict.NOBODY and self._inquiry is not None:
-            self.end(self._inquiry.nobody())
+        if verdict is Verdict.NOBODY and self._many_request is not None:
+            self.end(self._many_request.nobody())
             return
         if verdict is not Verdict.OVER:
             super().deliver(message)
         if verdict is not Verdict.KEEP:
             self.end(None)
-        elif self._gathering.ends < ends:
+        elif self._policy.ends < ends:
             self._earlier.set()
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         """Fail a request that was sent; one that was not waits for the next connection."""
-        if self._inquiry is not None and self._inquiry.in_flight:
-            self.end(self._inquiry.disconnected(reason))
+        if self._many_request is not None and self._many_request.in_flight:
+            self.end(self._many_request.disconnected(reason))
 
     def ended(self, reason: BaseException | None) -> None:
         """End the feed."""
-        if isinstance(reason, REFUSALS) and self._inquiry is not None:
-            reason = self._inquiry.refused(reason)
+        if isinstance(reason, REFUSALS) and self._many_request is not None:
+            reason = self._many_request.refused(reason)
         self.end(reason)
 
     def _undo(self) -> None:
-        if self._inquiry is not None:
-            self._inquiry.close()
-            self._inquiry = None
+        if self._many_request is not None:
+            self._many_request.close()
+            self._many_request = None
 
 
 @opens
@@ -142,13 +142,13 @@ async def open_replies(
     check_nursery(nursery, "open_replies")
     check_client(nc, "open_replies")
     total = patience(nc._request_timeout)
-    gathering = Gathering(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
+    policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
     await checkpoint_if_cancelled()
     with nc._limit(f"request to {subject!r}"):
         await nc.wait_writable()
-    feed = Replies(nc, subject, gathering)
+    feed = Replies(nc, subject, policy)
     async with feeding(nursery, feed, feed.run):
-        inquiry, frame, size = nc._inquire(subject, data, headers, reply)
-        feed.start(inquiry)
-        inquiry.start(feed, frame, size, max_msgs)
+        many_request, frame, size = nc._ask_many(subject, data, headers, reply)
+        feed.start(many_request)
+        many_request.start(feed, frame, size, max_msgs)
         yield feed

@@ -15,14 +15,14 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from trionats import errors, events
 from trionats._client import Client, check_client
-from trionats._feed import TRIP_MESSAGES, Feed, check_nursery, feeding, opens
-from trionats._message import Msg
+from trionats._core.message import Msg
+from trionats._feeds.feed import TRIP_MESSAGES, Feed, check_nursery, feeding, opens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats._attachment import Attachment
-    from trionats._feed import Pace
+    from trionats._core.attachments import Attachment
+    from trionats._feeds.feed import Pace
 
 Overflow = Literal["fail", "drop_new", "drop_old"]
 
@@ -130,10 +130,10 @@ class Bounded(Feed[M], Generic[M]):
         else:
             self._overflowed(message, size)
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         """Nothing to see for the consumer."""
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         """Nothing to see for the consumer: the subscription was replayed."""
 
     def ended(self, reason: BaseException | None) -> None:

@@ -23,29 +23,29 @@ from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
 
 from trionats import errors
-from trionats._asyncio_loop import Host, trio_asyncio
-from trionats._bridged import BridgedObjects, PullSubscription, Subscription, read_entry
-from trionats._consumer import JITTER
+from trionats._bridge.connection import connection_of
+from trionats._bridge.loop import Host, trio_asyncio
+from trionats._bridge.pull_subscription import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._discretion import Given, guarded
-from trionats._feed import Opening, check_nursery, feeding, opens
-from trionats._jetstream import JetStream
-from trionats._nats_py import carrier_of
+from trionats._feeds.feed import Opening, check_nursery, feeding, opens
+from trionats._jetstream.context import JetStream
+from trionats._jetstream.ordered import JITTER
+from trionats._jetstream.watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
+from trionats._jetstream.watcher import open_watcher as open_our_watcher
 from trionats._protocol import subjects
 from trionats._protocol.addresses import list_of_urls
-from trionats._protocol.ordered import Ordered
+from trionats._protocol.jetstream.ordered import Ordered
 from trionats._subscription import check_limits
-from trionats._watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
-from trionats._watcher import open_watcher as open_our_watcher
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Sequence
 
     from trionats import api
-    from trionats._message import Msg as OurMsg
-    from trionats._protocol.pulling import AckSubject
+    from trionats._core.message import Msg as OurMsg
+    from trionats._jetstream.watcher import OnRecreate
+    from trionats._protocol.jetstream.pull import AckSubject
     from trionats._subscription import Overflow
-    from trionats._watcher import OnRecreate
 
 __all__ = [
     "Msg",
@@ -193,9 +193,9 @@ async def open_subscription(
     if queue:
         subjects.queue_name(queue)
     await checkpoint()
-    carrier = carrier_of(nats_py_client, "open_subscription")
-    feed = Subscription(carrier, subject, max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
-    async with feeding(nursery, feed, carrier.wait_stopped):
+    connection = connection_of(nats_py_client, "open_subscription")
+    feed = Subscription(connection, subject, max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
+    async with feeding(nursery, feed, connection.wait_stopped):
         feed.attach(queue)
         yield feed
 
@@ -245,9 +245,9 @@ async def open_pull_subscription(
     _check_psub(psub)
     if max_messages < 1 or max_bytes < 1:
         raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
-    carrier = carrier_of(psub._nc, "open_pull_subscription")
-    js = JetStream(carrier.as_client(), psub._js._prefix)
-    feed = PullSubscription(carrier, js, psub._stream, psub._consumer, max_messages, max_bytes)
+    connection = connection_of(psub._nc, "open_pull_subscription")
+    js = JetStream(connection.as_client(), psub._js._prefix)
+    feed = PullSubscription(connection, js, psub._stream, psub._consumer, max_messages, max_bytes)
     await feed.start()
     async with feeding(nursery, feed, feed.run):
         yield feed
@@ -326,8 +326,8 @@ async def _open_objects(
     **options: Any,  # noqa: ANN401 - our own watcher's
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
-    carrier = carrier_of(store._js._nc, "open_watcher")
-    js = JetStream(carrier.as_client(), store._js._prefix)
+    connection = connection_of(store._js._nc, "open_watcher")
+    js = JetStream(connection.as_client(), store._js._prefix)
     async with open_our_watcher(nursery, BridgedObjects(store._name, store._stream, js), **options) as watcher:
         yield watcher
 
@@ -351,11 +351,11 @@ async def _open_keys(
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")
     for pattern in patterns:
         subjects.subscribe_subject(pattern)
-    carrier = carrier_of(store._js._nc, "open_watcher")
-    js = JetStream(carrier.as_client(), store._js._prefix)
+    connection = connection_of(store._js._nc, "open_watcher")
+    js = JetStream(connection.as_client(), store._js._prefix)
     ordered = Ordered(
         store._stream,
-        carrier.new_token(),
+        connection.new_token(),
         JITTER,
         filter_subjects=patterns,
         start=start,
@@ -368,10 +368,10 @@ async def _open_keys(
     where = f"entries of key-value bucket {store._name!r}"
 
     def read(msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
-        return carrier.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
+        return connection.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
 
     key = None if include_history else _key
-    watcher = Watcher(f"watcher of key-value bucket {store._name!r}", carrier.pace, read, key)
+    watcher = Watcher(f"watcher of key-value bucket {store._name!r}", connection.pace, read, key)
     missing = partial(_no_bucket, store._name)
     try:
         await watcher.start(js, ordered)

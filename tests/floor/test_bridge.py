@@ -16,13 +16,13 @@ from nats.js.kv import KeyValue
 
 import trionats
 from trionats import bridge, errors
-from trionats._answers import ours
-from trionats._asyncio_loop import Host, loop_here, report, run_in, trio_asyncio
-from trionats._bridged import read_entry
-from trionats._feed import CLEANUP_SECONDS
-from trionats._message import Msg
-from trionats._nats_py import Carrier
-from trionats._protocol.pulling import AckSubject
+from trionats._bridge.connection import NatsPyConnection
+from trionats._bridge.loop import Host, loop_here, report, run_in, trio_asyncio
+from trionats._bridge.pull_subscription import read_entry
+from trionats._bridge.requests import ours
+from trionats._core.message import Msg
+from trionats._feeds.feed import CLEANUP_SECONDS
+from trionats._protocol.jetstream.pull import AckSubject
 from trionats._subscription import check_limits
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def test_importing_trionats_leaves_asyncio_alone() -> None:
     assert subprocess.run([sys.executable, "-W", "error", "-c", program], check=False).returncode == 0
 
 
-# -- the carrier -----------------------------------------------------------------------------------------------------------
+# -- the connection -----------------------------------------------------------------------------------------------------------
 
 
 class Receiver:
@@ -191,10 +191,10 @@ class Receiver:
             raise ZeroDivisionError
         self.told.append(message)
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         self.told.append("lost")
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         self.told.append("restored")
 
     def ended(self, reason: BaseException | None) -> None:
@@ -284,12 +284,12 @@ async def settled() -> None:
 async def test_commands_are_carried_out_in_order_and_the_task_ends() -> None:
     async with trio_asyncio.open_loop() as loop:
         client = FakeClient()
-        carrier, receiver = Carrier(client, loop), Receiver()
-        attachment = carrier.attach_plain("a", receiver)
-        carrier.publish_nowait("b")
+        connection, receiver = NatsPyConnection(client, loop), Receiver()
+        attachment = connection.attach_plain("a", receiver)
+        connection.publish_nowait("b")
         attachment.detach()
         attachment.detach()
-        carrier.publish_nowait("c")
+        connection.publish_nowait("c")
         await settled()
         # It was gone before it had been subscribed.
         assert client.said == ["PUB b", "PUB c"]
@@ -300,11 +300,11 @@ async def test_commands_are_carried_out_in_order_and_the_task_ends() -> None:
 async def test_a_command_that_fails_does_not_stop_the_others() -> None:
     async with trio_asyncio.open_loop() as loop:
         client = FakeClient()
-        carrier = Carrier(client, loop)
+        connection = NatsPyConnection(client, loop)
         client.broken = True
-        carrier.publish_nowait("a")
-        carrier.attach_plain("b", Receiver()).detach()
-        attachment = carrier.attach_plain("c", Receiver())
+        connection.publish_nowait("a")
+        connection.attach_plain("b", Receiver()).detach()
+        attachment = connection.attach_plain("c", Receiver())
         await settled()
         assert client.said == ["SUB c"]
         attachment.detach()
@@ -315,7 +315,7 @@ async def test_a_command_that_fails_does_not_stop_the_others() -> None:
 async def test_what_becomes_of_the_connection_is_told(autojump_clock: trio.testing.MockClock) -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        Carrier(client, loop).attach_plain("a", receiver)
+        NatsPyConnection(client, loop).attach_plain("a", receiver)
         await trio.sleep(1)
         assert receiver.told == []
         client._status = client.RECONNECTING
@@ -338,26 +338,26 @@ async def test_what_becomes_of_the_connection_is_told(autojump_clock: trio.testi
 async def test_goodbyes_come_before_the_close() -> None:
     async with trio_asyncio.open_loop() as loop:
         client = FakeClient()
-        carrier = Carrier(client, loop)
+        connection = NatsPyConnection(client, loop)
 
         receiver = Receiver()
-        attachment = carrier.attach_plain("a", receiver)
-        receiver.at_the_end = [attachment.detach, lambda: carrier.publish_nowait("goodbye")]
+        attachment = connection.attach_plain("a", receiver)
+        receiver.at_the_end = [attachment.detach, lambda: connection.publish_nowait("goodbye")]
         await settled()
         await bridge.aio_as_trio(client.close)()
         assert client.said == ["SUB a", "UNSUB a", "PUB goodbye", "close"]
         assert receiver.told[0] is None
         with pytest.raises(errors.ConnectionClosedError):
-            carrier.attach_plain("b", receiver)
-        carrier.publish_nowait("too late")
+            connection.attach_plain("b", receiver)
+        connection.publish_nowait("too late")
         with pytest.raises(errors.ConnectionClosedError):
-            await carrier.request("too.late")
+            await connection.request("too.late")
 
 
 async def test_a_receiver_with_a_bug_ends(caplog: pytest.LogCaptureFixture) -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        attachment = Carrier(client, loop).attach_plain("a", receiver)
+        attachment = NatsPyConnection(client, loop).attach_plain("a", receiver)
         await settled()
         receiver.told.append("bug")
         await bridge.aio_as_trio(client.subscriptions[0].callback)(theirs())
@@ -370,12 +370,12 @@ async def test_a_receiver_with_a_bug_ends(caplog: pytest.LogCaptureFixture) -> N
 async def test_requests_fail_with_the_connection(autojump_clock: trio.testing.MockClock) -> None:
     async with trio_asyncio.open_loop() as loop, trio.open_nursery() as nursery:
         client = FakeClient()
-        carrier = Carrier(client, loop)
+        connection = NatsPyConnection(client, loop)
         failures: list[Exception] = []
 
         async def ask() -> None:
             try:
-                await carrier.request("question")
+                await connection.request("question")
             except errors.Error as error:
                 failures.append(error)
 
@@ -402,16 +402,16 @@ async def test_a_client_that_is_closed_behind_our_back_is_closed_on_purpose(
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
         client._err = errors.StaleConnectionError()
-        carrier = Carrier(client, loop)
-        attachment = carrier.attach_plain("a", receiver)
-        receiver.at_the_end = [attachment.detach, lambda: carrier.publish_nowait("goodbye")]
+        connection = NatsPyConnection(client, loop)
+        attachment = connection.attach_plain("a", receiver)
+        receiver.at_the_end = [attachment.detach, lambda: connection.publish_nowait("goodbye")]
         await settled()
         await bridge.aio_as_trio(client.__aexit__)(None, None, None)
         assert receiver.told == [None]
         assert client.said == ["SUB a", "UNSUB a", "PUB goodbye", "close"]
 
         client, receiver = FakeClient(), Receiver()
-        Carrier(client, loop).attach_plain("a", receiver)
+        NatsPyConnection(client, loop).attach_plain("a", receiver)
         await settled()
         client._status = client.CLOSED
         await trio.sleep(1)
@@ -421,7 +421,7 @@ async def test_a_client_that_is_closed_behind_our_back_is_closed_on_purpose(
 async def test_what_a_client_survived_is_not_what_it_is_lost_for() -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        Carrier(client, loop).attach_plain("a", receiver)
+        NatsPyConnection(client, loop).attach_plain("a", receiver)
         await settled()
         client._err = errors.Error('nats: permissions violation for publish to "x"')
         await bridge.aio_as_trio(client._error_cb)(client._err)
@@ -433,7 +433,7 @@ async def test_what_a_client_survived_is_not_what_it_is_lost_for() -> None:
 async def test_what_a_client_is_lost_for_is_told_without_goodbyes() -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        attachment = Carrier(client, loop).attach_plain("a", receiver)
+        attachment = NatsPyConnection(client, loop).attach_plain("a", receiver)
         receiver.at_the_end = [attachment.detach]
         await settled()
         client._err = errors.Error("nats: maximum payload violation")
@@ -446,9 +446,9 @@ async def test_what_a_client_is_lost_for_is_told_without_goodbyes() -> None:
 async def test_the_patient_are_patient_however_often_a_drain_is_asked_for() -> None:
     async with trio_asyncio.open_loop() as loop, trio.open_nursery() as nursery:
         client, patient, other = FakeClient(), Receiver(), Receiver()
-        carrier = Carrier(client, loop)
-        first = carrier.attach_plain("a", patient, patient=True)
-        second = carrier.attach_plain("b", other)
+        connection = NatsPyConnection(client, loop)
+        first = connection.attach_plain("a", patient, patient=True)
+        second = connection.attach_plain("b", other)
         for _ in range(3):
             nursery.start_soon(bridge.aio_as_trio(client.drain))
         await settled()
@@ -457,7 +457,7 @@ async def test_the_patient_are_patient_however_often_a_drain_is_asked_for() -> N
         assert (patient.told, other.told) == ([], [None])
         assert client.said == ["SUB a", "SUB b", "UNSUB b", "drain"]
         with pytest.raises(errors.ConnectionDrainingError):
-            carrier.attach_plain("c", other)
+            connection.attach_plain("c", other)
         client.drained.set()
         await settled()
         assert patient.told == [None]
@@ -477,14 +477,14 @@ async def test_the_client_is_as_it_was_afterwards() -> None:
         client = FakeClient()
         client.drain = mine  # type: ignore[method-assign]
         before = dict(vars(client))
-        attachment = Carrier(client, loop).attach_plain("a", Receiver())
+        attachment = NatsPyConnection(client, loop).attach_plain("a", Receiver())
         assert vars(client)["drain"] is not mine
         attachment.detach()
         await settled()
         assert {name: vars(client)[name] for name in before} == before
         assert vars(client).keys() == before.keys()
 
-        attachment = Carrier(client, loop).attach_plain("a", Receiver())
+        attachment = NatsPyConnection(client, loop).attach_plain("a", Receiver())
         client._close = theirs_now  # type: ignore[assignment, method-assign]
         attachment.detach()
         await settled()
@@ -495,11 +495,11 @@ async def test_the_client_is_as_it_was_afterwards() -> None:
 async def test_a_command_that_is_stuck_makes_nobody_deaf(autojump_clock: trio.testing.MockClock) -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        carrier = Carrier(client, loop)
-        attachment = carrier.attach_plain("a", receiver)
+        connection = NatsPyConnection(client, loop)
+        attachment = connection.attach_plain("a", receiver)
         client.stuck = True
-        carrier.publish_nowait("b")
-        carrier.publish_nowait("c")
+        connection.publish_nowait("b")
+        connection.publish_nowait("c")
         await trio.sleep(1)
         client._status = client.RECONNECTING
         await trio.sleep(1)
@@ -520,9 +520,9 @@ async def test_a_loop_that_ends_under_a_command_that_swallows_it(autojump_clock:
         async with trio_asyncio.open_loop() as loop:
             client = FakeClient()
             client.swallows = client.stuck = True
-            carrier = Carrier(client, loop)
-            carrier.attach_plain("a", receiver)
-            carrier.publish_nowait("b")
+            connection = NatsPyConnection(client, loop)
+            connection.attach_plain("a", receiver)
+            connection.publish_nowait("b")
             await settled()
     (reason,) = receiver.told
     assert "its asyncio loop ends" in str(reason)
@@ -534,18 +534,18 @@ async def test_nothing_begins_in_a_loop_that_ends() -> None:
 
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        carrier = Carrier(client, loop)
-        carrier.attach_plain("a", receiver)
-        receiver.at_the_end = [lambda: refused.append(attach_again(carrier))]
+        connection = NatsPyConnection(client, loop)
+        connection.attach_plain("a", receiver)
+        receiver.at_the_end = [lambda: refused.append(attach_again(connection))]
         await settled()
     assert refused == ["subscription 'again': nats-py's client is closed"]
     with pytest.raises(errors.ConnectionClosedError, match="its asyncio loop ends"):
-        await carrier.wait_stopped()
+        await connection.wait_stopped()
 
 
-def attach_again(carrier: Carrier) -> str:
+def attach_again(connection: NatsPyConnection) -> str:
     try:
-        carrier.attach_plain("again", Receiver())
+        connection.attach_plain("again", Receiver())
     except errors.ConnectionClosedError as error:
         return str(error)
     return "accepted"
@@ -555,9 +555,9 @@ async def test_who_comes_during_the_last_words_is_ended_with_them() -> None:
     """Where somebody cancels all tasks of a loop that goes on."""
     async with trio_asyncio.open_loop() as loop:
         client, receiver, late = FakeClient(), Receiver(), Receiver()
-        carrier = Carrier(client, loop)
-        carrier.attach_plain("a", receiver)
-        receiver.at_the_end = [lambda: carrier.attach_plain("late", late)]
+        connection = NatsPyConnection(client, loop)
+        connection.attach_plain("a", receiver)
+        receiver.at_the_end = [lambda: connection.attach_plain("late", late)]
         await settled()
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -572,11 +572,11 @@ async def test_the_server_hears_of_the_end_before_what_is_given_back() -> None:
     """What is given back to a consumer that is still asking comes to it again at once."""
     async with trio_asyncio.open_loop() as loop:
         client = FakeClient()
-        carrier = Carrier(client, loop)
-        attachment = carrier.attach_plain("a", Receiver())
+        connection = NatsPyConnection(client, loop)
+        attachment = connection.attach_plain("a", Receiver())
         await settled()
         attachment.detach(late=lambda _: None)
-        carrier.publish_nowait("nak")
+        connection.publish_nowait("nak")
         await settled()
         assert client.said == ["SUB a", "UNSUB a", "PUB nak"]
 
@@ -584,10 +584,10 @@ async def test_the_server_hears_of_the_end_before_what_is_given_back() -> None:
 async def test_a_subscription_that_nats_py_refuses_ends() -> None:
     async with trio_asyncio.open_loop() as loop:
         client, receiver = FakeClient(), Receiver()
-        carrier = Carrier(client, loop)
-        carrier.attach_plain("a", receiver).detach()
+        connection = NatsPyConnection(client, loop)
+        connection.attach_plain("a", receiver).detach()
         client.refuses = errors.ConnectionDrainingError()
-        attachment = carrier.attach_plain("b", receiver)
+        attachment = connection.attach_plain("b", receiver)
         await settled()
         assert receiver.told == [client.refuses]
         attachment.detach()
@@ -599,12 +599,12 @@ async def test_a_subscription_that_nats_py_refuses_ends() -> None:
 async def test_a_refused_request_fails_at_once(refusal: str, autojump_clock: trio.testing.MockClock) -> None:
     async with trio_asyncio.open_loop() as loop, trio.open_nursery() as nursery:
         client = FakeClient()
-        carrier = Carrier(client, loop)
+        connection = NatsPyConnection(client, loop)
         outcomes: dict[str, Exception] = {}
 
         async def ask(subject: str) -> None:
             try:
-                await carrier.request(subject)
+                await connection.request(subject)
             except errors.Error as error:
                 outcomes[subject] = error
 
@@ -630,8 +630,8 @@ async def test_an_error_callback_that_fails_is_logged(caplog: pytest.LogCaptureF
     async with trio_asyncio.open_loop() as loop:
         client = FakeClient()
         client._error_cb = fails
-        carrier = Carrier(client, loop)
-        loop.call_soon(carrier.tell, errors.Error("told"))
+        connection = NatsPyConnection(client, loop)
+        loop.call_soon(connection.tell, errors.Error("told"))
         await settled()
         assert not asyncio.all_tasks(loop)
     assert "the error callback of nats-py's client" in caplog.text

@@ -20,7 +20,8 @@ import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
-from trionats import _chunks, errors
+from trionats import errors
+from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ def test_cancelled_everywhere_while_the_stream_is_slow(name: str, monkeypatch: p
 
 def cancel_case(name: str, monkeypatch: pytest.MonkeyPatch, *, lag: float = 0) -> None:
     # So small that a put waits for it to move on.
-    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 20)
+    monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []
 

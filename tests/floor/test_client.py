@@ -639,9 +639,9 @@ def test_ctrl_c_goes_to_the_main_task_and_the_goodbye_is_sent(where: str) -> Non
         def deliver(self, message: object) -> None:
             strike()
 
-        def link_lost(self, reason: Exception) -> None: ...
+        def connection_lost(self, reason: Exception) -> None: ...
 
-        def link_restored(self) -> None: ...
+        def connection_restored(self) -> None: ...
 
         def ended(self, reason: BaseException | None) -> None: ...
 
@@ -747,8 +747,8 @@ async def test_secrets_show_nowhere(
         try:
             async with open_client(nursery, servers, dial=server.dial, max_reconnect_attempts=1, **options) as nc:
                 async with open_events(nursery, nc) as told:
-                    texts += [repr(nc), repr(nc._link), repr(nc._link._options), repr(nc.statistics())]
-                    texts += [repr(nc._link._pool.servers), str(nc.connected_url), str(nc.server_info)]
+                    texts += [repr(nc), repr(nc._supervisor), repr(nc._supervisor._options), repr(nc.statistics())]
+                    texts += [repr(nc._supervisor._pool.servers), str(nc.connected_url), str(nc.server_info)]
                     server.authorize = lambda _: "Authorization Violation"
                     server.cut()
                     texts += [repr(event) async for event in told]

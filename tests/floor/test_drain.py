@@ -15,8 +15,8 @@ from tests.cancelling import Cut, cancel_everywhere, same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer, Frame
 from trionats import errors, events
-from trionats._drain import LEAST_PATIENCE, LOOK_SECONDS, wait_barrier
-from trionats._feed import Feed
+from trionats._core.drain import LEAST_PATIENCE, LOOK_SECONDS, wait_barrier
+from trionats._feeds.feed import Feed
 
 if TYPE_CHECKING:
     import random
@@ -981,14 +981,14 @@ async def test_a_caller_that_gives_up_waiting_is_waited_for_again(autojump_clock
     async with client(server) as nc, trio.open_nursery() as nursery:
         async with (
             trionats.open_subscription(nursery, nc, "a") as rx,
-            trionats.open_subscription(nursery, nc, "b") as busy,
+            trionats.open_subscription(nursery, nc, "b") as slow,
             trio.open_nursery() as workers,
         ):
 
             async def work(msg: trionats.Msg) -> None:
                 await trio.sleep(2)
 
-            workers.start_soon(consume, busy, [], work)
+            workers.start_soon(consume, slow, [], work)
             await nc.flush()
             holds(server)
             server.publish("b", b"")
@@ -1501,7 +1501,7 @@ def test_a_barrier_cancelled_anywhere() -> None:
                 server.publish("a", b"2")
                 await nc.flush()
                 await cut(nc.barrier)
-                assert not rx._workers.observers
+                assert not rx._busy.observers
                 rx.stop()
         assert seen == [b"1", b"2"]
 

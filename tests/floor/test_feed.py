@@ -10,9 +10,10 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
-from trionats import _workers, errors
-from trionats._feed import Feed, Pace, opens
-from trionats._workers import AT_THE_DOOR, MOST, ROOMY
+from trionats import errors
+from trionats._feeds import busy_tasks
+from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
+from trionats._feeds.feed import Feed, Pace, opens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,9 +91,9 @@ async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_n
 async def test_an_observer_may_leave_twice() -> None:
     feed = Feed[int]("test", 1, Pace())
     observer = Nobody()
-    feed._workers.observe(observer)
-    feed._workers.unobserve(observer)
-    feed._workers.unobserve(observer)
+    feed._busy.observe(observer)
+    feed._busy.unobserve(observer)
+    feed._busy.unobserve(observer)
     feed.end(None)
 
 
@@ -100,20 +101,20 @@ async def test_consumers_that_have_died_are_forgotten() -> None:
     """A new task for each item must not be remembered for ever."""
     count = 3 * MOST
     feed = Feed[int]("test", count, Pace())
-    feed._workers.observe(Nobody())
+    feed._busy.observe(Nobody())
     for number in range(count):
         feed.put(number)
     for _ in range(count):
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(feed.receive)
-    assert len(feed._workers.busy) <= MOST
+    assert len(feed._busy.busy) <= MOST
     feed.end(None)
 
 
 async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large pool at work: each item costs the same, however many have one."""
     sought = 0
-    lives = _workers._lives
+    lives = busy_tasks._lives
 
     def counted(task: trio.lowlevel.Task) -> bool:
         nonlocal sought
@@ -123,7 +124,7 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
     def copied(nursery: trio.Nursery) -> frozenset[trio.lowlevel.Task]:
         raise AssertionError("the set of all siblings was copied")
 
-    monkeypatch.setattr(_workers, "_lives", counted)
+    monkeypatch.setattr(busy_tasks, "_lives", counted)
     pool, items = 1000, 5000
     feed = Feed[int]("test", items, Pace())
 
@@ -350,7 +351,7 @@ async def test_the_pool_may_shrink_again() -> None:
         feed.put(number)
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
             nursery.start_soon(take_one)
-    assert len(feed._workers.busy) <= MOST
+    assert len(feed._busy.busy) <= MOST
     feed.end(None)
 
 

@@ -16,8 +16,8 @@ import trio.testing
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import errors, events, open_client, open_events, open_watcher
-from trionats._foreign import QUIET, Foreign
-from trionats._objects import ObjectStore
+from trionats._core.foreign import QUIET, Foreign
+from trionats._jetstream.objects.store import ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -650,8 +650,8 @@ async def test_without_the_extra_the_option_and_the_remedy_are_named(
 async def test_without_the_extra_a_websocket_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.delitem(sys.modules, "trionats._websocket", raising=False)
-    monkeypatch.delattr(trionats, "_websocket", raising=False)
+    monkeypatch.delitem(sys.modules, "trionats._connection.websocket", raising=False)
+    monkeypatch.delattr("trionats._connection.websocket", raising=False)
     monkeypatch.setitem(sys.modules, "websockets", None)
     monkeypatch.setitem(sys.modules, "websockets.client", None)
     with pytest.raises(ImportError, match=r"ws://fake:80: .*pip install 'trionats\[websocket\]'"):

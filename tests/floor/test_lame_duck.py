@@ -13,9 +13,9 @@ import trio.testing
 
 from tests.fakes import FakeServer, Frame, Link
 from trionats import errors, events, open_client, open_events, open_subscription
-from trionats._moving import Awaited
+from trionats._connection.migration import Awaited
 from trionats._protocol.engine import Engine
-from trionats._protocol.move import LONGEST_STAY, QUEUE_OVERLAP
+from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -332,10 +332,10 @@ async def test_inboxes_stay_on_the_old_side_and_are_told_when_they_cross(
         def deliver(self, message: Any) -> None:  # noqa: ANN401 - a message
             told.append(message.data.decode())
 
-        def link_lost(self, reason: Exception) -> None:
+        def connection_lost(self, reason: Exception) -> None:
             told.append("lost")
 
-        def link_restored(self) -> None:
+        def connection_restored(self) -> None:
             told.append("restored")
 
         def ended(self, reason: BaseException | None) -> None:
@@ -502,10 +502,10 @@ class Hears:
     def deliver(self, message: object) -> None:
         """Take a message."""
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         """See nothing."""
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         """See nothing."""
 
     def ended(self, reason: BaseException | None) -> None:

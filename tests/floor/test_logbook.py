@@ -14,7 +14,7 @@ import trio.testing
 
 from tests.fakes import FakeServer
 from trionats import Client, errors, events, open_client, open_subscription
-from trionats._logbook import MOST_TOLD, Logbook
+from trionats._core.logbook import MOST_TOLD, Logbook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -19,10 +19,11 @@ from multidict import MultiDict
 
 from tests.fake_jetstream import Consumer, FakeObjects, FakeStream, Stored
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
-from trionats import _chunks, api, errors, events, open_client, open_events
-from trionats._chunks import ChunkWriter, Digest
-from trionats._objects import ObjectStore
-from trionats._protocol.objects import read_info
+from trionats import api, errors, events, open_client, open_events
+from trionats._jetstream.objects import chunks
+from trionats._jetstream.objects.chunks import ChunkWriter, Digest
+from trionats._jetstream.objects.store import ObjectStore
+from trionats._protocol.jetstream.objects import read_info
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -341,7 +342,7 @@ async def test_a_server_that_takes_less_from_now_on_gets_smaller_chunks() -> Non
 async def test_a_server_that_takes_less_in_the_middle_of_a_put_gets_smaller_chunks(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_chunks, "WINDOW_CHUNKS", 1)
+    monkeypatch.setattr(chunks, "WINDOW_CHUNKS", 1)
     async with open_bucket() as (bucket, store, _):
 
         def lower(frame: Frame) -> None:
@@ -380,7 +381,7 @@ async def test_replacing_an_object_purges_the_chunks_of_the_old_one() -> None:
 async def test_the_window_of_unacknowledged_chunks_is_bounded(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
-    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 50)
+    monkeypatch.setattr(chunks, "WINDOW_BYTES", 50)
     async with open_bucket() as (bucket, store, _), trio.open_nursery() as nursery:
         await store.put("before", b"")
         bucket.hook = only(CHUNKS, ["silence"] * 100)
@@ -1094,7 +1095,7 @@ async def cancelled_at(step: int, call: Callable[[], Any]) -> bool:
 
 async def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """J1: no orphaned chunks, and the old object stays readable; a whole new one is the other honest outcome."""
-    monkeypatch.setattr(_chunks, "WINDOW_BYTES", 30)
+    monkeypatch.setattr(chunks, "WINDOW_BYTES", 30)
     step, outcomes = 0, set()
     while True:
         step += 1
@@ -1603,7 +1604,7 @@ def _digest(text: str) -> str:
 
 
 async def test_large_pieces_are_hashed_in_a_thread_with_the_same_result() -> None:
-    data = bytes(_chunks.HASH_IN_THREAD)
+    data = bytes(chunks.HASH_IN_THREAD)
     digest = Digest()
     await digest.update([memoryview(data), b"x"])
     assert digest.matches("SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data + b"x").digest()).decode())

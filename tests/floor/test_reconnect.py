@@ -20,7 +20,7 @@ from nats.errors import ServerNotInPoolError
 
 from tests.fakes import FakeServer, Frame
 from trionats import errors, events, open_client, open_events, open_replies, open_subscription
-from trionats._transport import dial_tcp
+from trionats._connection.dial import dial_tcp
 from trionats.events import ConnectionState
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from trionats import errors, open_client, open_replies
-from trionats._requests import PendingReply
+from trionats._core.requests import PendingReply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -200,7 +200,7 @@ async def test_the_wait_for_room_counts(autojump_clock: trio.testing.MockClock, 
             try:
                 nc.publish_nowait("filling", bytes(50))
             except trio.WouldBlock:
-                if nc._link.idle is None:
+                if nc._supervisor.idle is None:
                     break
             await trio.lowlevel.checkpoint()
         for call in (lambda: nc.request("void"), lambda: nc.request_many("void"), opened):
@@ -522,7 +522,7 @@ async def test_alarms(autojump_clock: trio.testing.MockClock) -> None:
     async with connected(FakeServer()) as nc:
         now = trio.current_time()
         nc.alarm(now + 5, lambda: rung.append(trio.current_time() - now))
-        nc.alarm(now + 3, lambda: rung.append(trio.current_time() - now)).call_off()
+        nc.alarm(now + 3, lambda: rung.append(trio.current_time() - now)).cancel()
         nc.alarm(now + 20, lambda: rung.append(-1))
         await trio.sleep(10)
     await trio.sleep(20)

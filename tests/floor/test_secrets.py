@@ -283,7 +283,11 @@ async def test_nor_in_what_is_told_of_a_reconnect(
         trionats.open_client(nursery, *urls, **options) as nc,
         trionats.open_events(nursery, nc) as rx,
     ):
-        told += [("client", repr(nc)), ("options", repr(nc._link._options)), ("servers", repr(nc._link.servers))]
+        told += [
+            ("client", repr(nc)),
+            ("options", repr(nc._supervisor._options)),
+            ("servers", repr(nc._supervisor.servers)),
+        ]
         fault(server, later)
         server.inject(b"-ERR 'Bad Luck " + json.dumps(server.link.options).encode() + b"'\r\n")
         server.cut()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import FakeServer
 from trionats import Client, Msg, errors, events, open_client, open_events, open_subscription
-from trionats._feed import TRIP_MESSAGES, TRIP_SECONDS
+from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
 from trionats._subscription import EVENTS_CAPACITY
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ async def test_what_is_sent() -> None:
     async with world(server) as (nc, nursery):
         async with (
             open_subscription(nursery, nc, "a.*.>") as plain,
-            open_subscription(nursery, nc, "b", queue="workers", max_msgs=3) as limited,
+            open_subscription(nursery, nc, "b", queue="busy", max_msgs=3) as limited,
         ):
             await nc.flush()
             assert [(s.subject, s.queue, s.limit) for s in server.subscriptions] == [
                 ("a.*.>", "", 0),
-                ("b", "workers", 3),
+                ("b", "busy", 3),
             ]
             assert (plain.subject, limited.subject) == ("a.*.>", "b")
             assert nc.statistics().subscriptions == 2

@@ -8,8 +8,8 @@ import socket
 import pytest
 import trio
 
-from trionats import _transport
-from trionats._transport import SocketWire, Wire, dial_tcp
+from trionats._connection import dial as _transport
+from trionats._connection.dial import SocketWire, Wire, dial_tcp
 
 
 async def pair() -> tuple[trio.SocketStream, trio.SocketStream]:

@@ -18,11 +18,11 @@ from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 
 import trionats
-import trionats._websocket as websocket
+import trionats._connection.websocket as websocket
 from tests.peers import Peer, Peers
 from trionats import errors, events
+from trionats._connection.websocket import MAX_FRAME, WebSocketStream, open_websocket
 from trionats._protocol.addresses import parse_servers
-from trionats._websocket import MAX_FRAME, WebSocketStream, open_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -28,10 +28,11 @@ from nats.js.kv import KeyValue
 
 import trionats
 from tests import bridged
-from trionats import _bridged, bridge, errors
-from trionats._asyncio_loop import loop_here, trio_asyncio
-from trionats._feed import CLEANUP_SECONDS
-from trionats._nats_py import _carriers
+from trionats import bridge, errors
+from trionats._bridge import pull_subscription
+from trionats._bridge.connection import _carriers
+from trionats._bridge.loop import loop_here, trio_asyncio
+from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks
 
@@ -389,7 +390,7 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
 async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
     what: str, nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = _bridged.read_entry
+    real = pull_subscription.read_entry
 
     def read_entry(*arguments: Any) -> KeyValue.Entry | None:  # noqa: ANN401 - read_entry's
         entry = real(*arguments)

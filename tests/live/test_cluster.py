@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from trionats import api, errors, events, open_client, open_events, open_subscription
-from trionats._nats_server import free_port
 from trionats.testing import NatsServer, TrioNatsServer
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,7 +89,7 @@ async def open_cluster(config: str = "", *, jetstream: bool = False) -> AsyncIte
         yield cluster
 
 
-async def answer(nc: Client, answered: dict[bytes, int], nursery: trio.Nursery, queue: str = "workers") -> None:
+async def answer(nc: Client, answered: dict[bytes, int], nursery: trio.Nursery, queue: str = "busy") -> None:
     async with open_subscription(nursery, nc, "work", queue=queue) as requests:
         async for request in requests:
             answered[request.data] = answered.get(request.data, 0) + 1

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from trionats import api, errors, events, open_client, open_events
-from trionats._nats_server import free_port
 from trionats.testing import open_server
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -33,7 +33,7 @@ async def test_a_member_of_a_queue_leaves_and_no_request_fails(nats_server: Trio
             async with (
                 trio.open_nursery() as own,
                 trionats.open_client(own, nats_server.url) as nc,
-                trionats.open_subscription(own, nc, "work", queue="workers") as rx,
+                trionats.open_subscription(own, nc, "work", queue="busy") as rx,
             ):
                 await nc.flush()
                 task_status.started(nc)
@@ -181,7 +181,7 @@ async def test_what_a_service_does_on_a_signal_ends_in_time(state: str) -> None:
             if state == "frozen and dead":
                 await trio.sleep(1)
                 await server.kill()
-            # What the documentation says, and what a busy machine needs to end a process.
+            # What the documentation says, and what a workers machine needs to end a process.
             limit = 8 if state == "frozen" else 3
             said, _ = await trio.to_thread.run_sync(partial(service.communicate, timeout=limit))
         finally:
@@ -207,7 +207,7 @@ async def test_watchers_hold_up_no_drain_of_a_server_that_is_gone(state: str) ->
         async with (
             trionats.open_events(background, nc) as happened,
             trionats.open_watcher(background, store) as idle,
-            trionats.open_watcher(background, store) as busy,
+            trionats.open_watcher(background, store) as workers,
         ):
             await idle.snapshot()
             if state == "dead":
@@ -222,7 +222,7 @@ async def test_watchers_hold_up_no_drain_of_a_server_that_is_gone(state: str) ->
 
                     seen: list[int] = []
                     consumers.start_soon(read, idle)
-                    consumers.start_soon(read, busy)
+                    consumers.start_soon(read, workers)
                     silent = pytest.raises(errors.DrainTimeoutError, match="the server has not answered for 1 s")
                     with trio.fail_after(3), silent if state == "frozen" else nullcontext():
                         await nc.drain()

@@ -11,8 +11,8 @@ import trio
 from tests.certificates import Authority
 from tests.live.test_cluster import LAME_DUCK, NODES, Cluster, answer, collect
 from trionats import events, open_client, open_events
-from trionats._nats_server import free_port
 from trionats.testing import NatsServer, TrioNatsServer
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -247,7 +247,7 @@ async def test_an_account_that_takes_small_messages(rng: random.Random, server_e
 
 @pytest.mark.live(seconds=60)
 async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, server_executable: object) -> None:
-    """J6: what the server refuses because it is busy comes again, in order."""
+    """J6: what the server refuses because it is workers comes again, in order."""
     data = rng.randbytes(64 * MIB)
     config = "jetstream { max_buffered_size: 1MB, max_buffered_msgs: 4 }"
     async with open_server(config, jetstream=True) as server, open_store(server) as (store, _):

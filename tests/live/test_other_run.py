@@ -48,8 +48,8 @@ HARMLESS = {
 INSIDE = {
     "deliver",
     "ended",
-    "link_lost",
-    "link_restored",
+    "connection_lost",
+    "connection_restored",
     "push",
     "put",
     "run",
@@ -250,7 +250,7 @@ async def test_a_busy_client_is_safe_too(nats_server: TrioNatsServer) -> None:
         nc.pace.due, nc.pace.left = float("inf"), 1000
         await nc.publish("s", b"1")
         await nc.flush()
-        nc._link.idle = None
+        nc._supervisor.idle = None
         for call in (
             lambda: nc.publish("s", b"x"),
             rx.receive,

@@ -115,7 +115,7 @@ async def test_a_refused_subscription_ends_alone(server_executable: Path) -> Non
             trionats.open_client(background, url) as nc,
             trionats.open_subscription(background, nc, "public") as other,
         ):
-            for queue in ("", "workers"):
+            for queue in ("", "busy"):
                 async with trionats.open_subscription(background, nc, "private", queue=queue) as rx:
                     with (
                         trio.fail_after(2),

@@ -99,13 +99,13 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         # Without a port of one's own, another one is taken.
         drawn = iter([server.port, server.port])
         real = another_free_port()
-        monkeypatch.setattr("trionats._nats_server.free_port", lambda: next(drawn, real))
+        monkeypatch.setattr("trionats.testing._server.free_port", lambda: next(drawn, real))
         with NatsServer() as third:
             assert third.port == real
 
 
 def another_free_port() -> int:
-    from trionats._nats_server import free_port  # noqa: PLC0415 - before the test puts another in its place
+    from trionats.testing._server import free_port  # noqa: PLC0415 - before the test puts another in its place
 
     return free_port()
 

@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from trionats import api, errors, events, open_client, open_events
-from trionats._consumer import Handed, OrderedSource
-from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import Start
-from trionats._watcher import Watcher, open_watcher
+from trionats._jetstream.ordered import Handed, OrderedSource
+from trionats._jetstream.watcher import Watcher, open_watcher
+from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.pull import Start
 from trionats.testing import assert_no_leaks, open_server
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trionats import Client, Msg, ObjectStore
-    from trionats._protocol.pulling import AckSubject
+    from trionats._protocol.jetstream.pull import AckSubject
     from trionats.testing import TrioNatsServer
 
 
@@ -285,7 +285,7 @@ async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> Non
 
 
 @pytest.mark.parametrize("busy", [True, False])
-async def test_a_killed_server_that_comes_back(busy: bool) -> None:
+async def test_a_killed_server_that_comes_back(workers: bool) -> None:
     async with (
         open_server(jetstream=True) as server,
         open_store(server, api.StorageType.FILE, reconnect_time_wait=0.05) as (store, nc, nursery),
@@ -299,7 +299,7 @@ async def test_a_killed_server_that_comes_back(busy: bool) -> None:
 
         await store.put("a", b"")
         await store.put("b", b"")
-        if busy:
+        if workers:
             readers.start_soon(read)
             await trio.testing.wait_all_tasks_blocked(0.05)
         await server.restart(kill=True)
@@ -307,7 +307,7 @@ async def test_a_killed_server_that_comes_back(busy: bool) -> None:
         await until(lambda: reconnected(nc, 1))
         await store.put("c", b"")
         with trio.fail_after(10):
-            if busy:
+            if workers:
                 await until(lambda: rx.statistics().received == 3)
                 rx.stop()
             else:

@@ -12,8 +12,8 @@ import trionats
 from tests.certificates import Authority
 from tests.keys import House
 from trionats import errors, events
-from trionats._nats_server import free_port
 from trionats.testing import open_server
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol import acks
-from trionats._protocol.acks import Verdict
+from trionats._protocol.jetstream import publishing as acks
+from trionats._protocol.jetstream.publishing import Verdict
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from trionats import errors
 from trionats._protocol.admission import MOST_TOLD, Admissions, is_limit
 from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.happenings import OverLimit, Refused
-from trionats._protocol.move import Move
+from trionats._protocol.migration import Move
 from trionats._protocol.parser import Message
 from trionats._protocol.subscriptions import Subscription
 
@@ -28,10 +28,10 @@ class Receiver:
     def deliver(self, _: Message) -> None:
         self.came += 1
 
-    def link_lost(self, _: Exception) -> None:
+    def connection_lost(self, _: Exception) -> None:
         pass
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         pass
 
     def ended(self, reason: BaseException | None) -> None:

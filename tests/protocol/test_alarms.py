@@ -1,15 +1,15 @@
-"""Alarms ring in order and once, those that were called off never, and they take no room for long."""
+"""Timers ring in order and once, those that were called off never, and they take no room for long."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trionats._protocol.alarms import SWEEP_AT, Alarms
+from trionats._protocol.timers import SWEEP_AT, Timers
 
 
 def test_in_order_and_once() -> None:
-    alarms = Alarms()
+    alarms = Timers()
     rung: list[float] = []
     for when in (3.0, 1.0, 2.0):
         alarms.add(when, lambda when=when: rung.append(when))  # type: ignore[misc]
@@ -27,26 +27,26 @@ def test_in_order_and_once() -> None:
 
 
 def test_called_off_is_forgotten() -> None:
-    alarms = Alarms()
+    alarms = Timers()
     rung: list[str] = []
     first = alarms.add(1.0, lambda: rung.append("first"))
     alarms.add(2.0, lambda: rung.append("second"))
-    first.call_off()
-    first.call_off()
+    first.cancel()
+    first.cancel()
     assert (len(alarms), alarms.next()) == (1, 2.0)
     alarms.ring(5.0)
     assert rung == ["second"]
-    first.call_off()
+    first.cancel()
     assert len(alarms) == 0
 
 
 def test_a_ring_may_change_the_rest() -> None:
-    alarms = Alarms()
+    alarms = Timers()
     rung: list[str] = []
 
     def first() -> None:
         rung.append("first")
-        second.call_off()
+        second.cancel()
         alarms.add(0.5, lambda: rung.append("added, due already"))
         alarms.add(9.0, lambda: rung.append("added, for later"))
 
@@ -54,15 +54,15 @@ def test_a_ring_may_change_the_rest() -> None:
     second = alarms.add(2.0, lambda: rung.append("second"))
     alarms.ring(3.0)
     assert rung == ["first", "added, due already"]
-    mine.call_off()
+    mine.cancel()
     assert (len(alarms), alarms.next()) == (1, 9.0)
 
 
 def test_many_called_off_take_no_room() -> None:
-    alarms = Alarms()
+    alarms = Timers()
     kept = [alarms.add(1e9 + number, lambda: None) for number in range(10)]
     for number in range(10_000):
-        alarms.add(float(number), lambda: None).call_off()
+        alarms.add(float(number), lambda: None).cancel()
         assert len(alarms._heap) <= max(SWEEP_AT + 1, 2 * len(kept) + 1)
     assert len(alarms) == len(kept)
     assert alarms.next() == 1e9
@@ -79,7 +79,7 @@ def test_many_called_off_take_no_room() -> None:
     )
 )
 def test_like_a_list(steps: list[tuple[str, int]]) -> None:
-    alarms = Alarms()
+    alarms = Timers()
     made: list[tuple[int, object]] = []
     live: dict[int, int] = {}
     rung: list[int] = []
@@ -90,7 +90,7 @@ def test_like_a_list(steps: list[tuple[str, int]]) -> None:
             live[serial] = number
         elif step == "off" and made:
             serial = number % len(made)
-            made[serial][1].call_off()  # type: ignore[attr-defined]
+            made[serial][1].cancel()  # type: ignore[attr-defined]
             live.pop(serial, None)
         elif step == "ring":
             rung.clear()

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.keys import House, Key
-from trionats._protocol import contexts
-from trionats._protocol.contexts import ContextError
+from trionats._protocol.auth import cli_context as contexts
+from trionats._protocol.auth.cli_context import ContextError
 
 HOME = "/home/me"
 USER = House().user()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.keys import House, Key
 from trionats import errors
-from trionats._protocol import credentials
-from trionats._protocol.credentials import (
+from trionats._protocol.auth import credentials
+from trionats._protocol.auth.credentials import (
     NKey,
     canonical_signature,
     check_seed,

@@ -30,10 +30,10 @@ class Recorder:
     def deliver(self, message: Message) -> None:
         self.messages.append(message.data)
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         self.told.append(("lost", reason))
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         self.told.append("restored")
 
     def ended(self, reason: BaseException | None) -> None:
@@ -71,7 +71,7 @@ def msg(sid: int, data: bytes = b"x") -> bytes:
     return b"MSG s %d %d\r\n%b\r\n" % (sid, len(data), data)
 
 
-# -- the conversation --------------------------------------------------------------------------------------------------
+# -- the session --------------------------------------------------------------------------------------------------
 
 
 def test_the_handshake() -> None:
@@ -213,7 +213,7 @@ def test_subscribing_while_the_link_is_restored() -> None:
     engine = Engine()
 
     class Eager(Recorder):
-        def link_restored(self) -> None:
+        def connection_restored(self) -> None:
             engine.subscribe(b"more", b"", 0, Recorder())
 
     engine.subscribe(b"s", b"", 0, Eager())

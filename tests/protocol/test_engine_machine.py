@@ -113,17 +113,17 @@ class Consumer:
         assert not self.ends
         self.received += 1
 
-    def link_lost(self, _: Exception) -> None:
+    def connection_lost(self, _: Exception) -> None:
         self.linked = False
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         self.linked = True
 
     def ended(self, reason: BaseException | None) -> None:
         self.ends.append(reason)
 
 
-class Conversation(RuleBasedStateMachine):
+class Session(RuleBasedStateMachine):
     """A client that does what programs do, on a network that does what networks do."""
 
     def __init__(self) -> None:
@@ -427,5 +427,5 @@ class Conversation(RuleBasedStateMachine):
         self.come_to_rest()
 
 
-TestConversation = Conversation.TestCase
+TestConversation = Session.TestCase
 TestConversation.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

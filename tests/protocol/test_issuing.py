@@ -12,7 +12,7 @@ import pytest
 import trionats
 from tests.keys import Key
 from trionats import errors
-from trionats._protocol.issuing import user_jwt
+from trionats._protocol.auth.user_jwt import user_jwt
 
 ACCOUNT, SIGNER, USER = Key("account"), Key("account"), Key()
 OPTIONS: dict[str, Any] = {"name": "", "expires_in": None, "tags": (), "now": 1_000.5}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trionats import errors
 from trionats._protocol.addresses import Server, parse_servers
-from trionats._protocol.login import (
+from trionats._protocol.auth.login import (
     LoginOptions,
     connect_options,
     encode_signature,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.move import Move, Way, way
+from trionats._protocol.migration import Move, Way, way
 
 if TYPE_CHECKING:
     from trionats._protocol.parser import Message
@@ -30,10 +30,10 @@ class Recorder:
     def deliver(self, message: Message) -> None:
         self.told.append(message.data.decode())
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         self.told.append("lost")
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         self.told.append("restored")
 
     def ended(self, reason: BaseException | None) -> None:
@@ -153,7 +153,7 @@ def test_without_a_fence_everybody_is_told() -> None:
 def test_who_leaves_over_the_loss_is_not_told_of_the_return(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, move, receivers = prepared()
     (row,) = [row for row in engine.subscriptions.values() if row.subject == b"plain"]
-    monkeypatch.setattr(receivers[b"plain"], "link_lost", lambda _: engine.unsubscribe(row))
+    monkeypatch.setattr(receivers[b"plain"], "connection_lost", lambda _: engine.unsubscribe(row))
     move.arrive("arrived")
     move.switch("fence")
     move.side.lost(REASON)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import api, errors
-from trionats._protocol import headers, objects
-from trionats._protocol.objects import Limits, Place
+from trionats._protocol import headers
+from trionats._protocol.jetstream import objects
+from trionats._protocol.jetstream.objects import Limits, Place
 
 BUCKET = "b"
 SOUND: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The parser: what each line means, what ends a conversation, and what it costs."""
+"""The parser: what each line means, what ends a session, and what it costs."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_payloads_do_not_change_when_more_is_read() -> None:
     assert [fields_of(event)[3] for event in kept] == payloads
 
 
-# -- what ends a conversation ------------------------------------------------------------------------------------------
+# -- what ends a session ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol.leader import StreamSaid
-from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import (
+from trionats._protocol.jetstream.leader import StreamSaid
+from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.pull import (
     AckSubject,
     Action,
     Create,
@@ -645,8 +645,8 @@ def test_progress_forgives() -> None:
         (lambda bench: bench.ordered.next(bench.now + 9.9), 0),
         (lambda bench: bench.ordered.next(bench.now + 10), 1),
         (lambda bench: bench.ordered.refused(bench.now), 1),
-        (lambda bench: bench.ordered.link_lost(), 0),
-        (lambda bench: bench.ordered.link_restored(bench.now), 1),
+        (lambda bench: bench.ordered.connection_lost(), 0),
+        (lambda bench: bench.ordered.connection_restored(bench.now), 1),
         (lambda bench: bench.ordered.inspect_failed("another", bench.now), 0),
         (lambda bench: bench.ordered.inspect_failed("pre_1", bench.now), 1),
     ],
@@ -674,14 +674,14 @@ def test_nothing_of_another_consumer_is_read() -> None:
 def test_disconnected_it_waits_and_silence_means_nothing() -> None:
     bench = Bench("all", snapshot=False)
     bench.pull()
-    bench.ordered.link_lost()
+    bench.ordered.connection_lost()
     assert bench.ordered.next(bench.now + 1000) == Wait(inf)
     assert bench.ordered.pull(bench.now) is None
     assert bench.ordered.next_event == inf
-    bench.ordered.link_restored(bench.now)
+    bench.ordered.connection_restored(bench.now)
     assert isinstance(bench.due(), Create)
     # Not twice: nothing has begun since.
-    bench.ordered.link_restored(bench.now)
+    bench.ordered.connection_restored(bench.now)
     assert bench.ordered.resets == 1
 
 

@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trionats._protocol.leader import StreamSaid
-from trionats._protocol.ordered import Ordered
-from trionats._protocol.pulling import AckSubject, Create, Delete, Find, Inspect, Look, Pull, Start, Wait
+from trionats._protocol.jetstream.leader import StreamSaid
+from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.pull import AckSubject, Create, Delete, Find, Inspect, Look, Pull, Start, Wait
 
 SUBJECTS = ("a", "b", "c", "d")
 
@@ -498,14 +498,14 @@ class Reader(RuleBasedStateMachine):
     @rule()
     def disconnect(self) -> None:
         self.server.disconnect()
-        self.ordered.link_lost()
+        self.ordered.connection_lost()
         self.linked = False
 
     @precondition(lambda self: not self.linked)
     @rule()
     def reconnect(self) -> None:
         self.linked = True
-        self.ordered.link_restored(self.server.now)
+        self.ordered.connection_restored(self.server.now)
 
     # What must hold.
 

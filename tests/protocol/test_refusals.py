@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trionats import errors
-from trionats._protocol.refusals import GIVEN_UP_AFTER, Refusals, Verdict, is_missing, passes
+from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Verdict, is_missing, passes
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trionats._protocol.remnants import ANSWER, ATTEMPTS, SETTLING, Remnant
+from trionats._protocol.jetstream.remnants import ANSWER, ATTEMPTS, SETTLING, Remnant
 
 
 def begun(chunks: int = 0) -> Remnant:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trionats._protocol.parser import Message
-from trionats._protocol.replies import Gathering, Verdict, nobody_listens
+from trionats._protocol.replies import ReplyPolicy, Verdict, nobody_listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +75,9 @@ SCRIPTS: dict[str, tuple[dict[str, object], list[tuple[float, Message, Verdict, 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts(name: str) -> None:
     options, steps = SCRIPTS[name]
-    gathering = Gathering(0.0, **options)  # type: ignore[arg-type]
+    policy = ReplyPolicy(0.0, **options)  # type: ignore[arg-type]
     for now, message, verdict, ends in steps:
-        assert (gathering.received(message, now), gathering.ends) == (verdict, ends)
+        assert (policy.received(message, now), policy.ends) == (verdict, ends)
 
 
 def test_what_the_sentinel_raises_comes_out() -> None:
@@ -85,18 +85,18 @@ def test_what_the_sentinel_raises_comes_out() -> None:
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match=r"^mine$"):
-        Gathering(0.0, sentinel=broken).received(answer(), 1.0)
+        ReplyPolicy(0.0, sentinel=broken).received(answer(), 1.0)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Gathering(0.0, max_msgs=-1),
-        lambda: Gathering(0.0, stall=0.0),
-        lambda: Gathering(0.0, stall=-1.0),
-        lambda: Gathering(0.0, stall=math.nan),
+        lambda: ReplyPolicy(0.0, max_msgs=-1),
+        lambda: ReplyPolicy(0.0, stall=0.0),
+        lambda: ReplyPolicy(0.0, stall=-1.0),
+        lambda: ReplyPolicy(0.0, stall=math.nan),
     ],
 )
-def test_numbers_that_nobody_means_are_refused(make: Callable[[], Gathering]) -> None:
+def test_numbers_that_nobody_means_are_refused(make: Callable[[], ReplyPolicy]) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()

@@ -15,10 +15,10 @@ class Receiver:
     def deliver(self, message: Message) -> None:
         self.seen.append(message.data)
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         self.seen.append("lost")
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         self.seen.append("restored")
 
     def ended(self, reason: BaseException | None) -> None:

@@ -1,1 +1,5 @@
-"""The cellar: everything that decides, and nothing that waits: no trio, no asyncio, no socket, no clock."""
+"""The cellar: every decision that needs no network, no task and no clock.
+
+Lives here: the wire format, one session's state (`engine`), two at once (`migration`), which server is next, and, in folders of their
+own, `auth` and `jetstream`. It may know `errors`, `api` and itself; not Trio, asyncio, sockets or the time, which it is told.
+"""

@@ -51,7 +51,7 @@ Told = tuple[R, bool]
 
 
 class Admissions(Generic[R]):
-    """What the server of one conversation was told of subscriptions and has not confirmed."""
+    """What the server of one session was told of subscriptions and has not confirmed."""
 
     __slots__ = ("_denied", "_due", "_fenced", "_refusals", "_told")
 

@@ -1,9 +1,9 @@
-"""One conversation: handshake, sids, pings, what to replay.
+"""One session: handshake, sids, pings, what to replay.
 
 Strategy: the engine owns all state that a connection to NATS has, and no way to wait. Bytes from the network go in by
 `receive`, which hands messages to their subscription's receiver at once and returns what else happened. Frames to send
 gather in the outbox; whoever owns the stream takes them in batches. It outlives connections: `begin` starts a
-conversation, `lost` ends one, and what must be said again is known in between.
+session, `lost` ends one, and what must be said again is known in between.
 
 Invariants:
 * A frame in the outbox is whole. What was taken is never put back: it may or may not have arrived (`lost` counts it).
@@ -56,7 +56,7 @@ CONTROL_LINE = 4096
 
 
 class Phase(Enum):
-    """How far the conversation is."""
+    """How far the session is."""
 
     OFFLINE = "offline"
     GREETING = "waiting for the server's INFO"
@@ -66,14 +66,14 @@ class Phase(Enum):
 
 
 class Engine:
-    """The state of one client's conversation with its servers."""
+    """The state of one client's session with its servers."""
 
     def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
         self.message_type = message_type
         self._aside = main is not None
         self._main = main
         self.beside: Engine | None = None
-        """A second conversation, during a planned move; see `_protocol.move`."""
+        """A second session, during a planned move; see `_protocol.move`."""
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
@@ -101,10 +101,10 @@ class Engine:
         self.oversized = 0
         """Publishes that were dropped because the new server takes less than the last one; whoever tells it sets it to 0."""
 
-    # The conversation.
+    # The session.
 
     def begin(self) -> None:
-        """Start a conversation on a new connection: the server speaks first."""
+        """Start a session on a new connection: the server speaks first."""
         self._parser = Parser(self.message_type)
         self.phase = Phase.GREETING
 
@@ -169,7 +169,7 @@ class Engine:
         return self._parser.wanted
 
     def lost(self, reason: Exception) -> Loss:
-        """End the conversation: the connection is gone.
+        """End the session: the connection is gone.
 
         Frames that were not taken stay if they are publishes; receivers are told.
 
@@ -197,13 +197,13 @@ class Engine:
         self._close_gaps()
         if was_online and not self._aside:
             for subscription in list(self.subscriptions.values()):
-                subscription.receiver.link_lost(reason)
+                subscription.receiver.connection_lost(reason)
         return loss
 
     def exchange(self, other: Engine) -> None:
-        """Take over another engine's conversation, and give it ours, in the middle of both.
+        """Take over another engine's session, and give it ours, in the middle of both.
 
-        The outbox goes with the conversation that it was meant for: what waits in ours counts as taken from now on.
+        The outbox goes with the session that it was meant for: what waits in ours counts as taken from now on.
 
         Args:
             other: One that was made with this as its `main`, and is online.
@@ -220,7 +220,7 @@ class Engine:
         self.put_first(theirs)
 
     def absorb(self, other: Engine) -> None:
-        """Count what another engine has received, once its conversation is over."""
+        """Count what another engine has received, once its session is over."""
         self.in_msgs += other.in_msgs
         self.in_bytes += other.in_bytes
         other.in_msgs = other.in_bytes = 0
@@ -528,7 +528,7 @@ class Engine:
             case Pong():
                 self._pong(events)
             case Info():
-                # The first one of a conversation describes the server; later ones name what changed.
+                # The first one of a session describes the server; later ones name what changed.
                 if self.phase is Phase.GREETING:
                     self.info = event.fields
                     self.phase = Phase.GREETED
@@ -566,7 +566,7 @@ class Engine:
         self.drop_oversized()
         self.tell_first(list(self.subscriptions.values()))
         for subscription in list(self.subscriptions.values()):
-            subscription.receiver.link_restored()
+            subscription.receiver.connection_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:
         most = len(self.outbox) if self._last is None else min(self._numbers.up_to(self._last), len(self.outbox))

@@ -145,7 +145,7 @@ _Head: TypeAlias = "tuple[int, str, str, int, int]"  # sid, subject, reply, head
 
 
 class Parser:
-    """A server's side of a conversation, cut into events.
+    """A server's side of a session, cut into events.
 
     Args:
         message_type: What is called with sid, subject, reply, data and, if there is one, the header block.

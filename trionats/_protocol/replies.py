@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trionats._protocol.parser import Message
 
-__all__ = ["Gathering", "Verdict", "nobody_listens"]
+__all__ = ["ReplyPolicy", "Verdict", "nobody_listens"]
 
 NO_RESPONDERS = 503
 
@@ -39,7 +39,7 @@ def nobody_listens(message: Message) -> bool:
     return message.header_block is not None and not message.data and message.status == NO_RESPONDERS
 
 
-class Gathering:
+class ReplyPolicy:
     """The answers to one request, as far as they are counted and timed.
 
     Args:

@@ -15,10 +15,10 @@ class Receiver(Protocol):
     def deliver(self, message: Any, /) -> None:  # noqa: ANN401 - of the type that the engine was made for
         """Take one message."""
 
-    def link_lost(self, reason: Exception) -> None:
+    def connection_lost(self, reason: Exception) -> None:
         """Know that the connection broke; the subscription stays."""
 
-    def link_restored(self) -> None:
+    def connection_restored(self) -> None:
         """Know that the connection is back and the subscription replayed."""
 
     def ended(self, reason: BaseException | None) -> None:

@@ -1,0 +1,140 @@
+"""What a connection carries: receivers, each with a subscription of nats-py's client (split off `_nats_py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol, final
+
+from nats.aio.msg import Msg as NatsPyMsg
+from trio.lowlevel import enable_ki_protection
+
+from trionats import errors
+from trionats._core.message import Msg
+from trionats._feeds.feed import CLEANUP_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.subscription import Subscription
+
+    from trionats._bridge.connection import NatsPyConnection
+
+log = logging.getLogger("trionats")
+
+
+class Receiver(Protocol):
+    """What takes nats-py's messages; its methods do not wait and do not raise."""
+
+    def deliver(self, message: NatsPyMsg, /) -> None:
+        """Take a message."""
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Know that the connection broke."""
+
+    def connection_restored(self) -> None:
+        """Know that there is a connection again."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Know that nothing will come any more: None for an end on purpose."""
+
+
+class OurReceiver(Protocol):
+    """What takes messages of our own class; for the rest like `Receiver`."""
+
+    def deliver(self, message: Msg, /) -> None:
+        """Take a message."""
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Know that the connection broke."""
+
+    def connection_restored(self) -> None:
+        """Know that there is a connection again."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Know that nothing will come any more."""
+
+
+@final
+class Attachment:
+    """A subscription of nats-py's client: what `NatsPyConnection.attach` gives."""
+
+    def __init__(
+        self,
+        connection: NatsPyConnection,
+        subject: str,
+        receiver: Receiver | OurReceiver,
+        deliver: Callable[[NatsPyMsg], None],
+        *,
+        queue: str = "",
+        max_msgs: int = 0,
+        patient: bool = False,
+    ) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.receiver = receiver
+        self.patient = patient
+        """Whether it goes on until a drain has brought the last message."""
+        self._connection = connection
+        self._deliver = deliver
+        self._max_msgs = max_msgs
+        self._subscription: Subscription | None = None
+        self._late: Callable[[NatsPyMsg], None] | None = None
+        self._detached = False
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it takes what is still under way after it was detached."""
+        return self._late is not None
+
+    @enable_ki_protection
+    def detach(self, late: Callable[[NatsPyMsg], None] | None = None) -> None:
+        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent.
+
+        Args:
+            late: Takes the messages that are still under way, until the server has seen that we are gone.
+        """
+        if not self._detached:
+            self._detached = True
+            self._late = late
+            self._connection.detached(self)
+
+    async def begin(self) -> None:
+        """Subscribe: a command."""
+        if self._detached:
+            return
+        try:
+            self._subscription = await self._connection.nc.subscribe(
+                self.subject, self.queue, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+        except errors.Error as error:
+            # nats-py refuses before it knows the subscription, so not even a reconnect would bring anything.
+            self.receiver.ended(error)
+            return
+        if self._max_msgs:
+            await self._subscription.unsubscribe(self._max_msgs)
+
+    async def finish(self) -> None:
+        """Unsubscribe: a command."""
+        subscription = self._subscription
+        if subscription is None or self._connection.nc.is_closed:
+            return
+        if self._late is None:
+            await subscription.unsubscribe()
+            return
+        try:
+            async with asyncio.timeout(CLEANUP_SECONDS):
+                await subscription.drain()  # type: ignore[no-untyped-call]
+        finally:
+            self._connection.nc._remove_sub(subscription._id)
+
+    @enable_ki_protection
+    async def _arrived(self, message: NatsPyMsg) -> None:
+        try:
+            if not self._detached:
+                self._deliver(message)
+            elif self._late is not None:
+                self._late(message)
+        except Exception as bug:
+            log.exception("delivering a message on %r failed", self.subject)
+            self.receiver.ended(bug)

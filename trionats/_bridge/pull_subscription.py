@@ -1,0 +1,316 @@
+"""What the bridge's feeds and entries are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from nats.aio.msg import Msg
+from nats.js.kv import KeyValue
+
+from trionats import errors, events
+from trionats._bridge.requests import ours
+from trionats._feeds.feed import Feed
+from trionats._jetstream.api import api_error
+from trionats._jetstream.ordered import JITTER
+from trionats._protocol.jetstream.pull import NANOSECONDS, Ending, Window, count_of, whole_number
+from trionats._protocol.jetstream.refusals import Refusals, Verdict
+from trionats._subscription import Bounded, Overflow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from trionats._bridge.attachments import Attachment
+    from trionats._bridge.connection import NatsPyConnection
+    from trionats._core.message import Msg as OurMsg
+    from trionats._jetstream.context import JetStream
+    from trionats._protocol.jetstream.pull import AckSubject, Pull
+
+NAK: Final = b"-NAK"
+#: The server says that it is there this often, and keeps a request for so long.
+HEARTBEAT: Final = 5.0
+EXPIRES: Final = 30.0
+#: How long to wait before the consumer is looked for again.
+LOOK_AGAIN: Final = 1.0
+
+_OPERATION: Final = "KV-Operation"
+_MARKER: Final = "Nats-Marker-Reason"
+#: ADR-48: why the server itself marked a key as gone, in the words that clients use.
+_MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
+
+
+@final
+class Subscription(Bounded[Msg]):
+    """The messages of one subject, over nats-py's client: what `open_subscription` gives."""
+
+    def __init__(
+        self,
+        connection: NatsPyConnection,
+        subject: str,
+        max_msgs: int,
+        pending_msgs_limit: float,
+        pending_bytes_limit: float,
+        overflow: Overflow,
+    ) -> None:
+        name = f"subscription {subject!r} of nats-py's client"
+        super().__init__(name, connection.pace, subject, pending_msgs_limit, pending_bytes_limit, overflow)
+        self._connection = connection
+        self._max_msgs = max_msgs
+        self._attachment: Attachment | None = None
+
+    def attach(self, queue: str) -> None:
+        """Subscribe."""
+        self._attachment = self._connection.attach_plain(
+            self._subject, self, queue=queue, max_msgs=self._max_msgs, patient=True
+        )
+
+    # The receiver's side.
+
+    def deliver(self, message: Msg) -> None:
+        """Buffer one message, or do with it what the policy says; nats-py does not say which was the last."""
+        super().deliver(message)
+        if self._max_msgs and self._delivered >= self._max_msgs:
+            self.end(None)
+
+    # Inside.
+
+    def _measure(self, message: Msg) -> int:
+        return _headers_size(message) + len(message.data)
+
+    def _slowed(self, message: Msg) -> None:
+        self._connection.tell(self._slow_consumer(message))
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+
+
+@final
+class PullSubscription(Feed[Msg]):
+    """The messages of a consumer, over nats-py's client: what `open_pull_subscription` gives."""
+
+    def __init__(
+        self, connection: NatsPyConnection, js: JetStream, stream: str, consumer: str, max_messages: int, max_bytes: int
+    ) -> None:
+        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, connection.pace)
+        self._connection, self._js = connection, js
+        self._where = f"{stream}.{consumer}"
+        self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
+        self._limits = max_messages, max_bytes
+        self._window: Window
+        self._inbox = f"{connection.new_inbox()}."
+        self._attachment: Attachment | None = None
+        self._gives_back = False
+        self._made: object = None
+        self._stream, self._refusals = stream, Refusals()
+        self._linked = True
+        self._doubtful = False
+        self._attention = trio.Event()
+
+    # The feeding task.
+
+    async def start(self) -> None:
+        """Find the consumer, and subscribe the inbox."""
+        info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+        config = info.get("config")
+        if not isinstance(config, dict):
+            text = f"{self.name}: what came back is no consumer info"
+            raise api_error(errors.APIError, text, text)
+        self._made = info.get("created")
+        self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
+        self._window = _window(config, *self._limits)
+        self._attachment = self._connection.attach_plain(f"{self._inbox}*", self)
+        self._connection.add_listener(self, refused=self._asking)
+
+    async def run(self) -> NoReturn:
+        """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
+        while True:
+            now = trio.current_time()
+            if self._linked and (self._doubtful or now >= self._window.silent_after):
+                await self._look()
+                continue
+            if self._linked and now >= self._window.unproven_after:
+                self._pull(self._window.prove(""))
+            self._ask(now)
+            with trio.move_on_at(self._window.next_event(now) if self._linked else trio.current_time() + EXPIRES):
+                await self._attention.wait()
+            self._attention = trio.Event()
+
+    async def _look(self) -> None:
+        """See whether the consumer is there still, and begin anew if it is."""
+        self._doubtful = False
+        try:
+            with trio.move_on_after(HEARTBEAT):
+                info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                if info.get("created") != self._made:
+                    # What was received of the one before cannot be acknowledged to this one: it would settle other
+                    # messages.
+                    text = f"{self.name} was deleted and made anew"
+                    raise api_error(errors.NotFoundError, text, text, code=404)
+                self._window.forget()
+                self._refusals.forget()
+                return
+        except errors.NotFoundError:
+            raise
+        except errors.Error as error:
+            verdict = self._refusals.judge(error)
+            if verdict is Verdict.OVER:
+                raise
+            if verdict is Verdict.TOLD:
+                self._connection.emit(events.ReaderRefused(self._stream, error))
+        await trio.sleep(LOOK_AGAIN)
+        self._doubtful = True
+
+    def _ask(self, now: float) -> None:
+        pull = self._window.pull("", now) if self._linked else None
+        if pull is not None:
+            self._pull(pull)
+
+    def _pull(self, pull: Pull) -> None:
+        self._connection.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
+
+    # The receiver's side.
+
+    def deliver(self, message: Msg) -> None:
+        """Buffer one message; a status says how a request ended."""
+        now = trio.current_time()
+        if message.reply:
+            size = _size(message)
+            self._window.arrived(size, now)
+            if self.put(message):
+                self._window.buffered(size)
+            else:
+                self._give_back(message)
+        elif (status := ours(message)).status is not None:
+            token = message.subject.removeprefix(self._inbox)
+            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            ending = self._window.status(number, status.status, status.description, status.headers, now)
+            if ending is Ending.GONE:
+                self._doubtful = True
+            elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
+                text = f"{self.name}: the server does not take our pull request: {status.description}"
+                self.end(errors.explained(errors.APIError, text))
+                return
+        self._attention.set()
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Ask for nothing more."""
+        self._linked = False
+
+    def connection_restored(self) -> None:
+        """Ask anew, since the server forgot what was asked; it may have another consumer by now."""
+        self._linked = self._doubtful = True
+        self._window.forget()
+        self._attention.set()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self.end(reason)
+
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """End when it is our asking that is refused: nothing would ever come."""
+        if isinstance(event, events.PermissionViolation):
+            known = {"operation": event.error.operation, "subject": self._asking, "queue": None}
+            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {event.error}", **known))
+
+    # Inside.
+
+    def _taken(self, item: Msg) -> None:
+        self._window.taken(_size(item))
+        if not self._ended:
+            self._ask(trio.current_time())
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach(self._give_back)
+        self._connection.remove_listener(self)
+
+    def _leave(self) -> None:
+        self.end(None)
+        try:
+            while True:
+                self._give_back(self._receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            super()._leave()
+
+    def _give_back(self, message: Msg) -> None:
+        if self._gives_back and message.reply.startswith("$JS.ACK."):
+            self._connection.publish_nowait(message.reply, NAK)
+
+
+def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> Window:
+    """Make the window that a consumer's own limits leave of ours: a request beyond them is refused whole."""
+    most, size = whole_number(config, "max_batch"), whole_number(config, "max_bytes")
+    expires = min(EXPIRES, whole_number(config, "max_expires") / NANOSECONDS or EXPIRES)
+    # The server takes no heartbeat that is longer than half of the time.
+    heartbeat = min(HEARTBEAT, expires / 2)
+    most, size = min(max_messages, most or max_messages), min(max_bytes, size or max_bytes)
+    return Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+
+
+def _exceeds_a_limit(status: OurMsg) -> bool:
+    # Somebody lowered a limit since we looked. "Exceeded MaxWaiting" is none of ours: others' requests fill it.
+    return status.status == 409 and status.description.lower().startswith("exceeded maxrequest")
+
+
+def _headers_size(message: Msg) -> int:
+    if not message.headers:
+        return 0
+    return sum(len(name) + len(value) + 4 for name, value in message.headers.items()) + 12
+
+
+def _size(message: Msg) -> int:
+    return len(message.subject) + len(message.reply) + _headers_size(message) + len(message.data)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BridgedObjects:
+    """nats-py's object store, as our watcher wants to know it."""
+
+    bucket: str
+    stream: str
+    js: JetStream
+
+    @property
+    def meta_subject(self) -> str:
+        """The pattern that the infos of all objects match."""
+        return f"$O.{self.bucket}.M.>"
+
+
+def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
+    """Make nats-py's entry of a message.
+
+    Args:
+        bucket: The bucket's name.
+        prefix: What stands before the key in the subject.
+        ignore_deletes: Whether markers of what was deleted are left out.
+        msg: The message.
+        ack: What its reply subject says.
+
+    Returns:
+        The entry, or None for a message that is left out.
+    """
+    operation: str | None = None
+    if msg.header_block is not None:
+        operation = msg.headers.get(_OPERATION)
+        if operation is None and (reason := msg.headers.get(_MARKER)) is not None:
+            operation = _MARKED.get(reason)
+            if operation is None:
+                return None
+    if ignore_deletes and operation in ("DEL", "PURGE"):
+        return None
+    return KeyValue.Entry(
+        bucket=bucket,
+        key=msg.subject[len(prefix) :],
+        value=msg.data,
+        revision=ack.sequence,
+        delta=ack.pending,
+        created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
+        operation=operation,
+    )

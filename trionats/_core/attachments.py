@@ -1,0 +1,118 @@
+"""The seam below the feeds: a subscription without a channel, and who listens to events.
+
+Split off `_client`; `Client.attach` and `Client.add_listener` lead here, and so does what the bridge has in their
+places.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final
+
+from trio.lowlevel import enable_ki_protection
+
+from trionats import events
+from trionats._core.drain import retire
+from trionats._protocol.index import Index
+
+if TYPE_CHECKING:
+    from trionats._connection.supervisor import Supervisor
+    from trionats._protocol.engine import Engine
+    from trionats._protocol.subscriptions import Subscription as Row
+
+
+class Listener(Protocol):
+    """What takes connection events; called synchronously."""
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Take one event."""
+
+    def end(self, reason: BaseException | None) -> None:
+        """Know that there will be no more."""
+
+
+@final
+class Listeners:
+    """Who is told what happens to a connection: of everything, or only that the server refused what they publish.
+
+    So a refusal costs the same however many there are that publish.
+    """
+
+    def __init__(self, first: Listener) -> None:
+        self._to_all: dict[Listener, None] = {first: None}
+        self._to_refusals: Index[str, Listener] = Index()
+        self._subjects: dict[Listener, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._to_all) + len(self._subjects)
+
+    def add(self, listener: Listener, refused: str = "") -> None:
+        """Tell somebody from now on.
+
+        Args:
+            listener: Who is told.
+            refused: The subject whose refused publishes it is told of, and of nothing else; it takes the place of the
+                one before. Empty for everything that happens.
+        """
+        if not refused:
+            self._to_all[listener] = None
+            return
+        self.remove(listener)
+        # nats-py, whose client it may be, tells in lower case.
+        self._subjects[listener] = subject = refused.lower()
+        self._to_refusals.add(subject, listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Tell them no more. Idempotent."""
+        self._to_all.pop(listener, None)
+        subject = self._subjects.pop(listener, None)
+        if subject is not None:
+            self._to_refusals.remove(subject, listener)
+
+    def emit(self, event: events.ConnectionEvent) -> None:
+        """Tell of an event."""
+        for listener in list(self._to_all):
+            listener.push(event)
+            if isinstance(event, events.Closed):
+                listener.end(event.reason)
+        if isinstance(event, events.PermissionViolation) and event.error.operation == "publish":
+            for listener in self._to_refusals.find(event.error.subject.lower()):
+                listener.push(event)
+
+
+@final
+class Attachment:
+    """A subscription on the seam below the feeds: what `Client.attach` returns."""
+
+    __slots__ = ("_engine", "_row", "_supervisor")
+
+    def __init__(self, engine: Engine, supervisor: Supervisor, row: Row) -> None:
+        self._engine = engine
+        self._supervisor = supervisor
+        self._row = row
+
+    @property
+    def subject(self) -> str:
+        """The subject that was subscribed."""
+        return self._row.subject.decode()
+
+    @property
+    def sid(self) -> int:
+        """The number of the subscription."""
+        return self._row.sid
+
+    @enable_ki_protection
+    def detach(self) -> None:
+        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
+        self._supervisor.pace.run.check()
+        self._engine.unsubscribe(self._row)
+        self._supervisor.wake()
+
+    @enable_ki_protection
+    def retire(self) -> None:
+        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
+
+        Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
+        """
+        self._supervisor.pace.run.check()
+        if self._row.sid in self._engine.subscriptions and not self._row.retired:
+            retire(self._engine, self._supervisor, [self._row])

@@ -1,0 +1,80 @@
+"""When a wait for one answer ends: the deadline in force, a `request_timeout` that was chosen, or 5 s."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from trionats import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+#: How many seconds an answer is waited for where nobody has said anything.
+REQUEST_TIMEOUT = 5.0
+
+
+def patience(chosen: float | None) -> float:
+    """Say for how long an answer is waited for, beside the deadline in force.
+
+    Args:
+        chosen: The `request_timeout` that somebody chose: it always counts. None for nobody, and then there is one only
+            where no deadline is in force.
+
+    Returns:
+        Seconds.
+    """
+    if chosen is not None:
+        return chosen
+    return REQUEST_TIMEOUT if trio.current_effective_deadline() == inf else inf
+
+
+@contextmanager
+def answer_within(
+    chosen: float | None, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
+) -> Iterator[None]:
+    """Bound a wait for one answer of the server.
+
+    Args:
+        chosen: As for `patience`.
+        what: What was waited for, for the error.
+        failure: The error's class.
+
+    Raises:
+        nats.errors.TimeoutError: The time passed; it names what was waited for, and how long.
+    """
+    seconds = patience(chosen)
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise too_late(seconds, what, failure)
+
+
+def too_late(
+    seconds: float, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
+) -> errors.TimeoutError:
+    """Make the error for an answer that did not come in time."""
+    return errors.explained(failure, f"{what}: no answer within {seconds:g} s")
+
+
+def unexpected(call: str, arguments: Mapping[str, object], of: str = "nc") -> TypeError:
+    """Make the error for keyword arguments that a call does not have; `timeout` is one where nats-py has it.
+
+    Args:
+        call: The name of the method.
+        arguments: What it was given too much.
+        of: What the method is called on, as programs usually name it.
+    """
+    name = next(iter(arguments))
+    if name == "timeout":
+        return TypeError(f"{call}() takes no timeout: {within(call, of)}")
+    return TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+
+
+def within(call: str, of: str = "nc") -> str:
+    """Say how a call gets a timeout."""
+    return f"with trio.fail_after(1): await {of}.{call}(...)"

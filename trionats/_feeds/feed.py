@@ -1,0 +1,471 @@
+"""A channel pair opened in a nursery: the promise.
+
+Everything that arrives over time is the receive end of one real memory channel. Whoever feeds it (the client's reader, in
+the hot path) calls `Feed.put`; a feeding task in the nursery that the caller passed in ties the feed's life to that
+nursery. Every way to end (`stop`, the block left, the nursery cancelled, the client closed, the connection lost) comes
+down to one synchronous function, `Feed.end`, which cancels the task first, undoes the registration, and then closes the
+send side. Trio's channel does the rest: what is buffered can still be received, and nobody stays parked.
+
+Scars kept as tests: a bare channel pair makes a crashed feed look complete (so a bug is recorded before the send side
+closes, and `receive` raises it); `end` cancels before it closes (else the feeding task runs into a closed channel);
+`put` swallows a closed channel (else one stopped feed kills the reader for all).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+
+import trio
+from nats.errors import Error
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
+
+from trionats import errors
+from trionats._discretion import guarded
+from trionats._feeds.busy_tasks import BusyTasks
+from trionats._feeds.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from types import TracebackType
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+#: How long leaving a block waits for the feeding task, which only has to notice that it was cancelled.
+CLEANUP_SECONDS = 2.0
+
+#: A fast path goes through the scheduler at least once in this many messages of the whole client ...
+TRIP_MESSAGES = 64
+#: ... and whenever this many seconds have passed since the last trip.
+TRIP_SECONDS = 0.001
+
+
+class Pace:
+    """When the fast paths of one client owe the scheduler a trip.
+
+    A full trip through Trio's scheduler costs several times what the rest of a receive costs, so `receive`, `publish`
+    and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
+    cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
+
+    It also knows the Trio run that the client belongs to, the client's feeds that are open, and whether somebody who
+    receives from one is behind.
+    """
+
+    __slots__ = ("behind", "due", "feeds", "left", "noticed", "now", "run", "thread", "worked")
+
+    def __init__(self) -> None:
+        self.feeds: dict[Feed[Any], None] = {}
+        self.noticed: Callable[[Feed[Any]], None] | None = None
+        """Called with each feed that opens, while somebody wants to know."""
+        self.run = Run()
+        self.thread = self.run.thread
+        clock = trio.lowlevel.current_clock()
+        # Trio's own clock is this counter, moved by a random number that makes no difference here: twice as fast to
+        # read.
+        self.now = time.perf_counter if type(clock).__name__ == "SystemClock" else clock.current_time
+        # The one time here that is not Trio's: how long this thread had the processor, whatever the clock says.
+        self.worked = time.thread_time
+        self.left = 0
+        self.due = 0.0
+        self.behind = False
+
+    async def trip(self) -> None:
+        """Go through the scheduler, and start counting anew."""
+        self.run.check()
+        await checkpoint()
+        # The operation that made the trip is the first of those it counts for.
+        self.left = TRIP_MESSAGES - 1
+        self.due = self.now() + TRIP_SECONDS
+
+    def opened(self, feed: Feed[Any]) -> None:
+        """Know a feed that is open from now on."""
+        self.feeds[feed] = None
+        if self.noticed is not None:
+            self.noticed(feed)
+
+
+class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
+    """The receive end of something that arrives over time.
+
+    Feeds come from the `open_*` functions and are used with `async for`, or with `receive` where each item needs a
+    deadline of its own. Several tasks may receive from one feed; each item goes to one of them.
+
+    What ends it: `stop`, leaving the block, cancelling the nursery that was passed in, closing the client, or losing
+    what it reads from for good. In all but the second case the items that were buffered are still received first. A
+    loss is raised by `receive` as the exception of `nats.errors` that says why; all other ends end the loop.
+    """
+
+    def __init__(self, name: str, capacity: float, pace: Pace) -> None:
+        self._name = name
+        self._send, self._receive = trio.open_memory_channel[T](capacity)
+        self._pace = pace
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+        self._ended = False
+        self._left = False
+        self._failure: BaseException | None = None
+        self._busy = BusyTasks(self._receive)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open"
+        return f"<{type(self).__name__} {self._name!r} {state}, {len(self)} buffered>"
+
+    def __len__(self) -> int:
+        return self._receive.statistics().current_buffer_used
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def name(self) -> str:
+        """What it reads from, for people."""
+        return self._name
+
+    # The consumer's side.
+
+    @enable_ki_protection
+    async def receive(self) -> T:
+        """Receive the next item, waiting for it where there is none.
+
+        Always a cancellation point; a scheduling point whenever it waits, at least once in 64 messages of the client,
+        and whenever 1 ms has passed since the last one. A cancelled call loses no item.
+
+        Returns:
+            The next item, in the server's order.
+
+        Raises:
+            trio.EndOfChannel: The feed ended, and what was buffered has been received.
+            nats.errors.Error: What it read from is lost for good; the exception says why.
+            trio.BrokenResourceError: The feeding task failed through a bug, which is the cause.
+            trio.ClosedResourceError: The block was left, or `aclose` called.
+        """
+        pace = self._pace
+        if get_ident() != pace.thread:
+            pace.run.check()
+        busy = self._busy
+        pace.left -= 1
+        if pace.left < 0 or pace.now() >= pace.due:
+            busy.meet(current_task())
+            await pace.trip()
+            busy.note(current_task())
+            self._looked()
+        else:
+            await checkpoint_if_cancelled()
+        if busy.observers:
+            busy.came_back()
+        try:
+            try:
+                item = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                item = await busy.park()
+        except trio.EndOfChannel:
+            busy.came_back()
+        except trio.ClosedResourceError:
+            raise self._was_left() from None
+        else:
+            self._taken(item)
+            if busy.observers or not busy.busy:
+                busy.took(current_task())
+            return item
+        raise self._why()
+
+    @enable_ki_protection
+    def receive_nowait(self) -> T:
+        """Receive the next item if one is buffered.
+
+        Returns:
+            The next item.
+
+        Raises:
+            trio.WouldBlock: Nothing is buffered.
+            trio.EndOfChannel: As for `receive`, and so are the other exceptions.
+        """
+        if get_ident() != self._pace.thread:
+            self._pace.run.check()
+        busy = self._busy
+        if busy.observers:
+            busy.came_back()
+        try:
+            item = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            busy.came_back()
+            raise
+        except trio.EndOfChannel:
+            busy.came_back()
+        except trio.ClosedResourceError:
+            raise self._was_left() from None
+        else:
+            self._taken(item)
+            if busy.observers or not busy.busy:
+                busy.took(current_task())
+            return item
+        raise self._why()
+
+    async def wait_ended(self) -> Exception | None:
+        """Wait until nothing more will come, whatever is still buffered; it receives nothing.
+
+        Always a checkpoint.
+
+        Returns:
+            None for an end on purpose (`stop`, the client closed or drained, the agreed number has come); else the exception
+            that says why, which `receive` raises after what is buffered.
+        """
+        self._pace.run.check()
+        await checkpoint()
+        await self._finished.wait()
+        return None if self._failure is None else self._why()
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    @enable_ki_protection
+    def stop(self) -> None:
+        """End the feed: what is buffered can still be received, then the loop ends.
+
+        Synchronous and idempotent; call it from any task of this Trio run, also from inside the loop. From another
+        thread use `trio.from_thread.run_sync(rx.stop)`. The registration is gone when it returns, and its goodbye to
+        the server is queued.
+        """
+        self._pace.run.check()
+        self.end(None)
+
+    async def aclose(self) -> None:
+        """End the feed and drop what is buffered, as leaving the block does.
+
+        Idempotent; closes also when cancelled. Later calls of `receive` raise `trio.ClosedResourceError`.
+        """
+        self._pace.run.check()
+        self._leave()
+        await checkpoint()
+
+    # The feeding side: synchronous, total, called from the reader and from the feeding task.
+
+    def put(self, item: T) -> bool:
+        """Hand over one item, without waiting.
+
+        Returns:
+            Whether it was taken: not when the feed has ended, nor when the channel is full.
+        """
+        try:
+            self._send.send_nowait(item)
+        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            return False
+        return True
+
+    @enable_ki_protection
+    def end(self, reason: BaseException | None) -> None:
+        """End production: cancel the feeding task, undo the registration, close the send side.
+
+        Idempotent: the first reason stays.
+
+        Args:
+            reason: None for an end on purpose; else what `receive` raises once the buffer is empty.
+        """
+        if self._ended:
+            return
+        self._pace.run.check()
+        self._ended = True
+        self._failure = reason
+        self._scope.cancel()
+        self._undo()
+        self._send.close()
+        self._busy.ended()
+
+    # What the kinds of feeds add.
+
+    def _taken(self, item: T) -> None:
+        """Account for an item that leaves the channel."""
+
+    def _undo(self) -> None:
+        """Undo the registration: synchronous, called once."""
+
+    def _looked(self) -> None:
+        """Look at what cannot be looked at for each item."""
+
+    # What is known of its consumers, for a drain and for a barrier.
+
+    #: Whether a drain does not wait for it, because it has something to tell to the very end.
+    _outlasts = False
+
+    def _processed(self, besides: Collection[trio.lowlevel.Task] = ()) -> bool:
+        """Say whether a feed that has ended was received whole, and those who received from it came back for more.
+
+        Args:
+            besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
+        """
+        if self._left:
+            return True
+        if self._busy.occupied(besides) or not self._ended:
+            return False
+        return not len(self) or self._busy.belongs_to(besides)
+
+    # Its life.
+
+    def _leave(self) -> None:
+        self.end(None)
+        self._left = True
+        self._receive.close()
+        self._busy.left()
+
+    def _was_left(self) -> trio.ClosedResourceError:
+        self._pace.run.check()
+        return trio.ClosedResourceError(f"{self._name}: its block was left")
+
+    def _why(self) -> Exception:
+        """What `receive` raises where the channel has ended."""
+        self._pace.run.check()
+        failure = self._failure
+        if failure is None:
+            return trio.EndOfChannel()
+        if isinstance(failure, Error):
+            # Raised each time it is asked for, and for each feed of a lost client: the same object would gather the
+            # tracebacks of all, and keep alive what stands in them.
+            return errors.again(failure)
+        broken = trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}")
+        broken.__cause__ = failure
+        return broken
+
+    @enable_ki_protection
+    async def _run(self, produce: Callable[[], Awaitable[None]]) -> None:
+        reason: BaseException | None = None
+        try:
+            with self._scope:
+                await produce()
+        except Error as lost:
+            reason = lost
+        except trio.Cancelled:
+            raise
+        except BaseException as bug:
+            reason = bug
+            raise
+        finally:
+            self.end(reason)
+            self._finished.set()
+
+
+@asynccontextmanager
+async def feeding(
+    nursery: trio.Nursery, feed: Feed[T], produce: Callable[[], Awaitable[None]] = trio.sleep_forever
+) -> AsyncIterator[None]:
+    """Run a feed's task in `nursery` for as long as the block lasts.
+
+    Entering starts the task and does not wait. Leaving ends the feed synchronously, drops what is buffered, and then
+    waits until the task is gone: shielded, and for `CLEANUP_SECONDS` at the most.
+
+    Args:
+        nursery: The nursery that was passed to `open_*`.
+        feed: The feed; it is ended when the task ends, for whatever reason.
+        produce: What the task does; a `nats.errors.Error` that it raises is handed to the consumer.
+    """
+    try:
+        nursery.start_soon(feed._run, produce, name=f"trionats {feed._name}")
+    except RuntimeError as closed:
+        feed._leave()
+        raise RuntimeError(f"{feed._name}: the nursery that was passed in is closed") from closed
+    feed._busy.opener = current_task()
+    feed._pace.opened(feed)
+    try:
+        yield
+    finally:
+        feed._pace.feeds.pop(feed, None)
+        feed._leave()
+        if not feed._finished.is_set():
+            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                await feed._finished.wait()
+
+
+class Opening(AbstractAsyncContextManager[T], Generic[T]):
+    """What an `open_*` function returns: enter it with `async with`."""
+
+    __slots__ = ("_entered", "_manager", "_name")
+
+    def __init__(self, name: str, manager: AbstractAsyncContextManager[T]) -> None:
+        self._name = name
+        self._manager = manager
+        self._entered = False
+
+    # What opens and what leaves is not to be interrupted half-way: Ctrl-C comes at its next wait, or behind it.
+
+    @enable_ki_protection
+    async def __aenter__(self) -> T:
+        if self._entered:
+            raise RuntimeError(f"what {self._name}() returns is entered once; call {self._name}() again")
+        self._entered = True
+        return await self._manager.__aenter__()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - the manager shields what waits
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"{self._name}() is entered with 'async with', not with 'with'")
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError("never entered")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{self._name}() is entered with 'async with', it cannot be awaited")
+
+    def __aiter__(self) -> NoReturn:
+        raise TypeError(self._remedy())
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{self._remedy()}: {name!r} is asked of what that gives")
+
+    def _remedy(self) -> str:
+        given = "nc" if self._name == "open_client" else "rx"
+        return f"{self._name}() gives an async context manager: async with {self._name}(...) as {given}"
+
+
+def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
+    """Turn an async generator function that yields once into an `open_*` function.
+
+    Where the function's first parameter is a nursery, it is checked on entering: before anything is registered.
+    """
+    manager = asynccontextmanager(function)
+    name = function.__name__
+
+    @wraps(function)
+    @guarded
+    def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
+        return Opening(name, manager(*args, **kwargs))
+
+    # sphinxcontrib-trio renders such a function as `async with`.
+    open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]
+    return open_
+
+
+def check_nursery(nursery: object, opener: str) -> None:
+    """Refuse what no task can be started in, with an error that says so.
+
+    Args:
+        nursery: What was passed to `opener` as its first argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is not a nursery.
+        RuntimeError: It belongs to another Trio run.
+    """
+    if not isinstance(nursery, trio.Nursery):
+        raise TypeError(
+            f"{opener}(nursery, ...): the first argument must be a trio.Nursery, not {type(nursery).__name__}"
+        )
+    if not is_of_this_run(nursery):
+        raise RuntimeError(f"{opener}(nursery, ...): the nursery belongs to another Trio run")
+
+
+def is_of_this_run(nursery: trio.Nursery) -> bool:
+    """Say whether a nursery belongs to the Trio run that this is called in."""
+    task = nursery.parent_task
+    while task.parent_nursery is not None:
+        task = task.parent_nursery.parent_task
+    return task is trio.lowlevel.current_root_task()

@@ -1,0 +1,5 @@
+"""JetStream: its API, acknowledged publishing, ordered reading, and the stores.
+
+Lives here: what asks the JetStream API, and what is built on it. It uses the seam (`_core.messaging`) and public methods only,
+so that it runs on any connection that has them, nats-py's among them.
+"""

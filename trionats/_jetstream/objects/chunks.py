@@ -1,0 +1,363 @@
+"""The chunks of one object: sent in a bounded window, read in order, and hashed on the way.
+
+Strategy
+    A put that waits for each chunk's acknowledgement is as slow as the network is far, and one that waits for none
+    drowns the server and learns too late what failed. So at most `WINDOW_BYTES` are unacknowledged at any time, and the
+    acknowledgements are read in the order in which the chunks were sent.
+    A get reads through an ordered source, in the caller's own task; while it hashes one batch of chunks, the server and the
+    socket collect the next.
+
+Invariants
+    The chunks lie in the stream in their order: what the server refused because it was busy or without a leader is sent
+    again together with all that followed it, after those of the followers that were stored have been deleted.
+    When `abandon` returns, what was stored is purged, or `_purging` sees to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from trionats import errors
+from trionats._jetstream.context import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
+from trionats._jetstream.destination import bucket_destination, written_at
+from trionats._jetstream.objects.purging import Purge
+from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._protocol.jetstream.ordered import Ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trionats._client import Client
+    from trionats._core.message import Msg
+    from trionats._core.requests import PendingReply
+    from trionats._jetstream.context import JetStream
+    from trionats._protocol.jetstream.pull import AckSubject
+
+#: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
+#: 1 Gbit/s with a round trip of 60 ms.
+WINDOW_BYTES = 8 * 1024 * 1024
+WINDOW_CHUNKS = 512
+#: How much is looked at in one go, between two chances for other tasks.
+BLOCK_SIZE = 512 * 1024
+#: What a get may have been sent and not yet looked at, in chunks and bytes.
+READ_CHUNKS = 500
+READ_BYTES = 8 * 1024 * 1024
+#: SHA-256 runs at about 1 MB per ms, and handing data to a thread cost more than it gained up to this size (measured:
+#: 64 MiB in blocks of 1 MiB took 20 % more CPU, and no less time). Above it the event loop would wait too long.
+HASH_IN_THREAD = 2 * 1024 * 1024
+#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
+IDLE_LIMIT = 30.0
+
+TOO_MANY_REQUESTS = 429
+
+_digest_form = re.compile(r"sha-256=([-_+/A-Za-z0-9]{43})=?", re.IGNORECASE).fullmatch
+
+
+class Digest:
+    """SHA-256 of data that comes in pieces; much at once is hashed in a thread, while the network goes on."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        # A limiter of its own: programs that use up Trio's default one must not stop a transfer.
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def update(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Hash some more."""
+        if sum(map(len, pieces)) < HASH_IN_THREAD:
+            self._update(pieces)
+        else:
+            await trio.to_thread.run_sync(self._update, pieces, limiter=self._limiter)
+
+    def _update(self, pieces: Sequence[bytes | memoryview]) -> None:
+        for piece in pieces:
+            self._hash.update(piece)
+
+    def __str__(self) -> str:
+        return "SHA-256=" + base64.urlsafe_b64encode(self._hash.digest()).decode()
+
+    def matches(self, text: str) -> bool:
+        """Say whether this is the digest that an object's info names, in any of the forms that clients write."""
+        form = _digest_form(text)
+        if form is None:
+            return False
+        return base64.urlsafe_b64decode(form[1].replace("+", "-").replace("/", "_") + "=") == self._hash.digest()
+
+
+async def answer(reply: PendingReply, doing: str) -> Msg:
+    """Wait for the answer to one step of a transfer.
+
+    Args:
+        reply: What is waited for.
+        doing: The transfer, for the text of the exception.
+
+    Returns:
+        The answer.
+
+    Raises:
+        nats.errors.NoRespondersError: Nobody listens there.
+        trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
+        nats.errors.Error: As for any request; the text says what was being done.
+    """
+    with trio.move_on_after(IDLE_LIMIT):
+        try:
+            return await reply.wait()
+        except errors.NoRespondersError:
+            raise
+        except errors.Error as error:
+            raise errors.explained(type(error), f"{doing}: {error}", **vars(error)) from error
+    raise idle_error(doing)
+
+
+async def writable(nc: Client, doing: str) -> None:
+    """Wait until one more message can be queued.
+
+    Args:
+        nc: The client, which has too many queued.
+        doing: The transfer, for the text of the exception.
+
+    Raises:
+        trionats.errors.TimeoutError: It could not for `IDLE_LIMIT` seconds.
+    """
+    with trio.move_on_after(IDLE_LIMIT):
+        await nc.wait_writable()
+        return
+    raise idle_error(doing)
+
+
+def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
+    """Make the exception for a transfer in which nothing moves.
+
+    Args:
+        doing: The transfer.
+        refusal: What the server says instead of answering, where it says anything.
+    """
+    if refusal is not None:
+        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
+        return errors.explained(type(refusal), text, **vars(refusal))
+    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")
+
+
+class _Flying(NamedTuple):
+    data: bytes | memoryview
+    reply: PendingReply
+
+
+class ChunkWriter:
+    """Stores the chunks of one new object, in order.
+
+    Args:
+        js: Through which.
+        stream: The bucket's stream.
+        subject: The object's own chunk subject.
+        doing: The transfer, for the text of exceptions.
+    """
+
+    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
+        self._js = js
+        # A transfer has a limit for standing still, and none for an answer.
+        self._nc = js.nc.with_options(request_timeout=None)
+        self._stream = stream
+        self._subject = subject
+        self._doing = doing
+        self._destination = bucket_destination(js, stream, subject, doing)
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._flying: deque[_Flying] = deque()
+        self._flying_bytes = 0
+        self._window = WINDOW_BYTES
+        self._refusals = 0
+        self._last_seq = 0
+        self._sent_any = False
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Queue a chunk, waiting for acknowledgements while the window is full.
+
+        Raises:
+            nats.errors.Error: A chunk could not be stored.
+        """
+        self._waiting.append(chunk)
+        await self._send_waiting()
+
+    async def drain(self) -> None:
+        """Wait until all chunks are acknowledged.
+
+        Raises:
+            nats.errors.Error: A chunk could not be stored.
+        """
+        while self._flying or self._waiting:
+            await self._send_waiting()
+            await self._settle_oldest()
+
+    async def abandon(self) -> None:
+        """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.
+
+        What the server has not answered by then may still be stored; its answer leads to one more purge.
+        """
+        if not self._sent_any:
+            return
+        purge = Purge(self._js, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
+        self._flying.clear()
+        await purge.wait()
+        if purge.failure is not None:
+            purge.tell()
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            size = len(self._waiting[0])
+            full = self._flying_bytes + size > self._window or len(self._flying) >= WINDOW_CHUNKS
+            if self._flying and full:
+                await self._settle_oldest()
+                continue
+            try:
+                reply = self._nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
+            except (trio.WouldBlock, errors.OutboundBufferLimitError):
+                await self._make_room()
+                continue
+            self._sent_any = True
+            self._flying.append(_Flying(self._waiting.popleft(), reply))
+            self._flying_bytes += size
+
+    async def _make_room(self) -> None:
+        if self._flying:
+            await self._settle_oldest()
+        else:
+            await writable(self._js.nc, self._doing)
+
+    async def _settle_oldest(self) -> None:
+        try:
+            msg = await answer(self._flying[0].reply, self._doing)
+            ack = publish_ack(self._destination.doing, msg)
+        except errors.NoRespondersError:
+            await self._send_again(no_stream(self._doing))
+            return
+        except errors.APIError as error:
+            if error.code != TOO_MANY_REQUESTS:
+                raise
+            await self._send_again(error)
+            return
+        if ack.seq <= self._last_seq:
+            text = f"{self._doing}: the server stored a chunk at {ack.seq}, behind one at {self._last_seq}"
+            raise errors.explained(errors.ObjectIncompleteError, text)
+        self._last_seq = ack.seq
+        self._refusals = 0
+        self._flying_bytes -= len(self._flying.popleft().data)
+
+    async def _send_again(self, refusal: Exception) -> None:
+        """Go back to the oldest chunk, which the server was not ready for."""
+        self._refusals += 1
+        if self._refusals > PUBLISH_RETRIES:
+            raise refusal
+        refused, *behind = self._flying
+        for flying in behind:
+            await self._unstore(flying)
+        self._waiting.extendleft(flying.data for flying in (*reversed(behind), refused))
+        self._flying.clear()
+        self._flying_bytes = 0
+        self._window = max(self._window // 4, len(refused.data))
+        await trio.sleep(PUBLISH_RETRY_WAIT)
+
+    async def _unstore(self, flying: _Flying) -> None:
+        try:
+            ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
+        except (errors.NoRespondersError, errors.APIError):
+            return
+        js, stream = written_at(self._js, self._stream)
+        await js.api_request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
+
+
+class ChunkReader:
+    """Reads the chunks of one object, in order.
+
+    Args:
+        js: Through which.
+        stream: The bucket's stream.
+        subject: The object's own chunk subject.
+        count: How many chunks there should be.
+        doing: The transfer, for the text of exceptions.
+    """
+
+    def __init__(self, js: JetStream, stream: str, subject: str, count: int, doing: str) -> None:
+        ordered = Ordered(
+            stream,
+            js.nc.new_token(),
+            JITTER,
+            filter_subjects=[subject],
+            snapshot=True,
+            max_messages=READ_CHUNKS,
+            max_bytes=READ_BYTES,
+            # Whether all that there should be has come is known without the leader.
+            lazy=True,
+        )
+        self._source = OrderedSource(js, ordered, self)
+        self._doing = doing
+        self._missing = count
+        self._chunks: list[bytes] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
+        self._at_end = False
+        self._patience = trio.CancelScope()
+
+    async def open(self) -> None:
+        """Begin to read.
+
+        Raises:
+            nats.errors.Error: As for any question to the JetStream API.
+        """
+        await self._source.open()
+
+    async def receive(self) -> list[bytes]:
+        """Wait for more chunks; several at a time, because each look at them costs as much as a chunk.
+
+        Returns:
+            The next chunks; none when there are no more.
+
+        Raises:
+            trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
+            nats.errors.Error: The stream or the connection is gone for good.
+        """
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(deadline=trio.current_time() + IDLE_LIMIT) as self._patience:
+            while not self._ready:
+                await self._source.step()
+        if not self._ready:
+            raise idle_error(self._doing, self._source.refusal)
+        for size in self._sizes:
+            self._source.taken(size)
+        chunks, self._chunks, self._sizes, self._bytes = self._chunks, [], [], 0
+        return chunks
+
+    def close(self) -> None:
+        """End it. Synchronous, idempotent."""
+        self._source.close()
+
+    @property
+    def _ready(self) -> bool:
+        # A quarter of the credit: a half has to be free before more is asked for.
+        much = self._bytes >= BLOCK_SIZE or len(self._chunks) >= READ_CHUNKS // 4
+        return much or self._at_end or self._missing <= 0
+
+    # What the source calls.
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        """Take a chunk."""
+        self._chunks.append(msg.data)
+        self._sizes.append(size)
+        self._bytes += len(msg.data)
+        self._missing -= 1
+        self._patience.deadline = trio.current_time() + IDLE_LIMIT
+        if self._ready:
+            self._source.wake()
+        return Handed.KEPT
+
+    def stored_read(self) -> None:
+        """Know that there are no more."""
+        self._at_end = True
+        self._source.wake()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Nothing to do: the next step raises why."""

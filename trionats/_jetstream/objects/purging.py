@@ -1,0 +1,170 @@
+"""Chunks that no object names any more are purged: asked for at once, and again for as long as something may be left.
+
+`_protocol.remnants` decides; here it is done, without a task: what is asked, and what was sent before, have callbacks
+in the table of requests. So it goes on when whoever began it is gone, and ends with the client.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trionats import errors, events
+from trionats._jetstream.api import decode
+from trionats._jetstream.destination import written_at
+from trionats._protocol.jetstream.remnants import SETTLING, Remnant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trionats._core.message import Msg
+    from trionats._core.requests import PendingReply
+    from trionats._jetstream.context import JetStream
+    from trionats._protocol.timers import Timer
+
+#: How long a cancelled or failed transfer may take to clean up behind itself.
+CLEANUP_LIMIT: Final = 2.0
+UNAVAILABLE: Final = 503
+
+
+@final
+class Purge:
+    """The purge of one object's chunks: `begin` it, or `wait` for it.
+
+    Args:
+        js: Through which.
+        stream: The bucket's stream; where it is a mirror, its origin is purged, and then the mirror itself.
+        subject: The object's own chunk subject.
+        doing: What it belongs to, for texts.
+        flying: The requests that stored chunks and were not looked at yet.
+    """
+
+    def __init__(
+        self, js: JetStream, stream: str, subject: str, doing: str, flying: Iterable[PendingReply] = ()
+    ) -> None:
+        self._js, self._stream = written_at(js, stream)
+        # A mirror is not told of a purge of its origin.
+        self._mirror = f"{js.prefix}.STREAM.PURGE.{stream}" if (js, stream) != (self._js, self._stream) else ""
+        self._request = json.dumps({"filter": subject}).encode()
+        self._subject = subject
+        self._doing = doing
+        self._remnant = Remnant()
+        self._settled = trio.Event()
+        self._alarm: Timer | None = None
+        self._watched = False
+        self._closed = False
+        self.failure: Exception | None = None
+        """Why the server does not do it."""
+        replies = list(flying)
+        for _ in replies:
+            self._remnant.sent()
+        for reply in replies:
+            if not reply.leave(partial(self._landed, reply)):
+                self._remnant.unsent()
+        if not js.nc.is_connected:
+            self._remnant.hurry()
+
+    def begin(self) -> None:
+        """Ask for it. Synchronous; it goes on by itself."""
+        self._go_on()
+
+    async def wait(self) -> None:
+        """Ask for it, and wait until it is answered for now: shielded, for `CLEANUP_LIMIT` at the most.
+
+        It goes on by itself when it is not done by then. It raises nothing; `failure` says what the server said.
+        """
+        self._watched = True
+        self._go_on()
+        with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+            if self._js.nc.is_connected:
+                await self._settled.wait()
+        self._watched = False
+        self._remnant.hurry()
+        self._go_on()
+
+    def tell(self) -> None:
+        """Tell that the data stays."""
+        assert self.failure is not None, "it has not failed"
+        self._js.nc.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
+
+    # What the answers lead to.
+
+    def _landed(self, reply: PendingReply, answer: Msg | Exception) -> None:
+        if isinstance(answer, errors.ConnectionClosedError):
+            self._close()
+        elif reply.given_up or isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
+            self._remnant.missed()
+        else:
+            self._remnant.landed()
+        self._go_on()
+
+    def _answered(self, answer: Msg | Exception) -> None:
+        now = trio.current_time()
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            decode(self._doing, answer.data)
+            self._remnant.purged(now)
+            if self._mirror:
+                self._js.nc.publish_aside(self._mirror, self._request)
+        except errors.ConnectionClosedError:
+            self._close()
+        except errors.DisconnectedError:
+            self._remnant.lost()
+        except errors.NotFoundError:
+            self._remnant.purged(now)  # the bucket is gone, and the data with it
+        except errors.NoRespondersError as error:
+            self._not_ready(error, now)
+        except errors.APIError as error:
+            if error.code == UNAVAILABLE:
+                self._not_ready(error, now)
+            else:
+                self._failed(error)
+        except errors.Error as error:
+            self._failed(error)
+        self._go_on()
+
+    def _not_ready(self, error: Exception, now: float) -> None:
+        self._remnant.postponed(now)
+        if self._remnant.given_up:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._remnant.refused()
+        self.failure = error
+        if not self._watched:
+            self.tell()
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        if not self._js.nc.is_connected:
+            self._alarm = self._js.nc.alarm(now + SETTLING, self._look)
+            return
+        self._alarm = None
+        self._remnant.look(now)
+        if self._remnant.given_up and self.failure is None:
+            text = f"{self._doing}: the server does not answer the request to purge its data"
+            self._failed(errors.explained(errors.TimeoutError, text))
+        self._go_on()
+
+    def _close(self) -> None:
+        # Once the client is closed the chunks stay, as they would after a crash.
+        self._closed = True
+
+    def _go_on(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._closed or self._remnant.rests:
+            self._settled.set()
+        if self._closed or self._remnant.done:
+            return
+        nc = self._js.nc
+        if self._remnant.ask(trio.current_time()):
+            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered)
+        # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
+        if self._remnant.look_at is not None and not self._watched:
+            self._alarm = nc.alarm(self._remnant.look_at, self._look)

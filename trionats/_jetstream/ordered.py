@@ -1,0 +1,407 @@
+"""Ordered reading of a stream.
+
+`OrderedSource` carries out what `_protocol.ordered` decides. It has no task of its own: whoever reads calls `step` in a
+loop, be it the feeding task of a watcher or a reader that waits for its next chunk. Messages go from the client's reader
+straight to the sink. Leaving is synchronous.
+
+The place for `open_consumer` and the consumers that programs make themselves is here, too.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+import trio
+
+from trionats import errors, events
+from trionats._core.requests import REFUSALS
+from trionats._jetstream.api import api_error
+from trionats._protocol import subjects
+from trionats._protocol.jetstream.leader import read_stream
+from trionats._protocol.jetstream.pull import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionats._core.attachments import Attachment
+    from trionats._core.message import Msg
+    from trionats._jetstream.context import JetStream
+    from trionats._protocol.jetstream.ordered import Ordered
+    from trionats._protocol.jetstream.pull import AckSubject
+
+NO_MESSAGE: Final = 10037
+#: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
+#: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just
+#: going (10096).
+DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
+DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
+#: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
+JITTER: Final = random.Random()
+#: How long one question to the server may take before it is asked again.
+ANSWER_LIMIT: Final = 5.0
+#: How long undoing a creation that was cancelled may take, and when it is tried again.
+UNDO_LIMIT: Final = 1.0
+UNDO_PAUSES: Final = (0.01, 0.05, 0.2)
+
+
+class Handed(enum.Enum):
+    """What a sink did with a message."""
+
+    KEPT = enum.auto()
+    """It takes up room until `OrderedSource.taken`."""
+    DROPPED = enum.auto()
+    """Nobody wants it; it is done with."""
+    REFUSED = enum.auto()
+    """There was no room; it has to come again."""
+
+
+class Sink(Protocol):
+    """Where the messages go. Its methods are called by the reader: they do not wait and do not raise."""
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        """Take the next message; `size` is what `OrderedSource.taken` wants to hear."""
+
+    def stored_read(self) -> None:
+        """Know that all that was stored when reading began has been handed over; called once at the most."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Know that the client was closed (None) or lost for good."""
+
+
+class _Nowhere:
+    """The sink of a source that is closed."""
+
+    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        return Handed.DROPPED
+
+    def stored_read(self) -> None:
+        """Nobody wants to know."""
+
+    def ended(self, reason: BaseException | None) -> None:
+        """Nobody wants to know."""
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+_NOWHERE: Final = _Nowhere()
+
+
+@final
+class OrderedSource:
+    """Messages of a stream in order, without gap and without duplicate, for as long as somebody calls `step`.
+
+    Args:
+        js: Where the stream is.
+        ordered: The decisions; for this source alone.
+        sink: Where the messages go.
+        begun_anew: Called before the first message of a stream that took the place of the one that was read.
+    """
+
+    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = _nobody) -> None:
+        self._js = js
+        self._ordered = ordered
+        self._sink = sink
+        self._inbox = ""
+        self._asked = ""
+        self._attachment: Attachment | None = None
+        self._parked: trio.Event | None = None
+        self._until = 0.0
+        self._told = False
+        self._begun_anew, self._restarts = begun_anew, 0
+        self._closed = False
+        self._lost: BaseException | None = None
+        self._refused: errors.Error | None = None
+
+    @property
+    def resets(self) -> int:
+        """How often it had to begin anew."""
+        return self._ordered.resets
+
+    @property
+    def refusal(self) -> Exception | None:
+        """What keeps it from getting on at the moment, as far as the server says so."""
+        return self._ordered.refusal
+
+    async def open(self) -> None:
+        """Create the consumer and ask for the first messages.
+
+        Failed or cancelled, nothing is left of it: where the server may have seen the request, the consumer's deletion
+        is queued behind it.
+
+        Raises:
+            nats.errors.NotFoundError: There is no such stream.
+            nats.errors.Error: As for any question to the JetStream API.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        nc = self._js.nc
+        self._inbox = f"{nc.new_inbox()}."
+        self._attachment = nc.attach(f"{self._inbox}*", self)
+        try:
+            action = self._ordered.next(trio.current_time())
+            assert isinstance(action, Create), "begun before"
+            self._made(action, await self._make(action))
+            while self._ordered.opening:
+                await self.step()
+        except BaseException:
+            self.close()
+            raise
+        self._go_on(trio.current_time())
+
+    async def step(self) -> None:
+        """Do what is to be done, or wait until something happens: a message for the sink may have come, or not.
+
+        Raises:
+            nats.errors.StreamRegressedError: The stream went backwards.
+            nats.errors.NotFoundError: The stream is gone.
+            nats.errors.ConnectionClosedError: The client was closed, or lost for good.
+            trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer,
+                or our inbox.
+            trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions.
+        """
+        while True:
+            if self._closed:
+                if self._refused is not None:
+                    raise errors.again(self._refused)
+                text = f"reading of stream '{self._ordered.stream}': the client is closed"
+                raise errors.explained(errors.ConnectionClosedError, text) from self._lost
+            action = self._ordered.next(trio.current_time())
+            if isinstance(action, Pull):
+                self._pull(action)
+            elif isinstance(action, Delete):
+                self._delete(action.name)
+            elif isinstance(action, Fail):
+                raise action.error
+            else:
+                break
+        if isinstance(action, Wait):
+            await self._park(action.until)
+        elif isinstance(action, Create):
+            await self._create(action)
+        elif isinstance(action, Inspect):
+            await self._inspect(action)
+        else:
+            await self._ask_leader(action)
+        self._go_on(trio.current_time())
+
+    def wake(self) -> None:
+        """Let a `step` that waits return."""
+        if self._parked is not None:
+            self._parked.set()
+
+    def taken(self, size: int) -> None:
+        """Know that a message that the sink kept makes room for another one."""
+        self._ordered.taken(size)
+        if not self._closed:
+            self._go_on(trio.current_time())
+
+    def close(self) -> None:
+        """End it: the inbox is unsubscribed and the consumer's deletion queued. Synchronous, idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._js.nc.remove_listener(self)
+        if self._attachment is not None:
+            self._attachment.detach()
+        for name in self._ordered.leave():
+            self._delete(name)
+        self.wake()
+        # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
+        self._attachment = None
+        self._sink, self._begun_anew = _NOWHERE, _nobody
+
+    # What the reader calls.
+
+    def deliver(self, message: Msg) -> None:
+        """Take what came to the inbox."""
+        now = trio.current_time()
+        ordered = self._ordered
+        if message.reply:
+            size = len(message.subject) + len(message.reply) + message.size
+            ack = ordered.received(message.reply, size, now)
+            if ack is not None:
+                handed = self._sink.take(message, ack, size)
+                if handed is Handed.KEPT:
+                    ordered.delivered(ack, size)
+                elif handed is Handed.DROPPED:
+                    ordered.dropped(ack)
+                else:
+                    ordered.refused(now)
+        elif message.status is not None:
+            token = message.subject.removeprefix(self._inbox)
+            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            ordered.status(number, message.status, message.description, message.headers, now)
+        self._go_on(now)
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Suspend."""
+        self._ordered.connection_lost()
+
+    def connection_restored(self) -> None:
+        """Begin anew: the consumer may be gone, and what was under way is."""
+        self._ordered.connection_restored(trio.current_time())
+        self.wake()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End, and let the sink end."""
+        if isinstance(reason, REFUSALS):
+            # The server refuses the inbox.
+            text = f"reading of stream '{self._ordered.stream}': {reason}"
+            self._refused = reason = errors.explained(type(reason), text, **vars(reason))
+        self._lost = reason
+        sink = self._sink
+        self.close()
+        sink.ended(reason)
+
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
+        if isinstance(event, events.PermissionViolation):
+            self._ordered.forbidden(event.error)
+            self.wake()
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` is called."""
+
+    # Inside.
+
+    def _go_on(self, now: float) -> None:
+        """Do at once what needs no waiting, and wake the task that waits if it has to see to something else."""
+        ordered = self._ordered
+        if ordered.restarts != self._restarts:
+            self._restarts = ordered.restarts
+            self._js.nc.emit(events.StreamRecreated(ordered.stream))
+            self._begun_anew()
+        if ordered.caught_up and not self._told:
+            self._told = True
+            self._sink.stored_read()
+        pull = ordered.pull(now)
+        if pull is not None:
+            self._pull(pull)
+        if self._parked is not None and (ordered.attention or ordered.next_event < self._until):
+            self._parked.set()
+
+    async def _park(self, until: float) -> None:
+        self._parked, self._until = trio.Event(), until
+        try:
+            with trio.move_on_at(until):
+                await self._parked.wait()
+        finally:
+            self._parked = None
+
+    def _pull(self, pull: Pull) -> None:
+        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        if subject != self._asked:
+            self._asked = subject
+            self._js.nc.add_listener(self, refused=subject)
+        self._js.nc.publish_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
+
+    def _delete(self, name: str) -> None:
+        subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
+        self._js.nc.publish_aside(subject)
+
+    async def _make(self, action: Create) -> dict[str, Any]:
+        """Have a consumer created, also where the server has something to delete first."""
+        for pause in DELETION_PAUSES:
+            try:
+                return await self._ask_create(action)
+            except errors.APIError as error:
+                if not isinstance(error.err_code, int) or error.err_code not in DELETION_UNDER_WAY or self._closed:
+                    raise
+            await trio.sleep(pause)
+        return await self._ask_create(action)
+
+    def _made(self, action: Create, info: dict[str, Any]) -> None:
+        if self._closed:
+            # Its deletion was queued when it was not there yet.
+            self._delete(action.name)
+        else:
+            self._ordered.created(info, trio.current_time())
+
+    async def _ask_create(self, action: Create) -> dict[str, Any]:
+        stream = self._ordered.stream
+        subject = subjects.consumer_creation(stream, action.name, action.config.get("filter_subject"))
+        try:
+            return await self._js.api_request(
+                subject, {"stream_name": stream, "config": action.config, "action": "create"}
+            )
+        except trio.Cancelled:
+            await self._undo_create(action.name)  # noqa: ASYNC102 - shielded and bounded in there
+            raise
+
+    async def _undo_create(self, name: str) -> None:
+        """Delete what may be just being created: the server works on several requests at once, and deletes too early."""
+        with trio.move_on_after(UNDO_LIMIT, shield=True):
+            for pause in UNDO_PAUSES:
+                try:
+                    await self._js.api_request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
+                except errors.NotFoundError:
+                    await trio.sleep(pause)
+                except errors.Error:
+                    return
+                else:
+                    return
+
+    async def _create(self, action: Create) -> None:
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                self._made(action, await self._make(action))
+                return
+        except errors.Error as error:
+            failure = error
+        except BaseException:
+            self._ordered.create_failed(trio.current_time())
+            raise
+        if self._ordered.create_failed(trio.current_time(), failure):
+            assert failure is not None, "silence is no refusal"
+            self._js.nc.emit(events.ReaderRefused(self._ordered.stream, failure))
+
+    async def _inspect(self, action: Inspect) -> None:
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                info = await self._js.api_request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
+                self._ordered.inspected(action.name, info, trio.current_time())
+                return
+        except errors.Error:
+            pass
+        self._ordered.inspect_failed(action.name, trio.current_time())
+
+    async def _ask_leader(self, action: Look | Find) -> None:
+        """Find out what the stream's leader knows."""
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(ANSWER_LIMIT):
+                if isinstance(action, Find):
+                    mark = max([await self._last(pattern) for pattern in action.filters])
+                    self._ordered.found(mark, trio.current_time())
+                    return
+                said = read_stream(await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}"))
+                if said is not None:
+                    self._ordered.looked(said, trio.current_time())
+                    return
+        except errors.Error as error:
+            failure = error
+        if self._ordered.look_failed(trio.current_time(), failure):
+            assert failure is not None, "silence is no refusal"
+            for_good = isinstance(failure, errors.PermissionsViolationError)
+            told = events.StreamUnverified if for_good else events.ReaderRefused
+            self._js.nc.emit(told(self._ordered.stream, failure))
+
+    async def _last(self, pattern: str) -> int:
+        try:
+            answer = await self._js.api_request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
+        except errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return 0
+            raise
+        message = answer.get("message")
+        sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
+        if sequence is None:
+            text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
+            raise api_error(errors.APIError, text, text)
+        return sequence

@@ -1,0 +1,130 @@
+"""What the stream's leader says: which stream it is, and what a snapshot of it must have reached.
+
+Strategy
+    A consumer without replicas may be placed on a replica that lags, and then knows neither what the stream holds nor
+    how much that is. And a stream of the same name need not be the same stream. So two things are asked of the stream's
+    leader, each time *after* a consumer was made: when the stream was made, and which sequence is the last one that
+    matches.
+
+    A server outside a cluster has no replicas. Its consumers say so (their info names no cluster), and then nothing is
+    asked as long as the first consumer lives: that one is younger than its stream, so a stream that is younger than it
+    is another one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from trionats._protocol.jetstream.pull import count_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class StreamSaid(NamedTuple):
+    """What the info of a stream says: when it was made, its last sequence, whether it has replicas."""
+
+    created: str
+    last: int
+    replicated: bool = False
+
+
+def read_stream(info: Mapping[str, object]) -> StreamSaid | None:
+    """Read a stream info.
+
+    Args:
+        info: The server's answer.
+
+    Returns:
+        What it says, or None when it is no such info.
+    """
+    state, config, created = info.get("state"), info.get("config"), info.get("created")
+    last = count_of(state.get("last_seq")) if isinstance(state, dict) else None
+    if last is None or not isinstance(created, str):
+        return None
+    replicas = count_of(config.get("num_replicas")) if isinstance(config, dict) else None
+    return StreamSaid(created, last, (replicas or 1) > 1)
+
+
+class Leader:
+    """What one reader knows from the leader of its stream."""
+
+    def __init__(self) -> None:
+        self.clustered = False
+        # Who reads may not ask for the stream's info, or for its messages.
+        self.mute = self.blind = False
+        self.heard = False
+        self._identity = ""
+        self._made: datetime | None = None
+        self._replicated = False
+        self._mark = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether it was found out which stream it is."""
+        return bool(self._identity)
+
+    def consumer_made(self, info: Mapping[str, object]) -> None:
+        """Tell that a consumer was made.
+
+        Args:
+            info: The server's answer, a consumer info.
+        """
+        self.clustered = isinstance(info.get("cluster"), dict)
+        if self._made is None:
+            self._made = _moment(info.get("created"))
+
+    def recognizes(self, said: StreamSaid) -> bool:
+        """Say whether this is the stream that was read so far.
+
+        Args:
+            said: What the leader says now.
+        """
+        if self._identity:
+            return said.created == self._identity
+        made = _moment(said.created)
+        return made is None or self._made is None or made <= self._made
+
+    def hear(self, said: StreamSaid) -> None:
+        """Take what the leader says of the stream that is read.
+
+        Args:
+            said: That.
+        """
+        self._identity, self._replicated = said.created, said.replicated
+        if not self.heard:
+            self.heard, self._mark = True, said.last
+
+    def find(self, mark: int) -> None:
+        """Take the last sequence that matches: what is stored up to there must have come.
+
+        Args:
+            mark: That sequence; 0 when nothing matches.
+        """
+        self._mark = mark
+
+    def meet(self, said: StreamSaid) -> None:
+        """Know that another stream is read from now on.
+
+        Args:
+            said: What the leader says of it.
+        """
+        self._identity, self._made = said.created, None
+        self.heard = False
+
+    def reached(self, sequence: int) -> bool:
+        """Say whether all that was stored has come with this sequence, as far as the leader is concerned.
+
+        Args:
+            sequence: Up to where was read.
+        """
+        return self.mute or self.blind or not self._replicated or sequence >= self._mark
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)

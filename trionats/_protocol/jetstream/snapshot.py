@@ -1,0 +1,217 @@
+"""Whether all that was stored when reading began has come.
+
+Strategy
+    A consumer says how many messages it has when it is made, and they are counted as they come. That is not enough
+    where entries are written or deleted meanwhile, since the server's own count lags behind that; so an end that is in
+    doubt takes a second opinion: another consumer, behind which nothing is found. Nor is it enough where the consumer
+    may have been placed on a replica that lags; so what the leader says must have been reached, too (`leader`).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trionats._protocol.jetstream.leader import Leader
+
+# How often the end is put off because entries may have been overtaken by newer ones (see `count`), and how often
+# another consumer is asked whether it is the end (see `inspected`).
+_ROUNDS: Final = 10
+# How often the server may say that it has something and still give nothing.
+_DOUBTS: Final = 3
+
+
+class Course(enum.Enum):
+    """How reading goes on."""
+
+    ON = enum.auto()
+    """As it is."""
+    ANOTHER = enum.auto()
+    """With another consumer, as a matter of course."""
+    RESET = enum.auto()
+    """With another consumer, since this one is no good."""
+
+
+class Snapshot:
+    """The end of one reader's snapshot, over all the consumers that it goes through.
+
+    Args:
+        leader: What the stream's leader says.
+        done: Whether there is nothing to wait for.
+        one_per_subject: Whether the stream holds one message of each subject at the most.
+    """
+
+    def __init__(self, leader: Leader, *, done: bool, one_per_subject: bool) -> None:
+        self.done = done
+        # What has to be found out before it goes on: from the consumer's info, the stream's info, the last that
+        # matches.
+        self.inspects = self.asks = self.finds = False
+        self._leader, self._one_per_subject = leader, one_per_subject
+        self.begin_anew(done=done)
+
+    def begin_anew(self, *, done: bool) -> None:
+        """Know that another stream is read from now on.
+
+        Args:
+            done: Whether there is nothing to wait for.
+        """
+        self.done = done
+        self._disturbed = False
+        self._second_opinions = self._shortfalls = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Know that another consumer follows."""
+        self.inspects = self.asks = self.finds = False
+        self.patient = self._stuck = self._ended = self._waits = False
+        self.received = self._expected = self._rounds = self._doubts = self._found = 0
+
+    @property
+    def pauses(self) -> bool:
+        """Whether nothing is to be asked for before something was found out, or the consumer was left."""
+        return self._stuck if self.done else self.inspects or self.finds or self._ended
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether the consumer would sit on what is new, now that it has given what was stored."""
+        return self._stuck and self.done
+
+    @property
+    def missing(self) -> int:
+        """How many messages are missing, as far as is known; 0 at the end."""
+        return 0 if self.done else self._expected - self.received
+
+    @property
+    def only_the_last(self) -> bool:
+        """Whether the consumer found one message when it was made."""
+        return self._found == 1
+
+    def begin(self, expected: int, sequence: int) -> None:
+        """Tell that a consumer is read from now on.
+
+        Args:
+            expected: How many messages it has.
+            sequence: Up to where was read.
+        """
+        self._expected = self._found = expected
+        if not expected:
+            self.end(sequence)
+
+    def count(self, pending: int, sequence: int) -> None:
+        """Tell that a message came and is done with.
+
+        Args:
+            pending: How many the server says to be left.
+            sequence: Up to where was read.
+        """
+        self._doubts = 0
+        if self.done:
+            return
+        self.received += 1
+        # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
+        # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is
+        # left of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat
+        # this for ever.
+        if self._one_per_subject and self.received + pending != self._expected:
+            self._disturbed = True
+        if self.received < self._expected:
+            return
+        if self._rounds >= _ROUNDS or not (pending or self._disturbed):
+            self.end(sequence)
+            return
+        self._rounds += 1
+        self._disturbed = True
+        self._expected += pending
+        self.inspects = not pending
+
+    def nothing_left(self) -> None:
+        """Tell that the server says to have nothing more: its info will tell whether that is so."""
+        self.inspects = not self.done
+
+    def inspected(self, left: int, sequence: int, *, by_list: bool) -> Course:
+        """Tell how much the consumer has, in its own words.
+
+        Args:
+            left: That.
+            sequence: Up to where was read.
+            by_list: Whether it is a `last_per_subject` consumer.
+        """
+        self.inspects = False
+        self._doubts += 1
+        # The server looks for a `last_per_subject` snapshot in a list that it made when it began, and stops at each
+        # entry that is gone until something wakes it (2.15.1): it says 404 while it has more, and would sit on what is
+        # new.
+        self._stuck = by_list
+        # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
+        # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
+        in_doubt = self._disturbed or (self.received < self._expected and not self._waits)
+        if not left and in_doubt and self._one_per_subject and self._second_opinions < _ROUNDS:
+            self._second_opinions += 1
+            self._disturbed = True
+            return Course.ANOTHER
+        if not left:
+            self.end(sequence)
+        elif by_list and self._one_per_subject:
+            self._disturbed = True
+            return Course.ANOTHER
+        elif self._doubts > _DOUBTS:
+            # Again and again it has something and gives nothing: perhaps another consumer can have it.
+            return Course.RESET
+        else:
+            # A request that waits a little may get past an entry that is gone.
+            self.patient = self.received < self._expected
+            self._expected = min(self._expected, self.received + left) if self.patient else self.received + left
+        return Course.ON
+
+    def end(self, sequence: int) -> None:
+        """Tell that all has come, as far as the consumer is concerned. What the leader says is asked for, or must be reached.
+
+        Args:
+            sequence: Up to where was read.
+        """
+        leader, self._ended = self._leader, False
+        if self.done or not leader.clustered:
+            self.done = True
+        elif not (leader.heard or leader.mute):
+            self._ended = self.asks = True
+        elif leader.reached(sequence):
+            self.done = True
+        elif self._waits and self.received >= self._expected:
+            # What was missing begins to come.
+            self._wait_for_more()
+        else:
+            self.finds = True
+
+    def verified(self, sequence: int) -> None:
+        """Tell that the leader has said what it has to say, or will not.
+
+        Args:
+            sequence: Up to where was read.
+        """
+        ended = self._ended or (self.finds and self._leader.blind)
+        self.asks = self.finds = False
+        if ended:
+            self.end(sequence)
+
+    def found(self, sequence: int) -> Course:
+        """Tell that the leader has said which message is the last one that matches.
+
+        Args:
+            sequence: Up to where was read.
+        """
+        self.finds = False
+        if self._leader.reached(sequence):
+            self.done = True
+            return Course.ON
+        # The replica that has the consumer lags. Another consumer may be made on another one, at once the first time;
+        # in between it is waited for.
+        self._shortfalls += 1
+        if self._shortfalls % 2:
+            return Course.ANOTHER
+        self._wait_for_more()
+        return Course.ON
+
+    def _wait_for_more(self) -> None:
+        self._waits = self.patient = True
+        self._expected = self.received + 1

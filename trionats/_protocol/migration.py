@@ -1,0 +1,197 @@
+"""A planned move: two sessions at once, and which of them hears what.
+
+A server in lame duck mode asks its clients to go. So that nothing in flight is lost, the new connection comes first, and the
+old one stays for a while. Each subscription goes over in one of three ways:
+
+* `OVERLAP`: it is on both sides for a while. Queue subscriptions, since the servers give each message to one member of the
+  group, whichever connection it is on; and receivers that say that they ignore what comes twice (the answers to
+  requests). A queue subscription with a count does not: the server would give us more than the count, and nobody else
+  would get what is too much.
+* `FENCE`: it is on one side at a time. UNSUB and PING go to the old server, and only when the PONG says that nothing will
+  come from there any more is the new one told. So no message comes twice. One can be missed: what is published between
+  the old server's UNSUB and the moment in which the whole cluster knows of the new SUB.
+* `STAY`: inboxes are where answers in flight come in, so they stay on the old side while they are open and the old side
+  lasts. Those that outlast it cross like the others, and their receivers are told as of a lost connection, since an answer
+  may have been missed.
+
+The same PING holds back what is published: it goes to the old server before the fence and to the new one behind it, so
+that a subscriber never sees the two in the wrong order.
+
+The stages: `arrive` when the newcomer has logged in; `switch` once it has answered the PING behind its subscriptions;
+`crossed` when the old server has answered the fence, or is gone; `unqueue` a little later; `leave` when nobody waits for
+the old side any more; `close` when its last PONG has come, or it is gone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, TypeGuard
+
+from trionats._protocol.engine import Engine, Phase
+
+if TYPE_CHECKING:
+    from trionats._protocol.subscriptions import Subscription
+
+QUEUE_OVERLAP = 0.25
+"""Seconds for which queue subscriptions are on both sides: until the cluster knows of the new one."""
+LONGEST_STAY = 10.0
+"""Seconds that the old side waits for answers in flight."""
+
+
+class IgnoresRepeats(Protocol):
+    """A receiver to whom it is the same whether a message comes once or twice."""
+
+    ignores_repeats: bool
+
+    def waiting(self) -> frozenset[str]:
+        """Name the answers that are waited for."""
+
+
+def ignores_repeats(receiver: object) -> TypeGuard[IgnoresRepeats]:
+    """Say whether it is one; asking the protocol itself would take longer than all else that is done with a subscription."""
+    return getattr(receiver, "ignores_repeats", False) is True
+
+
+class Way(Enum):
+    """How a subscription goes over."""
+
+    OVERLAP = "on both sides for a while"
+    FENCE = "on one side at a time"
+    STAY = "on the old side while that lasts"
+
+
+def way(row: Subscription, inbox_prefix: bytes) -> Way:
+    """Say how a subscription goes over.
+
+    Args:
+        row: The subscription.
+        inbox_prefix: What the client's inboxes begin with, with a dot at its end.
+    """
+    if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
+        return Way.OVERLAP
+    return Way.STAY if row.answers or row.subject.startswith(inbox_prefix) else Way.FENCE
+
+
+class Move:
+    """One move, from the newcomer's greeting to the old side's end.
+
+    Args:
+        engine: The client's engine: the old session before `switch`, the new one from there on.
+        inbox_prefix: What the client's inboxes begin with, with a dot at its end.
+    """
+
+    def __init__(self, engine: Engine, inbox_prefix: bytes) -> None:
+        self._engine = engine
+        self._prefix = inbox_prefix
+        self.side = Engine(engine.message_type, main=engine)
+        """The other session: the new one before `switch`, the old one from there on."""
+        self._on_both: set[int] = set()
+        self._crossing: list[Subscription] = []
+        self._staying: list[Subscription] = []
+
+    def arrive(self, token: object) -> None:
+        """Subscribe on the newcomer what may be on both sides.
+
+        Args:
+            token: For the PING behind it.
+        """
+        self._engine.beside = self.side
+        for row in self._rows(Way.OVERLAP):
+            self.side.tell([row])
+            self._on_both.add(row.sid)
+        self.side.ping(token)
+
+    def abandon(self) -> None:
+        """Forget the newcomer: it, or the old side, was lost before `switch`."""
+        self._engine.beside = None
+        self._engine.absorb(self.side)
+
+    def switch(self, token: object) -> None:
+        """Make the newcomer the client's session; what was queued so far still goes to the old server.
+
+        Args:
+            token: For the PING that is the fence.
+        """
+        engine, side = self._engine, self.side
+        late = [row for row in self._rows(Way.OVERLAP) if row.sid not in self._on_both]
+        self._crossing = self._rows(Way.FENCE)
+        self._staying = self._rows(Way.STAY)
+        engine.exchange(side)
+        engine.tell_first(late)
+        for row in self._crossing:
+            side.tell_unsubscribed(row)
+        side.ping(token)
+
+    def crossed(self, reason: Exception | None) -> None:
+        """Subscribe on the new side what crossed the fence, in front of what was queued meanwhile.
+
+        Args:
+            reason: Why there was no fence: the old side is gone. Then receivers are told, since answers may be missing.
+        """
+        self._engine.drop_oversized()
+        self._bring_over(self._crossing)
+        if reason is not None:
+            self._bring_over(self._staying)
+            self._staying = []
+            self._tell(list(self._engine.subscriptions.values()), reason)
+
+    def unqueue(self) -> None:
+        """End the overlap of the queue subscriptions."""
+        for row in self._rows(Way.OVERLAP):
+            if row.queue:
+                self._unsubscribe(row)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether an inbox that stayed on the old side is still open."""
+        return any(self._is_open(row) for row in self._staying)
+
+    def leave(self, token: object) -> None:
+        """Unsubscribe the inboxes from the old side, and ask for its last PONG.
+
+        Args:
+            token: For the PING.
+        """
+        for row in self._staying:
+            self._unsubscribe(row)
+        self.side.ping(token)
+
+    def close(self, reason: Exception, *, still: bool) -> None:
+        """Bring over what stayed, and forget the old side.
+
+        Args:
+            reason: What the receivers of what stayed are told.
+            still: The new session is the one that this move made. Otherwise everything was, or will be, replayed,
+                and the receivers were told.
+        """
+        self._engine.beside = None
+        self._engine.absorb(self.side)
+        if not still:
+            return
+        staying = [row for row in self._staying if self._is_open(row)]
+        self._bring_over(staying)
+        self._tell(staying, reason)
+
+    # Inside.
+
+    def _rows(self, wanted: Way) -> list[Subscription]:
+        return [
+            row for row in self._engine.subscriptions.values() if not row.retired and way(row, self._prefix) is wanted
+        ]
+
+    def _is_open(self, row: Subscription) -> bool:
+        return row.sid in self._engine.subscriptions
+
+    def _bring_over(self, rows: list[Subscription]) -> None:
+        self._engine.tell_first([row for row in rows if self._is_open(row)])
+
+    def _unsubscribe(self, row: Subscription) -> None:
+        if self._is_open(row) and self.side.phase is Phase.ONLINE:
+            self.side.tell_unsubscribed(row)
+
+    def _tell(self, rows: list[Subscription], reason: Exception) -> None:
+        for row in rows:
+            row.receiver.connection_lost(reason)
+        for row in rows:
+            if self._is_open(row):
+                row.receiver.connection_restored()
