@@ -111,7 +111,7 @@ class ReplyCollector:
         self._done = False
         self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
 
     async def wait(self) -> list[Msg]:
         """Wait until there are enough of them.
@@ -134,8 +134,8 @@ class ReplyCollector:
 
     def close(self) -> None:
         """Take no more answers. Synchronous, idempotent."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._many_request.close()
 
     # The receiver of the answers, called by the reader.
@@ -186,14 +186,14 @@ class ReplyCollector:
 
     def _look(self, when: float) -> None:
         """See to it that the time is looked at when it may be over: once for many answers, which only put it off."""
-        if self._alarm is not None:
-            if when >= self._alarm.when:
+        if self._timer is not None:
+            if when >= self._timer.when:
                 return
-            self._alarm.cancel()
-        self._alarm = None if when == math.inf else self._requests.alarm(when, self._looked)
+            self._timer.cancel()
+        self._timer = None if when == math.inf else self._requests.call_at(when, self._looked)
 
     def _looked(self) -> None:
-        self._alarm = None
+        self._timer = None
         if trio.current_time() >= self._policy.ends:
             self._finish()
         else:

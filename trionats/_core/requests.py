@@ -131,11 +131,11 @@ class PendingReply:
             await self._park()
         else:
             self._seconds = seconds
-            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
+            timer = self._requests.call_at(trio.current_time() + seconds, self._timed_out)
             try:
                 await self._park()
             finally:
-                alarm.cancel()
+                timer.cancel()
         if self._answer is None:
             self._requests.run.check()
             assert self._error is not None, "woken without an answer"
@@ -211,7 +211,7 @@ class Requests:
 
     def __init__(self, new_token: Callable[[], str], engine: Engine, supervisor: Supervisor, prefix: str) -> None:
         self._new_token = new_token
-        self.alarm = supervisor.timekeeper.alarm
+        self.call_at = supervisor.timekeeper.call_at
         self.run = supervisor.pace.run
         self._engine = engine
         self._prefix = prefix + "."
@@ -407,7 +407,7 @@ class Requests:
             return True
         patience = chooser.choose(message)
         if patience and token in self._waiting:
-            self.alarm(trio.current_time() + patience, lambda: self._give_up(token, chooser))
+            self.call_at(trio.current_time() + patience, lambda: self._give_up(token, chooser))
         return not patience
 
     def _give_up(self, token: str, chooser: Chooser) -> None:
