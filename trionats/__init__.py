@@ -97,22 +97,23 @@ from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
 from trionats._connection.tls import TLSState
-from trionats._core.attachments import Attachment
 from trionats._core.message import Msg
 from trionats._core.requests import PendingReply
 from trionats._core.status import ClientStatistics
 from trionats._core.tracing import trace_headers
+from trionats._event_feed import Events, open_events
+from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
 from trionats._jetstream.context import JetStream
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, WatcherStatistics, open_watcher
 from trionats._protocol.servers import KnownServer
 from trionats._replies import Replies, open_replies
-from trionats._subscription import Events, Subscription, SubscriptionStatistics, open_events, open_subscription
+from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
 
 __all__ = [
-    "Attachment",
+    "BoundedFeed",
     "Client",
     "ClientOptions",
     "ClientStatistics",

@@ -39,7 +39,9 @@ from trionats._bridge.loop import is_open, is_usable, trio_asyncio
 from trionats._bridge.requests import Answers, ours
 from trionats._core.attachments import Listeners
 from trionats._core.foreign import Foreign
-from trionats._feeds.feed import CLEANUP_SECONDS, Pace, is_of_this_run
+from trionats._feeds.feed import CLEANUP_SECONDS
+from trionats._feeds.opening import is_of_this_run
+from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
 from trionats._protocol.auth.login import INBOX_HINT, server_error
 from trionats._protocol.index import Index

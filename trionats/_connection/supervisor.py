@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trionats._connection.options import SupervisorOptions
     from trionats._connection.tls import TLSState
-    from trionats._feeds.feed import Pace
+    from trionats._feeds.pace import Pace
     from trionats._protocol.servers import Dial, Server, ServerPool
 
 #: How long a server that is left may take to confirm what it was sent.

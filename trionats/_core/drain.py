@@ -20,6 +20,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors, events
+from trionats._core.attachments import retire
 from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats._protocol.engine import Phase
 
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from trionats._connection.supervisor import Supervisor
+    from trionats._core.attachments import Fence
     from trionats._core.requests import Requests
-    from trionats._feeds.feed import Feed, Pace
+    from trionats._feeds.feed import Feed, OpenFeeds
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription
 
 #: How often it is looked whether a consumer has ended without coming back.
 LOOK_SECONDS = 0.1
@@ -42,73 +43,6 @@ LEAST_PATIENCE = 1.0
 PIECES = 20
 #: How many feeds an error names.
 MOST_NAMES = 10
-
-
-class Fence:
-    """Subscriptions that end with the PONG behind their UNSUB; in a planned move, with those of both servers.
-
-    Args:
-        engine: Whose subscriptions they are.
-        rows: The subscriptions.
-        pongs: How many PONGs are waited for.
-    """
-
-    def __init__(self, engine: Engine, rows: Sequence[Subscription], pongs: int = 1) -> None:
-        self._engine = engine
-        self._rows = rows
-        self._missing = pongs
-        self.passed = trio.Event()
-        self.answered = False
-        """Whether a server has answered."""
-        self.broken = False
-        """Whether it is passed because the connection was lost."""
-
-    def arrived(self) -> None:
-        """Know that a server sends nothing more."""
-        self.answered = True
-        self._one_less()
-
-    def failed(self, _: Exception) -> None:
-        """Know that a connection, and with it what was on its way, is lost."""
-        self.broken = True
-        self._one_less()
-
-    def open(self) -> None:
-        """End them."""
-        for row in self._rows:
-            self._engine.complete(row)
-        self.passed.set()
-
-    def _one_less(self) -> None:
-        self._missing -= 1
-        if not self._missing:
-            self.open()
-
-
-def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Subscription]) -> Fence:
-    """Unsubscribe, and take what is on its way; without a connection, end at once.
-
-    Args:
-        engine: Whose subscriptions they are.
-        supervisor: What sends.
-        rows: The subscriptions.
-
-    Returns:
-        What says when they have ended.
-    """
-    beside = engine.beside if rows else None
-    # In a planned move the other server may have sent something, too.
-    asked = [each for each in (engine, beside) if each is not None and each.phase is Phase.ONLINE]
-    fence = Fence(engine, rows, len(asked))
-    for row in rows:
-        engine.retire(row)
-    for each in asked:
-        each.ping(fence)
-    if asked:
-        supervisor.wake()
-    else:
-        fence.open()
-    return fence
 
 
 class Watch:
@@ -143,18 +77,24 @@ class Draining:
         engine: Whose subscriptions are given up.
         supervisor: What sends.
         requests: What waits for answers.
-        pace: What knows the feeds.
+        feeds: The client's feeds.
         seconds: How long it may take.
         patience: How long the server may say nothing; `LEAST_PATIENCE` at the least.
     """
 
     def __init__(
-        self, engine: Engine, supervisor: Supervisor, requests: Requests, pace: Pace, seconds: float, patience: float
+        self,
+        engine: Engine,
+        supervisor: Supervisor,
+        requests: Requests,
+        feeds: OpenFeeds,
+        seconds: float,
+        patience: float,
     ) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._requests = requests
-        self._pace = pace
+        self._feeds = feeds
         self._seconds = seconds
         self._patience = max(patience, LEAST_PATIENCE)
         self._changed = trio.Event()
@@ -230,7 +170,7 @@ class Draining:
             if scope.cancelled_caught:
                 self._failure = self._late()
         finally:
-            self._requests.settled = self._pace.noticed = None
+            self._requests.settled = self._feeds.noticed = None
             for feed, watch in self._watches.items():
                 feed._busy.unobserve(watch)
             for feeds in (self._watches, self._open, self._doubtful):
@@ -261,8 +201,8 @@ class Draining:
 
     async def _drained(self) -> None:
         self._requests.settled = self._changed_now
-        self._pace.noticed = self._observe
-        for feed in self._pace.feeds:
+        self._feeds.noticed = self._observe
+        for feed in self._feeds:
             self._observe(feed)
         rows = [row for row in self._engine.subscriptions.values() if not row.answers]
         fence = retire(self._engine, self._supervisor, rows)

@@ -76,6 +76,7 @@ class PendingReply:
         self._requests = requests
         self._token = token
         self._timeout = timeout
+        self._seconds = 0.0
         self._frame = b""
         self._number = 0
         self._size = 0
@@ -122,25 +123,7 @@ class PendingReply:
         """
         if get_ident() != self._requests.run.thread:
             self._requests.run.check()
-        return await self._answered()
-
-    async def _answered(self) -> Msg:
-        if self._answer is not None or self._error is not None:
-            await checkpoint()
-        elif (seconds := patience(self._timeout)) == math.inf:
-            await self._park()
-        else:
-            self._seconds = seconds
-            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
-            try:
-                await self._park()
-            finally:
-                alarm.cancel()
-        if self._answer is None:
-            self._requests.run.check()
-            assert self._error is not None, "woken without an answer"
-            raise self._error
-        return self._answer
+        return await self._requests.wait(self)
 
     @enable_ki_protection
     def close(self) -> None:
@@ -149,40 +132,17 @@ class PendingReply:
             self._requests.run.check()
         self._requests.forget(self)
 
-    @enable_ki_protection
-    def leave(self, then: Callable[[Msg | Exception], None]) -> bool:
-        """Wait no longer, and let what still comes go to a callback, for those who clean up behind themselves.
-
-        A drain does not wait for it, and a closed client tells it.
-
-        Args:
-            then: Called once, synchronously, with the answer or with what `wait` would raise; at once if it has come
-                already. It must not wait and must not raise.
-
-        Returns:
-            False where the request had not left us: it is not sent then, and nothing comes.
-
-        Raises:
-            trio.BusyResourceError: A task waits for it, or it was left already.
-        """
-        self._requests.run.check()
-        if self._task is not None:
-            raise trio.BusyResourceError("a task waits for this reply")
-        self._refuse_left()
-        return self._requests.leave(self, then)
-
     def _timed_out(self) -> None:
         self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
-    def _refuse_left(self) -> None:
+    def _check_free(self) -> None:
+        if self._task is not None:
+            raise trio.BusyResourceError("another task waits for this reply")
         if self._then is not None:
             raise trio.BusyResourceError("this reply was left to a callback")
 
     async def _park(self) -> None:
-        if self._task is not None:
-            raise trio.BusyResourceError("another task waits for this reply")
-        if self._then is not None:
-            self._refuse_left()
+        self._check_free()
         self._task = trio.lowlevel.current_task()
 
         def abort(_: Callable[[], Any]) -> Abort:
@@ -271,8 +231,28 @@ class Requests:
         if chooser is not None:
             self._remember(reply._token, chooser)
 
+    async def wait(self, reply: PendingReply) -> Msg:
+        """Wait for a reply, as `PendingReply.wait` says, by whom it has been seen who calls."""
+        if reply._answer is not None or reply._error is not None:
+            await checkpoint()
+        elif (seconds := patience(reply._timeout)) == math.inf:
+            await reply._park()
+        else:
+            reply._seconds = seconds
+            timer = self.alarm(trio.current_time() + seconds, reply._timed_out)
+            try:
+                await reply._park()
+            finally:
+                timer.cancel()
+        if reply._answer is None:
+            self.run.check()
+            assert reply._error is not None, "woken without a reply"
+            raise reply._error
+        return reply._answer
+
     def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
-        """Let what still comes of a request go to a callback; see `PendingReply.leave`."""
+        """Let what still comes of a request go to a callback, as `messaging.Publishing.leave` says."""
+        reply._check_free()
         if reply._token in self._waiting:
             if self._engine.waits(reply._frame, reply._number):
                 self.forget(reply)

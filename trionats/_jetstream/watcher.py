@@ -29,7 +29,8 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._feeds.feed import Feed, check_nursery, feeding, opens
+from trionats._feeds.feed import Feed, feeding
+from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import bucket_not_found
 from trionats._jetstream.objects.infos import read_entry
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
-    from trionats._feeds.feed import Opening, Pace
+    from trionats._feeds.opening import Opening
+    from trionats._feeds.pace import Pace
     from trionats._jetstream.context import JetStream
     from trionats._protocol.jetstream.pull import AckSubject
 
