@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trionats import errors, events
-from trionats._core.deadlines import answer_within
+from trionats._core.deadlines import reply_within
 from trionats._core.message import Msg
 from trionats._core.requests import refused_request
 from trionats._protocol import headers
@@ -88,7 +88,7 @@ class Answers:
             self._named.add(name, question)
         try:
             self._connection.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with answer_within(None, f"request to {subject!r}"):
+            with reply_within(None, f"request to {subject!r}"):
                 await question.answered.wait()
         finally:
             del self._questions[token]

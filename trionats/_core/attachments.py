@@ -38,18 +38,18 @@ class Fence:
         self._rows = rows
         self._missing = pongs
         self.passed = trio.Event()
-        self.answered = False
-        """Whether a server has answered."""
+        self.heard = False
+        """Whether a PONG has come."""
         self.broken = False
         """Whether it is passed because the connection was lost."""
 
     def arrived(self) -> None:
-        """Know that a server sends nothing more."""
-        self.answered = True
+        """Pass one PONG: its server sends nothing more."""
+        self.heard = True
         self._one_less()
 
     def failed(self, _: Exception) -> None:
-        """Know that a connection, and with it what was on its way, is lost."""
+        """Pass one PONG that will not come: its connection, and what was on its way there, is lost."""
         self.broken = True
         self._one_less()
 

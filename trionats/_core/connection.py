@@ -16,7 +16,7 @@ from trionats import events
 from trionats._connection.options import check_options, server_pool, supervisor_options
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment, Listeners
-from trionats._core.deadlines import REQUEST_TIMEOUT, answer_within
+from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
 from trionats._core.frames import Frames
@@ -210,7 +210,7 @@ class Connection:
 
     def limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for one reply of the server."""
-        return answer_within(self.request_timeout, what)
+        return reply_within(self.request_timeout, what)
 
     def ask_many(
         self, subject: str, payload: Payload, headers: Headers | None, reply: str

@@ -24,7 +24,7 @@ class ClientStatistics:
         reconnects: How often the connection came back.
         subscriptions: Subscriptions that are open; the one that requests share comes with the first and stays, and is
             not counted.
-        pending_requests: Requests that wait for their answer.
+        pending_requests: Requests that wait for their reply.
         outbox_bytes: Bytes that wait to be sent.
         feeds: The names of the feeds that are open.
         skipped: Entries of other programs' making that could not be read, and were left out.

@@ -49,7 +49,7 @@ class HasReply(Protocol):
 
     @property
     def reply(self) -> str:
-        """Where an answer is expected."""
+        """Where a reply is expected."""
 
     @property
     def sid(self) -> int:

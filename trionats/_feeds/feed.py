@@ -280,7 +280,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """Say whether a feed that has ended was received whole, and those who received from it came back for more.
 
         Args:
-            besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
+            besides: Tasks that wait for the reply. What only they could receive is nothing to wait for.
         """
         if self._left:
             return True
