@@ -45,7 +45,7 @@ PIECES = 20
 MOST_NAMES = 10
 
 
-class Watch:
+class FeedWatch:
     """One feed, as a drain observes it."""
 
     __slots__ = ("_changed", "_feed")
@@ -98,7 +98,7 @@ class Draining:
         self._seconds = seconds
         self._patience = max(patience, LEAST_PATIENCE)
         self._changed = trio.Event()
-        self._watches: dict[Feed[Any], Watch] = {}
+        self._watches: dict[Feed[Any], FeedWatch] = {}
         self._open: dict[Feed[Any], None] = {}
         self._doubtful: dict[Feed[Any], None] = {}
         self._all_doubtful = False
@@ -131,12 +131,12 @@ class Draining:
         """
         task = trio.lowlevel.current_task()
         self._callers[task] = None
-        self._look_at_all()
+        self._doubt_all()
         try:
             await self._supervisor.finished.wait()
         finally:
             self._callers.pop(task, None)
-            self._look_at_all()
+            self._doubt_all()
         if self._failure is not None:
             raise errors.explained(*self._failure)
         if self._lost:
@@ -211,7 +211,7 @@ class Draining:
         if not self._online:
             self._supervisor.hurry()
         while not self._supervisor.finished.is_set():
-            self._look()
+            self._recheck()
             self._supervisor.flushing = not (self._open or len(self._requests))
             if not self._supervisor.flushing or (not self._online and self._engine.holds_publishes):
                 await self._wait_for_changes()
@@ -256,7 +256,7 @@ class Draining:
     def _late(self) -> tuple[type[errors.Error], str]:
         """Say what was not done in time."""
         self._seek_ended()
-        self._look()
+        self._recheck()
         late, unsent = self._names(), self._engine.unsent_publishes
         failure = (
             errors.ConnectionReconnectingError if unsent and not (late or self._online) else errors.DrainTimeoutError
@@ -281,7 +281,7 @@ class Draining:
     def _observe(self, feed: Feed[Any]) -> None:
         if feed._outlasts:
             return
-        self._watches[feed] = watch = Watch(feed, self._doubt)
+        self._watches[feed] = watch = FeedWatch(feed, self._doubt)
         feed._busy.forget_ended()
         feed._busy.observe(watch)
         self._doubt(feed)
@@ -290,7 +290,7 @@ class Draining:
         self._doubtful[feed] = None
         self._changed.set()
 
-    def _look_at_all(self) -> None:
+    def _doubt_all(self) -> None:
         self._all_doubtful = True
         self._changed.set()
 
@@ -300,7 +300,7 @@ class Draining:
             feed._busy.forget_ended()
         self._doubtful.update(self._open)
 
-    def _look(self) -> None:
+    def _recheck(self) -> None:
         """Look at what may have changed; without a connection a feed is open in another sense."""
         online = self._online
         if self._all_doubtful or online is not self._was_online:
