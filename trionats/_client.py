@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from trionats._core.requests import Chooser
     from trionats._jetstream.context import JetStream
     from trionats._protocol.commands import Payload
-    from trionats._protocol.subscriptions import Receiver
+    from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
 
@@ -388,7 +388,7 @@ class Client(Facts):
     # The seam below the feeds.
 
     @enable_ki_protection
-    def attach(self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls: what the feeds are built on.
 
         The receiver's methods are called synchronously by the reader; they must not wait and must not raise. Programs

@@ -14,9 +14,9 @@ from trio.lowlevel import checkpoint_if_cancelled
 from trionats._client import check_client
 from trionats._core.deadlines import patience
 from trionats._core.request_many import MOST_ANSWERS, MOST_BYTES
-from trionats._core.requests import REFUSALS
 from trionats._feeds.feed import check_nursery, feeding, opens
-from trionats._protocol.replies import ReplyPolicy, Verdict
+from trionats._protocol.replies import Disposition, ReplyPolicy
+from trionats._protocol.server_errors import REFUSALS
 from trionats._subscription import Buffered
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ class Replies(Buffered):
         """Take an answer."""
         ends = self._policy.ends
         try:
-            verdict = self._policy.received(message, trio.current_time())
+            disposition = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._bug = bug
             self._earlier.set()
             return
-        if verdict is Verdict.NOBODY and self._many_request is not None:
+        if disposition is Disposition.NOBODY and self._many_request is not None:
             self.end(self._many_request.nobody())
             return
-        if verdict is not Verdict.OVER:
+        if disposition is not Disposition.OVER:
             super().deliver(message)
-        if verdict is not Verdict.KEEP:
+        if disposition is not Disposition.KEEP:
             self.end(None)
         elif self._policy.ends < ends:
             self._earlier.set()

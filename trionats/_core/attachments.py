@@ -17,7 +17,7 @@ from trionats._protocol.index import Index
 if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription as Row
+    from trionats._protocol.registrations import Registration
 
 
 class Listener(Protocol):
@@ -85,7 +85,7 @@ class Attachment:
 
     __slots__ = ("_engine", "_row", "_supervisor")
 
-    def __init__(self, engine: Engine, supervisor: Supervisor, row: Row) -> None:
+    def __init__(self, engine: Engine, supervisor: Supervisor, row: Registration) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._row = row
@@ -114,5 +114,5 @@ class Attachment:
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
         self._supervisor.pace.run.check()
-        if self._row.sid in self._engine.subscriptions and not self._row.retired:
+        if self._row.sid in self._engine.registrations and not self._row.retired:
             retire(self._engine, self._supervisor, [self._row])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trionats._core.requests import Requests
     from trionats._feeds.feed import Feed, Pace
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 #: How often it is looked whether a consumer has ended without coming back.
 LOOK_SECONDS = 0.1
@@ -53,7 +53,7 @@ class Fence:
         pongs: How many PONGs are waited for.
     """
 
-    def __init__(self, engine: Engine, rows: Sequence[Subscription], pongs: int = 1) -> None:
+    def __init__(self, engine: Engine, rows: Sequence[Registration], pongs: int = 1) -> None:
         self._engine = engine
         self._rows = rows
         self._missing = pongs
@@ -85,7 +85,7 @@ class Fence:
             self.open()
 
 
-def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Subscription]) -> Fence:
+def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Registration]) -> Fence:
     """Unsubscribe, and take what is on its way; without a connection, end at once.
 
     Args:
@@ -264,7 +264,7 @@ class Draining:
         self._pace.noticed = self._observe
         for feed in self._pace.feeds:
             self._observe(feed)
-        rows = [row for row in self._engine.subscriptions.values() if not row.answers]
+        rows = [row for row in self._engine.registrations.values() if not row.for_replies]
         fence = retire(self._engine, self._supervisor, rows)
         if not await self._passes(fence):
             fence.open()

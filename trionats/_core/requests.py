@@ -18,7 +18,8 @@ from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 from trionats import errors, events
 from trionats._core.deadlines import patience, too_late
 from trionats._protocol.index import Index, LateIndex
-from trionats._protocol.replies import nobody_listens
+from trionats._protocol.replies import no_responders, nobody_listens
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.request_many import ManyRequest
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 
 #: How many choosers are still shown what comes after their choice.
@@ -43,10 +44,6 @@ class Chooser(Protocol):
 
     def give_up(self) -> Msg | Exception:
         """Say what it is when no better one came in time."""
-
-
-#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
-REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
 
 
 @final
@@ -215,7 +212,7 @@ class Requests:
         self.run = supervisor.pace.run
         self._engine = engine
         self._prefix = prefix + "."
-        self._inbox: Subscription | None = None
+        self._inbox: Registration | None = None
         self._waiting: dict[str, PendingReply] = {}
         self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
         self.many_requests: dict[ManyRequest, None] = {}
@@ -262,7 +259,7 @@ class Requests:
         engine = self._engine
         if self._inbox is None:
             self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
-            self._inbox.answers = True
+            self._inbox.for_replies = True
         engine.publish(frame, size)
         reply._frame = frame
         reply._size = size
@@ -331,8 +328,7 @@ class Requests:
         if reply is None:
             return
         if nobody_listens(message):
-            text = f"request to {reply.subject!r}: nobody is listening there"
-            reply._settle(None, errors.explained(errors.NoRespondersError, text))
+            reply._settle(None, no_responders(reply.subject))
         else:
             reply._settle(message)
         if self.settled is not None:
@@ -357,7 +353,7 @@ class Requests:
         self._inbox = None
         for reply in list(self._waiting.values()):
             if isinstance(reason, REFUSALS):
-                self._fail(reply, refused_request(reply.subject, reason))
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
             error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
@@ -379,7 +375,7 @@ class Requests:
         for reply in replies:
             # One whose frame still waits here was not refused yet.
             if not self._engine.waits(reply._frame, reply._number):
-                self._fail(reply, refused_request(reply.subject, refused))
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", refused))
         for many_request in self._many_by.find((refused.operation, refused.subject)):
             if many_request.in_flight:
                 many_request.fail(refused)
@@ -433,15 +429,3 @@ class Requests:
     def _tell(self) -> None:
         if self.settled is not None:
             self.settled()
-
-
-def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
-    """Make the error for a request that the server refused to pass on, or whose inbox it refused.
-
-    Args:
-        subject: Where the request went.
-        why: What the server said.
-    """
-    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
-    refused.__cause__ = why
-    return refused

@@ -70,7 +70,7 @@ class Facts:
             in_bytes=engine.in_bytes,
             out_bytes=engine.out_bytes,
             reconnects=self._supervisor.reconnects,
-            subscriptions=sum(row.receiver is not self._requests for row in engine.subscriptions.values()),
+            subscriptions=sum(row.receiver is not self._requests for row in engine.registrations.values()),
             pending_requests=len(self._requests),
             outbox_bytes=engine.outbox_bytes,
             feeds=tuple(feed.name for feed in self.pace.feeds),

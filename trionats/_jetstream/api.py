@@ -14,6 +14,7 @@ import trio
 
 from trionats import errors
 from trionats._protocol import fields, subjects
+from trionats._protocol.replies import no_jetstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,12 +92,6 @@ def unreadable(what: str, why: str) -> errors.APIError:
     """
     description = f"what came back is no JetStream answer: {why}"
     return api_error(errors.APIError, f"{what}: {description}", description)
-
-
-def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
-    """Make the exception for a JetStream API that nobody answers."""
-    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    return api_error(errors.ServiceUnavailableError, text, text, code=503)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:
@@ -271,7 +266,7 @@ async def ask(nc: Client, prefix: str, whereabouts: Whereabouts, subject: str, p
     try:
         msg = await nc.request(where, payload)
     except errors.NoRespondersError:
-        raise unavailable(full, prefix) from None
+        raise no_jetstream(full, prefix) from None
     whereabouts.round_trip = trio.current_time() - asked
     return msg
 
