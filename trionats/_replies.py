@@ -16,12 +16,12 @@ from trionats._client import connection_of
 from trionats._core.deadlines import seconds_to_wait
 from trionats._core.message import Msg
 from trionats._core.request_many import MOST_BYTES, MOST_REPLIES
-from trionats._core.requests import REFUSALS
 from trionats._feeds.bounded import BoundedFeed
 from trionats._feeds.feed import feeding
 from trionats._feeds.opening import check_nursery, opens
 from trionats._protocol.receivers import Intake
-from trionats._protocol.replies import ReplyPolicy, Verdict
+from trionats._protocol.replies import Disposition, ReplyPolicy
+from trionats._protocol.server_errors import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -62,17 +62,17 @@ class Replies(BoundedFeed[Msg]):
     def _deliver(self, message: Msg) -> None:
         ends = self._policy.ends
         try:
-            verdict = self._policy.received(message, trio.current_time())
+            disposition = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._bug = bug
             self._earlier.set()
             return
-        if verdict is Verdict.NOBODY and self._many_request is not None:
+        if disposition is Disposition.NOBODY and self._many_request is not None:
             self._end(self._many_request.nobody())
             return
-        if verdict is not Verdict.OVER:
+        if disposition is not Disposition.OVER:
             super()._deliver(message)
-        if verdict is not Verdict.KEEP:
+        if disposition is not Disposition.KEEP:
             self._end(None)
         elif self._policy.ends < ends:
             self._earlier.set()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.message import Msg as OurMsg
     from trionats._jetstream.watcher import OnRecreate
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats._subscription import Overflow
 
 __all__ = [

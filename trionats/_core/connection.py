@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Listener
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
-    from trionats._protocol.subscriptions import Receiver
+    from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
 
@@ -124,7 +124,7 @@ class Connection:
         self.supervisor.wake()
 
     @enable_ki_protection
-    def attach(self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
         self.pace.run.check()
         self.supervisor.check_open()

@@ -204,7 +204,7 @@ class Draining:
         self._feeds.noticed = self._observe
         for feed in self._feeds:
             self._observe(feed)
-        rows = [row for row in self._engine.subscriptions.values() if not row.answers]
+        rows = [row for row in self._engine.registrations.values() if not row.for_replies]
         fence = retire(self._engine, self._supervisor, rows)
         if not await self._passes(fence):
             fence.open()

@@ -13,8 +13,9 @@ import trio
 from trio.lowlevel import Abort, checkpoint
 
 from trionats import errors
-from trionats._core.requests import REFUSALS, Requests, refused_request
-from trionats._protocol.replies import ReplyPolicy, Verdict
+from trionats._core.requests import Requests
+from trionats._protocol.replies import Disposition, ReplyPolicy, no_responders
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Receiver, Subscription
+    from trionats._protocol.receivers import Receiver
+    from trionats._protocol.registrations import Registration
+    from trionats._protocol.server_errors import Refusal
     from trionats._protocol.timers import Timer
 
 #: How many replies, and how many bytes of them, are held before it is too much.
@@ -39,13 +42,13 @@ class ManyRequest:
         self._supervisor = supervisor
         self.subject = subject
         self.inbox = inbox
-        self._receiver: Receiver | None = None
-        self._row: Subscription | None = None
+        self._receiver: Receiver[Msg] | None = None
+        self._row: Registration | None = None
         self._frame = b""
         self._size = 0
         self._number = 0
 
-    def start(self, receiver: Receiver, frame: bytes, size: int, max_msgs: int) -> None:
+    def start(self, receiver: Receiver[Msg], frame: bytes, size: int, max_msgs: int) -> None:
         """Subscribe to the inbox and queue the request.
 
         Args:
@@ -57,7 +60,7 @@ class ManyRequest:
         engine = self._engine
         self._receiver = receiver
         self._row = engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
-        self._row.answers = True
+        self._row.for_replies = True
         engine.publish(frame, size)
         self._frame, self._size, self._number = frame, size, engine.newest
         self._requests.track(self)
@@ -87,11 +90,11 @@ class ManyRequest:
 
     def nobody(self) -> Exception:
         """Make the error for a request that nobody listens to."""
-        return errors.explained(errors.NoRespondersError, f"request to {self.subject!r}: nobody is listening there")
+        return no_responders(self.subject)
 
-    def refused(self, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> Exception:
+    def refused(self, why: Refusal) -> Exception:
         """Make the error for a request or an inbox that the server refused."""
-        return refused_request(self.subject, why)
+        return refusal_of(f"request to {self.subject!r}", why)
 
     def disconnected(self, reason: Exception) -> Exception:
         """Make the error for a request whose replies may have been lost with the connection."""
@@ -145,17 +148,17 @@ class ReplyCollector:
         if self._done:
             return
         try:
-            verdict = self._policy.received(message, trio.current_time())
+            disposition = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._finish(bug)
             return
-        if verdict is Verdict.NOBODY:
+        if disposition is Disposition.NOBODY:
             self._finish(self._many_request.nobody())
             return
-        if verdict is not Verdict.OVER:
+        if disposition is not Disposition.OVER:
             self._messages.append(message)
             self._bytes += message.size
-        if verdict is not Verdict.KEEP:
+        if disposition is not Disposition.KEEP:
             self._finish()
         elif len(self._messages) > MOST_REPLIES or self._bytes > MOST_BYTES:
             self._finish(self._too_many())

@@ -18,7 +18,8 @@ from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 from trionats import errors, events
 from trionats._core.deadlines import seconds_to_wait, too_late
 from trionats._protocol.index import Index, LateIndex
-from trionats._protocol.replies import nobody_listens
+from trionats._protocol.replies import no_responders, nobody_listens
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 
 #: How many choosers are still shown what comes after their choice.
@@ -61,10 +62,6 @@ class WithInbox(Protocol):
 
     def fail(self, error: errors.PermissionsViolationError) -> None:
         """End it: the server refused it."""
-
-
-#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
-REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
 
 
 @final
@@ -193,7 +190,7 @@ class Requests:
         self.run = supervisor.pace.run
         self._engine = engine
         self._prefix = prefix + "."
-        self._inbox: Subscription | None = None
+        self._inbox: Registration | None = None
         self._waiting: dict[str, PendingReply] = {}
         self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
         self._with_inbox: dict[WithInbox, None] = {}
@@ -239,7 +236,7 @@ class Requests:
         engine = self._engine
         if self._inbox is None:
             self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
-            self._inbox.answers = True
+            self._inbox.for_replies = True
         engine.publish(frame, size)
         reply._frame = frame
         reply._size = size
@@ -328,8 +325,7 @@ class Requests:
         if reply is None:
             return
         if nobody_listens(message):
-            text = f"request to {reply.subject!r}: nobody is listening there"
-            reply._settle(None, errors.explained(errors.NoRespondersError, text))
+            reply._settle(None, no_responders(reply.subject))
         else:
             reply._settle(message)
         if self.settled is not None:
@@ -354,7 +350,7 @@ class Requests:
         self._inbox = None
         for reply in list(self._waiting.values()):
             if isinstance(reason, REFUSALS):
-                self._fail(reply, refused_request(reply.subject, reason))
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
             error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
@@ -376,7 +372,7 @@ class Requests:
         for reply in replies:
             # One whose frame still waits here was not refused yet.
             if not self._engine.waits(reply._frame, reply._number):
-                self._fail(reply, refused_request(reply.subject, refused))
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", refused))
         for request in self._with_inbox_by.find((refused.operation, refused.subject)):
             if request.in_flight:
                 request.fail(refused)
@@ -430,15 +426,3 @@ class Requests:
     def _tell(self) -> None:
         if self.settled is not None:
             self.settled()
-
-
-def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
-    """Make the error for a request that the server refused to pass on, or whose inbox it refused.
-
-    Args:
-        subject: Where the request went.
-        why: What the server said.
-    """
-    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
-    refused.__cause__ = why
-    return refused
