@@ -27,7 +27,8 @@ from trionats._bridge.connection import connection_of
 from trionats._bridge.loop import Host, trio_asyncio
 from trionats._bridge.pull_subscription import BridgedObjects, PullSubscription, Subscription, read_entry
 from trionats._discretion import Given, guarded
-from trionats._feeds.feed import Opening, check_nursery, feeding, opens
+from trionats._feeds.feed import feeding
+from trionats._feeds.opening import Opening, check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._jetstream.ordered import JITTER
 from trionats._jetstream.watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.message import Msg as OurMsg
     from trionats._jetstream.watcher import OnRecreate
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats._subscription import Overflow
 
 __all__ = [

@@ -15,8 +15,10 @@ from trionats._bridge.requests import ours
 from trionats._feeds.feed import Feed
 from trionats._jetstream.api import api_error
 from trionats._jetstream.ordered import JITTER
-from trionats._protocol.jetstream.pull import NANOSECONDS, Ending, Window, count_of, whole_number
-from trionats._protocol.jetstream.refusals import Refusals, Verdict
+from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
+from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
+from trionats._protocol.jetstream.refusals import Refusals, Retry
+from trionats._protocol.server_errors import refusal_of
 from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from trionats._bridge.connection import NatsPyConnection
     from trionats._core.message import Msg as OurMsg
     from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject, Pull
+    from trionats._protocol.jetstream.acks import AckSubject
+    from trionats._protocol.jetstream.pull import Pull
 
 NAK: Final = b"-NAK"
 #: The server says that it is there this often, and keeps a request for so long.
@@ -101,7 +104,7 @@ class PullSubscription(Feed[Msg]):
         self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
         self._limits = max_messages, max_bytes
         self._window: Window
-        self._inbox = f"{connection.new_inbox()}."
+        self._inbox = PullInbox(connection.new_inbox())
         self._attachment: Attachment | None = None
         self._gives_back = False
         self._made: object = None
@@ -122,7 +125,7 @@ class PullSubscription(Feed[Msg]):
         self._made = info.get("created")
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
-        self._attachment = self._connection.attach_plain(f"{self._inbox}*", self)
+        self._attachment = self._connection.attach_plain(self._inbox.pattern, self)
         self._connection.add_listener(self, refused=self._asking)
 
     async def run(self) -> NoReturn:
@@ -156,10 +159,10 @@ class PullSubscription(Feed[Msg]):
         except errors.NotFoundError:
             raise
         except errors.Error as error:
-            verdict = self._refusals.judge(error)
-            if verdict is Verdict.OVER:
+            retry = self._refusals.judge(error)
+            if retry is Retry.NEVER:
                 raise
-            if verdict is Verdict.TOLD:
+            if retry is Retry.AND_TELL:
                 self._connection.emit(events.ReaderRefused(self._stream, error))
         await trio.sleep(LOOK_AGAIN)
         self._doubtful = True
@@ -170,7 +173,7 @@ class PullSubscription(Feed[Msg]):
             self._pull(pull)
 
     def _pull(self, pull: Pull) -> None:
-        self._connection.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
+        self._connection.publish_nowait(self._asking, pull.body(), self._inbox.reply_to(pull))
 
     # The receiver's side.
 
@@ -185,8 +188,7 @@ class PullSubscription(Feed[Msg]):
             else:
                 self._give_back(message)
         elif (status := ours(message)).status is not None:
-            token = message.subject.removeprefix(self._inbox)
-            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            number = self._inbox.number(message.subject)
             ending = self._window.status(number, status.status, status.description, status.headers, now)
             if ending is Ending.GONE:
                 self._doubtful = True
@@ -215,8 +217,7 @@ class PullSubscription(Feed[Msg]):
     def push(self, event: events.ConnectionEvent) -> None:
         """End when it is our asking that is refused: nothing would ever come."""
         if isinstance(event, events.PermissionViolation):
-            known = {"operation": event.error.operation, "subject": self._asking, "queue": None}
-            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {event.error}", **known))
+            self.end(refusal_of(self.name, event.error, subject=self._asking))
 
     # Inside.
 

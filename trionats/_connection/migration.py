@@ -205,7 +205,7 @@ class AwaitedReplies:
     """Which replies were waited for when the client moved, by receivers that ignore what comes twice."""
 
     def __init__(self, engine: Engine) -> None:
-        receivers = [row.receiver for row in engine.subscriptions.values()]
+        receivers = [row.receiver for row in engine.registrations.values()]
         self._receivers = [receiver for receiver in receivers if ignores_repeats(receiver)]
         self._names = self._now()
 

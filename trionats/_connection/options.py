@@ -299,14 +299,14 @@ class Options:
     )
     request_timeout: float | None = _option(
         None,
-        "How long each wait for one answer may take, whatever deadline is in force: requests, flushes, calls of JetStream. "
+        "How long each wait for one reply may take, whatever deadline is in force: requests, flushes, calls of JetStream. "
         "None, unless something is chosen: 5 s where no deadline is in force, else for as long as that.",
         check_seconds,
     )
     close_timeout: float = _option(5.0, "How long the goodbye may take (5 s).", check_seconds)
     drain_timeout: float = _option(
         30.0,
-        "How long `Client.drain` waits for consumers and answers (30 s); for a silent server, `request_timeout`.",
+        "How long `Client.drain` waits for consumers and replies (30 s); for a silent server, `request_timeout`.",
         check_seconds,
     )
     ping_interval: float = _option(120.0, "How often the server is pinged (120 s).", _check_pause)

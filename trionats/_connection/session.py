@@ -22,12 +22,12 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from trionats import errors
 from trionats._connection.handshake import LAST_WORDS_SECONDS, READ_SIZE
 from trionats._connection.wire import broken, told_goodbye
-from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
+from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 
 if TYPE_CHECKING:
     from trionats._connection.options import Options
     from trionats._connection.wire import Wire
-    from trionats._feeds.feed import Pace
+    from trionats._feeds.pace import Pace
     from trionats._protocol.engine import Engine
     from trionats._protocol.happenings import Event
     from trionats._protocol.servers import Server

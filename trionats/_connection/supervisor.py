@@ -34,11 +34,10 @@ from trionats._connection.migration import Migrator
 from trionats._connection.session import PongWaiter, Session
 from trionats._connection.timers import Timekeeper
 from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._protocol.admission import is_limit
-from trionats._protocol.auth.login import INBOX_HINT
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.happenings import Event, Garbage, InfoChanged, Loss, OverLimit, PongArrived, Refused
+from trionats._protocol.server_errors import hint_at_inbox, is_control_line, is_subscription_limit
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
     from trionats._connection.options import Options
     from trionats._connection.tls import TLSState
-    from trionats._feeds.feed import Pace
+    from trionats._feeds.pace import Pace
     from trionats._protocol.servers import Server
 
 #: How long a server that is left may take to confirm what it was sent.
@@ -504,7 +503,7 @@ class Supervisor:
     def handle(self, session: Session, event: Event) -> None:
         """Take what the server says besides messages."""
         match event:
-            case Answered(token):
+            case PongArrived(token):
                 token.arrived()
             case InfoChanged(info):
                 if session is self.current:
@@ -539,14 +538,13 @@ class Supervisor:
         error = refusal(session.server, text, session.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             session.refused(error)
-            if not is_limit(text):
+            if not is_subscription_limit(text):
                 self._emit(events.ServerRefusal(error))
-            if "control line" in text.casefold():
+            if is_control_line(text):
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
-            if error.subject.startswith(f"{self._options.inbox_prefix}."):
-                error.args = (f"{error}{INBOX_HINT}",)
+            hint_at_inbox(error, f"{self._options.inbox_prefix}.")
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
 

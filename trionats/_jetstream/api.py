@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
 import trio
 
 from trionats import errors
 from trionats._protocol import fields, subjects
+from trionats._protocol.replies import no_jetstream
+from trionats.api import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging
 
 T = TypeVar("T")
 E = TypeVar("E", bound=errors.APIError)
+C = TypeVar("C", bound="Messaging", covariant=True)  # noqa: PLC0105 - what kind of connection, not what is done with it
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
@@ -91,12 +94,6 @@ def unreadable(what: str, why: str) -> errors.APIError:
     """
     description = f"what came back is no JetStream answer: {why}"
     return api_error(errors.APIError, f"{what}: {description}", description)
-
-
-def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
-    """Make the exception for a JetStream API that nobody answers."""
-    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    return api_error(errors.ServiceUnavailableError, text, text, code=503)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:
@@ -203,7 +200,7 @@ class Whereabouts:
         chosen: The domain that was asked for, or None.
     """
 
-    def __init__(self, nc: Client, chosen: str | None) -> None:
+    def __init__(self, nc: Messaging, chosen: str | None) -> None:
         self._nc = nc
         self.chosen = chosen
         self.round_trip: float | None = None
@@ -247,33 +244,66 @@ class Whereabouts:
         return self._named[1] if self._named is not None and self._named[0] == self._nc.server_id else None
 
 
-async def ask(nc: Client, prefix: str, whereabouts: Whereabouts, subject: str, payload: bytes) -> Msg:
-    """Ask the JetStream API.
+class Api(Generic[C]):
+    """The JetStream API at one prefix, over one connection.
 
     Args:
-        nc: The client.
-        prefix: The API's prefix.
-        whereabouts: Learns how far away it is.
-        subject: The subject behind it.
-        payload: The request.
-
-    Returns:
-        The answer, unread.
-
-    Raises:
-        trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
-        nats.errors.Error: As for `Client.request`.
+        connection: What it is asked over: `Messaging` for those who only read, `Publishing` for those who also write.
+        prefix: The prefix of its subjects.
+        domain: The domain that was asked for, or None.
     """
-    nc.pace.run.check()
-    full = f"{prefix}.{subject}"
-    where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
-    asked = trio.current_time()
-    try:
-        msg = await nc.request(where, payload)
-    except errors.NoRespondersError:
-        raise unavailable(full, prefix) from None
-    whereabouts.round_trip = trio.current_time() - asked
-    return msg
+
+    def __init__(self, connection: C, prefix: str = DEFAULT_PREFIX, domain: str | None = None) -> None:
+        self._connection = connection
+        self.prefix = prefix
+        self.whereabouts = Whereabouts(connection, domain)
+        """What is known of where this speaks to."""
+
+    @property
+    def connection(self) -> C:
+        """What it is asked over."""
+        return self._connection
+
+    async def ask(self, subject: str, payload: bytes) -> Msg:
+        """Ask, and give the response unread.
+
+        Args:
+            subject: The subject behind the prefix.
+            payload: The request.
+
+        Raises:
+            trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
+            nats.errors.Error: As for `Client.request`.
+        """
+        self._connection.pace.run.check()
+        full = f"{self.prefix}.{subject}"
+        where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
+        asked = trio.current_time()
+        try:
+            msg = await self._connection.request(where, payload)
+        except errors.NoRespondersError:
+            raise no_jetstream(full, self.prefix) from None
+        self.whereabouts.round_trip = trio.current_time() - asked
+        return msg
+
+    async def request(self, subject: str, payload: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Ask, and read the response.
+
+        Args:
+            subject: What to ask, without the prefix: "STREAM.INFO.ORDERS".
+            payload: The request; None for an empty one.
+
+        Returns:
+            The response's fields, as the server sent them.
+
+        Raises:
+            trionats.errors.APIError: The server refused.
+            trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
+        """
+        msg = await self.ask(subject, encoded(subject, payload))
+        response = decode(subject, msg.data)
+        self.whereabouts.answered(response)
+        return response
 
 
 def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:

@@ -20,6 +20,7 @@ from trionats._jetstream.destination import Destination
 from trionats._jetstream.management import Management
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.publishing import time_to_live
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -315,12 +316,6 @@ def max_msg_size(info: api.StreamInfo) -> int:
 def bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
     """Make the exception for an object store whose stream is not there."""
     return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
-
-
-def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
-    """Make the exception for a subject that no stream listens on."""
-    text = f"{doing}: {why}"
-    return errors.explained(errors.NoStreamResponseError, text, description=text)
 
 
 def _joined(

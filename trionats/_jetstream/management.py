@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nats.js.manager import JetStreamManager
 
 from trionats import api, errors
-from trionats._jetstream.api import Whereabouts, about, ask, confirmed, decode, encoded, sound, unreadable
+from trionats._jetstream.api import Api, about, confirmed, decode, sound, unreadable
 from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Publishing
 
 Info = TypeVar("Info", api.StreamInfo, api.ConsumerInfo)
 
@@ -49,16 +49,14 @@ class _Answer:
 class _ManagedConnection:
     """The connection that nats-py's manager expects."""
 
-    def __init__(self, nc: Client, prefix: str, whereabouts: Whereabouts) -> None:
-        self._nc = nc
-        self._prefix = prefix
-        self._whereabouts = whereabouts
+    def __init__(self, jetstream: Api[Publishing]) -> None:
+        self._api = jetstream
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
-        subject = subject.removeprefix(f"{self._prefix}.")
-        msg = await ask(self._nc, self._prefix, self._whereabouts, subject, payload)
+        subject = subject.removeprefix(f"{self._api.prefix}.")
+        msg = await self._api.ask(subject, payload)
         if msg.data and not subject.startswith("DIRECT."):
-            self._whereabouts.answered(decode(subject, msg.data))
+            self._api.whereabouts.answered(decode(subject, msg.data))
         return _Answer(msg)
 
 
@@ -70,23 +68,15 @@ class Management:
     `NotFoundError` is the most frequent kind.
     """
 
-    def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX, domain: str | None = None) -> None:
-        self._nc = nc
-        self._prefix = prefix
-        self.whereabouts = Whereabouts(nc, domain)
-        """What is known of where this speaks to; for those who build stores."""
-        connection = _ManagedConnection(nc, prefix, self.whereabouts)
-        self._manager = JetStreamManager(connection, prefix)  # type: ignore[arg-type]  # all it uses
-
-    @property
-    def nc(self) -> Client:
-        """The client that this speaks through."""
-        return self._nc
+    def __init__(self, jetstream: Api[Publishing]) -> None:
+        self._api = jetstream
+        connection = _ManagedConnection(jetstream)
+        self._manager = JetStreamManager(connection, jetstream.prefix)  # type: ignore[arg-type]  # all it uses
 
     @property
     def prefix(self) -> str:
         """The subject prefix of the JetStream API, `$JS.API` unless a domain or another prefix was asked for."""
-        return self._prefix
+        return self._api.prefix
 
     async def api_request(self, subject: str, payload: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Ask the JetStream API something that has no method of its own.
@@ -102,10 +92,7 @@ class Management:
             trionats.errors.APIError: The server refused.
             trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
         """
-        msg = await ask(self._nc, self._prefix, self.whereabouts, subject, encoded(subject, payload))
-        answer = decode(subject, msg.data)
-        self.whereabouts.answered(answer)
-        return answer
+        return await self._api.request(subject, payload)
 
     async def account_info(self) -> api.AccountInfo:
         """Read the account's limits and what it uses of them."""
@@ -221,7 +208,7 @@ class Management:
         """
         config = fields.merged("add_consumer", api.ConsumerConfig, config, params)
         if not (config.name or config.durable_name):
-            config = replace(config, name=self._nc.new_token())
+            config = replace(config, name=self._api.connection.new_token())
         name = config.name or config.durable_name or ""
         what = _consumer(stream, name)
         subject = subjects.consumer_creation(stream, name, config.filter_subject)

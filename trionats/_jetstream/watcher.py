@@ -29,12 +29,13 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._feeds.feed import Feed, check_nursery, feeding, opens
+from trionats._feeds.feed import Feed, feeding
+from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import bucket_not_found
 from trionats._jetstream.objects.infos import read_entry
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -44,9 +45,10 @@ if TYPE_CHECKING:
 
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
-    from trionats._feeds.feed import Opening, Pace
+    from trionats._feeds.opening import Opening
+    from trionats._feeds.pace import Pace
     from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
 #: What is done about a store that is deleted and made anew under a watcher.
