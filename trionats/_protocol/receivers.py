@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake", "Receiver"]
 
-M = TypeVar("M", contravariant=True)  # noqa: PLC0105 - the kind of message, not what is done with it
+M = TypeVar("M", contravariant=True)
 
 
 class Receiver(Protocol[M]):
