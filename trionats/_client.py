@@ -15,9 +15,9 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import errors, events
 from trionats._connection.cli_context import merged
 from trionats._connection.options import ClientOptions, check_seconds, usable_servers
+from trionats._core.barrier import wait_barrier
 from trionats._core.connection import Connection
-from trionats._core.deadlines import answer_within, patience, unexpected
-from trionats._core.drain import wait_barrier
+from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
 from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ReplyCollector
 from trionats._core.status import ClientStatistics, state_of, statistics_of
@@ -80,7 +80,7 @@ class Client:
         Args:
             subject: Where to; no wildcards.
             payload: The message.
-            reply: Where an answer is expected.
+            reply: Where a reply is expected.
             headers: Names and values; a sequence of values repeats the name.
 
         Raises:
@@ -127,7 +127,7 @@ class Client:
         Args:
             subject: Where to; no wildcards.
             payload: The message.
-            reply: Where an answer is expected.
+            reply: Where a reply is expected.
             headers: Names and values; a sequence of values repeats the name.
 
         Raises:
@@ -159,10 +159,10 @@ class Client:
     async def request(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, **unknown: Never
     ) -> Msg:
-        """Publish a request and wait for the first answer.
+        """Publish a request and wait for the first reply.
 
         The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where
-        there is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is
+        there is neither, it waits 5 s. Cancelled or failed, nothing is left of it: a reply that still comes is
         ignored.
 
         Args:
@@ -171,7 +171,7 @@ class Client:
             headers: Names and values; a sequence of values repeats the name.
 
         Returns:
-            The answer.
+            The reply.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
@@ -219,33 +219,33 @@ class Client:
         reply: str = "",
         **unknown: Never,
     ) -> list[Msg]:
-        """Publish a request and collect its answers: from many services, or many from one.
+        """Publish a request and collect its replies: from many services, or many from one.
 
-        It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
+        It ends with the last reply: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
         the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
         `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where
         there is neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives
-        the answers one by one.
+        the replies one by one.
 
-        The answers come to an inbox of their own, not to the one that `request` shares.
+        The replies come to an inbox of their own, not to the one that `request` shares.
 
         Args:
             subject: Where to; no wildcards.
             payload: The request.
             headers: Names and values; a sequence of values repeats the name.
-            max_msgs: So many answers are enough; 0 for no limit.
-            stall: How many seconds after an answer the next one may take, the first one excepted; None for as long as
+            max_msgs: So many replies are enough; 0 for no limit.
+            stall: How many seconds after a reply the next one may take, the first one excepted; None for as long as
                 the whole.
-            sentinel: Called with each answer as it comes, and says whether it is the mark behind the last one, which is not
+            sentinel: Called with each reply as it comes, and says whether it is the mark behind the last one, which is not
                 returned. It must not wait; what it raises is raised here.
-            reply: The subject for the answers, where the services expect a certain one; a new inbox otherwise.
+            reply: The subject for the replies, where the services expect a certain one; a new inbox otherwise.
 
         Returns:
-            The answers, in the order in which they came.
+            The replies, in the order in which they came.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
-            nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
+            nats.errors.SlowConsumerError: More than 65,536 replies came, or more than 64 MiB.
             nats.errors.TimeoutError: The request could not even be queued in that time.
             trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
             trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
@@ -259,7 +259,7 @@ class Client:
             raise unexpected("request_many", unknown)
         await checkpoint_if_cancelled()
         connection = self._connection
-        total = patience(connection.request_timeout)
+        total = seconds_to_wait(connection.request_timeout)
         policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
         if not self._supervisor.has_room or not self._supervisor.accepting:
             with connection.limit(f"request to {subject!r}"):
@@ -383,7 +383,7 @@ class Client:
 
         All subscriptions, consumers and watchers are given up at once, and no new ones are taken. What the server had sent
         by then still comes, and their loops end when it has been received. Until all loops have come to their ends, and
-        then until no request waits for an answer, messages can be published and requests made: for `drain_timeout` at
+        then until no request waits for a reply, messages can be published and requests made: for `drain_timeout` at
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
@@ -395,7 +395,7 @@ class Client:
         unless nothing was begun yet; leaving the client's block, or `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not reply; the text names what
                 was not done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
@@ -578,7 +578,7 @@ class Client:
     async def _flush(self, what: str) -> None:
         await checkpoint_if_cancelled()
         self._supervisor.check_open()
-        with answer_within(self._connection.request_timeout, what, errors.FlushTimeoutError):
+        with reply_within(self._connection.request_timeout, what, errors.FlushTimeoutError):
             await self._supervisor.barrier()
 
 
@@ -625,7 +625,7 @@ async def open_client(
         tls_handshake_first: Do the TLS handshake before the server speaks, as its `handshake_first` wants it.
         ws_connection_headers: Headers for the request that opens a WebSocket; or a callback.
         ws_compression: Offer to compress what a WebSocket carries.
-        verbose: Ask the server to answer each command with `+OK`.
+        verbose: Ask the server to reply each command with `+OK`.
         pedantic: Ask the server to check subjects strictly.
         no_echo: Do not deliver what this client published to its own subscriptions.
         inbox_prefix: What the subjects for replies begin with, `_INBOX` unless said otherwise.
@@ -643,11 +643,11 @@ async def open_client(
         ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
         connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
             name are tried one after the other, and share it.
-        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes,
+        request_timeout: How long each wait for one reply may take, whatever deadline is in force: requests, flushes,
             calls of JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as
             that.
         close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server,
+        drain_timeout: How long `Client.drain` waits for consumers and replies (30 s); for a silent server,
             `request_timeout`.
         ping_interval: How often the server is pinged (120 s).
         max_outstanding_pings: After how many unanswered pings the server is given up (2).

@@ -1,4 +1,4 @@
-"""open_replies: the many answers to one request, as a feed.
+"""open_replies: the many replies to one request, as a feed.
 
 Strategy: an inbox of its own (`_many_request`), the decisions of `_protocol.replies`, and the buffer of a subscription. The
 feeding task only watches the time.
@@ -13,15 +13,15 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import events
 from trionats._client import connection_of
-from trionats._core.deadlines import patience
+from trionats._core.deadlines import seconds_to_wait
 from trionats._core.message import Msg
-from trionats._core.request_many import MOST_ANSWERS, MOST_BYTES
-from trionats._core.requests import REFUSALS
+from trionats._core.request_many import MOST_BYTES, MOST_REPLIES
 from trionats._feeds.bounded import BoundedFeed
 from trionats._feeds.feed import feeding
 from trionats._feeds.opening import check_nursery, opens
 from trionats._protocol.receivers import Intake
-from trionats._protocol.replies import ReplyPolicy, Verdict
+from trionats._protocol.replies import Disposition, ReplyPolicy
+from trionats._protocol.server_errors import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 @final
 class Replies(BoundedFeed[Msg]):
-    """The answers to one request: what `open_replies` gives."""
+    """The replies to one request: what `open_replies` gives."""
 
     def __init__(self, connection: Connection, subject: str, policy: ReplyPolicy) -> None:
-        super().__init__(f"replies to {subject!r}", connection, subject, MOST_ANSWERS, MOST_BYTES, "fail")
+        super().__init__(f"replies to {subject!r}", connection, subject, MOST_REPLIES, MOST_BYTES, "fail")
         self._connection = connection
         self._policy = policy
         self._many_request: ManyRequest | None = None
@@ -57,22 +57,22 @@ class Replies(BoundedFeed[Msg]):
         if self._bug is not None:
             raise self._bug
 
-    # The receiver of the answers, called by the reader.
+    # The receiver of the replies, called by the reader.
 
     def _deliver(self, message: Msg) -> None:
         ends = self._policy.ends
         try:
-            verdict = self._policy.received(message, trio.current_time())
+            disposition = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._bug = bug
             self._earlier.set()
             return
-        if verdict is Verdict.NOBODY and self._many_request is not None:
+        if disposition is Disposition.NOBODY and self._many_request is not None:
             self._end(self._many_request.nobody())
             return
-        if verdict is not Verdict.OVER:
+        if disposition is not Disposition.OVER:
             super()._deliver(message)
-        if verdict is not Verdict.KEEP:
+        if disposition is not Disposition.KEEP:
             self._end(None)
         elif self._policy.ends < ends:
             self._earlier.set()
@@ -112,20 +112,20 @@ async def open_replies(
     sentinel: Callable[[Msg], object] | None = None,
     reply: str = "",
 ) -> AsyncIterator[Replies]:
-    """Publish a request, and receive its answers as they come: from many services, or many from one.
+    """Publish a request, and receive its replies as they come: from many services, or many from one.
 
     Entering queues the request; it waits only where `Client.publish` would. Leaving ends the feed synchronously: the inbox is
     unsubscribed, a request that was not sent yet is not sent, and it waits, shielded and bounded, only until the task is
     gone.
 
-    The feed ends as every feed does, and with the last answer: after `max_msgs`, when they stall, with the sentinel, and
+    The feed ends as every feed does, and with the last reply: after `max_msgs`, when they stall, with the sentinel, and
     when the time is over: a `request_timeout` that was chosen, counted from entering, or else, where no deadline is in
-    force on entering, 5 s. What is shorter is a cancel scope's affair. Answers that nobody receives in time are bounded
+    force on entering, 5 s. What is shorter is a cancel scope's affair. Replies that nobody receives in time are bounded
     like those of a subscription.
 
     `receive` raises `nats.errors.NoRespondersError` when nobody listens to the request, and
     `trionats.errors.PermissionsViolationError` when the server refuses the request or its inbox. Other than a
-    subscription the feed does not survive its connection: answers may have been lost with it, so `receive` raises
+    subscription the feed does not survive its connection: replies may have been lost with it, so `receive` raises
     `trionats.errors.DisconnectedError` after what is buffered. A request that was not sent yet waits for the next one.
 
     Args:
@@ -134,12 +134,12 @@ async def open_replies(
         subject: Where to; no wildcards.
         data: The request.
         headers: Names and values; a sequence of values repeats the name.
-        max_msgs: So many answers are enough; 0 for no limit.
-        stall: How many seconds after an answer the next one may take, the first one excepted; None for as long as the
+        max_msgs: So many replies are enough; 0 for no limit.
+        stall: How many seconds after a reply the next one may take, the first one excepted; None for as long as the
             whole.
-        sentinel: Called with each answer as it comes, and says whether it is the mark behind the last one: that is not
+        sentinel: Called with each reply as it comes, and says whether it is the mark behind the last one: that is not
             received any more. It must not wait; what it raises goes up the nursery.
-        reply: The subject for the answers, where the services expect a certain one; a new inbox otherwise.
+        reply: The subject for the replies, where the services expect a certain one; a new inbox otherwise.
 
     Returns:
         An async context manager that gives the `Replies`.
@@ -151,7 +151,7 @@ async def open_replies(
     """
     check_nursery(nursery, "open_replies")
     connection = connection_of(nc, "open_replies")
-    total = patience(connection.request_timeout)
+    total = seconds_to_wait(connection.request_timeout)
     policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
     await checkpoint_if_cancelled()
     with connection.limit(f"request to {subject!r}"):

@@ -22,7 +22,7 @@ from trionats._bridge.pull_subscription import read_entry
 from trionats._bridge.requests import ours
 from trionats._core.message import Msg
 from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._protocol.jetstream.pull import AckSubject
+from trionats._protocol.jetstream.acks import AckSubject
 from trionats._subscription import check_limits
 
 if TYPE_CHECKING:

@@ -531,7 +531,7 @@ def test_who_waits_for_answers_is_not_sought_again() -> None:
         engine.subscribe(b"s.%d" % number, b"", 0, Hears())
     requests.names = frozenset({"a", "b"})
     awaited = Awaited(engine)
-    engine.subscriptions.clear()
+    engine.registrations.clear()
     assert awaited.missing
     requests.names = frozenset({"b", "c"})
     assert awaited.missing

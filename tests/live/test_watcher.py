@@ -18,8 +18,8 @@ import trio.testing
 from trionats import api, errors, events, open_client, open_events
 from trionats._jetstream.ordered import Handed, OrderedSource
 from trionats._jetstream.watcher import Watcher, open_watcher
+from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
 from trionats.testing import assert_no_leaks, open_server
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trionats import Client, Msg, ObjectStore
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats.testing import TrioNatsServer
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from trionats import errors
 from trionats._protocol.jetstream import publishing as acks
-from trionats._protocol.jetstream.publishing import Verdict
+from trionats._protocol.jetstream.publishing import AckKind
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,24 @@ REFUSAL = answer(stream="S", seq=0, error={"code": 503})
 @pytest.mark.parametrize(
     ("given", "strict", "expected"),
     [
-        (OURS, True, (Verdict.OURS, "S", "hub")),
-        (THEIRS, True, (Verdict.ELSEWHERE, "S", "leaf")),
-        (THEIRS, False, (Verdict.ELSEWHERE, "S", "leaf")),
-        (NAMELESS, True, (Verdict.ELSEWHERE, "S", "")),
-        (NAMELESS, False, (Verdict.OURS, "S", "")),
-        (REFUSAL, True, (Verdict.REFUSAL, "S", "")),
-        (answer(stream="S", seq=1, domain=5), False, (Verdict.OURS, "S", "")),
-        (answer(stream=5, seq=1, domain="leaf"), True, (Verdict.OURS, "", "leaf")),
-        (answer(error=None, stream="S", domain="hub"), True, (Verdict.REFUSAL, "S", "hub")),
+        (OURS, True, (AckKind.OURS, "S", "hub")),
+        (THEIRS, True, (AckKind.ELSEWHERE, "S", "leaf")),
+        (THEIRS, False, (AckKind.ELSEWHERE, "S", "leaf")),
+        (NAMELESS, True, (AckKind.ELSEWHERE, "S", "")),
+        (NAMELESS, False, (AckKind.OURS, "S", "")),
+        (REFUSAL, True, (AckKind.REFUSAL, "S", "")),
+        (answer(stream="S", seq=1, domain=5), False, (AckKind.OURS, "S", "")),
+        (answer(stream=5, seq=1, domain="leaf"), True, (AckKind.OURS, "", "leaf")),
+        (answer(error=None, stream="S", domain="hub"), True, (AckKind.REFUSAL, "S", "hub")),
     ],
 )
-def test_whose_answer_it_is(given: Answer, strict: bool, expected: tuple[Verdict, str, str]) -> None:
+def test_whose_answer_it_is(given: Answer, strict: bool, expected: tuple[AckKind, str, str]) -> None:
     assert acks.judge(given.data, "hub", strict=strict) == expected
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff", b"[]", b"null", b"5", b"[" * 100_000, b'{"a":' * 100_000])
 def test_what_is_no_answer_of_a_stream_is_not_waited_behind(data: bytes) -> None:
-    assert acks.judge(data, "hub", strict=True) == (Verdict.OURS, "", "")
+    assert acks.judge(data, "hub", strict=True) == (AckKind.OURS, "", "")
 
 
 @given(
@@ -65,7 +65,7 @@ def test_what_is_no_answer_of_a_stream_is_not_waited_behind(data: bytes) -> None
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_any_answer_is_judged(data: bytes) -> None:
-    assert isinstance(acks.judge(data, "hub", strict=True)[0], Verdict)
+    assert isinstance(acks.judge(data, "hub", strict=True)[0], AckKind)
 
 
 def choose(*answers: Answer, patience: float = 0.3) -> tuple[list[float], Any, list[tuple[str, str]]]:

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trionats import errors
-from trionats._protocol.admission import MOST_TOLD, Admissions, is_limit
+from trionats._protocol.admission import MOST_TOLD, Admissions
 from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.happenings import OverLimit, Refused
 from trionats._protocol.migration import Move
 from trionats._protocol.parser import Message
-from trionats._protocol.subscriptions import Subscription
+from trionats._protocol.registrations import Registration
+from trionats._protocol.server_errors import is_subscription_limit
 
 TEXT = "maximum subscriptions exceeded"
 
@@ -55,7 +56,7 @@ class Server:
                 case b"PING":
                     answers += b"PONG\r\n"
                 case b"SUB" if arguments[0] == self.denies:
-                    answers += b"-ERR 'Permissions Violation for Subscription to \"%b\"'\r\n" % self.denies
+                    answers += b"-ERR 'Permissions Violation for Registration to \"%b\"'\r\n" % self.denies
                 case b"SUB" if len(self.rows) >= self.limit:
                     self.refused.add(int(arguments[-1]))
                     answers += b"-ERR 'maximum subscriptions exceeded'\r\n"
@@ -72,9 +73,9 @@ def online(engine: Engine, server: Server) -> None:
     heard(engine, server.take(engine.greet({})))
 
 
-def heard(engine: Engine, data: bytes) -> list[Subscription]:
+def heard(engine: Engine, data: bytes) -> list[Registration]:
     """Let the engine hear something, and do what the link does with it."""
-    refused: list[Subscription] = []
+    refused: list[Registration] = []
     for event in engine.receive(data):
         if isinstance(event, OverLimit):
             assert event.text == TEXT
@@ -87,9 +88,9 @@ def heard(engine: Engine, data: bytes) -> list[Subscription]:
     return refused
 
 
-def talk(engine: Engine, server: Server) -> list[Subscription]:
+def talk(engine: Engine, server: Server) -> list[Registration]:
     """Let the two say what they have to say."""
-    refused: list[Subscription] = []
+    refused: list[Registration] = []
     while engine.outbox:
         data = engine.take(1 << 20)
         engine.sent()
@@ -106,7 +107,7 @@ def talk(engine: Engine, server: Server) -> list[Subscription]:
     ],
 )
 def test_the_servers_words(text: str, it_is: bool) -> None:
-    assert is_limit(text) == it_is
+    assert is_subscription_limit(text) == it_is
 
 
 def test_the_last_ones_are_those_that_were_refused() -> None:
@@ -114,7 +115,7 @@ def test_the_last_ones_are_those_that_were_refused() -> None:
     online(engine, server)
     rows = [engine.subscribe(b"s%d" % n, b"", 0, Receiver()) for n in range(5)]
     assert talk(engine, server) == rows[2:]
-    assert list(engine.subscriptions) == [1, 2]
+    assert list(engine.registrations) == [1, 2]
     assert [len(row.receiver.ends) for row in rows] == [0, 0, 1, 1, 1]  # type: ignore[attr-defined]
 
 
@@ -126,7 +127,7 @@ def test_what_gives_a_place_back_in_between_counts() -> None:
     engine.unsubscribe(first)
     last = engine.subscribe(b"c", b"", 0, Receiver())
     assert talk(engine, server) == [refused]
-    assert list(engine.subscriptions) == [last.sid] == list(server.rows)
+    assert list(engine.registrations) == [last.sid] == list(server.rows)
 
 
 def test_an_end_that_was_told_before_the_refusal_was_known_gives_nothing_back() -> None:
@@ -150,12 +151,12 @@ def test_a_server_that_refuses_more_than_was_told() -> None:
     assert heard(engine, server.take(engine.take(100))) == [row]
 
 
-def row(sid: int) -> Subscription:
-    return Subscription(sid, b"s", b"", 0, Receiver())
+def row(sid: int) -> Registration:
+    return Registration(sid, b"s", b"", 0, Receiver())
 
 
 def test_no_healthy_one_is_ended_where_the_numbers_do_not_fit() -> None:
-    admissions: Admissions[Subscription] = Admissions()
+    admissions: Admissions[Registration] = Admissions()
     first, second, third = map(row, range(3))
     admissions.subscribed(first)
     admissions.subscribed(second)
@@ -243,7 +244,7 @@ def test_a_replay_that_is_refused_in_part() -> None:
     server = Server(10)
     online(engine, server)
     assert talk(engine, server) == rows[10:990]
-    assert list(engine.subscriptions) == list(server.rows)
+    assert list(engine.registrations) == list(server.rows)
 
 
 def test_a_loss_between_the_refusal_and_its_fence_is_no_end_of_anything() -> None:
@@ -254,7 +255,7 @@ def test_a_loss_between_the_refusal_and_its_fence_is_no_end_of_anything() -> Non
     engine.lost(errors.UnexpectedEOF())
     online(engine, Server(1))
     assert talk(engine, Server(1)) == []
-    assert list(engine.subscriptions) == [row.sid]
+    assert list(engine.registrations) == [row.sid]
 
 
 def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
@@ -274,7 +275,7 @@ def test_the_newcomer_of_a_planned_move_has_less_room() -> None:
     engine.ping("mine")  # said while what is queued waits for the fence: the crossing ones go before it
     move.crossed(None)
     assert talk(engine, new) == [plain[1]]
-    assert list(engine.subscriptions) == [plain[0].sid, queued[0].sid]
+    assert list(engine.registrations) == [plain[0].sid, queued[0].sid]
 
 
 def test_a_refusal_that_is_found_out_behind_the_switch_of_a_planned_move_keeps_its_words() -> None:
@@ -314,10 +315,10 @@ class Limited(RuleBasedStateMachine):
         if subject == b"denied":
             self.denied.add(row.sid)
 
-    @precondition(lambda self: self.engine.subscriptions)
+    @precondition(lambda self: self.engine.registrations)
     @rule(which=st.integers(0, 100))
     def unsubscribe(self, which: int) -> None:
-        rows = list(self.engine.subscriptions.values())
+        rows = list(self.engine.registrations.values())
         row = rows[which % len(rows)]
         self.left.add(row.sid)
         self.engine.unsubscribe(row)
@@ -341,7 +342,7 @@ class Limited(RuleBasedStateMachine):
         while self.engine.outbox or self.answers:
             self.write(1 << 20)
             self.hear(1 << 20)
-        assert set(self.engine.subscriptions) == set(self.server.rows)
+        assert set(self.engine.registrations) == set(self.server.rows)
         assert self.refused | (self.left & self.server.refused) == self.server.refused
 
     @rule(limit=st.integers(0, 6))
@@ -367,8 +368,8 @@ TestLimited = Limited.TestCase
 def test_the_number_of_refusals_says_which(ends: list[int], places: int) -> None:
     # Each subscription ends so many steps later, 0 for not at all.
     rows = [row(sid) for sid in range(len(ends))]
-    admissions: Admissions[Subscription] = Admissions()
-    inside: set[Subscription] = set()
+    admissions: Admissions[Registration] = Admissions()
+    inside: set[Registration] = set()
     refused = []
     for sid, one in enumerate(rows):
         admissions.subscribed(one)

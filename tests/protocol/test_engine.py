@@ -9,9 +9,9 @@ import pytest
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import CONTROL_LINE, Engine, Phase
-from trionats._protocol.happenings import Answered, Garbage, InfoChanged, Loss, Refused
+from trionats._protocol.happenings import Garbage, InfoChanged, Loss, PongArrived, Refused
 from trionats._protocol.parser import Message
-from trionats._protocol.subscriptions import Subscription
+from trionats._protocol.registrations import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def test_subscribing() -> None:
     assert drained(engine) == b"UNSUB 1\r\n"
     engine.receive(msg(1))
     assert len(receiver.messages) == 2
-    assert list(engine.subscriptions.values()) == [queued]
+    assert list(engine.registrations.values()) == [queued]
     assert engine.subscribe(b"c", b"", 0, receiver).sid == 3
     assert (engine.in_msgs, engine.in_bytes) == (4, 4)
     assert receiver.told == []
@@ -168,7 +168,7 @@ def test_the_last_message_ends_a_subscription() -> None:
     engine.receive(msg(1, b"1") + msg(1, b"2") + msg(1, b"3"))
     assert receiver.messages == [b"1", b"2"]
     assert receiver.told == [("ended", None)]
-    assert engine.subscriptions == {}
+    assert engine.registrations == {}
     engine.unsubscribe(row)
     assert drained(engine) == b""
 
@@ -249,7 +249,7 @@ def test_refused_subscriptions_end() -> None:
     assert drained(engine) == b"SUB t 4\r\n"
 
 
-class Searched(dict[int, Subscription]):
+class Searched(dict[int, Registration]):
     """A table that counts how often somebody goes through all of it."""
 
     searches = 0
@@ -270,7 +270,7 @@ class Searched(dict[int, Subscription]):
 @pytest.mark.parametrize("queue", [b"", b"q"])
 def test_many_refusals_search_no_table(queue: bytes) -> None:
     engine, receivers = online(), [Recorder() for _ in range(500)]
-    engine.subscriptions = table = Searched()
+    engine.registrations = table = Searched()
     rows = [engine.subscribe(b"s.%d" % number, queue, 0, receiver) for number, receiver in enumerate(receivers)]
     engine.unsubscribe(rows[7])
     engine.complete(rows[8])
@@ -279,7 +279,7 @@ def test_many_refusals_search_no_table(queue: bytes) -> None:
         assert engine.refuse_subscription(f"s.{number}", queue.decode(), error) == (number not in (7, 8))
     assert all(receiver.told for number, receiver in enumerate(receivers) if number != 7)
     assert not table.searches
-    assert not engine.subscriptions
+    assert not engine.registrations
     assert not len(engine._named)
 
 
@@ -305,7 +305,7 @@ def test_ending_one_refused_ends_another() -> None:
 
     rows = [engine.subscribe(b"s", b"", 0, Pair()), engine.subscribe(b"s", b"", 0, Recorder())]
     assert engine.refuse_subscription("s", "", errors.PermissionsViolationError())
-    assert engine.subscriptions == {}
+    assert engine.registrations == {}
 
 
 def test_end_all() -> None:
@@ -469,7 +469,7 @@ def test_what_is_queued_behind_a_fence_waits_for_the_next_connection() -> None:
     assert [engine.sendable] == [False]
     assert engine.take(1 << 20) == b""
     engine.sent()
-    assert engine.receive(b"PONG\r\n") == [Answered("left")]
+    assert engine.receive(b"PONG\r\n") == [PongArrived("left")]
     assert engine.take(1 << 20) == b""
     assert engine.lost(errors.UnexpectedEOF()).frames == 0
     online(engine)
@@ -497,8 +497,8 @@ def test_pongs_answer_in_order() -> None:
     engine.ping()
     engine.ping("b")
     assert drained(engine) == b"PING\r\n" * 3
-    assert engine.receive(b"PONG\r\n") == [Answered("a")]
-    assert engine.receive(b"PONG\r\nPONG\r\nPONG\r\n") == [Answered("b")]  # one more than was asked for
+    assert engine.receive(b"PONG\r\n") == [PongArrived("a")]
+    assert engine.receive(b"PONG\r\nPONG\r\nPONG\r\n") == [PongArrived("b")]  # one more than was asked for
 
 
 def test_no_pong_of_another_connection() -> None:
@@ -507,7 +507,7 @@ def test_no_pong_of_another_connection() -> None:
     assert engine.lost(BROKEN).pings == ["old"]
     online(engine)
     engine.ping("new")
-    assert engine.receive(b"PONG\r\n") == [Answered("new")]
+    assert engine.receive(b"PONG\r\n") == [PongArrived("new")]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 5])
@@ -531,6 +531,6 @@ def test_any_pong_is_a_sign_of_life() -> None:
 def test_a_row_remembers_where_to_deliver() -> None:
     """The row keeps its own `deliver`: one look-up less for each message."""
     receiver = Recorder()
-    row = Subscription(1, b"s", b"", 0, receiver)
+    row = Registration(1, b"s", b"", 0, receiver)
     row.deliver(Message(1, "s", "", b"x"))
     assert receiver.messages == [b"x"]

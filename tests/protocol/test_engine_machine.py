@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.happenings import Answered, Loss
+from trionats._protocol.happenings import Loss, PongArrived
 from trionats._protocol.parser import Message
 
 SUBJECTS = (b"a", b"b")
@@ -194,7 +194,7 @@ class Session(RuleBasedStateMachine):
         self.in_doubt.update(self.batch)
         self.batch, self.wire, self.pings = [], b"", []
         self.server = None
-        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.subscriptions)
+        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.registrations)
 
     @precondition(lambda self: self.server is not None)
     @rule(subject=st.sampled_from(SUBJECTS), through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
@@ -219,7 +219,7 @@ class Session(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1000))
     def unsubscribe(self, which: int) -> None:
         sid = self.sids[which % len(self.sids)]
-        row = self.engine.subscriptions.get(sid)
+        row = self.engine.registrations.get(sid)
         if row is not None:
             self.engine.unsubscribe(row)
             self.engine.unsubscribe(row)
@@ -230,7 +230,7 @@ class Session(RuleBasedStateMachine):
         consumer = self.consumers[self.sids[which % len(self.sids)]]
         mine = [
             sid
-            for sid, row in self.engine.subscriptions.items()
+            for sid, row in self.engine.registrations.items()
             if (row.subject, row.queue) == (consumer.subject, consumer.queue)
         ]
         error = errors.PermissionsViolationError()
@@ -336,7 +336,7 @@ class Session(RuleBasedStateMachine):
         assert self.server is not None
         mine = {
             sid: (row.subject, row.queue, row.max_msgs - row.delivered if row.max_msgs else None)
-            for sid, row in self.engine.subscriptions.items()
+            for sid, row in self.engine.registrations.items()
         }
         assert {sid: (row.subject, row.queue, row.left) for sid, row in self.server.rows.items()} == mine
         assert self.server.unread == b""
@@ -363,7 +363,7 @@ class Session(RuleBasedStateMachine):
 
     def hear(self, data: bytes) -> None:
         for event in self.engine.receive(data):
-            if isinstance(event, Answered):
+            if isinstance(event, PongArrived):
                 # A PONG to a keepalive gives no event; those in front of this one were such.
                 while self.pings[0] is None:
                     self.pings.pop(0)
@@ -412,7 +412,7 @@ class Session(RuleBasedStateMachine):
                 assert consumer.received <= consumer.max_msgs
                 if consumer.received == consumer.max_msgs:
                     assert consumer.ends == [None]
-            assert (sid in self.engine.subscriptions) <= (not consumer.ends)
+            assert (sid in self.engine.registrations) <= (not consumer.ends)
 
     @invariant()
     def nothing_but_frames(self) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
+from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Action, Create, Delete, Fail, Find, Inspect, Look, Pull, Start, Wait
+from trionats._protocol.jetstream.pull import Pull
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 JSON = st.recursive(

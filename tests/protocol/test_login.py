@@ -18,9 +18,9 @@ from trionats._protocol.auth.login import (
     connect_options,
     encode_signature,
     must_use_tls,
-    server_error,
     why_refused,
 )
+from trionats._protocol.server_errors import server_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

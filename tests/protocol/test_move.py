@@ -15,7 +15,7 @@ from trionats._protocol.migration import Move, Way, way
 
 if TYPE_CHECKING:
     from trionats._protocol.parser import Message
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 PREFIX = b"_INBOX."
 REASON = errors.UnexpectedEOF()
@@ -82,7 +82,7 @@ def test_ways(subject: bytes, queue: bytes, count: int, receiver: Recorder, expe
 
 def test_answers_to_what_we_asked_stay() -> None:
     row = Engine().subscribe(b"elsewhere", b"", 0, Recorder())
-    row.answers = True
+    row.for_replies = True
     assert way(row, PREFIX) is Way.STAY
 
 
@@ -152,7 +152,7 @@ def test_without_a_fence_everybody_is_told() -> None:
 
 def test_who_leaves_over_the_loss_is_not_told_of_the_return(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, move, receivers = prepared()
-    (row,) = [row for row in engine.subscriptions.values() if row.subject == b"plain"]
+    (row,) = [row for row in engine.registrations.values() if row.subject == b"plain"]
     monkeypatch.setattr(receivers[b"plain"], "connection_lost", lambda _: engine.unsubscribe(row))
     move.arrive("arrived")
     move.switch("fence")
@@ -230,7 +230,7 @@ def test_no_plain_subscription_is_ever_on_both_sides(actions: list[tuple[str, in
     move = Move(engine, PREFIX)
     online(move.side)
     old, new = Table(), Table()
-    rows: list[Subscription] = []
+    rows: list[Registration] = []
     stage = number = 0
 
     def send() -> None:
@@ -275,6 +275,6 @@ def test_no_plain_subscription_is_ever_on_both_sides(actions: list[tuple[str, in
     while stage < len(STEPS):
         step()
     send()
-    assert new.live == {sid: row.subject for sid, row in engine.subscriptions.items()}
+    assert new.live == {sid: row.subject for sid, row in engine.registrations.items()}
     assert old.published + new.published == list(range(number)), "in order, once, and the old side first"
     assert engine.out_msgs == number

@@ -12,25 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
+from trionats._protocol.jetstream.acks import AckSubject, parse_ack_subject, whole_number
+from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import (
-    AckSubject,
-    Action,
-    Create,
-    Delete,
-    Ending,
-    Fail,
-    Inspect,
-    Look,
-    Pull,
-    Start,
-    Wait,
-    Window,
-    backoff,
-    parse_ack_subject,
-    whole_number,
-)
+from trionats._protocol.jetstream.pull import Ending, Pull, Window
+from trionats._protocol.jetstream.refusals import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trionats import errors
-from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Verdict, is_missing, passes
+from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Retry, is_missing, passes
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_what_passes_by_itself(code: object, err_code: object, passing: bool) ->
     assert passes(error) is passing
     refusals = Refusals()
     verdicts = [refusals.judge(error) for _ in range(GIVEN_UP_AFTER)]
-    assert (Verdict.OVER in verdicts) is not passing
-    assert (Verdict.TOLD in verdicts) is not passing
+    assert (Retry.NEVER in verdicts) is not passing
+    assert (Retry.AND_TELL in verdicts) is not passing
 
 
 @pytest.mark.parametrize("error", [errors.TimeoutError(), errors.DisconnectedError(), errors.Error()])
@@ -47,15 +47,15 @@ def test_silence_is_no_refusal(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [errors.ConnectionClosedError(), errors.PermissionsViolationError()])
 def test_what_is_of_no_use_to_try_again(error: Exception) -> None:
-    assert Refusals(patient=True).judge(error) is Verdict.OVER
+    assert Refusals(patient=True).judge(error) is Retry.NEVER
 
 
 def test_a_stream_that_is_gone() -> None:
     gone = errors.NotFoundError(code=404, err_code=10059)
     assert is_missing(gone)
     assert not is_missing(errors.NotFoundError(code=404, err_code=10014))
-    assert Refusals().judge(gone) is Verdict.OVER
+    assert Refusals().judge(gone) is Retry.NEVER
     patient = Refusals(patient=True)
-    assert [patient.judge(gone) for _ in range(5)] == [Verdict.AGAIN] * 4 + [Verdict.OVER]
+    assert [patient.judge(gone) for _ in range(5)] == [Retry.AGAIN] * 4 + [Retry.NEVER]
     patient.forget()
-    assert patient.judge(gone) is Verdict.AGAIN
+    assert patient.judge(gone) is Retry.AGAIN

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trionats._protocol.parser import Message
-from trionats._protocol.replies import ReplyPolicy, Verdict, nobody_listens
+from trionats._protocol.replies import Disposition, ReplyPolicy, nobody_listens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEEP, LAST, OVER, NOBODY = Verdict.KEEP, Verdict.LAST, Verdict.OVER, Verdict.NOBODY
+KEEP, LAST, OVER, NOBODY = Disposition.KEEP, Disposition.LAST, Disposition.OVER, Disposition.NOBODY
 
 
 def answer(data: bytes = b"x", block: bytes | None = None) -> Message:
@@ -41,7 +41,7 @@ def test_only_the_servers_word_says_that_nobody_listens(message: Message, nobody
 
 
 # What is told to it, when; what comes of it; when it would end after that.
-SCRIPTS: dict[str, tuple[dict[str, object], list[tuple[float, Message, Verdict, float]]]] = {
+SCRIPTS: dict[str, tuple[dict[str, object], list[tuple[float, Message, Disposition, float]]]] = {
     "the total alone": (
         {"total": 5},
         [(1, answer(), KEEP, 5), (4.9, answer(), KEEP, 5), (5, answer(), OVER, 5)],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from trionats._protocol.engine import Engine
-from trionats._protocol.happenings import Answered
+from trionats._protocol.happenings import PongArrived
 from trionats._protocol.parser import Message
-from trionats._protocol.subscriptions import Subscription
+from trionats._protocol.registrations import Registration
 
 
 class Receiver:
@@ -32,7 +32,7 @@ def online(engine: Engine) -> None:
     engine.receive(b"PONG\r\n")
 
 
-def subscribed(max_msgs: int = 0) -> tuple[Engine, Receiver, Subscription]:
+def subscribed(max_msgs: int = 0) -> tuple[Engine, Receiver, Registration]:
     engine, receiver = Engine(), Receiver()
     online(engine)
     row = engine.subscribe(b"a", b"", max_msgs, receiver)
@@ -46,11 +46,11 @@ def test_what_comes_before_the_pong_is_delivered() -> None:
     engine.retire(row)
     engine.ping("fence")
     assert engine.take(100_000) == b"UNSUB 1\r\nPING\r\n"
-    assert engine.receive(b"MSG a 1 1\r\nx\r\nPONG\r\n") == [Answered("fence")]
+    assert engine.receive(b"MSG a 1 1\r\nx\r\nPONG\r\n") == [PongArrived("fence")]
     engine.complete(row)
     engine.complete(row)
     assert receiver.seen == [b"x", "ended: None"]
-    assert not engine.subscriptions
+    assert not engine.registrations
     engine.receive(b"MSG a 1 1\r\ny\r\n")
     assert receiver.seen == [b"x", "ended: None"]
 

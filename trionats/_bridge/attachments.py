@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
-from nats.aio.msg import Msg as NatsPyMsg
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors
-from trionats._core.message import Msg
 from trionats._feeds.feed import CLEANUP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats.aio.msg import Msg as NatsPyMsg
     from nats.aio.subscription import Subscription
 
     from trionats._bridge.connection import NatsPyConnection
+    from trionats._core.message import Msg
+    from trionats._protocol.receivers import Receiver
 
 log = logging.getLogger("trionats")
-
-
-class Receiver(Protocol):
-    """What takes nats-py's messages; its methods do not wait and do not raise."""
-
-    def deliver(self, message: NatsPyMsg, /) -> None:
-        """Take a message."""
-
-    def connection_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def connection_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more: None for an end on purpose."""
-
-
-class OurReceiver(Protocol):
-    """What takes messages of our own class; for the rest like `Receiver`."""
-
-    def deliver(self, message: Msg, /) -> None:
-        """Take a message."""
-
-    def connection_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def connection_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more."""
 
 
 @final
@@ -63,7 +32,7 @@ class Attachment:
         self,
         connection: NatsPyConnection,
         subject: str,
-        receiver: Receiver | OurReceiver,
+        receiver: Receiver[NatsPyMsg] | Receiver[Msg],
         deliver: Callable[[NatsPyMsg], None],
         *,
         queue: str = "",

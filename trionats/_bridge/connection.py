@@ -43,18 +43,20 @@ from trionats._feeds.feed import CLEANUP_SECONDS, OpenFeeds
 from trionats._feeds.opening import is_of_this_run
 from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
-from trionats._protocol.auth.login import INBOX_HINT, server_error
 from trionats._protocol.index import Index
+from trionats._protocol.server_errors import hint_at_inbox, refusal_of, server_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
-    from trionats._bridge.attachments import OurReceiver, Receiver
+    from nats.aio.msg import Msg as NatsPyMsg
+
     from trionats._core.frames import Headers
     from trionats._core.message import Msg
     from trionats._core.messaging import Listener
     from trionats._protocol.commands import Payload
+    from trionats._protocol.receivers import Receiver
 
 #: How often the state of the connection is looked at, in seconds.
 LOOK_EVERY: Final = 0.05
@@ -141,7 +143,7 @@ class NatsPyConnection:
         self.check_open(f"request to {subject!r}")
         return await self._answers.ask(subject, bytes(payload))
 
-    def attach(self, subject: str, receiver: OurReceiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe for a receiver of our own messages.
 
         Args:
@@ -176,7 +178,7 @@ class NatsPyConnection:
     # What the bridge uses besides.
 
     def attach_plain(
-        self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0, patient: bool = False
+        self, subject: str, receiver: Receiver[NatsPyMsg], *, queue: str = "", max_msgs: int = 0, patient: bool = False
     ) -> Attachment:
         """Subscribe for a receiver of nats-py's messages.
 
@@ -445,10 +447,10 @@ class NatsPyConnection:
         if refused.operation == "subscription":
             ours = f"{self.new_inbox().rpartition('.')[0]}."
             for attachment in self._named.find(_name(refused.subject, refused.queue or "")):
-                hint = INBOX_HINT if attachment.subject.startswith(ours) else ""
-                text = f"subscription {attachment.subject!r}: {refused}{hint}"
-                known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
-                attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
+                subject = attachment.subject
+                error = refusal_of(f"subscription {subject!r}", refused, subject=subject)
+                hint_at_inbox(error, ours)
+                attachment.receiver.ended(error)
         self._listeners.emit(events.PermissionViolation(refused))
 
 

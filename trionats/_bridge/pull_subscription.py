@@ -13,9 +13,11 @@ from trionats._feeds.bounded import BoundedFeed, Overflow
 from trionats._feeds.feed import Feed
 from trionats._jetstream.api import api_error
 from trionats._jetstream.ordered import JITTER
-from trionats._protocol.jetstream.pull import NANOSECONDS, Ending, Window, count_of, whole_number
-from trionats._protocol.jetstream.refusals import Refusals, Verdict
+from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
+from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
+from trionats._protocol.jetstream.refusals import Refusals, Retry
 from trionats._protocol.receivers import Intake
+from trionats._protocol.server_errors import refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +103,7 @@ class PullSubscription(Feed[Msg]):
         self._asking = f"{jetstream.prefix}.CONSUMER.MSG.NEXT.{self._where}"
         self._limits = max_messages, max_bytes
         self._window: Window
-        self._inbox = f"{connection.new_inbox()}."
+        self._inbox = PullInbox(connection.new_inbox())
         self._attachment: Attachment | None = None
         self._gives_back = False
         self._made: object = None
@@ -124,7 +126,7 @@ class PullSubscription(Feed[Msg]):
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
         self._attachment = self._connection.attach_plain(
-            f"{self._inbox}*",
+            self._inbox.pattern,
             Intake(self._deliver, self._end, self._connection_lost, self._connection_restored),
         )
         self._connection.add_listener(self._listener, refused=self._asking)
@@ -160,10 +162,10 @@ class PullSubscription(Feed[Msg]):
         except errors.NotFoundError:
             raise
         except errors.Error as error:
-            verdict = self._refusals.judge(error)
-            if verdict is Verdict.OVER:
+            retry = self._refusals.judge(error)
+            if retry is Retry.NEVER:
                 raise
-            if verdict is Verdict.TOLD:
+            if retry is Retry.AND_TELL:
                 self._connection.emit(events.ReaderRefused(self._stream, error))
         await trio.sleep(LOOK_AGAIN)
         self._doubtful = True
@@ -174,7 +176,7 @@ class PullSubscription(Feed[Msg]):
             self._pull(pull)
 
     def _pull(self, pull: Pull) -> None:
-        self._connection.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
+        self._connection.publish_nowait(self._asking, pull.body(), self._inbox.reply_to(pull))
 
     # The receiver's side.
 
@@ -188,8 +190,7 @@ class PullSubscription(Feed[Msg]):
             else:
                 self._give_back(message)
         elif (status := ours(message)).status is not None:
-            token = message.subject.removeprefix(self._inbox)
-            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            number = self._inbox.number(message.subject)
             ending = self._window.status(number, status.status, status.description, status.headers, now)
             if ending is Ending.GONE:
                 self._doubtful = True
@@ -210,8 +211,7 @@ class PullSubscription(Feed[Msg]):
 
     def _refused(self, event: events.ConnectionEvent) -> None:
         if isinstance(event, events.PermissionViolation):
-            known = {"operation": event.error.operation, "subject": self._asking, "queue": None}
-            self._end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {event.error}", **known))
+            self._end(refusal_of(self.name, event.error, subject=self._asking))
 
     # Inside.
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trionats import errors, events
-from trionats._core.deadlines import answer_within
+from trionats._core.deadlines import reply_within
 from trionats._core.message import Msg
-from trionats._core.requests import refused_request
 from trionats._protocol import headers
 from trionats._protocol.index import Index
+from trionats._protocol.replies import no_responders, nobody_listens
+from trionats._protocol.server_errors import refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class Answers:
             self._named.add(name, question)
         try:
             self._connection.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with answer_within(None, f"request to {subject!r}"):
+            with reply_within(None, f"request to {subject!r}"):
                 await question.answered.wait()
         finally:
             del self._questions[token]
@@ -99,8 +100,8 @@ class Answers:
         assert answer is not None
         if isinstance(answer, Exception):
             raise answer
-        if answer.status == 503 and not answer.data:
-            raise errors.explained(errors.NoRespondersError, f"request to {subject!r}: nobody is listening there")
+        if nobody_listens(answer):
+            raise no_responders(subject)
         return answer
 
     def leave(self) -> None:
@@ -127,7 +128,7 @@ class Answers:
         """Fail the requests under way, and forget the inbox: the client is closed, or the server refused the inbox."""
         for question in self._questions.values():
             if isinstance(reason, errors.PermissionsViolationError):
-                _settle(question, refused_request(question.subject, reason))
+                _settle(question, refusal_of(f"request to {question.subject!r}", reason))
                 continue
             text = f"request to {question.subject!r}: nats-py's client was closed while an answer was awaited"
             error = errors.explained(errors.ConnectionClosedError, text)
@@ -145,7 +146,7 @@ class Answers:
             return
         refused = event.error
         for question in self._named.find((refused.operation, refused.subject.lower())):
-            _settle(question, refused_request(question.subject, refused))
+            _settle(question, refusal_of(f"request to {question.subject!r}", refused))
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""

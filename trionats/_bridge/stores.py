@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trionats._bridge.connection import NatsPyConnection
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 _OPERATION: Final = "KV-Operation"
 _MARKER: Final = "Nats-Marker-Reason"

@@ -15,9 +15,10 @@ from trionats import errors
 from trionats._connection import dial as _transport
 from trionats._connection.identity import seconds_since_epoch
 from trionats._discretion import bare
-from trionats._protocol.auth.login import connect_options, must_use_tls, server_error, why_refused
+from trionats._protocol.auth.login import connect_options, must_use_tls, why_refused
 from trionats._protocol.engine import Phase
 from trionats._protocol.happenings import Garbage, Refused
+from trionats._protocol.server_errors import server_error
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:

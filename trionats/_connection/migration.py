@@ -199,7 +199,7 @@ class Awaited:
     """Which answers are waited for right now, by receivers that ignore what comes twice."""
 
     def __init__(self, engine: Engine) -> None:
-        receivers = [row.receiver for row in engine.subscriptions.values()]
+        receivers = [row.receiver for row in engine.registrations.values()]
         self._receivers = [receiver for receiver in receivers if ignores_repeats(receiver)]
         self._names = self._now()
 

@@ -20,11 +20,10 @@ from trionats._connection.migration import Migrator
 from trionats._connection.session import Answer, Session
 from trionats._connection.timers import Timekeeper
 from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._protocol.admission import is_limit
-from trionats._protocol.auth.login import INBOX_HINT
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.happenings import Event, Garbage, InfoChanged, Loss, OverLimit, PongArrived, Refused
+from trionats._protocol.server_errors import hint_at_inbox, is_control_line, is_subscription_limit
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
@@ -494,7 +493,7 @@ class Supervisor:
     def handle(self, session: Session, event: Event) -> None:
         """Take what the server says besides messages."""
         match event:
-            case Answered(token):
+            case PongArrived(token):
                 token.arrived()
             case InfoChanged(info):
                 if session is self.current:
@@ -529,14 +528,13 @@ class Supervisor:
         error = refusal(session.server, text, session.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             session.refused(error)
-            if not is_limit(text):
+            if not is_subscription_limit(text):
                 self._emit(events.ServerRefusal(error))
-            if "control line" in text.casefold():
+            if is_control_line(text):
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
-            if error.subject.startswith(self._options.inbox_prefix.decode()):
-                error.args = (f"{error}{INBOX_HINT}",)
+            hint_at_inbox(error, self._options.inbox_prefix.decode())
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
 

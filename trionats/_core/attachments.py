@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.messaging import Listener
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription as Row
+    from trionats._protocol.registrations import Registration
 
 
 class Fence:
@@ -33,23 +33,23 @@ class Fence:
         pongs: How many PONGs are waited for.
     """
 
-    def __init__(self, engine: Engine, rows: Sequence[Row], pongs: int = 1) -> None:
+    def __init__(self, engine: Engine, rows: Sequence[Registration], pongs: int = 1) -> None:
         self._engine = engine
         self._rows = rows
         self._missing = pongs
         self.passed = trio.Event()
-        self.answered = False
-        """Whether a server has answered."""
+        self.heard = False
+        """Whether a PONG has come."""
         self.broken = False
         """Whether it is passed because the connection was lost."""
 
     def arrived(self) -> None:
-        """Know that a server sends nothing more."""
-        self.answered = True
+        """Pass one PONG: its server sends nothing more."""
+        self.heard = True
         self._one_less()
 
     def failed(self, _: Exception) -> None:
-        """Know that a connection, and with it what was on its way, is lost."""
+        """Pass one PONG that will not come: its connection, and what was on its way there, is lost."""
         self.broken = True
         self._one_less()
 
@@ -65,7 +65,7 @@ class Fence:
             self.open()
 
 
-def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Row]) -> Fence:
+def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Registration]) -> Fence:
     """Unsubscribe, and take what is on its way; without a connection, end at once.
 
     Args:
@@ -146,7 +146,7 @@ class Attachment:
 
     __slots__ = ("_engine", "_row", "_supervisor")
 
-    def __init__(self, engine: Engine, supervisor: Supervisor, row: Row) -> None:
+    def __init__(self, engine: Engine, supervisor: Supervisor, row: Registration) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._row = row
@@ -175,5 +175,5 @@ class Attachment:
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
         self._supervisor.pace.run.check()
-        if self._row.sid in self._engine.subscriptions and not self._row.retired:
+        if self._row.sid in self._engine.registrations and not self._row.retired:
             retire(self._engine, self._supervisor, [self._row])

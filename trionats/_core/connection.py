@@ -16,7 +16,7 @@ from trionats import events
 from trionats._connection.options import check_options, server_pool, supervisor_options
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment, Listeners
-from trionats._core.deadlines import REQUEST_TIMEOUT, answer_within
+from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
 from trionats._core.frames import Frames
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Listener
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
-    from trionats._protocol.subscriptions import Receiver
+    from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
 
@@ -124,7 +124,7 @@ class Connection:
         self.supervisor.wake()
 
     @enable_ki_protection
-    def attach(self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
         self.pace.run.check()
         self.supervisor.check_open()
@@ -210,7 +210,7 @@ class Connection:
 
     def limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for one reply of the server."""
-        return answer_within(self.request_timeout, what)
+        return reply_within(self.request_timeout, what)
 
     def ask_many(
         self, subject: str, payload: Payload, headers: Headers | None, reply: str

@@ -45,7 +45,7 @@ class Frames:
         Args:
             subject: Where to.
             payload: The message.
-            reply: Where an answer is expected, or nothing.
+            reply: Where a reply is expected, or nothing.
             fields: The headers, or nothing.
             doing: "publish" or "request", for texts.
         """

@@ -41,7 +41,7 @@ class Msg(Message):
 
     Attributes:
         subject: The subject it was published to.
-        reply: Where an answer is expected, or an empty string.
+        reply: Where a reply is expected, or an empty string.
         data: The payload.
         sid: The number of the subscription on this connection.
     """
@@ -53,29 +53,29 @@ class Msg(Message):
     async def respond(
         self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
     ) -> None:
-        """Publish an answer to the message's reply subject.
+        """Publish a reply to the message's reply subject.
 
         Args:
-            payload: The answer.
+            payload: The reply.
             headers: Its headers; those of the request are not echoed.
 
         Raises:
-            nats.errors.Error: The message wants no answer, or as for `Client.publish`.
+            nats.errors.Error: The message wants no reply, or as for `Client.publish`.
         """
         await self._responder.publish(self._reply_subject(), payload, headers=headers)
 
     def respond_nowait(
         self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
     ) -> None:
-        """Queue an answer to the message's reply subject, without waiting.
+        """Queue a reply to the message's reply subject, without waiting.
 
         Args:
-            payload: The answer.
+            payload: The reply.
             headers: Its headers; those of the request are not echoed.
 
         Raises:
             trio.WouldBlock: The outbox is full.
-            nats.errors.Error: The message wants no answer, or as for `Client.publish`.
+            nats.errors.Error: The message wants no reply, or as for `Client.publish`.
         """
         self._responder.publish_nowait(self._reply_subject(), payload, headers=headers)
 

@@ -24,7 +24,7 @@ class ClientStatistics:
         reconnects: How often the connection came back.
         subscriptions: Subscriptions that are open; the one that requests share comes with the first and stays, and is
             not counted.
-        pending_requests: Requests that wait for their answer.
+        pending_requests: Requests that wait for their reply.
         outbox_bytes: Bytes that wait to be sent.
         feeds: The names of the feeds that are open.
         skipped: Entries of other programs' making that could not be read, and were left out.
@@ -51,7 +51,7 @@ def statistics_of(connection: Connection) -> ClientStatistics:
         in_bytes=engine.in_bytes,
         out_bytes=engine.out_bytes,
         reconnects=connection.supervisor.reconnects,
-        subscriptions=sum(row.receiver is not connection.requests for row in engine.subscriptions.values()),
+        subscriptions=sum(row.receiver is not connection.requests for row in engine.registrations.values()),
         pending_requests=len(connection.requests),
         outbox_bytes=engine.outbox_bytes,
         feeds=tuple(feed.name for feed in connection.feeds),

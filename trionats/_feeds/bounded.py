@@ -49,7 +49,7 @@ class HasReply(Protocol):
 
     @property
     def reply(self) -> str:
-        """Where an answer is expected."""
+        """Where a reply is expected."""
 
     @property
     def sid(self) -> int:
@@ -135,7 +135,7 @@ class BoundedFeed(Feed[M], Generic[M]):
         half_empty = len(self) <= self._receive.statistics().max_buffer_size / 2
         self._slow = not (half_empty and self._bytes <= self._bytes_limit / 2)
 
-    def _looked(self) -> None:
+    def _sampled(self) -> None:
         waiting = len(self)
         self._most = max(self._most, waiting)
         self._pace.behind = self._pace.behind or waiting > TRIP_MESSAGES

@@ -134,7 +134,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             busy.meet(current_task())
             await pace.trip()
             busy.note(current_task())
-            self._looked()
+            self._sampled()
         else:
             await checkpoint_if_cancelled()
         if busy.observers:
@@ -268,8 +268,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     def _undo(self) -> None:
         """Undo the registration: synchronous, called once."""
 
-    def _looked(self) -> None:
-        """Look at what cannot be looked at for each item."""
+    def _sampled(self) -> None:
+        """Take note of what is not worth looking at for each item."""
 
     # What is known of its consumers, for a drain and for a barrier.
 
@@ -280,7 +280,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """Say whether a feed that has ended was received whole, and those who received from it came back for more.
 
         Args:
-            besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
+            besides: Tasks that wait for the reply. What only they could receive is nothing to wait for.
         """
         if self._left:
             return True

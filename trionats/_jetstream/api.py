@@ -14,6 +14,7 @@ import trio
 
 from trionats import errors
 from trionats._protocol import fields, subjects
+from trionats._protocol.replies import no_jetstream
 from trionats.api import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
@@ -93,12 +94,6 @@ def unreadable(what: str, why: str) -> errors.APIError:
     """
     description = f"what came back is no JetStream answer: {why}"
     return api_error(errors.APIError, f"{what}: {description}", description)
-
-
-def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
-    """Make the exception for a JetStream API that nobody answers."""
-    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    return api_error(errors.ServiceUnavailableError, text, text, code=503)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:
@@ -305,7 +300,7 @@ class Api(Generic[C]):
         try:
             msg = await self._connection.request(where, payload)
         except errors.NoRespondersError:
-            raise unavailable(full, self.prefix) from None
+            raise no_jetstream(full, self.prefix) from None
         self.whereabouts.round_trip = trio.current_time() - asked
         return msg
 

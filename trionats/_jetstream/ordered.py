@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from trionats import errors, events
-from trionats._core.requests import REFUSALS
 from trionats._jetstream.api import api_error
 from trionats._protocol import subjects
+from trionats._protocol.jetstream.acks import count_of
+from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Inspect, Look, Wait
 from trionats._protocol.jetstream.leader import read_stream
-from trionats._protocol.jetstream.pull import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
+from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Attached, Messaging
     from trionats._jetstream.api import Api
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.ordered import Ordered
-    from trionats._protocol.jetstream.pull import AckSubject
 
 NO_MESSAGE: Final = 10037
 #: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
@@ -101,7 +103,7 @@ class OrderedSource:
         self._api = jetstream
         self._ordered = ordered
         self._sink = sink
-        self._inbox = ""
+        self._inbox = PullInbox(jetstream.connection.new_inbox())
         self._asked = ""
         self._attachment: Attached | None = None
         self._parked: trio.Event | None = None
@@ -133,9 +135,7 @@ class OrderedSource:
             nats.errors.Error: As for any question to the JetStream API.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        nc = self._api.connection
-        self._inbox = f"{nc.new_inbox()}."
-        self._attachment = nc.attach(f"{self._inbox}*", self)
+        self._attachment = self._api.connection.attach(self._inbox.pattern, self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -227,8 +227,7 @@ class OrderedSource:
                 else:
                     ordered.refused(now)
         elif message.status is not None:
-            token = message.subject.removeprefix(self._inbox)
-            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            number = self._inbox.number(message.subject)
             ordered.status(number, message.status, message.description, message.headers, now)
         self._go_on(now)
 
@@ -245,8 +244,7 @@ class OrderedSource:
         """End, and let the sink end."""
         if isinstance(reason, REFUSALS):
             # The server refuses the inbox.
-            text = f"reading of stream '{self._ordered.stream}': {reason}"
-            self._refused = reason = errors.explained(type(reason), text, **vars(reason))
+            self._refused = reason = refusal_of(f"reading of stream '{self._ordered.stream}'", reason)
         self._lost = reason
         sink = self._sink
         self.close()
@@ -294,7 +292,7 @@ class OrderedSource:
         if subject != self._asked:
             self._asked = subject
             self._api.connection.add_listener(self, refused=subject)
-        self._api.connection.publish_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
+        self._api.connection.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
 
     def _delete(self, name: str) -> None:
         subject = f"{self._api.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"

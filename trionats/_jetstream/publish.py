@@ -12,6 +12,7 @@ from multidict import MultiDict
 from trionats import api, errors
 from trionats._jetstream.api import decode, unreadable
 from trionats._jetstream.destination import Destination
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,12 +60,6 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
     ):
         raise unreadable(doing, f"it is no acknowledgement of a stream: {msg.data[:80]!r}")
     return api.PubAck(stream, seq, domain, duplicate, batch, count, val)
-
-
-def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
-    """Make the exception for a subject that no stream listens on."""
-    text = f"{doing}: {why}"
-    return errors.explained(errors.NoStreamResponseError, text, description=text)
 
 
 def joined(

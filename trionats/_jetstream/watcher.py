@@ -17,8 +17,8 @@ from trio.lowlevel import enable_ki_protection
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import bucket_gone
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
+from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
 #: What is done about a store that is deleted and made anew under a watcher.

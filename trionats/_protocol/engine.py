@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 from trionats import errors
 from trionats._protocol import commands
-from trionats._protocol.admission import Admissions, is_limit
+from trionats._protocol.admission import Admissions
 from trionats._protocol.commands import Passing, is_programs, is_publish
-from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.happenings import Event, Garbage, InfoChanged, Loss, OverLimit, PongArrived, Refused
 from trionats._protocol.index import Index
 from trionats._protocol.numbering import Numbering
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
-from trionats._protocol.subscriptions import Subscription, name_of
+from trionats._protocol.registrations import Registration, name_of
+from trionats._protocol.server_errors import is_subscription_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trionats._protocol.subscriptions import Receiver
+    from trionats._protocol.receivers import Receiver
 
 
 _CONVERSATION = (
@@ -77,7 +78,7 @@ class Engine:
         self._parser = Parser(message_type)
         self._next_sid = 1
         self._pings: deque[object] = deque()
-        self._admissions: Admissions[Subscription] = Admissions()
+        self._admissions: Admissions = Admissions()
         self._over_limit = ""
         self._last: int | None = None
         """The number of the last frame that this connection is to take; None for no end."""
@@ -85,8 +86,8 @@ class Engine:
         self._sending: list[bytes] = []
         self.phase = Phase.OFFLINE
         self.info: dict[str, Any] = {}
-        self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
-        self._named: Index[bytes, Subscription] = Index() if main is None else main._named
+        self.registrations: dict[int, Registration] = {} if main is None else main.registrations
+        self._named: Index[bytes, Registration] = Index() if main is None else main._named
         self.outbox: list[bytes] = []
         self.outbox_bytes = 0
         self._numbers = Numbering()
@@ -141,7 +142,7 @@ class Engine:
         """
         events: list[Event] = []
         message_type = self.message_type
-        subscription_of = self.subscriptions.get
+        subscription_of = self.registrations.get
         messages = size = 0
         for event in self._parser.feed(data):
             if event.__class__ is message_type:
@@ -196,7 +197,7 @@ class Engine:
         self.outbox_bytes = sum(map(len, self.outbox))
         self._close_gaps()
         if was_online and not self._aside:
-            for subscription in list(self.subscriptions.values()):
+            for subscription in list(self.registrations.values()):
                 subscription.receiver.connection_lost(reason)
         return loss
 
@@ -227,7 +228,7 @@ class Engine:
 
     # Subscriptions.
 
-    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> Subscription:
+    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver[Any]) -> Registration:
         """Enter a subscription into the table, and tell the server if there is one.
 
         Args:
@@ -236,59 +237,59 @@ class Engine:
             max_msgs: After how many messages it ends by itself; 0 for never.
             receiver: Who takes the messages.
         """
-        subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
+        subscription = Registration(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
-        self.subscriptions[subscription.sid] = subscription
+        self.registrations[subscription.sid] = subscription
         self._named.add(name_of(subject, queue), subscription)
         if self.phase is Phase.ONLINE:
             self.tell([subscription])
         return subscription
 
-    def tell(self, rows: Sequence[Subscription]) -> None:
+    def tell(self, rows: Sequence[Registration]) -> None:
         """Tell the server of subscriptions."""
         for row in rows:
             self.queue(row.frames())
             if self._admissions.subscribed(row):
                 self.ping()
 
-    def tell_first(self, rows: Sequence[Subscription]) -> None:
+    def tell_first(self, rows: Sequence[Registration]) -> None:
         """Tell the server of subscriptions, before anything that is queued."""
         rows = [row for row in rows if not row.retired]
         self.put_first([row.frames() for row in rows])
         self._admissions.replayed(rows, self.outbox.count(commands.PING))
 
-    def tell_unsubscribed(self, row: Subscription) -> None:
+    def tell_unsubscribed(self, row: Registration) -> None:
         """Tell the server that a subscription is over."""
         self.queue(commands.unsub(row.sid))
         if self._admissions.unsubscribed(row):
             self.ping()
 
-    def unsubscribe(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: Registration) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
         if self._take_out(subscription):
             self._tell_unsubscribed(subscription)
 
-    def retire(self, subscription: Subscription) -> None:
+    def retire(self, subscription: Registration) -> None:
         """Tell the server that no more is wanted, and go on taking what it has sent already. Idempotent.
 
         The row stays until `complete`, which is due with the PONG behind this, or with the connection's end.
         """
-        if not subscription.retired and subscription.sid in self.subscriptions:
+        if not subscription.retired and subscription.sid in self.registrations:
             self._tell_unsubscribed(subscription)
             subscription.retired = True
 
-    def complete(self, subscription: Subscription) -> None:
+    def complete(self, subscription: Registration) -> None:
         """End a subscription that has had all it will get. Idempotent."""
         if self._take_out(subscription):
             if not subscription.retired:
                 self._admissions.unsubscribed(subscription)
             subscription.receiver.ended(None)
 
-    def _take_out(self, subscription: Subscription) -> bool:
+    def _take_out(self, subscription: Registration) -> bool:
         self._named.remove(name_of(subscription.subject, subscription.queue), subscription)
-        return self.subscriptions.pop(subscription.sid, None) is not None
+        return self.registrations.pop(subscription.sid, None) is not None
 
-    def _tell_unsubscribed(self, subscription: Subscription) -> None:
+    def _tell_unsubscribed(self, subscription: Registration) -> None:
         if subscription.retired:
             return
         if self.phase is Phase.ONLINE:
@@ -299,7 +300,7 @@ class Engine:
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
-        for subscription in list(self.subscriptions.values()):
+        for subscription in list(self.registrations.values()):
             self.unsubscribe(subscription)
             subscription.receiver.ended(reason)
 
@@ -323,11 +324,11 @@ class Engine:
         self._admissions.denied(*wanted)
         return bool(refused)
 
-    def over_limit(self) -> list[Subscription]:
+    def over_limit(self) -> list[Registration]:
         """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
-        return [row for row in self._admissions.settle() if row.sid in self.subscriptions]
+        return [row for row in self._admissions.settle() if row.sid in self.registrations]
 
-    def refuse(self, row: Subscription, error: Exception) -> None:
+    def refuse(self, row: Registration, error: Exception) -> None:
         """End one subscription that the server refused. Idempotent.
 
         Args:
@@ -350,7 +351,7 @@ class Engine:
         Args:
             error: What their receivers are told.
         """
-        for subscription in list(self.subscriptions.values()):
+        for subscription in list(self.registrations.values()):
             if len(commands.sub(subscription.subject, subscription.queue, subscription.sid)) > CONTROL_LINE:
                 self._take_out(subscription)
                 subscription.receiver.ended(error)
@@ -486,7 +487,7 @@ class Engine:
         self._sending = []
 
     def ping(self, token: object = None) -> None:
-        """Queue a PING; its PONG gives `Answered(token)`, unless the token is None.
+        """Queue a PING; its PONG gives `PongArrived(token)`, unless the token is None.
 
         Everything queued before it is processed by the server before the PONG: a barrier.
         """
@@ -536,7 +537,7 @@ class Engine:
                     self.info = {**self.info, **event.fields}
                 events.append(InfoChanged(event.fields))
             case ServerError():
-                if is_limit(event.text):
+                if is_subscription_limit(event.text):
                     self._over_limit = event.text
                     if self._admissions.refused():
                         self.ping()
@@ -557,15 +558,15 @@ class Engine:
         if self._admissions.ponged():
             events.append(OverLimit(self._over_limit))
         if token is not None:
-            events.append(Answered(token))
+            events.append(PongArrived(token))
 
     def _go_online(self) -> None:
         self.phase = Phase.ONLINE
         if self._aside:
             return
         self.drop_oversized()
-        self.tell_first(list(self.subscriptions.values()))
-        for subscription in list(self.subscriptions.values()):
+        self.tell_first(list(self.registrations.values()))
+        for subscription in list(self.registrations.values()):
             subscription.receiver.connection_restored()
 
     def _first_frames(self, limit: int) -> list[bytes]:

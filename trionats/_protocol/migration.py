@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 QUEUE_OVERLAP = 0.25
 """Seconds for which queue subscriptions are on both sides: until the cluster knows of the new one."""
@@ -60,7 +60,7 @@ class Way(Enum):
     STAY = "on the old side while that lasts"
 
 
-def way(row: Subscription, inbox_prefix: bytes) -> Way:
+def way(row: Registration, inbox_prefix: bytes) -> Way:
     """Say how a subscription goes over.
 
     Args:
@@ -69,7 +69,7 @@ def way(row: Subscription, inbox_prefix: bytes) -> Way:
     """
     if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
         return Way.OVERLAP
-    return Way.STAY if row.answers or row.subject.startswith(inbox_prefix) else Way.FENCE
+    return Way.STAY if row.for_replies or row.subject.startswith(inbox_prefix) else Way.FENCE
 
 
 class Move:
@@ -86,8 +86,8 @@ class Move:
         self.side = Engine(engine.message_type, main=engine)
         """The other session: the new one before `switch`, the old one from there on."""
         self._on_both: set[int] = set()
-        self._crossing: list[Subscription] = []
-        self._staying: list[Subscription] = []
+        self._crossing: list[Registration] = []
+        self._staying: list[Registration] = []
 
     def arrive(self, token: object) -> None:
         """Subscribe on the newcomer what may be on both sides.
@@ -133,7 +133,7 @@ class Move:
         if reason is not None:
             self._bring_over(self._staying)
             self._staying = []
-            self._tell(list(self._engine.subscriptions.values()), reason)
+            self._tell(list(self._engine.registrations.values()), reason)
 
     def unqueue(self) -> None:
         """End the overlap of the queue subscriptions."""
@@ -174,22 +174,22 @@ class Move:
 
     # Inside.
 
-    def _rows(self, wanted: Way) -> list[Subscription]:
+    def _rows(self, wanted: Way) -> list[Registration]:
         return [
-            row for row in self._engine.subscriptions.values() if not row.retired and way(row, self._prefix) is wanted
+            row for row in self._engine.registrations.values() if not row.retired and way(row, self._prefix) is wanted
         ]
 
-    def _is_open(self, row: Subscription) -> bool:
-        return row.sid in self._engine.subscriptions
+    def _is_open(self, row: Registration) -> bool:
+        return row.sid in self._engine.registrations
 
-    def _bring_over(self, rows: list[Subscription]) -> None:
+    def _bring_over(self, rows: list[Registration]) -> None:
         self._engine.tell_first([row for row in rows if self._is_open(row)])
 
-    def _unsubscribe(self, row: Subscription) -> None:
+    def _unsubscribe(self, row: Registration) -> None:
         if self._is_open(row) and self.side.phase is Phase.ONLINE:
             self.side.tell_unsubscribed(row)
 
-    def _tell(self, rows: list[Subscription], reason: Exception) -> None:
+    def _tell(self, rows: list[Registration], reason: Exception) -> None:
         for row in rows:
             row.receiver.connection_lost(reason)
         for row in rows:

@@ -27,8 +27,9 @@ from trionats import errors
 from trionats._jetstream.destination import bucket_destination, written_at
 from trionats._jetstream.objects.purging import Purge
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
-from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
 from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 #: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
 #: 1 Gbit/s with a round trip of 60 ms.

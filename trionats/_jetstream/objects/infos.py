@@ -12,10 +12,11 @@ from trionats._jetstream.destination import bucket_destination
 from trionats._jetstream.objects.chunks import IDLE_LIMIT, answer, idle_error, writable
 from trionats._jetstream.objects.purging import CLEANUP_LIMIT
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
-from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
+from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.objects import expecting, info_bytes, read_info
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 #: How often a list begins anew because another stream took the place of the one that was read.
 READ_ATTEMPTS = 10

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._protocol.jetstream.acks import AckSubject
 
 
 def watchable_objects(

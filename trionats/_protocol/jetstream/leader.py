@@ -16,7 +16,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from trionats._protocol.jetstream.pull import count_of
+from trionats._protocol.jetstream.acks import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

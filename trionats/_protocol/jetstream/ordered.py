@@ -22,28 +22,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
+from trionats._protocol.jetstream.acks import NANOSECONDS, AckSubject, parse_ack_subject, whole_number
+from trionats._protocol.jetstream.actions import ALL, Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import Leader
-from trionats._protocol.jetstream.pull import (
-    ALL,
-    NANOSECONDS,
-    AckSubject,
-    Action,
-    Create,
-    Delete,
-    Ending,
-    Fail,
-    Find,
-    Inspect,
-    Look,
-    Pull,
-    Start,
-    Wait,
-    Window,
-    backoff,
-    parse_ack_subject,
-    whole_number,
-)
-from trionats._protocol.jetstream.refusals import Refusals, Verdict
+from trionats._protocol.jetstream.pull import Ending, Pull, Window
+from trionats._protocol.jetstream.refusals import Refusals, Retry, backoff
 from trionats._protocol.jetstream.snapshot import Course, Snapshot
 
 if TYPE_CHECKING:
@@ -522,10 +505,10 @@ class Ordered:
         if error is None:
             return False
         self.refusal = error if isinstance(error, errors.APIError) else None
-        verdict = refusals.judge(error)
-        if verdict is Verdict.OVER:
+        retry = refusals.judge(error)
+        if retry is Retry.NEVER:
             self._fail(error)
-        return verdict is Verdict.TOLD
+        return retry is Retry.AND_TELL
 
     def _reset(self, now: float) -> None:
         if self._phase is _Phase.FAILED:

@@ -18,7 +18,7 @@ from trionats._protocol.fields import MOST_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AckChooser", "Verdict", "judge", "patience", "time_to_live"]
+__all__ = ["AckChooser", "AckKind", "judge", "patience", "time_to_live"]
 
 
 class Answer(Protocol):
@@ -39,7 +39,7 @@ LEAST_PATIENCE: Final = 0.1
 ROUND_TRIPS: Final = 4
 
 
-class Verdict(enum.Enum):
+class AckKind(enum.Enum):
     """What an answer to a publish is."""
 
     OURS = enum.auto()
@@ -50,7 +50,7 @@ class Verdict(enum.Enum):
     """Somebody's refusal; it does not say whose."""
 
 
-def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]:
+def judge(data: bytes, domain: str, *, strict: bool) -> tuple[AckKind, str, str]:
     """Read whose answer to a publish this is.
 
     Args:
@@ -60,20 +60,20 @@ def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]
             the name may be an alias of ours.
 
     Returns:
-        The verdict, and the stream and the domain that it names.
+        What it is, and the stream and the domain that it names.
     """
     try:
         answer: Any = json.loads(data)
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        return Verdict.OURS, "", ""
+        return AckKind.OURS, "", ""
     stream, named = (text if isinstance(text, str) else "" for text in (answer.get("stream"), answer.get("domain")))
     if "error" in answer:
-        return Verdict.REFUSAL, stream, named
+        return AckKind.REFUSAL, stream, named
     if not stream or named == domain or not (named or strict):
-        return Verdict.OURS, stream, named
-    return Verdict.ELSEWHERE, stream, named
+        return AckKind.OURS, stream, named
+    return AckKind.ELSEWHERE, stream, named
 
 
 class AckChooser(Generic[Msg]):
@@ -102,10 +102,10 @@ class AckChooser(Generic[Msg]):
         Returns:
             0 if this is the one, else how many seconds to wait at the most for a better one.
         """
-        verdict, stream, domain = judge(answer.data, self._domain, strict=self._strict)
-        if verdict is Verdict.OURS:
+        kind, stream, domain = judge(answer.data, self._domain, strict=self._strict)
+        if kind is AckKind.OURS:
             return 0
-        if verdict is Verdict.ELSEWHERE:
+        if kind is AckKind.ELSEWHERE:
             self._elsewhere = domain
             self._tell(stream, domain)
         elif self._refusal is None:
