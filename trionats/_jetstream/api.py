@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 E = TypeVar("E", bound=errors.APIError)
-C = TypeVar("C", bound="Messaging", covariant=True)  # noqa: PLC0105 - what kind of connection, not what is done with it
+C = TypeVar("C", bound="Messaging", covariant=True)
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
@@ -177,6 +177,20 @@ def confirmed(what: str, success: object) -> bool:
     return success
 
 
+@contextmanager
+def bucket_gone(store: str) -> Iterator[None]:
+    """Say of a stream that is not there that the store which it holds is not: here, and nowhere else.
+
+    Args:
+        store: The store, for the text: "object store 'b'".
+    """
+    try:
+        yield
+    except errors.NotFoundError as error:
+        text = f"there is no {store}"
+        raise errors.explained(errors.BucketNotFoundError, text, **vars(error)) from None
+
+
 class Origin(NamedTuple):
     """Where the messages of a mirror are stored first.
 
@@ -251,9 +265,13 @@ class Api(Generic[C]):
         connection: What it is asked over: `Messaging` for those who only read, `Publishing` for those who also write.
         prefix: The prefix of its subjects.
         domain: The domain that was asked for, or None.
+
+    Raises:
+        nats.errors.BadSubjectError: The prefix is none.
     """
 
     def __init__(self, connection: C, prefix: str = DEFAULT_PREFIX, domain: str | None = None) -> None:
+        subjects.publish_subject(prefix)
         self._connection = connection
         self.prefix = prefix
         self.whereabouts = Whereabouts(connection, domain)

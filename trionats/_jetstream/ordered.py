@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import enum
 import random
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -27,9 +28,9 @@ from trionats._protocol.server_errors import REFUSALS, refusal_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trionats._core.attachments import Attachment
     from trionats._core.message import Msg
-    from trionats._jetstream.context import JetStream
+    from trionats._core.messaging import Attached, Messaging
+    from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.ordered import Ordered
 
@@ -59,37 +60,33 @@ class Handed(enum.Enum):
     """There was no room; it has to come again."""
 
 
-class Sink(Protocol):
-    """Where the messages go. Its methods are called by the reader: they do not wait and do not raise."""
-
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take the next message; `size` is what `OrderedSource.taken` wants to hear."""
-
-    def stored_read(self) -> None:
-        """Know that all that was stored when reading began has been handed over; called once at the most."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that the client was closed (None) or lost for good."""
+def _ignored(*_: object) -> None:
+    pass
 
 
-class _Nowhere:
-    """The sink of a source that is closed."""
-
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        return Handed.DROPPED
-
-    def stored_read(self) -> None:
-        """Nobody wants to know."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nobody wants to know."""
+def _dropped(*_: object) -> Handed:
+    return Handed.DROPPED
 
 
-def _nobody() -> None:
-    """Nobody wants to know."""
+@final
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where the messages go. The reader calls these: they do not wait and do not raise.
+
+    Attributes:
+        take: Takes the next message, with its place in the stream and the size that `OrderedSource.taken` wants to hear.
+        stored_read: Called once at the most, when all has been handed over that was stored when reading began.
+        ended: Called when the connection was closed (None) or lost for good.
+        begun_anew: Called before the first message of a stream that took the place of the one that was read.
+    """
+
+    take: Callable[[Msg, AckSubject, int], Handed] = _dropped
+    stored_read: Callable[[], None] = _ignored
+    ended: Callable[[BaseException | None], None] = _ignored
+    begun_anew: Callable[[], None] = _ignored
 
 
-_NOWHERE: Final = _Nowhere()
+_NOWHERE: Final = Sink()
 
 
 @final
@@ -97,23 +94,22 @@ class OrderedSource:
     """Messages of a stream in order, without gap and without duplicate, for as long as somebody calls `step`.
 
     Args:
-        js: Where the stream is.
+        jetstream: Where the stream is.
         ordered: The decisions; for this source alone.
         sink: Where the messages go.
-        begun_anew: Called before the first message of a stream that took the place of the one that was read.
     """
 
-    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = _nobody) -> None:
-        self._js = js
+    def __init__(self, jetstream: Api[Messaging], ordered: Ordered, sink: Sink) -> None:
+        self._api = jetstream
         self._ordered = ordered
         self._sink = sink
-        self._inbox = PullInbox(js.nc.new_inbox())
+        self._inbox = PullInbox(jetstream.connection.new_inbox())
         self._asked = ""
-        self._attachment: Attachment | None = None
+        self._attachment: Attached | None = None
         self._parked: trio.Event | None = None
         self._until = 0.0
         self._told = False
-        self._begun_anew, self._restarts = begun_anew, 0
+        self._restarts = 0
         self._closed = False
         self._lost: BaseException | None = None
         self._refused: errors.Error | None = None
@@ -139,8 +135,7 @@ class OrderedSource:
             nats.errors.Error: As for any question to the JetStream API.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        nc = self._js.nc
-        self._attachment = nc.attach(self._inbox.pattern, self)
+        self._attachment = self._api.connection.attach(self._inbox.pattern, self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -204,7 +199,7 @@ class OrderedSource:
         if self._closed:
             return
         self._closed = True
-        self._js.nc.remove_listener(self)
+        self._api.connection.remove_listener(self)
         if self._attachment is not None:
             self._attachment.detach()
         for name in self._ordered.leave():
@@ -212,7 +207,7 @@ class OrderedSource:
         self.wake()
         # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
         self._attachment = None
-        self._sink, self._begun_anew = _NOWHERE, _nobody
+        self._sink = _NOWHERE
 
     # What the reader calls.
 
@@ -273,8 +268,8 @@ class OrderedSource:
         ordered = self._ordered
         if ordered.restarts != self._restarts:
             self._restarts = ordered.restarts
-            self._js.nc.emit(events.StreamRecreated(ordered.stream))
-            self._begun_anew()
+            self._api.connection.emit(events.StreamRecreated(ordered.stream))
+            self._sink.begun_anew()
         if ordered.caught_up and not self._told:
             self._told = True
             self._sink.stored_read()
@@ -293,15 +288,15 @@ class OrderedSource:
             self._parked = None
 
     def _pull(self, pull: Pull) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        subject = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
         if subject != self._asked:
             self._asked = subject
-            self._js.nc.add_listener(self, refused=subject)
-        self._js.nc.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
+            self._api.connection.add_listener(self, refused=subject)
+        self._api.connection.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
 
     def _delete(self, name: str) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._js.nc.publish_aside(subject)
+        subject = f"{self._api.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
+        self._api.connection.publish_aside(subject)
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
@@ -325,7 +320,7 @@ class OrderedSource:
         stream = self._ordered.stream
         subject = subjects.consumer_creation(stream, action.name, action.config.get("filter_subject"))
         try:
-            return await self._js.api_request(
+            return await self._api.request(
                 subject, {"stream_name": stream, "config": action.config, "action": "create"}
             )
         except trio.Cancelled:
@@ -337,7 +332,7 @@ class OrderedSource:
         with trio.move_on_after(UNDO_LIMIT, shield=True):
             for pause in UNDO_PAUSES:
                 try:
-                    await self._js.api_request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
+                    await self._api.request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
                 except errors.NotFoundError:
                     await trio.sleep(pause)
                 except errors.Error:
@@ -358,12 +353,12 @@ class OrderedSource:
             raise
         if self._ordered.create_failed(trio.current_time(), failure):
             assert failure is not None, "silence is no refusal"
-            self._js.nc.emit(events.ReaderRefused(self._ordered.stream, failure))
+            self._api.connection.emit(events.ReaderRefused(self._ordered.stream, failure))
 
     async def _inspect(self, action: Inspect) -> None:
         try:
             with trio.move_on_after(ANSWER_LIMIT):
-                info = await self._js.api_request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
+                info = await self._api.request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
                 self._ordered.inspected(action.name, info, trio.current_time())
                 return
         except errors.Error:
@@ -379,7 +374,7 @@ class OrderedSource:
                     mark = max([await self._last(pattern) for pattern in action.filters])
                     self._ordered.found(mark, trio.current_time())
                     return
-                said = read_stream(await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}"))
+                said = read_stream(await self._api.request(f"STREAM.INFO.{self._ordered.stream}"))
                 if said is not None:
                     self._ordered.looked(said, trio.current_time())
                     return
@@ -389,11 +384,11 @@ class OrderedSource:
             assert failure is not None, "silence is no refusal"
             for_good = isinstance(failure, errors.PermissionsViolationError)
             told = events.StreamUnverified if for_good else events.ReaderRefused
-            self._js.nc.emit(told(self._ordered.stream, failure))
+            self._api.connection.emit(told(self._ordered.stream, failure))
 
     async def _last(self, pattern: str) -> int:
         try:
-            answer = await self._js.api_request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
+            answer = await self._api.request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return 0

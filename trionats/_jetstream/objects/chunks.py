@@ -24,20 +24,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
-from trionats._jetstream.context import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
 from trionats._jetstream.destination import bucket_destination, written_at
 from trionats._jetstream.objects.purging import Purge
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
+    from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.acks import AckSubject
 
 #: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
@@ -115,18 +115,18 @@ async def answer(reply: PendingReply, doing: str) -> Msg:
     raise idle_error(doing)
 
 
-async def writable(nc: Client, doing: str) -> None:
+async def writable(connection: Publishing, doing: str) -> None:
     """Wait until one more message can be queued.
 
     Args:
-        nc: The client, which has too many queued.
+        connection: What has too many queued.
         doing: The transfer, for the text of the exception.
 
     Raises:
         trionats.errors.TimeoutError: It could not for `IDLE_LIMIT` seconds.
     """
     with trio.move_on_after(IDLE_LIMIT):
-        await nc.wait_writable()
+        await connection.wait_writable()
         return
     raise idle_error(doing)
 
@@ -153,20 +153,20 @@ class ChunkWriter:
     """Stores the chunks of one new object, in order.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream.
         subject: The object's own chunk subject.
         doing: The transfer, for the text of exceptions.
     """
 
-    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
-        self._js = js
+    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
+        self._api = jetstream
         # A transfer has a limit for standing still, and none for an answer.
-        self._nc = js.nc.with_options(request_timeout=None)
+        self._connection = jetstream.connection.with_request_timeout(None)
         self._stream = stream
         self._subject = subject
         self._doing = doing
-        self._destination = bucket_destination(js, stream, subject, doing)
+        self._destination = bucket_destination(jetstream, stream, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -201,7 +201,7 @@ class ChunkWriter:
         """
         if not self._sent_any:
             return
-        purge = Purge(self._js, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
+        purge = Purge(self._api, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
         self._flying.clear()
         await purge.wait()
         if purge.failure is not None:
@@ -215,7 +215,9 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
+                reply = self._connection.request_nowait(
+                    self._subject, self._waiting[0], chooser=self._destination.chooser()
+                )
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
@@ -227,7 +229,7 @@ class ChunkWriter:
         if self._flying:
             await self._settle_oldest()
         else:
-            await writable(self._js.nc, self._doing)
+            await writable(self._connection, self._doing)
 
     async def _settle_oldest(self) -> None:
         try:
@@ -267,25 +269,25 @@ class ChunkWriter:
             ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
         except (errors.NoRespondersError, errors.APIError):
             return
-        js, stream = written_at(self._js, self._stream)
-        await js.api_request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
+        there, stream = written_at(self._api, self._stream)
+        await there.request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
 
 
 class ChunkReader:
     """Reads the chunks of one object, in order.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream.
         subject: The object's own chunk subject.
         count: How many chunks there should be.
         doing: The transfer, for the text of exceptions.
     """
 
-    def __init__(self, js: JetStream, stream: str, subject: str, count: int, doing: str) -> None:
+    def __init__(self, jetstream: Api[Messaging], stream: str, subject: str, count: int, doing: str) -> None:
         ordered = Ordered(
             stream,
-            js.nc.new_token(),
+            jetstream.connection.new_token(),
             JITTER,
             filter_subjects=[subject],
             snapshot=True,
@@ -294,7 +296,7 @@ class ChunkReader:
             # Whether all that there should be has come is known without the leader.
             lazy=True,
         )
-        self._source = OrderedSource(js, ordered, self)
+        self._source = OrderedSource(jetstream, ordered, Sink(self._take, self._stored_read))
         self._doing = doing
         self._missing = count
         self._chunks: list[bytes] = []
@@ -344,8 +346,7 @@ class ChunkReader:
 
     # What the source calls.
 
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take a chunk."""
+    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         self._chunks.append(msg.data)
         self._sizes.append(size)
         self._bytes += len(msg.data)
@@ -355,10 +356,6 @@ class ChunkReader:
             self._source.wake()
         return Handed.KEPT
 
-    def stored_read(self) -> None:
-        """Know that there are no more."""
+    def _stored_read(self) -> None:
         self._at_end = True
         self._source.wake()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nothing to do: the next step raises why."""

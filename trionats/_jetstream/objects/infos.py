@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import errors
-from trionats._jetstream.context import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
 from trionats._jetstream.destination import bucket_destination
 from trionats._jetstream.objects.chunks import IDLE_LIMIT, answer, idle_error, writable
 from trionats._jetstream.objects.purging import CLEANUP_LIMIT
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
 from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.objects import expecting, info_bytes, read_info
 from trionats._protocol.jetstream.ordered import Ordered
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
+    from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.acks import AckSubject
 
 #: How often a list begins anew because another stream took the place of the one that was read.
@@ -36,13 +37,12 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 class InfoWrite:
     """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
 
-    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
-        self._js = js
+    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
         # As for the chunks.
-        self._nc = js.nc.with_options(request_timeout=None)
+        self._connection = jetstream.connection.with_request_timeout(None)
         self._subject = subject
         self._doing = doing
-        self._destination = bucket_destination(js, stream, subject, doing)
+        self._destination = bucket_destination(jetstream, stream, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False
@@ -115,16 +115,18 @@ class InfoWrite:
                 stored()
 
         reply, self._reply = self._reply, None
-        if reply is not None and not reply.leave(told) and not (self._lost or self._disputed):
+        if reply is not None and not self._connection.leave(reply, told) and not (self._lost or self._disputed):
             refused()
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
+                reply = self._connection.request_nowait(
+                    self._subject, data, headers, chooser=self._destination.chooser()
+                )
             except trio.WouldBlock:
-                await writable(self._js.nc, self._doing)
+                await writable(self._connection, self._doing)
                 continue
             self._lost = self._lost or self._under_way
             self._under_way = True
@@ -157,11 +159,11 @@ class InfoWrite:
         return self.revision
 
 
-async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
+async def read_infos(jetstream: Api[Messaging], bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
     """Read the last info of every object in a bucket.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         bucket: The bucket's name, for texts.
         stream: The stream that holds it.
         subject: The pattern that all infos match.
@@ -175,15 +177,15 @@ async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> l
     for _ in range(READ_ATTEMPTS - 1):
         # The stream was made anew, or went back: what was read belongs to no list.
         with suppress(errors.StreamRegressedError):
-            return await _read_infos(js, bucket, stream, subject)
-    return await _read_infos(js, bucket, stream, subject)
+            return await _read_infos(jetstream, bucket, stream, subject)
+    return await _read_infos(jetstream, bucket, stream, subject)
 
 
-async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
-    reader = _InfoReader(js.nc.foreign, bucket)
+async def _read_infos(jetstream: Api[Messaging], bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
+    reader = _InfoReader(jetstream.connection.foreign, bucket)
     ordered = Ordered(
         stream,
-        js.nc.new_token(),
+        jetstream.connection.new_token(),
         JITTER,
         filter_subjects=[subject],
         start=Start("last_per_subject"),
@@ -191,7 +193,7 @@ async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> 
         # An info replaces the one before (`Nats-Rollup`).
         one_per_subject=True,
     )
-    reader.source = source = OrderedSource(js, ordered, reader)
+    reader.source = source = OrderedSource(jetstream, ordered, Sink(reader.take, reader.stored_read))
     try:
         await source.open()
         with reader.patience:
@@ -245,6 +247,3 @@ class _InfoReader:
         """Know that these were all."""
         self.complete = True
         self.source.wake()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nothing to do: the next step raises why."""

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trionats._core.message import Msg
+    from trionats._core.messaging import Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
+    from trionats._jetstream.api import Api
     from trionats._protocol.timers import Timer
 
 #: How long a cancelled or failed transfer may take to clean up behind itself.
@@ -35,7 +36,7 @@ class Purge:
     """The purge of one object's chunks: `begin` it, or `wait` for it.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream; where it is a mirror, its origin is purged, and then the mirror itself.
         subject: The object's own chunk subject.
         doing: What it belongs to, for texts.
@@ -43,11 +44,19 @@ class Purge:
     """
 
     def __init__(
-        self, js: JetStream, stream: str, subject: str, doing: str, flying: Iterable[PendingReply] = ()
+        self,
+        jetstream: Api[Publishing],
+        stream: str,
+        subject: str,
+        doing: str,
+        flying: Iterable[PendingReply] = (),
     ) -> None:
-        self._js, self._stream = written_at(js, stream)
+        self._api, self._stream = written_at(jetstream, stream)
+        self._connection = jetstream.connection
         # A mirror is not told of a purge of its origin.
-        self._mirror = f"{js.prefix}.STREAM.PURGE.{stream}" if (js, stream) != (self._js, self._stream) else ""
+        self._mirror = (
+            f"{jetstream.prefix}.STREAM.PURGE.{stream}" if (jetstream, stream) != (self._api, self._stream) else ""
+        )
         self._request = json.dumps({"filter": subject}).encode()
         self._subject = subject
         self._doing = doing
@@ -62,9 +71,9 @@ class Purge:
         for _ in replies:
             self._remnant.sent()
         for reply in replies:
-            if not reply.leave(partial(self._landed, reply)):
+            if not self._connection.leave(reply, partial(self._landed, reply)):
                 self._remnant.unsent()
-        if not js.nc.is_connected:
+        if not self._connection.is_connected:
             self._remnant.hurry()
 
     def begin(self) -> None:
@@ -79,7 +88,7 @@ class Purge:
         self._watched = True
         self._go_on()
         with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-            if self._js.nc.is_connected:
+            if self._connection.is_connected:
                 await self._settled.wait()
         self._watched = False
         self._remnant.hurry()
@@ -88,7 +97,7 @@ class Purge:
     def tell(self) -> None:
         """Tell that the data stays."""
         assert self.failure is not None, "it has not failed"
-        self._js.nc.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
+        self._connection.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
 
     # What the answers lead to.
 
@@ -109,7 +118,7 @@ class Purge:
             decode(self._doing, answer.data)
             self._remnant.purged(now)
             if self._mirror:
-                self._js.nc.publish_aside(self._mirror, self._request)
+                self._connection.publish_aside(self._mirror, self._request)
         except errors.ConnectionClosedError:
             self._close()
         except errors.DisconnectedError:
@@ -140,8 +149,8 @@ class Purge:
 
     def _look(self) -> None:
         now = trio.current_time()
-        if not self._js.nc.is_connected:
-            self._alarm = self._js.nc.alarm(now + SETTLING, self._look)
+        if not self._connection.is_connected:
+            self._alarm = self._connection.call_at(now + SETTLING, self._look)
             return
         self._alarm = None
         self._remnant.look(now)
@@ -162,9 +171,10 @@ class Purge:
             self._settled.set()
         if self._closed or self._remnant.done:
             return
-        nc = self._js.nc
         if self._remnant.ask(trio.current_time()):
-            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered)
+            self._connection.request_aside(
+                f"{self._api.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered
+            )
         # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
         if self._remnant.look_at is not None and not self._watched:
-            self._alarm = nc.alarm(self._remnant.look_at, self._look)
+            self._alarm = self._connection.call_at(self._remnant.look_at, self._look)

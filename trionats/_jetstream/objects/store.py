@@ -14,8 +14,9 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._jetstream.api import api_error
-from trionats._jetstream.context import PUBLISH_RETRY_WAIT, bucket_not_found, max_msg_size, provide_object_stores
+from trionats._jetstream.api import Api, api_error, bucket_gone
+from trionats._jetstream.management import Management
+from trionats._jetstream.objects.buckets import max_msg_size, store_name
 from trionats._jetstream.objects.chunks import (
     BLOCK_SIZE,
     IDLE_LIMIT,
@@ -26,7 +27,9 @@ from trionats._jetstream.objects.chunks import (
 )
 from trionats._jetstream.objects.infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
 from trionats._jetstream.objects.purging import CLEANUP_LIMIT, Purge
+from trionats._jetstream.objects.watch import watchable_objects
 from trionats._jetstream.ordered import NO_MESSAGE
+from trionats._jetstream.publish import PUBLISH_RETRY_WAIT
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects import (
     CHUNK_SIZE,
@@ -43,7 +46,8 @@ from trionats._protocol.jetstream.objects import (
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
-    from trionats._jetstream.context import JetStream
+    from trionats._core.messaging import Publishing
+    from trionats._jetstream.watcher import Watchable
 
 __all__ = ["ObjectGoneError", "ObjectStore"]
 
@@ -65,9 +69,12 @@ class ObjectStore:
     closing, and may be used from several tasks at once.
     """
 
-    def __init__(self, js: JetStream, bucket: str, *, origin: str | None = None, max_msg_size: int = 0) -> None:
-        self._js = js
+    def __init__(
+        self, jetstream: Api[Publishing], bucket: str, *, origin: str | None = None, max_msg_size: int = 0
+    ) -> None:
+        self._api = jetstream
         self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
         # As it was said last; it may have been changed since.
         self._max_msg_size = max_msg_size
         # A mirror holds the messages of another bucket, under that bucket's subjects.
@@ -82,20 +89,9 @@ class ObjectStore:
         """The bucket's name."""
         return self._bucket
 
-    @property
-    def stream(self) -> str:
-        """The name of the stream that holds the bucket."""
-        return f"OBJ_{self._bucket}"
-
-    @property
-    def js(self) -> JetStream:
-        """The JetStream that this store was found through."""
-        return self._js
-
-    @property
-    def meta_subject(self) -> str:
-        """The pattern that the infos of all objects match in the stream."""
-        return f"{self._subjects}.M.>"
+    def __watchable__(self, *, ignore_deletes: bool = False) -> Watchable[api.ObjectInfo]:
+        """Give what a watcher has to know, as `__messaging__` gives what is built on a client its seam."""
+        return watchable_objects(self._api, self._bucket, self._stream, self._all_infos, ignore_deletes=ignore_deletes)
 
     @enable_ki_protection
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
@@ -258,10 +254,8 @@ class ObjectStore:
             trionats.errors.BucketNotFoundError: There is no such bucket any more.
             nats.errors.Error: As for any question to the JetStream API.
         """
-        try:
-            infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
-        except errors.NotFoundError as error:
-            raise bucket_not_found(self._bucket, error) from None
+        with bucket_gone(store_name(self._bucket)):
+            infos = await read_infos(self._api, self._bucket, self._stream, self._all_infos)
         return [info for info in infos if not (ignore_deletes and info.deleted)]
 
     # Inside.
@@ -277,14 +271,13 @@ class ObjectStore:
         elif chunks:
             reader: ChunkReader | None = None
             try:
-                reader = await self._open_reader(info, chunks, doing)
-                while count < chunks and (more := await reader.receive()):
-                    count += len(more)
-                    # Each chunk is freed at once: joining all of them in the end took 20 % more.
-                    content.writelines(more)
-                    await digest.update(more)
-            except errors.NotFoundError as error:
-                raise bucket_not_found(self._bucket, error) from None
+                with bucket_gone(store_name(self._bucket)):
+                    reader = await self._open_reader(info, chunks, doing)
+                    while count < chunks and (more := await reader.receive()):
+                        count += len(more)
+                        # Each chunk is freed at once: joining all of them in the end took 20 % more.
+                        content.writelines(more)
+                        await digest.update(more)
             finally:
                 if reader is not None:
                     reader.close()
@@ -300,7 +293,7 @@ class ObjectStore:
     async def _open_reader(self, info: api.ObjectInfo, chunks: int, doing: str) -> ChunkReader:
         with trio.move_on_after(IDLE_LIMIT):
             while True:
-                reader = ChunkReader(self._js, self.stream, self._chunk_subject(info.nuid), chunks, doing)
+                reader = ChunkReader(self._api, self._stream, self._chunk_subject(info.nuid), chunks, doing)
                 with suppress(errors.DisconnectedError):  # nothing was read yet: begin anew
                     await reader.open()
                     return reader
@@ -308,11 +301,11 @@ class ObjectStore:
 
     async def _only_chunk(self, info: api.ObjectInfo, doing: str) -> bytes | None:
         """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
-        subject = f"{self._js.prefix}.DIRECT.GET.{self.stream}.{self._chunk_subject(info.nuid)}"
+        subject = f"{self._api.prefix}.DIRECT.GET.{self._stream}.{self._chunk_subject(info.nuid)}"
         try:
             with trio.fail_after(IDLE_LIMIT):
                 # As for every transfer: the limit is for standing still, not for an answer.
-                msg = await self._js.nc.with_options(request_timeout=None).request(subject)
+                msg = await self._api.connection.with_request_timeout(None).request(subject)
         except trio.TooSlowError:
             raise idle_error(doing) from None
         except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
@@ -327,6 +320,10 @@ class ObjectStore:
         if info.size is None or info.chunks is None or not info.digest or not info.nuid:
             raise bad_meta(info.name, self._bucket, "its info names no size, chunks, digest or nuid")
         return info.size, info.chunks, info.digest
+
+    @property
+    def _all_infos(self) -> str:
+        return f"{self._subjects}.M.>"
 
     def _chunk_subject(self, nuid: str) -> str:
         return f"{self._subjects}.C.{nuid}"
@@ -347,19 +344,20 @@ class ObjectStore:
 
     async def _look(self, name: str, subject: str) -> Place:
         """Read what stands in one place, as the stream's leader has it."""
-        try:
-            found = await self._js.api_request(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": subject})
-        except errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
-                return Place(subject)
-            raise bucket_not_found(self._bucket, error) from None
+        with bucket_gone(store_name(self._bucket)):
+            try:
+                found = await self._api.request(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
+            except errors.NotFoundError as error:
+                if error.err_code == NO_MESSAGE:
+                    return Place(subject)
+                raise
         return read_place(self._bucket, name, subject, found.get("message"))
 
     # Writing.
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self._js.nc.max_payload, self._max_msg_size)
+        return Limits(self._api.connection.max_payload, self._max_msg_size)
 
     async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
         """Decide on the size of chunks, and refuse what is too large before anything is stored."""
@@ -367,7 +365,7 @@ class ObjectStore:
             return self._fitted(info, asked, size)
         except errors.BadObjectMetaError:
             # The bucket's limit may have been raised since.
-            ours = self._limits.least < self._js.nc.max_payload
+            ours = self._limits.least < self._api.connection.max_payload
             if not ours or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 raise
             return self._fitted(info, asked, size)
@@ -383,7 +381,7 @@ class ObjectStore:
         """Ask for the bucket's limit anew; say whether it is another one."""
         before = self._max_msg_size
         with suppress(errors.Error):
-            self._max_msg_size = max_msg_size(await self._js.stream_info(self.stream))
+            self._max_msg_size = max_msg_size(await Management(self._api).stream_info(self._stream))
         return self._max_msg_size != before
 
     async def _is_smaller(self, limits: Limits, error: errors.Error) -> bool:
@@ -396,8 +394,8 @@ class ObjectStore:
 
     async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._bucket!r}"
-        chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = InfoWrite(self._js, self.stream, place.subject, doing)
+        chunks = ChunkWriter(self._api, self._stream, self._chunk_subject(info.nuid), doing)
+        write = InfoWrite(self._api, self._stream, place.subject, doing)
         try:
             await self._upload(chunks, content, info)
             info.revision = await self._write(write, info, place)
@@ -417,7 +415,7 @@ class ObjectStore:
         return info
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
-        write = InfoWrite(self._js, self.stream, place.subject, doing)
+        write = InfoWrite(self._api, self._stream, place.subject, doing)
         try:
             try:
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)
@@ -509,7 +507,7 @@ class ObjectStore:
 
     def _purge_of(self, nuid: str, doing: str) -> Purge | None:
         """Make the purge of an object's chunks; an object that has none of its own needs none."""
-        return Purge(self._js, self.stream, self._chunk_subject(nuid), doing) if nuid else None
+        return Purge(self._api, self._stream, self._chunk_subject(nuid), doing) if nuid else None
 
     def _begin_purge(self, nuid: str, doing: str) -> None:
         """Purge an object's chunks, without waiting for it."""
@@ -528,13 +526,6 @@ class ObjectStore:
         purge = await self._purge(place.nuid, doing)
         if purge is not None and purge.failure is not None:
             purge.tell()
-
-
-def _object_store(js: JetStream, bucket: str, origin: str, max_msg_size: int) -> ObjectStore:
-    return ObjectStore(js, bucket, origin=origin, max_msg_size=max_msg_size)
-
-
-provide_object_stores(_object_store)
 
 
 def _data_stays(doing: str, why: Exception) -> Exception:
