@@ -199,7 +199,7 @@ def _option(default: T, doc: str, check: Check | None = None) -> T:
 class Options:
     """What a client is to do and to be: the options of `open_client`, checked, those that nobody gave included.
 
-    The `repr()` shows which were given, and of those only numbers.
+    The comment above each group names the rooms that use it. The `repr()` shows which were given, and of those only numbers.
 
     Raises:
         TypeError: (from the constructor) A value is of a wrong type.
@@ -208,12 +208,14 @@ class Options:
         ImportError: What is needed for signing is not installed.
     """
 
+    # What the server calls us: `identity`. Where the rest may come from: `cli_context`.
     name: str | None = _option(None, "What the server calls this connection.", _check_text)
     context: str | bool | None = _option(
         None,
         "The name of a context of the nats command line tool, or True for the selected one: servers and options come from "
         "there, as far as they are not given here.",
     )
+    # Who we are: `identity`.
     user: Secret | None = _option(
         None,
         "The user name; what stands in the URL wins. This and all other credentials are found out anew at each connect: "
@@ -236,6 +238,7 @@ class Options:
     signature_cb: SignatureCallback | None = _option(
         None, "Given the server's nonce, gives its signature: 64 bytes, or those in base64."
     )
+    # How the connection is secured: `tls`, `dial`.
     tls: TLSContext | None = _option(
         None,
         "An `ssl.SSLContext`, a callback that makes one (called at each connect, so certificates are read again), or True "
@@ -249,14 +252,18 @@ class Options:
     tls_handshake_first: bool = _option(
         False, "Do the TLS handshake before the server speaks, as its `handshake_first` wants it."
     )
+    # WebSockets: `dial`.
     ws_connection_headers: HeadersSource | None = _option(
         None, "Headers for the request that opens a WebSocket; or a callback."
     )
     ws_compression: bool = _option(False, "Offer to compress what a WebSocket carries.")
+    # How the server is to talk to us: `identity`.
     verbose: bool = _option(False, "Ask the server to answer each command with `+OK`.")
     pedantic: bool = _option(False, "Ask the server to check subjects strictly.")
     no_echo: bool = _option(False, "Do not deliver what this client published to its own subscriptions.")
+    # Where replies come: `_core.connection`, `migration`, `supervisor`.
     inbox_prefix: str = _option("_INBOX", "What the subjects for replies begin with, `_INBOX` unless said otherwise.")
+    # Which server comes next, and when: `dial_plan`. Which of its addresses: `dial`. Whether one does: `supervisor`.
     dont_randomize: bool = _option(False, "Try the servers, and the addresses of a name, in the order given.")
     ignore_discovered_servers: bool = _option(False, "Use only the servers given here, not those that servers tell of.")
     retry_on_failed_connect: bool = _option(
@@ -291,6 +298,7 @@ class Options:
     ignore_auth_error_abort: bool = _option(
         False, "Go on even if a server refuses our credentials twice in the same words."
     )
+    # How long things may take: `handshake`, `migration`, `_core.connection`, `supervisor`, `session`.
     connect_timeout: float = _option(
         2.0,
         "How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a name are tried one "
@@ -311,12 +319,14 @@ class Options:
     )
     ping_interval: float = _option(120.0, "How often the server is pinged (120 s).", _check_pause)
     max_outstanding_pings: int = _option(2, "After how many unanswered pings the server is given up (2).", _check_count)
+    # How much may wait to be sent: `supervisor`.
     pending_size: int = _option(
         2 * 1024 * 1024,
         "How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without "
         "a connection nothing is queued.",
         _check_number,
     )
+    # What is ours to replace, for tests above all: `dial`, `dial_plan`, `_core.connection`.
     dial: Dialler | None = _option(
         None,
         "Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.",

@@ -57,16 +57,9 @@ LEAST_PENDING = 2 * 1024 * 1024
 class Supervisor:
     """One client's connection, through all its sessions.
 
-    Args:
-        engine: The client's engine.
-        servers: One URL or several.
-        options: The client's.
-        pace: The client's.
-        emit: Tells the program of an event.
-
     Raises:
-        ValueError: A URL or a wait is not valid.
-        ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
+        ValueError: (from the constructor) A URL or a wait is not valid.
+        ImportError: (from the constructor) A URL is a WebSocket's, and the extra `websocket` is not installed.
     """
 
     def __init__(
@@ -336,7 +329,7 @@ class Supervisor:
                 return _no_server(failures)
         announce: type[events.Connected | events.Reconnected] = events.Connected
         while session is not None:
-            last = await self._converse(session, announce(str(session.server)))
+            last = await self._run_session(session, announce(str(session.server)))
             assert last.reason is not None, "a session ends for a reason"
             if not (self._options.allow_reconnect or last.forced):
                 return last.reason
@@ -380,7 +373,7 @@ class Supervisor:
 
     def _give_up(self, server: Server, error: Exception) -> None:
         # It may have failed after the welcome, with the server's next word, and somebody may have pinged by then.
-        self._leave_open(self._engine.lost(error), error)
+        self._tell_loss(self._engine.lost(error), error)
         self._pool.failed(server, error, trio.current_time())
 
     def dial_failed(self, server: Server, error: Exception) -> None:
@@ -393,7 +386,7 @@ class Supervisor:
 
     # One session.
 
-    async def _converse(self, session: Session, announcement: events.ConnectionEvent) -> Session:
+    async def _run_session(self, session: Session, announcement: events.ConnectionEvent) -> Session:
         """Run a session, and those that follow it by migrations.
 
         Returns:
@@ -432,12 +425,12 @@ class Supervisor:
         self.current = None
         self._let_wait(max(self._options.pending_size, 0))
         self._online = trio.Event()
-        self._leave_open(self._engine.lost(reason), reason)
+        self._tell_loss(self._engine.lost(reason), reason)
         self._pool.lost(session.server, trio.current_time(), reason, forced=session.forced)
         code, words = session.wire.goodbye or (None, "")
         self._emit(events.Disconnected(str(session.server), reason, code, words))
 
-    def _leave_open(self, loss: Loss, reason: Exception) -> None:
+    def _tell_loss(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the session that it is over."""
         for pong in loss.pings:
             text = f"the connection was lost before the server answered: {reason}"
@@ -485,7 +478,7 @@ class Supervisor:
         elif session.engine is not self._engine:
             self._aside = None
             loss = session.engine.lost(reason)
-            self._leave_open(Loss(loss.frames + session.engine.discard(), loss.pings), reason)
+            self._tell_loss(Loss(loss.frames + session.engine.discard(), loss.pings), reason)
 
     def unpark_room(self) -> None:
         """Let those go on who waited for room in the outbox, if there is some."""
