@@ -36,7 +36,7 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
-from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_subscription
+from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
 from trionats._jetstream.api import Api
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
@@ -170,6 +170,17 @@ async def connected(
     """Open a world of which only the client is wanted."""
     async with open_world(server, servers, **options) as world:
         yield world.nc
+
+
+@asynccontextmanager
+async def watched(
+    server: FakeServer | Hosts | NatsServer | TrioNatsServer,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[tuple[Client, Events]]:
+    """Open a world of which the client is wanted, and what it tells of its connection."""
+    async with open_world(server, servers, **options) as (_, nc, nursery), open_events(nursery, nc) as rx:
+        yield nc, rx
 
 
 class Subscribed(NamedTuple):
