@@ -7,7 +7,6 @@ and what was published came at most once and in order.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
@@ -109,7 +108,7 @@ async def migrating(hosts: Hosts, nc: Client, nursery: trio.Nursery) -> None:
     ):
         for step in range(8):
             if step == 2 and hosts["a"].live_links:
-                hosts["a"].inject(b"INFO " + json.dumps({**hosts["a"].info, "ldm": True}).encode() + b"\r\n")
+                hosts["a"].announce(ldm=True)
             await nc.publish("n", b"%d" % step)
             await ask(nc)
             await trio.sleep(0.1)

@@ -6,7 +6,6 @@ The numbers are those of the failures that the tests would have caught.
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ import trio
 import trio.testing
 from nats.errors import ServerNotInPoolError
 
-from tests.fakes import FakeServer
 from tests.worlds import HOUR, Hosts, connected, events_until, reconnected, settled, watched
 from trionats import errors, events, open_client
 from trionats.events import CallbackFailed, ConnectionState, Reconnected, ReconnectFailed, ServersDiscovered
@@ -225,20 +223,16 @@ async def test_replacing_servers_ends_the_wait_for_an_old_one() -> None:
 # -- discovery ---------------------------------------------------------------------------------------------------------
 
 
-def tell(server: FakeServer, *urls: str) -> None:
-    server.inject(b"INFO " + json.dumps({**server.info, "connect_urls": urls}).encode() + b"\r\n")
-
-
 async def test_c15_servers_come_and_go_and_inherit_credentials() -> None:
     hosts = Hosts("a", "b", "c")
     async with watched(hosts, "nats://u:s3cret@a") as (nc, rx):
-        tell(hosts["a"], "a:4222", "b:4222")
+        hosts["a"].announce(connect_urls=["a:4222", "b:4222"])
         assert await rx.receive() == ServersDiscovered(("nats://b:4222",))
-        tell(hosts["a"], "c:4222", "a:4222")
+        hosts["a"].announce(connect_urls=["c:4222", "a:4222"])
         assert await rx.receive() == ServersDiscovered(("nats://c:4222",))
         assert nc.discovered_servers == ("nats://c:4222",)
         assert nc.servers == ("nats://a:4222", "nats://c:4222")
-        tell(hosts["a"])
+        hosts["a"].announce(connect_urls=[])
         await nc.flush()
         assert nc.discovered_servers == ("nats://c:4222",)
         hosts["a"].cut()
@@ -250,7 +244,7 @@ async def test_c15_servers_come_and_go_and_inherit_credentials() -> None:
 async def test_discovered_servers_can_be_ignored() -> None:
     hosts = Hosts("a", "b")
     async with connected(hosts, "nats://a", ignore_discovered_servers=True) as nc:
-        tell(hosts["a"], "b:4222")
+        hosts["a"].announce(connect_urls=["b:4222"])
         await nc.flush()
         assert nc.servers == ("nats://a:4222",)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 A, B = "nats://a:4222", "nats://b:4222"
-
-
-def quack(server: FakeServer, **more: Any) -> None:  # noqa: ANN401 - whatever an INFO has
-    server.inject(b"INFO " + json.dumps({**server.info, "ldm": True, **more}).encode() + b" \r\n")
 
 
 def subjects(server: FakeServer) -> set[str]:
@@ -66,8 +61,8 @@ async def hearing(
 async def test_c21_lame_duck_is_told_and_the_client_moves() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts) as (nc, rx):
-        quack(hosts["a"])
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
+        hosts["a"].announce(ldm=True)
         assert [await rx.receive(), await rx.receive()] == [LameDuck(A), Moved(B, A)]
         assert (nc.connected_url, nc.statistics().reconnects) == (B, 0)
         await nc.flush()
@@ -82,7 +77,7 @@ async def test_the_old_server_serves_until_the_new_one_does() -> None:
     hosts["b"].dials = ["hang"]
     hosts["a"].on("work", lambda _: b"done by a")
     async with watched(hosts, reconnect_time_wait=0.1) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(1)
         assert hosts["b"].dialled
         assert (await nc.request("work")).data == b"done by a"
@@ -92,7 +87,7 @@ async def test_the_old_server_serves_until_the_new_one_does() -> None:
 async def test_without_another_server_it_stays_until_the_end() -> None:
     hosts = Hosts("a")
     async with watched(hosts, max_reconnect_attempts=1) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(60)
         await nc.flush()
         hosts["a"].cut()
@@ -103,16 +98,16 @@ async def test_without_another_server_it_stays_until_the_end() -> None:
 async def test_a_server_that_is_discovered_later_is_moved_to() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts, A) as (_, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(1)
-        quack(hosts["a"], connect_urls=["b:4222"])
+        hosts["a"].announce(ldm=True, connect_urls=["b:4222"])
         assert (await next_event(rx, Moved)).server == B
 
 
 async def test_without_reconnecting_there_is_no_move() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts, allow_reconnect=False) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(5)
         assert await rx.receive() == LameDuck(A)
         assert not hosts["b"].dialled
@@ -122,7 +117,7 @@ async def test_without_reconnecting_there_is_no_move() -> None:
 async def test_the_user_picks_where_to_move() -> None:
     hosts = Hosts("a", "b", "c")
     async with watched(hosts, pick_server=lambda known, _: (known[-1], 0.0)) as (_, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         assert await next_event(rx, Moved) == Moved("nats://c:4222", A)
 
 
@@ -132,7 +127,7 @@ async def test_what_failed_in_the_move_does_not_count_when_the_server_has_gone(p
     async with watched(hosts, max_reconnect_attempts=3, reconnect_time_wait=0.1) as (nc, rx):
         hosts["b"].accepting = problem != "is down"
         hosts["b"].authorize = (lambda _: "Authorization Violation") if problem == "refuses us" else None
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(60)
         assert nc.connected_url == A
         hosts["b"].accepting, hosts["b"].authorize = True, None
@@ -168,7 +163,7 @@ async def test_a_plain_subscription_is_on_one_side_at_a_time() -> None:
     async with hearing("plain") as (hosts, nc, rx, feed):
         old = hosts["a"].link
         hosts["a"].mute.add("PING")
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await until(lambda: hosts["a"].sent("UNSUB"))
         assert not subjects(hosts["b"])
         old.write(b"MSG plain 1 1\r\nx\r\nPONG\r\n")
@@ -188,7 +183,7 @@ async def test_a_queue_subscription_overlaps() -> None:
     ):
         await nc.flush()
         old = hosts["a"].link
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         await nc.flush()
         # A count that two servers keep would be exceeded, so that one crosses like a plain one.
@@ -203,7 +198,7 @@ async def test_a_queue_subscription_overlaps() -> None:
 async def test_stopping_during_the_overlap_unsubscribes_on_both_sides() -> None:
     """Otherwise the old server would go on giving us messages of the group that nobody takes."""
     async with hearing("work", queue="q") as (hosts, _, rx, feed):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         feed.stop()
         await settled()
@@ -215,7 +210,7 @@ async def test_a_drain_during_the_overlap_has_what_comes_from_both_sides(ends: s
     """The new server has nothing on its way any more; the old one may."""
     async with hearing("work", queue="q") as (hosts, nc, rx, work):
         old = hosts["a"].link
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         old.stall(down=True)
         assert hosts["a"].publish("work", b"old") == 1
@@ -236,7 +231,7 @@ async def test_an_automatic_unsubscribe_counts_on() -> None:
         for _ in range(2):
             hosts["a"].publish("s")
         await feed.receive()
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         await nc.flush()
         for _ in range(10):
@@ -251,7 +246,7 @@ async def test_inboxes_stay_on_the_old_side_and_are_told_when_they_cross() -> No
         inbox = nc.new_inbox()
         seam(nc).attach(inbox, receiver)
         await nc.flush()
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         await trio.sleep(5)
         assert subjects(hosts["a"]) == {inbox}
@@ -275,7 +270,7 @@ async def test_no_request_in_flight_is_lost() -> None:
     async with watched(hosts) as (nc, rx):
         with nc.request_nowait("work", b"1") as first, nc.request_nowait("work", b"2") as second:
             await nc.flush()
-            quack(hosts["a"])
+            hosts["a"].announce(ldm=True)
             await next_event(rx, Moved)
             assert (await nc.request("work", b"3")).data == b"done by b"
             await trio.sleep(3)
@@ -298,7 +293,7 @@ async def test_the_old_side_waits_ten_seconds_at_most() -> None:
         with nc.request_nowait("work") as reply:
             await nc.flush()
             start = trio.current_time()
-            quack(hosts["a"])
+            hosts["a"].announce(ldm=True)
             await next_event(rx, Moved)
             await gone(hosts, "a")
             assert LONGEST_STAY < trio.current_time() - start < LONGEST_STAY + 2
@@ -312,7 +307,7 @@ async def test_what_was_published_goes_out_in_order_and_once() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts) as (nc, rx):
         number = behind = 0
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         while behind < 5:
             behind += nc.connected_url == B
             await nc.publish("n", b"%d" % number)
@@ -330,7 +325,7 @@ async def test_a_reconnect_while_the_old_side_is_still_there_loses_nothing() -> 
     hosts = Hosts("a", "b")
     hosts["b"].sip = 7
     async with watched(hosts) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         assert len(hosts["a"].live_links) == 1
         for number in range(100):
@@ -347,7 +342,7 @@ async def test_the_old_server_dying_at_the_fence_is_told_as_a_loss() -> None:
     async with hearing("plain") as (hosts, nc, rx, _):
         hosts["a"].on("work", lambda _: None)
         hosts["a"].mute.add("PING")
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         with nc.request_nowait("work") as reply:
             await until(lambda: hosts["a"].sent("UNSUB"))
             hosts["a"].cut("reset")
@@ -362,7 +357,7 @@ async def test_an_old_server_that_is_silent_at_the_fence_holds_nothing_up() -> N
     async with hearing("plain", connect_timeout=2.0) as (hosts, nc, rx, _):
         hosts["a"].mute.add("PING")
         start = trio.current_time()
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         assert 2 <= trio.current_time() - start < 3
         await nc.flush()
@@ -374,7 +369,7 @@ async def test_the_old_server_dying_before_the_move_is_a_reconnect(how: Ending) 
     hosts = Hosts("a", "b")
     hosts["b"].dials = ["hang"]
     async with watched(hosts, connect_timeout=60.0) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(1)
         assert hosts["b"].dialled
         hosts["a"].accepting = False
@@ -387,7 +382,7 @@ async def test_the_old_server_dying_before_the_move_is_a_reconnect(how: Ending) 
 async def test_the_new_server_dying_at_once_is_a_reconnect() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await next_event(rx, Moved)
         hosts["b"].cut("reset")
         await next_event(rx, Reconnected)
@@ -399,9 +394,9 @@ async def test_the_new_server_dying_at_once_is_a_reconnect() -> None:
 async def test_a_new_server_that_goes_too_is_left_again() -> None:
     hosts = Hosts("a", "b")
     async with watched(hosts) as (nc, rx):
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         assert (await next_event(rx, Moved)).server == B
-        quack(hosts["b"])
+        hosts["b"].announce(ldm=True)
         assert (await next_event(rx, Moved)).server == A
         await nc.flush()
         assert nc.connected_url == A
@@ -413,7 +408,7 @@ async def test_closing_in_the_middle_of_a_move(delay: float) -> None:
     hosts["a"].mute.add("UNSUB")
     async with watched(hosts) as (nc, _):
         await nc.flush()
-        quack(hosts["a"])
+        hosts["a"].announce(ldm=True)
         await trio.sleep(delay)
         start = trio.current_time()
         await nc.aclose()
