@@ -172,15 +172,37 @@ async def connected(
         yield world.nc
 
 
-@asynccontextmanager
-async def watched(
-    server: FakeServer | Hosts | NatsServer | TrioNatsServer,
+class Watched(NamedTuple, Generic[S]):
+    """A client, what it is connected to, and what it tells of that."""
+
+    server: S
+    nc: Client
+    rx: Events
+
+
+@overload
+def watched(
+    server: None = None,
     servers: str | list[str] | None = None,
     **options: Any,  # noqa: ANN401 - any option
-) -> AsyncIterator[tuple[Client, Events]]:
-    """Open a world of which the client is wanted, and what it tells of its connection."""
-    async with open_world(server, servers, **options) as (_, nc, nursery), open_events(nursery, nc) as rx:
-        yield nc, rx
+) -> AbstractAsyncContextManager[Watched[FakeServer]]: ...
+
+
+@overload
+def watched(
+    server: S,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[S]]: ...
+
+
+@asynccontextmanager
+async def watched(
+    server: Any = None, servers: str | list[str] | None = None, **options: Any
+) -> AsyncIterator[Watched[Any]]:
+    """Open a world as `open_world` does, with a feed of its events."""
+    async with open_world(server, servers, **options) as (made, nc, nursery), open_events(nursery, nc) as rx:
+        yield Watched(made, nc, rx)
 
 
 class Subscribed(NamedTuple):

@@ -102,10 +102,7 @@ async def hear(hosts: Hosts, nc: Client, rx: Feed[Msg]) -> None:
 
 async def migrating(hosts: Hosts, nc: Client, nursery: trio.Nursery) -> None:
     """Publish and ask, while the first server goes."""
-    async with (
-        open_subscription(nursery, nc, "plain", max_msgs=100),
-        open_subscription(nursery, nc, "work", queue="q"),
-    ):
+    async with open_subscription(nursery, nc, "plain", max_msgs=100), open_subscription(nursery, nc, "work", queue="q"):
         for step in range(8):
             if step == 2 and hosts["a"].live_links:
                 hosts["a"].announce(ldm=True)

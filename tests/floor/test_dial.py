@@ -178,7 +178,7 @@ async def test_a_dialler_that_fails_in_its_own_way_fails_the_attempt_only(autoju
             raise failure
         return None
 
-    async with watched(hosts, dial=dial) as (nc, rx):
+    async with watched(hosts, dial=dial) as (_, nc, rx):
         hosts["a"].cut()
         seen = await events_until(rx, events.Reconnected)
         assert [str(event.reason) for event in seen if isinstance(event, events.ReconnectFailed)] == [

@@ -41,8 +41,7 @@ def failed_callbacks(seen: list[events.ConnectionEvent]) -> list[tuple[str, Exce
 
 
 async def test_c14_the_server_just_lost_comes_last() -> None:
-    hosts = Hosts("a", "b", "c")
-    async with watched(hosts) as (_, rx):
+    async with watched(Hosts("a", "b", "c")) as (hosts, _, rx):
         for name in "abc":
             hosts[name].accepting = False
         hosts["a"].cut()
@@ -122,8 +121,11 @@ async def test_a_client_shuffles_its_servers_unless_told_not_to(keep: bool) -> N
 
 
 async def test_the_users_own_delay() -> None:
-    hosts = Hosts("a")
-    async with watched(hosts, reconnect_delay=lambda attempts: attempts * 10.0, max_reconnect_attempts=4) as (_, rx):
+    async with watched(Hosts("a"), reconnect_delay=lambda attempts: attempts * 10.0, max_reconnect_attempts=4) as (
+        hosts,
+        _,
+        rx,
+    ):
         hosts["a"].dials = ["refuse"] * 3
         hosts["a"].cut()
         await events_until(rx, Reconnected)
@@ -138,8 +140,7 @@ def bug(*_: object) -> Any:  # noqa: ANN401 - the user's bug
     ("delay", "told"), [(bug, 1), (lambda _: -1.0, 1), (lambda _: float("nan"), 1), (lambda _: "soon", 1), (None, 0)]
 )
 async def test_a_delay_that_fails_is_told_and_replaced(delay: Callable[[int], float] | None, told: int) -> None:
-    hosts = Hosts("a")
-    async with watched(hosts, reconnect_delay=delay) as (_, rx):
+    async with watched(Hosts("a"), reconnect_delay=delay) as (hosts, _, rx):
         hosts["a"].dials = ["refuse"]
         hosts["a"].cut()
         seen = await events_until(rx, Reconnected)
@@ -156,7 +157,7 @@ async def test_the_user_picks_the_server() -> None:
         assert not any(server.discovered for server in servers)
         return servers[2], 7.5
 
-    async with watched(hosts, pick_server=pick) as (nc, rx):
+    async with watched(hosts, pick_server=pick) as (_, nc, rx):
         hosts["c"].dials = ["refuse"]
         hosts["a"].cut()
         await events_until(rx, Reconnected)
@@ -166,8 +167,7 @@ async def test_the_user_picks_the_server() -> None:
 
 
 async def test_the_user_picks_none_for_the_usual() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts, pick_server=lambda servers, info: (None, 5.0)) as (nc, rx):
+    async with watched(Hosts("a", "b"), pick_server=lambda servers, info: (None, 5.0)) as (hosts, nc, rx):
         hosts["a"].cut()
         await events_until(rx, Reconnected)
         assert nc.connected_url == "nats://b:4222"
@@ -185,8 +185,7 @@ async def test_the_user_picks_none_for_the_usual() -> None:
     ],
 )
 async def test_a_pick_that_fails_is_told_and_replaced(pick: Any, kind: type[Exception]) -> None:  # noqa: ANN401 - whatever the user writes
-    hosts = Hosts("a", "b")
-    async with watched(hosts, pick_server=pick) as (nc, rx):
+    async with watched(Hosts("a", "b"), pick_server=pick) as (hosts, nc, rx):
         hosts["a"].cut()
         ((option, error),) = failed_callbacks(await events_until(rx, Reconnected))
         assert (option, isinstance(error, kind)) == ("pick_server", True)
@@ -194,8 +193,7 @@ async def test_a_pick_that_fails_is_told_and_replaced(pick: Any, kind: type[Exce
 
 
 async def test_servers_replaced_at_run_time() -> None:
-    hosts = Hosts("a", "b", "c")
-    async with watched(hosts, "nats://a") as (nc, rx):
+    async with watched(Hosts("a", "b", "c"), "nats://a") as (hosts, nc, rx):
         nc.set_servers(["nats://u:s3cret@b", "c:4222"])
         assert nc.servers == ("nats://b:4222", "nats://c:4222")
         assert nc.connected_url == "nats://a:4222"
@@ -208,8 +206,7 @@ async def test_servers_replaced_at_run_time() -> None:
 
 
 async def test_replacing_servers_ends_the_wait_for_an_old_one() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts, "nats://a", reconnect_delay=lambda _: HOUR) as (nc, rx):
+    async with watched(Hosts("a", "b"), "nats://a", reconnect_delay=lambda _: HOUR) as (hosts, nc, rx):
         hosts["a"].accepting = False
         hosts["a"].cut()
         await events_until(rx, ReconnectFailed)
@@ -224,8 +221,7 @@ async def test_replacing_servers_ends_the_wait_for_an_old_one() -> None:
 
 
 async def test_c15_servers_come_and_go_and_inherit_credentials() -> None:
-    hosts = Hosts("a", "b", "c")
-    async with watched(hosts, "nats://u:s3cret@a") as (nc, rx):
+    async with watched(Hosts("a", "b", "c"), "nats://u:s3cret@a") as (hosts, nc, rx):
         hosts["a"].announce(connect_urls=["a:4222", "b:4222"])
         assert await rx.receive() == ServersDiscovered(("nats://b:4222",))
         hosts["a"].announce(connect_urls=["c:4222", "a:4222"])
@@ -252,25 +248,23 @@ async def test_discovered_servers_can_be_ignored() -> None:
 # -- servers that do not want us -----------------------------------------------------------------------------------------
 
 
-async def test_c16_only_a_finished_login_counts() -> None:
+@pytest.mark.parametrize(
+    ("text", "dials", "kind"),
+    [
+        ("maximum connections exceeded", 6, errors.NoServersError),
+        ("Authorization Violation", 3, errors.AuthorizationError),
+    ],
+    ids=["c16: only a finished login counts", "c17: the same refusal twice"],
+)
+async def test_refusals_end_it(text: str, dials: int, kind: type[Exception]) -> None:
     hosts = Hosts("a")
-    async with connected(hosts, max_reconnect_attempts=5) as nc:
-        hosts["a"].authorize = lambda _: "maximum connections exceeded"
+    async with connected(hosts, token="old", max_reconnect_attempts=5) as nc:
+        hosts["a"].authorize = lambda _: text
         hosts["a"].cut()
         with pytest.raises(errors.ConnectionClosedError):
             await until_closed(nc)
-    assert len(hosts.dials) == 6
-
-
-async def test_c17_the_same_refusal_twice_ends_it() -> None:
-    hosts = Hosts("a")
-    async with connected(hosts, token="old") as nc:
-        hosts["a"].authorize = lambda _: "Authorization Violation"
-        hosts["a"].cut()
-        with pytest.raises(errors.ConnectionClosedError):
-            await until_closed(nc)
-        assert len(hosts.dials) == 3
-        assert isinstance(nc.last_error, errors.AuthorizationError)
+        assert len(hosts.dials) == dials
+        assert isinstance(nc.last_error, kind)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +276,7 @@ async def test_c17_the_same_refusal_twice_ends_it() -> None:
     ids=["c17: it was told to go on", "c19: a limit of the account"],
 )
 async def test_a_refusal_is_tried_again(text: str, options: dict[str, Any]) -> None:
-    hosts = Hosts("a")
-    async with watched(hosts, token="old", **options) as (nc, rx):
+    async with watched(Hosts("a"), token="old", **options) as (hosts, nc, rx):
         refusals = iter([text] * 9)
         hosts["a"].authorize = lambda _: next(refusals, None)
         hosts["a"].cut()

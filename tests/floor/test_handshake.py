@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME = "seed.example"
 SEED = Key().seed
+CONTENT = f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n"
 
 
 @pytest.fixture
@@ -104,10 +105,7 @@ async def test_h1_where_tls_is_wanted_and_not_offered_no_byte_is_sent(wanted: st
 
 @pytest.mark.parametrize(
     ("url", "later", "attempts"),
-    [
-        (f"nats://u:s3cret@{NAME}", {}, 2),
-        (f"tls://u:s3cret@{NAME}", {"connect_urls": ["10.0.0.2:4222"]}, 1),
-    ],
+    [(f"nats://u:s3cret@{NAME}", {}, 2), (f"tls://u:s3cret@{NAME}", {"connect_urls": ["10.0.0.2:4222"]}, 1)],
     ids=["the same that comes back", "a discovered one"],
 )
 async def test_h1_h2_a_server_without_tls_gets_no_byte_on_a_reconnect(
@@ -428,8 +426,7 @@ async def test_callbacks_may_be_either_kind_and_are_asked_at_each_connect(form: 
         await trio.lowlevel.checkpoint()
         return "u"
 
-    server = FakeServer()
-    async with watched(server, user=user, password=password) as (_, rx):
+    async with watched(user=user, password=password) as (server, _, rx):
         assert server.link.options["pass"] == "p1"
         server.cut()
         await next_event(rx, Reconnected)
@@ -445,8 +442,7 @@ async def test_a_callback_that_fails_fails_the_attempt_and_not_the_client(autoju
             raise KeyError("s3cret")
         return text
 
-    server = FakeServer()
-    async with watched(server, token=token) as (_, rx):
+    async with watched(token=token) as (server, _, rx):
         server.cut()
         assert isinstance(await rx.receive(), events.Disconnected)
         failed = await rx.receive()
@@ -500,30 +496,19 @@ async def test_options_that_cannot_be_meant_are_refused_before_any_dial(
         ({"user_jwt_cb": lambda: "s3cret"}, "user_jwt_cb: no user JWT found"),
         ({"signature_cb": lambda nonce: "s3cret", "nkey": "U"}, "signature_cb: this is no Ed25519 signature"),
         ({"nkeys_seed": "/no\0where"}, "nkeys_seed: cannot read"),
+        # H5: a secret in the place of a path.
+        ({"user_jwt_cb": lambda: "a.b.c", "nkeys_seed": Path(SEED)}, "cannot read what is no path"),
+        ({"user_credentials": lambda: SEED}, "cannot read what is no path"),
+        ({"user_credentials": (Path(__file__), SEED)}, "cannot read what is no path"),
+        ({"user_credentials": (CONTENT, SEED)}, "cannot read what is no path"),
     ],
 )
 async def test_what_a_callback_gives_is_checked(options: dict[str, Any], said: str) -> None:
     error = await refusal(dial=FakeServer(info={"nonce": "n"}).dial, **options)
     assert isinstance(error, errors.InvalidUserCredentialsError)
     assert said in str(error)
-    assert "s3cret" not in str(error)
-
-
-@pytest.mark.parametrize("form", ["nkeys_seed", "user_credentials", "the second of two paths", "content"])
-async def test_h5_a_secret_in_the_place_of_a_path_is_not_shown(form: str, tmp_path: Path) -> None:
-    jwt_path = tmp_path / "user.jwt"
-    jwt_path.write_text("a.b.c")
-    content = f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n"
-    options: dict[str, dict[str, Any]] = {
-        "nkeys_seed": {"user_jwt_cb": lambda: "a.b.c", "nkeys_seed": Path(SEED)},
-        "user_credentials": {"user_credentials": lambda: SEED},
-        "the second of two paths": {"user_credentials": (jwt_path, SEED)},
-        "content": {"user_credentials": (content, SEED)},
-    }
-    error = await refusal(dial=FakeServer(info={"nonce": "n"}).dial, **options[form])
-    assert isinstance(error, errors.InvalidUserCredentialsError)
-    assert "cannot read what is no path" in str(error)
-    assert SEED not in "".join(traceback.format_exception(error))
+    told = "".join(traceback.format_exception(error))
+    assert ("s3cret" in told, SEED in told) == (False, False)
 
 
 async def test_a_refusal_that_is_there_before_our_login_is_heard() -> None:

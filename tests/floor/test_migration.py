@@ -33,6 +33,12 @@ def subjects(server: FakeServer) -> set[str]:
     return {subscription.subject for subscription in server.link.subscriptions.values()}
 
 
+async def move(hosts: Hosts, rx: Events, name: str = "a") -> Moved:
+    """Let a server say that it goes, and wait until the client has moved."""
+    hosts[name].announce(ldm=True)
+    return await next_event(rx, Moved)
+
+
 async def gone(hosts: Hosts, name: str) -> None:
     await until(lambda: not hosts[name].live_links, within=60, pause=0.01)
 
@@ -47,7 +53,7 @@ async def hearing(
     """Two servers, and a subscription that the first of them knows of."""
     hosts = Hosts("a", "b")
     async with (
-        watched(hosts, **options) as (nc, rx),
+        watched(hosts, **options) as (_, nc, rx),
         trio.open_nursery() as nursery,
         open_subscription(nursery, nc, subject, queue=queue, max_msgs=max_msgs) as feed,
     ):
@@ -59,8 +65,7 @@ async def hearing(
 
 
 async def test_c21_lame_duck_is_told_and_the_client_moves() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts) as (nc, rx):
+    async with watched(Hosts("a", "b")) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         hosts["a"].announce(ldm=True)
         assert [await rx.receive(), await rx.receive()] == [LameDuck(A), Moved(B, A)]
@@ -76,7 +81,7 @@ async def test_the_old_server_serves_until_the_new_one_does() -> None:
     hosts = Hosts("a", "b")
     hosts["b"].dials = ["hang"]
     hosts["a"].on("work", lambda _: b"done by a")
-    async with watched(hosts, reconnect_time_wait=0.1) as (nc, rx):
+    async with watched(hosts, reconnect_time_wait=0.1) as (_, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(1)
         assert hosts["b"].dialled
@@ -85,8 +90,7 @@ async def test_the_old_server_serves_until_the_new_one_does() -> None:
 
 
 async def test_without_another_server_it_stays_until_the_end() -> None:
-    hosts = Hosts("a")
-    async with watched(hosts, max_reconnect_attempts=1) as (nc, rx):
+    async with watched(Hosts("a"), max_reconnect_attempts=1) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(60)
         await nc.flush()
@@ -96,8 +100,7 @@ async def test_without_another_server_it_stays_until_the_end() -> None:
 
 
 async def test_a_server_that_is_discovered_later_is_moved_to() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts, A) as (_, rx):
+    async with watched(Hosts("a", "b"), A) as (hosts, _, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(1)
         hosts["a"].announce(ldm=True, connect_urls=["b:4222"])
@@ -105,8 +108,7 @@ async def test_a_server_that_is_discovered_later_is_moved_to() -> None:
 
 
 async def test_without_reconnecting_there_is_no_move() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts, allow_reconnect=False) as (nc, rx):
+    async with watched(Hosts("a", "b"), allow_reconnect=False) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(5)
         assert await rx.receive() == LameDuck(A)
@@ -115,16 +117,13 @@ async def test_without_reconnecting_there_is_no_move() -> None:
 
 
 async def test_the_user_picks_where_to_move() -> None:
-    hosts = Hosts("a", "b", "c")
-    async with watched(hosts, pick_server=lambda known, _: (known[-1], 0.0)) as (_, rx):
-        hosts["a"].announce(ldm=True)
-        assert await next_event(rx, Moved) == Moved("nats://c:4222", A)
+    async with watched(Hosts("a", "b", "c"), pick_server=lambda known, _: (known[-1], 0.0)) as (hosts, _, rx):
+        assert await move(hosts, rx) == Moved("nats://c:4222", A)
 
 
 @pytest.mark.parametrize("problem", ["refuses us", "is down"])
 async def test_what_failed_in_the_move_does_not_count_when_the_server_has_gone(problem: str) -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts, max_reconnect_attempts=3, reconnect_time_wait=0.1) as (nc, rx):
+    async with watched(Hosts("a", "b"), max_reconnect_attempts=3, reconnect_time_wait=0.1) as (hosts, nc, rx):
         hosts["b"].accepting = problem != "is down"
         hosts["b"].authorize = (lambda _: "Authorization Violation") if problem == "refuses us" else None
         hosts["a"].announce(ldm=True)
@@ -183,8 +182,7 @@ async def test_a_queue_subscription_overlaps() -> None:
     ):
         await nc.flush()
         old = hosts["a"].link
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         await nc.flush()
         # A count that two servers keep would be exceeded, so that one crosses like a plain one.
         assert (subjects(hosts["a"]), subjects(hosts["b"])) == ({"work"}, {"work", "five"})
@@ -198,8 +196,7 @@ async def test_a_queue_subscription_overlaps() -> None:
 async def test_stopping_during_the_overlap_unsubscribes_on_both_sides() -> None:
     """Otherwise the old server would go on giving us messages of the group that nobody takes."""
     async with hearing("work", queue="q") as (hosts, _, rx, feed):
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         feed.stop()
         await settled()
         assert subjects(hosts["a"]) == subjects(hosts["b"]) == set()
@@ -210,8 +207,7 @@ async def test_a_drain_during_the_overlap_has_what_comes_from_both_sides(ends: s
     """The new server has nothing on its way any more; the old one may."""
     async with hearing("work", queue="q") as (hosts, nc, rx, work):
         old = hosts["a"].link
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         old.stall(down=True)
         assert hosts["a"].publish("work", b"old") == 1
         start = trio.current_time()
@@ -231,8 +227,7 @@ async def test_an_automatic_unsubscribe_counts_on() -> None:
         for _ in range(2):
             hosts["a"].publish("s")
         await feed.receive()
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         await nc.flush()
         for _ in range(10):
             hosts["b"].publish("s")
@@ -242,12 +237,11 @@ async def test_an_automatic_unsubscribe_counts_on() -> None:
 async def test_inboxes_stay_on_the_old_side_and_are_told_when_they_cross() -> None:
     hosts = Hosts("a", "b")
     receiver = Receiver()
-    async with watched(hosts) as (nc, rx):
+    async with watched(hosts) as (_, nc, rx):
         inbox = nc.new_inbox()
         seam(nc).attach(inbox, receiver)
         await nc.flush()
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         await trio.sleep(5)
         assert subjects(hosts["a"]) == {inbox}
         hosts["a"].publish(inbox, b"reply")
@@ -267,11 +261,10 @@ async def test_no_request_in_flight_is_lost() -> None:
     asked: list[Frame] = []
     hosts["a"].on("work", asked.append)
     hosts["b"].on("work", lambda _: b"done by b")
-    async with watched(hosts) as (nc, rx):
+    async with watched(hosts) as (_, nc, rx):
         with nc.request_nowait("work", b"1") as first, nc.request_nowait("work", b"2") as second:
             await nc.flush()
-            hosts["a"].announce(ldm=True)
-            await next_event(rx, Moved)
+            await move(hosts, rx)
             assert (await nc.request("work", b"3")).data == b"done by b"
             await trio.sleep(3)
             hosts["a"].publish(asked[0].reply, b"done by a")
@@ -289,12 +282,11 @@ async def test_the_old_side_waits_ten_seconds_at_most() -> None:
     hosts = Hosts("a", "b")
     asked: list[Frame] = []
     hosts["a"].on("work", asked.append)
-    async with watched(hosts, request_timeout=60.0) as (nc, rx):
+    async with watched(hosts, request_timeout=60.0) as (_, nc, rx):
         with nc.request_nowait("work") as reply:
             await nc.flush()
             start = trio.current_time()
-            hosts["a"].announce(ldm=True)
-            await next_event(rx, Moved)
+            await move(hosts, rx)
             await gone(hosts, "a")
             assert LONGEST_STAY < trio.current_time() - start < LONGEST_STAY + 2
             assert not reply.done
@@ -304,8 +296,7 @@ async def test_the_old_side_waits_ten_seconds_at_most() -> None:
 
 async def test_what_was_published_goes_out_in_order_and_once() -> None:
     """Before the fence to the old server, behind it to the new one."""
-    hosts = Hosts("a", "b")
-    async with watched(hosts) as (nc, rx):
+    async with watched(Hosts("a", "b")) as (hosts, nc, rx):
         number = behind = 0
         hosts["a"].announce(ldm=True)
         while behind < 5:
@@ -324,9 +315,8 @@ async def test_what_was_published_goes_out_in_order_and_once() -> None:
 async def test_a_reconnect_while_the_old_side_is_still_there_loses_nothing() -> None:
     hosts = Hosts("a", "b")
     hosts["b"].sip = 7
-    async with watched(hosts) as (nc, rx):
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+    async with watched(hosts) as (_, nc, rx):
+        await move(hosts, rx)
         assert len(hosts["a"].live_links) == 1
         for number in range(100):
             await nc.publish("p", b"%d" % number)
@@ -357,8 +347,7 @@ async def test_an_old_server_that_is_silent_at_the_fence_holds_nothing_up() -> N
     async with hearing("plain", connect_timeout=2.0) as (hosts, nc, rx, _):
         hosts["a"].mute.add("PING")
         start = trio.current_time()
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+        await move(hosts, rx)
         assert 2 <= trio.current_time() - start < 3
         await nc.flush()
         assert subjects(hosts["b"]) == {"plain"}
@@ -368,7 +357,7 @@ async def test_an_old_server_that_is_silent_at_the_fence_holds_nothing_up() -> N
 async def test_the_old_server_dying_before_the_move_is_a_reconnect(how: Ending) -> None:
     hosts = Hosts("a", "b")
     hosts["b"].dials = ["hang"]
-    async with watched(hosts, connect_timeout=60.0) as (nc, rx):
+    async with watched(hosts, connect_timeout=60.0) as (_, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(1)
         assert hosts["b"].dialled
@@ -380,10 +369,8 @@ async def test_the_old_server_dying_before_the_move_is_a_reconnect(how: Ending) 
 
 
 async def test_the_new_server_dying_at_once_is_a_reconnect() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts) as (nc, rx):
-        hosts["a"].announce(ldm=True)
-        await next_event(rx, Moved)
+    async with watched(Hosts("a", "b")) as (hosts, nc, rx):
+        await move(hosts, rx)
         hosts["b"].cut("reset")
         await next_event(rx, Reconnected)
         await nc.flush()
@@ -392,12 +379,9 @@ async def test_the_new_server_dying_at_once_is_a_reconnect() -> None:
 
 
 async def test_a_new_server_that_goes_too_is_left_again() -> None:
-    hosts = Hosts("a", "b")
-    async with watched(hosts) as (nc, rx):
-        hosts["a"].announce(ldm=True)
-        assert (await next_event(rx, Moved)).server == B
-        hosts["b"].announce(ldm=True)
-        assert (await next_event(rx, Moved)).server == A
+    async with watched(Hosts("a", "b")) as (hosts, nc, rx):
+        assert (await move(hosts, rx, "a")).server == B
+        assert (await move(hosts, rx, "b")).server == A
         await nc.flush()
         assert nc.connected_url == A
 
@@ -406,7 +390,7 @@ async def test_a_new_server_that_goes_too_is_left_again() -> None:
 async def test_closing_in_the_middle_of_a_move(delay: float) -> None:
     hosts = Hosts("a", "b")
     hosts["a"].mute.add("UNSUB")
-    async with watched(hosts) as (nc, _):
+    async with watched(hosts) as (_, nc, _):
         await nc.flush()
         hosts["a"].announce(ldm=True)
         await trio.sleep(delay)

@@ -196,29 +196,17 @@ async def dial_with_a_bug(host: str, port: int) -> trio.abc.Stream:
     raise KeyError(host)
 
 
-class Quoting(trio.abc.Stream):
-    """Answers an HTTP request, as a proxy that quotes it would."""
-
-    asked = b""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        self.asked += bytes(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        return b"HTTP/1.1 401 " + self.asked.replace(b"\r\n", b" ") + b"\r\nContent-Length: 0\r\n\r\n"
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
 async def dial_a_proxy(host: str, port: int) -> trio.abc.Stream:
-    await trio.lowlevel.checkpoint()
-    return Quoting()
+    """Reach a proxy that quotes what it did not like."""
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def quote_it() -> None:
+        asked = bytes(await theirs.receive_some()).replace(b"\r\n", b" ")
+        await theirs.send_all(asked + b"\r\nContent-Length: 0\r\n\r\n")
+
+    await theirs.send_all(b"HTTP/1.1 401 ")
+    ours.send_stream.send_all_hook = quote_it
+    return ours
 
 
 REFUSED = "Authorization Violation"
@@ -572,8 +560,7 @@ async def test_a_context_is_a_name_or_a_boolean(context: Any) -> None:  # noqa: 
 
 
 async def test_an_event_of_a_lost_connection_has_no_frames_of_ours() -> None:
-    server = FakeServer()
-    async with watched(server) as (_, rx):
+    async with watched() as (server, _, rx):
         server.accepting = False
         server.cut("reset")
         lost = await rx.receive()

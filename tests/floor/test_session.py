@@ -46,8 +46,7 @@ def deny_while_sending(server: FakeServer, nc: Client) -> None:
     ids=["the server's last word", "its last word where sending fails first", "it breaks", "garbage"],
 )
 async def test_what_ended_it_is_the_reason(act: Callable[..., None], kind: type[Exception], said: str) -> None:
-    server = FakeServer()
-    async with watched(server) as (nc, rx):
+    async with watched() as (server, nc, rx):
         act(server, nc)
         why = (await next_event(rx, events.Disconnected)).reason
         assert isinstance(why, kind)
@@ -56,8 +55,7 @@ async def test_what_ended_it_is_the_reason(act: Callable[..., None], kind: type[
 
 
 async def test_an_old_refusal_is_not_the_reason() -> None:
-    server = FakeServer()
-    async with watched(server) as (nc, rx):
+    async with watched() as (server, nc, rx):
         server.inject(b"-ERR 'Invalid Subject'\r\n")
         await nc.flush()
         await nc.flush()
@@ -188,19 +186,21 @@ async def test_no_subject_from_outside_makes_a_line_of_its_own() -> None:
         assert server.link.received == before
 
 
-async def test_events_tell_the_story() -> None:
-    server = FakeServer()
-    async with watched(server) as (_, rx):
-        server.inject(b'INFO {"ldm":true}\r\n')
-        assert await rx.receive() == events.LameDuck("nats://127.0.0.1:4222")
-        server.inject(b'INFO {"connect_urls":["x:1","127.0.0.1:4222","x:1"]}\r\n')
-        assert await rx.receive() == events.ServersDiscovered(("nats://x:1",))
-        server.inject(b"-ERR 'Slow Consumer Detected'\r\n")
-        refusal = await rx.receive()
-        assert isinstance(refusal, events.ServerRefusal)
-        assert "Slow Consumer Detected" in str(refusal.error)
-        server.inject(b"-ERR 'Permissions Violation for Publish to \"secret.place\"'\r\n")
+async def test_c20_what_closes_nothing_is_told_and_closes_nothing() -> None:
+    async with watched(FakeServer(deny_publish=("secret.*",))) as (server, nc, rx):
+        for text in ("Slow Consumer Detected", "Invalid Subject", "maximum subscriptions exceeded", "anything"):
+            server.link.error(text)
+            refusal = await rx.receive()
+            assert isinstance(refusal, events.ServerRefusal)
+            assert text.lower() in str(refusal.error).lower()
+        await nc.publish("secret.place")
         violation = await rx.receive()
         assert isinstance(violation, events.PermissionViolation)
         assert isinstance(violation.error, errors.PermissionsViolationError)
         assert (violation.error.operation, violation.error.subject) == ("publish", "secret.place")
+        await nc.flush()
+        server.announce(ldm=True)
+        assert await rx.receive() == events.LameDuck("nats://127.0.0.1:4222")
+        server.announce(connect_urls=["x:1", "127.0.0.1:4222", "x:1"])
+        assert await rx.receive() == events.ServersDiscovered(("nats://x:1",))
+        assert nc.statistics().reconnects == 0

@@ -147,7 +147,7 @@ async def test_garbage_on_a_reconnect(greeting: bytes) -> None:
     async def dial(host: str, port: int) -> trio.abc.Stream:
         return await dials[0](host, port)
 
-    async with watched(hosts, dial=dial) as (nc, rx):
+    async with watched(hosts, dial=dial) as (_, nc, rx):
         dials[0] = first(hosts["a"], greeting, greeting)
         hosts["a"].cut()
         await reconnected(nc)
@@ -175,34 +175,11 @@ async def test_what_the_server_sends_behind_its_welcome() -> None:
                 await nc.publish("a", b"1234")
 
 
-async def test_a_refusal_right_behind_the_welcome_loses_no_flush() -> None:
+async def test_a_refusal_right_behind_the_welcome_loses_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """The phase is online for the moment in which the wire is closed: who flushes then must be told."""
     server = FakeServer()
     results: list[object] = []
-
-    class Stream(trio.abc.Stream):
-        """Welcomes and refuses in one segment, and takes its time to close."""
-
-        def __init__(self) -> None:
-            self.texts = [INFO, b"PONG\r\n-ERR 'Slow Consumer'\r\n"]
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            await trio.lowlevel.checkpoint()
-
-        async def wait_send_all_might_not_block(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes:
-            await trio.lowlevel.checkpoint()
-            return self.texts.pop(0)
-
-        async def aclose(self) -> None:
-            try:
-                with trio.CancelScope(shield=True):
-                    background.start_soon(flush)
-                    await settled()
-            finally:
-                await trio.lowlevel.checkpoint()  # noqa: ASYNC102 - as a careless stream of a user's does
+    streams: list[trio.abc.Stream] = []
 
     async def flush() -> None:
         try:
@@ -211,13 +188,24 @@ async def test_a_refusal_right_behind_the_welcome_loses_no_flush() -> None:
         except errors.Error as error:
             results.append(error)
 
-    streams: list[trio.abc.Stream] = []
+    async def close_slowly() -> None:
+        with trio.CancelScope(shield=True):
+            background.start_soon(flush)
+            await settled()
+        await trio.lowlevel.checkpoint()
+
+    async def welcome_and_refuse() -> None:
+        await theirs.send_all(b"PONG\r\n-ERR 'Slow Consumer'\r\n")
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         return streams.pop() if streams else await server.dial(host, port)
 
     async with connected(server, dial=dial) as nc, trio.open_nursery() as background:
-        streams.append(Stream())
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(INFO)
+        ours.send_stream.send_all_hook = welcome_and_refuse
+        monkeypatch.setattr(ours, "aclose", close_slowly)
+        streams.append(ours)
         server.cut()
         await reconnected(nc)
     # Either told that it failed, or answered by the connection that followed: but not left to its timeout.

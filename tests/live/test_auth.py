@@ -183,10 +183,7 @@ async def test_a_refusal_tells_what_we_know_of_it(house: House, operated: NatsSe
     ways: list[tuple[dict[str, Any], str]] = [
         ({"user_credentials": path}, f"; the JWT in {str(path)!r} {when}"),
         ({"user_credentials": user.creds.encode()}, f"; the JWT in user_credentials {when}"),
-        (
-            {"user_jwt_cb": lambda: user.jwt, "nkeys_seed_str": user.key.seed},
-            f"; the JWT of user_jwt_cb {when}",
-        ),
+        ({"user_jwt_cb": lambda: user.jwt, "nkeys_seed_str": user.key.seed}, f"; the JWT of user_jwt_cb {when}"),
         ({}, "; no credentials were given"),
         ({"token": "x"}, ""),
     ]
@@ -229,7 +226,7 @@ async def test_a_password_changed_under_a_live_client() -> None:
     config = "authorization {{ user: u, password: {} }}"
     async with (
         open_server(config.format(password)) as server,
-        watched(server, reconnect_time_wait=0.05, user="u", password=lambda: password) as (nc, rx),
+        watched(server, reconnect_time_wait=0.05, user="u", password=lambda: password) as (_, nc, rx),
         trio.open_nursery() as nursery,
         trionats.open_subscription(nursery, nc, "greet") as greetings,
     ):
@@ -255,7 +252,7 @@ async def test_a_jwt_that_expires_leads_to_a_reconnect_with_a_fresh_one(
         given.append(house.user(expires=math.ceil(time.time()) + lifetime, key=key).creds)
         return given[-1].encode()
 
-    async with watched(operated, reconnect_time_wait=0.05, user_credentials=creds) as (nc, rx):
+    async with watched(operated, reconnect_time_wait=0.05, user_credentials=creds) as (_, nc, rx):
         lost = await next_event(rx, Disconnected)
         assert "User Authentication Expired" in str(lost.reason)
         await next_event(rx, Reconnected)
@@ -271,7 +268,7 @@ async def test_a_revoked_user_comes_back_with_fresh_credentials(tmp_path: Path) 
     path.write_text(first.creds)
     async with (
         open_server(house.config) as server,
-        watched(server, reconnect_time_wait=0.05, user_credentials=path) as (nc, rx),
+        watched(server, reconnect_time_wait=0.05, user_credentials=path) as (_, nc, rx),
     ):
         await nc.flush()
         path.write_text(house.user().creds)
@@ -289,7 +286,7 @@ async def test_h7_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
     path.write_text(old.user().creds)
     async with (
         open_server(old.config) as server,
-        watched(server, reconnect_time_wait=0.05, user_credentials=path) as (nc, rx),
+        watched(server, reconnect_time_wait=0.05, user_credentials=path) as (_, nc, rx),
     ):
         await server.stop()
         path.write_text(new.user().creds)
@@ -306,7 +303,7 @@ async def test_h7_a_seed_file_is_read_anew_and_may_be_gone_for_a_while(tmp_path:
     config = "authorization {{ users: [ {{ nkey: {} }} ] }}"
     async with (
         open_server(config.format(old.public)) as server,
-        watched(server, reconnect_time_wait=0.05, nkeys_seed=path) as (nc, rx),
+        watched(server, reconnect_time_wait=0.05, nkeys_seed=path) as (_, nc, rx),
     ):
         path.unlink()
         await server.reload(config.format(new.public))
@@ -321,7 +318,7 @@ async def test_the_same_refusal_twice_from_one_server_ends_it() -> None:
     config = "authorization {{ user: u, password: {} }}"
     async with (
         open_server(config.format("first")) as server,
-        watched(server, reconnect_time_wait=0.05, user="u", password="first", max_reconnect_attempts=-1) as (nc, rx),
+        watched(server, reconnect_time_wait=0.05, user="u", password="first", max_reconnect_attempts=-1) as (_, nc, rx),
     ):
         await server.reload(config.format("second"))
         closed = await next_event(rx, Closed)

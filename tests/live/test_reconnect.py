@@ -159,7 +159,7 @@ async def test_reconnecting_in_the_middle_of_publishing_loses_nothing_and_keeps_
     async with (
         open_world(nats_server) as (_, other, nursery),
         open_subscription(nursery, other, "ordered", pending_msgs_limit=count) as rx,
-        watched(nats_server) as (nc, happened),
+        watched(nats_server) as (_, nc, happened),
     ):
         await other.flush()
         done = trio.Event()

@@ -64,7 +64,7 @@ async def test_h2_a_restart_leads_to_the_same_flow_as_the_first_connect(
     context = authority.client() if "verify" in more else authority.trusting()
     async with (
         open_server(ACCOUNT + flow_config(flow, authority)) as server,
-        watched(server, url(server, scheme), tls=context, reconnect_time_wait=0.05, **options) as (nc, rx),
+        watched(server, url(server, scheme), tls=context, reconnect_time_wait=0.05, **options) as (_, nc, rx),
         open_subscription(nursery, nc, "greet") as greetings,
     ):
         for reconnects in range(2):
@@ -116,7 +116,7 @@ async def test_h1_no_password_in_clear_to_a_server_that_came_back_without_tls(au
     options: dict[str, Any] = {"reconnect_time_wait": 0.02, "max_reconnect_attempts": -1}
     async with (
         open_server(ACCOUNT + authority.config("127.0.0.1")) as server,
-        watched(server, url(server, "tls"), tls=authority.trusting(), **options) as (_, rx),
+        watched(server, url(server, "tls"), tls=authority.trusting(), **options) as (_, _, rx),
     ):
         await server.stop()
         server.server.config = ACCOUNT
@@ -143,7 +143,11 @@ async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_k
     first, second = two_of_a_cluster(ACCOUNT + authority.config("localhost"))
     async with open_server(first, name="one") as one:
         async with (
-            watched(one, url(one, "tls", "localhost"), tls=authority.trusting(), reconnect_time_wait=0.05) as (nc, rx),
+            watched(one, url(one, "tls", "localhost"), tls=authority.trusting(), reconnect_time_wait=0.05) as (
+                _,
+                nc,
+                rx,
+            ),
             open_server(second, name="two") as two,
         ):
             await until_discovered(rx, f":{two.server.port}")
@@ -203,7 +207,7 @@ async def test_discovered_servers_of_an_absolute_name(authority: Authority) -> N
 
         options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05, "dial": dial}
         async with (
-            watched(one, url(one, "tls", "nats.example."), **options) as (nc, rx),
+            watched(one, url(one, "tls", "nats.example."), **options) as (_, nc, rx),
             open_server(second, name="two") as two,
         ):
             await until_discovered(rx, "tls://nats.example.:1")
@@ -234,7 +238,7 @@ async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path) -> 
     pack(old)
     async with (
         open_server(ACCOUNT + old.config("127.0.0.1", more="verify: true")) as server,
-        watched(server, url(server), tls=context, reconnect_time_wait=0.05) as (nc, rx),
+        watched(server, url(server), tls=context, reconnect_time_wait=0.05) as (_, nc, rx),
     ):
         assert nc.tls is not None
         before = nc.tls.peer_certificate

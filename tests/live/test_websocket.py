@@ -30,11 +30,12 @@ SIZES = (0, 1, 63, 64, 125, 126, 65_535, 65_536, 1_048_576)
 
 @asynccontextmanager
 async def serving(
-    more: str = "no_tls: true", besides: str = "", name: str = "") -> AsyncIterator[tuple[TrioNatsServer, str]]:
+    more: str = "no_tls: true", besides: str = "", name: str = "ws"
+) -> AsyncIterator[tuple[TrioNatsServer, str]]:
     """Run a server with a WebSocket listener; gives where that is, behind the scheme."""
     port = free_port()
     config = f'websocket {{ listen: "127.0.0.1:{port}", {more} }}\n{besides}'
-    async with open_server(config, name=name or None) as server:
+    async with open_server(config, name=name) as server:
         yield server, f"127.0.0.1:{port}"
 
 
@@ -64,7 +65,7 @@ async def test_messages_of_all_sizes_before_and_after_a_restart(compression: boo
     options: dict[str, Any] = {"ws_compression": compression, "reconnect_time_wait": 0.05}
     async with (
         serving("no_tls: true, compression: true") as (server, where),
-        watched(server, f"ws://{where}", **options) as (nc, rx),
+        watched(server, f"ws://{where}", **options) as (_, nc, rx),
     ):
         assert nc.connected_url == f"ws://{where}"
         await exchange(nc)
@@ -82,7 +83,7 @@ async def test_wss(compression: bool, tmp_path: Path) -> None:
     async with serving(f"compression: true, {authority.config('localhost')}", account) as (server, where):
         there = f"wss://u:s3cret@{where}"
         here = there.replace("127.0.0.1", "localhost")
-        async with watched(server, here, tls=authority.trusting(), **options) as (nc, rx):
+        async with watched(server, here, tls=authority.trusting(), **options) as (_, nc, rx):
             assert nc.tls is not None
             await exchange(nc)
             await server.restart(kill=True)
@@ -179,10 +180,7 @@ async def reasons_of(server: TrioNatsServer, name: str) -> list[str]:
 
 
 async def test_a_shutdown_is_told_with_its_code_and_in_the_servers_words() -> None:
-    async with (
-        serving() as (server, where),
-        watched(server, f"ws://{where}", allow_reconnect=False) as (_, rx),
-    ):
+    async with serving() as (server, where), watched(server, f"ws://{where}", allow_reconnect=False) as (_, _, rx):
         await server.stop()
         told = await next_event(rx, Disconnected)
     assert (told.close_code, told.close_reason) == (1001, "Server Shutdown")
@@ -194,7 +192,7 @@ async def test_an_expired_jwt_is_told_with_the_code_of_the_close_frame() -> None
     creds = house.user(expires=time.time() + 2).creds.encode()
     async with (
         serving(besides=house.config) as (server, where),
-        watched(server, f"ws://{where}", allow_reconnect=False, user_credentials=creds) as (_, rx),
+        watched(server, f"ws://{where}", allow_reconnect=False, user_credentials=creds) as (_, _, rx),
     ):
         told = await next_event(rx, Disconnected)
     # What the server said before its close frame is the better reason.
@@ -215,7 +213,7 @@ async def test_discovered_servers_keep_the_scheme() -> None:
     cluster = 'cluster {{ name: C, listen: "127.0.0.1:{}", routes: [{}] }}\n'
     async with (
         serving(besides=cluster.format(route, ""), name="one") as (one, where),
-        watched(one, f"ws://{where}", reconnect_time_wait=0.05) as (nc, rx),
+        watched(one, f"ws://{where}", reconnect_time_wait=0.05) as (_, nc, rx),
         serving(besides=cluster.format(-1, f'"nats://127.0.0.1:{route}"'), name="two") as (_, elsewhere),
     ):
         while f"ws://{elsewhere}" not in (await next_event(rx, ServersDiscovered)).servers:
