@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.certificates import Authority
 from tests.live.test_cluster import LAME_DUCK, NODES, Cluster, answer, collect
 from tests.worlds import until
 from trionats import events, open_client, open_events
@@ -16,7 +15,7 @@ from trionats.testing import NatsServer, TrioNatsServer
 from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.certificates import Authority
 
 pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_executable")]
 
@@ -56,8 +55,7 @@ class SecuredCluster(Cluster):
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_rolling_restart_over(way: str, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+async def test_a_rolling_restart_over(way: str, authority: Authority) -> None:
     scheme, more = WAYS[way]
     options: dict[str, Any] = {} if scheme == "ws" else {"tls": authority.client()}
     if "first" in way:
