@@ -72,6 +72,7 @@ class Client(Facts):
         self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
         self._request_timeout = options.get("request_timeout")
         self._engine = Engine(messages_of(self))
+        self._outbox = self._engine.outbox
         pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
         self.pace = Pace()
         """When the fast paths of this client go through the scheduler; for those who build feeds."""
@@ -121,7 +122,7 @@ class Client(Facts):
         if get_ident() != pace.thread:
             pace.run.check()
         supervisor = self._supervisor
-        engine = self._engine
+        outbox = self._outbox
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
@@ -135,12 +136,12 @@ class Client(Facts):
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        engine.outbox.append(frame)
-        engine.outbox_bytes += len(frame)
-        engine.out_bytes += size
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -180,7 +181,7 @@ class Client(Facts):
                 return
         if not force:
             supervisor.check_room()
-        self._engine.publish(frame, size)
+        self._outbox.publish(frame, size)
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -201,7 +202,7 @@ class Client(Facts):
         if self._supervisor.finished.is_set() or (passing and not self.is_connected):
             return
         frame, size = self._frames.make(subject, payload, reply, None)
-        self._engine.publish((Passing if passing else Aside)(frame), size)
+        self._outbox.publish((Passing if passing else Aside)(frame), size)
         self._supervisor.wake()
 
     async def wait_writable(self) -> None:

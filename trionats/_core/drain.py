@@ -273,7 +273,7 @@ class Draining:
         while not self._supervisor.finished.is_set():
             self._look()
             self._supervisor.flushing = not (self._open or len(self._requests))
-            if not self._supervisor.flushing or (not self._online and self._engine.holds_publishes):
+            if not self._supervisor.flushing or (not self._online and self._engine.outbox.holds_publishes):
                 await self._wait_for_changes()
                 continue
             if not self._online:
@@ -294,7 +294,7 @@ class Draining:
             with trio.move_on_after(self._patience / PIECES):
                 await fence.passed.wait()
                 return True
-            if engine.heard != heard or (self._online and engine.holds_publishes):
+            if engine.heard != heard or (self._online and engine.outbox.holds_publishes):
                 # It is not silent, or was not told yet what it is to answer.
                 heard, until = engine.heard, trio.current_time() + self._patience
             elif trio.current_time() >= until:
@@ -317,7 +317,7 @@ class Draining:
         """Say what was not done in time."""
         self._seek_ended()
         self._look()
-        late, unsent = self._names(), self._engine.unsent_publishes
+        late, unsent = self._names(), self._engine.outbox.unsent_publishes
         failure = (
             errors.ConnectionReconnectingError if unsent and not (late or self._online) else errors.DrainTimeoutError
         )

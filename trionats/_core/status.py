@@ -66,13 +66,13 @@ class Facts:
         engine = self._engine
         return ClientStatistics(
             in_msgs=engine.in_msgs,
-            out_msgs=engine.out_msgs,
+            out_msgs=engine.outbox.out_msgs,
             in_bytes=engine.in_bytes,
-            out_bytes=engine.out_bytes,
+            out_bytes=engine.outbox.out_bytes,
             reconnects=self._supervisor.reconnects,
             subscriptions=sum(row.receiver is not self._requests for row in engine.registrations.values()),
             pending_requests=len(self._requests),
-            outbox_bytes=engine.outbox_bytes,
+            outbox_bytes=engine.outbox.bytes,
             feeds=tuple(feed.name for feed in self.pace.feeds),
             skipped=self.foreign.skipped,
         )
