@@ -93,23 +93,23 @@ class AckChooser(Generic[Msg]):
         self._refusal: Msg | None = None
         self._elsewhere = ""
 
-    def choose(self, reply: Msg, /) -> float:
+    def choose(self, message: Msg) -> float:
         """Take a reply.
 
         Args:
-            reply: The reply.
+            message: The reply.
 
         Returns:
             0 if this is the one, else how many seconds to wait at the most for a better one.
         """
-        kind, stream, domain = judge(reply.data, self._domain, strict=self._strict)
+        kind, stream, domain = judge(message.data, self._domain, strict=self._strict)
         if kind is AckKind.OURS:
             return 0
         if kind is AckKind.ELSEWHERE:
             self._elsewhere = domain
             self._tell(stream, domain)
         elif self._refusal is None:
-            self._refusal = reply
+            self._refusal = message
         return ELSEWHERE_PATIENCE if self._refusal is None else self._patience
 
     def give_up(self) -> Msg | Exception:
