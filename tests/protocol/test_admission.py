@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.protocol.sessions import BROKEN, Recorder
+from tests.protocol.sessions import BROKEN, Recorder, Server
 from trionats import errors
 from trionats._protocol.admission import MOST_TOLD, Admissions
 from trionats._protocol.engine import Engine, Phase
@@ -17,38 +17,10 @@ from trionats._protocol.registrations import Registration
 TEXT = "maximum subscriptions exceeded"
 
 
-class Server:
-    """A connection with a limit: it takes what is said in order, and answers in order."""
-
-    def __init__(self, limit: int, denies: bytes = b"denied") -> None:
-        self.limit, self.denies = limit, denies
-        self.rows: dict[int, bytes] = {}
-        self.once: set[int] = set()
-        self.refused: set[int] = set()
-
-    def take(self, data: bytes) -> bytes:
-        answers = b""
-        for line in data.split(b"\r\n"):
-            verb, *arguments = line.split(b" ")
-            match verb:
-                case b"PING":
-                    answers += b"PONG\r\n"
-                case b"SUB" if arguments[0] == self.denies:
-                    answers += b"-ERR 'Permissions Violation for Subscription to \"%b\"'\r\n" % self.denies
-                case b"SUB" if len(self.rows) >= self.limit:
-                    self.refused.add(int(arguments[-1]))
-                    answers += b"-ERR 'maximum subscriptions exceeded'\r\n"
-                case b"SUB":
-                    self.rows[int(arguments[-1])] = arguments[0]
-                case b"UNSUB" if len(arguments) == 1:
-                    self.rows.pop(int(arguments[0]), None)
-        return answers
-
-
 def greeted(engine: Engine, server: Server) -> None:
     engine.begin()
     engine.receive(b"INFO {}\r\n")
-    heard(engine, server.take(engine.greet({})))
+    heard(engine, server.answer(engine.greet({})))
 
 
 def heard(engine: Engine, data: bytes) -> list[Registration]:
@@ -72,12 +44,12 @@ def talk(engine: Engine, server: Server) -> list[Registration]:
     while engine.outbox.frames:
         data = engine.outbox.take(1 << 20)
         engine.outbox.sent()
-        refused += heard(engine, server.take(data))
+        refused += heard(engine, server.answer(data))
     return refused
 
 
 def greeted_by(limit: int) -> tuple[Engine, Server]:
-    engine, server = Engine(), Server(limit)
+    engine, server = Engine(), Server(limit, b"denied")
     greeted(engine, server)
     return engine, server
 
@@ -125,7 +97,7 @@ def test_a_server_that_refuses_more_than_was_told() -> None:
     assert talk(engine, server) == []
     assert heard(engine, b"-ERR '%b'\r\n" % TEXT.encode() * 2) == []
     engine.ping("fence")
-    assert heard(engine, server.take(engine.outbox.take(100))) == [row]
+    assert heard(engine, server.answer(engine.outbox.take(100))) == [row]
 
 
 def row(sid: int) -> Registration:
@@ -220,7 +192,7 @@ def test_a_replay_that_is_refused_in_part() -> None:
 def test_a_loss_between_the_refusal_and_its_fence_is_no_end_of_anything() -> None:
     engine, server = greeted_by(0)
     row = sub(engine, b"a")
-    assert heard(engine, server.take(engine.outbox.take(100))) == []
+    assert heard(engine, server.answer(engine.outbox.take(100))) == []
     engine.lost(BROKEN)
     greeted(engine, Server(1))
     assert talk(engine, Server(1)) == []
@@ -253,7 +225,7 @@ def test_a_refusal_that_is_found_out_behind_the_switch_of_a_planned_move_keeps_i
     greeted(move.side, new)
     move.arrive("arrived")
     assert talk(move.side, new) == []
-    data = old.take(engine.outbox.take(1 << 20))
+    data = old.answer(engine.outbox.take(1 << 20))
     engine.outbox.sent()
     assert heard(engine, data) == []  # what follows is the PING that finds it out
     move.switch("fence")
@@ -266,7 +238,7 @@ class Limited(RuleBasedStateMachine):
     @initialize(limit=st.integers(0, 6))
     def begin(self, limit: int) -> None:
         self.engine = Engine()
-        self.server = Server(limit)
+        self.server = Server(limit, b"denied")
         self.refused: set[int] = set()
         self.left: set[int] = set()
         self.denied: set[int] = set()
@@ -294,7 +266,7 @@ class Limited(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 60))
     def write(self, limit: int) -> None:
-        self.answers += self.server.take(self.engine.outbox.take(limit))
+        self.answers += self.server.answer(self.engine.outbox.take(limit))
         self.engine.outbox.sent()
 
     @rule(part=st.integers(0, 200))
@@ -314,7 +286,7 @@ class Limited(RuleBasedStateMachine):
     def reconnect(self, limit: int) -> None:
         self.engine.lost(BROKEN)
         refused = self.server.refused
-        self.server = Server(limit)
+        self.server = Server(limit, b"denied")
         self.server.refused |= refused & (self.refused | self.left)
         self.answers = b""
         greeted(self.engine, self.server)

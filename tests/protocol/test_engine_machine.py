@@ -7,14 +7,13 @@ step the client's numbers must be true; whenever both are at rest the tables mus
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.protocol.sessions import BROKEN, publish
+from tests.protocol.sessions import BROKEN, Server, publish
 from trionats import errors
 from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.happenings import Loss, PongArrived
@@ -24,84 +23,6 @@ if TYPE_CHECKING:
     from trionats._protocol.parser import Message
 
 SUBJECTS = (b"a", b"b")
-
-
-@dataclass
-class Row:
-    """What the server knows of one subscription."""
-
-    subject: bytes
-    queue: bytes
-    limit: int = 0
-    delivered: int = 0
-
-    @property
-    def left(self) -> int | None:
-        """How many more it gets."""
-        return self.limit - self.delivered if self.limit else None
-
-
-@dataclass
-class Server:
-    """One connection, as the server sees it."""
-
-    rows: dict[int, Row] = field(default_factory=dict)
-    unread: bytes = b""
-    answers: bytes = b""
-    verbs: list[bytes] = field(default_factory=list)
-    published: list[bytes] = field(default_factory=list)
-    welcomed: bool = False
-    sids: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
-
-    def take(self, data: bytes) -> None:
-        """Take what the client sent, and act on each whole frame."""
-        self.unread += data
-        while b"\r\n" in self.unread:
-            line, rest = self.unread.split(b"\r\n", 1)
-            verb, *arguments = line.split(b" ")
-            if verb == b"PUB":
-                size = int(arguments[-1])
-                if len(rest) < size + 2:
-                    return
-                assert rest[size : size + 2] == b"\r\n"
-                payload, rest = rest[:size], rest[size + 2 :]
-                self.published.append(payload)
-            self.unread = rest
-            self._act(verb, arguments)
-
-    def _act(self, verb: bytes, arguments: list[bytes]) -> None:
-        self.verbs.append(verb)
-        assert self.verbs[0] == b"CONNECT"
-        if verb == b"PING":
-            self.answers += b"PONG\r\n"
-            self.welcomed = True
-        elif verb == b"SUB":
-            subject, *queue, sid = arguments
-            assert int(sid) not in self.sids, "a sid was used again"
-            self.sids[int(sid)] = (subject, b"".join(queue))
-            self.rows[int(sid)] = Row(subject, b"".join(queue))
-        elif verb == b"UNSUB":
-            row = self.rows.get(int(arguments[0]))
-            if len(arguments) == 2:
-                assert row is not None
-                row.limit = int(arguments[1])
-                if row.limit <= row.delivered:
-                    del self.rows[int(arguments[0])]
-            else:
-                self.rows.pop(int(arguments[0]), None)
-        else:
-            assert verb in (b"CONNECT", b"PUB", b"PONG"), verb
-
-    def deliver(self, subject: bytes, data: bytes) -> list[int]:
-        """Send a message to all who subscribed to it."""
-        heard = [sid for sid, row in self.rows.items() if row.subject == subject]
-        for sid in heard:
-            self.answers += b"MSG %b %d %d\r\n%b\r\n" % (subject, sid, len(data), data)
-            row = self.rows[sid]
-            row.delivered += 1
-            if row.left == 0:
-                del self.rows[sid]
-        return heard
 
 
 class Consumer:

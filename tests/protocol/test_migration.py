@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocol.sessions import BROKEN, Recorder, drained, msg, online, publish
+from tests.protocol.sessions import BROKEN, Recorder, Server, drained, msg, online, publish
 from trionats._protocol.engine import Engine
 from trionats._protocol.migration import Migration, Way, way
 
@@ -157,25 +157,6 @@ def test_a_move_that_was_abandoned_or_overtaken_changes_nothing() -> None:
 STEPS = ("arrive", "switch", "crossed", "unqueue", "leave", "close")
 
 
-class Table:
-    """A server's table of subscriptions, kept from the bytes it gets."""
-
-    def __init__(self) -> None:
-        self.live: dict[int, bytes] = {}
-        self.published: list[int] = []
-
-    def take(self, data: bytes) -> None:
-        for line in data.split(b"\r\n"):
-            verb, *words = line.split(b" ")
-            if verb == b"SUB":
-                assert int(words[-1]) not in self.live, "twice"
-                self.live[int(words[-1])] = words[0]
-            elif verb == b"UNSUB":
-                self.live.pop(int(words[0]), None)
-            elif verb.isdigit():
-                self.published.append(int(verb))
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -191,7 +172,7 @@ def test_no_plain_subscription_is_ever_on_both_sides(actions: list[tuple[str, in
     engine = online(Engine())
     move = Migration(engine, PREFIX)
     online(move.side)
-    old, new = Table(), Table()
+    old, new = Server(), Server()
     rows: list[Registration] = []
     stage = number = 0
 
@@ -202,7 +183,7 @@ def test_no_plain_subscription_is_ever_on_both_sides(actions: list[tuple[str, in
             mine.take(drained(engine))
         theirs.take(drained(move.side))
         plain = {row.sid for row in rows if way(row, PREFIX) is not Way.OVERLAP}
-        assert not plain & old.live.keys() & new.live.keys()
+        assert not plain & old.rows.keys() & new.rows.keys()
 
     def step() -> None:
         nonlocal stage
@@ -237,6 +218,10 @@ def test_no_plain_subscription_is_ever_on_both_sides(actions: list[tuple[str, in
     while stage < len(STEPS):
         step()
     send()
-    assert new.live == {sid: row.subject for sid, row in engine.registrations.items()}
-    assert old.published + new.published == list(range(number)), "in order, once, and the old side first"
+    assert {sid: row.subject for sid, row in new.rows.items()} == {
+        sid: row.subject for sid, row in engine.registrations.items()
+    }
+    assert list(map(int, old.published + new.published)) == list(range(number)), (
+        "in order, once, and the old side first"
+    )
     assert engine.outbox.out_msgs == number

@@ -256,7 +256,7 @@ class Ordered:
         leader.consumer_made(info)
         if first:
             self._begun = True
-            # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
+            # One before the first, for every policy: all that is needed to resume (measured).
             self.cursor = (before, 0)
             self._opening = leader.clustered and self._beginning.policy == "new"
         if leader.mute or (first and not (leader.known or self._opening)):
