@@ -236,8 +236,9 @@ def test_many_refusals_search_no_table(queue: bytes) -> None:
 def test_each_way_to_end_takes_the_name_out() -> None:
     engine = online()
     engine.subscribe(b"s" * CONTROL_LINE, b"", 0, Recorder())
-    engine.refuse_overlong(BROKEN)
     engine.subscribe(b"s", b"", 1, Recorder())
+    engine.refuse_overlong(BROKEN)
+    assert list(engine.registrations) == [2]
     engine.receive(msg(2))
     for _ in range(3):
         engine.subscribe(b"s", b"q", 0, Recorder())

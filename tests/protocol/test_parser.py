@@ -159,7 +159,7 @@ def test_a_message_without_headers() -> None:
     message = Message(7, "a", "", b"four")
     assert message.headers == MultiDict()
     assert message.headers is message.headers
-    assert (message.status, message.description, message.size) == (None, "", 4)
+    assert (message.status, message.description, message.size, message.headers_problem) == (None, "", 4, None)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,7 @@ def test_a_malformed_header_block_costs_neither_the_message_nor_the_conversation
     assert isinstance(message, Message)
     assert message.data == b"four"
     assert message.headers == MultiDict(A="b")
+    assert message.headers_problem is not None
     assert ping == Ping()
 
 
