@@ -54,6 +54,7 @@ class Client:
         # What the fast paths work with, in reach.
         self._pace = connection.pace
         self._engine = connection.engine
+        self._outbox = connection.engine.outbox
         self._supervisor = connection.supervisor
         self._frames = connection.frames
         self._heads = connection.frames.heads
@@ -95,7 +96,7 @@ class Client:
         if get_ident() != pace.thread:
             pace.run.check()
         supervisor = self._supervisor
-        engine = self._engine
+        outbox = self._outbox
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
@@ -109,12 +110,12 @@ class Client:
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        engine.outbox.append(frame)
-        engine.outbox_bytes += len(frame)
-        engine.out_bytes += size
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -140,7 +141,7 @@ class Client:
         supervisor = self._supervisor
         supervisor.check_open()
         supervisor.check_room()
-        self._engine.publish(frame, size)
+        self._outbox.publish(frame, size)
         if supervisor.idle is not None:
             supervisor.wake()
 

@@ -172,7 +172,7 @@ async def test_malformed_headers_cost_neither_the_message_nor_the_connection(nat
         trionats.open_subscription(background, nc, "a") as rx,
     ):
         # The server passes on what any peer sends as its headers.
-        nc._engine.publish(b"HPUB a 8 9\r\nA: b\r\n\r\n!\r\n", 9)
+        nc._engine.outbox.publish(b"HPUB a 8 9\r\nA: b\r\n\r\n!\r\n", 9)
         await nc.flush()
         msg = await rx.receive()
         assert (msg.data, msg.headers["A"], msg.headers_problem) == (b"!", "b", "there is no version line")

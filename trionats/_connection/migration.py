@@ -13,7 +13,7 @@ import trio
 from trionats import errors
 from trionats._connection.handshake import connect
 from trionats._connection.session import Answer, Session
-from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Move, ignores_repeats
+from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Migration, ignores_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -99,7 +99,7 @@ class Migrator:
             dial = self._supervisor.next_dial(avoiding=old.server)
             if dial is None:
                 return None
-            move = Move(self._engine, self._options.inbox_prefix)
+            move = Migration(self._engine, self._options.inbox_prefix)
             with trio.CancelScope() as self._attempt:
                 await trio.sleep_until(max(dial.not_before, trio.current_time() + spread))
                 spread = 0.0
@@ -110,7 +110,7 @@ class Migrator:
                 return self._supervisor.current
         return None
 
-    async def _arrive(self, dial: Dial, move: Move) -> Session | None:
+    async def _arrive(self, dial: Dial, move: Migration) -> Session | None:
         """Log in elsewhere, and subscribe there what may be on both sides."""
         server = dial.server
         try:
@@ -140,7 +140,7 @@ class Migrator:
             raise
         return new
 
-    async def _cross(self, old: Session, new: Session, move: Move) -> None:
+    async def _cross(self, old: Session, new: Session, move: Migration) -> None:
         """Switch over; what crosses the fence is on no side meanwhile."""
         fence = Answer()
         move.switch(fence)
@@ -162,7 +162,7 @@ class Migrator:
             self._supervisor.arrived(new, old.server)
             self._supervisor.start_task(self._linger, old, new, move, answers)
 
-    async def _linger(self, old: Session, new: Session, move: Move, answers: Awaited) -> None:
+    async def _linger(self, old: Session, new: Session, move: Migration, answers: Awaited) -> None:
         """Stay on the old side for answers in flight, then leave it."""
         deadline = trio.current_time() + LONGEST_STAY
         try:

@@ -42,7 +42,7 @@ class Timekeeper:
     async def run(self) -> None:
         """Ring what is due, until cancelled."""
         while True:
-            self._alarms.ring(trio.current_time())
+            self._alarms.fire(trio.current_time())
             self._earlier = trio.Event()
             next_alarm = self._alarms.next()
             self._asleep_until = inf if next_alarm is None else next_alarm

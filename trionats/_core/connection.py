@@ -120,7 +120,7 @@ class Connection:
         if self.supervisor.finished.is_set() or (passing and not self.is_connected):
             return
         frame, size = self.frames.make(subject, payload, reply, None)
-        self.engine.publish((Passing if passing else Aside)(frame), size)
+        self.engine.outbox.publish((Passing if passing else Aside)(frame), size)
         self.supervisor.wake()
 
     @enable_ki_protection

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 E = TypeVar("E", bound=errors.APIError)
-C = TypeVar("C", bound="Messaging", covariant=True)  # noqa: PLC0105 - what kind of connection, not what is done with it
+C = TypeVar("C", bound="Messaging", covariant=True)
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
