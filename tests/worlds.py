@@ -38,6 +38,7 @@ from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_subscription
 from trionats._jetstream.api import Api
+from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
 if TYPE_CHECKING:
@@ -513,7 +514,7 @@ def seam(nc: Client) -> Connection:
 def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> ObjectStore:
     """Give a store without asking whether there is one."""
     prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
-    return ObjectStore(Api(seam(nc), prefix, domain), bucket)
+    return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
 
 
 def publish_forced(nc: Client, subject: str, payload: bytes = b"", **more: Any) -> None:  # noqa: ANN401 - as `publish_nowait`
