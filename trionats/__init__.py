@@ -23,11 +23,12 @@ from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
 from trionats._jetstream.context import JetStream
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.watcher import Watcher, WatcherStatistics, open_watcher
+from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.servers import KnownServer
 from trionats._replies import Replies, open_replies
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
+from trionats._watch import open_watcher
 
 __all__ = [
     "BoundedFeed",

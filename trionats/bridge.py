@@ -22,31 +22,26 @@ from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 from trio.lowlevel import checkpoint
 
-from trionats import errors
 from trionats._bridge.connection import connection_of
 from trionats._bridge.loop import Host, trio_asyncio
-from trionats._bridge.pull_subscription import BridgedObjects, PullSubscription, Subscription, read_entry
+from trionats._bridge.pull_subscription import PullSubscription, Subscription
+from trionats._bridge.stores import bridged_entries, bridged_objects
 from trionats._discretion import Given, guarded
+from trionats._feeds.bounded import check_limits
 from trionats._feeds.feed import feeding
 from trionats._feeds.opening import Opening, check_nursery, opens
-from trionats._jetstream.context import JetStream
-from trionats._jetstream.ordered import JITTER
-from trionats._jetstream.watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
-from trionats._jetstream.watcher import open_watcher as open_our_watcher
+from trionats._jetstream.api import Api
+from trionats._jetstream.watcher import watching, where_to_start
 from trionats._protocol import subjects
 from trionats._protocol.addresses import list_of_urls
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._subscription import check_limits
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Sequence
 
     from trionats import api
-    from trionats._core.message import Msg as OurMsg
-    from trionats._jetstream.watcher import OnRecreate
-    from trionats._protocol.jetstream.acks import AckSubject
-    from trionats._subscription import Overflow
+    from trionats._feeds.bounded import Overflow
+    from trionats._jetstream.watcher import OnRecreate, Watcher
 
 __all__ = [
     "Msg",
@@ -247,8 +242,8 @@ async def open_pull_subscription(
     if max_messages < 1 or max_bytes < 1:
         raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
     connection = connection_of(psub._nc, "open_pull_subscription")
-    js = JetStream(connection.as_client(), psub._js._prefix)
-    feed = PullSubscription(connection, js, psub._stream, psub._consumer, max_messages, max_bytes)
+    jetstream = Api(connection, psub._js._prefix)
+    feed = PullSubscription(connection, jetstream, psub._stream, psub._consumer, max_messages, max_bytes)
     await feed.start()
     async with feeding(nursery, feed, feed.run):
         yield feed
@@ -324,12 +319,16 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
 async def _open_objects(
     nursery: trio.Nursery,
     store: ObjectStore,
-    **options: Any,  # noqa: ANN401 - our own watcher's
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
-    connection = connection_of(store._js._nc, "open_watcher")
-    js = JetStream(connection.as_client(), store._js._prefix)
-    async with open_our_watcher(nursery, BridgedObjects(store._name, store._stream, js), **options) as watcher:
+    start = where_to_start(include_history, updates_only, on_recreate)
+    objects = bridged_objects(connection_of(store._js._nc, "open_watcher"), store, ignore_deletes=ignore_deletes)
+    async with watching(nursery, objects, start, on_recreate) as watcher:
         yield watcher
 
 
@@ -353,42 +352,9 @@ async def _open_keys(
     for pattern in patterns:
         subjects.subscribe_subject(pattern)
     connection = connection_of(store._js._nc, "open_watcher")
-    js = JetStream(connection.as_client(), store._js._prefix)
-    ordered = Ordered(
-        store._stream,
-        connection.new_token(),
-        JITTER,
-        filter_subjects=patterns,
-        start=start,
-        snapshot=True,
-        headers_only=meta_only,
-        max_messages=MAX_MESSAGES,
-        max_bytes=MAX_BYTES,
-        restart=on_recreate == "restart",
-    )
-    where = f"entries of key-value bucket {store._name!r}"
-
-    def read(msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
-        return connection.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
-
-    key = None if include_history else _key
-    watcher = Watcher(f"watcher of key-value bucket {store._name!r}", connection.pace, read, key)
-    missing = partial(_no_bucket, store._name)
-    try:
-        await watcher.start(js, ordered)
-    except errors.NotFoundError as error:
-        raise missing(error) from None
-    async with feeding(nursery, watcher, partial(watcher.run, missing)):
+    entries = bridged_entries(connection, store, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
+    async with watching(nursery, entries, start, on_recreate) as watcher:
         yield watcher
-
-
-def _key(entry: KeyValue.Entry) -> object:
-    return entry.key
-
-
-def _no_bucket(bucket: str, error: errors.NotFoundError) -> Exception:
-    text = f"there is no key-value bucket {bucket!r}"
-    return errors.explained(errors.BucketNotFoundError, text, **vars(error))
 
 
 def _check_psub(psub: object) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
@@ -14,37 +14,8 @@ import trio.testing
 
 import trionats
 from tests.fakes import FakeServer
-from trionats import Client, errors, events, open_client, open_events, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-HOUR = 3600.0
-
-
-async def stuck() -> None:
-    """Fail a test that still runs after a time that none needs: pings go on for ever, and the clock would, too."""
-    await trio.sleep(10 * HOUR)
-    pytest.fail("stuck")
-
-
-@asynccontextmanager
-async def connected(server: FakeServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stuck)
-        async with open_client(nursery, dial=server.dial, **options) as nc:
-            yield nc
-        nursery.cancel_scope.cancel()
-    server.check()
-
-
-async def offline(server: FakeServer, nc: Client) -> None:
-    """Lose the connection, for as long as the server does not accept again."""
-    server.accepting = False
-    server.cut()
-    while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
-        await trio.lowlevel.checkpoint()
-
+from tests.worlds import HOUR, connected, lose, stuck
+from trionats import errors, events, open_client, open_events, open_subscription
 
 # -- misuse ------------------------------------------------------------------------------------------------------------
 
@@ -371,7 +342,7 @@ async def test_a_cancelled_publish_is_queued_whole_or_not_at_all(autojump_clock:
 async def test_disconnected_and_full(autojump_clock: trio.testing.MockClock) -> None:
     server = FakeServer()
     async with connected(server, pending_size=1000) as nc:
-        await offline(server, nc)
+        await lose(server, nc)
         await nc.publish("a", bytes(990))
         for call in (nc.publish("a", b"x"), nc.request("a"), nc.wait_writable()):
             with pytest.raises(errors.OutboundBufferLimitError, match="bytes wait for a connection"):
@@ -401,7 +372,7 @@ async def test_blocked_publishers_wake_when_the_connection_goes(autojump_clock: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
             await trio.testing.wait_all_tasks_blocked()
-            await offline(server, nc)
+            await lose(server, nc)
         assert isinstance(woken[0], errors.OutboundBufferLimitError)
         server.accepting = True
 
@@ -612,7 +583,7 @@ async def test_what_could_not_be_sent_is_told_at_the_end(autojump_clock: trio.te
     server = FakeServer()
     async with trio.open_nursery() as nursery:
         async with open_client(nursery, dial=server.dial) as nc, open_events(nursery, nc) as told:
-            await offline(server, nc)
+            await lose(server, nc)
             for _ in range(3):
                 await nc.publish("a", b"x")
             await nc.aclose()
@@ -694,7 +665,7 @@ async def test_what_the_server_says(autojump_clock: trio.testing.MockClock) -> N
         assert nc.server_id == "FAKE"
         assert nc.connected_url == "nats://127.0.0.1:4222"
         assert repr(nc) == "<Client connected nats://127.0.0.1:4222>"
-        await offline(server, nc)
+        await lose(server, nc)
         assert "reconnecting" in repr(nc)
         server.accepting = True
 
@@ -773,7 +744,7 @@ async def test_nothing_is_logged_in_normal_operation(
         await rx.receive()
         with trio.move_on_after(0):
             await nc.request("echo")
-        await offline(server, nc)
+        await lose(server, nc)
         server.accepting = True
         await nc.flush()
         server.inject(b"MSG gone 999 1\r\nx\r\n")

@@ -214,7 +214,7 @@ async def test_an_odd_answer_ends_in_a_value_or_in_an_error_of_ours(
                 except errors.APIError as error:
                     complaint = str(error)
                     outcomes["error"] += 1
-                    assert re.search("JetStream answer|not found|refused", complaint)
+                    assert re.search("JetStream response|not found|refused", complaint)
                     assert len(complaint) < 400
                 else:
                     outcomes["value"] += 1

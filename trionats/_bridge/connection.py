@@ -39,7 +39,7 @@ from trionats._bridge.loop import is_open, is_usable, trio_asyncio
 from trionats._bridge.requests import Answers, ours
 from trionats._core.attachments import Listeners
 from trionats._core.foreign import Foreign
-from trionats._feeds.feed import CLEANUP_SECONDS
+from trionats._feeds.feed import CLEANUP_SECONDS, OpenFeeds
 from trionats._feeds.opening import is_of_this_run
 from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
@@ -47,14 +47,15 @@ from trionats._protocol.index import Index
 from trionats._protocol.server_errors import hint_at_inbox, refusal_of, server_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
     from nats.aio.msg import Msg as NatsPyMsg
 
-    from trionats._client import Client
-    from trionats._core.attachments import Listener
+    from trionats._core.frames import Headers
     from trionats._core.message import Msg
+    from trionats._core.messaging import Listener
+    from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
 
 #: How often the state of the connection is looked at, in seconds.
@@ -69,6 +70,7 @@ class NatsPyConnection:
         self.nc = nc
         self.loop = loop
         self.pace = Pace()
+        self.feeds = OpenFeeds()
         self._nuid = subjects.Nuid(random.Random())
         self._todo: deque[Callable[[], Awaitable[object]]] = deque()
         self._limit: asyncio.Timeout | None = None
@@ -91,7 +93,15 @@ class NatsPyConnection:
         self._wrapped: dict[str, partial[Any]] = {}
         self._before: dict[str, Any] = {}
 
+    def __messaging__(self) -> NatsPyConnection:
+        return self
+
     # What the floors above use of a client.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self.nc.is_connected
 
     @property
     def is_closed(self) -> bool:
@@ -126,21 +136,25 @@ class NatsPyConnection:
         """Queue a message of ours as our own client does; nats-py makes no difference."""
         self.publish_nowait(subject, payload, reply)
 
-    async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
+    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Make a request as our client does: the deadline in force governs, and else 5 s."""
         assert headers is None, "nobody needs them here"
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open(f"request to {subject!r}")
-        return await self._answers.ask(subject, payload)
+        return await self._answers.ask(subject, bytes(payload))
 
-    def attach(self, subject: str, receiver: Receiver[Msg]) -> Attachment:
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe for a receiver of our own messages.
 
         Args:
             subject: What to subscribe to.
             receiver: Where the messages go.
+            queue: The queue group.
+            max_msgs: After so many messages the server forgets it; 0 for never.
         """
-        return self._attach(Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg))))
+        return self._attach(
+            Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg)), queue=queue, max_msgs=max_msgs)
+        )
 
     def add_listener(self, listener: Listener, *, refused: str = "") -> None:
         """Register what is to know which subjects the server refused: other events there are none.
@@ -155,10 +169,10 @@ class NatsPyConnection:
         """Remove a listener. Idempotent."""
         self._listeners.remove(listener)
 
-    def emit(self, event: events.ReaderRefused | events.StreamUnverified | events.StreamRecreated) -> None:
+    def emit(self, event: events.ConnectionEvent) -> None:
         """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
         self._listeners.emit(event)
-        if not isinstance(event, events.StreamRecreated):
+        if isinstance(event, (events.ReaderRefused, events.StreamUnverified)):
             self._do(partial(self._tell, event.error))
 
     # What the bridge uses besides.
@@ -178,10 +192,6 @@ class NatsPyConnection:
         return self._attach(
             Attachment(self, subject, receiver, receiver.deliver, queue=queue, max_msgs=max_msgs, patient=patient)
         )
-
-    def as_client(self) -> Client:
-        """Pass for a client of ours with those who use nothing but the methods above."""
-        return cast("Client", self)
 
     def check_open(self, what: str) -> None:
         """Raise unless it is open.

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 from nats.aio.msg import Msg
-from nats.js.kv import KeyValue
 
 from trionats import errors, events
 from trionats._bridge.requests import ours
+from trionats._feeds.bounded import BoundedFeed, Overflow
 from trionats._feeds.feed import Feed
 from trionats._jetstream.api import api_error
 from trionats._jetstream.ordered import JITTER
 from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
 from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry
+from trionats._protocol.receivers import Intake
 from trionats._protocol.server_errors import refusal_of
-from trionats._subscription import Bounded, Overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
     from trionats._bridge.attachments import Attachment
     from trionats._bridge.connection import NatsPyConnection
     from trionats._core.message import Msg as OurMsg
-    from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.acks import AckSubject
+    from trionats._core.messaging import Messaging
+    from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.pull import Pull
 
 NAK: Final = b"-NAK"
@@ -39,14 +37,9 @@ EXPIRES: Final = 30.0
 #: How long to wait before the consumer is looked for again.
 LOOK_AGAIN: Final = 1.0
 
-_OPERATION: Final = "KV-Operation"
-_MARKER: Final = "Nats-Marker-Reason"
-#: ADR-48: why the server itself marked a key as gone, in the words that clients use.
-_MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
-
 
 @final
-class Subscription(Bounded[Msg]):
+class Subscription(BoundedFeed[Msg]):
     """The messages of one subject, over nats-py's client: what `open_subscription` gives."""
 
     def __init__(
@@ -59,7 +52,7 @@ class Subscription(Bounded[Msg]):
         overflow: Overflow,
     ) -> None:
         name = f"subscription {subject!r} of nats-py's client"
-        super().__init__(name, connection.pace, subject, pending_msgs_limit, pending_bytes_limit, overflow)
+        super().__init__(name, connection, subject, pending_msgs_limit, pending_bytes_limit, overflow)
         self._connection = connection
         self._max_msgs = max_msgs
         self._attachment: Attachment | None = None
@@ -67,16 +60,16 @@ class Subscription(Bounded[Msg]):
     def attach(self, queue: str) -> None:
         """Subscribe."""
         self._attachment = self._connection.attach_plain(
-            self._subject, self, queue=queue, max_msgs=self._max_msgs, patient=True
+            self._subject, Intake(self._deliver, self._end), queue=queue, max_msgs=self._max_msgs, patient=True
         )
 
     # The receiver's side.
 
-    def deliver(self, message: Msg) -> None:
-        """Buffer one message, or do with it what the policy says; nats-py does not say which was the last."""
-        super().deliver(message)
+    def _deliver(self, message: Msg) -> None:
+        super()._deliver(message)
+        # nats-py does not say which was the last.
         if self._max_msgs and self._delivered >= self._max_msgs:
-            self.end(None)
+            self._end(None)
 
     # Inside.
 
@@ -96,12 +89,18 @@ class PullSubscription(Feed[Msg]):
     """The messages of a consumer, over nats-py's client: what `open_pull_subscription` gives."""
 
     def __init__(
-        self, connection: NatsPyConnection, js: JetStream, stream: str, consumer: str, max_messages: int, max_bytes: int
+        self,
+        connection: NatsPyConnection,
+        jetstream: Api[Messaging],
+        stream: str,
+        consumer: str,
+        max_messages: int,
+        max_bytes: int,
     ) -> None:
-        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, connection.pace)
-        self._connection, self._js = connection, js
+        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, connection)
+        self._connection, self._api = connection, jetstream
         self._where = f"{stream}.{consumer}"
-        self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
+        self._asking = f"{jetstream.prefix}.CONSUMER.MSG.NEXT.{self._where}"
         self._limits = max_messages, max_bytes
         self._window: Window
         self._inbox = PullInbox(connection.new_inbox())
@@ -112,12 +111,13 @@ class PullSubscription(Feed[Msg]):
         self._linked = True
         self._doubtful = False
         self._attention = trio.Event()
+        self._listener = _Listener(self._refused)
 
     # The feeding task.
 
     async def start(self) -> None:
         """Find the consumer, and subscribe the inbox."""
-        info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+        info = await self._api.request(f"CONSUMER.INFO.{self._where}")
         config = info.get("config")
         if not isinstance(config, dict):
             text = f"{self.name}: what came back is no consumer info"
@@ -125,8 +125,11 @@ class PullSubscription(Feed[Msg]):
         self._made = info.get("created")
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
-        self._attachment = self._connection.attach_plain(self._inbox.pattern, self)
-        self._connection.add_listener(self, refused=self._asking)
+        self._attachment = self._connection.attach_plain(
+            self._inbox.pattern,
+            Intake(self._deliver, self._end, self._connection_lost, self._connection_restored),
+        )
+        self._connection.add_listener(self._listener, refused=self._asking)
 
     async def run(self) -> NoReturn:
         """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
@@ -147,7 +150,7 @@ class PullSubscription(Feed[Msg]):
         self._doubtful = False
         try:
             with trio.move_on_after(HEARTBEAT):
-                info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                info = await self._api.request(f"CONSUMER.INFO.{self._where}")
                 if info.get("created") != self._made:
                     # What was received of the one before cannot be acknowledged to this one: it would settle other
                     # messages.
@@ -177,13 +180,12 @@ class PullSubscription(Feed[Msg]):
 
     # The receiver's side.
 
-    def deliver(self, message: Msg) -> None:
-        """Buffer one message; a status says how a request ended."""
+    def _deliver(self, message: Msg) -> None:
         now = trio.current_time()
         if message.reply:
             size = _size(message)
             self._window.arrived(size, now)
-            if self.put(message):
+            if self._put(message):
                 self._window.buffered(size)
             else:
                 self._give_back(message)
@@ -194,30 +196,22 @@ class PullSubscription(Feed[Msg]):
                 self._doubtful = True
             elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
                 text = f"{self.name}: the server does not take our pull request: {status.description}"
-                self.end(errors.explained(errors.APIError, text))
+                self._end(errors.explained(errors.APIError, text))
                 return
         self._attention.set()
 
-    def connection_lost(self, reason: Exception) -> None:
-        """Ask for nothing more."""
+    def _connection_lost(self, reason: Exception) -> None:
         self._linked = False
 
-    def connection_restored(self) -> None:
-        """Ask anew, since the server forgot what was asked; it may have another consumer by now."""
+    def _connection_restored(self) -> None:
+        # The server forgot what was asked; it may have another consumer by now.
         self._linked = self._doubtful = True
         self._window.forget()
         self._attention.set()
 
-    def ended(self, reason: BaseException | None) -> None:
-        """End the feed."""
-        self.end(reason)
-
-    # The listener to what the server refuses.
-
-    def push(self, event: events.ConnectionEvent) -> None:
-        """End when it is our asking that is refused: nothing would ever come."""
+    def _refused(self, event: events.ConnectionEvent) -> None:
         if isinstance(event, events.PermissionViolation):
-            self.end(refusal_of(self.name, event.error, subject=self._asking))
+            self._end(refusal_of(self.name, event.error, subject=self._asking))
 
     # Inside.
 
@@ -229,10 +223,10 @@ class PullSubscription(Feed[Msg]):
     def _undo(self) -> None:
         if self._attachment is not None:
             self._attachment.detach(self._give_back)
-        self._connection.remove_listener(self)
+        self._connection.remove_listener(self._listener)
 
     def _leave(self) -> None:
-        self.end(None)
+        self._end(None)
         try:
             while True:
                 self._give_back(self._receive.receive_nowait())
@@ -242,6 +236,17 @@ class PullSubscription(Feed[Msg]):
     def _give_back(self, message: Msg) -> None:
         if self._gives_back and message.reply.startswith("$JS.ACK."):
             self._connection.publish_nowait(message.reply, NAK)
+
+
+@final
+class _Listener:
+    """Hears what the server refuses."""
+
+    def __init__(self, push: Callable[[events.ConnectionEvent], None]) -> None:
+        self.push = push
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: the receiver is told."""
 
 
 def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> Window:
@@ -267,51 +272,3 @@ def _headers_size(message: Msg) -> int:
 
 def _size(message: Msg) -> int:
     return len(message.subject) + len(message.reply) + _headers_size(message) + len(message.data)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class BridgedObjects:
-    """nats-py's object store, as our watcher wants to know it."""
-
-    bucket: str
-    stream: str
-    js: JetStream
-
-    @property
-    def meta_subject(self) -> str:
-        """The pattern that the infos of all objects match."""
-        return f"$O.{self.bucket}.M.>"
-
-
-def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
-    """Make nats-py's entry of a message.
-
-    Args:
-        bucket: The bucket's name.
-        prefix: What stands before the key in the subject.
-        ignore_deletes: Whether markers of what was deleted are left out.
-        msg: The message.
-        ack: What its reply subject says.
-
-    Returns:
-        The entry, or None for a message that is left out.
-    """
-    operation: str | None = None
-    if msg.header_block is not None:
-        operation = msg.headers.get(_OPERATION)
-        if operation is None and (reason := msg.headers.get(_MARKER)) is not None:
-            operation = _MARKED.get(reason)
-            if operation is None:
-                return None
-    if ignore_deletes and operation in ("DEL", "PURGE"):
-        return None
-    return KeyValue.Entry(
-        bucket=bucket,
-        key=msg.subject[len(prefix) :],
-        value=msg.data,
-        revision=ack.sequence,
-        delta=ack.pending,
-        created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
-        operation=operation,
-    )
