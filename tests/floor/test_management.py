@@ -315,7 +315,7 @@ WRONG: tuple[tuple[Callable[[Any], Coroutine[Any, Any, object]], type[Exception]
     (
         lambda js: js.add_stream(name="S", max_ages=6),
         TypeError,
-        r"add_stream\(\) has no option 'max_ages'; did you mean 'max_age'\?",
+        r"add_stream\(\) has no option 'max_ages': did you mean 'max_age'\?",
     ),
     (lambda js: js.add_stream(subjects=["s"]), ValueError, r"stream '': it is empty"),
     (lambda js: js.add_stream(name=5), TypeError, r"StreamConfig\.name must be text, not int"),

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import copy
-import random
 from threading import get_ident
 from typing import TYPE_CHECKING, final
 
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import events
-from trionats._connection.options import check_options, server_pool, supervisor_options
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment, Listeners
 from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trionats._connection.options import ClientOptions
+    from trionats._connection.options import Options
     from trionats._core.frames import Headers
     from trionats._core.message import Msg, Responder
     from trionats._core.messaging import Listener
@@ -52,29 +50,26 @@ class Connection:
 
     Args:
         servers: One URL or several.
-        options: As `open_client` takes them.
+        options: Those of `open_client`.
         responder: Through whom messages are answered.
     """
 
-    def __init__(self, servers: str | Sequence[str], options: ClientOptions, responder: Responder) -> None:
-        check_options(options)
-        rng = options.get("rng") or random.Random()
+    def __init__(self, servers: str | Sequence[str], options: Options, responder: Responder) -> None:
         self._logbook = Logbook()
-        self._nuid = subjects.Nuid(rng)
-        self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
-        self.request_timeout = options.get("request_timeout")
+        self._nuid = subjects.Nuid(options.rng)
+        self._inbox_prefix = subjects.inbox_prefix(options.inbox_prefix)
+        self.request_timeout = options.request_timeout
         self.pace = Pace()
         self.feeds = OpenFeeds()
         self.engine = Engine(messages_of(responder))
-        pool = server_pool(servers, options, rng, lambda *what: self.emit(events.CallbackFailed(*what)))
-        self.supervisor = Supervisor(self.engine, pool, supervisor_options(options, rng), self.pace, self.emit)
+        self.supervisor = Supervisor(self.engine, servers, options, self.pace, self.emit)
         self.requests = Requests(self._nuid.next, self.engine, self.supervisor, self.new_inbox())
         self.frames = Frames(self.supervisor)
         self._listeners = Listeners(self.requests)
         self.foreign = Foreign(self.emit)
         silence = REQUEST_TIMEOUT if self.request_timeout is None else self.request_timeout
         self.draining = Draining(
-            self.engine, self.supervisor, self.requests, self.feeds, options.get("drain_timeout", 30.0), silence
+            self.engine, self.supervisor, self.requests, self.feeds, options.drain_timeout, silence
         )
 
     def __messaging__(self) -> Connection:
@@ -198,7 +193,7 @@ class Connection:
     def call_at(self, when: float, then: Callable[[], None]) -> Timer:
         """Have a callback called at a time of Trio's clock, as `Publishing.call_at` says."""
         self.pace.run.check()
-        return self.supervisor.timekeeper.alarm(when, then)
+        return self.supervisor.timekeeper.call_at(when, then)
 
     def with_request_timeout(self, seconds: float | None) -> Connection:
         """Make a view of this connection whose requests have another `request_timeout`."""

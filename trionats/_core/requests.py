@@ -183,7 +183,7 @@ class Requests:
 
     def __init__(self, new_token: Callable[[], str], engine: Engine, supervisor: Supervisor, prefix: str) -> None:
         self._new_token = new_token
-        self.call_at = supervisor.timekeeper.alarm
+        self.call_at = supervisor.timekeeper.call_at
         self.run = supervisor.pace.run
         self._engine = engine
         self._outbox = engine.outbox
