@@ -37,6 +37,7 @@ from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_subscription
+from trionats._jetstream.api import Api
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trionats import Events, Subscription, events
+    from trionats._core.connection import Connection
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -241,7 +243,7 @@ async def open_bucket(
     server = server or FakeServer()
     bucket = kind(server, "b")
     async with open_world(server, **options) as (_, nc, nursery):
-        yield BucketWorld(bucket, ObjectStore(nc.jetstream(), "b"), nc, nursery)
+        yield BucketWorld(bucket, find_store(nc), nc, nursery)
 
 
 @asynccontextmanager
@@ -503,9 +505,15 @@ async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None
 # -- what only builders use -------------------------------------------------------------------------------------------------------
 
 
-def seam(nc: Client) -> Client:
+def seam(nc: Client) -> Connection:
     """What a client offers to those who build on it: attachments, listeners, alarms, and what is sent besides."""
-    return nc
+    return nc.__messaging__()
+
+
+def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> ObjectStore:
+    """Give a store without asking whether there is one."""
+    prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
+    return ObjectStore(Api(seam(nc), prefix, domain), bucket)
 
 
 def publish_forced(nc: Client, subject: str, payload: bytes = b"", **more: Any) -> None:  # noqa: ANN401 - as `publish_nowait`
@@ -515,18 +523,18 @@ def publish_forced(nc: Client, subject: str, payload: bytes = b"", **more: Any) 
 
 def put(feed: Feed[T], item: T) -> bool:
     """Buffer an item as a feed's producer does; says whether there was room."""
-    return feed.put(item)
+    return feed._put(item)
 
 
 def end(feed: Feed[Any], reason: BaseException | None = None) -> None:
     """End a feed as its producer does."""
-    feed.end(reason)
+    feed._end(reason)
 
 
 def deliver(rx: Subscription, *data: bytes) -> None:
     """Deliver messages to a subscription in the middle of a step, as the client's reader does."""
     for payload in data:
-        rx.deliver(Msg(1, rx.subject, "", payload, None))
+        rx._deliver(Msg(1, rx.subject, "", payload, None))
 
 
 class Listener:

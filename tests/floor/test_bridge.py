@@ -18,7 +18,7 @@ import trionats
 from trionats import bridge, errors
 from trionats._bridge.connection import NatsPyConnection
 from trionats._bridge.loop import Host, loop_here, report, run_in, trio_asyncio
-from trionats._bridge.pull_subscription import read_entry
+from trionats._bridge.stores import read_entry
 from trionats._bridge.requests import ours
 from trionats._core.message import Msg
 from trionats._feeds.feed import CLEANUP_SECONDS

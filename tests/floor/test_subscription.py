@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.fakes import FakeServer
 from tests.worlds import open_world, subscribed
 from trionats import Client, Msg, errors, events, open_events, open_subscription
-from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._subscription import EVENTS_CAPACITY
+from trionats._event_feed import EVENTS_CAPACITY
+from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
