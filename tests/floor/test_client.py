@@ -31,7 +31,7 @@ from tests.worlds import (
 )
 from trionats import Client, errors, events, open_client, open_events, open_subscription
 
-jumping = pytest.mark.usefixtures("autojump_clock")
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 async def fill(server: FakeServer, nc: Client, size: int = 2000) -> None:
@@ -132,6 +132,7 @@ async def test_nurseries_that_cannot_be_used() -> None:
     assert server.dialled == []
 
 
+@pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
 async def test_a_nursery_of_another_run() -> None:
     async with trio.open_nursery() as outer:
 
@@ -144,7 +145,6 @@ async def test_a_nursery_of_another_run() -> None:
         assert not outer.child_tasks
 
 
-@jumping
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "text"),
     [
@@ -181,7 +181,6 @@ async def test_bad_publishes(
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 
-@jumping
 async def test_publishing() -> None:
     server = FakeServer(info={"max_payload": 100})
     async with connected(server) as nc:
@@ -235,7 +234,6 @@ class Text(str):
         return True
 
 
-@jumping
 @pytest.mark.parametrize(
     "payload",
     [
@@ -271,7 +269,6 @@ async def test_what_is_sent_is_what_is_counted(payload: Any) -> None:  # noqa: A
         assert nc.is_connected
 
 
-@jumping
 async def test_text_of_another_mind_is_what_it_is() -> None:
     async with open_world(inbox_prefix=Text("_IN")) as (server, nc, nursery):
         server.on("ask", lambda _: None)
@@ -286,7 +283,6 @@ async def test_text_of_another_mind_is_what_it_is() -> None:
         assert subs[1][0].startswith("_IN.")
 
 
-@jumping
 async def test_many_subjects_are_not_remembered_for_ever() -> None:
     async with open_world() as (server, nc, _):
         for number in range(10_000):
@@ -297,7 +293,6 @@ async def test_many_subjects_are_not_remembered_for_ever() -> None:
         assert max(len(each) for each in held(nc) if isinstance(each, dict)) <= 4096
 
 
-@jumping
 async def test_max_payload_follows_info() -> None:
     async with open_world(FakeServer(info={"max_payload": 100})) as (server, nc, _):
         await nc.publish("a", bytes(100))
@@ -316,7 +311,6 @@ async def test_max_payload_follows_info() -> None:
         await nc.flush()
 
 
-@jumping
 async def test_publish_waits_above_the_mark_and_goes_on() -> None:
     done: list[int] = []
     writable = []
@@ -353,7 +347,6 @@ async def test_publish_waits_above_the_mark_and_goes_on() -> None:
         assert len(server.sent("PUB", "a")) == 10
 
 
-@jumping
 async def test_a_cancelled_publish_is_queued_whole_or_not_at_all() -> None:
     async with open_world(FakeServer(sip=1), pending_size=100) as (server, nc, _):
         await fill(server, nc, 200)
@@ -366,7 +359,6 @@ async def test_a_cancelled_publish_is_queued_whole_or_not_at_all() -> None:
         assert len(server.sent("PUB", "a")) == 2
 
 
-@jumping
 async def test_disconnected_and_full() -> None:
     async with open_world(pending_size=1000) as (server, nc, _):
         await lose(server, nc)
@@ -380,7 +372,6 @@ async def test_disconnected_and_full() -> None:
         assert [len(frame.payload) for frame in server.sent("PUB", "a")] == [990]
 
 
-@jumping
 @pytest.mark.parametrize("what", ["the connection is lost", "the client is closed"])
 async def test_blocked_publishers_wake_when(what: str) -> None:
     """Also those for whom the goodbye makes room: a closed client takes nothing more."""
@@ -409,7 +400,6 @@ async def test_blocked_publishers_wake_when(what: str) -> None:
 # -- flush -------------------------------------------------------------------------------------------------------------
 
 
-@jumping
 async def test_flush_stands_behind_what_is_queued() -> None:
     async with open_world() as (server, nc, _):
         for _again in range(3):
@@ -420,7 +410,6 @@ async def test_flush_stands_behind_what_is_queued() -> None:
         assert await nc.rtt() == 0.0
 
 
-@jumping
 async def test_flush_fails_with_the_connection_and_is_not_answered_by_the_next() -> None:
     failed: list[int] = []
     async with open_world() as (server, nc, _):
@@ -442,7 +431,6 @@ async def test_flush_fails_with_the_connection_and_is_not_answered_by_the_next()
         assert nc.statistics().reconnects == 1
 
 
-@jumping
 async def test_a_cancelled_flush_leaves_the_next_its_own_answer() -> None:
     ended: list[str] = []
     async with open_world() as (server, nc, nursery):
@@ -464,7 +452,6 @@ async def test_a_cancelled_flush_leaves_the_next_its_own_answer() -> None:
 # -- closing -----------------------------------------------------------------------------------------------------------
 
 
-@jumping
 async def test_the_goodbye() -> None:
     async with open_world() as (server, nc, nursery):
         async with open_subscription(nursery, nc, "a"):
@@ -474,7 +461,6 @@ async def test_the_goodbye() -> None:
     assert nc.is_closed
 
 
-@jumping
 async def test_closing_again_and_at_once() -> None:
     async with open_world() as (_, nc, nursery):
         for _again in range(5):
@@ -487,7 +473,6 @@ async def test_closing_again_and_at_once() -> None:
         assert repr(nc) == "<Client closed >"
 
 
-@jumping
 @pytest.mark.parametrize("state", ["waiting", "dialling", "INFO", "PONG"])
 async def test_closing_during_a_reconnect_waits_for_nothing(state: str) -> None:
     server = FakeServer()
@@ -509,7 +494,6 @@ async def test_closing_during_a_reconnect_waits_for_nothing(state: str) -> None:
             await nc.aclose()
 
 
-@jumping
 async def test_leaving_a_feed_after_its_client() -> None:
     server = FakeServer()
     async with trio.open_nursery() as nursery, AsyncExitStack() as feeds:
@@ -525,7 +509,6 @@ async def test_leaving_a_feed_after_its_client() -> None:
     assert len(server.frames) == frames
 
 
-@jumping
 @pytest.mark.parametrize("place", ["inside", "outside"])
 @pytest.mark.parametrize("peer", ["alive", "mute", "stalled", "gone", "never there"])
 async def test_a_cancelled_nursery_ends_in_time(place: str, peer: str) -> None:
@@ -538,7 +521,7 @@ async def test_a_cancelled_nursery_ends_in_time(place: str, peer: str) -> None:
     async def own(task_status: trio.TaskStatus[trio.Nursery]) -> None:
         async with trio.open_nursery() as nursery:
             task_status.started(nursery)
-            await trio.sleep_forever()
+            await trio.Event().wait()
         ended.set()
 
     async def use(nursery: trio.Nursery) -> None:
@@ -574,7 +557,6 @@ async def test_a_cancelled_nursery_ends_in_time(place: str, peer: str) -> None:
         assert [frame.verb for frame in server.frames[-3:]] == ["PUB", "UNSUB", "PING"]
 
 
-@jumping
 async def test_what_could_not_be_sent_is_told_at_the_end() -> None:
     async with open_world() as (server, nc, nursery), open_events(nursery, nc) as told:
         await lose(server, nc)
@@ -634,7 +616,6 @@ def test_ctrl_c_goes_to_the_main_task_and_the_goodbye_is_sent(where: str) -> Non
 # -- introspection -----------------------------------------------------------------------------------------------------
 
 
-@jumping
 async def test_what_the_server_says() -> None:
     server = FakeServer(info={"cluster": "C", "client_id": 7, "client_ip": "1.2.3.4"})
     async with connected(server) as nc:
@@ -648,7 +629,6 @@ async def test_what_the_server_says() -> None:
         assert "reconnecting" in repr(nc)
 
 
-@jumping
 @pytest.mark.parametrize(
     ("info", "said"),
     [
@@ -669,7 +649,6 @@ async def test_what_the_server_says_of_itself_may_be_anything(info: dict[str, An
         assert (*can, nc.auth_required, nc.tls_required, nc.is_system_account) == said
 
 
-@jumping
 async def test_names_repeat_with_the_seed() -> None:
     names = []
     for _ in range(2):
@@ -679,7 +658,6 @@ async def test_names_repeat_with_the_seed() -> None:
     assert names[0][0].startswith("_INBOX.")
 
 
-@jumping
 @pytest.mark.parametrize(
     ("servers", "options"),
     [
@@ -714,7 +692,6 @@ async def test_secrets_show_nowhere(
     assert [leaks(secret, *texts, ("log", caplog.text)) for secret in secrets] == [[], [], []]
 
 
-@jumping
 async def test_nothing_is_logged_in_normal_operation(caplog: pytest.LogCaptureFixture) -> None:
     async with open_world() as (server, nc, nursery), open_subscription(nursery, nc, "a") as rx:
         server.on("echo", lambda frame: frame.payload)
@@ -736,6 +713,7 @@ def test_public_names_are_there() -> None:
     assert {"Client", "open_client", "open_subscription", "open_events"} <= set(trionats.__all__)
 
 
+@pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
 async def test_a_call_from_another_thread_does_not_put_the_writer_to_sleep_for_good() -> None:
     async with connected(FakeServer()) as nc:
         await settled()
