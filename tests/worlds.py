@@ -26,7 +26,7 @@ import base64
 import inspect
 import itertools
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
 import pytest
@@ -42,7 +42,7 @@ from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from trionats import Events, Subscription, events
@@ -340,6 +340,15 @@ async def until(
             await trio.sleep(pause)
 
 
+@contextmanager
+def takes(least: float, most: float | None = None) -> Iterator[None]:
+    """See that what is done in the block takes so many seconds, or from so many to so many."""
+    start = trio.current_time()
+    yield
+    lasted = trio.current_time() - start
+    assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
+
+
 async def lose(server: FakeServer, nc: Client) -> None:
     """Lose the connection, for as long as the server does not accept again."""
     server.accepting = False
@@ -536,6 +545,16 @@ def deliver(rx: Subscription, *data: bytes) -> None:
     """Deliver messages to a subscription in the middle of a step, as the client's reader does."""
     for payload in data:
         rx._deliver(Msg(1, rx.subject, "", payload, None))
+
+
+def observers(feed: Feed[Any]) -> int:
+    """How many wait for the consumers of a feed: barriers and drains."""
+    return len(feed._busy.observers)
+
+
+def alarms(nc: Client) -> int:
+    """How many alarms are set."""
+    return int(nc._supervisor.timekeeper._alarms.next() is not None)
 
 
 class Listener:
