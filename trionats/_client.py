@@ -15,13 +15,12 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import errors, events
 from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
-from trionats._core.barrier import wait_barrier
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
 from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ReplyCollector
 from trionats._core.status import ClientStatistics, state_of, statistics_of
-from trionats._discretion import Given, guarded
+from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._protocol.commands import CRLF, LENGTHS
@@ -187,7 +186,8 @@ class Client:
             self._pace.run.check()
         if unknown:
             raise unexpected("request", unknown)
-        return await self._connection.request(subject, payload, headers)
+        await checkpoint_if_cancelled()
+        return await self._connection.ask(subject, payload, headers)
 
     @enable_ki_protection
     def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
@@ -366,7 +366,7 @@ class Client:
         # A consumer that was just started is about to receive: with its second step it is known.
         await checkpoint()
         await checkpoint()
-        await wait_barrier([feed for feed in self._connection.feeds if not feed._outlasts])
+        await self._connection.barrier()
 
     @enable_ki_protection
     def drain_nowait(self) -> None:
@@ -646,7 +646,7 @@ async def open_client(
         await client._connection.draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
-@guarded
+@guarded_async
 async def _made(given: Given) -> Client:
     offer = await offered(given.options)
     if offer.url and isinstance(given.servers, DefaultServers):

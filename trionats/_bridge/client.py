@@ -10,7 +10,7 @@ import nats.aio.client
 from trio.lowlevel import checkpoint
 
 from trionats._bridge.loop import Host, trio_asyncio
-from trionats._discretion import Given, guarded
+from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._protocol.addresses import list_of_urls
 
@@ -79,7 +79,7 @@ async def open_nats_py(
         await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
 
 
-@guarded
+@guarded_async
 async def _connect(host: Host, loop: asyncio.AbstractEventLoop, client: nats.aio.client.Client, given: Given) -> None:
     await host.call(loop, client.connect, given.servers, **given.options)
 
