@@ -3,6 +3,9 @@
 Markers: `live` is for tests that talk to a real nats-server (everything in `tests/live`, and whatever asks for the
 `nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
 missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices and its order of tasks.
+
+`pytestmark = pytest.mark.usefixtures("autojump_clock")` puts all tests of a module on a clock that jumps ahead, but for those
+with `@pytest.mark.trio(run=trio.run)`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.cancelling import same_schedule
 from trionats.testing import NatsServer, TrioNatsServer, find_server
@@ -46,6 +50,15 @@ def pytest_report_header() -> list[str]:
     except FileNotFoundError as error:
         server = str(error)
     return [f"nats-server: {server}", f"seed: TRIONATS_SEED={SEED}"]
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+def jumping(async_fn: Callable[..., Awaitable[Any]], *args: object, **options: Any) -> Any:  # noqa: ANN401 - trio.run's
+    """Run on a clock that jumps ahead when everybody waits."""
+    options["clock"] = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(async_fn, *args, **options)
 
 
 # -- live tests --------------------------------------------------------------------------------------------------------
@@ -119,16 +132,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if LIVE_TESTS in item.path.parents or "nats_server" in fixtures:
             item.add_marker("live")
         mark = item.get_closest_marker("live")
-        if mark is None:
-            continue
-        if clocks := fixtures & MOCK_CLOCKS:
+        clocks = fixtures & MOCK_CLOCKS
+        if mark is not None and clocks:
             # The clock would jump ahead while a real server is still thinking.
             raise pytest.UsageError(f"{item.nodeid}: {', '.join(clocks)} can't be used together with a real server")
         test = getattr(item, "obj", None)
-        if not inspect.iscoroutinefunction(getattr(getattr(test, "hypothesis", None), "inner_test", test)):
+        test = getattr(getattr(test, "hypothesis", None), "inner_test", test)
+        if not inspect.iscoroutinefunction(test):
             continue
         # pytest-trio lets a marker choose the `run`; in front of its own, which comes after us.
-        item.add_marker(pytest.mark.trio(run=watched(mark.kwargs.get("seconds", LIVE_SECONDS))), append=False)
+        if mark is not None:
+            item.add_marker(pytest.mark.trio(run=watched(mark.kwargs.get("seconds", LIVE_SECONDS))), append=False)
+        elif "autojump_clock" in clocks and not MOCK_CLOCKS & set(inspect.signature(test).parameters):
+            # It looks for clocks among a test's arguments, and not where `usefixtures` asks for one. A test may choose its own.
+            if any("run" in chosen.kwargs for chosen in item.iter_markers("trio")):
+                continue
+            item.add_marker(pytest.mark.trio(run=jumping), append=False)
 
 
 @pytest.fixture(scope="session")

@@ -173,12 +173,13 @@ class FakeServer:
         """The frames that the client has sent so far: those of one verb, and for one subject or pattern."""
         return [f for f in self.frames if f.verb == verb and (subject is None or matches(subject, f.subject))]
 
-    def on(self, pattern: str, responder: Callable[[Frame], Any]) -> None:
+    def on(self, pattern: str, responder: Callable[[Frame], Any], *, first: bool = False) -> None:
         """Answer what is published to `pattern`: bytes, str, or a mapping (as JSON) go to the reply subject; None does not.
 
-        A responder counts as interest, so that there is no "503", and the earliest that matches is the one that answers.
+        A responder counts as interest, so that there is no "503", and the earliest that matches is the one that answers;
+        with `first` this one comes before those that are there already.
         """
-        self._responders.append((pattern, responder))
+        self._responders.insert(0 if first else len(self._responders), (pattern, responder))
 
     def publish(self, subject: str, payload: bytes = b"", *, reply: str = "", headers: bytes = b"") -> int:
         """Send a message to all who subscribe to its subject, on any link; `headers` is a whole header block.
@@ -191,6 +192,10 @@ class FakeServer:
     def inject(self, data: bytes) -> None:
         """Write bytes to the newest link as they are."""
         self.link.write(data)
+
+    def announce(self, **changes: object) -> None:
+        """Send INFO once more to the newest link, with some fields changed: `ldm=True` is a lame duck's."""
+        self.inject(b"INFO " + json.dumps({**self.info, **changes}).encode() + b" " + CRLF)
 
     def cut(self, how: Ending = "eof") -> None:
         """End all links at once."""

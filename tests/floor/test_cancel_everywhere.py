@@ -20,6 +20,7 @@ import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
+from tests.worlds import find_store
 from trionats import errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
@@ -54,7 +55,7 @@ class World:
 
     @property
     def store(self) -> ObjectStore:
-        return trionats.ObjectStore(self.js, "b")
+        return find_store(self.nc)
 
     def hold_back(self) -> None:
         """Let the server read nothing more, with the outbox full."""

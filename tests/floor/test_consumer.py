@@ -11,6 +11,7 @@ import trio.testing
 
 from tests.fake_jetstream import Consumer, FakeObjects
 from tests.fakes import FakeServer
+from tests.worlds import find_store
 from trionats import ObjectStore, errors, events, open_client, open_watcher
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def open_bucket(**options: Any) -> AsyncGenerator[tuple[Bucket, ObjectStor
     server = FakeServer()
     bucket = Bucket(server, "b")
     async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial, **options) as nc:
-        yield bucket, ObjectStore(nc.jetstream(), "b"), nursery, nc
+        yield bucket, find_store(nc, "b"), nursery, nc
     server.check()
 
 

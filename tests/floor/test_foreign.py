@@ -15,6 +15,7 @@ import trio.testing
 
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
+from tests.worlds import find_store
 from trionats import errors, events, open_client, open_events, open_watcher
 from trionats._core.foreign import QUIET, Foreign
 from trionats._jetstream.objects.store import ObjectStore
@@ -40,7 +41,7 @@ async def open_bucket() -> AsyncGenerator[tuple[FakeObjects, ObjectStore, Client
     server = FakeServer()
     bucket = FakeObjects(server, BUCKET)
     async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
-        yield bucket, ObjectStore(nc.jetstream(), BUCKET), nc, nursery
+        yield bucket, find_store(nc, BUCKET), nc, nursery
     server.check()
 
 

@@ -214,7 +214,7 @@ async def test_an_odd_answer_ends_in_a_value_or_in_an_error_of_ours(
                 except errors.APIError as error:
                     complaint = str(error)
                     outcomes["error"] += 1
-                    assert re.search("JetStream answer|not found|refused", complaint)
+                    assert re.search("JetStream response|not found|refused", complaint)
                     assert len(complaint) < 400
                 else:
                     outcomes["value"] += 1
@@ -315,7 +315,7 @@ WRONG: tuple[tuple[Callable[[Any], Coroutine[Any, Any, object]], type[Exception]
     (
         lambda js: js.add_stream(name="S", max_ages=6),
         TypeError,
-        r"add_stream\(\) has no option 'max_ages'; did you mean 'max_age'\?",
+        r"add_stream\(\) has no option 'max_ages': did you mean 'max_age'\?",
     ),
     (lambda js: js.add_stream(subjects=["s"]), ValueError, r"stream '': it is empty"),
     (lambda js: js.add_stream(name=5), TypeError, r"StreamConfig\.name must be text, not int"),

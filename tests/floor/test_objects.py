@@ -19,7 +19,9 @@ from multidict import MultiDict
 
 from tests.fake_jetstream import Consumer, FakeObjects, FakeStream, Stored
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
+from tests.worlds import find_store, seam
 from trionats import api, errors, events, open_client, open_events
+from trionats._jetstream.api import Api
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import ChunkWriter, Digest
 from trionats._jetstream.objects.store import ObjectStore
@@ -129,7 +131,7 @@ async def open_bucket(
     server = FakeServer(info={"max_payload": max_payload})
     bucket = FakeBucket(server)
     async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial, **options) as nc:
-        yield bucket, ObjectStore(nc.jetstream(), BUCKET), nc
+        yield bucket, find_store(nc, BUCKET), nc
     server.check()
 
 
@@ -471,7 +473,7 @@ def far(bucket: FakeBucket, nc: Client) -> ObjectStore:
     api_of = {"STREAM.MSG.GET": bucket.last, "STREAM.PURGE": bucket.purge, "STREAM.MSG.DELETE": bucket.delete}
     for asked, answer in api_of.items():
         bucket.server.on(f"$JS.far.API.{asked}.OBJ_{BUCKET}", answer)
-    return ObjectStore(nc.jetstream(domain="far"), BUCKET)
+    return find_store(nc, BUCKET, domain="far")
 
 
 def wake(bucket: FakeBucket, waiting: list[Frame]) -> None:
@@ -809,7 +811,7 @@ async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(
     objects = FakeObjects(server, BUCKET)
     objects.add("n", *[b"%d" % number for number in range(chunks)])
     async with trio.open_nursery() as nursery, open_client(nursery, dial=server.dial) as nc:
-        result = await ObjectStore(nc.jetstream(), BUCKET).get("n")
+        result = await find_store(nc, BUCKET).get("n")
         assert result.data == b"012"[:chunks]
         assert nc.statistics().reconnects == 2
         await nc.flush()
@@ -828,7 +830,7 @@ async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(
         start = trio.current_time()
         text = "get of object 'n' from bucket 'b': the server has not answered for 30 s"
         with pytest.raises(errors.TimeoutError, match=text):
-            await ObjectStore(nc.jetstream(), BUCKET).get("n")
+            await find_store(nc, BUCKET).get("n")
         assert 30 <= trio.current_time() - start < 33
 
 
@@ -1533,7 +1535,7 @@ async def test_a_purge_that_is_never_answered_is_given_up_and_told(autojump_cloc
 
 async def test_the_exception_of_the_body_is_the_one_that_comes_out(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket() as (bucket, _, nc):
-        writer = ChunkWriter(nc.jetstream(), "OBJ_b", "$O.b.C.x", "a test")
+        writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test")
         bucket.hook = lambda _: "503"
         await writer.write(b"1")
         with pytest.raises(errors.NoStreamResponseError):

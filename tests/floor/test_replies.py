@@ -37,7 +37,7 @@ async def client(server: FakeServer, **options: float) -> AsyncIterator[trionats
 def assert_nothing_left(nc: trionats.Client, server: FakeServer) -> None:
     assert (nc.statistics().subscriptions, nc.statistics().pending_requests) == (0, 0)
     assert nc.statistics().feeds == ()
-    assert nc._supervisor.timekeeper._alarms.next() is None
+    assert nc._supervisor.timekeeper._timers.next() is None
 
 
 def answers(server: FakeServer, *payloads: bytes, pause: float = 0.0) -> Callable[[trio.Nursery], None]:
@@ -436,8 +436,8 @@ async def test_a_bug_in_the_sentinel_is_the_callers(autojump_clock: MockClock) -
 
 
 async def test_too_many_answers(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trionats._core.request_many.MOST_ANSWERS", 3)
-    monkeypatch.setattr("trionats._replies.MOST_ANSWERS", 3)
+    monkeypatch.setattr("trionats._core.request_many.MOST_REPLIES", 3)
+    monkeypatch.setattr("trionats._replies.MOST_REPLIES", 3)
     server = FakeServer()
     answers(server, b"1", b"2", b"3", b"4", b"5")
     async with client(server) as nc, trio.open_nursery() as nursery:

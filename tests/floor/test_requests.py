@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,32 +12,14 @@ import trio
 import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
+from tests.worlds import connected
 from trionats import errors, open_client, open_replies
 from trionats._core.requests import PendingReply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from trionats import Client
-
-HOUR = 3600.0
-
-
-async def stuck() -> None:
-    """Fail a test that still runs after a time that none needs: pings go on for ever, and the clock would, too."""
-    await trio.sleep(10 * HOUR)
-    pytest.fail("stuck")
-
-
-@asynccontextmanager
-async def connected(server: FakeServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
-    async with trio.open_nursery() as nursery:
-        # Not a deadline: where there is one, requests have no timeout of their own.
-        nursery.start_soon(stuck)
-        async with open_client(nursery, dial=server.dial, **options) as nc:
-            yield nc
-        nursery.cancel_scope.cancel()
-    server.check()
 
 
 def silent(server: FakeServer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,35 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FakeServer
-from trionats import Client, Msg, errors, events, open_client, open_events, open_subscription
-from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._subscription import EVENTS_CAPACITY
+from tests.worlds import open_world, subscribed
+from trionats import Client, Msg, errors, events, open_events, open_subscription
+from trionats._event_feed import EVENTS_CAPACITY
+from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from trionats._subscription import Overflow, Subscription
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
-
-
-@asynccontextmanager
-async def world(server: FakeServer, **options: Any) -> AsyncIterator[tuple[Client, trio.Nursery]]:  # noqa: ANN401 - any option
-    async with (
-        trio.open_nursery() as background,
-        open_client(background, dial=server.dial, **options) as nc,
-        trio.open_nursery() as nursery,
-    ):
-        yield nc, nursery
-    server.check()
-
-
-@asynccontextmanager
-async def subscribed(subject: str = "a", **options: Any) -> AsyncIterator[tuple[FakeServer, Client, Subscription]]:  # noqa: ANN401 - any option
-    server = FakeServer()
-    async with world(server) as (nc, nursery), open_subscription(nursery, nc, subject, **options) as rx:
-        await nc.flush()
-        yield server, nc, rx
 
 
 async def arrive(server: FakeServer, nc: Client, *payloads: bytes, headers: bytes = b"") -> None:
@@ -69,7 +51,7 @@ async def all_of(rx: Subscription) -> list[bytes]:
 
 async def test_what_is_sent() -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         async with (
             open_subscription(nursery, nc, "a.*.>") as plain,
             open_subscription(nursery, nc, "b", queue="busy", max_msgs=3) as limited,
@@ -102,7 +84,7 @@ async def test_what_is_sent() -> None:
 )
 async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], error: type[Exception], text: str) -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         sent = len(server.link.received)
         with pytest.raises(error, match=text):
             async with open_subscription(nursery, nc, subject, **options):
@@ -115,7 +97,7 @@ async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], erro
 
 async def test_not_with_and_not_await() -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         for opening in (open_subscription(nursery, nc, "a"), open_events(nursery, nc)):
             with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', not with 'with'"):
                 with opening:
@@ -127,7 +109,7 @@ async def test_not_with_and_not_await() -> None:
 
 async def test_nurseries_that_cannot_be_used() -> None:
     server = FakeServer()
-    async with world(server) as (nc, _):
+    async with open_world(server) as (_, nc, _nursery):
         async with trio.open_nursery() as closed:
             pass
         for opener in (lambda n: open_subscription(n, nc, "a"), lambda n: open_events(n, nc)):
@@ -248,7 +230,7 @@ async def test_one_event_for_each_episode(overflow: Overflow, bound: dict[str, A
 
 async def test_one_slow_consumer_is_nobody_elses_problem() -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         async with (
             open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="drop_new") as slow,
             open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="fail") as failing,
@@ -328,7 +310,7 @@ async def test_the_account_is_true(
 
 async def test_a_refused_subscription_ends_with_the_reason() -> None:
     server = FakeServer(deny_subscribe=("secret.>",))
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         async with (
             open_events(nursery, nc) as told,
             open_subscription(nursery, nc, "open") as other,
@@ -362,7 +344,7 @@ class Asker:
 async def test_a_refusal_is_told_to_those_who_publish_there() -> None:
     """However many others there are that publish elsewhere: else each of many refusals would be told to all of them."""
     server = FakeServer(deny_publish=("secret.>",))
-    async with world(server) as (nc, _):
+    async with open_world(server) as (_, nc, _nursery):
         askers = [Asker() for _ in range(100)]
         general, closed = Asker(), Asker()
         nc.add_listener(general)
@@ -399,7 +381,7 @@ async def test_many_listeners_leave_without_being_sought() -> None:
         def __hash__(self) -> int:
             return id(self)
 
-    async with world(FakeServer()) as (nc, _):
+    async with open_world() as (_, nc, _nursery):
         askers = [Compared() for _ in range(300)]
         for asker in askers:
             nc.add_listener(asker)
@@ -414,7 +396,7 @@ async def test_many_listeners_leave_without_being_sought() -> None:
 
 async def test_events_that_nobody_reads_hold_up_nothing() -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery), open_events(nursery, nc) as told:
+    async with open_world(server) as (_, nc, nursery), open_events(nursery, nc) as told:
         for _ in range(EVENTS_CAPACITY + 10):
             server.inject(b"-ERR 'whatever'\r\n")
         await nc.flush()
@@ -443,7 +425,7 @@ class Steps(trio.abc.Instrument):
 
 async def test_a_trip_at_least_every_64_messages_of_the_whole_client(mock_clock: trio.testing.MockClock) -> None:
     server = FakeServer()
-    async with world(server) as (nc, nursery):
+    async with open_world(server) as (_, nc, nursery):
         async with open_subscription(nursery, nc, "a") as one, open_subscription(nursery, nc, "a") as two:
             await nc.flush()
             await arrive(server, nc, *[b"x"] * 1000)

@@ -1,6 +1,6 @@
-"""A request that has an inbox of its own, for many answers: its frame, its inbox, and what can happen to both.
+"""A request that has an inbox of its own, for many replies: its frame, its inbox, and what can happen to both.
 
-`Client.request_many` collects the answers in the caller's own task (`ReplyCollector`); `open_replies` gives them as a feed. Both
+`Client.request_many` collects the replies in the caller's own task (`ReplyCollector`); `open_replies` gives them as a feed. Both
 are the receiver behind an `ManyRequest`.
 """
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from trionats._protocol.server_errors import Refusal
     from trionats._protocol.timers import Timer
 
-#: How many answers, and how many bytes of them, are held before it is too much.
-MOST_ANSWERS = 65_536
+#: How many replies, and how many bytes of them, are held before it is too much.
+MOST_REPLIES = 65_536
 MOST_BYTES = 64 * 1024 * 1024
 
 
 class ManyRequest:
-    """One request under way, and the inbox of its answers."""
+    """One request under way, and the inbox of its replies."""
 
     def __init__(self, requests: Requests, engine: Engine, supervisor: Supervisor, subject: str, inbox: str) -> None:
         self._requests = requests
@@ -51,10 +51,10 @@ class ManyRequest:
         """Subscribe to the inbox and queue the request.
 
         Args:
-            receiver: Who takes the answers.
+            receiver: Who takes the replies.
             frame: The request.
             size: Its headers and payload, in bytes.
-            max_msgs: After how many answers the server needs to send no more; 0 for never.
+            max_msgs: After how many replies the server needs to send no more; 0 for never.
         """
         self._receiver = receiver
         self._row = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
@@ -69,7 +69,7 @@ class ManyRequest:
         return not self._engine.outbox.waits(self._queued)
 
     def fail(self, error: errors.PermissionsViolationError) -> None:
-        """Know that the server refused the request."""
+        """End it: the server refused it."""
         if self._receiver is not None:
             self._receiver.ended(error)
 
@@ -94,32 +94,32 @@ class ManyRequest:
         return refusal_of(f"request to {self.subject!r}", why)
 
     def disconnected(self, reason: Exception) -> Exception:
-        """Make the error for a request whose answers may have been lost with the connection."""
+        """Make the error for a request whose replies may have been lost with the connection."""
         text = f"request to {self.subject!r}: the connection was lost while answers were awaited: {reason}"
         return errors.explained(errors.DisconnectedError, text)
 
 
 class ReplyCollector:
-    """The answers to one request, in a list, for the one task that waits for them."""
+    """The replies to one request, in a list, for the one task that waits for them."""
 
     def __init__(self, many_request: ManyRequest, requests: Requests, policy: ReplyPolicy) -> None:
         self._many_request = many_request
         self._requests = requests
         self._policy = policy
-        self._answers: list[Msg] = []
+        self._messages: list[Msg] = []
         self._bytes = 0
         self._done = False
         self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
 
     async def wait(self) -> list[Msg]:
         """Wait until there are enough of them.
 
         Returns:
-            The answers: when the deadline in force comes first, those that have come until then.
+            The replies: when the deadline in force comes first, those that have come until then.
         """
-        self._look(self._policy.ends)
+        self._look_again_at(self._policy.ends)
         if self._done:
             await checkpoint()
         else:
@@ -130,18 +130,18 @@ class ReplyCollector:
             finally:
                 # Its traceback knows us: no circle for the garbage collector.
                 self._error = None
-        return self._answers
+        return self._messages
 
     def close(self) -> None:
-        """Take no more answers. Synchronous, idempotent."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """Take no more replies. Synchronous, idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._many_request.close()
 
-    # The receiver of the answers, called by the reader.
+    # The receiver of the replies, called by the reader.
 
     def deliver(self, message: Msg) -> None:
-        """Take an answer."""
+        """Take a reply."""
         if self._done:
             return
         try:
@@ -153,14 +153,14 @@ class ReplyCollector:
             self._finish(self._many_request.nobody())
             return
         if disposition is not Disposition.OVER:
-            self._answers.append(message)
+            self._messages.append(message)
             self._bytes += message.size
         if disposition is not Disposition.KEEP:
             self._finish()
-        elif len(self._answers) > MOST_ANSWERS or self._bytes > MOST_BYTES:
+        elif len(self._messages) > MOST_REPLIES or self._bytes > MOST_BYTES:
             self._finish(self._too_many())
         else:
-            self._look(self._policy.ends)
+            self._look_again_at(self._policy.ends)
 
     def connection_lost(self, reason: Exception) -> None:
         """Fail a request that was sent; one that was not waits for the next connection."""
@@ -171,7 +171,7 @@ class ReplyCollector:
         """Nothing to do: the inbox is replayed, and the request still waits behind it."""
 
     def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing more will come."""
+        """Finish: nothing more will come."""
         if self._done:
             return
         if isinstance(reason, REFUSALS):
@@ -184,20 +184,20 @@ class ReplyCollector:
 
     # Inside.
 
-    def _look(self, when: float) -> None:
-        """See to it that the time is looked at when it may be over: once for many answers, which only put it off."""
-        if self._alarm is not None:
-            if when >= self._alarm.when:
+    def _look_again_at(self, when: float) -> None:
+        """See to it that the time is looked at when it may be over: once for many replies, which only put it off."""
+        if self._timer is not None:
+            if when >= self._timer.when:
                 return
-            self._alarm.cancel()
-        self._alarm = None if when == math.inf else self._requests.alarm(when, self._looked)
+            self._timer.cancel()
+        self._timer = None if when == math.inf else self._requests.call_at(when, self._time_came)
 
-    def _looked(self) -> None:
-        self._alarm = None
+    def _time_came(self) -> None:
+        self._timer = None
         if trio.current_time() >= self._policy.ends:
             self._finish()
         else:
-            self._look(self._policy.ends)
+            self._look_again_at(self._policy.ends)
 
     def _finish(self, error: BaseException | None = None) -> None:
         if self._done:
@@ -226,7 +226,7 @@ class ReplyCollector:
 
     def _too_many(self) -> Exception:
         text = (
-            f"request to {self._many_request.subject!r}: more than {MOST_ANSWERS} answers or {MOST_BYTES} bytes of them; "
+            f"request to {self._many_request.subject!r}: more than {MOST_REPLIES} answers or {MOST_BYTES} bytes of them; "
             "set max_msgs, or take them one by one with open_replies"
         )
         return errors.explained(
