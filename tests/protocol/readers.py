@@ -133,12 +133,13 @@ class Bench:
         return ack is not None
 
     def feed(self, *messages: tuple[int, int]) -> str:
-        """Deliver messages, each with how many more the server says there are.
+        """Let it ask for messages if it wants some, and deliver these, each with how many more the server says there are.
 
         Returns:
             A sign for each: + where it was handed over, - where not; and ! where it has caught up since the one before.
         """
         signs = ""
+        self.ordered.pull(self.now)
         for seq, pending in messages:
             before = self.caught_up()
             signs += "+" if self.message(seq, pending) else "-"

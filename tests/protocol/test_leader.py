@@ -99,15 +99,13 @@ def reader(policy: str = "last_per_subject", pending: int = 0, **options: object
 
 def test_outside_a_cluster_nothing_is_asked() -> None:
     bench = reader(pending=2, clustered=False)
-    bench.pull()
     assert bench.feed((1, 1), (2, 0)) == "++!"
     assert not bench.ordered.attention
 
 
 def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
     bench = reader(pending=2)
-    bench.pull()
-    assert bench.message(1, 1)
+    assert bench.feed((1, 1)) == "+"
     bench.look(2, replicated=False)
     assert not bench.ordered.attention
     assert bench.feed((2, 0)) == "+!"
@@ -115,7 +113,6 @@ def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
 
 def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
     bench = reader(pending=1)
-    bench.pull()
     assert bench.feed((5, 0)) == "+"
     # Nothing is asked for that would wait for what is new.
     assert bench.ordered.pull(bench.now) is None
@@ -126,8 +123,7 @@ def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
 @pytest.mark.parametrize("mark", [0, 4, 5])
 def test_what_matches_may_end_before_the_stream_does(mark: int) -> None:
     bench = reader(pending=1)
-    bench.pull()
-    bench.message(5)
+    assert bench.feed((5, 0)) == "+"
     bench.look(9)
     assert not bench.caught_up()
     assert bench.ordered.pull(bench.now) is None
@@ -146,18 +142,15 @@ def test_an_empty_replica_is_not_an_empty_stream() -> None:
     assert bench.create(3) == ("by_start_sequence", 1)
     assert bench.now == now
     bench.look(3)
-    bench.pull()
     assert bench.feed((1, 2), (2, 1), (3, 0)) == "+++!"
 
 
 def test_a_bucket_with_history_begins_from_the_beginning() -> None:
     bench = reader(pending=1, one_per_subject=False)
-    bench.pull()
-    bench.message(1)
+    assert bench.feed((1, 0)) == "+"
     bench.look(3, mark=3)
     assert bench.create(2) == ("last_per_subject", None)
     bench.look(3)
-    bench.pull()
     assert bench.feed((1, 1), (3, 0)) == "-+!"
 
 
@@ -166,8 +159,7 @@ def test_a_second_replica_that_lags_is_waited_for() -> None:
     bench.look(3, mark=3)
     bench.create(1)
     bench.look(4)
-    bench.pull()
-    bench.message(1)
+    assert bench.feed((1, 0)) == "+"
     bench.find(3)
     waiting = bench.pull()
     assert (waiting.batch, waiting.expires) == (1, 1.0)
@@ -230,7 +222,6 @@ def test_what_a_replica_that_lags_takes_for_new_is_not() -> None:
     assert bench.ordered.pull(bench.now) is None
     bench.look(9)
     assert not bench.opening()
-    bench.pull()
     assert bench.feed((5, 0), (7, 0), (9, 0), (10, 0)) == "---+"
     assert bench.reset(0) == ("by_start_sequence", 10)
 
@@ -338,18 +329,15 @@ REFUSED = errors.PermissionsViolationError("no")
 def test_who_may_not_ask_for_the_stream_goes_on_without() -> None:
     bench = reader(pending=1)
     assert bench.refuse_to_look(REFUSED), "somebody is told"
-    bench.pull()
     assert bench.feed((4, 0)) == "+!"
     bench.reset(0, at=3)
     # It is not asked again.
-    bench.pull()
-    assert bench.message(9)
+    assert bench.feed((9, 0)) == "+"
 
 
 def test_who_may_not_ask_for_messages_goes_on_without() -> None:
     bench = reader(pending=1)
-    bench.pull()
-    bench.message(4)
+    assert bench.feed((4, 0)) == "+"
     bench.look(9)
     assert bench.refuse_to_look(REFUSED)
     assert bench.caught_up()
@@ -374,8 +362,7 @@ def test_an_end_that_was_reached_before_the_refusal() -> None:
 @pytest.mark.parametrize("asks", ["look", "find"])
 def test_a_leader_that_does_not_answer_is_asked_through_another_consumer(asks: str) -> None:
     bench = reader(pending=1)
-    bench.pull()
-    bench.message(4)
+    assert bench.feed((4, 0)) == "+"
     if asks == "find":
         bench.look(9)
     assert not bench.refuse_to_look(errors.TimeoutError())
@@ -388,7 +375,6 @@ def test_answers_that_nobody_waits_for_change_nothing() -> None:
     bench.ordered.looked(StreamSaid(LATER, 0, True), bench.now)
     bench.ordered.found(99, bench.now)
     assert not bench.ordered.look_failed(bench.now, REFUSED)
-    bench.pull()
     assert bench.feed((4, 0)) == "+!"
 
 
@@ -398,8 +384,7 @@ def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
     bench.create(0, at=999)
     bench.reset(0, at=999)
     bench.look(10)
-    bench.pull()
-    assert bench.message(1000)
+    assert bench.feed((1000, 0)) == "+"
 
 
 # Refusals in a row.
