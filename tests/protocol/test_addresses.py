@@ -46,7 +46,7 @@ def one(text: str) -> Server:
         ("bücher.example", "nats://bücher.example:4222"),
     ],
 )
-def test_forms(text: str, shown: str) -> None:
+def test_a_server_is_shown_in_one_form_however_it_is_written(text: str, shown: str) -> None:
     assert str(one(text)) == shown
 
 
@@ -69,7 +69,7 @@ def test_forms(text: str, shown: str) -> None:
         ("ws://u:p@h/x", "u", "p", None),
     ],
 )
-def test_userinfo(text: str, username: str | None, password: str | None, token: str | None) -> None:
+def test_who_a_url_says_we_are(text: str, username: str | None, password: str | None, token: str | None) -> None:
     server = one(text)
     assert (server.username, server.password, server.token) == (username, password, token)
     assert server.host == "h"
@@ -175,7 +175,7 @@ def test_websocket_servers_are_not_mixed_with_others(texts: list[str]) -> None:
     check_list(parse_servers("nats://a,tls://b"))
 
 
-def test_properties() -> None:
+def test_what_a_url_says_of_its_server() -> None:
     server = one("wss://u:p@h/x?y=1")
     assert (server.netloc, server.endpoint, server.path) == ("h:443", ("h", 443), "/x?y=1")
     assert server.secure

@@ -26,7 +26,7 @@ def at(engine: Engine) -> Phase:
 # -- the session --------------------------------------------------------------------------------------------------
 
 
-def test_the_handshake() -> None:
+def test_the_phases_of_a_handshake() -> None:
     engine = Engine()
     assert at(engine) is Phase.OFFLINE
     engine.begin()
@@ -88,7 +88,7 @@ def test_what_is_missing_of_a_payload_is_wanted() -> None:
 # -- subscriptions -----------------------------------------------------------------------------------------------------
 
 
-def test_subscribing() -> None:
+def test_a_subscription_is_told_to_the_server_and_delivered_until_it_is_left() -> None:
     engine, receiver = online(), Recorder()
     row = engine.subscribe(b"a.*", b"", 0, receiver)
     queued = engine.subscribe(b"b", b"q", 3, receiver)
@@ -259,7 +259,7 @@ def test_ending_one_refused_ends_another() -> None:
     assert engine.registrations == {}
 
 
-def test_end_all() -> None:
+def test_all_end_once_and_the_server_is_told() -> None:
     engine, receiver = online(), Recorder()
     engine.subscribe(b"s", b"", 0, receiver)
     engine.subscribe(b"t", b"", 0, receiver)
@@ -298,9 +298,8 @@ def test_leaving_one_that_is_retired_says_nothing_again() -> None:
     engine, receiver, row = subscribed()
     engine.retire(row)
     engine.unsubscribe(row)
-    assert drained(engine) == b"UNSUB 1\r\n"
     engine.complete(row)
-    assert receiver.told == []
+    assert (drained(engine), receiver.told) == (b"UNSUB 1\r\n", [])
 
 
 def test_one_that_is_retired_is_not_replayed() -> None:
@@ -308,16 +307,8 @@ def test_one_that_is_retired_is_not_replayed() -> None:
     engine.retire(row)
     engine.lost(BROKEN)
     online(engine)
-    assert drained(engine) == b""
     engine.complete(row)
-    assert receiver.told == ["lost", "restored", "ended"]
-
-
-def test_without_a_connection_nothing_is_said() -> None:
-    engine, _, row = subscribed()
-    engine.lost(BROKEN)
-    engine.retire(row)
-    assert drained(engine) == b""
+    assert (drained(engine), receiver.told) == (b"", ["lost", "restored", "ended"])
 
 
 def test_the_agreed_number_ends_it_before_the_pong() -> None:
@@ -328,7 +319,11 @@ def test_the_agreed_number_ends_it_before_the_pong() -> None:
     assert (receiver.messages, receiver.ends) == ([b"x"], [None])
 
 
-def test_one_that_has_ended_cannot_be_retired() -> None:
+def test_without_a_connection_or_once_it_has_ended_retiring_says_nothing() -> None:
+    engine, _, row = subscribed()
+    engine.lost(BROKEN)
+    engine.retire(row)
+    assert drained(engine) == b""
     engine, _, row = subscribed()
     engine.unsubscribe(row)
     drained(engine)

@@ -98,7 +98,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_blocks(name: str) -> None:
+def test_a_block_is_read_as_it_was_meant(name: str) -> None:
     golden = GOLDEN[name]
     parsed = headers.parse(golden.block)
     assert Golden(golden.block, list(parsed.fields.items()), *parsed[1:]) == golden
@@ -133,7 +133,7 @@ def test_anything_like_a_block_can_be_read(block: bytes) -> None:
         ({"!#$%&'*+-.^_`|~/()<>@,;=?[]{}\"\\": "a:b"}, b"NATS/1.0\r\n!#$%&'*+-.^_`|~/()<>@,;=?[]{}\"\\: a:b\r\n\r\n"),
     ],
 )
-def test_encoding(given_headers: Any, block: bytes) -> None:  # noqa: ANN401 - what users pass
+def test_headers_are_written_as_they_are_given(given_headers: Any, block: bytes) -> None:  # noqa: ANN401 - what users pass
     assert headers.encode(given_headers) == block
 
 

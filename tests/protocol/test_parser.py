@@ -63,7 +63,7 @@ def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser
         (b"MSG a 1 1 \t\r\nx\r\n", (1, "a", "", b"x", None)),
     ],
 )
-def test_messages(stream: bytes, expected: tuple[object, ...]) -> None:
+def test_a_message_is_read_in_any_form_that_a_server_may_send(stream: bytes, expected: tuple[object, ...]) -> None:
     subject = Parser()
     # Twice: the second time what was learnt from the first is used.
     assert [fields_of(event) for event in subject.feed(stream)] == [expected]
@@ -97,13 +97,13 @@ def test_messages(stream: bytes, expected: tuple[object, ...]) -> None:
         (b"-ERR 'gr\xfc\xdfe'\r\n", ServerError("gr\\xfc\\xdfe")),
     ],
 )
-def test_other_lines(stream: bytes, expected: object) -> None:
+def test_every_other_line_has_its_event(stream: bytes, expected: object) -> None:
     subject = Parser()
     assert subject.feed(stream) == [expected]
     assert subject.feed(stream + stream) == [expected, expected]
 
 
-def test_a_conversation_in_one_chunk() -> None:
+def test_a_whole_session_may_come_in_one_chunk() -> None:
     stream = (
         b"INFO {}\r\nPING\r\nMSG a 1 1\r\nx\r\n+OK\r\nHMSG a 1 18 19\r\n" + BLOCK + b"y\r\nMSG a 1 1\r\nz\r\nPONG\r\n"
     )
@@ -111,7 +111,7 @@ def test_a_conversation_in_one_chunk() -> None:
     assert [type(event) for event in events] == [Info, Ping, Message, Ok, Message, Message, Pong]
 
 
-def test_nothing_is_nothing() -> None:
+def test_an_empty_chunk_changes_nothing() -> None:
     subject = Parser()
     assert subject.feed(b"") == []
     subject.feed(b"MSG a 1 5\r\nhe")
@@ -119,7 +119,7 @@ def test_nothing_is_nothing() -> None:
     assert len(subject.feed(b"llo\r\n")) == 1
 
 
-def test_info_of_any_size() -> None:
+def test_an_info_may_be_of_any_size() -> None:
     for size in (1 << 10, 1 << 15, 1 << 16, 1 << 17, 1 << 20, (1 << 22) - 1000):
         url = "x" * size
         stream = b'INFO {"connect_urls":["%b"]}\r\nPING\r\n' % url.encode()
@@ -129,7 +129,7 @@ def test_info_of_any_size() -> None:
         assert events == [Info({"connect_urls": [url]}), Ping()]
 
 
-def test_a_long_subject_and_reply() -> None:
+def test_a_subject_and_a_reply_may_be_long() -> None:
     subject, reply = "s" * 4096, "r" * 4096
     stream = f"MSG {subject} 1 {reply} 1\r\nx\r\nMSG {subject} 1 1\r\nx\r\n".encode()
     events = Parser().feed(stream)
