@@ -36,6 +36,7 @@ PUBLIC_MODULES = (
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
     "trionats.Feed": "Watcher is one",
+    "trionats.JetStreamManager": "JetStream is one",
     "trionats.Msg": "each client makes a class of its own of it, through which a message can be answered",
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
