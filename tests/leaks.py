@@ -1,4 +1,4 @@
-"""What an exception shows, to whoever looks: for tests that look for secrets in it.
+"""What an exception shows, to whoever looks, and what an object holds: for tests that look for secrets in it.
 
     assert not leaks(secret, *shown(error))
 
@@ -10,7 +10,9 @@ print them or not, the exceptions in a group, and each local variable of each fr
 from __future__ import annotations
 
 import base64
+import gc
 import traceback
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -69,3 +71,22 @@ def leaks(secret: str, *texts: tuple[str, str]) -> list[str]:
     """Say where a secret is shown."""
     wanted = forms(secret)
     return [f"{where}: {text[:200]}" for where, text in texts if any(form in text for form in wanted)]
+
+
+def held(root: object) -> Iterator[object]:
+    """Give all that an object holds, itself included: what it refers to, what that refers to, and so on."""
+    seen: set[int] = set()
+    todo = [root]
+    while todo:
+        each = todo.pop()
+        if id(each) not in seen and not isinstance(each, (type, types.ModuleType, types.FunctionType, types.FrameType)):
+            seen.add(id(each))
+            yield each
+            todo += gc.get_referents(each)
+
+
+def told_by(root: object) -> Iterator[tuple[str, str]]:
+    """Give the `repr` of each object of ours that an object holds."""
+    for each in held(root):
+        if type(each).__module__.startswith("trionats"):
+            yield type(each).__name__, repr(each)

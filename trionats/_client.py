@@ -13,15 +13,14 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._connection.cli_context import merged
-from trionats._connection.options import ClientOptions, check_seconds, usable_servers
-from trionats._core.barrier import wait_barrier
+from trionats._connection.cli_context import offered
+from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
 from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ReplyCollector
 from trionats._core.status import ClientStatistics, state_of, statistics_of
-from trionats._discretion import Given, guarded
+from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._protocol.commands import CRLF, LENGTHS
@@ -46,7 +45,7 @@ class Client:
     """
 
     def __init__(
-        self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
+        self, servers: str | Sequence[str], options: Options, jetstream: Mapping[str, str] | None = None
     ) -> None:
         self._connection = connection = Connection(servers, options, self)
         self._jetstream = jetstream or {}
@@ -54,6 +53,7 @@ class Client:
         # What the fast paths work with, in reach.
         self._pace = connection.pace
         self._engine = connection.engine
+        self._outbox = connection.engine.outbox
         self._supervisor = connection.supervisor
         self._frames = connection.frames
         self._heads = connection.frames.heads
@@ -95,7 +95,7 @@ class Client:
         if get_ident() != pace.thread:
             pace.run.check()
         supervisor = self._supervisor
-        engine = self._engine
+        outbox = self._outbox
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
@@ -109,12 +109,12 @@ class Client:
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        engine.outbox.append(frame)
-        engine.outbox_bytes += len(frame)
-        engine.out_bytes += size
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -140,7 +140,7 @@ class Client:
         supervisor = self._supervisor
         supervisor.check_open()
         supervisor.check_room()
-        self._engine.publish(frame, size)
+        self._outbox.publish(frame, size)
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -186,7 +186,8 @@ class Client:
             self._pace.run.check()
         if unknown:
             raise unexpected("request", unknown)
-        return await self._connection.request(subject, payload, headers)
+        await checkpoint_if_cancelled()
+        return await self._connection.ask(subject, payload, headers)
 
     @enable_ki_protection
     def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
@@ -365,7 +366,7 @@ class Client:
         # A consumer that was just started is about to receive: with its second step it is known.
         await checkpoint()
         await checkpoint()
-        await wait_barrier([feed for feed in self._connection.feeds if not feed._outlasts])
+        await self._connection.barrier()
 
     @enable_ki_protection
     def drain_nowait(self) -> None:
@@ -452,7 +453,7 @@ class Client:
             ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
         """
         self._pace.run.check()
-        self._supervisor.set_servers(usable_servers(servers))
+        self._supervisor.set_servers(servers)
 
     async def aclose(self) -> None:
         """Close the client: end all feeds, send what is queued, and say goodbye. Idempotent.
@@ -582,13 +583,19 @@ class Client:
             await self._supervisor.barrier()
 
 
-#: Made when this is imported, so that it is an object of its own: what a caller writes, even the same text, is a choice.
-DEFAULT_SERVERS = "".join(("nats://", "127.0.0.1:4222"))
+@final
+class DefaultServers(str):
+    """Where a client connects to when neither its caller nor a context says so; what a caller writes is a choice."""
+
+    __slots__ = ()
 
 
 @opens
+@describes_options
 async def open_client(
-    nursery: trio.Nursery, servers: str | Sequence[str] = DEFAULT_SERVERS, **options: Unpack[ClientOptions]
+    nursery: trio.Nursery,
+    servers: str | Sequence[str] = DefaultServers("nats://127.0.0.1:4222"),
+    **options: Unpack[ClientOptions],
 ) -> AsyncIterator[Client]:
     """Connect to NATS, and stay connected for as long as the block lasts.
 
@@ -604,57 +611,7 @@ async def open_client(
         nursery: Where the connection's tasks live.
         servers: One URL or several: `nats://[user:password@]host[:port]`, `nats://token@host`, or `host[:port]`; `tls://`
             demands TLS; `ws://` and `wss://` are WebSockets, whose URLs may have a path.
-        name: What the server calls this connection.
-        context: The name of a context of the nats command line tool, or True for the selected one: servers and options
-            come from there, as far as they are not given here.
-        user: The user name; what stands in the URL wins. This and all other credentials are found out anew at each
-            connect: callbacks, which may be coroutine functions, are called, and files are read.
-        password: The password, or a callback.
-        token: The token, instead of a user and password or beside other credentials; or a callback.
-        user_credentials: The path of a credentials file, a tuple of the paths of a JWT and a seed, or the content of a
-            credentials file as bytes; or a callback.
-        nkeys_seed: The path of a file that holds an NKey seed.
-        nkeys_seed_str: An NKey seed.
-        nkey: The public NKey that goes with `signature_cb`.
-        user_jwt_cb: Gives the user's JWT.
-        signature_cb: Given the server's nonce, gives its signature: 64 bytes, or those in base64.
-        tls: An `ssl.SSLContext`, a callback that makes one (called at each connect, so certificates are read again), or
-            True for Python's default. Given, or with `tls://`, nothing is said to a server that offers no TLS. A server
-            that demands TLS gets it anyway.
-        tls_hostname: The name that the certificate must be for, instead of the URL's.
-        tls_handshake_first: Do the TLS handshake before the server speaks, as its `handshake_first` wants it.
-        ws_connection_headers: Headers for the request that opens a WebSocket; or a callback.
-        ws_compression: Offer to compress what a WebSocket carries.
-        verbose: Ask the server to reply each command with `+OK`.
-        pedantic: Ask the server to check subjects strictly.
-        no_echo: Do not deliver what this client published to its own subscriptions.
-        inbox_prefix: What the subjects for replies begin with, `_INBOX` unless said otherwise.
-        dont_randomize: Try the servers, and the addresses of a name, in the order given.
-        ignore_discovered_servers: Use only the servers given here, not those that servers tell of.
-        retry_on_failed_connect: Give the client at once, and connect in the background, again and again as after a loss.
-        allow_reconnect: Whether a broken connection is made anew (True); otherwise it is lost for good.
-        max_reconnect_attempts: How often each server is tried in one outage (60); -1 for ever.
-        reconnect_time_wait: The first bound of the backoff (2 s), which doubles from attempt to attempt.
-        max_reconnect_time_wait: The last bound of the backoff (8 s).
-        reconnect_delay: Given the number of failed attempts at a server, says how many seconds to wait before the next
-            one, in place of the backoff. It must not block.
-        pick_server: Given the servers that may be tried and the last server's INFO, says which is next and how many
-            seconds to wait first; None as the server for the usual choice. It must not block.
-        ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
-        connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
-            name are tried one after the other, and share it.
-        request_timeout: How long each wait for one reply may take, whatever deadline is in force: requests, flushes,
-            calls of JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as
-            that.
-        close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and replies (30 s); for a silent server,
-            `request_timeout`.
-        ping_interval: How often the server is pinged (120 s).
-        max_outstanding_pings: After how many unanswered pings the server is given up (2).
-        pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without
-            a connection nothing is queued.
-        dial: Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.
-        rng: The source of jitter and of unique names.
+        **options: Each is a field of `trionats._connection.options.Options`, and is listed here from there.
 
     Returns:
         An async context manager that gives the `Client`.
@@ -682,21 +639,19 @@ async def open_client(
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
     nursery.start_soon(supervisor.watch_nursery, name="trionats nursery watch")
     try:
-        if given.options.get("retry_on_failed_connect"):
-            await checkpoint()
-        else:
-            await supervisor.wait_settled()
+        await supervisor.wait_settled()
         yield client
     finally:
         await client.aclose()
         await client._connection.draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
-@guarded
+@guarded_async
 async def _made(given: Given) -> Client:
-    found = await merged(given.options)
-    urls = found.url if found.url and given.servers is DEFAULT_SERVERS else given.servers
-    return Client(urls, found.options, found.jetstream)
+    offer = await offered(given.options)
+    if offer.url and isinstance(given.servers, DefaultServers):
+        given.servers = offer.url
+    return Client(given.servers, Options.of({**offer.options, **given.options}), offer.jetstream)
 
 
 def connection_of(nc: object, opener: str) -> Connection:

@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.fakes import FakeServer, Frame, Link
 from trionats import errors, events, open_client, open_events, open_subscription
-from trionats._connection.migration import Awaited
+from trionats._connection.migration import AwaitedReplies
 from trionats._protocol.engine import Engine
 from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP
 
@@ -530,7 +530,7 @@ def test_who_waits_for_answers_is_not_sought_again() -> None:
     for number in range(10):
         engine.subscribe(b"s.%d" % number, b"", 0, Hears())
     requests.names = frozenset({"a", "b"})
-    awaited = Awaited(engine)
+    awaited = AwaitedReplies(engine)
     engine.registrations.clear()
     assert awaited.missing
     requests.names = frozenset({"b", "c"})

@@ -37,7 +37,7 @@ async def client(server: FakeServer, **options: float) -> AsyncIterator[trionats
 def assert_nothing_left(nc: trionats.Client, server: FakeServer) -> None:
     assert (nc.statistics().subscriptions, nc.statistics().pending_requests) == (0, 0)
     assert nc.statistics().feeds == ()
-    assert nc._supervisor.timekeeper._alarms.next() is None
+    assert nc._supervisor.timekeeper._timers.next() is None
 
 
 def answers(server: FakeServer, *payloads: bytes, pause: float = 0.0) -> Callable[[trio.Nursery], None]:

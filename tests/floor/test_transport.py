@@ -8,8 +8,9 @@ import socket
 import pytest
 import trio
 
-from trionats._connection import dial as _transport
-from trionats._connection.dial import SocketWire, Wire, dial_tcp
+from trionats._connection import wire as _transport
+from trionats._connection.dial import dial_tcp
+from trionats._connection.wire import SocketWire, Wire
 
 
 async def pair() -> tuple[trio.SocketStream, trio.SocketStream]:

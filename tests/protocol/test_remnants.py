@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trionats._protocol.jetstream.remnants import ANSWER, ATTEMPTS, SETTLING, Remnant
+from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
 
 
 def begun(chunks: int = 0) -> Remnant:
@@ -109,7 +109,7 @@ def test_a_server_that_never_answers_is_given_up(how: str) -> None:
         if how == "not ready":
             remnant.postponed(now)
         if remnant.look_at is not None:
-            assert remnant.look_at == now + (ANSWER if how == "silent" else SETTLING)
+            assert remnant.look_at == now + (RESPONSE_TIME if how == "silent" else SETTLING)
             now = remnant.look_at
             remnant.look(now)
     assert asked == ATTEMPTS + 1

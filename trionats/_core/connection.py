@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import copy
-import random
 from threading import get_ident
 from typing import TYPE_CHECKING, final
 
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import events
-from trionats._connection.options import check_options, server_pool, supervisor_options
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment, Listeners
+from trionats._core.barrier import wait_barrier
 from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trionats._connection.options import ClientOptions
+    from trionats._connection.options import Options
     from trionats._core.frames import Headers
     from trionats._core.message import Msg, Responder
     from trionats._core.messaging import Listener
@@ -52,29 +51,26 @@ class Connection:
 
     Args:
         servers: One URL or several.
-        options: As `open_client` takes them.
+        options: Those of `open_client`.
         responder: Through whom messages are answered.
     """
 
-    def __init__(self, servers: str | Sequence[str], options: ClientOptions, responder: Responder) -> None:
-        check_options(options)
-        rng = options.get("rng") or random.Random()
+    def __init__(self, servers: str | Sequence[str], options: Options, responder: Responder) -> None:
         self._logbook = Logbook()
-        self._nuid = subjects.Nuid(rng)
-        self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
-        self.request_timeout = options.get("request_timeout")
+        self._nuid = subjects.Nuid(options.rng)
+        self._inbox_prefix = subjects.inbox_prefix(options.inbox_prefix)
+        self.request_timeout = options.request_timeout
         self.pace = Pace()
         self.feeds = OpenFeeds()
         self.engine = Engine(messages_of(responder))
-        pool = server_pool(servers, options, rng, lambda *what: self.emit(events.CallbackFailed(*what)))
-        self.supervisor = Supervisor(self.engine, pool, supervisor_options(options, rng), self.pace, self.emit)
+        self.supervisor = Supervisor(self.engine, servers, options, self.pace, self.emit)
         self.requests = Requests(self._nuid.next, self.engine, self.supervisor, self.new_inbox())
         self.frames = Frames(self.supervisor)
         self._listeners = Listeners(self.requests)
         self.foreign = Foreign(self.emit)
         silence = REQUEST_TIMEOUT if self.request_timeout is None else self.request_timeout
         self.draining = Draining(
-            self.engine, self.supervisor, self.requests, self.feeds, options.get("drain_timeout", 30.0), silence
+            self.engine, self.supervisor, self.requests, self.feeds, options.drain_timeout, silence
         )
 
     def __messaging__(self) -> Connection:
@@ -107,11 +103,7 @@ class Connection:
     async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Publish a request and wait for its reply, as `Client.request`, which says more, does."""
         await checkpoint_if_cancelled()
-        if not self.supervisor.has_room or not self.supervisor.accepting:
-            with self.limit(f"request to {subject!r}"):
-                await self.supervisor.wait_room()
-                return await self._ask(subject, payload, headers)
-        return await self._ask(subject, payload, headers)
+        return await self.ask(subject, payload, headers)
 
     @enable_ki_protection
     def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
@@ -120,7 +112,7 @@ class Connection:
         if self.supervisor.finished.is_set() or (passing and not self.is_connected):
             return
         frame, size = self.frames.make(subject, payload, reply, None)
-        self.engine.publish((Passing if passing else Aside)(frame), size)
+        self.engine.outbox.publish((Passing if passing else Aside)(frame), size)
         self.supervisor.wake()
 
     @enable_ki_protection
@@ -198,7 +190,7 @@ class Connection:
     def call_at(self, when: float, then: Callable[[], None]) -> Timer:
         """Have a callback called at a time of Trio's clock, as `Publishing.call_at` says."""
         self.pace.run.check()
-        return self.supervisor.timekeeper.alarm(when, then)
+        return self.supervisor.timekeeper.call_at(when, then)
 
     def with_request_timeout(self, seconds: float | None) -> Connection:
         """Make a view of this connection whose requests have another `request_timeout`."""
@@ -207,6 +199,22 @@ class Connection:
         return view
 
     # What the client and its feeds use besides.
+
+    async def ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
+        """Publish a request and wait for its reply, for whom it has been seen who calls.
+
+        As `with request_nowait() as reply: wait()`, of which each part would look once more.
+        """
+        if not self.supervisor.has_room or not self.supervisor.accepting:
+            with self.limit(f"request to {subject!r}"):
+                await self.supervisor.wait_room()
+                return await self._exchange(subject, payload, headers)
+        # As `_exchange`, without one more coroutine for each request.
+        reply = self._begin(subject, payload, headers, None)
+        try:
+            return await self.requests.wait(reply)
+        finally:
+            self.requests.forget(reply)
 
     def limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for one reply of the server."""
@@ -228,6 +236,10 @@ class Connection:
         frame, size = self.frames.make(subject, payload, inbox, headers, "request")
         return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
 
+    async def barrier(self) -> None:
+        """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
+        await wait_barrier([feed for feed in self.feeds if not feed._outlasts])
+
     def begin_drain(self, nursery: trio.Nursery) -> None:
         """Begin to drain, as `Client.drain_nowait` does: in a task of its own. Idempotent."""
         if self.draining.begun or not self.supervisor.accepting:
@@ -246,8 +258,7 @@ class Connection:
 
     # Inside.
 
-    async def _ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
-        # As `with request_nowait() as reply: wait()`, of which each part would look once more who calls.
+    async def _exchange(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
         reply = self._begin(subject, payload, headers, None)
         try:
             return await self.requests.wait(reply)

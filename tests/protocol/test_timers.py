@@ -14,14 +14,14 @@ def test_in_order_and_once() -> None:
     for when in (3.0, 1.0, 2.0):
         alarms.add(when, lambda when=when: rung.append(when))  # type: ignore[misc]
     assert (len(alarms), alarms.next()) == (3, 1.0)
-    alarms.ring(0.5)
+    alarms.fire(0.5)
     assert rung == []
-    alarms.ring(2.0)
+    alarms.fire(2.0)
     assert rung == [1.0, 2.0]
-    alarms.ring(2.0)
+    alarms.fire(2.0)
     assert rung == [1.0, 2.0]
     assert (len(alarms), alarms.next()) == (1, 3.0)
-    alarms.ring(10.0)
+    alarms.fire(10.0)
     assert rung == [1.0, 2.0, 3.0]
     assert (len(alarms), alarms.next()) == (0, None)
 
@@ -34,7 +34,7 @@ def test_called_off_is_forgotten() -> None:
     first.cancel()
     first.cancel()
     assert (len(alarms), alarms.next()) == (1, 2.0)
-    alarms.ring(5.0)
+    alarms.fire(5.0)
     assert rung == ["second"]
     first.cancel()
     assert len(alarms) == 0
@@ -52,7 +52,7 @@ def test_a_ring_may_change_the_rest() -> None:
 
     mine = alarms.add(1.0, first)
     second = alarms.add(2.0, lambda: rung.append("second"))
-    alarms.ring(3.0)
+    alarms.fire(3.0)
     assert rung == ["first", "added, due already"]
     mine.cancel()
     assert (len(alarms), alarms.next()) == (1, 9.0)
@@ -94,7 +94,7 @@ def test_like_a_list(steps: list[tuple[str, int]]) -> None:
             live.pop(serial, None)
         elif step == "ring":
             rung.clear()
-            alarms.ring(float(number))
+            alarms.fire(float(number))
             due = {serial for serial, when in live.items() if when <= number}
             assert set(rung) == due
             assert len(rung) == len(due)
