@@ -526,6 +526,11 @@ def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> O
     return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
 
 
+def stream_of(store: ObjectStore) -> str:
+    """The name of the stream that holds a bucket."""
+    return f"OBJ_{store.bucket}"
+
+
 def context_of(store: ObjectStore) -> JetStream:
     """Give the JetStream context that a store stands on."""
     jetstream = store._api

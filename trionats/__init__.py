@@ -22,6 +22,7 @@ from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.servers import KnownServer
@@ -38,6 +39,7 @@ __all__ = [
     "Events",
     "Feed",
     "JetStream",
+    "JetStreamManager",
     "KnownServer",
     "Msg",
     "ObjectStore",

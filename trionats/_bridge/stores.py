@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from trionats import api
     from trionats._bridge.connection import NatsPyConnection
-    from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
     from trionats._protocol.jetstream.acks import AckSubject
 
@@ -62,22 +60,17 @@ def bridged_entries(
         ignore_deletes: Whether to leave out what tells that a key was deleted or purged.
         meta_only: Whether the values are left on the server.
     """
-    name = f"key-value bucket {store._name!r}"
+    name, foreign = f"key-value bucket {store._name!r}", connection.foreign
+    where = f"entries of {name}"
     return Entries(
         name,
         Api(connection, store._js._prefix),
         store._stream,
         patterns,
-        read=partial(_read, connection.foreign, f"entries of {name}", store._name, store._pre, ignore_deletes),
+        read=lambda msg, ack: foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack),
         key=attrgetter("key"),
         headers_only=meta_only,
     )
-
-
-def _read(
-    foreign: Foreign, where: str, bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: AckSubject
-) -> KeyValue.Entry | None:
-    return foreign.read(where, read_entry, bucket, prefix, ignore_deletes, msg, ack)
 
 
 def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> KeyValue.Entry | None:

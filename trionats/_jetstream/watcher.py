@@ -1,7 +1,7 @@
 """A watcher: a feed of what a store holds and of what happens to it, read in order (`ordered`).
 
 This room adds when that what was stored at the beginning has been received: the source says after which message that is, and
-the watcher counts as the messages leave the channel, so the answer neither comes early nor needs a place in the channel.
+the watcher counts as the messages leave the channel, so that it is neither said early nor needs a place in the channel.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class Watcher(Feed[T], Generic[T]):
     Besides what a `Feed` does, it knows when all that was stored when it opened has been received (`caught_up`).
     """
 
-    def __init__(self, store: Entries[T], start: Start, *, restart: bool) -> None:
-        super().__init__(f"watcher of {store.store}", MAX_MESSAGES, store.jetstream.connection)
-        self._store = store.store
-        self._read = store.read
+    def __init__(self, entries: Entries[T], start: Start, *, restart: bool) -> None:
+        super().__init__(f"watcher of {entries.store}", MAX_MESSAGES, entries.jetstream.connection)
+        self._store = entries.store
+        self._read = entries.read
         # Where every state is asked for, each counts.
-        self._key = None if start == ALL else store.key
+        self._key = None if start == ALL else entries.key
         sink = Sink(self._take, self._stored_read, self._end, self._begun_anew)
-        self._source = store.source(sink, start, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, restart=restart)
+        self._source = entries.source(sink, start, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, restart=restart)
         self._sizes: deque[int] = deque()
         self._received = 0
         self._stored: int | None = None
@@ -183,18 +183,18 @@ def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) 
 
 @asynccontextmanager
 async def watching(
-    nursery: trio.Nursery, store: Entries[T], start: Start, on_recreate: OnRecreate
+    nursery: trio.Nursery, entries: Entries[T], start: Start, on_recreate: OnRecreate
 ) -> AsyncIterator[Watcher[T]]:
-    """Watch a store: the one way to open a watcher, whoever's the store is.
+    """Watch a store: the one way to open a watcher, whoever's class the store is.
 
     Args:
         nursery: Where the feeding task lives.
-        store: What to watch.
+        entries: What to watch.
         start: Where to begin.
         on_recreate: As `open_watcher` takes it.
     """
-    watcher = Watcher(store, start, restart=on_recreate == "restart")
-    with in_store(store.store):
+    watcher = Watcher(entries, start, restart=on_recreate == "restart")
+    with in_store(entries.store):
         await watcher._source.open()
     async with feeding(nursery, watcher, watcher._go_on):
         yield watcher
