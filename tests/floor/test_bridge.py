@@ -9,14 +9,13 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import nats.aio.client
 import pytest
 import trio
 from nats.aio.msg import Msg as NatsPyMsg
 
-import trionats
 from tests.worlds import Receiver, settled
 from trionats import bridge, errors
 from trionats._bridge.connection import NatsPyConnection
@@ -256,24 +255,17 @@ async def connected() -> AsyncIterator[tuple[FakeClient, NatsPyConnection]]:
         yield client, NatsPyConnection(client, loop)
 
 
-class Attached(NamedTuple):
-    """A connection that a receiver is attached to."""
-
-    client: FakeClient
-    connection: NatsPyConnection
-    receiver: Leaving
-    attachment: Attachment
-
-
 @asynccontextmanager
-async def attached(last_error: Exception | None = None) -> AsyncIterator[Attached]:
+async def attached(
+    last_error: Exception | None = None,
+) -> AsyncIterator[tuple[FakeClient, NatsPyConnection, Leaving, Attachment]]:
     """Attach a receiver to "a"; when it is detached, no asyncio task is left."""
     async with connected() as (client, connection):
         client._err = last_error
         receiver = Leaving()
         attachment = connection.attach_plain("a", receiver)
         await settled()
-        yield Attached(client, connection, receiver, attachment)
+        yield client, connection, receiver, attachment
         attachment.detach()
         await settled()
         assert not asyncio.all_tasks(connection.loop)
@@ -694,10 +686,3 @@ def test_stray_cancellations_are_no_errors(caplog: pytest.LogCaptureFixture) -> 
     report(loop, {"message": "stray", "exception": ZeroDivisionError()})
     report(loop, {})
     assert [record.levelname for record in caplog.records] == ["DEBUG", "ERROR", "ERROR"]
-
-
-def test_the_public_names_are_those_of_the_bridge() -> None:
-    assert bridge.Subscription.__module__ == bridge.PullSubscription.__module__ == "trionats.bridge"
-    assert issubclass(bridge.Subscription, trionats.BoundedFeed)
-    shown = {name for feed in (bridge.Subscription, bridge.PullSubscription) for name in dir(feed)}
-    assert not shown & {"attach", "deliver", "connection_lost", "connection_restored", "ended", "push", "run", "start"}

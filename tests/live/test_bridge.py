@@ -403,9 +403,9 @@ async def test_watchers_resume_where_they_were_when_the_server_is_killed() -> No
 # -- subscriptions ---------------------------------------------------------------------------------------------------------
 
 
-async def publish(nc: Client, subject: str, count: int, first: int = 0) -> None:
+async def publish(nc: Client, subject: str, count: int) -> None:
     """Publish messages that say their number."""
-    for number in range(first, first + count):
+    for number in range(count):
         await aio_as_trio(nc.publish)(subject, b"%d" % number)
     await aio_as_trio(nc.flush)()
 
@@ -415,28 +415,13 @@ async def test_a_subscription_gives_nats_py_messages_that_can_be_answered(nats_s
         replies.append(await aio_as_trio(nc.request)("ask", b"?", timeout=5, headers={"a": "b"}))
 
     replies: list[Any] = []
-    async with subscribed("ask", nats_server) as (nc, rx):
-        async with trio.open_nursery() as asking:
-            asking.start_soon(ask)
-            message = await rx.receive()
-            assert (message.data, message.headers) == (b"?", {"a": "b"})
-            assert rx.subject == "ask"
-            await aio_as_trio(message.respond)(b"!")
+    async with subscribed("ask", nats_server) as (nc, rx), trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        message = await rx.receive()
+        assert (message.data, message.headers) == (b"?", {"a": "b"})
+        assert rx.subject == "ask"
+        await aio_as_trio(message.respond)(b"!")
     assert replies[0].data == b"!"
-
-
-@pytest.mark.parametrize("overflow", ["fail", "drop_new", "drop_old"])
-async def test_a_slow_subscriber(overflow: Any, nats_server: TrioNatsServer) -> None:  # noqa: ANN401 - a literal
-    async with subscribed("slow", nats_server, pending_msgs_limit=3, overflow=overflow) as (nc, rx):
-        await publish(nc, "slow", 10)
-        await until(lambda: rx.statistics().delivered == (4 if overflow == "fail" else 10))
-        seen = [(await rx.receive()).data for _ in range(3)]
-        assert seen == ([b"7", b"8", b"9"] if overflow == "drop_old" else [b"0", b"1", b"2"])
-        assert rx.statistics().dropped == (1 if overflow == "fail" else 7)
-        assert rx.statistics().pending_bytes == 0
-        if overflow == "fail":
-            with pytest.raises(errors.SlowConsumerError, match="slow"):
-                await rx.receive()
 
 
 async def test_max_msgs_and_queue_groups(nats_server: TrioNatsServer) -> None:
@@ -646,17 +631,14 @@ async def test_a_drain_that_was_taken_before_we_came_ends_all_on_purpose(nats_se
 
 
 @pytest.mark.parametrize("drains", [1, 2])
-async def test_a_drain_brings_the_last_message_also_when_asked_for_twice(
-    drains: int, nats_server: TrioNatsServer
-) -> None:
-    async with connected(nats_server) as (nc, _), connected(nats_server) as (other, _):
-        async with feeds_of(nc) as (rx, watcher):
-            await publish(other, "end.it", 5000)
-            async with trio.open_nursery() as draining:
-                for _ in range(drains):
-                    draining.start_soon(aio_as_trio(nc.drain))
-            assert [int(message.data) async for message in rx] == list(range(5000))
-            assert await ended_on_purpose(watcher)
+async def test_a_drain_brings_the_last_message_also_the_second(drains: int, nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as (nc, _), connected(nats_server) as (other, _), feeds_of(nc) as (rx, watcher):
+        await publish(other, "end.it", 5000)
+        async with trio.open_nursery() as draining:
+            for _ in range(drains):
+                draining.start_soon(aio_as_trio(nc.drain))
+        assert [int(message.data) async for message in rx] == list(range(5000))
+        assert await ended_on_purpose(watcher)
 
 
 async def test_a_drain_that_is_refused_ends_nothing() -> None:
@@ -711,12 +693,10 @@ async def test_a_client_that_is_lost_while_a_command_is_stuck() -> None:
 
 async def test_a_client_that_is_connected_again_in_another_loop(nats_server: TrioNatsServer) -> None:
     nc = Client()
-    feeds = []
     for _ in range(2):
         async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
             await aio_as_trio(nc.connect)(nats_server.url, reconnect_time_wait=0.01)
             async with bridge.open_subscription(nursery, nc, "again") as rx:
-                feeds.append(rx)
                 await aio_as_trio(nc.publish)("again", b"1")
                 assert (await rx.receive()).data == b"1"
             await aio_as_trio(nc.close)()
@@ -768,12 +748,8 @@ async def pulled(
         for number in range(count):
             await aio_as_trio(js.publish)(name, b"%d" % number)
         config = {"ack_wait": 60.0} | config
-        yield (
-            nc,
-            nursery,
-            await aio_as_trio(js.pull_subscribe)(name, durable="d", config=ConsumerConfig(**config)),
-            name,
-        )
+        psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=ConsumerConfig(**config))
+        yield nc, nursery, psub, name
         if nc.is_connected:
             await aio_as_trio(js.delete_stream)(name)
 
