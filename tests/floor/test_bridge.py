@@ -9,14 +9,13 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import nats.aio.client
 import pytest
 import trio
 from nats.aio.msg import Msg as NatsPyMsg
 
-import trionats
 from tests.worlds import Receiver, settled
 from trionats import bridge, errors
 from trionats._bridge.connection import NatsPyConnection
@@ -66,23 +65,21 @@ async def test_header_blocks_come_through_nats_py(
     assert {name: value for name, value in message.headers.items() if name in headers} == headers
 
 
-def test_a_message_without_headers() -> None:
-    message = ours(theirs(data=b"1"))
-    assert (message.sid, message.subject, message.reply, message.data) == (5, "a.b", "r", b"1")
-    assert message.header_block is None
+@pytest.mark.parametrize(
+    ("given", "data", "headers"),
+    [
+        (None, b"1", {}),
+        # What looks like a status and has a payload is a message.
+        ({"Status": "404", "Description": "mine"}, b"1", {"Status": "404", "Description": "mine"}),
+        # What no client should send is left out.
+        ({"Good": "1", "Bad": "a\x00b", "": "no name"}, b"", {"Good": "1"}),
+    ],
+)
+def test_a_message_of_ours(given: dict[str, str] | None, data: bytes, headers: dict[str, str]) -> None:
+    message = ours(theirs(given, data))
+    assert (message.sid, message.subject, message.reply, message.data) == (5, "a.b", "r", data)
     assert message.status is None
-
-
-def test_what_looks_like_a_status_and_has_a_payload_is_a_message() -> None:
-    message = ours(theirs({"Status": "404", "Description": "mine"}, b"payload"))
-    assert message.status is None
-    assert message.headers["Status"] == "404"
-
-
-def test_a_header_that_no_client_should_send_is_left_out() -> None:
-    message = ours(theirs({"Good": "1", "Bad": "a\x00b", "": "no name"}))
-    assert message.headers.get("Good") == "1"
-    assert "Bad" not in message.headers
+    assert dict(message.headers) == headers
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------------
@@ -103,25 +100,22 @@ def test_an_entry_is_as_nats_py_makes_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "value", "operation"),
+    ("headers", "operation"),
     [
-        ("KV-Operation", "DEL", "DEL"),
-        ("KV-Operation", "PURGE", "PURGE"),
-        ("Nats-Marker-Reason", "MaxAge", "PURGE"),
-        ("Nats-Marker-Reason", "Purge", "PURGE"),
-        ("Nats-Marker-Reason", "Remove", "DEL"),
+        ({"KV-Operation": "DEL"}, "DEL"),
+        ({"KV-Operation": "PURGE"}, "PURGE"),
+        ({"Nats-Marker-Reason": "MaxAge"}, "PURGE"),
+        ({"Nats-Marker-Reason": "Purge"}, "PURGE"),
+        ({"Nats-Marker-Reason": "Remove"}, "DEL"),
+        # Of an unknown kind: it is left out.
+        ({"Nats-Marker-Reason": "Novelty"}, None),
     ],
 )
-def test_a_marker_says_what_became_of_a_key(header: str, value: str, operation: str) -> None:
-    entry = entry_of({header: value})
-    assert entry is not None
-    assert entry.operation == operation
-    assert entry_of({header: value}, ignore_deletes=True) is None
-
-
-def test_a_marker_of_an_unknown_kind_is_left_out() -> None:
-    assert entry_of({"Nats-Marker-Reason": "Novelty"}) is None
-    assert entry_of({"Other": "header"}, b"v") is not None
+def test_a_marker_says_what_became_of_a_key(headers: dict[str, str], operation: str | None) -> None:
+    entry = entry_of(headers)
+    assert (entry and entry.operation) == operation
+    assert entry_of(headers, ignore_deletes=True) is None
+    assert entry_of({"Other": "header"}, b"v", ignore_deletes=True) is not None
 
 
 # -- misuse ----------------------------------------------------------------------------------------------------------------
@@ -256,24 +250,17 @@ async def connected() -> AsyncIterator[tuple[FakeClient, NatsPyConnection]]:
         yield client, NatsPyConnection(client, loop)
 
 
-class Attached(NamedTuple):
-    """A connection that a receiver is attached to."""
-
-    client: FakeClient
-    connection: NatsPyConnection
-    receiver: Leaving
-    attachment: Attachment
-
-
 @asynccontextmanager
-async def attached(last_error: Exception | None = None) -> AsyncIterator[Attached]:
+async def attached(
+    last_error: Exception | None = None,
+) -> AsyncIterator[tuple[FakeClient, NatsPyConnection, Leaving, Attachment]]:
     """Attach a receiver to "a"; when it is detached, no asyncio task is left."""
     async with connected() as (client, connection):
         client._err = last_error
         receiver = Leaving()
         attachment = connection.attach_plain("a", receiver)
         await settled()
-        yield Attached(client, connection, receiver, attachment)
+        yield client, connection, receiver, attachment
         attachment.detach()
         await settled()
         assert not asyncio.all_tasks(connection.loop)
@@ -694,10 +681,3 @@ def test_stray_cancellations_are_no_errors(caplog: pytest.LogCaptureFixture) -> 
     report(loop, {"message": "stray", "exception": ZeroDivisionError()})
     report(loop, {})
     assert [record.levelname for record in caplog.records] == ["DEBUG", "ERROR", "ERROR"]
-
-
-def test_the_public_names_are_those_of_the_bridge() -> None:
-    assert bridge.Subscription.__module__ == bridge.PullSubscription.__module__ == "trionats.bridge"
-    assert issubclass(bridge.Subscription, trionats.BoundedFeed)
-    shown = {name for feed in (bridge.Subscription, bridge.PullSubscription) for name in dir(feed)}
-    assert not shown & {"attach", "deliver", "connection_lost", "connection_restored", "ended", "push", "run", "start"}

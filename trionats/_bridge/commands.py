@@ -4,7 +4,7 @@ Trio's side only queues. One task for each client carries the commands out in th
 and nobody needs it. No task of Trio's ever waits for it, so no cancellation can get lost in asyncio code.
 
 A command may get stuck in nats-py: what waits for its flusher waits for ever once the client is closed. So a timer, and not the
-task, watches the connection meanwhile, and breaks the command off when the client is closed (design 38).
+task, looks at the connection meanwhile, and breaks the command off when the client is closed (design 38).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["Commands", "Keeper"]
 
 log = logging.getLogger("trionats")
 
-#: How often the connection is watched, in seconds.
-WATCH_EVERY: Final = 0.05
+#: How often the connection is looked at, in seconds.
+CHECK_EVERY: Final = 0.05
 
 
 class Keeper(Protocol):
@@ -47,7 +47,7 @@ class Keeper(Protocol):
     def task_starts(self) -> None:
         """Take note that the task is about to start."""
 
-    def watch(self) -> None:
+    def check_connection(self) -> None:
         """See what has become of the connection."""
 
     def loop_ends(self) -> None:
@@ -89,7 +89,7 @@ class Commands:
                 context.run(trio_asyncio.current_loop.set, self._loop)
                 self._keeper.task_starts()
                 self._task = self._loop.create_task(self._serve(), name="trionats bridge", context=context)
-                self._timer = self._loop.call_later(WATCH_EVERY, self._tick)
+                self._timer = self._loop.call_later(CHECK_EVERY, self._tick)
         self._wake.set()
 
     def add_aside(self, command: Command) -> None:
@@ -170,8 +170,8 @@ class Commands:
 
     @enable_ki_protection
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(WATCH_EVERY, self._tick)
-        self._keeper.watch()
+        self._timer = self._loop.call_later(CHECK_EVERY, self._tick)
+        self._keeper.check_connection()
         if self._nc.is_closed and self._limit is not None:
             self._limit.reschedule(self._loop.time())
             self._limit = None

@@ -8,7 +8,7 @@ Strategy
     of ours ever waits for asyncio code, so no cancellation can get lost in it. nats-py calls a receiver from the
     subscription's own task.
 
-    nats-py tells nobody that its connection broke or came back. So a timer watches for that, whatever the commands do
+    nats-py tells nobody that its connection broke or came back. So a timer looks whether it did, whatever the commands do
     (design 38), and a reconnect is noticed that late.
 
     While something is attached, functions of ours lie over three of the client's own (`overlay`). `drain`, and `_close`, which
@@ -242,7 +242,7 @@ class NatsPyConnection:
         """End what is attached."""
         self._end(self._loop_error())
 
-    def watch(self) -> None:
+    def check_connection(self) -> None:
         """See whether the connection broke, came back, or is lost for good, and tell the receivers."""
         if self.nc.is_closed:
             self._end(self._loss())

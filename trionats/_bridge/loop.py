@@ -76,7 +76,7 @@ def is_usable(loop: object) -> bool:
 
 
 def is_open(loop: Any) -> bool:  # noqa: ANN401 - trio-asyncio has no types
-    """Say whether something can begin in `loop`: what does while it ends, nobody cancels and nobody waits for."""
+    """Say whether something can begin in `loop`: what does while it ends, nobody cancels and nobody waits for (design 39)."""
     return is_usable(loop) and loop._nursery is not None and not loop._nursery.cancel_scope.cancel_called
 
 

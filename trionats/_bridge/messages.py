@@ -17,7 +17,7 @@ __all__ = ["ours", "size_of"]
 
 
 def ours(message: NatsPyMsg) -> Msg:
-    """Make a message of our own class of nats-py's; it cannot be answered."""
+    """Make a message of our own class of nats-py's; it cannot be responded to."""
     block = None
     fields = message.headers
     if fields:
