@@ -24,61 +24,35 @@ if TYPE_CHECKING:
 Call: TypeAlias = "Callable[[Any], Coroutine[Any, Any, object]]"
 
 CREATED = "2026-11-28T17:00:00.123456789Z"
-STREAM: dict[str, Any] = {
-    "type": "io.nats.jetstream.api.v1.stream_info_response",
+STREAM: dict[str, Any] = json.loads("""{
+    "type": "io.nats.jetstream.api.v1.stream_info_response", "created": "2026-11-28T17:00:00.123456789Z", "domain": "d",
     "config": {
-        "name": "S",
-        "subjects": ["s.>"],
-        "retention": "limits",
-        "max_consumers": -1,
-        "max_age": 60_000_000_000,
-        "duplicate_window": 60_000_000_000,
-        "storage": "file",
-        "num_replicas": 3,
-        "placement": {"cluster": "c", "tags": ["a"]},
+        "name": "S", "subjects": ["s.>"], "retention": "limits", "storage": "file", "num_replicas": 3, "max_consumers": -1,
+        "max_age": 60000000000, "duplicate_window": 60000000000, "consumer_limits": {"inactive_threshold": 1000000000},
+        "placement": {"cluster": "c", "tags": ["a"]}, "metadata": {"k": "v"}, "subject_transform": {"src": "a", "dest": "b"},
         "sources": [
             {"name": "O", "external": {"api": "$JS.o.API"}, "subject_transforms": [{"src": "a", "dest": "b"}]},
-            {"name": "P", "opt_start_time": CREATED},
+            {"name": "P", "opt_start_time": "2026-11-28T17:00:00.123456789Z"}
         ],
-        "republish": {"src": "a", "dest": "b", "headers_only": True},
-        "subject_transform": {"src": "a", "dest": "b"},
-        "consumer_limits": {"inactive_threshold": 1_000_000_000},
-        "metadata": {"k": "v"},
+        "republish": {"src": "a", "dest": "b", "headers_only": true}
     },
-    "created": CREATED,
     "state": {
-        "messages": 1,
-        "bytes": 10,
-        "first_seq": 1,
-        "last_seq": 3,
-        "consumer_count": 1,
-        "deleted": [2],
-        "lost": {"msgs": [2], "bytes": 5},
-        "subjects": {"s.a": 1},
+        "messages": 1, "bytes": 10, "first_seq": 1, "last_seq": 3, "consumer_count": 1,
+        "deleted": [2], "lost": {"msgs": [2], "bytes": 5}, "subjects": {"s.a": 1}
     },
-    "cluster": {"name": "c", "leader": "n1", "replicas": [{"name": "n2", "current": True, "active": 5}]},
-    "sources": [{"name": "O", "lag": 0, "active": 1, "error": {"code": 1}}],
-    "domain": "d",
-}
-CONSUMER: dict[str, Any] = {
-    "stream_name": "S",
-    "name": "c",
-    "created": CREATED,
+    "cluster": {"name": "c", "leader": "n1", "replicas": [{"name": "n2", "current": true, "active": 5}]},
+    "sources": [{"name": "O", "lag": 0, "active": 1, "error": {"code": 1}}]
+}""")
+CONSUMER: dict[str, Any] = json.loads("""{
+    "stream_name": "S", "name": "c", "created": "2026-11-28T17:00:00.123456789Z", "num_pending": 5,
     "config": {
-        "name": "c",
-        "deliver_policy": "by_start_time",
-        "opt_start_time": CREATED,
-        "ack_policy": "explicit",
-        "ack_wait": 30_000_000_000,
-        "backoff": [1_000_000_000],
-        "filter_subjects": ["a", "b"],
-        "metadata": {"k": "v"},
+        "name": "c", "deliver_policy": "by_start_time", "opt_start_time": "2026-11-28T17:00:00.123456789Z",
+        "ack_policy": "explicit", "ack_wait": 30000000000, "backoff": [1000000000],
+        "filter_subjects": ["a", "b"], "metadata": {"k": "v"}
     },
-    "delivered": {"consumer_seq": 1, "stream_seq": 1, "last_active": CREATED},
-    "ack_floor": {"consumer_seq": 0, "stream_seq": 0},
-    "num_pending": 5,
-    "cluster": {"leader": "n1"},
-}
+    "delivered": {"consumer_seq": 1, "stream_seq": 1, "last_active": "2026-11-28T17:00:00.123456789Z"},
+    "ack_floor": {"consumer_seq": 0, "stream_seq": 0}, "cluster": {"leader": "n1"}
+}""")
 MESSAGE = {"subject": "s.a", "seq": 3, "data": "YQ==", "hdrs": "TkFUUy8xLjANCkE6IDENCg0K", "time": CREATED}
 LIMITS = {f"max_{what}": -1 for what in ("memory", "storage", "streams", "consumers", "ack_pending")}
 LIMITS |= {"memory_max_stream_bytes": -1, "storage_max_stream_bytes": -1}
