@@ -36,7 +36,7 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
-from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_subscription
+from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
@@ -172,6 +172,39 @@ async def connected(
     """Open a world of which only the client is wanted."""
     async with open_world(server, servers, **options) as world:
         yield world.nc
+
+
+class Watched(NamedTuple, Generic[S]):
+    """A client, what it is connected to, and what it tells of that."""
+
+    server: S
+    nc: Client
+    rx: Events
+
+
+@overload
+def watched(
+    server: None = None,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[FakeServer]]: ...
+
+
+@overload
+def watched(
+    server: S,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[S]]: ...
+
+
+@asynccontextmanager
+async def watched(
+    server: Any = None, servers: str | list[str] | None = None, **options: Any
+) -> AsyncIterator[Watched[Any]]:
+    """Open a world as `open_world` does, with a feed of its events."""
+    async with open_world(server, servers, **options) as (made, nc, nursery), open_events(nursery, nc) as rx:
+        yield Watched(made, nc, rx)
 
 
 class Subscribed(NamedTuple):

@@ -10,6 +10,7 @@ import trio
 
 from tests.certificates import Authority
 from tests.live.test_cluster import LAME_DUCK, NODES, Cluster, answer, collect
+from tests.worlds import until
 from trionats import events, open_client, open_events
 from trionats.testing import NatsServer, TrioNatsServer
 from trionats.testing._server import free_port
@@ -85,9 +86,7 @@ async def test_a_rolling_restart_over(way: str, tmp_path: Path) -> None:
             workers.start_soon(collect, rx, seen)
             for nc in (answering, helping):
                 workers.start_soon(answer, nc, answered, nursery)
-            with trio.fail_after(5):
-                while len(asking.discovered_servers) < 2:  # noqa: ASYNC110 - nothing tells of it
-                    await trio.sleep(0.02)
+            await until(lambda: len(asking.discovered_servers) >= 2, within=5)
             await cluster.hear_of("work")
             rolled = trio.Event()
 
