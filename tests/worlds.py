@@ -26,6 +26,7 @@ import base64
 import inspect
 import itertools
 import json
+import re
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from tests.fakes import Ending
     from trionats import Events, Subscription, events
 
 HOUR = 3600.0
@@ -346,10 +348,10 @@ def takes(least: float, most: float | None = None) -> Iterator[None]:
     assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
 
 
-async def lose(server: FakeServer, nc: Client) -> None:
+async def lose(server: FakeServer, nc: Client, how: Ending = "eof") -> None:
     """Lose the connection, for as long as the server does not accept again."""
     server.accepting = False
-    server.cut()
+    server.cut(how)
     await until(lambda: not nc.is_connected, pause=0)
 
 
@@ -538,9 +540,34 @@ def deliver(rx: Subscription, *data: bytes) -> None:
         rx.deliver(Msg(1, rx.subject, "", payload, None))
 
 
+def has_ended(feed: Feed[Any]) -> bool:
+    """Whether a feed's end has come, though something may be buffered."""
+    return re.search(r" ended, \d+ buffered>$", repr(feed)) is not None
+
+
+def buffered(feed: Feed[T]) -> list[T]:
+    """What waits in a feed."""
+    return list(feed._receive._state.data)
+
+
 def observers(feed: Feed[Any]) -> int:
     """How many wait for the consumers of a feed: barriers and drains."""
     return len(feed._busy.observers)
+
+
+def observe(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Have somebody told of what a feed's consumers do."""
+    feed._busy.observe(observer)
+
+
+def unobserve(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Undo `observe`."""
+    feed._busy.unobserve(observer)
+
+
+def busy(feed: Feed[Any]) -> int:
+    """How many tasks a feed remembers as being at work."""
+    return len(feed._busy.busy)
 
 
 def alarms(nc: Client) -> int:
