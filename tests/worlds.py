@@ -39,6 +39,7 @@ from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_subscription
 from trionats.testing import NatsServer, TrioNatsServer, open_server
+from trionats.testing._server import free_port as _free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -286,6 +287,11 @@ async def open_store(
         nursery.cancel_scope.cancel()
         with trio.move_on_after(2, shield=True), suppress(errors.NotFoundError):
             await js.delete_object_store(store.bucket)
+
+
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    return _free_port()
 
 
 _numbers = itertools.count(1)

@@ -77,7 +77,7 @@ async def test_auto_unsubscribe_counts_what_was_delivered() -> None:
 
 
 async def test_nobody_listens() -> None:
-    server, link = await dialled()
+    _server, link = await dialled()
     await link.send_all(b"SUB in.* 1\r\nPUB nobody in.7 0\r\n\r\n")
     assert await link.receive_some() == b"HMSG in.7 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
 
@@ -204,7 +204,7 @@ async def test_a_cut_wakes_both_ends(how: Ending) -> None:
 
 
 async def test_closing_wakes_both_ends() -> None:
-    server, link = await dialled()
+    _server, link = await dialled()
     link.stall(up=True)
 
     async def closed(call: Callable[[], Awaitable[object]]) -> None:
