@@ -38,6 +38,7 @@ from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from trionats._core.connection import Connection
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
@@ -49,8 +50,7 @@ if TYPE_CHECKING:
 
     from tests.fakes import Ending
     from trionats import Events, Subscription, events
-    from trionats._core.connection import Connection
-    from trionats._core.messaging import Messaging
+    from trionats._core.messaging import Publishing
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -584,10 +584,11 @@ def context_of(store: ObjectStore) -> JetStream:
 
 
 def publish_forced(
-    nc: Client | Messaging, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
+    nc: Client | Publishing, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
 ) -> None:
     """Queue a message whether there is room or not."""
-    connection = nc.__messaging__()
+    connection = nc.__messaging__() if isinstance(nc, Client) else nc
+    assert isinstance(connection, Connection)
     connection.engine.outbox.publish(*connection.frames.make(subject, payload, "", headers))
     connection.supervisor.wake()
 

@@ -33,7 +33,8 @@ from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trionats._subscription import Overflow, Subscription
+    from trionats import Subscription
+    from trionats._feeds.bounded import Overflow
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 
@@ -390,8 +391,6 @@ async def test_events_that_nobody_reads_hold_up_nothing() -> None:
         assert nc.statistics().feeds == ("events",)
         told.stop()
         assert len([event async for event in told]) == EVENTS_CAPACITY
-        seam(nc).remove_listener(told)
-        seam(nc).remove_listener(told)
 
 
 # -- fairness ----------------------------------------------------------------------------------------------------------
