@@ -4,7 +4,8 @@ Markers: `live` is for tests that talk to a real nats-server (everything in `tes
 `nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
 missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices and its order of tasks.
 
-`pytestmark = pytest.mark.usefixtures("autojump_clock")` puts all tests of a module on a clock that jumps ahead.
+`pytestmark = pytest.mark.usefixtures("autojump_clock")` puts all tests of a module on a clock that jumps ahead, but for those
+with `@pytest.mark.trio(run=trio.run)`.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark is not None:
             item.add_marker(pytest.mark.trio(run=watched(mark.kwargs.get("seconds", LIVE_SECONDS))), append=False)
         elif "autojump_clock" in clocks and not MOCK_CLOCKS & set(inspect.signature(test).parameters):
-            # It looks for clocks among a test's arguments, and not where `usefixtures` asks for one.
+            # It looks for clocks among a test's arguments, and not where `usefixtures` asks for one. A test may choose its own.
+            if any("run" in chosen.kwargs for chosen in item.iter_markers("trio")):
+                continue
             item.add_marker(pytest.mark.trio(run=jumping), append=False)
 
 

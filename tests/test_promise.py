@@ -31,8 +31,8 @@ from tests import bridged
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import find_store
+from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
-from trionats._subscription import Bounded
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ import base64
 import inspect
 import itertools
 import json
-from contextlib import asynccontextmanager, suppress
+import re
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
 import pytest
@@ -36,16 +37,20 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
-from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from trionats._core.connection import Connection
 from trionats._jetstream.api import Api
+from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
+from trionats.testing._server import free_port as _free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from tests.fakes import Ending
     from trionats import Events, Subscription, events
-    from trionats._core.connection import Connection
+    from trionats._core.messaging import Publishing
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -321,6 +326,11 @@ async def open_store(
             await js.delete_object_store(store.bucket)
 
 
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    return _free_port()
+
+
 _numbers = itertools.count(1)
 
 
@@ -372,10 +382,19 @@ async def until(
             await trio.sleep(pause)
 
 
-async def lose(server: FakeServer, nc: Client) -> None:
+@contextmanager
+def takes(least: float, most: float | None = None) -> Iterator[None]:
+    """See that what is done in the block takes so many seconds, or from so many to so many."""
+    start = trio.current_time()
+    yield
+    lasted = trio.current_time() - start
+    assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
+
+
+async def lose(server: FakeServer, nc: Client, how: Ending = "eof") -> None:
     """Lose the connection, for as long as the server does not accept again."""
     server.accepting = False
-    server.cut()
+    server.cut(how)
     await until(lambda: not nc.is_connected, pause=0)
 
 
@@ -396,7 +415,7 @@ async def consumers_are(store: ObjectStore, count: int = 0) -> None:
     """Wait until a bucket has so many consumers: nobody waits for the answer when one is deleted."""
 
     async def are() -> bool:
-        return len(await store.js.consumers_info(store.stream)) == count
+        return len(await context_of(store).consumers_info(f"OBJ_{store.bucket}")) == count
 
     await until(are, within=5)
 
@@ -529,10 +548,10 @@ async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None
     """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
     for name in names[:-1]:
         subject, data = meta_subject(store.bucket, name), meta_info(store.bucket, name, **fields)
-        publish_forced(store.js.nc, subject, data, headers={"Nats-Rollup": "sub"})
+        publish_forced(store._api.connection, subject, data, headers={"Nats-Rollup": "sub"})
     # The acknowledgement of the last one says that the stream has them all, which a flush does not.
     last = meta_subject(store.bucket, names[-1]), meta_info(store.bucket, names[-1], **fields)
-    await store.js.publish(*last, headers={"Nats-Rollup": "sub"})
+    await context_of(store).publish(*last, headers={"Nats-Rollup": "sub"})
 
 
 # -- what only builders use -------------------------------------------------------------------------------------------------------
@@ -546,12 +565,32 @@ def seam(nc: Client) -> Connection:
 def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> ObjectStore:
     """Give a store without asking whether there is one."""
     prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
-    return ObjectStore(Api(seam(nc), prefix, domain), bucket)
+    return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
 
 
-def publish_forced(nc: Client, subject: str, payload: bytes = b"", **more: Any) -> None:  # noqa: ANN401 - as `publish_nowait`
+def stream_of(store: ObjectStore) -> str:
+    """The name of the stream that holds a bucket."""
+    return f"OBJ_{store.bucket}"
+
+
+def context_of(store: ObjectStore) -> JetStream:
+    """Give the JetStream context that a store stands on."""
+    jetstream = store._api
+    return JetStream(
+        jetstream.connection,
+        domain=jetstream.whereabouts.chosen,
+        prefix=None if jetstream.whereabouts.chosen else jetstream.prefix,
+    )
+
+
+def publish_forced(
+    nc: Client | Publishing, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
+) -> None:
     """Queue a message whether there is room or not."""
-    seam(nc).publish_nowait(subject, payload, force=True, **more)
+    connection = nc.__messaging__() if isinstance(nc, Client) else nc
+    assert isinstance(connection, Connection)
+    connection.engine.outbox.publish(*connection.frames.make(subject, payload, "", headers))
+    connection.supervisor.wake()
 
 
 def put(feed: Feed[T], item: T) -> bool:
@@ -568,6 +607,41 @@ def deliver(rx: Subscription, *data: bytes) -> None:
     """Deliver messages to a subscription in the middle of a step, as the client's reader does."""
     for payload in data:
         rx._deliver(Msg(1, rx.subject, "", payload, None))
+
+
+def has_ended(feed: Feed[Any]) -> bool:
+    """Whether a feed's end has come, though something may be buffered."""
+    return re.search(r" ended, \d+ buffered>$", repr(feed)) is not None
+
+
+def buffered(feed: Feed[T]) -> list[T]:
+    """What waits in a feed."""
+    return list(feed._receive._state.data)
+
+
+def observers(feed: Feed[Any]) -> int:
+    """How many wait for the consumers of a feed: barriers and drains."""
+    return len(feed._busy.observers)
+
+
+def observe(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Have somebody told of what a feed's consumers do."""
+    feed._busy.observe(observer)
+
+
+def unobserve(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Undo `observe`."""
+    feed._busy.unobserve(observer)
+
+
+def busy(feed: Feed[Any]) -> int:
+    """How many tasks a feed remembers as being at work."""
+    return len(feed._busy.busy)
+
+
+def alarms(nc: Client) -> int:
+    """How many timers are set."""
+    return int(nc._supervisor.timekeeper._timers.next() is not None)
 
 
 class Listener:

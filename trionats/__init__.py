@@ -22,8 +22,10 @@ from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
+from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._replies import Replies, open_replies
 from trionats._subscription import Subscription, open_subscription
@@ -38,7 +40,9 @@ __all__ = [
     "Events",
     "Feed",
     "JetStream",
+    "JetStreamManager",
     "KnownServer",
+    "Message",
     "Msg",
     "ObjectStore",
     "PendingReply",

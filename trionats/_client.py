@@ -15,13 +15,12 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import errors, events
 from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
-from trionats._core.barrier import wait_barrier
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
 from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ReplyCollector
 from trionats._core.status import ClientStatistics, state_of, statistics_of
-from trionats._discretion import Given, guarded
+from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._protocol.commands import CRLF, LENGTHS
@@ -54,6 +53,7 @@ class Client:
         # What the fast paths work with, in reach.
         self._pace = connection.pace
         self._engine = connection.engine
+        self._outbox = connection.engine.outbox
         self._supervisor = connection.supervisor
         self._frames = connection.frames
         self._heads = connection.frames.heads
@@ -95,7 +95,7 @@ class Client:
         if get_ident() != pace.thread:
             pace.run.check()
         supervisor = self._supervisor
-        engine = self._engine
+        outbox = self._outbox
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
@@ -109,12 +109,12 @@ class Client:
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        engine.outbox.append(frame)
-        engine.outbox_bytes += len(frame)
-        engine.out_bytes += size
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -140,7 +140,7 @@ class Client:
         supervisor = self._supervisor
         supervisor.check_open()
         supervisor.check_room()
-        self._engine.publish(frame, size)
+        self._outbox.publish(frame, size)
         if supervisor.idle is not None:
             supervisor.wake()
 
@@ -186,7 +186,8 @@ class Client:
             self._pace.run.check()
         if unknown:
             raise unexpected("request", unknown)
-        return await self._connection.request(subject, payload, headers)
+        await checkpoint_if_cancelled()
+        return await self._connection.ask(subject, payload, headers)
 
     @enable_ki_protection
     def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
@@ -365,7 +366,7 @@ class Client:
         # A consumer that was just started is about to receive: with its second step it is known.
         await checkpoint()
         await checkpoint()
-        await wait_barrier([feed for feed in self._connection.feeds if not feed._outlasts])
+        await self._connection.barrier()
 
     @enable_ki_protection
     def drain_nowait(self) -> None:
@@ -645,7 +646,7 @@ async def open_client(
         await client._connection.draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
-@guarded
+@guarded_async
 async def _made(given: Given) -> Client:
     offer = await offered(given.options)
     if offer.url and isinstance(given.servers, DefaultServers):

@@ -56,9 +56,9 @@ async def open_watcher(
 ) -> AsyncIterator[Watcher[Any]]:
     """Watch an object store: the last state of each object first, then every change.
 
-    Entering asks the server once, and waits for the answer as `Client.request` does.
+    Entering asks the server once, and waits for the response as `Client.request` does.
     Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
-    bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
+    bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its response.
 
     No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
     consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
@@ -109,7 +109,7 @@ async def open_watcher(
     if not isinstance(store, ObjectStore):
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
     start = where_to_start(include_history, updates_only, on_recreate)
-    watchable = store.__watchable__(ignore_deletes=ignore_deletes)
-    watchable.jetstream.connection.pace.run.check("open_watcher")
-    async with watching(nursery, watchable, start, on_recreate) as watcher:
+    entries = store.__entries__(ignore_deletes=ignore_deletes)
+    entries.jetstream.connection.pace.run.check("open_watcher")
+    async with watching(nursery, entries, start, on_recreate) as watcher:
         yield watcher

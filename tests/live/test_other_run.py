@@ -176,7 +176,13 @@ class Belongings:
         """What no refused call may change."""
         numbers = self.nc.statistics()
         engine = self.nc._engine
-        return (numbers, len(engine.outbox), list(engine.registrations), len(self.nc._listeners), self.nc.servers)
+        return (
+            numbers,
+            len(engine.outbox.frames),
+            list(engine.registrations),
+            len(self.nc._listeners),
+            self.nc.servers,
+        )
 
 
 async def with_belongings(url: str, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:

@@ -11,11 +11,10 @@ import pytest
 import trio
 
 from tests.keys import House
-from tests.worlds import connected, next_event, open_world, refusal, until, watched
+from tests.worlds import connected, free_port, next_event, open_world, refusal, until, watched
 from trionats import errors, open_subscription
 from trionats.events import Disconnected, Reconnected, ServersDiscovered
 from trionats.testing import open_server
-from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

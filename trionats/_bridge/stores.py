@@ -1,17 +1,17 @@
-"""nats-py's stores, as our watcher has to know them."""
+"""nats-py's stores, as our watchers have to know them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from nats.js.kv import KeyValue
 
 from trionats._jetstream.api import Api
-from trionats._jetstream.objects.watch import watchable_objects
-from trionats._jetstream.watcher import Watchable
+from trionats._jetstream.entries import Entries
+from trionats._jetstream.objects.buckets import Bucket
+from trionats._jetstream.objects.infos import infos_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from trionats import api
     from trionats._bridge.connection import NatsPyConnection
-    from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
     from trionats._protocol.jetstream.acks import AckSubject
 
@@ -32,17 +31,16 @@ _MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
 
 def bridged_objects(
     connection: NatsPyConnection, store: ObjectStore, *, ignore_deletes: bool
-) -> Watchable[api.ObjectInfo]:
-    """Say what a watcher of an object store of nats-py reads.
+) -> Entries[api.ObjectInfo]:
+    """Say where the infos of an object store of nats-py are.
 
     Args:
         connection: That of its client.
         store: The store.
         ignore_deletes: Whether to leave out what tells that an object was deleted.
     """
-    bucket = store._name
-    jetstream = Api(connection, store._js._prefix)
-    return watchable_objects(jetstream, bucket, store._stream, f"$O.{bucket}.M.>", ignore_deletes=ignore_deletes)
+    bucket = Bucket(store._name, store._name)
+    return infos_in(Api(connection, store._js._prefix), bucket, ignore_deletes=ignore_deletes)
 
 
 def bridged_entries(
@@ -52,8 +50,8 @@ def bridged_entries(
     *,
     ignore_deletes: bool,
     meta_only: bool,
-) -> Watchable[KeyValue.Entry]:
-    """Say what a watcher of a key-value bucket of nats-py reads.
+) -> Entries[KeyValue.Entry]:
+    """Say where the entries of a key-value bucket of nats-py are.
 
     Args:
         connection: That of its client.
@@ -62,22 +60,17 @@ def bridged_entries(
         ignore_deletes: Whether to leave out what tells that a key was deleted or purged.
         meta_only: Whether the values are left on the server.
     """
-    name = f"key-value bucket {store._name!r}"
-    return Watchable(
+    name, foreign = f"key-value bucket {store._name!r}", connection.foreign
+    where = f"entries of {name}"
+    return Entries(
         name,
         Api(connection, store._js._prefix),
         store._stream,
         patterns,
-        read=partial(_read, connection.foreign, f"entries of {name}", store._name, store._pre, ignore_deletes),
+        read=lambda msg, ack: foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack),
         key=attrgetter("key"),
         headers_only=meta_only,
     )
-
-
-def _read(
-    foreign: Foreign, where: str, bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: AckSubject
-) -> KeyValue.Entry | None:
-    return foreign.read(where, read_entry, bucket, prefix, ignore_deletes, msg, ack)
 
 
 def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> KeyValue.Entry | None:

@@ -29,7 +29,7 @@ import trio
 from trionats import errors
 from trionats._connection.handshake import connect
 from trionats._connection.session import PongWaiter, Session, SessionOwner
-from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Move, ignores_repeats
+from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Migration, ignores_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,7 +105,7 @@ class Migrator:
             dial = self._plan.next(avoiding=old.server)
             if dial is None:
                 return None
-            move = Move(self._engine, self._inbox_prefix)
+            move = Migration(self._engine, self._inbox_prefix)
             with trio.CancelScope() as self._attempt:
                 await trio.sleep_until(max(dial.not_before, trio.current_time() + spread))
                 spread = 0.0
@@ -116,7 +116,7 @@ class Migrator:
                 return self._host.current
         return None
 
-    async def _arrive(self, dial: Dial, move: Move) -> Session | None:
+    async def _arrive(self, dial: Dial, move: Migration) -> Session | None:
         """Log in elsewhere, and subscribe there what may be on both sides."""
         server = dial.server
         try:
@@ -146,7 +146,7 @@ class Migrator:
             raise
         return new
 
-    async def _cross(self, old: Session, new: Session, move: Move) -> None:
+    async def _cross(self, old: Session, new: Session, move: Migration) -> None:
         """Make the new session the client's, and bring over what the fence guards."""
         fence = PongWaiter()
         move.switch(fence)
@@ -168,7 +168,7 @@ class Migrator:
             self._host.migrated(new, old.server)
             self._host.start_task(self._linger, old, new, move, replies)
 
-    async def _linger(self, old: Session, new: Session, move: Move, replies: AwaitedReplies) -> None:
+    async def _linger(self, old: Session, new: Session, move: Migration, replies: AwaitedReplies) -> None:
         """Stay on the old side for replies in flight, then leave it."""
         deadline = trio.current_time() + LONGEST_STAY
         try:

@@ -165,10 +165,10 @@ class Session:
         """Send what was just queued at once, if nothing is before it; else as `wake`."""
         engine = self.engine
         send_now = self.wire.send_now
-        if send_now is None or self.idle is None or self.gate is not None or len(engine.outbox) != 1:
+        if send_now is None or self.idle is None or self.gate is not None or len(engine.outbox.frames) != 1:
             self.wake()
             return
-        batch = engine.take(BATCH_SIZE)
+        batch = engine.outbox.take(BATCH_SIZE)
         if not batch:
             return
         try:
@@ -176,7 +176,7 @@ class Session:
         except OSError:
             sent = 0  # a full socket, or a broken one: the writer finds out which
         if sent == len(batch):
-            engine.sent()
+            engine.outbox.sent()
         else:
             self.rest = memoryview(batch)[sent:]
             self.wake()
@@ -199,7 +199,7 @@ class Session:
             self._refusal = None
             for event in engine.receive(data):
                 self._owner.handle(self, event)
-            if engine.outbox:
+            if engine.outbox.frames:
                 self.wake()
             if engine.in_msgs - before >= TRIP_MESSAGES:
                 await self._share(engine.in_msgs - before)
@@ -226,7 +226,7 @@ class Session:
         while True:
             if self.gate is not None:
                 await self.gate.wait()
-            batch = self.rest or self.engine.take(BATCH_SIZE)
+            batch = self.rest or self.engine.outbox.take(BATCH_SIZE)
             self.rest = b""
             if batch:
                 try:
@@ -236,9 +236,10 @@ class Session:
                     await trio.sleep(LAST_WORDS_SECONDS)
                     self.lose(self._broken(error))
                     return
-            self.engine.sent()
+            outbox = self.engine.outbox
+            outbox.sent()
             self._owner.unpark_room()
-            if not (self.engine.outbox and self.engine.sendable):
+            if not (outbox.frames and outbox.sendable):
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle

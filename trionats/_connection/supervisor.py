@@ -71,6 +71,7 @@ class Supervisor:
         emit: Callable[[events.ConnectionEvent], None],
     ) -> None:
         self._engine = engine
+        self._outbox = engine.outbox
         self._plan = DialPlan(servers, options, engine, emit)
         self._pool = self._plan.pool
         self._options = options
@@ -202,7 +203,7 @@ class Supervisor:
     @property
     def has_room(self) -> bool:
         """Whether the outbox is below its high-water mark."""
-        return self._engine.outbox_bytes < self.pending_size
+        return self._outbox.bytes < self.pending_size
 
     def refuse(self) -> None:
         """Queue nothing more but goodbyes: the client is being closed, or lost."""
@@ -478,7 +479,7 @@ class Supervisor:
         elif session.engine is not self._engine:
             self._aside = None
             loss = session.engine.lost(reason)
-            self._tell_loss(Loss(loss.frames + session.engine.discard(), loss.pings), reason)
+            self._tell_loss(Loss(loss.frames + session.engine.outbox.discard(), loss.pings), reason)
 
     def unpark_room(self) -> None:
         """Let those go on who waited for room in the outbox, if there is some."""
@@ -487,9 +488,9 @@ class Supervisor:
 
     def report_oversized(self) -> None:
         """Say what was not sent because the new server takes less than the last one."""
-        if self._engine.oversized:
-            self._emit(events.PublishesTooLarge(self._engine.oversized, self._engine.info["max_payload"]))
-            self._engine.oversized = 0
+        if self._outbox.oversized:
+            self._emit(events.PublishesTooLarge(self._outbox.oversized, self._engine.info["max_payload"]))
+            self._outbox.oversized = 0
 
     # What the server says besides messages.
 
@@ -561,7 +562,7 @@ class Supervisor:
     # The end.
 
     def _full(self) -> Exception:
-        text = f"{self._engine.outbox_bytes} bytes wait for a connection; pending_size is {self.pending_size}"
+        text = f"{self._outbox.bytes} bytes wait for a connection; pending_size is {self.pending_size}"
         return errors.explained(errors.OutboundBufferLimitError, text)
 
     def _finish(self, reason: BaseException | None) -> None:
@@ -573,7 +574,7 @@ class Supervisor:
         for pong in loss.pings:
             pong.failed(closed)
         self._engine.end_all(reason)
-        if unsent := loss.frames + self._engine.discard():
+        if unsent := loss.frames + self._outbox.discard():
             self._emit(events.PublishesLost(unsent))
         self._room.unpark_all()
         self._online.set()

@@ -42,7 +42,7 @@ class Timekeeper:
     async def run(self) -> None:
         """Call what is due, until cancelled."""
         while True:
-            self._timers.ring(trio.current_time())
+            self._timers.fire(trio.current_time())
             self._earlier = trio.Event()
             due = self._timers.next()
             self._asleep_until = inf if due is None else due

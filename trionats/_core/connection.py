@@ -14,6 +14,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from trionats import events
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment, Listeners
+from trionats._core.barrier import wait_barrier
 from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
@@ -102,11 +103,7 @@ class Connection:
     async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Publish a request and wait for its reply, as `Client.request`, which says more, does."""
         await checkpoint_if_cancelled()
-        if not self.supervisor.has_room or not self.supervisor.accepting:
-            with self.limit(f"request to {subject!r}"):
-                await self.supervisor.wait_room()
-                return await self._ask(subject, payload, headers)
-        return await self._ask(subject, payload, headers)
+        return await self.ask(subject, payload, headers)
 
     @enable_ki_protection
     def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
@@ -115,7 +112,7 @@ class Connection:
         if self.supervisor.finished.is_set() or (passing and not self.is_connected):
             return
         frame, size = self.frames.make(subject, payload, reply, None)
-        self.engine.publish((Passing if passing else Aside)(frame), size)
+        self.engine.outbox.publish((Passing if passing else Aside)(frame), size)
         self.supervisor.wake()
 
     @enable_ki_protection
@@ -203,6 +200,22 @@ class Connection:
 
     # What the client and its feeds use besides.
 
+    async def ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
+        """Publish a request and wait for its reply, for whom it has been seen who calls.
+
+        As `with request_nowait() as reply: wait()`, of which each part would look once more.
+        """
+        if not self.supervisor.has_room or not self.supervisor.accepting:
+            with self.limit(f"request to {subject!r}"):
+                await self.supervisor.wait_room()
+                return await self._exchange(subject, payload, headers)
+        # As `_exchange`, without one more coroutine for each request.
+        reply = self._begin(subject, payload, headers, None)
+        try:
+            return await self.requests.wait(reply)
+        finally:
+            self.requests.forget(reply)
+
     def limit(self, what: str) -> AbstractContextManager[None]:
         """Bound a wait for one reply of the server."""
         return reply_within(self.request_timeout, what)
@@ -223,6 +236,10 @@ class Connection:
         frame, size = self.frames.make(subject, payload, inbox, headers, "request")
         return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
 
+    async def barrier(self) -> None:
+        """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
+        await wait_barrier([feed for feed in self.feeds if not feed._outlasts])
+
     def begin_drain(self, nursery: trio.Nursery) -> None:
         """Begin to drain, as `Client.drain_nowait` does: in a task of its own. Idempotent."""
         if self.draining.begun or not self.supervisor.accepting:
@@ -241,8 +258,7 @@ class Connection:
 
     # Inside.
 
-    async def _ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
-        # As `with request_nowait() as reply: wait()`, of which each part would look once more who calls.
+    async def _exchange(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
         reply = self._begin(subject, payload, headers, None)
         try:
             return await self.requests.wait(reply)

@@ -213,7 +213,7 @@ class Draining:
         while not self._supervisor.finished.is_set():
             self._recheck()
             self._supervisor.flushing = not (self._open or len(self._requests))
-            if not self._supervisor.flushing or (not self._online and self._engine.holds_publishes):
+            if not self._supervisor.flushing or (not self._online and self._engine.outbox.holds_publishes):
                 await self._wait_for_changes()
                 continue
             if not self._online:
@@ -234,7 +234,7 @@ class Draining:
             with trio.move_on_after(self._patience / PIECES):
                 await fence.passed.wait()
                 return True
-            if engine.heard != heard or (self._online and engine.holds_publishes):
+            if engine.heard != heard or (self._online and engine.outbox.holds_publishes):
                 # It is not silent, or was not told yet what it is to reply.
                 heard, until = engine.heard, trio.current_time() + self._patience
             elif trio.current_time() >= until:
@@ -257,7 +257,7 @@ class Draining:
         """Say what was not done in time."""
         self._seek_ended()
         self._recheck()
-        late, unsent = self._names(), self._engine.unsent_publishes
+        late, unsent = self._names(), self._engine.outbox.unsent_publishes
         failure = (
             errors.ConnectionReconnectingError if unsent and not (late or self._online) else errors.DrainTimeoutError
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
     from trionats._protocol.engine import Engine
+    from trionats._protocol.outbox import Queued
     from trionats._protocol.receivers import Receiver
     from trionats._protocol.registrations import Registration
     from trionats._protocol.server_errors import Refusal
@@ -44,9 +45,7 @@ class ManyRequest:
         self.inbox = inbox
         self._receiver: Receiver[Msg] | None = None
         self._row: Registration | None = None
-        self._frame = b""
-        self._size = 0
-        self._number = 0
+        self._queued: Queued
 
     def start(self, receiver: Receiver[Msg], frame: bytes, size: int, max_msgs: int) -> None:
         """Subscribe to the inbox and queue the request.
@@ -57,19 +56,17 @@ class ManyRequest:
             size: Its headers and payload, in bytes.
             max_msgs: After how many replies the server needs to send no more; 0 for never.
         """
-        engine = self._engine
         self._receiver = receiver
-        self._row = engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
+        self._row = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
         self._row.for_replies = True
-        engine.publish(frame, size)
-        self._frame, self._size, self._number = frame, size, engine.newest
+        self._queued = self._engine.outbox.publish_tracked(frame, size)
         self._requests.track(self)
         self._supervisor.wake()
 
     @property
     def in_flight(self) -> bool:
         """Whether the request has left us, so that a server may have seen it."""
-        return not self._engine.waits(self._frame, self._number)
+        return not self._engine.outbox.waits(self._queued)
 
     def fail(self, error: errors.PermissionsViolationError) -> None:
         """End it: the server refused it."""
@@ -79,7 +76,7 @@ class ManyRequest:
     def close(self) -> None:
         """Unsubscribe, and take the request back if it still waits here. Synchronous, idempotent."""
         if self._row is not None:
-            self._engine.withdraw(self._frame, self._number, self._size)
+            self._engine.outbox.withdraw(self._queued)
             self._engine.unsubscribe(self._row)
             # Each knows the other: no circle for the garbage collector.
             self._row = self._receiver = None

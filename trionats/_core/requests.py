@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
     from trionats._protocol.engine import Engine
+    from trionats._protocol.outbox import Queued
     from trionats._protocol.registrations import Registration
 
 
@@ -38,7 +39,7 @@ CHOOSERS_REMEMBERED: Final = 64
 class Chooser(Protocol):
     """Chooses among several replies to one request. It is called by the reader: it does not wait and does not raise."""
 
-    def choose(self, message: Msg) -> float:
+    def choose(self, message: Msg, /) -> float:
         """Take a reply: 0 if this is the one, else how many seconds to wait at the most for a better one."""
 
     def give_up(self) -> Msg | Exception:
@@ -72,13 +73,11 @@ class PendingReply:
     """
 
     __slots__ = (
-        "_message",
         "_error",
-        "_frame",
-        "_number",
+        "_message",
+        "_queued",
         "_requests",
         "_seconds",
-        "_size",
         "_task",
         "_then",
         "_timeout",
@@ -92,9 +91,7 @@ class PendingReply:
         self._token = token
         self._timeout = timeout
         self._seconds = 0.0
-        self._frame = b""
-        self._number = 0
-        self._size = 0
+        self._queued: Queued
         self._message: Msg | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -189,6 +186,7 @@ class Requests:
         self.call_at = supervisor.timekeeper.call_at
         self.run = supervisor.pace.run
         self._engine = engine
+        self._outbox = engine.outbox
         self._prefix = prefix + "."
         self._inbox: Registration | None = None
         self._waiting: dict[str, PendingReply] = {}
@@ -233,14 +231,10 @@ class Requests:
             size: Its headers and payload, in bytes.
             chooser: Chooses among the replies; None for the first one.
         """
-        engine = self._engine
         if self._inbox is None:
-            self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
             self._inbox.for_replies = True
-        engine.publish(frame, size)
-        reply._frame = frame
-        reply._size = size
-        reply._number = engine.newest
+        reply._queued = self._outbox.publish_tracked(frame, size)
         self._waiting[reply._token] = reply
         if chooser is not None:
             self._remember(reply._token, chooser)
@@ -268,7 +262,7 @@ class Requests:
         """Let what still comes of a request go to a callback, as `messaging.Publishing.leave` says."""
         reply._check_free()
         if reply._token in self._waiting:
-            if self._engine.waits(reply._frame, reply._number):
+            if self._outbox.waits(reply._queued):
                 self.forget(reply)
                 return False
             self._leave(reply, then)
@@ -297,7 +291,7 @@ class Requests:
         """
         if self._waiting.pop(reply._token, None) is None:
             return
-        self._engine.withdraw(reply._frame, reply._number, reply._size)
+        self._outbox.withdraw(reply._queued)
         text = f"request to {reply.subject!r}: closed before an answer came"
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
         self._tell()
@@ -334,15 +328,15 @@ class Requests:
     def connection_lost(self, reason: Exception) -> None:
         """Fail the requests that were sent; the others wait for the next connection."""
         for reply in list(self._waiting.values()):
-            if not self._engine.waits(reply._frame, reply._number):
+            if not self._outbox.waits(reply._queued):
                 text = f"request to {reply.subject!r}: the connection was lost while an answer was awaited: {reason}"
                 self._fail(reply, errors.explained(errors.DisconnectedError, text))
 
     def connection_restored(self) -> None:
         """Fail the requests whose frame is more than the new server takes; the others are replayed, and so is the inbox."""
         for reply in list(self._waiting.values()):
-            if not self._engine.waits(reply._frame, reply._number):
-                text = f"request to {reply.subject!r}: {reply._size} bytes are more than the new server takes"
+            if not self._outbox.waits(reply._queued):
+                text = f"request to {reply.subject!r}: {reply._queued.size} bytes are more than the new server takes"
                 self._fail(reply, errors.explained(errors.MaxPayloadError, text))
 
     def ended(self, reason: BaseException | None) -> None:
@@ -371,7 +365,7 @@ class Requests:
             replies = [] if reply is None else [reply]
         for reply in replies:
             # One whose frame still waits here was not refused yet.
-            if not self._engine.waits(reply._frame, reply._number):
+            if not self._outbox.waits(reply._queued):
                 self._fail(reply, refusal_of(f"request to {reply.subject!r}", refused))
         for request in self._with_inbox_by.find((refused.operation, refused.subject)):
             if request.in_flight:
@@ -419,7 +413,7 @@ class Requests:
         del self._waiting[reply._token]
         if reply._then is None:
             # Of those that are left to a callback only goodbyes wait to be sent.
-            self._engine.withdraw(reply._frame, reply._number, reply._size)
+            self._outbox.withdraw(reply._queued)
         reply._settle(None, error)
         self._tell()
 

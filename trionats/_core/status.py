@@ -47,13 +47,13 @@ def statistics_of(connection: Connection) -> ClientStatistics:
     engine = connection.engine
     return ClientStatistics(
         in_msgs=engine.in_msgs,
-        out_msgs=engine.out_msgs,
+        out_msgs=engine.outbox.out_msgs,
         in_bytes=engine.in_bytes,
-        out_bytes=engine.out_bytes,
+        out_bytes=engine.outbox.out_bytes,
         reconnects=connection.supervisor.reconnects,
         subscriptions=sum(row.receiver is not connection.requests for row in engine.registrations.values()),
         pending_requests=len(connection.requests),
-        outbox_bytes=engine.outbox_bytes,
+        outbox_bytes=engine.outbox.bytes,
         feeds=tuple(feed.name for feed in connection.feeds),
         skipped=connection.foreign.skipped,
     )

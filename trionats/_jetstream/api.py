@@ -1,18 +1,19 @@
-"""One question to the JetStream API, its answer, and its errors.
+"""One request to the JetStream API, its response, and its errors.
 
-What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else
-than a value of the kind that was asked for, or an `errors.Error` that says what was asked.
+What responds is a server, or whoever may publish to our inbox: nothing that stands in a response ends in anything else
+than a value of the kind that was asked for, or an `errors.Error` that says what was asked (design 16, 53).
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
 from trionats import errors
+from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
 from trionats._protocol.replies import no_jetstream
 from trionats.api import DEFAULT_PREFIX
@@ -33,9 +34,11 @@ _KINDS: dict[int, type[errors.APIError]] = {
     500: errors.ServerError,
     503: errors.ServiceUnavailableError,
 }
-#: What reading an answer can run into that its reader did not foresee.
+#: What reading a response can run into that its reader did not foresee.
 _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _SHOWN = 120
+#: The server's number for: there is no such message.
+NO_MESSAGE = 10037
 
 
 def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:
@@ -65,12 +68,12 @@ def refusal_text(what: str, error: errors.APIError) -> str:
 
 
 def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
-    """Make the exception for the `error` object of a JetStream answer.
+    """Make the exception for the `error` object of a response.
 
     Args:
         what: What was asked, for the text: "stream 'ORDERS'".
         error: The object as the server sent it.
-        stream: The stream that refused, where the answer names it.
+        stream: The stream that refused, where the response names it.
 
     Returns:
         An `APIError`, or the subclass that nats-py has for its code.
@@ -86,43 +89,43 @@ def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
 
 
 def unreadable(what: str, why: str) -> errors.APIError:
-    """Make the exception for an answer that is none.
+    """Make the exception for a response that is none.
 
     Args:
         what: What was asked, for the text.
         why: What is wrong with it.
     """
-    description = f"what came back is no JetStream answer: {why}"
+    description = f"what came back is no JetStream response: {why}"
     return api_error(errors.APIError, f"{what}: {description}", description)
 
 
 def decode(what: str, data: bytes) -> dict[str, Any]:
-    """Read a JetStream answer.
+    """Read a response.
 
     Args:
         what: What was asked, for the text of an exception.
-        data: The payload of the answer.
+        data: Its payload.
 
     Returns:
-        The answer's fields.
+        Its fields.
 
     Raises:
-        trionats.errors.APIError: The answer is a refusal, or is no JetStream answer at all.
+        trionats.errors.APIError: It is a refusal, or no response at all.
     """
     try:
-        answer = json.loads(data)
+        response = json.loads(data)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
+        response = None
+    if not isinstance(response, dict):
         raise unreadable(what, "it is no JSON object")
-    if "error" in answer:
-        raise refusal(what, answer["error"], answer.get("stream"))
-    return answer
+    if "error" in response:
+        raise refusal(what, response["error"], response.get("stream"))
+    return response
 
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Make the exceptions of nats-py and of reading an answer say what they are about.
+    """Make the exceptions of nats-py and of reading a response say what they are about.
 
     Only what was read may raise in here: arguments are checked before.
 
@@ -141,11 +144,11 @@ def about(what: str) -> Iterator[None]:
 
 
 def sound(what: str, info: T) -> T:
-    """Check what was read from an answer.
+    """Check what was read from a response.
 
     Args:
         what: What was asked, for the text of an exception.
-        info: The dataclass that nats-py made of the answer.
+        info: The dataclass that nats-py made of the response.
 
     Returns:
         The same.
@@ -160,11 +163,11 @@ def sound(what: str, info: T) -> T:
 
 
 def confirmed(what: str, success: object) -> bool:
-    """Check what was read from an answer that only says whether it was done.
+    """Check what was read from a response that only says whether it was done.
 
     Args:
         what: What was asked, for the text of an exception.
-        success: What stands in the answer.
+        success: What stands in the response.
 
     Returns:
         The same.
@@ -178,8 +181,8 @@ def confirmed(what: str, success: object) -> bool:
 
 
 @contextmanager
-def bucket_gone(store: str) -> Iterator[None]:
-    """Say of a stream that is not there that the store which it holds is not: here, and nowhere else.
+def in_store(store: str) -> Iterator[None]:
+    """Say of a stream that is not there that the store is not which it holds. Nothing else says so.
 
     Args:
         store: The store, for the text: "object store 'b'".
@@ -189,73 +192,6 @@ def bucket_gone(store: str) -> Iterator[None]:
     except errors.NotFoundError as error:
         text = f"there is no {store}"
         raise errors.explained(errors.BucketNotFoundError, text, **vars(error)) from None
-
-
-class Origin(NamedTuple):
-    """Where the messages of a mirror are stored first.
-
-    Attributes:
-        prefix: Of the API there.
-        stream: The stream that is mirrored.
-        domain: None for the mirror's own, or an empty string where it cannot be told.
-    """
-
-    prefix: str
-    stream: str
-    domain: str | None
-
-
-@final
-class Whereabouts:
-    """What is known of where a JetStream context speaks to: its domain, and how far away that is.
-
-    Args:
-        nc: The client that it speaks through.
-        chosen: The domain that was asked for, or None.
-    """
-
-    def __init__(self, nc: Messaging, chosen: str | None) -> None:
-        self._nc = nc
-        self.chosen = chosen
-        self.round_trip: float | None = None
-        """How many seconds the API took to answer, the last time."""
-        self._named: tuple[str, str] | None = None
-        self._origins: dict[str, Origin] = {}
-
-    def origin_found(self, stream: str, origin: Origin | None) -> None:
-        """Learn where the messages of a bucket are stored that was found here.
-
-        Args:
-            stream: The bucket's stream here. A mirror and a bucket of its origin's name may both be here, with the same subjects.
-            origin: None for here.
-        """
-        if origin is None:
-            self._origins.pop(stream, None)
-        else:
-            self._origins[stream] = origin
-
-    def origin(self, stream: str) -> Origin | None:
-        """Say where the messages of a bucket are stored, if not in its own stream."""
-        return self._origins.get(stream)
-
-    def domain_of(self, stream: str) -> str | None:
-        """Say which domain stores what is written into a bucket; None where any may."""
-        origin = self.origin(stream)
-        if origin is not None and origin.domain is not None:
-            return origin.domain or None
-        return self.named or self.chosen
-
-    def answered(self, answer: Mapping[str, Any]) -> None:
-        """Learn the domain from an answer of the API, if it is one that names it."""
-        domain = answer.get("domain")
-        if isinstance(domain, str):
-            self._named = (self._nc.server_id, domain)
-
-    @property
-    def named(self) -> str | None:
-        """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
-        # The same prefix may lead to another domain from there.
-        return self._named[1] if self._named is not None and self._named[0] == self._nc.server_id else None
 
 
 class Api(Generic[C]):
@@ -304,12 +240,12 @@ class Api(Generic[C]):
         self.whereabouts.round_trip = trio.current_time() - asked
         return msg
 
-    async def request(self, subject: str, payload: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def request(self, subject: str, payload: Mapping[str, object] | bytes | None = None) -> dict[str, Any]:
         """Ask, and read the response.
 
         Args:
             subject: What to ask, without the prefix: "STREAM.INFO.ORDERS".
-            payload: The request; None for an empty one.
+            payload: The request, or what it is encoded to; None for an empty one.
 
         Returns:
             The response's fields, as the server sent them.
@@ -318,10 +254,34 @@ class Api(Generic[C]):
             trionats.errors.APIError: The server refused.
             trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
         """
-        msg = await self.ask(subject, encoded(subject, payload))
+        data = payload if isinstance(payload, bytes) else encoded(subject, payload)
+        msg = await self.ask(subject, data)
         response = decode(subject, msg.data)
-        self.whereabouts.answered(response)
+        self.whereabouts.heard(response)
         return response
+
+    async def last_stored(self, stream: str, pattern: str) -> dict[str, Any] | None:
+        """Read the last message that matches, as the stream's leader has it (design 59).
+
+        Args:
+            stream: The stream.
+            pattern: What its subject matches.
+
+        Returns:
+            The message as the server tells it, which may be anything (`{}` for nothing); None where there is none.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: The server refused.
+        """
+        try:
+            response = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern})
+        except errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        message = response.get("message")
+        return message if isinstance(message, dict) else {}
 
 
 def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:

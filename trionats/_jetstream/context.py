@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
 from trionats import api, errors
 from trionats._core.deadlines import unexpected
-from trionats._jetstream.api import Api, bucket_gone
-from trionats._jetstream.management import Management
+from trionats._jetstream.api import Api, in_store
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import (
+    Bucket,
     bucket_name,
     max_msg_size,
     object_store_config,
     object_stream,
     of_bucket,
     origin_of,
-    store_name,
 )
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publish import joined, publish_until_known
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @final
-class JetStream(Management):
+class JetStream(JetStreamManager):
     """JetStream as one client sees it, at one API prefix: streams, consumers, stores, acknowledged publish.
 
     Made by `Client.jetstream`. It holds no state of its own and needs no closing.
@@ -40,7 +40,8 @@ class JetStream(Management):
         if domain is not None and prefix is not None:
             raise ValueError(f"either a JetStream domain ({domain!r}) or a prefix ({prefix!r}), not both")
         chosen = f"$JS.{domain}.API" if domain is not None else prefix if prefix is not None else api.DEFAULT_PREFIX
-        super().__init__(Api(connection, chosen, domain))
+        self._jetstream = Api(connection, chosen, domain)
+        super().__init__(self._jetstream)
 
     def __repr__(self) -> str:
         return f"<JetStream at {self.prefix!r}>"
@@ -112,7 +113,7 @@ class JetStream(Management):
         asked = {key: str(value) for key, value in own.items() if value is not None}
         data = str.encode(payload) if isinstance(payload, str) else payload
         sent = joined(doing, headers, asked)
-        return await publish_until_known(self._api, self, doing, subject, data, sent, msg_id)
+        return await publish_until_known(self._jetstream, doing, subject, data, sent, msg_id)
 
     async def create_object_store(
         self,
@@ -136,11 +137,12 @@ class JetStream(Management):
         """
         wanted = object_store_config(bucket, config, params)
         name = bucket_name(wanted.bucket or "")
+        made = Bucket(name, name)
         try:
-            info = await self.add_stream(object_stream(name, wanted))
+            info = await self.add_stream(object_stream(made, wanted))
         except errors.APIError as error:
-            raise of_bucket(name, error) from None
-        return ObjectStore(self._api, name, max_msg_size=max_msg_size(info))
+            raise of_bucket(made, error) from None
+        return ObjectStore(self._jetstream, made, max_msg_size(info))
 
     async def object_store(self, bucket: str) -> ObjectStore:
         """Find a bucket of objects.
@@ -155,13 +157,14 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = bucket_name(bucket)
-        with bucket_gone(store_name(name)):
-            info = await self.stream_info(f"OBJ_{name}")
+        found = Bucket(bucket_name(bucket), bucket)
+        with in_store(str(found)):
+            info = await self.stream_info(found.stream)
         origin = origin_of(info, self.prefix)
-        self._api.whereabouts.origin_found(f"OBJ_{name}", origin)
-        subjects_of = name if origin is None else origin.stream.removeprefix("OBJ_")
-        return ObjectStore(self._api, name, origin=subjects_of, max_msg_size=max_msg_size(info))
+        self._jetstream.whereabouts.origin_found(found.stream, origin)
+        if origin is not None:
+            found = Bucket(bucket, origin.stream.removeprefix("OBJ_"))
+        return ObjectStore(self._jetstream, found, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -176,6 +179,6 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = bucket_name(bucket)
-        with bucket_gone(store_name(name)):
-            return await self.delete_stream(f"OBJ_{name}")
+        gone = Bucket(bucket_name(bucket), bucket)
+        with in_store(str(gone)):
+            return await self.delete_stream(gone.stream)

@@ -21,7 +21,7 @@ class Destination:
         jetstream: Where the streams are.
         subject: The subject, or what stands for several in the event.
         doing: What they are published for, for texts.
-        domain: The domain that counts; None where the first answer does, wherever it comes from.
+        domain: The domain that counts; None where the first reply does, wherever it comes from.
         far: Whether it is another domain than that of the context, as for a mirror's origin.
     """
 
@@ -39,7 +39,7 @@ class Destination:
         return f"{self._doing} (stored in {' and '.join(self._told)}, where it was not meant to go)"
 
     def chooser(self) -> AckChooser[Msg] | None:
-        """Make what chooses among the answers to one message; None where the first one counts."""
+        """Make what chooses among the replies to one message; None where the first one counts."""
         if self._domain is None:
             return None
         whereabouts = self._api.whereabouts

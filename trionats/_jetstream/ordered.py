@@ -1,10 +1,29 @@
-"""Ordered reading of a stream.
+"""Ordered reading of a stream: messages in order, without gap and without duplicate, through whatever happens.
 
-`OrderedSource` carries out what `_protocol.ordered` decides. It has no task of its own: whoever reads calls `step` in a
-loop, be it the feeding task of a watcher or a reader that waits for its next chunk. Messages go from the client's reader
-straight to the sink. Leaving is synchronous.
+Who decides
+    All decisions are the cellar's. `_protocol.jetstream.ordered` says what to do next, of a reader's whole life: which consumer to
+    make and from where, how much to ask for, when silence becomes doubt, when to begin anew, and when it is over. With `snapshot`
+    and `leader` it decides where the end of what was stored is (design 10, 42, 59), and whether it is still the same stream (60).
+    It is told what came and what became of what it said; it neither waits nor sends. `OrderedSource` does both.
 
-The place for `open_consumer` and the consumers that programs make themselves is here, too.
+Two ways in
+    * The connection's reader calls `deliver` with each message and status, `connection_lost`, `connection_restored` and `ended`;
+      it also calls `push` when the server refuses our pulls, of which no status tells (design 41). These are synchronous. A message that
+      is the next one goes straight to the sink, in the same step; what needs no waiting, such as the next pull, is
+      done at once, in `_go_on`.
+    * Whoever reads calls `step` in a loop, in a task of its own choice: a watcher's feeding task, or a `get` that wants its next chunk.
+      There is no task of ours. `step` does what waits: it asks the server (create, inspect, look, find), each question bounded by
+      `RESPONSE_LIMIT` and asked again by a later step; or it parks until something is to be done. A cancelled step loses nothing:
+      what was not carried out is said again by the next one.
+
+The sink
+    says of each message whether it was kept, dropped, or refused for want of room; the cursor moves only for the first two, so that
+    what was refused comes again (design 11). For what was kept, `taken` gives the credit back when it leaves the sink (design 9).
+
+Leaving
+    is synchronous (`close`): the inbox is unsubscribed and the consumers' deletion queued, also that of one whose creation was
+    under way; a creation that was cancelled is undone, shielded and bounded, since the server works on several requests
+    at once and could delete first (design 7).
 """
 
 from __future__ import annotations
@@ -34,7 +53,6 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.ordered import Ordered
 
-NO_MESSAGE: Final = 10037
 #: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
 #: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just
 #: going (10096).
@@ -42,8 +60,8 @@ DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
 DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
 JITTER: Final = random.Random()
-#: How long one question to the server may take before it is asked again.
-ANSWER_LIMIT: Final = 5.0
+#: How many seconds one question to the server may take before it is asked again.
+RESPONSE_LIMIT: Final = 5.0
 #: How long undoing a creation that was cancelled may take, and when it is tried again.
 UNDO_LIMIT: Final = 1.0
 UNDO_PAUSES: Final = (0.01, 0.05, 0.2)
@@ -132,7 +150,7 @@ class OrderedSource:
 
         Raises:
             nats.errors.NotFoundError: There is no such stream.
-            nats.errors.Error: As for any question to the JetStream API.
+            nats.errors.Error: As for any request to the JetStream API.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._attachment = self._api.connection.attach(self._inbox.pattern, self)
@@ -189,7 +207,7 @@ class OrderedSource:
             self._parked.set()
 
     def taken(self, size: int) -> None:
-        """Know that a message that the sink kept makes room for another one."""
+        """Take note that a message that the sink kept makes room for another one."""
         self._ordered.taken(size)
         if not self._closed:
             self._go_on(trio.current_time())
@@ -343,7 +361,7 @@ class OrderedSource:
     async def _create(self, action: Create) -> None:
         failure: Exception | None = None
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
+            with trio.move_on_after(RESPONSE_LIMIT):
                 self._made(action, await self._make(action))
                 return
         except errors.Error as error:
@@ -357,7 +375,7 @@ class OrderedSource:
 
     async def _inspect(self, action: Inspect) -> None:
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
+            with trio.move_on_after(RESPONSE_LIMIT):
                 info = await self._api.request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
                 self._ordered.inspected(action.name, info, trio.current_time())
                 return
@@ -369,7 +387,7 @@ class OrderedSource:
         """Find out what the stream's leader knows."""
         failure: Exception | None = None
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
+            with trio.move_on_after(RESPONSE_LIMIT):
                 if isinstance(action, Find):
                     mark = max([await self._last(pattern) for pattern in action.filters])
                     self._ordered.found(mark, trio.current_time())
@@ -387,14 +405,10 @@ class OrderedSource:
             self._api.connection.emit(told(self._ordered.stream, failure))
 
     async def _last(self, pattern: str) -> int:
-        try:
-            answer = await self._api.request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
-        except errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
-                return 0
-            raise
-        message = answer.get("message")
-        sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
+        message = await self._api.last_stored(self._ordered.stream, pattern)
+        if message is None:
+            return 0
+        sequence = count_of(message.get("seq"))
         if sequence is None:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
             raise api_error(errors.APIError, text, text)

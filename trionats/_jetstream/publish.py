@@ -1,4 +1,4 @@
-"""Publishing into a stream: until it is known what became of the message."""
+"""Publishing into a stream, until it is known what became of the message."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from multidict import MultiDict
 from trionats import api, errors
 from trionats._jetstream.api import decode, unreadable
 from trionats._jetstream.destination import Destination
+from trionats._jetstream.management import JetStreamManager
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
-    from trionats._jetstream.management import Management
 
 #: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
 PUBLISH_RETRIES = 2
@@ -28,7 +28,9 @@ PUBLISH_RETRY_WAIT = 0.25
 #: A message of the same id is being stored: what it becomes is known soon.
 UNDER_WAY = 10158
 UNDER_WAY_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-WRONG_LAST = frozenset({10070, 10071, 10164})
+#: Something else is the last of its subject, or of the stream, than what was expected.
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+WRONG_LAST = WRONG_LAST_SEQUENCE | {10070}  # or has another id
 
 
 def publish_ack(doing: str, msg: Msg) -> api.PubAck:
@@ -44,8 +46,7 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
     Raises:
         trionats.errors.APIError: The stream refused the message, or what replied is no stream.
     """
-    answer = decode(doing, msg.data)
-    get = answer.get
+    get = decode(doing, msg.data).get
     stream, seq, domain, duplicate = get("stream"), get("seq"), get("domain"), get("duplicate")
     batch, count, val = get("batch"), get("count"), get("val")
     # Written out, since it is done for each message: every field is what it should be, or not there.
@@ -65,7 +66,13 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
 def joined(
     doing: str, headers: Mapping[str, str | Sequence[str]] | None, asked: Mapping[str, str]
 ) -> Mapping[str, str | Sequence[str]] | None:
-    """Put what the call's own arguments say over the headers; a name that repeats stays so."""
+    """Put what a call's own arguments say over its headers; a name that repeats stays so.
+
+    Args:
+        doing: What is published for, for the text of an exception.
+        headers: The headers.
+        asked: What the arguments say.
+    """
     if not headers:
         return asked or None
     if not isinstance(headers, Mapping):
@@ -77,17 +84,30 @@ def joined(
 
 async def publish_until_known(
     jetstream: Api[Publishing],
-    manager: Management,
     doing: str,
     subject: str,
     data: bytes,
-    sent: Mapping[str, str | Sequence[str]] | None,
+    headers: Mapping[str, str | Sequence[str]] | None,
     msg_id: str | None,
 ) -> api.PubAck:
+    """Publish a message, and again where it is safe and may help, until it is known whether a stream has stored it.
+
+    Args:
+        jetstream: Where the streams are.
+        doing: What is published for, for the text of exceptions.
+        subject: Where to.
+        data: The message.
+        headers: Its headers.
+        msg_id: The id among them, if there is one: what is stored under it already is a duplicate (design 55).
+
+    Raises:
+        trionats.errors.NoStreamResponseError: No stream is listening.
+        trionats.errors.APIError: The stream refused.
+    """
     tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
     while True:
         try:
-            return await _publish(jetstream, doing, subject, data, sent)
+            return await _publish(jetstream, doing, subject, data, headers)
         except errors.NoRespondersError:
             if not tries:
                 raise no_stream(doing) from None
@@ -97,7 +117,7 @@ async def publish_until_known(
             if error.err_code == UNDER_WAY:
                 pause = next(pauses, 0.0)
             elif msg_id is not None and error.err_code in WRONG_LAST:
-                before = await _stored_before(jetstream, manager, error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
+                before = await _stored_before(jetstream, error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
                 if before is not None:
                     return before
                 pause = 0.0
@@ -133,12 +153,10 @@ async def _publish(
         return publish_ack(destination.doing, msg)
 
 
-async def _stored_before(
-    jetstream: Api[Publishing], manager: Management, stream: str, subject: str, msg_id: str
-) -> api.PubAck | None:
+async def _stored_before(jetstream: Api[Publishing], stream: str, subject: str, msg_id: str) -> api.PubAck | None:
     """Find out whether what is in the way is the very message, stored by an earlier publish."""
     try:
-        last = await manager.get_last_msg(stream, subject)
+        last = await JetStreamManager(jetstream).get_last_msg(stream, subject)
     except (errors.Error, ValueError):
         return None
     if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:

@@ -1,7 +1,7 @@
 """A watcher: a feed of what a store holds and of what happens to it, read in order (`ordered`).
 
 This room adds when that what was stored at the beginning has been received: the source says after which message that is, and
-the watcher counts as the messages leave the channel, so the answer neither comes early nor needs a place in the channel.
+the watcher counts as the messages leave the channel, so that it is neither said early nor needs a place in the channel.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats._feeds.feed import Feed, feeding
-from trionats._jetstream.api import bucket_gone
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
-from trionats._protocol.jetstream.actions import Start
-from trionats._protocol.jetstream.ordered import Ordered
+from trionats._jetstream.api import in_store
+from trionats._jetstream.ordered import Handed, Sink
+from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator
     from typing import NoReturn
 
     from trionats._core.message import Msg
-    from trionats._core.messaging import Messaging
-    from trionats._jetstream.api import Api
+    from trionats._jetstream.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
@@ -36,32 +34,6 @@ OnRecreate = Literal["fail", "restart"]
 #: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
 MAX_MESSAGES: Final = 500
 MAX_BYTES: Final = 8 * 1024 * 1024
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Watchable(Generic[T]):
-    """What a watcher has to know of a store.
-
-    Attributes:
-        name: The store, for people: "object store 'b'".
-        jetstream: Where its stream is.
-        stream: The stream that holds it.
-        patterns: What its entries match, of all that the stream may hold.
-        read: Makes an entry of a message; None for what is to be left out.
-        key: What two states of one entry have in common.
-        one_per_subject: Whether an entry replaces the one before in the stream.
-        headers_only: Whether values are left on the server.
-    """
-
-    name: str
-    jetstream: Api[Messaging]
-    stream: str
-    patterns: Sequence[str]
-    read: Callable[[Msg, AckSubject], T | None]
-    key: Callable[[T], object]
-    one_per_subject: bool = False
-    headers_only: bool = False
 
 
 @final
@@ -88,26 +60,14 @@ class Watcher(Feed[T], Generic[T]):
     Besides what a `Feed` does, it knows when all that was stored when it opened has been received (`caught_up`).
     """
 
-    def __init__(self, store: Watchable[T], start: Start, *, restart: bool) -> None:
-        super().__init__(f"watcher of {store.name}", MAX_MESSAGES, store.jetstream.connection)
-        self._store = store.name
-        self._read = store.read
-        self._key = None if start.policy == "all" else store.key
-        ordered = Ordered(
-            store.stream,
-            store.jetstream.connection.new_token(),
-            JITTER,
-            filter_subjects=store.patterns,
-            start=start,
-            snapshot=True,
-            headers_only=store.headers_only,
-            one_per_subject=store.one_per_subject,
-            max_messages=MAX_MESSAGES,
-            max_bytes=MAX_BYTES,
-            restart=restart,
-        )
+    def __init__(self, entries: Entries[T], start: Start, *, restart: bool) -> None:
+        super().__init__(f"watcher of {entries.store}", MAX_MESSAGES, entries.jetstream.connection)
+        self._store = entries.store
+        self._read = entries.read
+        # Where every state is asked for, each counts.
+        self._key = None if start == ALL else entries.key
         sink = Sink(self._take, self._stored_read, self._end, self._begun_anew)
-        self._source = OrderedSource(store.jetstream, ordered, sink)
+        self._source = entries.source(sink, start, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, restart=restart)
         self._sizes: deque[int] = deque()
         self._received = 0
         self._stored: int | None = None
@@ -195,7 +155,7 @@ class Watcher(Feed[T], Generic[T]):
                 scope.cancel()
 
     async def _go_on(self) -> NoReturn:
-        with bucket_gone(self._store):
+        with in_store(self._store):
             while True:
                 await self._source.step()
 
@@ -218,23 +178,23 @@ def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) 
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     if on_recreate not in ("fail", "restart"):
         raise ValueError(f"open_watcher(): on_recreate must be 'fail' or 'restart', not {on_recreate!r}")
-    return Start("all" if include_history else "new" if updates_only else "last_per_subject")
+    return ALL if include_history else Start("new") if updates_only else LAST_PER_SUBJECT
 
 
 @asynccontextmanager
 async def watching(
-    nursery: trio.Nursery, store: Watchable[T], start: Start, on_recreate: OnRecreate
+    nursery: trio.Nursery, entries: Entries[T], start: Start, on_recreate: OnRecreate
 ) -> AsyncIterator[Watcher[T]]:
-    """Watch a store: the one way to open a watcher, whoever's the store is.
+    """Watch a store: the one way to open a watcher, whoever's class the store is.
 
     Args:
         nursery: Where the feeding task lives.
-        store: What to watch.
+        entries: What to watch.
         start: Where to begin.
         on_recreate: As `open_watcher` takes it.
     """
-    watcher = Watcher(store, start, restart=on_recreate == "restart")
-    with bucket_gone(store.name):
+    watcher = Watcher(entries, start, restart=on_recreate == "restart")
+    with in_store(entries.store):
         await watcher._source.open()
     async with feeding(nursery, watcher, watcher._go_on):
         yield watcher

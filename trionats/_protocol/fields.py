@@ -177,8 +177,8 @@ def _check_of(hint: Any, name: str) -> Check:  # noqa: ANN401 - an annotation ma
         return _list_of(_check_of(inner[0], name))
     if origin is dict and inner:
         return _dict_of(*(_check_of(one, name) for one in inner))
-    if dataclasses.is_dataclass(hint):
-        return _nested(typing.cast("type", hint))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _nested(hint)
     if hint is float:
         return _seconds(negative=name in _MAY_BE_NEGATIVE)
     if hint is int:

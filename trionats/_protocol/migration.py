@@ -1,25 +1,41 @@
 """A planned move: two sessions at once, and which of them hears what.
 
 A server in lame duck mode asks its clients to go. So that nothing in flight is lost, the new connection comes first, and the
-old one stays for a while. Each subscription goes over in one of three ways:
+old one stays for a while (design 29). Each subscription goes over in one of three ways:
 
 * `OVERLAP`: it is on both sides for a while. Queue subscriptions, since the servers give each message to one member of the
-  group, whichever connection it is on; and receivers that say that they ignore what comes twice (the answers to
+  group, whichever connection it is on; and receivers that say that they ignore what comes twice (the replies to
   requests). A queue subscription with a count does not: the server would give us more than the count, and nobody else
   would get what is too much.
 * `FENCE`: it is on one side at a time. UNSUB and PING go to the old server, and only when the PONG says that nothing will
   come from there any more is the new one told. So no message comes twice. One can be missed: what is published between
-  the old server's UNSUB and the moment in which the whole cluster knows of the new SUB.
-* `STAY`: inboxes are where answers in flight come in, so they stay on the old side while they are open and the old side
-  lasts. Those that outlast it cross like the others, and their receivers are told as of a lost connection, since an answer
-  may have been missed.
+  the old server's UNSUB and the moment in which the whole cluster knows of the new SUB (design 30).
+* `STAY`: inboxes are where replies in flight come in, so they stay on the old side while they are open and the old side
+  lasts. Those that outlast it cross like the others, and their receivers are told as of a lost connection, since a reply may
+  have been missed.
 
 The same PING holds back what is published: it goes to the old server before the fence and to the new one behind it, so
 that a subscriber never sees the two in the wrong order.
 
-The stages: `arrive` when the newcomer has logged in; `switch` once it has answered the PING behind its subscriptions;
-`crossed` when the old server has answered the fence, or is gone; `unqueue` a little later; `leave` when nobody waits for
-the old side any more; `close` when its last PONG has come, or it is gone.
+Stages
+    `arrive` when the newcomer has logged in: what may overlap is subscribed there, and a PING stands behind it.
+    `switch` once that PONG has come: the engines exchange their sessions, and the fence goes to the old server. Until it answers,
+    the new session's writer writes nothing.
+    `crossed` when the PONG of the fence has come, or the old server is gone: what crossed is subscribed on the new side, in front of
+    what was queued meanwhile.
+    `unqueue` a little later ends the overlap of queue subscriptions; `leave`, when nobody waits for the old side any more, asks for
+    its last PONG; `close`, when that has come or the old side is gone, brings over what stayed.
+
+Invariants
+    * No subscription but one that overlaps is on both sides at any time.
+    * What was published is on one side, once, and in order.
+    * A subscription that is given up at any stage is given up on both sides; one that is made anew is made on the client's own side.
+    * Whose messages may have been missed is told (`connection_lost`, `connection_restored`); nobody else is.
+
+What can go wrong
+    The newcomer is lost before the switch, or the old side is: `abandon`, and the client reconnects as ever. The old side goes between
+    switch and fence: everybody is told. The new side is lost before `close`: all is replayed, and `close` changes nothing. The new
+    server takes smaller messages: what is too large is dropped at the fence, and counted.
 """
 
 from __future__ import annotations
@@ -35,7 +51,7 @@ if TYPE_CHECKING:
 QUEUE_OVERLAP = 0.25
 """Seconds for which queue subscriptions are on both sides: until the cluster knows of the new one."""
 LONGEST_STAY = 10.0
-"""Seconds that the old side waits for answers in flight."""
+"""Seconds that the old side waits for replies in flight."""
 
 
 class IgnoresRepeats(Protocol):
@@ -44,7 +60,7 @@ class IgnoresRepeats(Protocol):
     ignores_repeats: bool
 
     def waiting(self) -> frozenset[str]:
-        """Name the answers that are waited for."""
+        """Name the replies that are waited for."""
 
 
 def ignores_repeats(receiver: object) -> TypeGuard[IgnoresRepeats]:
@@ -72,7 +88,7 @@ def way(row: Registration, inbox_prefix: bytes) -> Way:
     return Way.STAY if row.for_replies or row.subject.startswith(inbox_prefix) else Way.FENCE
 
 
-class Move:
+class Migration:
     """One move, from the newcomer's greeting to the old side's end.
 
     Args:
@@ -126,7 +142,7 @@ class Move:
         """Subscribe on the new side what crossed the fence, in front of what was queued meanwhile.
 
         Args:
-            reason: Why there was no fence: the old side is gone. Then receivers are told, since answers may be missing.
+            reason: Why there was no fence: the old side is gone. Then receivers are told, since replies may be missing.
         """
         self._engine.drop_oversized()
         self._bring_over(self._crossing)

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 from nats.js import api as nats_api
 
 from trionats import api, errors
-from trionats._jetstream.api import Origin, refusal_text
+from trionats._jetstream.api import refusal_text
+from trionats._jetstream.whereabouts import Origin
 from trionats._protocol import fields, subjects
 
+#: The server's limit for a stream's name is 255; a much longer one would end the connection.
 BUCKET_NAME_LIMIT = 251
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The names of a bucket of objects.
+
+    Attributes:
+        name: The bucket's name.
+        origin: The name of the bucket whose messages it holds, under that one's subjects: another one for a mirror.
+    """
+
+    name: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"object store {self.name!r}"
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds it."""
+        return f"OBJ_{self.name}"
+
+    @property
+    def infos(self) -> str:
+        """The pattern that the infos of all objects match in the stream."""
+        return f"$O.{self.origin}.M.>"
+
+    def info_subject(self, token: str) -> str:
+        """Name the place of an info, by the token that an object's name is encoded to."""
+        return f"$O.{self.origin}.M.{token}"
+
+    def chunk_subject(self, nuid: str) -> str:
+        """Name where the chunks of an object are."""
+        return f"$O.{self.origin}.C.{nuid}"
 
 
 def max_msg_size(info: api.StreamInfo) -> int:
@@ -20,26 +58,33 @@ def max_msg_size(info: api.StreamInfo) -> int:
     return size if isinstance(size, int) and size > 0 else 0
 
 
-def store_name(bucket: str) -> str:
-    """Name a bucket of objects in texts."""
-    return f"object store {bucket!r}"
-
-
 def bucket_name(bucket: str) -> str:
-    # The server's limit for a stream's name is 255; a much longer one would end the connection.
+    """Check a bucket's name.
+
+    Raises:
+        trionats.errors.InvalidBucketNameError: It is none.
+    """
     if isinstance(bucket, str) and len(bucket) > BUCKET_NAME_LIMIT:
         text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
         raise errors.explained(errors.InvalidBucketNameError, text, description=text)
     return subjects.bucket_name(bucket)
 
 
-def of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:
-    return errors.explained(type(error), refusal_text(store_name(bucket), error), **vars(error))
+def of_bucket(bucket: Bucket, error: errors.APIError) -> errors.APIError:
+    """Say of what a stream refused that the bucket refused it."""
+    return errors.explained(type(error), refusal_text(str(bucket), error), **vars(error))
 
 
 def object_store_config(
     bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: api.ObjectStoreParams
 ) -> api.ObjectStoreConfig:
+    """Put together the configuration of a new bucket, as `create_object_store` takes it.
+
+    Raises:
+        TypeError: `config` is none, or a field holds what it cannot hold.
+        ValueError: So does one with a number.
+        trionats.errors.InvalidBucketNameError: The name is none.
+    """
     call = "create_object_store"
     ours = api.ObjectStoreConfig()
     if config is not None:
@@ -51,14 +96,15 @@ def object_store_config(
     return fields.merged(call, api.ObjectStoreConfig, ours, {**name, **params})
 
 
-def object_stream(bucket: str, config: api.ObjectStoreConfig) -> api.StreamConfig:
+def object_stream(bucket: Bucket, config: api.ObjectStoreConfig) -> api.StreamConfig:
+    """Make the configuration of a bucket's stream."""
     compression = config.compression
     if isinstance(compression, bool):
         compression = api.StoreCompression.S2 if compression else None
     return api.StreamConfig(
-        name=f"OBJ_{bucket}",
+        name=bucket.stream,
         description=config.description,
-        subjects=[f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        subjects=[bucket.chunk_subject(">"), bucket.infos],
         discard=api.DiscardPolicy.NEW,
         max_age=config.ttl,
         # Zero bytes is how "no limit" is written by who comes from Go.

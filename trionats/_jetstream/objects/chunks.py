@@ -10,7 +10,7 @@ Strategy
 Invariants
     The chunks lie in the stream in their order: what the server refused because it was busy or without a leader is sent
     again together with all that followed it, after those of the followers that were stored have been deleted.
-    When `abandon` returns, what was stored is purged, or `_purging` sees to it.
+    When `abandon` returns, what was stored is purged, or `purging` sees to it (design 57).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
-from trionats._jetstream.destination import bucket_destination, written_at
+from trionats._jetstream.destination import written_at
 from trionats._jetstream.objects.purging import Purge
+from trionats._jetstream.objects.transfer import IDLE_LIMIT, Transfer, idle_error
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
-from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, publish_ack
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.replies import no_stream
 
@@ -52,8 +53,6 @@ READ_BYTES = 8 * 1024 * 1024
 #: SHA-256 runs at about 1 MB per ms, and handing data to a thread cost more than it gained up to this size (measured:
 #: 64 MiB in blocks of 1 MiB took 20 % more CPU, and no less time). Above it the event loop would wait too long.
 HASH_IN_THREAD = 2 * 1024 * 1024
-#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
-IDLE_LIMIT = 30.0
 
 TOO_MANY_REQUESTS = 429
 
@@ -90,60 +89,6 @@ class Digest:
         return base64.urlsafe_b64decode(form[1].replace("+", "-").replace("/", "_") + "=") == self._hash.digest()
 
 
-async def answer(reply: PendingReply, doing: str) -> Msg:
-    """Wait for the answer to one step of a transfer.
-
-    Args:
-        reply: What is waited for.
-        doing: The transfer, for the text of the exception.
-
-    Returns:
-        The answer.
-
-    Raises:
-        nats.errors.NoRespondersError: Nobody listens there.
-        trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
-        nats.errors.Error: As for any request; the text says what was being done.
-    """
-    with trio.move_on_after(IDLE_LIMIT):
-        try:
-            return await reply.wait()
-        except errors.NoRespondersError:
-            raise
-        except errors.Error as error:
-            raise errors.explained(type(error), f"{doing}: {error}", **vars(error)) from error
-    raise idle_error(doing)
-
-
-async def writable(connection: Publishing, doing: str) -> None:
-    """Wait until one more message can be queued.
-
-    Args:
-        connection: What has too many queued.
-        doing: The transfer, for the text of the exception.
-
-    Raises:
-        trionats.errors.TimeoutError: It could not for `IDLE_LIMIT` seconds.
-    """
-    with trio.move_on_after(IDLE_LIMIT):
-        await connection.wait_writable()
-        return
-    raise idle_error(doing)
-
-
-def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
-    """Make the exception for a transfer in which nothing moves.
-
-    Args:
-        doing: The transfer.
-        refusal: What the server says instead of answering, where it says anything.
-    """
-    if refusal is not None:
-        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
-        return errors.explained(type(refusal), text, **vars(refusal))
-    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")
-
-
 class _Flying(NamedTuple):
     data: bytes | memoryview
     reply: PendingReply
@@ -161,12 +106,9 @@ class ChunkWriter:
 
     def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
         self._api = jetstream
-        # A transfer has a limit for standing still, and none for an answer.
-        self._connection = jetstream.connection.with_request_timeout(None)
         self._stream = stream
         self._subject = subject
-        self._doing = doing
-        self._destination = bucket_destination(jetstream, stream, subject, doing)
+        self._transfer = Transfer(jetstream, stream, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -197,11 +139,13 @@ class ChunkWriter:
     async def abandon(self) -> None:
         """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.
 
-        What the server has not answered by then may still be stored; its answer leads to one more purge.
+        What the server has not acknowledged by then may still be stored; its acknowledgement leads to one more purge.
         """
         if not self._sent_any:
             return
-        purge = Purge(self._api, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
+        purge = Purge(
+            self._api, self._stream, self._subject, self._transfer.doing, [flying.reply for flying in self._flying]
+        )
         self._flying.clear()
         await purge.wait()
         if purge.failure is not None:
@@ -215,9 +159,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._connection.request_nowait(
-                    self._subject, self._waiting[0], chooser=self._destination.chooser()
-                )
+                reply = self._transfer.send_nowait(self._waiting[0])
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
@@ -229,14 +171,13 @@ class ChunkWriter:
         if self._flying:
             await self._settle_oldest()
         else:
-            await writable(self._connection, self._doing)
+            await self._transfer.wait_writable()
 
     async def _settle_oldest(self) -> None:
         try:
-            msg = await answer(self._flying[0].reply, self._doing)
-            ack = publish_ack(self._destination.doing, msg)
+            ack = self._transfer.ack(await self._transfer.wait_reply(self._flying[0].reply))
         except errors.NoRespondersError:
-            await self._send_again(no_stream(self._doing))
+            await self._send_again(no_stream(self._transfer.doing))
             return
         except errors.APIError as error:
             if error.code != TOO_MANY_REQUESTS:
@@ -244,7 +185,7 @@ class ChunkWriter:
             await self._send_again(error)
             return
         if ack.seq <= self._last_seq:
-            text = f"{self._doing}: the server stored a chunk at {ack.seq}, behind one at {self._last_seq}"
+            text = f"{self._transfer.doing}: the server stored a chunk at {ack.seq}, behind one at {self._last_seq}"
             raise errors.explained(errors.ObjectIncompleteError, text)
         self._last_seq = ack.seq
         self._refusals = 0
@@ -266,7 +207,7 @@ class ChunkWriter:
 
     async def _unstore(self, flying: _Flying) -> None:
         try:
-            ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
+            ack = self._transfer.ack(await self._transfer.wait_reply(flying.reply))
         except (errors.NoRespondersError, errors.APIError):
             return
         there, stream = written_at(self._api, self._stream)

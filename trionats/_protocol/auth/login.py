@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from trionats._protocol.servers import Server
+    from trionats._protocol.addresses import Server
 
 LANG = "python-trio"
 PROTOCOL = 1  # we understand INFO at any time

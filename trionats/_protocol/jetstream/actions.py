@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from trionats._protocol.jetstream.pull import Pull
 
-__all__ = ["ALL", "Action", "Create", "Delete", "Fail", "Find", "Inspect", "Look", "Start", "Wait"]
+__all__ = ["ALL", "LAST_PER_SUBJECT", "Action", "Create", "Delete", "Fail", "Find", "Inspect", "Look", "Start", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Start:
 
 
 ALL: Final = Start("all")
+LAST_PER_SUBJECT: Final = Start("last_per_subject")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A stream without a leader, a server that is just starting or an account that is moved refuse for a while, and that
 must not end what is to survive a rolling restart. A limit of consumers or of the account stays; but the consumer of a
-process that crashed takes up a place for half a minute, so even that is waited for as long as that.
+process that crashed takes up a place for half a minute, so even that is waited for as long as that (design 62).
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Refusals:
         self._count = self._missing = 0
 
     def forget(self) -> None:
-        """Know that what was asked for was granted."""
+        """Begin to count anew: what was asked for was granted."""
         self._count = self._missing = 0
 
     def judge(self, error: Exception) -> Retry:
         """Say what the next refusal means.
 
         Args:
-            error: The refusal, or whatever else came instead of an answer.
+            error: The refusal, or whatever else came instead of a response.
         """
         if isinstance(error, (errors.ConnectionClosedError, errors.PermissionsViolationError)):
             return Retry.NEVER
