@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from trionats import Events, Subscription, events
     from trionats._core.connection import Connection
+    from trionats._core.messaging import Messaging
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.

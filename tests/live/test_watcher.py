@@ -47,8 +47,11 @@ def names(infos: list[api.ObjectInfo]) -> list[str]:
 
 
 async def received(rx: Watcher[api.ObjectInfo], count: int) -> list[str]:
+    seen: list[str] = []
     with trio.fail_after(10):
-        return [(await rx.receive()).name for _ in range(count)]
+        while len(seen) < count:
+            seen.append((await rx.receive()).name)
+    return seen
 
 
 # -- what it yields ----------------------------------------------------------------------------------------------------
