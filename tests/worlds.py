@@ -26,6 +26,7 @@ import base64
 import inspect
 import itertools
 import json
+import re
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
@@ -36,15 +37,17 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
-from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_subscription
+from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
+from trionats.testing._server import free_port as _free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from tests.fakes import Ending
     from trionats import Events, Subscription, events
     from trionats._core.connection import Connection
     from trionats._core.messaging import Messaging
@@ -174,6 +177,39 @@ async def connected(
         yield world.nc
 
 
+class Watched(NamedTuple, Generic[S]):
+    """A client, what it is connected to, and what it tells of that."""
+
+    server: S
+    nc: Client
+    rx: Events
+
+
+@overload
+def watched(
+    server: None = None,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[FakeServer]]: ...
+
+
+@overload
+def watched(
+    server: S,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[S]]: ...
+
+
+@asynccontextmanager
+async def watched(
+    server: Any = None, servers: str | list[str] | None = None, **options: Any
+) -> AsyncIterator[Watched[Any]]:
+    """Open a world as `open_world` does, with a feed of its events."""
+    async with open_world(server, servers, **options) as (made, nc, nursery), open_events(nursery, nc) as rx:
+        yield Watched(made, nc, rx)
+
+
 class Subscribed(NamedTuple):
     """A subscription that the server knows of."""
 
@@ -290,6 +326,11 @@ async def open_store(
             await js.delete_object_store(store.bucket)
 
 
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    return _free_port()
+
+
 _numbers = itertools.count(1)
 
 
@@ -350,10 +391,10 @@ def takes(least: float, most: float | None = None) -> Iterator[None]:
     assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
 
 
-async def lose(server: FakeServer, nc: Client) -> None:
+async def lose(server: FakeServer, nc: Client, how: Ending = "eof") -> None:
     """Lose the connection, for as long as the server does not accept again."""
     server.accepting = False
-    server.cut()
+    server.cut(how)
     await until(lambda: not nc.is_connected, pause=0)
 
 
@@ -567,9 +608,34 @@ def deliver(rx: Subscription, *data: bytes) -> None:
         rx._deliver(Msg(1, rx.subject, "", payload, None))
 
 
+def has_ended(feed: Feed[Any]) -> bool:
+    """Whether a feed's end has come, though something may be buffered."""
+    return re.search(r" ended, \d+ buffered>$", repr(feed)) is not None
+
+
+def buffered(feed: Feed[T]) -> list[T]:
+    """What waits in a feed."""
+    return list(feed._receive._state.data)
+
+
 def observers(feed: Feed[Any]) -> int:
     """How many wait for the consumers of a feed: barriers and drains."""
     return len(feed._busy.observers)
+
+
+def observe(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Have somebody told of what a feed's consumers do."""
+    feed._busy.observe(observer)
+
+
+def unobserve(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
+    """Undo `observe`."""
+    feed._busy.unobserve(observer)
+
+
+def busy(feed: Feed[Any]) -> int:
+    """How many tasks a feed remembers as being at work."""
+    return len(feed._busy.busy)
 
 
 def alarms(nc: Client) -> int:

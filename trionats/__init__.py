@@ -25,6 +25,7 @@ from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
+from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._replies import Replies, open_replies
 from trionats._subscription import Subscription, open_subscription
@@ -41,6 +42,7 @@ __all__ = [
     "JetStream",
     "JetStreamManager",
     "KnownServer",
+    "Message",
     "Msg",
     "ObjectStore",
     "PendingReply",

@@ -20,7 +20,7 @@ import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
-from tests.worlds import find_store
+from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
 from trionats import errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
@@ -37,36 +37,29 @@ STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
 NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
-TASKS: Final = frozenset({"Replies.run", "Watcher.run", "Watcher.start"})
+TASKS: Final = frozenset[str]()
 
 
 @dataclass
-class World:
+class Everything:
     """A client with all that an operation may need."""
 
     server: FakeServer
     nursery: trio.Nursery
     nc: Client
     objects: FakeObjects
+    store: ObjectStore
 
     @property
     def js(self) -> JetStream:
         return self.nc.jetstream()
 
-    @property
-    def store(self) -> ObjectStore:
-        return find_store(self.nc)
-
-    def hold_back(self) -> None:
-        """Let the server read nothing more, with the outbox full."""
-        self.server.link.stall(up=True)
-        self.nc.publish_nowait("filler", bytes(100), force=True)
-
     async def full(self) -> None:
         """Fill the outbox, and let the server read again when all wait for it."""
-        self.hold_back()
-        await trio.testing.wait_all_tasks_blocked()
-        self.nc.publish_nowait("filler", bytes(100_000), force=True)
+        self.server.link.stall(up=True)
+        publish_forced(self.nc, "filler", bytes(100))
+        await settled()
+        publish_forced(self.nc, "filler", bytes(100_000))
         self.nursery.start_soon(self.later, self.server.link.resume)
 
     async def later(self, call: Callable[[], object]) -> None:
@@ -77,35 +70,35 @@ class World:
         """Lose the connection; it comes back a little later."""
         self.server.dials = ["refuse"]
         self.server.cut()
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
 
 
 @asynccontextmanager
-async def world(*, lag: float = 0, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any option
+async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everything]:  # noqa: ANN401 - any option
     server = FakeServer(sip=7, chunk=11)
-    objects = FakeObjects(server, "b")
-    objects.lag = lag
-    objects.add("gone", deleted=True)
-    objects.add("one", STORED["one"])
-    objects.add("many", b"first.", b"second.", b"third.")
-    stream = FakeStream(server, "S", "s.>")
-    server.on("$JS.API.STREAM.CREATE.OBJ_new", lambda _: stream.about())
-    server.on("$JS.API.STREAM.DELETE.OBJ_b", lambda _: {"success": True})
-    server.on("echo", lambda frame: frame.payload)
-    server.on("void", lambda _: None)
-    server.on("many", lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None)
-    server.on("$JS.API.>", lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}})
-    async with trio.open_nursery() as background, trionats.open_client(background, dial=server.dial, **options) as nc:
+    async with open_bucket(server=server, **options) as (bucket, store, nc, _):
+        bucket.lag = lag
+        bucket.add("gone", deleted=True)
+        bucket.add("one", STORED["one"])
+        bucket.add("many", b"first.", b"second.", b"third.")
+        stream = FakeStream(server, "S", "s.>")
+        for subject, answer in {
+            "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
+            "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
+            "echo": lambda frame: frame.payload,
+            "void": lambda _: None,
+            "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
+            "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
+        }.items():
+            server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield World(server, nursery, nc, objects)
+            yield Everything(server, nursery, nc, bucket, store)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
-        now = nc.statistics()
-        assert (now.subscriptions, now.pending_requests, list(now.feeds)) == (0, 0, [])
-        assert not objects.consumers
+        assert_nothing_left(nc)
+        assert not bucket.consumers
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
-    server.check()
 
 
 # -- the cases ---------------------------------------------------------------------------------------------------------
@@ -117,11 +110,11 @@ async def opening(opened: AbstractAsyncContextManager[Any]) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Callable[[World], Any]:
+def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Callable[[Everything], Any]:
     """An operation on a feed that was opened before, with items or without."""
 
     @asynccontextmanager
-    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
         async with OPENERS[opener](w) as rx:
             await w.nc.flush()
             if opener == "Watcher" and not items:
@@ -138,7 +131,7 @@ def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items
     return prepared
 
 
-OPENERS: Final[dict[str, Callable[[World], AbstractAsyncContextManager[Feed[Any]]]]] = {
+OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed[Any]]]]] = {
     "Subscription": lambda w: trionats.open_subscription(w.nursery, w.nc, "a"),
     "Events": lambda w: trionats.open_events(w.nursery, w.nc),
     "Replies": lambda w: trionats.open_replies(w.nursery, w.nc, "many", max_msgs=3),
@@ -146,19 +139,19 @@ OPENERS: Final[dict[str, Callable[[World], AbstractAsyncContextManager[Feed[Any]
 }
 
 
-def simply(use: Callable[[World], Awaitable[object]]) -> Callable[[World], Any]:
+def simply(use: Callable[[Everything], Awaitable[object]]) -> Callable[[Everything], Any]:
     """An operation that needs nothing to be prepared."""
 
     @asynccontextmanager
-    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
         yield partial(use, w)
 
     return prepared
 
 
-def after(prepare: Callable[[World], Awaitable[object]], use: Callable[[World], Awaitable[object]]) -> Any:  # noqa: ANN401 - as `simply`
+def after(prepare: Callable[[Everything], Awaitable[object]], use: Callable[[Everything], Awaitable[object]]) -> Any:  # noqa: ANN401 - as `simply`
     @asynccontextmanager
-    async def prepared(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
         await prepare(w)
         yield partial(use, w)
 
@@ -166,13 +159,13 @@ def after(prepare: Callable[[World], Awaitable[object]], use: Callable[[World], 
 
 
 @asynccontextmanager
-async def reply_of(w: World, subject: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+async def reply_of(w: Everything, subject: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     with w.nc.request_nowait(subject, b"x") as reply:
         yield reply.wait
 
 
 @asynccontextmanager
-async def message_to_answer(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     async with trionats.open_subscription(w.nursery, w.nc, "a") as rx:
         await w.nc.flush()
         w.server.publish("a", b"x", reply="back")
@@ -181,7 +174,7 @@ async def message_to_answer(w: World) -> AsyncIterator[Callable[[], Awaitable[ob
 
 
 @asynccontextmanager
-async def fresh_snapshot(w: World) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Nothing of it has come yet."""
     async with trionats.open_watcher(w.nursery, w.store) as watcher:
         yield watcher.snapshot
@@ -192,37 +185,37 @@ async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> N
         await use()
 
 
-async def delete_one(w: World) -> None:
+async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
 
-def objects(name: str, *arguments: object) -> Callable[[World], Any]:
+def objects(name: str, *arguments: object) -> Callable[[Everything], Any]:
     return simply(lambda w: getattr(w.store, name)(*arguments))
 
 
-def management(name: str, *arguments: object) -> Callable[[World], Any]:
+def management(name: str, *arguments: object) -> Callable[[Everything], Any]:
     return simply(lambda w: getattr(w.js, name)(*arguments))
 
 
-CASES: Final[dict[str, Callable[[World], Any]]] = {
+CASES: Final[dict[str, Callable[[Everything], Any]]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
-    "Client.publish, waiting for room": after(World.full, lambda w: w.nc.publish("a", b"x" * 50)),
-    "Client.publish, without a connection": after(World.drop, lambda w: w.nc.publish("a", b"x")),
+    "Client.publish, waiting for room": after(Everything.full, lambda w: w.nc.publish("a", b"x" * 50)),
+    "Client.publish, without a connection": after(Everything.drop, lambda w: w.nc.publish("a", b"x")),
     "Client.request": simply(lambda w: w.nc.request("echo", b"x", HEADERS)),
     "Client.request, nobody there": simply(lambda w: w.nc.request("nobody", b"x")),
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
-    "Client.request, waiting for room": after(World.full, lambda w: w.nc.request("echo", b"x")),
-    "Client.request, without a connection": after(World.drop, lambda w: w.nc.request("echo", b"x")),
+    "Client.request, waiting for room": after(Everything.full, lambda w: w.nc.request("echo", b"x")),
+    "Client.request, without a connection": after(Everything.drop, lambda w: w.nc.request("echo", b"x")),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),
-    "Client.flush, without a connection": after(World.drop, lambda w: w.nc.flush()),
+    "Client.flush, without a connection": after(Everything.drop, lambda w: w.nc.flush()),
     "Client.rtt": simply(lambda w: w.nc.rtt()),
     "Client.barrier": simply(lambda w: w.nc.barrier()),
-    "Client.wait_connected": after(World.drop, lambda w: w.nc.wait_connected()),
-    "Client.wait_writable": after(World.full, lambda w: w.nc.wait_writable()),
+    "Client.wait_connected": after(Everything.drop, lambda w: w.nc.wait_connected()),
+    "Client.wait_writable": after(Everything.full, lambda w: w.nc.wait_writable()),
     "Client.reconnect": simply(lambda w: w.nc.reconnect()),
-    "Client.reconnect, without a connection": after(World.drop, lambda w: w.nc.reconnect()),
+    "Client.reconnect, without a connection": after(Everything.drop, lambda w: w.nc.reconnect()),
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
@@ -344,27 +337,19 @@ def test_every_public_coroutine_has_a_case() -> None:
     assert have - TASKS <= public_coroutines()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_cancelled_everywhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cancel_case(name, monkeypatch)
+SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
-)
-def test_cancelled_everywhere_while_the_stream_is_slow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cleans up must not overtake what it is to clean up."""
-    cancel_case(name, monkeypatch, lag=0.005)
-
-
-def cancel_case(name: str, monkeypatch: pytest.MonkeyPatch, *, lag: float = 0) -> None:
+@pytest.mark.parametrize(("name", "lag"), [*((name, 0) for name in CASES), *((name, 0.005) for name in SLOW)])
+def test_cancelled_everywhere(name: str, lag: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the stream is slow: what cleans up must not overtake what it is to clean up."""
     # So small that a put waits for it to move on.
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []
 
     async def scenario(cut: Cut) -> None:
-        async with world(lag=lag, pending_size=10_000, reconnect_time_wait=0.5) as w:
+        async with everything(lag=lag, pending_size=10_000, reconnect_time_wait=0.5) as w:
             async with assert_no_leaks(w.nc), CASES[name](w) as operation:
                 sent = len(w.server.link.received)
 
@@ -376,9 +361,11 @@ def cancel_case(name: str, monkeypatch: pytest.MonkeyPatch, *, lag: float = 0) -
                 if cut.way == "already":
                     assert cut.cancelled or name in CLOSES
                     if name not in CLOSES and not name.startswith(UNDER_WAY):
-                        await trio.testing.wait_all_tasks_blocked()
+                        await settled()
                         assert len(w.server.link.received) == sent
-                await settled(w)
+                # Let what the case has set in motion come to rest: a link held back, a connection dropped, a feed to be stopped.
+                await trio.sleep(1.5)
+                await w.nc.wait_connected()
             await w.nc.flush()
             contents = w.objects.contents()
             assert contents == EFFECTS.get(name, before) or (cut.cancelled and contents == before)
@@ -389,17 +376,11 @@ def cancel_case(name: str, monkeypatch: pytest.MonkeyPatch, *, lag: float = 0) -
     assert EFFECTS.get(name, before) in outcomes
 
 
-async def settled(w: World) -> None:
-    """Let what the case has set in motion come to rest: a link held back, a connection dropped, a feed to be stopped."""
-    await trio.sleep(1.5)
-    await w.nc.wait_connected()
-
-
 def test_a_snapshot_cancelled_anywhere_loses_nothing() -> None:
     """What the cancelled call had collected is in the next one, once."""
 
     async def scenario(cut: Cut) -> None:
-        async with world() as w, trionats.open_watcher(w.nursery, w.store) as watcher:
+        async with everything() as w, trionats.open_watcher(w.nursery, w.store) as watcher:
             first = await cut(watcher.snapshot) or []
             assert not (cut.cancelled and first)
             names = [info.name for info in first + await watcher.snapshot()]
@@ -408,25 +389,12 @@ def test_a_snapshot_cancelled_anywhere_loses_nothing() -> None:
     cancel_everywhere(scenario)
 
 
-def test_opening_a_client_cancelled_anywhere() -> None:
+@pytest.mark.parametrize("dials", [[], ["refuse", "accept"], ["hang", "accept"], ["refuse", "refuse"]])
+def test_opening_a_client_cancelled_anywhere(dials: Any) -> None:  # noqa: ANN401 - the fake's
     """No task, no socket, and no half frame is left of a client that did not come to be."""
 
     async def scenario(cut: Cut) -> None:
         server = FakeServer(sip=13, chunk=17)
-        async with trio.open_nursery() as nursery:
-            async with assert_no_leaks():
-                await cut(opening, trionats.open_client(nursery, ["a", "b"], dial=server.dial))
-            assert not nursery.child_tasks
-        assert all(link.closed for link in server.links)
-        assert [problem for problem in server.problems if "half" not in problem] == []
-
-    cancel_everywhere(scenario)
-
-
-@pytest.mark.parametrize("dials", [["refuse", "accept"], ["hang", "accept"], ["refuse", "refuse"]])
-def test_opening_a_client_that_finds_it_hard_cancelled_anywhere(dials: Any) -> None:  # noqa: ANN401 - the fake's
-    async def scenario(cut: Cut) -> None:
-        server = FakeServer()
         server.dials = list(dials)
         async with trio.open_nursery() as nursery:
 
@@ -438,6 +406,7 @@ def test_opening_a_client_that_finds_it_hard_cancelled_anywhere(dials: Any) -> N
                 await cut(run)
             assert not nursery.child_tasks
         assert all(link.closed for link in server.links)
+        assert [problem for problem in server.problems if "half" not in problem] == []
 
     cancel_everywhere(scenario)
 

@@ -8,6 +8,7 @@ import signal
 from contextlib import AsyncExitStack
 from typing import Any
 
+import nats.aio.client
 import pytest
 import trio
 import trio.testing
@@ -20,6 +21,7 @@ from tests.worlds import (
     Receiver,
     connected,
     lose,
+    open_bucket,
     open_world,
     publish_forced,
     regain,
@@ -29,7 +31,7 @@ from tests.worlds import (
     stuck,
     takes,
 )
-from trionats import Client, errors, events, open_client, open_events, open_subscription
+from trionats import Client, bridge, errors, events, open_client, open_events, open_replies, open_subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -176,6 +178,36 @@ async def test_bad_publishes(
         assert len(server.link.received) == sent
         assert nc.is_connected
         assert nc.statistics().out_msgs == 0
+
+
+async def test_what_is_opened_from_something_wrong_is_a_clear_error() -> None:
+    theirs: Any = nats.aio.client.Client()
+    wrong: Any = 5
+    async with open_world() as (_, nc, nursery):
+        ours: Any = nc
+        for opening, text in (
+            (open_subscription(nursery, wrong, "a"), "nc must be a Client, not int"),
+            (open_events(nursery, wrong), "nc must be a Client, not int"),
+            (open_replies(nursery, wrong, "a"), "nc must be a Client, not int"),
+            (open_subscription(nursery, theirs, "a"), "nc must be a Client, not nats-py's, for which there is"),
+            (
+                bridge.open_pull_subscription(nursery, ours),
+                "psub must be what nats-py's pull_subscribe gives, not Client",
+            ),
+        ):
+            with pytest.raises(TypeError, match=text):
+                async with opening:
+                    pytest.fail("it was opened")
+
+
+async def test_objects_of_something_wrong_are_a_clear_error() -> None:
+    wrong: Any = 5
+    async with open_bucket() as (_, store, _nc, _nursery):
+        for call in (store.put(wrong, b""), store.get(wrong), store.get_info(wrong), store.delete(wrong)):
+            with pytest.raises(TypeError, match="object name 5 for bucket 'b': it must be text"):
+                await call
+        with pytest.raises(TypeError, match="meta must be an ObjectMeta, not int"):
+            await store.put("a", b"", wrong)
 
 
 # -- publishing --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.fakes import FakeServer, cut_frame, matches
+from tests.worlds import settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 CONNECT = b'CONNECT {"headers":true,"no_responders":true}\r\n'
 
 
-async def connected(server: FakeServer, connect: bytes = CONNECT) -> Link:
+async def login(server: FakeServer, connect: bytes = CONNECT) -> Link:
     link = await server.dial("here", 4222)
     assert link is server.link
     info = await link.receive_some()
@@ -30,9 +31,13 @@ async def connected(server: FakeServer, connect: bytes = CONNECT) -> Link:
     return server.link
 
 
-async def test_a_conversation() -> None:
+async def dialled() -> tuple[FakeServer, Link]:
     server = FakeServer()
-    link = await connected(server)
+    return server, await login(server)
+
+
+async def test_a_conversation() -> None:
+    server, link = await dialled()
     await link.send_all(b"PI")
     await link.send_all(b"NG\r\nSUB a.* 1\r\nPUB a.b 2\r\nhi\r\nPUB c 0\r\n\r\n")
     assert await link.receive_some() == b"PONG\r\nMSG a.b 1 2\r\nhi\r\n"
@@ -46,8 +51,7 @@ async def test_a_conversation() -> None:
 
 
 async def test_headers_and_replies() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(b"SUB a 1\r\nHPUB a r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n")
     assert await link.receive_some() == b"HMSG a 1 r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n"
     assert server.publish("a", b"x", reply="s") == 1
@@ -56,16 +60,14 @@ async def test_headers_and_replies() -> None:
 
 
 async def test_queue_groups_take_turns_and_others_all_get_theirs() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(b"SUB a q 1\r\nSUB a q 2\r\nSUB a 3\r\n")
     assert [server.publish("a", b"x") for _ in range(2)] == [2, 2]
     assert await link.receive_some() == b"".join(b"MSG a %d 1\r\nx\r\n" % sid for sid in (3, 1, 3, 2))
 
 
 async def test_auto_unsubscribe_counts_what_was_delivered() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(b"SUB a 1\r\nUNSUB 1 2\r\nSUB a 2\r\nUNSUB 2\r\n")
     assert [server.publish("a") for _ in range(3)] == [1, 1, 0]
     await link.send_all(b"SUB b 3\r\n")
@@ -75,8 +77,7 @@ async def test_auto_unsubscribe_counts_what_was_delivered() -> None:
 
 
 async def test_nobody_listens() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    _server, link = await dialled()
     await link.send_all(b"SUB in.* 1\r\nPUB nobody in.7 0\r\n\r\n")
     assert await link.receive_some() == b"HMSG in.7 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
 
@@ -86,7 +87,7 @@ async def test_responders_are_interest() -> None:
     server.on("$JS.API.>", lambda frame: {"asked": frame.subject})
     server.on("text", lambda frame: frame.payload.decode().upper())
     server.on("nothing", lambda _: None)
-    link = await connected(server)
+    link = await login(server)
     await link.send_all(
         b"SUB in.* 1\r\nPUB $JS.API.INFO in.1 0\r\n\r\nPUB text in.2 2\r\nab\r\nPUB nothing in.3 0\r\n\r\n"
     )
@@ -95,8 +96,8 @@ async def test_responders_are_interest() -> None:
 
 async def test_no_echo() -> None:
     server = FakeServer()
-    link = await connected(server, b'CONNECT {"echo":false}\r\n')
-    other = await connected(server)
+    link = await login(server, b'CONNECT {"echo":false}\r\n')
+    other = await login(server)
     await other.send_all(b"SUB a 1\r\n")
     await link.send_all(b"SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n")
     assert await link.receive_some() == b"PONG\r\n"
@@ -153,8 +154,7 @@ async def test_dials_can_be_refused_and_swallowed(autojump_clock: trio.testing.M
 
 
 async def test_cut_after_bytes_from_the_client() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     before = len(link.received)
     link.cut_after(sent=8)
     with pytest.raises(trio.BrokenResourceError):
@@ -167,8 +167,7 @@ async def test_cut_after_bytes_from_the_client() -> None:
 
 
 async def test_cut_after_bytes_to_the_client() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    _, link = await dialled()
     link.cut_after(given=3)
     await link.send_all(b"PING\r\n")
     assert await link.receive_some() == b"PON"
@@ -178,8 +177,7 @@ async def test_cut_after_bytes_to_the_client() -> None:
 
 @pytest.mark.parametrize("how", ["eof", "reset"])
 async def test_a_cut_wakes_both_ends(how: Ending) -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     link.stall(up=True)
     ends: list[str] = []
 
@@ -199,15 +197,14 @@ async def test_a_cut_wakes_both_ends(how: Ending) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         assert ends == []
         server.cut(how)
     assert sorted(ends) == ["receive", "send"]
 
 
 async def test_closing_wakes_both_ends() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    _server, link = await dialled()
     link.stall(up=True)
 
     async def closed(call: Callable[[], Awaitable[object]]) -> None:
@@ -217,7 +214,7 @@ async def test_closing_wakes_both_ends() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(closed, link.receive_some)
         nursery.start_soon(closed, lambda: link.send_all(b"PING\r\n"))
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         with pytest.raises(trio.BusyResourceError):
             await link.receive_some()
         with pytest.raises(trio.BusyResourceError):
@@ -226,8 +223,7 @@ async def test_closing_wakes_both_ends() -> None:
 
 
 async def test_stalls_end() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     link.stall(up=True, down=True)
     server.inject(b"later")
     got: list[bytes] = []
@@ -238,7 +234,7 @@ async def test_stalls_end() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.send_all, b"PING\r\n")
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         assert (got, server.sent("PING")) == ([], [])
         link.resume()
     assert b"".join(got).startswith(b"later")
@@ -258,8 +254,7 @@ async def test_small_pieces_both_ways() -> None:
 
 
 async def test_mute() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     server.mute.add("PING")
     await link.send_all(b"PING\r\n")
     assert server.sent("PING")
@@ -286,8 +281,7 @@ async def test_mute() -> None:
     ],
 )
 async def test_malformed_frames_are_found(bad: bytes) -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(bad)
     assert b"-ERR" in await link.receive_some()
     assert await link.receive_some() == b""
@@ -296,8 +290,7 @@ async def test_malformed_frames_are_found(bad: bytes) -> None:
 
 
 async def test_half_a_frame_is_found() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(b"PUB a 10\r\nfour")
     server.check()
     await link.aclose()
@@ -316,8 +309,7 @@ async def test_a_client_must_introduce_itself() -> None:
 
 
 async def test_a_sid_in_use_is_found() -> None:
-    server = FakeServer()
-    link = await connected(server)
+    server, link = await dialled()
     await link.send_all(b"SUB a 1\r\nSUB b 1\r\n")
     with pytest.raises(AssertionError, match="sid in use"):
         server.check()
@@ -338,11 +330,27 @@ def test_frames_are_cut_anywhere() -> None:
     assert cut_frame(bytearray(b"pub a 0\r\n\r\n")) == ("PUB", ("a", "0"), b"", b"")
 
 
-def test_matching() -> None:
-    assert matches("a.*.c", "a.b.c")
-    assert matches("a.>", "a.b.c")
-    assert matches("a", "a")
-    assert not matches("a.>", "a")
-    assert not matches("a.*", "a.b.c")
-    assert not matches("a.b", "a")
-    assert not matches("a", "a.b")
+@pytest.mark.parametrize(
+    ("pattern", "subject", "fits"),
+    [
+        ("a.*.c", "a.b.c", True),
+        ("a.>", "a.b.c", True),
+        ("a", "a", True),
+        ("a.>", "a", False),
+        ("a.*", "a.b.c", False),
+        ("a.b", "a", False),
+        ("a", "a.b", False),
+    ],
+)
+def test_matching(pattern: str, subject: str, fits: bool) -> None:
+    assert matches(pattern, subject) is fits
+
+
+async def test_a_responder_may_be_put_before_the_others_and_info_may_change() -> None:
+    server, link = await dialled()
+    server.on("a", lambda _: b"second")
+    server.on("a", lambda _: b"first", first=True)
+    await link.send_all(b"SUB in 1\r\nPUB a in 0\r\n\r\n")
+    assert await link.receive_some() == b"MSG in 1 5\r\nfirst\r\n"
+    server.announce(ldm=True)
+    assert json.loads((await link.receive_some())[5:]) == {**server.info, "ldm": True}

@@ -10,13 +10,14 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
+from tests.worlds import Turns, busy, elsewhere, end, observe, put, settled, unobserve
 from trionats import errors
 from trionats._feeds import busy_tasks
 from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
 from trionats._feeds.feed import Feed, Pace, opens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 class Nobody:
@@ -40,7 +41,7 @@ async def test_an_empty_feed_is_true() -> None:
     feed = Feed[int]("test", 1, Pace())
     assert len(feed) == 0
     assert feed
-    feed.end(None)
+    end(feed)
 
 
 async def test_what_an_opener_returns_is_entered_once() -> None:
@@ -79,42 +80,41 @@ async def test_opening_and_leaving_are_not_interrupted_half_way() -> None:
 
 async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_nobody() -> None:
     feed = Feed[int]("test", 1, Pace())
-    assert feed.put(1)
-    assert not feed.put(2)
+    assert put(feed, 1)
+    assert not put(feed, 2)
     feed.stop()
-    assert not feed.put(3)
+    assert not put(feed, 3)
     assert [item async for item in feed] == [1]
     await feed.aclose()
-    assert not feed.put(4)
+    assert not put(feed, 4)
 
 
 async def test_an_observer_may_leave_twice() -> None:
     feed = Feed[int]("test", 1, Pace())
     observer = Nobody()
-    feed._busy.observe(observer)
-    feed._busy.unobserve(observer)
-    feed._busy.unobserve(observer)
-    feed.end(None)
+    observe(feed, observer)
+    unobserve(feed, observer)
+    unobserve(feed, observer)
+    end(feed)
 
 
 async def test_consumers_that_have_died_are_forgotten() -> None:
     """A new task for each item must not be remembered for ever."""
     count = 3 * MOST
     feed = Feed[int]("test", count, Pace())
-    feed._busy.observe(Nobody())
+    observe(feed, Nobody())
     for number in range(count):
-        feed.put(number)
+        put(feed, number)
     for _ in range(count):
-        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
-            nursery.start_soon(feed.receive)
-    assert len(feed._busy.busy) <= MOST
-    feed.end(None)
+        await elsewhere(feed.receive)  # a task of its own for each item is the point
+    assert busy(feed) <= MOST
+    end(feed)
 
 
 async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large pool at work: each item costs the same, however many have one."""
     sought = 0
-    lives = busy_tasks._lives
+    lives: Callable[[trio.lowlevel.Task], bool] = vars(busy_tasks)["_lives"]
 
     def counted(task: trio.lowlevel.Task) -> bool:
         nonlocal sought
@@ -138,25 +138,15 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
                 during.setattr(trio.Nursery, "child_tasks", property(copied))
                 for _ in range(pool):
                     nursery.start_soon(work)
-                await trio.testing.wait_all_tasks_blocked()
+                await settled()
                 for number in range(items):
-                    feed.put(number)
+                    put(feed, number)
                     if number % 100 == 0:
-                        await trio.testing.wait_all_tasks_blocked()
-                feed.end(None)
-                await trio.testing.wait_all_tasks_blocked()
+                        await settled()
+                end(feed)
+                await settled()
     # To double the number of those that are remembered takes one look at each.
     assert sought <= 4 * pool
-
-
-class Steps(trio.abc.Instrument):
-    """Counts the steps of all tasks."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.count += 1
 
 
 async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
@@ -167,21 +157,21 @@ async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
     async def work() -> None:
         seen.extend([number async for number in feed])
 
-    steps = Steps()
+    steps = 0
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             for _ in range(pool):
                 nursery.start_soon(work)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             for _ in range(10):
-                trio.lowlevel.add_instrument(steps)
-                for number in range(burst):
-                    feed.put(number)
-                await trio.testing.wait_all_tasks_blocked()
-                trio.lowlevel.remove_instrument(steps)
-            feed.end(None)
+                with Turns() as turns:
+                    for number in range(burst):
+                        put(feed, number)
+                    await settled()
+                steps += turns.count
+            end(feed)
     assert sorted(seen) == sorted(list(range(burst)) * 10)
-    assert steps.count <= 10 * 3 * AT_THE_DOOR
+    assert steps <= 10 * 3 * AT_THE_DOOR
 
 
 async def test_slow_consumers_are_soon_all_at_work() -> None:
@@ -200,9 +190,9 @@ async def test_slow_consumers_are_soon_all_at_work() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(pool):
                 nursery.start_soon(work)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             for number in range(pool):
-                feed.put(number)
+                put(feed, number)
             passes = 0
             while at_work < pool:
                 await trio.lowlevel.checkpoint()
@@ -210,7 +200,7 @@ async def test_slow_consumers_are_soon_all_at_work() -> None:
             # Each time twice as many: 2 ** 10 is more than all of them.
             assert passes <= 12
             hold.set()
-            feed.end(None)
+            end(feed)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -243,7 +233,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
 
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                put = 0
+                count = 0
                 for _ in range(60):
                     match rng.choice(["start", "start slow", "put", "put many", "cancel", "release", "run"]):
                         case "start":
@@ -254,8 +244,8 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
                                 nursery.start_soon(work, True)
                         case "put" | "put many" as how:
                             for _ in range(1 if how == "put" else rng.randrange(60)):
-                                feed.put(put)
-                                put += 1
+                                put(feed, count)
+                                count += 1
                         case "cancel":
                             for scope in rng.sample(list(scopes), rng.randrange(len(scopes) + 1)):
                                 scope.cancel()
@@ -265,18 +255,18 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
                         case _:
                             await trio.lowlevel.checkpoint()
                     if rng.random() < 0.3:
-                        await trio.testing.wait_all_tasks_blocked()
+                        await settled()
                         assert not (waiting and len(feed)), f"{waiting} wait, {len(feed)} are buffered"
                 for _ in range(3):
                     nursery.start_soon(work, False)
-                feed.end(None)
+                end(feed)
                 while len(feed):
                     hold.set()
                     hold = trio.Event()
                     await trio.lowlevel.checkpoint()
-                await trio.testing.wait_all_tasks_blocked()
+                await settled()
                 hold.set()
-        assert sorted(seen) == list(range(put))
+        assert sorted(seen) == list(range(count))
 
     rng = random.Random(seed)
     with same_schedule(seed):
@@ -297,11 +287,11 @@ async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(5 * AT_THE_DOOR):
                 nursery.start_soon(work)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             if how == "left":
                 await feed.aclose()
             else:
-                feed.end(errors.TimeoutError() if how == "failed" else None)
+                end(feed, errors.TimeoutError() if how == "failed" else None)
     assert ends == [errors.TimeoutError if how == "failed" else trio.EndOfChannel] * (5 * AT_THE_DOOR)
 
 
@@ -318,16 +308,16 @@ async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> 
         async with trio.open_nursery() as nursery:
             for scope in scopes:
                 nursery.start_soon(work, scope)
-                await trio.testing.wait_all_tasks_blocked()
+                await settled()
             for scope in scopes[:AT_THE_DOOR]:
                 scope.cancel()
-            feed.put(1)
-            await trio.testing.wait_all_tasks_blocked()
-            feed.put(2)
-            await trio.testing.wait_all_tasks_blocked()
+            put(feed, 1)
+            await settled()
+            put(feed, 2)
+            await settled()
             assert seen == [1, 2]
-            feed.put(3)
-            await trio.testing.wait_all_tasks_blocked()
+            put(feed, 3)
+            await settled()
             assert seen == [1, 2, 3]
             nursery.cancel_scope.cancel()
 
@@ -343,16 +333,15 @@ async def test_the_pool_may_shrink_again() -> None:
 
     async with trio.open_nursery() as nursery:
         for number in range(500):
-            feed.put(number)
+            put(feed, number)
             nursery.start_soon(take_one)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         hold.set()
     for number in range(1000):
-        feed.put(number)
-        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - a task of its own for each item is the point
-            nursery.start_soon(take_one)
-    assert len(feed._busy.busy) <= MOST
-    feed.end(None)
+        put(feed, number)
+        await elsewhere(take_one)  # a task of its own for each item is the point
+    assert busy(feed) <= MOST
+    end(feed)
 
 
 @pytest.mark.parametrize("limit", [1, 10])
@@ -368,9 +357,9 @@ async def test_a_burst_finds_room_with_all_that_wait(limit: int) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(waiting):
             nursery.start_soon(work)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         for number in range(waiting + limit):
-            assert feed.put(number)
-        assert not feed.put(waiting + limit)
+            assert put(feed, number)
+        assert not put(feed, waiting + limit)
     assert sorted(seen) == list(range(waiting))
-    feed.end(None)
+    end(feed)

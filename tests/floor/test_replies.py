@@ -11,110 +11,89 @@ import pytest
 import trio
 import trio.testing
 
-import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fakes import FakeServer, Frame
-from trionats import errors
+from tests.worlds import (
+    World,
+    alarms,
+    assert_nothing_left,
+    connected,
+    lose,
+    open_world,
+    payloads,
+    settled,
+    takes,
+)
+from trionats import errors, open_replies, open_subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from trio.testing import MockClock
+    from trionats import Client, Msg
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 @asynccontextmanager
-async def client(server: FakeServer, **options: float) -> AsyncIterator[trionats.Client]:
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, dial=server.dial, **{"reconnect_time_wait": 0.01, **options}) as nc,  # type: ignore[arg-type]
-    ):
-        await nc.flush()
-        yield nc
-        assert_nothing_left(nc, server)
-    server.check()
+async def answered(
+    *payloads: bytes,
+    pause: float = 0.0,
+    server: FakeServer | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[World[FakeServer]]:
+    """A server that answers what is published to "ask"; with a pause before each answer. Nothing is left in the end."""
+    async with open_world(server or FakeServer(), **options) as world:
 
-
-def assert_nothing_left(nc: trionats.Client, server: FakeServer) -> None:
-    assert (nc.statistics().subscriptions, nc.statistics().pending_requests) == (0, 0)
-    assert nc.statistics().feeds == ()
-    assert nc._supervisor.timekeeper._timers.next() is None
-
-
-def answers(server: FakeServer, *payloads: bytes, pause: float = 0.0) -> Callable[[trio.Nursery], None]:
-    """Let the server answer what is published to "ask"; with a pause, in a task that waits before each."""
-    replies: list[str] = []
-
-    def asked(frame: Frame) -> None:
-        replies.append(frame.reply)
-        if not pause:
+        async def answer(reply: str) -> None:
             for payload in payloads:
-                server.publish(frame.reply, payload)
+                await trio.sleep(pause)
+                world.server.publish(reply, payload)
 
-    server.on("ask", asked)
+        def asked(frame: Frame) -> None:
+            if pause:
+                world.nursery.start_soon(answer, frame.reply)
+            for payload in () if pause else payloads:
+                world.server.publish(frame.reply, payload)
 
-    async def slowly() -> None:
-        while not replies:  # noqa: ASYNC110 - the server has no event for it
-            await trio.sleep(0.001)
-        for payload in payloads:
-            await trio.sleep(pause)
-            server.publish(replies[0], payload)
-
-    return lambda nursery: nursery.start_soon(slowly)
+        world.server.on("ask", asked)
+        yield world
+        assert_nothing_left(world.nc)
+        assert not alarms(world.nc)
+        world.nursery.cancel_scope.cancel()
 
 
-async def payloads_of(rx: trionats.Feed[trionats.Msg]) -> list[bytes]:
-    return [msg.data async for msg in rx]
+def data(messages: list[Msg]) -> list[bytes]:
+    return [msg.data for msg in messages]
 
 
 # -- what ends them ------------------------------------------------------------------------------------------------------
 
 
-async def test_request_many_ends_with_the_count(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1", b"2", b"3")
-    async with client(server) as nc:
-        start = trio.current_time()
-        assert [msg.data for msg in await nc.request_many("ask", b"q", max_msgs=2)] == [b"1", b"2"]
-        assert trio.current_time() == start
+async def test_request_many_ends_with_the_count() -> None:
+    async with answered(b"1", b"2", b"3") as (server, nc, _):
+        with takes(0):
+            assert data(await nc.request_many("ask", b"q", max_msgs=2)) == [b"1", b"2"]
         await nc.flush()
         assert not server.subscriptions
 
 
+@pytest.mark.parametrize("came", [[], [b"1", b"2"]])
 @pytest.mark.parametrize("seconds", [1.5, 5.0])
-async def test_request_many_gives_what_came_when_the_time_is_over(autojump_clock: MockClock, seconds: float) -> None:
-    server = FakeServer()
-    answers(server, b"1", b"2")
-    async with client(server, request_timeout=seconds) as nc:
-        start = trio.current_time()
-        assert [msg.data for msg in await nc.request_many("ask")] == [b"1", b"2"]
-        assert trio.current_time() - start == pytest.approx(seconds)
+async def test_request_many_gives_what_came_when_the_time_is_over(came: list[bytes], seconds: float) -> None:
+    async with answered(*came, request_timeout=seconds) as (_, nc, _nursery):
+        with takes(seconds):
+            assert data(await nc.request_many("ask")) == came
 
 
-async def test_request_many_gives_nothing_when_nothing_came(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server)
-    async with client(server) as nc:
-        assert await nc.request_many("ask") == []
-
-
-async def test_a_deadline_in_force_governs_and_loses_nothing(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    begin = answers(server, b"1", b"2", b"3", pause=4.0)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        begin(nursery)
-        start = trio.current_time()
-        with trio.move_on_after(10) as scope:
-            found = await nc.request_many("ask")
-        assert [msg.data for msg in found] == [b"1", b"2"]
+async def test_a_deadline_in_force_governs_and_loses_nothing() -> None:
+    async with answered(b"1", b"2", b"3", pause=4.0) as (_, nc, _nursery):
+        with takes(10), trio.move_on_after(10) as scope:
+            assert data(await nc.request_many("ask")) == [b"1", b"2"]
         assert not scope.cancelled_caught
-        assert trio.current_time() - start == pytest.approx(10)
-        await trio.sleep(4)
 
 
-async def test_the_checkpoint_behind_a_deadline_is_cancelled(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server) as nc:
+async def test_the_checkpoint_behind_a_deadline_is_cancelled() -> None:
+    async with answered(b"1") as (_, nc, _nursery):
         found = []
         with trio.move_on_after(1) as scope:
             found = await nc.request_many("ask")
@@ -123,112 +102,77 @@ async def test_the_checkpoint_behind_a_deadline_is_cancelled(autojump_clock: Moc
         assert scope.cancelled_caught
 
 
-async def test_a_cancellation_is_not_a_deadline(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        outcome = []
+async def test_a_cancellation_is_not_a_deadline() -> None:
+    outcome = []
+    async with answered(b"1") as (_, nc, nursery):
 
         async def ask() -> None:
             with trio.fail_after(100):
                 outcome.append(await nc.request_many("ask"))
 
         nursery.start_soon(ask)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await settled()
     assert not outcome
 
 
-async def test_a_stall_counts_between_answers_only(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    begin = answers(server, b"1", b"2", pause=2.0)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        begin(nursery)
-        start = trio.current_time()
-        # The first one takes longer than the stall, and the second one, too late, is not waited for.
-        assert [msg.data for msg in await nc.request_many("ask", stall=0.5)] == [b"1"]
-        assert trio.current_time() - start == pytest.approx(2.5, abs=0.01)
+async def test_a_stall_counts_between_answers_only() -> None:
+    """The first one takes longer than the stall, and the second one, too late, is not waited for."""
+    async with answered(b"1", b"2", pause=2.0) as (_, nc, _nursery):
+        with takes(2.5, 2.51):
+            assert data(await nc.request_many("ask", stall=0.5)) == [b"1"]
 
 
-async def test_answers_put_off_the_stall(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    begin = answers(server, *[b"%d" % n for n in range(9)], pause=0.4)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        begin(nursery)
+async def test_answers_put_off_the_stall() -> None:
+    async with answered(*[b"%d" % n for n in range(9)], pause=0.4) as (_, nc, nursery):
         assert len(await nc.request_many("ask", stall=0.5)) == 9
+        with takes(4.1, 4.11):
+            async with open_replies(nursery, nc, "ask", stall=0.5) as rx:
+                assert len(await payloads(rx)) == 9
 
 
-async def test_the_sentinel_ends_it_and_is_not_given(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1", b"", b"late")
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        start = trio.current_time()
-        found = await nc.request_many("ask", sentinel=lambda msg: not msg.data)
-        assert [msg.data for msg in found] == [b"1"]
-        async with trionats.open_replies(nursery, nc, "ask", sentinel=lambda msg: not msg.data) as rx:
-            assert await payloads_of(rx) == [b"1"]
-        assert trio.current_time() == start
+async def test_the_sentinel_ends_it_and_is_not_given() -> None:
+    async with answered(b"1", b"", b"late") as (_, nc, nursery):
+        with takes(0):
+            assert data(await nc.request_many("ask", sentinel=lambda msg: not msg.data)) == [b"1"]
+            async with open_replies(nursery, nc, "ask", sentinel=lambda msg: not msg.data) as rx:
+                assert await payloads(rx) == [b"1"]
 
 
-async def test_open_replies_ends_with_the_count_and_tells_no_reason(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1", b"2", b"3")
-    async with (
-        client(server) as nc,
-        trio.open_nursery() as nursery,
-        trionats.open_replies(nursery, nc, "ask", b"q", max_msgs=2) as rx,
-    ):
-        assert await rx.wait_ended() is None
-        assert await payloads_of(rx) == [b"1", b"2"]
+async def test_open_replies_ends_with_the_count_and_tells_no_reason() -> None:
+    async with answered(b"1", b"2", b"3") as (_, nc, nursery):
+        async with open_replies(nursery, nc, "ask", b"q", max_msgs=2) as rx:
+            assert await rx.wait_ended() is None
+            assert await payloads(rx) == [b"1", b"2"]
 
 
-async def test_open_replies_ends_when_they_stall(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    begin = answers(server, b"1", b"2", b"3", pause=0.4)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        begin(nursery)
-        start = trio.current_time()
-        async with trionats.open_replies(nursery, nc, "ask", stall=0.5) as rx:
-            assert await payloads_of(rx) == [b"1", b"2", b"3"]
-        assert trio.current_time() - start == pytest.approx(1.7, abs=0.01)
+async def test_open_replies_ends_after_request_timeout_where_no_deadline_is_in_force() -> None:
+    async with answered(b"1", request_timeout=3) as (_, nc, nursery):
+        with takes(3):
+            async with open_replies(nursery, nc, "ask") as rx:
+                assert await payloads(rx) == [b"1"]
 
 
-async def test_open_replies_ends_after_request_timeout_where_no_deadline_is_in_force(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server, request_timeout=3) as nc, trio.open_nursery() as nursery:
-        start = trio.current_time()
-        async with trionats.open_replies(nursery, nc, "ask") as rx:
-            assert await payloads_of(rx) == [b"1"]
-        assert trio.current_time() - start == pytest.approx(3)
-
-
-async def test_open_replies_leaves_the_time_to_a_deadline(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    begin = answers(server, b"1", pause=20.0)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        begin(nursery)
+async def test_open_replies_leaves_the_time_to_a_deadline() -> None:
+    async with answered(b"1", pause=20.0) as (_, nc, nursery):
         with trio.fail_after(60):
-            async with trionats.open_replies(nursery, nc, "ask") as rx:
+            async with open_replies(nursery, nc, "ask") as rx:
                 assert (await rx.receive()).data == b"1"
 
 
-async def test_answers_can_come_to_a_subject_of_the_callers(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server, inbox_prefix="me") as nc:  # type: ignore[arg-type]
+async def test_answers_can_come_to_a_subject_of_the_callers() -> None:
+    async with answered(b"1", inbox_prefix="me") as (server, nc, _):
         (found,) = await nc.request_many("ask", reply="where.i.live", max_msgs=1)
-        assert found.subject == "where.i.live"
+        assert found.subject == server.sent("PUB", "ask")[0].reply == "where.i.live"
         (found,) = await nc.request_many("ask", max_msgs=1)
         assert found.subject.startswith("me.")
-    assert server.sent("PUB", "ask")[0].reply == "where.i.live"
 
 
-async def test_an_inbox_is_not_the_one_that_requests_share(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    server.on("one", lambda frame: b"answer")
-    answers(server, b"1")
-    async with client(server) as nc:
+async def test_an_inbox_is_not_the_one_that_requests_share() -> None:
+    async with answered(b"1") as (server, nc, _):
+        server.on("one", lambda _: b"answer")
         await nc.request("one")
         await nc.request_many("ask", max_msgs=1)
         await nc.flush()
@@ -238,10 +182,10 @@ async def test_an_inbox_is_not_the_one_that_requests_share(autojump_clock: MockC
     assert server.sent("UNSUB")[0].arguments[1] == "1", "the server is told the count"
 
 
-async def test_answers_can_be_answered(autojump_clock: MockClock) -> None:
+async def test_answers_can_be_answered() -> None:
     server = FakeServer()
     server.on("ask", lambda frame: server.publish(frame.reply, b"1", reply="go.on") and None)
-    async with client(server) as nc:
+    async with connected(server) as nc:
         (found,) = await nc.request_many("ask", max_msgs=1)
         await found.respond(b"more")
         await nc.flush()
@@ -250,143 +194,128 @@ async def test_answers_can_be_answered(autojump_clock: MockClock) -> None:
 
 # -- what makes them fail ------------------------------------------------------------------------------------------------
 
-
-async def test_nobody_listens(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        start = trio.current_time()
-        with pytest.raises(errors.NoRespondersError, match="'ask'"):
-            await nc.request_many("ask")
-        async with trionats.open_replies(nursery, nc, "ask", max_msgs=1) as rx:
-            with pytest.raises(errors.NoRespondersError, match="'ask'"):
-                await rx.receive()
-            assert isinstance(await rx.wait_ended(), errors.NoRespondersError)
-        assert trio.current_time() == start
+WAYS = ["request", "request_many", "open_replies"]
 
 
-async def ask(way: str, nc: trionats.Client, nursery: trio.Nursery) -> None:
-    if way == "request":
-        await nc.request("ask")
-    elif way == "request_many":
-        await nc.request_many("ask")
-    else:
-        async with trionats.open_replies(nursery, nc, "ask") as rx:
+async def ask(way: str, nc: Client, nursery: trio.Nursery) -> None:
+    if way == "open_replies":
+        async with open_replies(nursery, nc, "ask") as rx:
             await rx.receive()
-
-
-@pytest.mark.parametrize("way", ["request", "request_many", "open_replies"])
-@pytest.mark.parametrize("denied", ["the request", "the inbox"])
-async def test_a_refused_request_fails_at_once(autojump_clock: MockClock, way: str, denied: str) -> None:
-    if denied == "the request":
-        server = FakeServer(deny_publish=("ask",))
-        named = "ask"
     else:
-        server = FakeServer(deny_subscribe=("_INBOX.>",))
-        named = "_INBOX."
-    server.on("ask", lambda frame: None)
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        start = trio.current_time()
-        with pytest.raises(errors.PermissionsViolationError, match="'ask'") as caught:
+        await getattr(nc, way)("ask")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nobody_listens(way: str) -> None:
+    async with open_world() as (_, nc, nursery):
+        with takes(0), pytest.raises(errors.NoRespondersError, match="'ask'"):
             await ask(way, nc, nursery)
-        assert caught.value.subject.startswith(named)
-        assert trio.current_time() == start
-        assert nc.is_connected
+        async with open_replies(nursery, nc, "ask") as rx:
+            assert isinstance(await rx.wait_ended(), errors.NoRespondersError)
 
 
-async def test_the_servers_refusal_of_the_reply_subject_fails_the_request(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    server.on(
-        "ask", lambda frame: server.link.error(f'Permissions Violation for Publish with Reply of "{frame.reply}"')
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("denied", ["the request", "the inbox"])
+async def test_a_refused_request_fails_at_once(way: str, denied: str) -> None:
+    server, named = (
+        (FakeServer(deny_publish=("ask",)), "ask")
+        if denied == "the request"
+        else (FakeServer(deny_subscribe=("_INBOX.>",)), "_INBOX.")
     )
-    server.on("other", lambda frame: None)
-    async with client(server) as nc:
+    async with answered(server=server) as (_, nc, nursery):
+        for _again in range(2):
+            with (
+                takes(0),
+                pytest.raises(errors.PermissionsViolationError, match=f"request to 'ask'.*{named}") as caught,
+            ):
+                await ask(way, nc, nursery)
+            assert caught.value.subject.startswith(named)
+            assert_nothing_left(nc)
+        assert nc.is_connected
+        await nc.flush()
+
+
+async def test_the_servers_refusal_of_the_reply_subject_fails_the_request() -> None:
+    server = FakeServer()
+    refusal = 'Permissions Violation for Publish with Reply of "{}"'
+    server.on("ask", lambda frame: server.link.error(refusal.format(frame.reply)))
+    server.on("other", lambda _: None)
+    async with connected(server) as nc:
         with nc.request_nowait("other") as other:
-            with pytest.raises(errors.PermissionsViolationError, match="'ask'"):
-                await nc.request("ask")
-            with pytest.raises(errors.PermissionsViolationError, match="'ask'"):
-                await nc.request_many("ask")
+            for call in (nc.request, nc.request_many):
+                with pytest.raises(errors.PermissionsViolationError, match="'ask'"):
+                    await call("ask")
             assert not other.done
 
 
-async def test_a_refusal_of_something_else_fails_nothing(autojump_clock: MockClock) -> None:
-    server = FakeServer(deny_publish=("secret",), deny_subscribe=("private",))
-    server.on("ask", lambda frame: None)
-    async with client(server) as nc, trio.open_nursery() as nursery, trio.open_nursery() as inner:
-        with nc.request_nowait("ask") as one:
-            inner.start_soon(nc.request_many, "ask")
-            await nc.publish("secret")
-            async with trionats.open_subscription(nursery, nc, "private") as rx:
-                with pytest.raises(errors.PermissionsViolationError):
-                    await rx.receive()
-            assert not one.done
-        await trio.testing.wait_all_tasks_blocked()
-        assert nc.statistics().pending_requests == 1
+async def test_a_refusal_of_something_else_fails_nothing() -> None:
+    async with answered(server=FakeServer(deny_publish=("secret",), deny_subscribe=("private",))) as (_, nc, nursery):
+        async with trio.open_nursery() as inner:
+            with nc.request_nowait("ask") as one:
+                inner.start_soon(nc.request_many, "ask")
+                await nc.publish("secret")
+                async with open_subscription(nursery, nc, "private") as rx:
+                    with pytest.raises(errors.PermissionsViolationError):
+                        await rx.receive()
+                assert not one.done
+            await settled()
+            assert nc.statistics().pending_requests == 1
 
 
-async def test_a_request_that_waits_here_is_not_refused_with_another(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    async with client(server) as nc:
+async def test_a_request_that_waits_here_is_not_refused_with_another() -> None:
+    async with open_world() as (server, nc, _):
         server.link.stall(up=True)
         await nc.publish("fill")
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         with nc.request_nowait("ask") as waits:
             server.inject(b"-ERR 'Permissions Violation for Publish to \"ask\"'\r\n")
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             assert not waits.done
         server.link.resume()
 
 
-async def test_the_connection_breaks_after_the_request_was_sent(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server) as nc, trio.open_nursery() as nursery:
+async def test_the_connection_breaks_after_the_request_was_sent() -> None:
+    async with answered(b"1") as (server, nc, nursery):
 
-        async def lose() -> None:
+        async def cut() -> None:
             await trio.sleep(0.1)
             server.cut()
 
-        nursery.start_soon(lose)
+        nursery.start_soon(cut)
         with pytest.raises(errors.DisconnectedError, match="'ask'"):
             await nc.request_many("ask")
         await nc.wait_connected()
-        nursery.start_soon(lose)
-        async with trionats.open_replies(nursery, nc, "ask") as rx:
+        nursery.start_soon(cut)
+        async with open_replies(nursery, nc, "ask") as rx:
             assert (await rx.receive()).data == b"1"
             with pytest.raises(errors.DisconnectedError, match="'ask'"):
                 await rx.receive()
         await nc.wait_connected()
 
 
-async def test_a_request_that_was_not_sent_waits_for_the_next_connection(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1", b"2")
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        server.accepting = False
-        server.cut()
-        await trio.testing.wait_all_tasks_blocked()
-        found: list[bytes] = []
+async def test_a_request_that_was_not_sent_waits_for_the_next_connection() -> None:
+    found: list[bytes] = []
+    async with answered(b"1", b"2") as (server, nc, nursery):
+        await lose(server, nc)
 
         async def ask() -> None:
-            found.extend([msg.data for msg in await nc.request_many("ask", max_msgs=2)])
+            found.extend(data(await nc.request_many("ask", max_msgs=2)))
 
         nursery.start_soon(ask)
-        async with trionats.open_replies(nursery, nc, "ask", max_msgs=2) as rx:
-            await trio.testing.wait_all_tasks_blocked()
+        async with open_replies(nursery, nc, "ask", max_msgs=2) as rx:
+            await settled()
             server.accepting = True
-            assert await payloads_of(rx) == [b"1", b"2"]
+            assert await payloads(rx) == [b"1", b"2"]
         await nc.flush()
     assert found == [b"1", b"2"]
 
 
-async def test_one_that_ends_first_takes_its_frame_back(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        server.accepting = False
-        server.cut()
-        await trio.testing.wait_all_tasks_blocked()
+async def test_one_that_ends_first_takes_its_frame_back() -> None:
+    async with answered() as (server, nc, nursery):
+        await lose(server, nc)
         with trio.move_on_after(0.1):
             assert await nc.request_many("ask") == []
-        async with trionats.open_replies(nursery, nc, "ask"):
+        async with open_replies(nursery, nc, "ask"):
             pass
         assert nc.statistics().outbox_bytes == 0
         server.accepting = True
@@ -395,99 +324,94 @@ async def test_one_that_ends_first_takes_its_frame_back(autojump_clock: MockCloc
     assert not server.sent("PUB")
 
 
-async def test_closing_the_client_ends_both(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-    async with client(server) as nc, trio.open_nursery() as nursery:
-        outcome: list[BaseException] = []
+async def test_closing_the_client_ends_both() -> None:
+    outcome: list[BaseException] = []
+    async with answered(b"1") as (_, nc, nursery):
 
         async def ask() -> None:
-            try:
+            with pytest.raises(errors.ConnectionClosedError) as caught:
                 await nc.request_many("ask")
-            except errors.ConnectionClosedError as error:
-                outcome.append(error)
+            outcome.append(caught.value)
 
         nursery.start_soon(ask)
-        async with trionats.open_replies(nursery, nc, "ask") as rx:
+        async with open_replies(nursery, nc, "ask") as rx:
             await nc.flush()
             await nc.aclose()
-            assert await payloads_of(rx) == [b"1"]
-        await trio.testing.wait_all_tasks_blocked()
+            assert await payloads(rx) == [b"1"]
+        await settled()
         assert len(outcome) == 1
-        with pytest.raises(errors.ConnectionClosedError):
-            await nc.request_many("ask")
+        await ask()
 
 
-async def test_a_bug_in_the_sentinel_is_the_callers(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-
-    def broken(msg: trionats.Msg) -> bool:
+async def test_a_bug_in_the_sentinel_is_the_callers() -> None:
+    def broken(msg: Msg) -> bool:
         raise LookupError("mine")
 
-    async with client(server) as nc:
+    async with answered(b"1") as (_, nc, _nursery):
         with pytest.raises(LookupError, match=r"^mine$"):
             await nc.request_many("ask", sentinel=broken)
         with pytest.RaisesGroup(pytest.RaisesExc(LookupError, match=r"^mine$"), flatten_subgroups=True):
-            async with trio.open_nursery() as nursery, trionats.open_replies(nursery, nc, "ask", sentinel=broken) as rx:
+            async with trio.open_nursery() as nursery, open_replies(nursery, nc, "ask", sentinel=broken) as rx:
                 with pytest.raises(trio.BrokenResourceError):
                     await rx.receive()
         await nc.flush()
 
 
-async def test_too_many_answers(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trionats._core.request_many.MOST_REPLIES", 3)
     monkeypatch.setattr("trionats._replies.MOST_REPLIES", 3)
-    server = FakeServer()
-    answers(server, b"1", b"2", b"3", b"4", b"5")
-    async with client(server) as nc, trio.open_nursery() as nursery:
+    async with answered(b"1", b"2", b"3", b"4", b"5") as (_, nc, nursery):
         with pytest.raises(errors.SlowConsumerError, match="'ask'"):
             await nc.request_many("ask")
-        async with trionats.open_replies(nursery, nc, "ask") as rx:
-            await trio.testing.wait_all_tasks_blocked()
-            assert [(await rx.receive()).data for _ in range(3)] == [b"1", b"2", b"3"]
+        async with open_replies(nursery, nc, "ask") as rx:
+            await settled()
+            assert data([await rx.receive() for _ in range(3)]) == [b"1", b"2", b"3"]
             with pytest.raises(errors.SlowConsumerError, match="'ask'"):
                 await rx.receive()
 
 
-@pytest.mark.parametrize("wrong", [{"subject": "a b"}, {"reply": "a b"}, {"headers": {"a b": "c"}}, {"stall": -1.0}])
-async def test_what_cannot_be_sent_leaves_nothing(autojump_clock: MockClock, wrong: dict[str, Any]) -> None:
-    server = FakeServer()
-    async with client(server) as nc, trio.open_nursery() as nursery:
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"subject": "a b"}, errors.BadSubjectError),
+        ({"reply": "a b"}, errors.BadSubjectError),
+        ({"headers": {"a b": "c"}}, errors.BadHeaderError),
+        ({"stall": -1.0}, ValueError),
+        ({"max_msgs": "x"}, TypeError),
+        ({"stall": "x"}, TypeError),
+        ({"sentinel": 5}, TypeError),
+    ],
+)
+async def test_what_cannot_be_sent_leaves_nothing(wrong: dict[str, Any], error: type[Exception]) -> None:
+    async with answered() as (server, nc, nursery):
         arguments = {"subject": "ask", **wrong}
-        with pytest.raises((errors.Error, ValueError)):
+        with pytest.raises(error):
             await nc.request_many(**arguments)
-        with pytest.raises((errors.Error, ValueError)):
-            await trionats.open_replies(nursery, nc, **arguments).__aenter__()
-        assert_nothing_left(nc, server)
+        with pytest.raises(error):
+            await open_replies(nursery, nc, **arguments).__aenter__()
+        assert_nothing_left(nc)
     assert not server.sent("SUB")
 
 
-async def test_late_answers_disturb_nobody(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    replies: list[str] = []
-    server.on("ask", lambda frame: replies.append(frame.reply))
-    server.on("again", lambda frame: b"fresh")
-    async with client(server) as nc:
+async def test_late_answers_disturb_nobody() -> None:
+    async with answered() as (server, nc, _):
+        server.on("again", lambda _: b"fresh")
         with trio.move_on_after(1):
             assert await nc.request_many("ask") == []
         # Written as a server would that had not heard of the UNSUB yet.
-        server.inject(f"MSG {replies[0]} 1 4\r\nlate\r\n".encode() * 3)
+        server.inject(f"MSG {server.sent('PUB', 'ask')[0].reply} 1 4\r\nlate\r\n".encode() * 3)
         assert (await nc.request("again")).data == b"fresh"
 
 
-async def test_no_garbage_is_left(autojump_clock: MockClock) -> None:
-    server = FakeServer()
-    answers(server, b"1")
-
-    async with client(server) as nc, trio.open_nursery() as nursery:
+async def test_no_garbage_is_left() -> None:
+    async with answered(b"1") as (_, nc, nursery):
 
         async def once(subject: str) -> None:
             with contextlib.suppress(errors.NoRespondersError):
                 await nc.request_many(subject, max_msgs=1)
-            async with trionats.open_replies(nursery, nc, subject, max_msgs=1) as rx:
+            async with open_replies(nursery, nc, subject, max_msgs=1) as rx:
                 with contextlib.suppress(errors.NoRespondersError):
-                    await payloads_of(rx)
+                    await payloads(rx)
             await nc.flush()
 
         for subject in ("ask", "nobody"):
@@ -495,7 +419,7 @@ async def test_no_garbage_is_left(autojump_clock: MockClock) -> None:
             gc.collect()
             gc.disable()
             try:
-                for _ in range(10):
+                for _again in range(10):
                     await once(subject)
                 assert gc.collect() < 10
             finally:
@@ -505,44 +429,22 @@ async def test_no_garbage_is_left(autojump_clock: MockClock) -> None:
 # -- what is left when they are cancelled --------------------------------------------------------------------------------
 
 
-def test_request_many_cancelled_anywhere() -> None:
+@pytest.mark.parametrize("way", ["request_many", "open_replies"])
+def test_cancelled_anywhere(way: str) -> None:
     async def scenario(cut: Cut) -> None:
-        server = FakeServer(sip=7)
-        begin = answers(server, b"1", b"2", b"3", pause=0.1)
-        async with trio.open_nursery() as background, trionats.open_client(background, dial=server.dial) as nc:
-            async with trio.open_nursery() as nursery:
-                begin(nursery)
-                await cut(nc.request_many, "ask", b"question", stall=0.5)
-                assert_nothing_left(nc, server)
-                await nc.flush()
-                assert not server.subscriptions
-                if cut.way == "already":
-                    assert not server.sent("PUB")
-                nursery.cancel_scope.cancel()
-        server.check()
+        async def use() -> None:
+            if way == "request_many":
+                await nc.request_many("ask", b"question", stall=0.5)
+            else:
+                async with open_replies(nursery, nc, "ask", max_msgs=2) as rx:
+                    assert await payloads(rx) == [b"1", b"2"]
 
-    cancel_everywhere(scenario)
-
-
-def test_open_replies_cancelled_anywhere() -> None:
-    async def scenario(cut: Cut) -> None:
-        server = FakeServer(sip=7)
-        begin = answers(server, b"1", b"2", pause=0.1)
-
-        async def use(nc: trionats.Client, nursery: trio.Nursery) -> None:
-            async with trionats.open_replies(nursery, nc, "ask", max_msgs=2) as rx:
-                assert await payloads_of(rx) == [b"1", b"2"]
-
-        async with trio.open_nursery() as background, trionats.open_client(background, dial=server.dial) as nc:
-            async with trio.open_nursery() as nursery:
-                begin(nursery)
-                await cut(use, nc, background)
-                assert_nothing_left(nc, server)
-                await nc.flush()
-                assert not server.subscriptions
-                if cut.way == "already":
-                    assert not server.sent("PUB")
-                nursery.cancel_scope.cancel()
-        server.check()
+        async with answered(b"1", b"2", b"3", pause=0.1, server=FakeServer(sip=7)) as (server, nc, nursery):
+            await cut(use)
+            assert_nothing_left(nc)
+            await nc.flush()
+            assert not server.subscriptions
+            if cut.way == "already":
+                assert not server.sent("PUB")
 
     cancel_everywhere(scenario)

@@ -12,7 +12,17 @@ import trio
 import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
-from tests.worlds import connected
+from tests.worlds import (
+    assert_nothing_left,
+    connected,
+    lose,
+    open_world,
+    payloads,
+    regain,
+    seam,
+    settled,
+    takes,
+)
 from trionats import errors, open_client, open_replies
 from trionats._core.requests import PendingReply
 
@@ -21,48 +31,48 @@ if TYPE_CHECKING:
 
     from trionats import Client
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-def silent(server: FakeServer) -> None:
-    """Let requests to "void" have no answer."""
+
+def answering(**options: Any) -> FakeServer:  # noqa: ANN401 - any option
+    """A server that answers "echo" and not "void"."""
+    server = FakeServer(**options)
+    server.on("echo", lambda frame: frame.payload)
     server.on("void", lambda _: None)
+    server.on("void.>", lambda _: None)
+    return server
 
 
-def assert_forgotten(nc: Client) -> None:
-    statistics = nc.statistics()
-    assert (statistics.pending_requests, statistics.subscriptions) == (0, 0)
-
-
-async def test_answered(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    server.on("echo", lambda frame: frame.payload.upper())
-    async with connected(server) as nc:
-        for _ in range(3):
+async def test_answered() -> None:
+    async with open_world() as (server, nc, _):
+        server.on("echo", lambda frame: frame.payload.upper())
+        for _again in range(3):
             answer = await nc.request("echo", b"abc", headers={"A": "1"})
             assert answer.data == b"ABC"
         assert [frame.subject for frame in server.sent("SUB")] == [server.subscriptions[0].subject]
         assert len({frame.reply for frame in server.sent("HPUB", "echo")}) == 3
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
         assert (nc.statistics().out_msgs, nc.statistics().in_msgs) == (3, 3)
         with pytest.raises(errors.Error, match="no reply subject"):
             await answer.respond(b"back")
 
 
-async def test_an_empty_answer_with_another_status_is_an_answer(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    server.on("s", lambda frame: server.publish(frame.reply, headers=b"NATS/1.0 404 No Messages\r\n\r\n") and None)
-    async with connected(server) as nc:
+async def test_an_empty_answer_with_another_status_is_an_answer() -> None:
+    async with open_world() as (server, nc, _):
+        server.on("s", lambda frame: server.publish(frame.reply, headers=b"NATS/1.0 404 No Messages\r\n\r\n") and None)
         answer = await nc.request("s")
         assert (answer.status, answer.description) == (404, "No Messages")
 
 
-async def test_nobody_there(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    async with connected(server) as nc:
-        start = trio.current_time()
-        with pytest.raises(errors.NoRespondersError, match=r"request to 'nobody\.here': nobody is listening"):
+async def test_nobody_there() -> None:
+    async with connected(FakeServer()) as nc:
+        text = r"request to 'nobody\.here': nobody is listening"
+        with takes(0), pytest.raises(errors.NoRespondersError, match=text):
             await nc.request("nobody.here")
-        assert trio.current_time() == start
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
+
+
+# -- how long ----------------------------------------------------------------------------------------------------------
 
 
 async def one_reply(nc: Client) -> None:
@@ -70,31 +80,21 @@ async def one_reply(nc: Client) -> None:
         await reply.wait()
 
 
-async def pages(nc: Client) -> None:
-    """A list of two pages, of which only the first is answered."""
-    await nc.jetstream().streams_info()
-
-
-#: Every wait for one answer, and what its error names. Of `request_many` the whole is one.
-WAITS: dict[str, tuple[Callable[[Client], Awaitable[object]], str, type[errors.TimeoutError]]] = {
-    "request": (lambda nc: nc.request("void"), "request to 'void'", errors.TimeoutError),
-    "flush": (lambda nc: nc.flush(), "flush", errors.FlushTimeoutError),
-    "rtt": (lambda nc: nc.rtt(), "rtt", errors.FlushTimeoutError),
-    "publish": (lambda nc: nc.jetstream().publish("void"), "request to 'void'", errors.TimeoutError),
-    "info": (
-        lambda nc: nc.jetstream().stream_info("S"),
-        r"request to '\$JS\.API\.STREAM\.INFO\.S'",
-        errors.TimeoutError,
-    ),
-    "list": (pages, r"request to '\$JS\.API\.STREAM\.LIST'", errors.TimeoutError),
-    "reply": (one_reply, "request to 'void'", errors.TimeoutError),
+#: Every wait for one answer, and what its error names. Of `request_many` the whole is one, of a list each page.
+WAITS: dict[str, tuple[Callable[[Client], Awaitable[object]], str]] = {
+    "request": (lambda nc: nc.request("void"), "request to 'void'"),
+    "flush": (lambda nc: nc.flush(), "flush"),
+    "rtt": (lambda nc: nc.rtt(), "rtt"),
+    "publish": (lambda nc: nc.jetstream().publish("void"), "request to 'void'"),
+    "info": (lambda nc: nc.jetstream().stream_info("S"), r"request to '\$JS\.API\.STREAM\.INFO\.S'"),
+    "list": (lambda nc: nc.jetstream().streams_info(), r"request to '\$JS\.API\.STREAM\.LIST'"),
+    "reply": (one_reply, "request to 'void'"),
 }
 
 
 def standing_still() -> FakeServer:
-    """A server that answers nothing, but for the first page of a list, which takes it a second."""
-    server = FakeServer()
-    silent(server)
+    """A server that answers nothing but the first page of a list."""
+    server = answering()
     server.on("$JS.API.STREAM.INFO.S", lambda _: None)
 
     def first_page(frame: Frame) -> object:
@@ -123,24 +123,23 @@ def standing_still() -> FakeServer:
 )
 @pytest.mark.parametrize("how", ["option", "view"])
 async def test_what_was_chosen_counts_and_the_default_gives_way(
-    autojump_clock: trio.testing.MockClock, wait: str, chosen: float | None, deadline: float | None, ends: str, how: str
+    wait: str, chosen: float | None, deadline: float | None, ends: str, how: str
 ) -> None:
     server = standing_still()
-    call, what, kind = WAITS[wait]
+    call, what = WAITS[wait]
+    kind = errors.FlushTimeoutError if wait in ("flush", "rtt") else errors.TimeoutError
     async with connected(server, request_timeout=chosen if how == "option" else 33.0) as client:
         nc = client if how == "option" else client.with_options(request_timeout=chosen)
         server.mute = {"PING"} if wait in ("flush", "rtt") else set()
-        start = trio.current_time()
-        with trio.move_on_after(math.inf if deadline is None else deadline) as scope:
+        lasts = deadline if ends == "deadline" else float(ends.partition(" ")[0])
+        assert lasts
+        with takes(lasts), trio.move_on_after(math.inf if deadline is None else deadline) as scope:
             if ends == "deadline":
                 await call(nc)
             else:
-                with pytest.raises(kind, match=f"{what}: no answer within {ends}") as caught:
+                with pytest.raises(kind, match=f"{what}: no answer within {ends}"):
                     await call(nc)
-                assert isinstance(caught.value, kind)
         assert scope.cancelled_caught == (ends == "deadline")
-        lasted = deadline if ends == "deadline" else float(ends.partition(" ")[0])
-        assert trio.current_time() - start == pytest.approx(lasted)
         assert client.statistics().pending_requests == 0
         server.mute = set()
 
@@ -149,109 +148,96 @@ async def test_what_was_chosen_counts_and_the_default_gives_way(
     ("chosen", "deadline", "lasts"),
     [(None, None, 5.0), (None, 100.0, 100.0), (7.0, None, 7.0), (7.0, 100.0, 7.0), (7.0, 2.0, 2.0)],
 )
-async def test_the_total_of_many_answers(
-    autojump_clock: trio.testing.MockClock, chosen: float | None, deadline: float | None, lasts: float
-) -> None:
-    server = FakeServer()
-    server.on("many", lambda _: b"one")
-    async with connected(server, request_timeout=chosen) as nc, trio.open_nursery() as nursery:
-        start = trio.current_time()
-        with trio.move_on_after(math.inf if deadline is None else deadline):
+async def test_the_total_of_many_answers(chosen: float | None, deadline: float | None, lasts: float) -> None:
+    async with open_world(request_timeout=chosen) as (server, nc, nursery):
+        server.on("many", lambda _: b"one")
+        with takes(lasts), trio.move_on_after(math.inf if deadline is None else deadline):
             assert [msg.data for msg in await nc.request_many("many")] == [b"one"]
-        assert trio.current_time() - start == pytest.approx(lasts)
-        start = trio.current_time()
-        with trio.move_on_after(math.inf if deadline is None else deadline):
+        with takes(lasts), trio.move_on_after(math.inf if deadline is None else deadline):
             async with open_replies(nursery, nc, "many") as rx:
-                assert [msg.data async for msg in rx] == [b"one"]
-        assert trio.current_time() - start == pytest.approx(lasts)
+                assert await payloads(rx) == [b"one"]
 
 
 @pytest.mark.parametrize("chosen", [None, 3.0])
-async def test_the_wait_for_room_counts(autojump_clock: trio.testing.MockClock, chosen: float | None) -> None:
-    server = FakeServer()
-    async with connected(server, request_timeout=chosen, pending_size=100) as nc, trio.open_nursery() as nursery:
-        await nc.flush()
+async def test_the_wait_for_room_counts(chosen: float | None) -> None:
+    async with open_world(request_timeout=chosen, pending_size=100) as (server, nc, nursery):
         server.link.stall(up=True)
+        await nc.publish("in.the.pipe", bytes(50))
+        await settled()
+        await nc.publish("filling", bytes(200))
         lasts = chosen or 5.0
 
         async def opened() -> None:
             async with open_replies(nursery, nc, "void"):
                 pytest.fail("it was opened")
 
-        while True:
-            try:
-                nc.publish_nowait("filling", bytes(50))
-            except trio.WouldBlock:
-                if nc._supervisor.idle is None:
-                    break
-            await trio.lowlevel.checkpoint()
+        text = f"request to 'void': no answer within {lasts:g} s"
         for call in (lambda: nc.request("void"), lambda: nc.request_many("void"), opened):
-            start = trio.current_time()
-            with pytest.raises(errors.TimeoutError, match=f"request to 'void': no answer within {lasts:g} s"):
+            with takes(lasts), pytest.raises(errors.TimeoutError, match=text):
                 await call()
-            assert trio.current_time() - start == pytest.approx(lasts)
         assert nc.statistics().pending_requests == 0
         server.link.resume()
 
 
 @pytest.mark.parametrize("value", ["5", True, -1, math.nan])
-async def test_no_time_that_is_none(autojump_clock: trio.testing.MockClock, value: Any) -> None:  # noqa: ANN401
-    async with connected(FakeServer()) as nc:
+async def test_no_time_that_is_none(value: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    async with open_world() as (_, nc, nursery):
         with pytest.raises((TypeError, ValueError), match="request_timeout"):
             nc.with_options(request_timeout=value)
-        async with trio.open_nursery() as nursery:
-            with pytest.raises((TypeError, ValueError), match="request_timeout"):
-                async with open_client(nursery, request_timeout=value):
-                    pytest.fail("it was opened")
+        with pytest.raises((TypeError, ValueError), match="request_timeout"):
+            async with open_client(nursery, request_timeout=value):
+                pytest.fail("it was opened")
 
 
 HINT = r"takes no timeout: with trio\.fail_after\(1\): await nc\.%s\(\.\.\.\)"
 
 
-async def test_a_timeout_is_told_how_it_is_given(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    async with connected(server) as nc:
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda nc: nc.request("q", b"", timeout=1), r"request\(\) " + HINT % "request"),
+        (lambda nc: nc.request_many("q", timeout=1), r"request_many\(\) " + HINT % "request_many"),
+        (lambda nc: nc.flush(timeout=1), r"flush\(\) " + HINT % "flush"),
+        (
+            lambda nc: nc.jetstream().publish("s.a", b"", timeout=1),
+            r"publish\(\) takes no timeout: with trio\.fail_after\(1\): await js\.publish\(\.\.\.\)",
+        ),
+        (lambda nc: nc.request("q", old_style=True), "request.. got an unexpected keyword argument 'old_style'"),
+        (
+            lambda nc: nc.request("q", b"", 1),
+            "request to 'q': headers must be a mapping, not int; it " + HINT % "request",
+        ),
+        (lambda nc: nc.request("q", b"", "a: b"), "request to 'q': headers must be a mapping, not str$"),
+        (lambda nc: nc.request("q", "text"), "request to 'q': the payload must be bytes, not str"),
+        (lambda nc: nc.request(["a"]), r"request to \['a'\]: it must be text, not list"),
+        (lambda nc: nc.request(5), "request to 5: it must be text, not int"),
+        (lambda nc: nc.request_many(["a"]), r"request to \['a'\]: it must be text, not list"),
+        (lambda nc: nc.request_many("a", max_msgs="x"), "^max_msgs is "),
+        (lambda nc: nc.request_many("a", stall="x"), "^stall is "),
+        (lambda nc: nc.request_many("a", sentinel=5), "^sentinel is "),
+        (lambda nc: nc.publish("x", b"", {"a": "1"}), "publish to 'x': reply must be text, not dict"),
+        (lambda nc: nc.publish("x", b"", ["a"]), "publish to 'x': reply must be text, not list"),
+        (lambda nc: nc.publish("x", headers=5), "headers must be a mapping, not int"),
+        (lambda nc: nc.publish({"a": "1"}), "publish to {'a': '1'}: it must be text, not dict"),
+        (lambda nc: nc.publish(5), "publish to 5: it must be text, not int"),
+    ],
+)
+async def test_what_is_of_a_wrong_type_is_named_and_a_timeout_is_told_how_it_is_given(
+    call: Callable[[Any], Awaitable[object]], text: str
+) -> None:
+    async with open_world() as (server, nc, _):
         await nc.flush()
         sent = len(server.link.received)
-        wrong: Any = nc
-        calls: list[tuple[Any, str]] = [
-            (lambda: wrong.request("quote", b"", timeout=1), r"request\(\) " + HINT % "request"),
-            (lambda: wrong.request_many("quote", timeout=1), r"request_many\(\) " + HINT % "request_many"),
-            (lambda: wrong.flush(timeout=1), r"flush\(\) " + HINT % "flush"),
-            (
-                lambda: wrong.request("quote", old_style=True),
-                "request.. got an unexpected keyword argument 'old_style'",
-            ),
-            (
-                lambda: wrong.request("quote", b"", 1),
-                "request to 'quote': headers must be a mapping, not int; it " + HINT % "request",
-            ),
-            (lambda: wrong.request("quote", b"", "a: b"), "request to 'quote': headers must be a mapping, not str$"),
-            (lambda: wrong.request("quote", "text"), "request to 'quote': the payload must be bytes, not str"),
-            (lambda: wrong.publish("x", b"", {"a": "1"}), "publish to 'x': reply must be text, not dict"),
-            (lambda: wrong.publish({"a": "1"}), "publish to {'a': '1'}: it must be text, not dict"),
-            (lambda: wrong.publish("x", b"", ["a"]), "publish to 'x': reply must be text, not list"),
-            (lambda: wrong.request(["a"]), r"request to \['a'\]: it must be text, not list"),
-            (lambda: wrong.request_many(["a"]), r"request to \['a'\]: it must be text, not list"),
-            (lambda: wrong.request(5), "request to 5: it must be text, not int"),
-            (
-                lambda: wrong.jetstream().publish("s.a", b"", timeout=1),
-                r"publish\(\) takes no timeout: with trio\.fail_after\(1\): await js\.publish\(\.\.\.\)",
-            ),
-        ]
-        for call, text in calls:
-            with pytest.raises(TypeError, match=text):
-                await call()
-        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(TypeError, match=text):
+            await call(nc)
+        await settled()
         assert len(server.link.received) == sent
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
-async def test_many_timeouts_at_their_own_times(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
+async def test_many_timeouts_at_their_own_times() -> None:
     ends: dict[int, float] = {}
-    async with connected(server, request_timeout=5) as nc:
+    async with connected(answering(), request_timeout=5) as nc:
         start = trio.current_time()
 
         async def one(number: int) -> None:
@@ -266,31 +252,28 @@ async def test_many_timeouts_at_their_own_times(autojump_clock: trio.testing.Moc
         assert ends == pytest.approx({number: number + 5.0 for number in range(20)})
 
 
-async def test_late_and_foreign_answers_are_nobodys(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    replies: list[str] = []
-    server.on("void", lambda frame: replies.append(frame.reply))
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server) as nc:
+# -- what is left of them ------------------------------------------------------------------------------------------------
+
+
+async def test_late_and_foreign_answers_are_nobodys() -> None:
+    async with open_world(answering()) as (server, nc, _):
         with trio.move_on_after(1):
             await nc.request("void", b"A")
-        for _ in range(3):
-            server.publish(replies[0], b"late")
-        assert (await nc.request("echo", b"B")).data == b"B"
-        for _ in range(2):
-            server.publish(replies[0], b"later")
-        assert (await nc.request("echo", b"C")).data == b"C"
-        assert_forgotten(nc)
+        (asked,) = server.sent("PUB", "void")
+        for late in (b"B", b"C"):
+            for _again in range(3):
+                server.publish(asked.reply, b"late")
+            assert (await nc.request("echo", late)).data == late
+        assert_nothing_left(nc)
 
 
-async def test_two_answers_to_one_request(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    server.on("twice", lambda frame: (server.publish(frame.reply, b"1"), b"2")[1])
-    async with connected(server) as nc:
+async def test_two_answers_to_one_request() -> None:
+    async with open_world() as (server, nc, _):
+        server.on("twice", lambda frame: (server.publish(frame.reply, b"1"), b"2")[1])
         assert (await nc.request("twice")).data == b"1"
         assert (await nc.request("twice")).data == b"1"
         await nc.flush()
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
 @pytest.mark.parametrize(
@@ -303,34 +286,30 @@ async def test_two_answers_to_one_request(autojump_clock: trio.testing.MockClock
         (("a", "text"), TypeError),
     ],
 )
-async def test_a_request_that_cannot_be_sent_leaves_nothing(
-    autojump_clock: trio.testing.MockClock, arguments: tuple[Any, ...], error: type[Exception]
-) -> None:
-    server = FakeServer()
-    async with connected(server) as nc:
+async def test_a_request_that_cannot_be_sent_leaves_nothing(arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    async with open_world() as (server, nc, _):
+        await settled()
         sent = len(server.link.received)
-        for call in (nc.request_nowait, nc.request):
-            with pytest.raises(error):
-                _ = call(*arguments) if call == nc.request_nowait else await nc.request(*arguments)
-        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(error):
+            nc.request_nowait(*arguments)
+        with pytest.raises(error):
+            await nc.request(*arguments)
+        await settled()
         assert len(server.link.received) == sent
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
         assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("way", ["a deadline", "a cancellation", "the default timeout"])
-async def test_a_request_that_is_given_up_leaves_nothing(autojump_clock: trio.testing.MockClock, way: str) -> None:
-    server = FakeServer()
-    heard: list[str] = []
+async def test_a_request_that_is_given_up_leaves_nothing(way: str) -> None:
     scope = trio.CancelScope()
 
-    def hear(frame: Frame) -> None:
-        heard.append(frame.reply)
+    def hear(_: Frame) -> None:
         if way == "a cancellation":
             scope.cancel()
 
-    server.on("ask", hear)
-    async with connected(server) as nc:
+    async with open_world() as (server, nc, _):
+        server.on("ask", hear)
         if way == "the default timeout":
             with pytest.raises(errors.TimeoutError):
                 await nc.request("ask")
@@ -340,18 +319,15 @@ async def test_a_request_that_is_given_up_leaves_nothing(autojump_clock: trio.te
             with scope:
                 await nc.request("ask")
             assert scope.cancelled_caught
-        assert nc.statistics().pending_requests == 0
+        assert_nothing_left(nc)
         # A late answer finds nobody.
-        server.publish(heard[0], b"late")
+        server.publish(server.sent("PUB", "ask")[0].reply, b"late")
         await nc.flush()
-        assert nc.statistics().pending_requests == 0
+        assert_nothing_left(nc)
 
 
-async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server) as nc:
+async def test_closed_replies() -> None:
+    async with connected(answering()) as nc:
         reply = nc.request_nowait("void")
         assert repr(reply) == "<PendingReply to 'void', waiting>"
         assert (nc.statistics().pending_requests, reply.done, reply.subject) == (1, False, "void")
@@ -366,7 +342,10 @@ async def test_closed_replies(autojump_clock: trio.testing.MockClock) -> None:
             assert repr(reply) == "<PendingReply to 'echo', done>"
             assert (await reply.wait()).data == b"x"
             assert (await reply.wait()).data == b"x"
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
+
+
+# -- those that are left to a callback -------------------------------------------------------------------------------------
 
 
 def told(reply: PendingReply) -> list[Any]:
@@ -377,35 +356,27 @@ def told(reply: PendingReply) -> list[Any]:
     return came
 
 
-async def test_the_answer_to_a_request_that_was_left_goes_to_the_callback(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_the_answer_to_a_request_that_was_left_goes_to_the_callback() -> None:
     """Nobody waits for it, not even a drain."""
-    server = FakeServer()
-    silent(server)
-    async with connected(server) as nc:
+    async with open_world(answering()) as (server, nc, _):
         replies = [nc.request_nowait("void") for _ in range(3)]
         await nc.flush()
         came = [told(reply) for reply in replies]
         assert nc.statistics().pending_requests == 0
-        first, second, _ = server.sent("PUB", "void")
+        first, second, _third = server.sent("PUB", "void")
         server.publish(first.reply, b"late")
         server.publish(first.reply, b"again")
         server.publish(second.reply, headers=NO_RESPONDERS)
         await nc.flush()
         assert [type(one).__name__ for one in came[0] + came[1]] == ["Msg", "NoRespondersError"]
         assert came[0][0].data == b"late"
-        start = trio.current_time()
-        await nc.drain()
-        assert trio.current_time() == start
+        with takes(0):
+            await nc.drain()
         assert isinstance(came[2][0], errors.ConnectionClosedError)
 
 
-async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server) as nc:
+async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once() -> None:
+    async with open_world(answering()) as (server, nc, _):
         answered, closed = nc.request_nowait("echo", b"x"), nc.request_nowait("void")
         await nc.flush()
         closed.close()
@@ -414,21 +385,17 @@ async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once(autojump_c
         assert isinstance(told(closed)[0], errors.ConnectionClosedError)
         server.link.stall(up=True)
         nc.publish_nowait("in.hand")
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         assert told(nc.request_nowait("void", b"unsent")) == [False]
         server.link.resume()
         await nc.flush()
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
     assert not [frame for frame in server.sent("PUB", "void") if frame.payload == b"unsent"]
 
 
 @pytest.mark.parametrize("how", ["cut", "refused"])
-async def test_a_request_that_was_left_is_told_what_became_of_it(
-    how: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    server = FakeServer()
-    silent(server)
-    async with connected(server, reconnect_time_wait=0.1) as nc:
+async def test_a_request_that_was_left_is_told_what_became_of_it(how: str) -> None:
+    async with open_world(answering(), reconnect_time_wait=0.1) as (server, nc, _):
         reply = nc.request_nowait("void")
         await nc.flush()
         came = told(reply)
@@ -439,29 +406,28 @@ async def test_a_request_that_was_left_is_told_what_became_of_it(
         await trio.sleep(1)
         kinds = {"cut": errors.DisconnectedError, "refused": errors.PermissionsViolationError}
         assert [isinstance(one, kinds[how]) for one in came] == [True]
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
-async def test_a_reply_that_somebody_waits_for_cannot_be_left(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    async with connected(server) as nc, trio.open_nursery() as nursery:
-        reply = nc.request_nowait("void")
-        nursery.start_soon(reply.wait)
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
-            told(reply)
-        nursery.cancel_scope.cancel()
+async def test_a_reply_that_somebody_waits_for_cannot_be_left_and_has_no_other_waiter() -> None:
+    async with open_world(answering()) as (_, nc, nursery):
+        with nc.request_nowait("void") as reply:
+            nursery.start_soon(reply.wait)
+            await settled()
+            with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+                told(reply)
+            with pytest.raises(trio.BusyResourceError):
+                await reply.wait()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                with pytest.raises(trio.BusyResourceError):
+                    await reply.wait()
+            nursery.cancel_scope.cancel()
 
 
-async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again() -> None:
     """Either would take the callback away from it, and the count of those that wait would never be right again."""
-    server = FakeServer()
-    silent(server)
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server) as nc:
+    async with open_world(answering()) as (server, nc, _):
         reply = nc.request_nowait("void")
         await nc.flush()
         came = told(reply)
@@ -475,95 +441,67 @@ async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again(
         assert [answer.data for answer in came] == [b"late"]
         assert (await reply.wait()).data == b"late"
         assert (await nc.request("echo", b"x")).data == b"x"
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
-async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    server = FakeServer()
-    server.on("goodbye", lambda frame: frame.payload)
+async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by_a_client_that_closes() -> None:
     came: list[Any] = []
-    async with connected(server, reconnect_time_wait=0.1, pending_size=10) as nc:
+    async with open_world(reconnect_time_wait=0.1, pending_size=10) as (server, nc, _):
+        server.on("goodbye", lambda frame: frame.payload)
         server.cut()
-        await trio.testing.wait_all_tasks_blocked()
-        nc.ask_nowait("goodbye", b"more than may wait for a connection", came.append)
+        await settled()
+        seam(nc).ask_nowait("goodbye", b"more than may wait for a connection", came.append)
         assert (came, nc.statistics().pending_requests) == ([], 0)
         await nc.wait_connected()
         await nc.flush()
         assert [one.data for one in came] == [b"more than may wait for a connection"]
-        nc.ask_nowait("goodbye", b"last", came.append)
+        seam(nc).ask_nowait("goodbye", b"last", came.append)
     assert server.sent("PUB", "goodbye")[-1].payload == b"last"
     before = len(came)
-    nc.ask_nowait("goodbye", b"too late", came.append)
+    seam(nc).ask_nowait("goodbye", b"too late", came.append)
     assert len(came) == before == 2
 
 
-async def test_alarms(autojump_clock: trio.testing.MockClock) -> None:
+async def test_alarms() -> None:
     rung: list[float] = []
     async with connected(FakeServer()) as nc:
         now = trio.current_time()
-        nc.alarm(now + 5, lambda: rung.append(trio.current_time() - now))
-        nc.alarm(now + 3, lambda: rung.append(trio.current_time() - now)).cancel()
-        nc.alarm(now + 20, lambda: rung.append(-1))
+        seam(nc).alarm(now + 5, lambda: rung.append(trio.current_time() - now))
+        seam(nc).alarm(now + 3, lambda: rung.append(trio.current_time() - now)).cancel()
+        seam(nc).alarm(now + 20, lambda: rung.append(-1))
         await trio.sleep(10)
     await trio.sleep(20)
     assert rung == [5]
 
 
-async def test_one_waiter_for_each_reply(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    async with connected(server) as nc, trio.open_nursery() as nursery:
-        with nc.request_nowait("void") as reply:
-            nursery.start_soon(reply.wait)
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError):
-                await reply.wait()
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                with pytest.raises(trio.BusyResourceError):
-                    await reply.wait()
-            nursery.cancel_scope.cancel()
-
-
-async def test_close_wakes_the_waiter(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    async with connected(server) as nc:
+async def test_close_wakes_the_waiter() -> None:
+    async with open_world(answering()) as (_, nc, nursery):
         reply = nc.request_nowait("void")
 
         async def wait() -> None:
             with pytest.raises(errors.ConnectionClosedError):
                 await reply.wait()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked()
-            reply.close()
+        nursery.start_soon(wait)
+        await settled()
+        reply.close()
 
 
-async def test_a_cancelled_wait_may_be_repeated(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    replies: list[str] = []
-    server.on("slow", lambda frame: replies.append(frame.reply))
-    async with connected(server) as nc:
-        with nc.request_nowait("slow") as reply:
+async def test_a_cancelled_wait_may_be_repeated() -> None:
+    async with open_world(answering()) as (server, nc, _):
+        with nc.request_nowait("void") as reply:
             with trio.move_on_after(1):
                 await reply.wait()
-            server.publish(replies[0], b"now")
+            server.publish(server.sent("PUB", "void")[0].reply, b"now")
             assert (await reply.wait()).data == b"now"
 
 
 # -- disconnected ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_disconnect_fails_what_was_sent_and_keeps_what_was_not(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    silent(server)
-    server.on("echo", lambda frame: frame.payload)
+async def test_a_disconnect_fails_what_was_sent_and_keeps_what_was_not() -> None:
     ended: dict[str, object] = {}
-    async with connected(server, reconnect_time_wait=1) as nc:
+    async with open_world(answering(), reconnect_time_wait=1) as (server, nc, _):
 
         async def one(name: str, subject: str) -> None:
             try:
@@ -574,38 +512,27 @@ async def test_a_disconnect_fails_what_was_sent_and_keeps_what_was_not(autojump_
         async with trio.open_nursery() as nursery:
             for number in range(100):
                 nursery.start_soon(one, f"sent {number}", "void")
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             assert nc.statistics().pending_requests == 100
-            server.dials = ["hang"]
-            start = trio.current_time()
-            server.cut()
-            while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
-                await trio.lowlevel.checkpoint()
-            nursery.start_soon(one, "unsent", "echo")
-            for _ in range(20):
-                await trio.lowlevel.checkpoint()
-            assert trio.current_time() == start
+            with takes(0):
+                await lose(server, nc)
+                nursery.start_soon(one, "unsent", "echo")
+                for _again in range(20):
+                    await trio.lowlevel.checkpoint()
             assert len(ended) == 100
             assert all(isinstance(error, errors.DisconnectedError) for error in ended.values())
             assert "request to 'void': the connection was lost" in str(ended["sent 0"])
             assert nc.statistics().pending_requests == 1
+            server.accepting = True
         assert ended["unsent"] == b"unsent"
-        assert trio.current_time() > start
         assert len(server.sent("PUB", "echo")) == 1
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out", "closed"])
-async def test_an_unsent_request_that_ends_takes_its_frame_back(
-    autojump_clock: trio.testing.MockClock, how: str
-) -> None:
-    server = FakeServer()
-    async with connected(server, reconnect_time_wait=100, request_timeout=2) as nc:
-        await nc.flush()
-        server.accepting = False
-        server.cut()
-        while nc.is_connected:  # noqa: ASYNC110 - without a step of the clock
-            await trio.lowlevel.checkpoint()
+async def test_an_unsent_request_that_ends_takes_its_frame_back(how: str) -> None:
+    async with open_world(reconnect_time_wait=100, request_timeout=2) as (server, nc, _):
+        await lose(server, nc)
         await nc.publish("before")
         outbox = nc.statistics().outbox_bytes
         if how == "cancelled":
@@ -616,25 +543,18 @@ async def test_an_unsent_request_that_ends_takes_its_frame_back(
                 await nc.request("echo", b"never")
         else:
             nc.request_nowait("echo", b"never").close()
-        assert nc.statistics().outbox_bytes == outbox
-        assert nc.statistics().out_msgs == 1
+        assert (nc.statistics().outbox_bytes, nc.statistics().out_msgs) == (outbox, 1)
         await nc.publish("after")
-        server.accepting = True
-        await nc.wait_connected()
-        await nc.flush()
+        await regain(server, nc)
         assert [frame.subject for frame in server.sent("PUB")] == ["before", "after"]
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
-async def test_a_request_stuck_in_a_full_socket_was_not_sent_until_it_was_taken(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    server = FakeServer()
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server) as nc:
+async def test_a_request_stuck_in_a_full_socket_was_not_sent_until_it_was_taken() -> None:
+    async with open_world(answering()) as (server, nc, _):
         server.link.stall(up=True)
         await nc.publish("first")
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         with trio.move_on_after(1):
             await nc.request("echo", b"x")
         server.link.resume()
@@ -642,55 +562,38 @@ async def test_a_request_stuck_in_a_full_socket_was_not_sent_until_it_was_taken(
         assert [frame.subject for frame in server.sent("PUB")] == ["first"]
 
 
-async def test_closing_fails_requests_and_keeps_back_their_unsent_frames(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    server = FakeServer()
-    silent(server)
+async def test_closing_fails_requests_and_keeps_back_their_unsent_frames() -> None:
     ended: list[Exception] = []
-    async with connected(server) as nc:
+    async with open_world(answering()) as (server, nc, nursery):
 
         async def one() -> None:
-            with pytest.raises(
-                errors.ConnectionClosedError, match="request to 'void': the client was closed"
-            ) as caught:
+            text = "request to 'void': the client was closed"
+            with pytest.raises(errors.ConnectionClosedError, match=text) as caught:
                 await nc.request("void")
             ended.append(caught.value)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(one)
-            await trio.testing.wait_all_tasks_blocked()
-            server.link.stall(up=True)
-            await nc.publish("in.the.pipe")
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(one)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(nc.aclose)
-            await trio.testing.wait_all_tasks_blocked()
-            server.link.resume()
+        nursery.start_soon(one)
+        await settled()
+        server.link.stall(up=True)
+        await nc.publish("in.the.pipe")
+        await settled()
+        nursery.start_soon(one)
+        await settled()
+        nursery.start_soon(nc.aclose)
+        await settled()
+        server.link.resume()
+        await settled()
         assert len(ended) == 2
         assert len(server.sent("PUB", "void")) == 1
         with pytest.raises(errors.ConnectionClosedError):
             nc.request_nowait("void")
 
 
-async def test_an_inbox_that_is_refused(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer(deny_subscribe=("_INBOX.>",))
-    silent(server)
-    async with connected(server) as nc:
-        for _ in range(2):
-            with pytest.raises(errors.PermissionsViolationError, match=r"request to 'void'.*_INBOX"):
-                await nc.request("void")
-            assert_forgotten(nc)
-        await nc.flush()
+# -- refused -------------------------------------------------------------------------------------------------------------
 
 
-async def test_many_refused_requests_are_each_looked_at_once(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_refused_requests_are_each_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a refusal concerns is found by its name: the number of requests is no factor."""
-    server = FakeServer(deny_publish=("secret.>",))
-    silent(server)
     looked = 0
     subject: Any = vars(PendingReply)["subject"]
 
@@ -700,7 +603,7 @@ async def test_many_refused_requests_are_each_looked_at_once(
         text: str = subject.__get__(reply)
         return text
 
-    async with connected(server) as nc:
+    async with connected(answering(deny_publish=("secret.>",))) as nc:
         with ExitStack() as stack:
             replies = [stack.enter_context(nc.request_nowait(f"secret.{number // 2}")) for number in range(400)]
             others = [stack.enter_context(nc.request_nowait("void")) for _ in range(400)]
@@ -713,57 +616,45 @@ async def test_many_refused_requests_are_each_looked_at_once(
             for number, reply in enumerate(replies):
                 with pytest.raises(errors.PermissionsViolationError, match=rf"'secret\.{number // 2}'"):
                     await reply.wait()
-        assert_forgotten(nc)
+        assert_nothing_left(nc)
 
 
 @pytest.mark.parametrize("operation", ["publish", "reply"])
-async def test_a_refusal_fails_the_request_of_its_subject_or_inbox_alone(
-    autojump_clock: trio.testing.MockClock, operation: str
-) -> None:
-    server = FakeServer()
-    server.on("void.>", lambda _: None)
-    async with connected(server) as nc:
+async def test_a_refusal_fails_the_request_of_its_subject_or_inbox_alone(operation: str) -> None:
+    async with open_world(answering()) as (server, nc, _):
         with nc.request_nowait("void.a") as one, nc.request_nowait("void.b") as two:
             await nc.flush()
             (sent,) = server.sent("PUB", "void.a")
-            words = {
-                "publish": 'Permissions Violation for Publish to "void.a"',
-                "reply": f'Permissions Violation for Publish with Reply of "{sent.reply}"',
-            }
-            server.inject(f"-ERR '{words[operation]}'\r\n".encode())
+            words = {"publish": 'to "void.a"', "reply": f'with Reply of "{sent.reply}"'}
+            server.inject(f"-ERR 'Permissions Violation for Publish {words[operation]}'\r\n".encode())
             await nc.flush()
             assert (one.done, two.done) == (True, False)
             with pytest.raises(errors.PermissionsViolationError, match=r"request to 'void\.a'"):
                 await one.wait()
 
 
-async def test_a_full_outbox(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server, pending_size=100) as nc:
+async def test_a_full_outbox() -> None:
+    answers = []
+    async with open_world(answering(), pending_size=100) as (server, nc, nursery):
         server.link.stall(up=True)
         await nc.publish("a", bytes(50))
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         await nc.publish("a", bytes(500))
         with pytest.raises(trio.WouldBlock):
             nc.request_nowait("echo")
-        answers = []
 
         async def ask() -> None:
             answers.append((await nc.request("echo", b"x")).data)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            assert nc.statistics().pending_requests == 0
-            server.link.resume()
-        assert answers == [b"x"]
+        nursery.start_soon(ask)
+        await settled()
+        assert nc.statistics().pending_requests == 0
+        server.link.resume()
+    assert answers == [b"x"]
 
 
-async def test_inbox_prefix(autojump_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    server.on("echo", lambda frame: frame.payload)
-    async with connected(server, inbox_prefix="my.place") as nc:
+async def test_inbox_prefix() -> None:
+    async with open_world(answering(), inbox_prefix="my.place") as (server, nc, _):
         await nc.request("echo")
         assert server.sent("PUB", "echo")[0].reply.startswith("my.place.")
         assert nc.new_inbox().startswith("my.place.")

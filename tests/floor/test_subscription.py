@@ -12,7 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FakeServer
-from tests.worlds import open_world, subscribed
+from tests.worlds import (
+    Listener,
+    Turns,
+    assert_nothing_left,
+    buffered,
+    consume,
+    has_ended,
+    open_world,
+    payloads,
+    run,
+    seam,
+    settled,
+    subscribed,
+)
 from trionats import Client, Msg, errors, events, open_events, open_subscription
 from trionats._event_feed import EVENTS_CAPACITY
 from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
@@ -23,6 +36,8 @@ if TYPE_CHECKING:
     from trionats._subscription import Overflow, Subscription
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
+
+each_overflow = pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
 
 
 async def arrive(server: FakeServer, nc: Client, *payloads: bytes, headers: bytes = b"") -> None:
@@ -41,32 +56,29 @@ async def take(rx: Subscription) -> None:
         await rx.receive()
 
 
-async def all_of(rx: Subscription) -> list[bytes]:
+async def rest(rx: Subscription) -> list[bytes]:
     rx.stop()
-    return [msg.data async for msg in rx]
+    return await payloads(rx)
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_sent() -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery):
+    async with open_world() as (server, nc, nursery):
         async with (
             open_subscription(nursery, nc, "a.*.>") as plain,
             open_subscription(nursery, nc, "b", queue="busy", max_msgs=3) as limited,
         ):
             await nc.flush()
-            assert [(s.subject, s.queue, s.limit) for s in server.subscriptions] == [
-                ("a.*.>", "", 0),
-                ("b", "busy", 3),
-            ]
+            table = [(s.subject, s.queue, s.limit) for s in server.subscriptions]
+            assert table == [("a.*.>", "", 0), ("b", "busy", 3)]
             assert (plain.subject, limited.subject) == ("a.*.>", "b")
             assert nc.statistics().subscriptions == 2
             assert nc.statistics().feeds == ("subscription 'a.*.>'", "subscription 'b'")
         await nc.flush()
         assert server.subscriptions == []
-        assert (nc.statistics().subscriptions, nc.statistics().feeds) == (0, ())
+        assert_nothing_left(nc)
 
 
 @pytest.mark.parametrize(
@@ -80,24 +92,27 @@ async def test_what_is_sent() -> None:
         ("a", {"pending_msgs_limit": 0}, ValueError, "pending_msgs_limit"),
         ("a", {"pending_bytes_limit": 0}, ValueError, "pending_bytes_limit"),
         ("a", {"overflow": "explode"}, ValueError, "overflow is 'explode'"),
+        ("a", {"max_msgs": 1.5}, TypeError, "max_msgs"),
+        ("a", {"max_msgs": None}, TypeError, "max_msgs"),
+        ("a", {"pending_msgs_limit": "x"}, TypeError, "pending_msgs_limit"),
+        ("a", {"pending_bytes_limit": ""}, TypeError, "pending_bytes_limit"),
     ],
 )
 async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], error: type[Exception], text: str) -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery):
+    async with open_world() as (server, nc, nursery):
+        await settled()
         sent = len(server.link.received)
         with pytest.raises(error, match=text):
             async with open_subscription(nursery, nc, subject, **options):
                 pytest.fail("it was opened")
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         assert len(server.link.received) == sent
         assert not nursery.child_tasks
-        assert nc.statistics().feeds == ()
+        assert_nothing_left(nc)
 
 
 async def test_not_with_and_not_await() -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery):
+    async with open_world() as (_server, nc, nursery):
         for opening in (open_subscription(nursery, nc, "a"), open_events(nursery, nc)):
             with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', not with 'with'"):
                 with opening:
@@ -108,8 +123,7 @@ async def test_not_with_and_not_await() -> None:
 
 
 async def test_nurseries_that_cannot_be_used() -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, _nursery):
+    async with open_world() as (_server, nc, _nursery):
         async with trio.open_nursery() as closed:
             pass
         for opener in (lambda n: open_subscription(n, nc, "a"), lambda n: open_events(n, nc)):
@@ -119,7 +133,7 @@ async def test_nurseries_that_cannot_be_used() -> None:
             with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not Client"):
                 async with opener(nc):
                     pass
-        assert (nc.statistics().subscriptions, nc.statistics().feeds) == (0, ())
+        assert_nothing_left(nc)
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
@@ -139,22 +153,16 @@ async def test_fail_ends_the_feed_after_what_is_buffered() -> None:
         assert server.subscriptions == []
 
 
-async def test_drop_new() -> None:
-    async with subscribed(pending_msgs_limit=3, overflow="drop_new") as (server, nc, rx):
-        await arrive(server, nc, *numbers(1, 5))
-        assert rx.statistics().dropped == 2
-        assert await all_of(rx) == numbers(1, 3)
-
-
-async def test_drop_old() -> None:
-    async with subscribed(pending_msgs_limit=3, overflow="drop_old") as (server, nc, rx):
+@pytest.mark.parametrize(("overflow", "first"), [("drop_new", 1), ("drop_old", 3)])
+async def test_what_is_dropped(overflow: Overflow, first: int) -> None:
+    async with subscribed(pending_msgs_limit=3, overflow=overflow) as (server, nc, rx):
         await arrive(server, nc, *numbers(1, 5))
         assert rx.statistics().dropped == 2
         assert rx.statistics().pending_bytes == 3
-        assert await all_of(rx) == numbers(3, 5)
+        assert await rest(rx) == numbers(first, first + 2)
 
 
-@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+@each_overflow
 async def test_bytes_bound_with_headers(overflow: Overflow) -> None:
     size = len(HEADERS) + 10
     async with subscribed(pending_bytes_limit=2 * size, overflow=overflow) as (server, nc, rx):
@@ -169,31 +177,26 @@ async def test_a_message_that_never_fits() -> None:
     async with subscribed(pending_bytes_limit=5, overflow="drop_old") as (server, nc, rx):
         await arrive(server, nc, b"1", b"too long", b"2")
         assert rx.statistics().dropped == 1
-        assert await all_of(rx) == [b"1", b"2"]
+        assert await rest(rx) == [b"1", b"2"]
 
 
-@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+@each_overflow
 async def test_what_a_parked_consumer_was_handed_fills_no_bound(overflow: Overflow) -> None:
     """The message is the consumer's before the consumer has run: no reason to drop, and nothing there to drop."""
     async with subscribed(pending_bytes_limit=10, overflow=overflow) as (server, nc, rx):
         received: list[bytes] = []
-
-        async def consume() -> None:
-            async for msg in rx:
-                received.append(msg.data)  # noqa: PERF401 - one by one, as a consumer does
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(consume)
-            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(consume, rx, received)
+            await settled()
             await arrive(server, nc, bytes(10), bytes(5))
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             rx.stop()
         assert [len(data) for data in received] == [10, 5]
         assert rx.statistics().dropped == 0
         assert rx.statistics().pending_bytes == 0
 
 
-@pytest.mark.parametrize("overflow", ["drop_new", "drop_old", "fail"])
+@each_overflow
 async def test_the_last_of_max_msgs_is_too_much(overflow: Overflow) -> None:
     """The message that completes the count also overflows: one of the two ends the feed, and the reader lives."""
     async with subscribed(max_msgs=3, pending_msgs_limit=2, overflow=overflow) as (server, nc, rx):
@@ -222,15 +225,11 @@ async def test_one_event_for_each_episode(overflow: Overflow, bound: dict[str, A
                 await rx.receive()
             await arrive(server, nc, *[b"x"] * 6)
             told.stop()
-            assert [event async for event in told] == [
-                events.SlowConsumer("a", 1),
-                events.SlowConsumer("a", 1004),
-            ]
+            assert [event async for event in told] == [events.SlowConsumer("a", count) for count in (1, 1004)]
 
 
 async def test_one_slow_consumer_is_nobody_elses_problem() -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery):
+    async with open_world() as (server, nc, nursery):
         async with (
             open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="drop_new") as slow,
             open_subscription(nursery, nc, "a", pending_msgs_limit=1, overflow="fail") as failing,
@@ -279,11 +278,11 @@ async def test_the_account_is_true(
                 received.append(rx.receive_nowait())
             elif step == "cancelled":
                 with trio.CancelScope() as scope:
-                    if not len(rx) and not rx._ended:
+                    if not len(rx) and not has_ended(rx):
                         # Cancelled in the very moment in which something comes.
                         async with trio.open_nursery() as nursery:
                             nursery.start_soon(take, rx)
-                            await trio.testing.wait_all_tasks_blocked()
+                            await settled()
                             for size in sizes:
                                 server.publish("a", bytes(size))
                             nursery.cancel_scope.cancel()
@@ -291,17 +290,17 @@ async def test_the_account_is_true(
                         scope.cancel()
                         await rx.receive()
                 await nc.flush()
-            elif step == "parked" and not len(rx) and not rx._ended:
+            elif step == "parked" and not len(rx) and not has_ended(rx):
                 async with trio.open_nursery() as nursery:
                     for _ in range(2):
                         nursery.start_soon(take, rx)
-                    await trio.testing.wait_all_tasks_blocked()
+                    await settled()
                     await arrive(server, nc, *map(bytes, sizes))
                     nursery.cancel_scope.cancel()
             statistics = rx.statistics()
-            buffered = list(rx._receive._state.data)
-            assert statistics.pending_msgs == len(buffered) <= most
-            assert statistics.pending_bytes == sum(msg.size for msg in buffered) <= most_bytes
+            waiting = buffered(rx)
+            assert statistics.pending_msgs == len(waiting) <= most
+            assert statistics.pending_bytes == sum(msg.size for msg in waiting) <= most_bytes
         assert nc.is_connected
 
 
@@ -327,52 +326,39 @@ async def test_a_refused_subscription_ends_with_the_reason() -> None:
             assert nc.statistics().reconnects == 0
 
 
-class Asker:
-    """A listener that counts what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.ends = 0
-
-    def push(self, event: events.ConnectionEvent) -> None:
-        self.told.append(event.error.subject if isinstance(event, events.PermissionViolation) else type(event).__name__)
-
-    def end(self, reason: BaseException | None) -> None:
-        self.ends += 1
-
-
 async def test_a_refusal_is_told_to_those_who_publish_there() -> None:
     """However many others there are that publish elsewhere: else each of many refusals would be told to all of them."""
-    server = FakeServer(deny_publish=("secret.>",))
-    async with open_world(server) as (_, nc, _nursery):
-        askers = [Asker() for _ in range(100)]
-        general, closed = Asker(), Asker()
-        nc.add_listener(general)
+    async with open_world(FakeServer(deny_publish=("secret.>",))) as (server, nc, _):
+        client = seam(nc)
+        askers = [Listener() for _ in range(100)]
+        general, closed = Listener(), Listener()
+        client.add_listener(general)
         for number, asker in enumerate(askers):
-            nc.add_listener(asker, refused="secret.before")
-            nc.add_listener(asker, refused=f"secret.{number}")
-        nc.remove_listener(askers[7])
-        nc.remove_listener(askers[7])
+            client.add_listener(asker, refused="secret.before")
+            client.add_listener(asker, refused=f"secret.{number}")
+        client.remove_listener(askers[7])
+        client.remove_listener(askers[7])
         for number in range(100):
             await nc.publish(f"secret.{number}")
         await nc.publish("secret.before")
         server.inject(b"-ERR 'Permissions Violation for Subscription to \"secret.1\"'\r\n")
         await nc.flush()
-        assert [asker.told for asker in askers] == [[f"secret.{n}"] if n != 7 else [] for n in range(100)]
-        assert len(general.told) == 102
-        nc.remove_listener(general)
+        told = [[event.error.subject for event in asker.heard(events.PermissionViolation)] for asker in askers]
+        assert told == [[f"secret.{number}"] if number != 7 else [] for number in range(100)]
+        assert len(general.events) == 102
+        client.remove_listener(general)
         await nc.aclose()
-        assert (len(general.told), general.ends) == (102, 0)
+        assert (len(general.events), general.ends) == (102, [])
         assert not any(asker.ends for asker in askers)
-        nc.add_listener(closed)
-        nc.add_listener(closed, refused="secret.1")
-        assert (closed.told, closed.ends) == (["Closed"], 1)
+        client.add_listener(closed)
+        client.add_listener(closed, refused="secret.1")
+        assert (closed.events, closed.ends) == ([events.Closed(None)], [None])
 
 
 async def test_many_listeners_leave_without_being_sought() -> None:
     compared = 0
 
-    class Compared(Asker):
+    class Compared(Listener):
         def __eq__(self, other: object) -> bool:
             nonlocal compared
             compared += 1
@@ -382,21 +368,20 @@ async def test_many_listeners_leave_without_being_sought() -> None:
             return id(self)
 
     async with open_world() as (_, nc, _nursery):
-        askers = [Compared() for _ in range(300)]
-        for asker in askers:
-            nc.add_listener(asker)
-        for asker in reversed(askers):
-            nc.remove_listener(asker)
+        listeners = [Compared() for _ in range(300)]
+        for listener in listeners:
+            seam(nc).add_listener(listener)
+        for listener in reversed(listeners):
+            seam(nc).remove_listener(listener)
         # Those whose hashes end alike.
-        assert compared <= len(askers)
+        assert compared <= len(listeners)
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
 async def test_events_that_nobody_reads_hold_up_nothing() -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery), open_events(nursery, nc) as told:
+    async with open_world() as (server, nc, nursery), open_events(nursery, nc) as told:
         for _ in range(EVENTS_CAPACITY + 10):
             server.inject(b"-ERR 'whatever'\r\n")
         await nc.flush()
@@ -405,42 +390,34 @@ async def test_events_that_nobody_reads_hold_up_nothing() -> None:
         assert nc.statistics().feeds == ("events",)
         told.stop()
         assert len([event async for event in told]) == EVENTS_CAPACITY
-        nc.remove_listener(told)
-        nc.remove_listener(told)
+        seam(nc).remove_listener(told)
+        seam(nc).remove_listener(told)
 
 
 # -- fairness ----------------------------------------------------------------------------------------------------------
 
 
-class Steps(trio.abc.Instrument):
-    """Counts how often a task was given its turn."""
-
-    def __init__(self) -> None:
-        self.turns = 0
-        self.task = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.turns += task is self.task
+def own_turns() -> Turns:
+    """Count how often this task is given its turn."""
+    me = trio.lowlevel.current_task()
+    return Turns(lambda task: task is me)
 
 
 async def test_a_trip_at_least_every_64_messages_of_the_whole_client(mock_clock: trio.testing.MockClock) -> None:
-    server = FakeServer()
-    async with open_world(server) as (_, nc, nursery):
+    async with open_world() as (server, nc, nursery):
         async with open_subscription(nursery, nc, "a") as one, open_subscription(nursery, nc, "a") as two:
             await nc.flush()
             await arrive(server, nc, *[b"x"] * 1000)
-            steps = Steps()
-            trio.lowlevel.add_instrument(steps)
             operations = 0
             trips = []
-            for _ in range(600):
-                for operation in (one.receive, lambda: nc.publish("b", b"y"), two.receive):
-                    before = steps.turns
-                    await operation()
-                    operations += 1
-                    if steps.turns != before:
-                        trips.append(operations)
-            trio.lowlevel.remove_instrument(steps)
+            with own_turns() as turns:
+                for _again in range(600):
+                    for operation in (one.receive, lambda: nc.publish("b", b"y"), two.receive):
+                        before = turns.count
+                        await operation()
+                        operations += 1
+                        if turns.count != before:
+                            trips.append(operations)
             gaps = [later - earlier for earlier, later in zip([0, *trips], trips, strict=False)]
             assert max(gaps) == TRIP_MESSAGES
             assert gaps[1:] == [TRIP_MESSAGES] * (len(gaps) - 1)
@@ -450,20 +427,18 @@ async def test_a_trip_after_a_millisecond(mock_clock: trio.testing.MockClock) ->
     async with subscribed() as (server, nc, rx):
         await arrive(server, nc, *[b"x"] * 100)
         await rx.receive()
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
-        await rx.receive()
-        await nc.publish("b")
-        assert steps.turns == 0
-        mock_clock.jump(TRIP_SECONDS)
-        await rx.receive()
-        assert steps.turns == 1
-        mock_clock.jump(TRIP_SECONDS)
-        await nc.publish("b")
-        assert steps.turns == 2
-        await nc.publish("b")
-        assert steps.turns == 2
-        trio.lowlevel.remove_instrument(steps)
+        with own_turns() as turns:
+            await rx.receive()
+            await nc.publish("b")
+            assert turns.count == 0
+            mock_clock.jump(TRIP_SECONDS)
+            await rx.receive()
+            assert turns.count == 1
+            mock_clock.jump(TRIP_SECONDS)
+            await nc.publish("b")
+            assert turns.count == 2
+            await nc.publish("b")
+            assert turns.count == 2
 
 
 class LoadedMachine(trio.abc.Clock):
@@ -489,22 +464,21 @@ def test_a_consumer_that_receives_without_a_pause_keeps_up_also_on_a_loaded_mach
 
     async def main() -> None:
         async with subscribed(pending_msgs_limit=1000) as (server, nc, rx), trio.open_nursery() as workers:
-            nc.pace.worked = lambda: 0.0  # others have the processor
+            seam(nc).pace.worked = lambda: 0.0  # others have the processor
             for _ in range(consumers):
-                workers.start_soon(consume, rx)
-            await trio.testing.wait_all_tasks_blocked()
-            frame = b"MSG a 1 8\r\n12345678\r\n"
-            server.inject(frame * count)
+                workers.start_soon(take_all, rx)
+            await settled()
+            server.inject(b"MSG a 1 8\r\n12345678\r\n" * count)
             await nc.flush()
             assert rx.statistics().delivered == count
             assert await rx.wait_ended() is None
 
-    async def consume(rx: Subscription) -> None:
+    async def take_all(rx: Subscription) -> None:
         async for _ in rx:
             if rx.statistics().delivered == count and not len(rx):
                 rx.stop()
 
-    trio.run(main, clock=LoadedMachine())
+    run(main, clock=LoadedMachine())
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["the machine is slow", "its own work is slow"])
@@ -515,7 +489,7 @@ def test_a_consumer_that_is_slow_by_its_own_work_holds_up_no_reading(own: bool) 
     async def main() -> None:
         async with subscribed(pending_msgs_limit=2 * count) as (server, nc, rx), trio.open_nursery() as workers:
             # Each message takes 50 us on the clock, and that of the processor's time or nothing.
-            nc.pace.worked = (lambda: taken * 0.00005) if own else (lambda: 0.0)
+            seam(nc).pace.worked = (lambda: taken * 0.00005) if own else (lambda: 0.0)
             taken = 0
 
             async def work() -> None:
@@ -524,29 +498,18 @@ def test_a_consumer_that_is_slow_by_its_own_work_holds_up_no_reading(own: bool) 
                     taken += 1
 
             workers.start_soon(work)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             server.inject(b"MSG a 1 8\r\n12345678\r\n" * count)
             await nc.flush()
             # Ten reads, 12 turns each, 20 messages in a turn; what the machine took away is given back.
             assert (taken < 1.5 * 10 * 12 * 20) == own
             workers.cancel_scope.cancel()
 
-    trio.run(main, clock=LoadedMachine())
+    run(main, clock=LoadedMachine())
 
 
 async def test_a_consumer_that_does_not_receive_holds_up_no_reading(autojump_clock: trio.testing.MockClock) -> None:
     """Somebody else uses all turns of the client: the reader gives its usual share of them, and no more."""
-
-    class Count(trio.abc.Instrument):
-        turns = 0
-
-        def before_run(self) -> None:
-            """Nothing to see."""
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.turns += task.name == "publish"
-
-    count = Count()
 
     async def publish() -> None:
         while True:
@@ -554,13 +517,12 @@ async def test_a_consumer_that_does_not_receive_holds_up_no_reading(autojump_clo
 
     async with subscribed() as (server, nc, rx), trio.open_nursery() as workers:
         workers.start_soon(publish, name="publish")
-        trio.lowlevel.add_instrument(count)
-        server.inject(b"MSG a 1 8\r\n12345678\r\n" * 6820)
-        await nc.flush()
-        trio.lowlevel.remove_instrument(count)
+        with Turns(lambda task: task.name == "publish") as turns:
+            server.inject(b"MSG a 1 8\r\n12345678\r\n" * 6820)
+            await nc.flush()
         workers.cancel_scope.cancel()
         assert len(rx) == 6820
-        assert 0.9 * 6820 / 64 < count.turns < 1.2 * 6820 / 64
+        assert 0.9 * 6820 / 64 < turns.count < 1.2 * 6820 / 64
 
 
 async def test_always_a_cancellation_point() -> None:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from trionats import errors, events, open_client, open_events, open_subscription
+from tests.worlds import (
+    arrived,
+    connected,
+    free_port,
+    next_event,
+    open_live,
+    open_world,
+    payloads,
+    publish_forced,
+    reconnected,
+    refusal,
+    respond,
+    takes,
+)
+from trionats import errors, events, open_events, open_subscription
 from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from trionats import Client
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -38,29 +50,14 @@ authorization {
 """
 
 
-@asynccontextmanager
-async def connected(server: TrioNatsServer, **options: Any) -> AsyncIterator[Client]:  # noqa: ANN401 - any option
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url, **options) as nc:
-        yield nc
-
-
-async def back(nc: Client, times: int) -> None:
-    while nc.statistics().reconnects < times or not nc.is_connected:  # noqa: ASYNC110 - a real server has no event for it
-        await trio.sleep(0.01)
-
-
 async def test_everything_once(nats_server: TrioNatsServer) -> None:
-    async with assert_no_leaks(server=nats_server), connected(nats_server, name="once") as nc:
-        async with trio.open_nursery() as nursery, open_subscription(nursery, nc, "live.*") as rx:
+    async with assert_no_leaks(server=nats_server), open_world(nats_server, name="once") as (_, nc, nursery):
+        async with open_subscription(nursery, nc, "live.*") as rx:
             await nc.publish("live.a", b"1", reply="r", headers={"K": ["v", "w"]})
             msg = await rx.receive()
             assert (msg.subject, msg.reply, msg.data, msg.headers.getall("K")) == ("live.a", "r", b"1", ["v", "w"])
 
-            async def serve() -> None:
-                async for request in rx:
-                    await request.respond(request.data.upper())
-
-            nursery.start_soon(serve)
+            nursery.start_soon(respond, rx, lambda request: request.data.upper())
             assert (await nc.request("live.echo", b"abc")).data == b"ABC"
             with pytest.raises(errors.NoRespondersError):
                 await nc.request("nobody.is.here")
@@ -74,10 +71,9 @@ async def test_everything_once(nats_server: TrioNatsServer) -> None:
 @pytest.mark.parametrize("size", [0, 1, 1023, 4095, 4096, 65_535, 1024 * 1024])
 async def test_payloads_of_all_sizes(nats_server: TrioNatsServer, size: int) -> None:
     data = (b"\r\nMSG x 1 1\r\n" * (size // 13 + 1))[:size]
-    async with connected(nats_server) as nc, trio.open_nursery() as nursery:
-        async with open_subscription(nursery, nc, "sizes") as rx:
-            await nc.publish("sizes", data)
-            assert (await rx.receive()).data == data
+    async with open_world(nats_server) as (_, nc, nursery), open_subscription(nursery, nc, "sizes") as rx:
+        await nc.publish("sizes", data)
+        assert (await rx.receive()).data == data
 
 
 async def test_a_payload_over_the_limit_is_refused_here(nats_server: TrioNatsServer) -> None:
@@ -95,106 +91,132 @@ async def test_a_payload_over_the_limit_is_refused_here(nats_server: TrioNatsSer
 
 async def test_subscriptions_survive_restarts() -> None:
     """Of each kind, killed and restarted three times: every message after a restart comes exactly once."""
-    async with open_server() as server, connected(server, reconnect_time_wait=0.1) as nc:
-        async with trio.open_nursery() as nursery:
-            async with (
-                open_subscription(nursery, nc, "all.*") as plain,
-                open_subscription(nursery, nc, "all.x", queue="q") as queued,
-                open_subscription(nursery, nc, "all.>", max_msgs=10) as limited,
-                open_events(nursery, nc) as told,
-            ):
-                await nc.flush()
-                for restart in range(1, 4):
-                    await server.restart(kill=True)
-                    await back(nc, restart)
-                    await nc.publish("all.x", b"%d" % restart)
-                    for rx in (plain, queued, limited):
-                        assert (await rx.receive()).data == b"%d" % restart
-                    await nc.flush()
-                    assert len(plain) == len(queued) == len(limited) == 0
-                for number in range(20):
-                    await nc.publish("all.x", b"%d" % number)
-                assert len([msg async for msg in limited]) == 7
-                told.stop()
-                seen = [type(event) async for event in told]
-                assert seen.count(events.Disconnected) == seen.count(events.Reconnected) == 3
-                assert sorted(await server.subscriptions()) == ["all.*", "all.x"]
+    async with (
+        open_live(reconnect_time_wait=0.1) as (server, nc, nursery),
+        open_subscription(nursery, nc, "all.*") as plain,
+        open_subscription(nursery, nc, "all.x", queue="q") as queued,
+        open_subscription(nursery, nc, "all.>", max_msgs=10) as limited,
+        open_events(nursery, nc) as told,
+    ):
+        await nc.flush()
+        for restart in range(1, 4):
+            await server.restart(kill=True)
+            await reconnected(nc, restart)
+            await nc.publish("all.x", b"%d" % restart)
+            for rx in (plain, queued, limited):
+                assert (await rx.receive()).data == b"%d" % restart
+            await nc.flush()
+            assert len(plain) == len(queued) == len(limited) == 0
+        for number in range(20):
+            await nc.publish("all.x", b"%d" % number)
+        assert len(await payloads(limited)) == 7
+        seen = [type(event) for event in arrived(told)]
+        assert seen.count(events.Disconnected) == seen.count(events.Reconnected) == 3
+        assert sorted(await server.subscriptions()) == ["all.*", "all.x"]
 
 
 async def test_wrong_password_and_permissions() -> None:
-    async with open_server(ACCOUNTS) as server:
-        async with trio.open_nursery() as nursery:
-            with pytest.raises(errors.AuthorizationError, match="Authorization Violation") as caught:
-                async with open_client(nursery, server.url, user="guest", password="wr0ng"):
-                    pass
-            assert "wr0ng" not in str(caught.value)
-        async with connected(server, user="guest", password="guest") as nc, trio.open_nursery() as nursery:
-            async with (
-                open_subscription(nursery, nc, "open.a") as allowed,
-                open_subscription(nursery, nc, "closed.a") as refused,
-                open_subscription(nursery, nc, "closed.a", queue="q") as refused_too,
-                open_events(nursery, nc) as told,
-            ):
-                for rx in (refused, refused_too):
-                    with pytest.raises(errors.PermissionsViolationError, match=r"closed\.a"):
-                        await rx.receive()
-                await nc.publish("closed.b", b"x")
-                await nc.publish("open.a", b"x")
-                assert (await allowed.receive()).data == b"x"
-                await nc.flush()
-                seen = [(await told.receive()) for _ in range(len(told))]
-                kinds = [e.error.operation for e in seen if isinstance(e, events.PermissionViolation)]
-                assert "publish" in kinds
-                assert nc.statistics().reconnects == 0
+    async with open_live(ACCOUNTS, user="guest", password="guest") as (server, nc, nursery):
+        error = await refusal(server.url, user="guest", password="wr0ng")
+        assert isinstance(error, errors.AuthorizationError)
+        assert "Authorization Violation" in str(error)
+        assert "wr0ng" not in str(error)
+        async with (
+            open_subscription(nursery, nc, "open.a") as allowed,
+            open_subscription(nursery, nc, "closed.a") as refused,
+            open_subscription(nursery, nc, "closed.a", queue="q") as refused_too,
+            open_events(nursery, nc) as told,
+        ):
+            for rx in (refused, refused_too):
+                with pytest.raises(errors.PermissionsViolationError, match=r"closed\.a"):
+                    await rx.receive()
+            await nc.publish("closed.b", b"x")
+            await nc.publish("open.a", b"x")
+            assert (await allowed.receive()).data == b"x"
+            await nc.flush()
+            assert "publish" in [event.error.operation for event in arrived(told, events.PermissionViolation)]
+            assert nc.statistics().reconnects == 0
 
 
 async def test_no_server_there(nats_server: TrioNatsServer) -> None:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    await listeners[0].aclose()
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(errors.NoServersError, match=f"127.0.0.1:{port}.*refused"):
-            async with open_client(nursery, f"nats://127.0.0.1:{port}"):
-                pass
-        async with open_client(nursery, [f"nats://127.0.0.1:{port}", nats_server.url]) as nc:
-            assert nc.connected_url == nats_server.url
+    url = f"nats://127.0.0.1:{free_port()}"
+    error = await refusal(url)
+    assert isinstance(error, errors.NoServersError)
+    assert re.search(f"{url}.*refused", str(error))
+    async with connected(nats_server, [url, nats_server.url]) as nc:
+        assert nc.connected_url == nats_server.url
 
 
 async def test_the_last_publishes_arrive(nats_server: TrioNatsServer) -> None:
-    async with connected(nats_server) as listener, trio.open_nursery() as nursery:
-        async with open_subscription(nursery, listener, "last.>") as rx:
-            await listener.flush()
-            async with connected(nats_server) as nc:
-                for number in range(1000):
-                    nc.publish_nowait("last.word", b"%d" % number)
-            assert [int((await rx.receive()).data) for _ in range(1000)] == list(range(1000))
+    async with open_world(nats_server) as (_, listener, nursery), open_subscription(nursery, listener, "last.>") as rx:
+        await listener.flush()
+        async with connected(nats_server) as nc:
+            for number in range(1000):
+                nc.publish_nowait("last.word", b"%d" % number)
+        assert [int((await rx.receive()).data) for _again in range(1000)] == list(range(1000))
 
 
 async def test_a_frozen_server_holds_up_no_end() -> None:
     async with open_server() as server:
-        start = trio.current_time()
-        with trio.move_on_after(0.1):
+        with takes(0.1, 4), trio.move_on_after(0.1):  # close_timeout was 5 s if nobody said otherwise
             async with connected(server, close_timeout=0.5) as nc:
                 server.pause()
                 await nc.publish("a", bytes(100_000))
                 await nc.flush()
-        assert trio.current_time() - start < 4, "close_timeout was 5 s if nobody said otherwise"
         server.resume()
+
+
+async def test_a_client_just_opened_is_no_leak(nats_server: TrioNatsServer) -> None:
+    for _ in range(20):
+        async with connected(nats_server) as nc, assert_no_leaks(nc):
+            await nc.flush()
+
+
+@pytest.mark.parametrize("failing", ["request", "request_many"])
+async def test_trying_again_at_once_does_not_keep_the_client_from_reconnecting(failing: str) -> None:
+    options: dict[str, Any] = {"pending_size": 1000, "reconnect_time_wait": 0.01}
+    async with open_live(**options) as (server, nc, nursery), open_events(nursery, nc) as told:
+        await server.kill()
+        await next_event(told, events.Disconnected)
+        publish_forced(nc, "full", bytes(1000))
+        nursery.start_soon(server.start)
+        refused = 0
+        with trio.fail_after(20):
+            while True:
+                try:
+                    await getattr(nc, failing)("nobody")
+                except errors.OutboundBufferLimitError:
+                    refused += 1
+                except errors.NoRespondersError:
+                    break
+        assert refused
+
+
+async def test_a_closed_client_does_not_freeze_who_tries_again_at_once(nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as nc:
+        await nc.aclose()
+        with trio.move_on_after(0.05) as scope:
+            while True:
+                with pytest.raises(errors.ConnectionClosedError):
+                    await nc.request("a")
+        assert scope.cancelled_caught
 
 
 @pytest.mark.parametrize("size", [8, 128])
 async def test_a_fast_consumer_is_not_starved_by_the_reader(nats_server: TrioNatsServer, size: int) -> None:
     """Far more messages than may wait, as fast as another process can send them: a consumer that receives keeps up."""
     count = 100_000
-    async with connected(nats_server) as nc, trio.open_nursery() as nursery:
-        async with open_subscription(nursery, nc, "fast", pending_msgs_limit=1000) as rx:
-            await nc.flush()
-            program = FLOOD.format(url=nats_server.url, count=count, size=size)
-            flood = await nursery.start(partial(trio.run_process, [sys.executable, "-c", program]))
-            for number in range(count):
-                assert int((await rx.receive()).data) == number
-            assert rx.statistics().dropped == 0
-            await flood.wait()
+    async with (
+        open_world(nats_server) as (_, nc, nursery),
+        open_subscription(nursery, nc, "fast", pending_msgs_limit=1000) as rx,
+    ):
+        await nc.flush()
+        program = FLOOD.format(url=nats_server.url, count=count, size=size)
+        flood = await nursery.start(partial(trio.run_process, [sys.executable, "-c", program]))
+        for number in range(count):
+            assert int((await rx.receive()).data) == number
+        assert rx.statistics().dropped == 0
+        await flood.wait()
 
 
 FLOOD = """

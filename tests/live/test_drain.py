@@ -14,37 +14,33 @@ import pytest
 import trio
 
 import trionats
+from tests.worlds import collect, connected, open_live, open_store, open_world, payloads, until
 from trionats import errors, events
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
     from trionats.testing import TrioNatsServer
 
+pytestmark = pytest.mark.usefixtures("server_executable")
+
 
 async def test_a_member_of_a_queue_leaves_and_no_request_fails(nats_server: TrioNatsServer) -> None:
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, nats_server.url) as asker,
-        trio.open_nursery() as members,
-    ):
-        answered = {"first": 0, "second": 0}
+    answered = {"first": 0, "second": 0}
+    failed = []
 
-        async def serve(name: str, *, task_status: trio.TaskStatus[trionats.Client]) -> None:
-            async with (
-                trio.open_nursery() as own,
-                trionats.open_client(own, nats_server.url) as nc,
-                trionats.open_subscription(own, nc, "work", queue="busy") as rx,
-            ):
-                await nc.flush()
-                task_status.started(nc)
-                async for msg in rx:
-                    await trio.lowlevel.checkpoint()
-                    await msg.respond(name.encode())
-                    answered[name] += 1
+    async def serve(name: str, *, task_status: trio.TaskStatus[trionats.Client]) -> None:
+        async with (
+            open_world(nats_server) as (_, nc, own),
+            trionats.open_subscription(own, nc, "work", queue="busy") as rx,
+        ):
+            await nc.flush()
+            task_status.started(nc)
+            async for msg in rx:
+                await trio.lowlevel.checkpoint()
+                await msg.respond(name.encode())
+                answered[name] += 1
 
-        first: trionats.Client = await members.start(serve, "first")
-        await members.start(serve, "second")
-        failed = []
+    async with connected(nats_server) as asker, trio.open_nursery() as members:
 
         async def ask(count: int) -> None:
             for _ in range(count):
@@ -52,11 +48,12 @@ async def test_a_member_of_a_queue_leaves_and_no_request_fails(nats_server: Trio
                     await asker.request("work")
                 failed.extend([1] * scope.cancelled_caught)
 
+        first: trionats.Client = await members.start(serve, "first")
+        await members.start(serve, "second")
         async with trio.open_nursery() as askers:
             for _ in range(20):
                 askers.start_soon(ask, 50)
-            while answered["first"] < 100:  # noqa: ASYNC110 - somewhere in the middle
-                await trio.sleep(0.001)
+            await until(lambda: answered["first"] >= 100)  # somewhere in the middle
             with trio.fail_after(5):
                 await first.drain()
             assert first.is_closed
@@ -66,93 +63,70 @@ async def test_a_member_of_a_queue_leaves_and_no_request_fails(nats_server: Trio
 
 
 async def test_a_drained_subscription_gives_all_that_was_under_way(nats_server: TrioNatsServer) -> None:
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, nats_server.url) as nc,
-        trionats.open_subscription(background, nc, "a") as rx,
-    ):
+    async with open_world(nats_server) as (_, nc, nursery), trionats.open_subscription(nursery, nc, "a") as rx:
         for number in range(1000):
             await nc.publish("a", b"%d" % number)
         # The server gets the UNSUB behind all of them.
         await rx.drain()
         await nc.publish("a", b"late")
-        assert [int(msg.data) async for msg in rx] == list(range(1000))
+        assert [int(data) for data in await payloads(rx)] == list(range(1000))
 
 
 async def test_what_was_published_before_a_drain_arrives(nats_server: TrioNatsServer) -> None:
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, nats_server.url) as other,
-        trionats.open_subscription(background, other, "a") as rx,
-    ):
+    async with open_world(nats_server) as (_, other, nursery), trionats.open_subscription(nursery, other, "a") as rx:
         await other.flush()
-        async with trionats.open_client(background, nats_server.url) as nc:
+        async with connected(nats_server) as nc:
             for number in range(1000):
                 await nc.publish("a", b"%d" % number)
             await nc.drain()
         with trio.fail_after(5):
-            assert [int((await rx.receive()).data) for _ in range(1000)] == list(range(1000))
+            assert [int((await rx.receive()).data) for _again in range(1000)] == list(range(1000))
 
 
 async def test_a_killed_server_holds_up_no_drain(nats_server: TrioNatsServer) -> None:
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, nats_server.url) as nc,
-        trionats.open_subscription(background, nc, "a") as rx,
-    ):
+    async with open_world(nats_server) as (_, nc, nursery), trionats.open_subscription(nursery, nc, "a") as rx:
         await nc.publish("a", b"1")
         await nc.flush()
         await nats_server.kill()
-        while nc.is_connected:  # noqa: ASYNC110 - the kernel tells when
-            await trio.sleep(0.001)
+        await until(lambda: not nc.is_connected)
         with trio.fail_after(5):
             await nc.drain()
-            assert [msg.data async for msg in rx] == [b"1"]
+            assert await payloads(rx) == [b"1"]
 
 
 async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> None:
-    async with trio.open_nursery() as background, trionats.open_client(background, nats_server.url) as nc:
-        js = nc.jetstream()
-        store = await js.create_object_store("drained")
-        try:
-            for number in range(20):
-                await store.put(str(number), b"")
-            async with (
-                trionats.open_client(background, nats_server.url) as watching,
-                trionats.open_watcher(background, await watching.jetstream().object_store("drained")) as rx,
-            ):
-                while len(rx) < 20:  # noqa: ASYNC110 - the server takes its time
-                    await trio.sleep(0.001)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(watching.drain)
-                    with trio.fail_after(5):
-                        assert len([info async for info in rx]) == 20
-                assert watching.is_closed
-        finally:
-            with trio.move_on_after(2, shield=True):
-                await js.delete_object_store("drained")
+    async with open_store(nats_server) as (store, _, nursery):
+        for number in range(20):
+            await store.put(str(number), b"")
+        async with (
+            connected(nats_server) as watching,
+            trionats.open_watcher(nursery, await watching.jetstream().object_store(store.bucket)) as rx,
+        ):
+            await until(lambda: len(rx) == 20)
+            nursery.start_soon(watching.drain)
+            with trio.fail_after(5):
+                assert len([info async for info in rx]) == 20
+            await watching.drain()
+            assert watching.is_closed
 
 
 async def test_what_waits_for_a_server_that_restarts_is_sent_by_the_drain() -> None:
-    async with (
-        open_server() as server,
-        trio.open_nursery() as background,
-        trionats.open_client(background, server.url, reconnect_time_wait=0.1) as nc,
-    ):
+    async with open_live(reconnect_time_wait=0.1) as (server, nc, _):
         await server.kill()
-        while nc.is_connected:  # noqa: ASYNC110 - the kernel tells when
-            await trio.sleep(0.001)
+        await until(lambda: not nc.is_connected)
         await nc.publish("a", b"kept")
         nc.drain_nowait()
         await server.start()
         with trio.fail_after(20):
             await nc.drain()
         assert nc.is_closed
-        with trio.fail_after(5):
-            # The server counts behind its PONG.
-            while not (received := (await server.monitor("varz"))["in_msgs"]):  # noqa: ASYNC110 - another process
-                await trio.sleep(0.01)
-        assert received == 1
+
+        async def received() -> int:
+            return int((await server.monitor("varz"))["in_msgs"])
+
+        # The server counts behind its PONG.
+        await until(received, within=5)
+        assert await received() == 1
 
 
 SERVICE = """
@@ -181,7 +155,7 @@ async def test_what_a_service_does_on_a_signal_ends_in_time(state: str) -> None:
             if state == "frozen and dead":
                 await trio.sleep(1)
                 await server.kill()
-            # What the documentation says, and what a workers machine needs to end a process.
+            # What the documentation says, and what a busy machine needs to end a process.
             limit = 8 if state == "frozen" else 3
             said, _ = await trio.to_thread.run_sync(partial(service.communicate, timeout=limit))
         finally:
@@ -196,18 +170,15 @@ async def test_what_a_service_does_on_a_signal_ends_in_time(state: str) -> None:
 @pytest.mark.parametrize("state", ["dead", "frozen"])
 async def test_watchers_hold_up_no_drain_of_a_server_that_is_gone(state: str) -> None:
     """Their pulls, and the deletion of their consumers, are nothing that the program published."""
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as background,
-        trionats.open_client(background, server.url, request_timeout=1) as nc,
-    ):
+    seen: list[trionats.api.ObjectInfo] = []
+    async with open_live(jetstream=True, request_timeout=1) as (server, nc, nursery):
         store = await nc.jetstream().create_object_store("watched")
         for number in range(10):
             await store.put(str(number), b"")
         async with (
-            trionats.open_events(background, nc) as happened,
-            trionats.open_watcher(background, store) as idle,
-            trionats.open_watcher(background, store) as workers,
+            trionats.open_events(nursery, nc) as happened,
+            trionats.open_watcher(nursery, store) as idle,
+            trionats.open_watcher(nursery, store) as busy,
         ):
             await idle.snapshot()
             if state == "dead":
@@ -216,18 +187,13 @@ async def test_watchers_hold_up_no_drain_of_a_server_that_is_gone(state: str) ->
                 server.pause()
             try:
                 async with trio.open_nursery() as consumers:
-
-                    async def read(rx: trionats.Watcher[trionats.api.ObjectInfo]) -> None:
-                        seen.append(len([info async for info in rx]))
-
-                    seen: list[int] = []
-                    consumers.start_soon(read, idle)
-                    consumers.start_soon(read, workers)
+                    consumers.start_soon(collect, idle, seen)
+                    consumers.start_soon(collect, busy, seen)
                     silent = pytest.raises(errors.DrainTimeoutError, match="the server has not answered for 1 s")
                     with trio.fail_after(3), silent if state == "frozen" else nullcontext():
                         await nc.drain()
             finally:
                 if server.running:
                     server.resume()
-            assert seen[0] + seen[1] <= 10
+            assert len(seen) <= 10
             assert not [event async for event in happened if isinstance(event, events.PublishesLost)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 import trionats
+from tests.worlds import open_live, payloads, refusal, respond
 from trionats import errors
-from trionats.testing import open_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +27,7 @@ async def operate(nursery: trio.Nursery, nc: trionats.Client, bucket: str) -> No
         trionats.open_subscription(nursery, nc, "echo") as asked,
         trio.open_nursery() as workers,
     ):
-
-        async def answer() -> None:
-            async for msg in asked:
-                await msg.respond(msg.data)
-
-        workers.start_soon(answer)
+        workers.start_soon(respond, asked)
         assert [info.name for info in await watcher.snapshot()] == ["n"]
         for _ in range(3):
             await nc.request("echo", b"1")
@@ -51,29 +46,22 @@ async def operate(nursery: trio.Nursery, nc: trionats.Client, bucket: str) -> No
 
 async def test_normal_operation_is_no_warning(server_executable: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_server(jetstream=True, executable=server_executable) as server:
-        async with trio.open_nursery() as nursery, trionats.open_client(nursery, server.url) as nc:
-            await operate(nursery, nc, "one")
-            await server.restart()
-            await nc.wait_connected()
-            await operate(nursery, nc, "two")
-            with trio.CancelScope() as scope:
-                async with trionats.open_watcher(nursery, await nc.jetstream().create_object_store("three")) as rx:
-                    scope.cancel()
-                    await rx.receive()
-            async with trionats.open_subscription(nursery, nc, "last") as rx_last:
-                nc.drain_nowait()
-                async for _ in rx_last:
-                    pass
-            await nc.drain()
-        async with trio.open_nursery() as nursery, trionats.open_client(nursery, server.url) as nc:
-            nursery.cancel_scope.cancel()
-        async with trio.open_nursery() as nursery:
-            try:
-                async with trionats.open_client(nursery, "nats://127.0.0.1:1", max_reconnect_attempts=1):
-                    raise AssertionError("it was opened")
-            except errors.NoServersError:
-                pass
+    async with open_live(jetstream=True) as (server, nc, nursery):
+        await operate(nursery, nc, "one")
+        await server.restart()
+        await nc.wait_connected()
+        await operate(nursery, nc, "two")
+        with trio.CancelScope() as scope:
+            async with trionats.open_watcher(nursery, await nc.jetstream().create_object_store("three")) as rx:
+                scope.cancel()
+                await rx.receive()
+        async with trionats.open_subscription(nursery, nc, "last") as last:
+            nc.drain_nowait()
+            await payloads(last)
+        await nc.drain()
+        async with trio.open_nursery() as cancelled, trionats.open_client(cancelled, server.url) as nc:
+            cancelled.cancel_scope.cancel()
+        assert isinstance(await refusal("nats://127.0.0.1:1", max_reconnect_attempts=1), errors.NoServersError)
     ours = [(record.levelname, record.getMessage()) for record in caplog.records if record.name.startswith("trionats")]
     assert [line for line in ours if line[0] != "INFO"] == []
     assert [text.partition(" ")[0] for _, text in ours] == ["disconnected", "reconnected", "the"]

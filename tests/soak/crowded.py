@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.soak.lagging import Outcome
-from trionats import errors, open_client, open_watcher
-from trionats.testing import open_server
+from tests.worlds import open_live
+from trionats import errors, open_watcher
 
 if TYPE_CHECKING:
-    from trionats import Client
+    from trionats import ObjectStore
 
 
 async def one_consumer_at_a_time(count: int) -> Outcome:
@@ -20,23 +20,18 @@ async def one_consumer_at_a_time(count: int) -> Outcome:
     Args:
         count: How many.
     """
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url) as nc,
-    ):
-        outcome = Outcome()
-        await in_a_row(nursery, nc, count, outcome)
+    outcome = Outcome()
+    async with open_live(jetstream=True) as (_, nc, nursery):
+        js = nc.jetstream()
+        subjects = ["$O.b.C.>", "$O.b.M.>"]
+        await js.add_stream(name="OBJ_b", subjects=subjects, allow_rollup_hdrs=True, max_consumers=1)
+        store = await js.object_store("b")
+        await store.put("a", b"x")
+        await in_a_row(nursery, store, count, outcome)
     return outcome
 
 
-async def in_a_row(nursery: trio.Nursery, nc: Client, count: int, outcome: Outcome) -> None:
-    js = nc.jetstream()
-    bucket = nc.new_token()
-    subjects = [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"]
-    await js.add_stream(name=f"OBJ_{bucket}", subjects=subjects, allow_rollup_hdrs=True, max_consumers=1)
-    store = await js.object_store(bucket)
-    await store.put("a", b"x")
+async def in_a_row(nursery: trio.Nursery, store: ObjectStore, count: int, outcome: Outcome) -> None:
     for _ in range(count):
         try:
             outcome.count("lists", "" if len(await store.list()) == 1 else "not all")
@@ -48,4 +43,3 @@ async def in_a_row(nursery: trio.Nursery, nc: Client, count: int, outcome: Outco
                 outcome.count("watchers", "" if len(await rx.snapshot()) == 1 else "not all")
         except errors.Error as error:
             outcome.count("watchers", str(error))
-    await js.delete_stream(f"OBJ_{bucket}")

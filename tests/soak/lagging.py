@@ -6,20 +6,19 @@ same. Whatever was acknowledged before a list, a snapshot or a get began has to 
 
 from __future__ import annotations
 
-import base64
-import json
 import random
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from tests.live.test_cluster import NODES, Cluster
+from tests.clusters import NODES, Cluster, open_cluster
+from tests.worlds import meta_info, meta_subject, publish_forced
 from trionats import api, errors, open_client, open_watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from trionats import Client, ObjectStore
     from trionats.testing import TrioNatsServer
@@ -34,19 +33,6 @@ BALLAST = 3000
 LOOKED_AT = 4.0
 #: How many of each kind are under way at once: the replica lags for a moment only.
 AT_ONCE = 8
-
-
-@asynccontextmanager
-async def open_replicated() -> AsyncIterator[Cluster]:
-    """Start three servers with JetStream."""
-    cluster = Cluster(jetstream=True)
-    async with AsyncExitStack() as stack:
-        for name in NODES:
-            server = cluster.make(name)
-            stack.callback(server.server.close)
-            await server.start()
-        await cluster.ready()
-        yield cluster
 
 
 @dataclass
@@ -80,9 +66,8 @@ class Bucket:
 
     async def write(self, name: str) -> None:
         """Write an info as a put does, without its object."""
-        subject = f"$O.{self.store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-        info = {"name": name, "bucket": self.store.bucket, "nuid": "n", "size": 0, "chunks": 0}
-        ack = await self.store.js.publish(subject, json.dumps(info), headers={"Nats-Rollup": "sub"})
+        info = meta_subject(self.store.bucket, name), meta_info(self.store.bucket, name)
+        ack = await self.store.js.publish(*info, headers={"Nats-Rollup": "sub"})
         self.stored[name] = max(self.stored.get(name, 0), ack.seq)
 
     async def write_on(self) -> None:
@@ -141,7 +126,7 @@ async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None]
         wanted: How many of each kind in all.
         say: Told how it goes.
     """
-    async with open_replicated() as cluster, trio.open_nursery() as nursery:
+    async with open_cluster(jetstream=True) as cluster, trio.open_nursery() as nursery:
         leader = "n1"
         url = cluster.servers[leader].url
         async with open_client(nursery, url, ignore_discovered_servers=True, request_timeout=10) as nc:
@@ -157,7 +142,7 @@ async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None]
                     await follower.stop()
                     await trio.sleep(AWAY)
                     for number in range(BALLAST):
-                        nc.publish_nowait("$O.soak.C.ballast", b"x" * 1000 + b"%d" % number, force=True)
+                        publish_forced(nc, "$O.soak.C.ballast", b"x" * 1000 + b"%d" % number)
                     await bucket.write("k0")
                     await follower.start()
                     await _look(bucket, wanted * (turn + 1) // restarts)

@@ -78,6 +78,11 @@ class ObjectStore:
         """The bucket's name."""
         return self._bucket
 
+    @property
+    def stream(self) -> str:
+        """The name of the stream that holds it."""
+        return self._stream
+
     def __entries__(self, *, ignore_deletes: bool = False) -> Entries[api.ObjectInfo]:
         """Give what a watcher has to know, as `__messaging__` gives the seam to what is built on a client."""
         return infos_in(self._api, self._names, ignore_deletes=ignore_deletes)
