@@ -38,6 +38,7 @@ from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
 from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from trionats._core.connection import Connection
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
     from tests.fakes import Ending
     from trionats import Events, Subscription, events
-    from trionats._core.connection import Connection
-    from trionats._core.messaging import Messaging
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -546,9 +545,11 @@ def meta_info(bucket: str, name: str, **fields: object) -> bytes:
 
 async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None:
     """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
+    connection = store._api.connection
+    assert isinstance(connection, Connection)
     for name in names[:-1]:
         subject, data = meta_subject(store.bucket, name), meta_info(store.bucket, name, **fields)
-        publish_forced(store._api.connection, subject, data, headers={"Nats-Rollup": "sub"})
+        publish_forced(connection, subject, data, headers={"Nats-Rollup": "sub"})
     # The acknowledgement of the last one says that the stream has them all, which a flush does not.
     last = meta_subject(store.bucket, names[-1]), meta_info(store.bucket, names[-1], **fields)
     await context_of(store).publish(*last, headers={"Nats-Rollup": "sub"})
@@ -568,11 +569,6 @@ def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> O
     return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
 
 
-def stream_of(store: ObjectStore) -> str:
-    """The name of the stream that holds a bucket."""
-    return f"OBJ_{store.bucket}"
-
-
 def context_of(store: ObjectStore) -> JetStream:
     """Give the JetStream context that a store stands on."""
     jetstream = store._api
@@ -584,7 +580,7 @@ def context_of(store: ObjectStore) -> JetStream:
 
 
 def publish_forced(
-    nc: Client | Messaging, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
+    nc: Client | Connection, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
 ) -> None:
     """Queue a message whether there is room or not."""
     connection = nc.__messaging__()
