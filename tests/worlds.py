@@ -576,6 +576,12 @@ def busy(feed: Feed[Any]) -> int:
     return len(feed._busy.busy)
 
 
+def kept(nc: Client) -> tuple[object, ...]:
+    """All that a client keeps and counts, to see whether a call has changed anything."""
+    engine = nc._engine
+    return (nc.statistics(), len(engine.outbox), list(engine.subscriptions), len(nc._listeners))
+
+
 def alarms(nc: Client) -> int:
     """How many alarms are set."""
     return int(nc._supervisor.timekeeper._alarms.next() is not None)

@@ -6,7 +6,7 @@ import logging
 import random
 import signal
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.aio.client
 import pytest
@@ -20,6 +20,7 @@ from tests.worlds import (
     HOUR,
     Receiver,
     connected,
+    kept,
     lose,
     open_bucket,
     open_world,
@@ -29,9 +30,13 @@ from tests.worlds import (
     seam,
     settled,
     stuck,
+    subscribed,
     takes,
 )
 from trionats import Client, bridge, errors, events, open_client, open_events, open_replies, open_subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -753,3 +758,36 @@ async def test_a_call_from_another_thread_does_not_put_the_writer_to_sleep_for_g
             await trio.to_thread.run_sync(nc.publish_nowait, "a")
         with trio.fail_after(5):
             await nc.flush()
+
+
+@pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
+async def test_calls_from_another_run_while_the_client_is_busy_change_nothing() -> None:
+    """The writer needs no waking then, and the last trip through the scheduler was a moment ago."""
+    async with subscribed() as (server, nc, rx):
+        server.publish("a", b"1")
+        await nc.flush()
+        server.link.stall(up=True)
+        nc.publish_nowait("in.hand")
+        await settled()
+        before = kept(nc)
+        for call in (
+            lambda: nc.publish("s", b"x"),
+            rx.receive,
+            trio_wrapped(lambda: nc.publish_nowait("s", b"x")),
+            trio_wrapped(rx.receive_nowait),
+        ):
+            seam(nc).pace.due, seam(nc).pace.left = float("inf"), 1000
+            with pytest.raises(RuntimeError, match=r"was called"):
+                await trio.to_thread.run_sync(trio.run, call)
+            assert kept(nc) == before
+        seam(nc).pace.left = 0
+        server.link.resume()
+        assert (await rx.receive()).data == b"1"
+
+
+def trio_wrapped(call: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    async def wrapped() -> object:
+        await trio.lowlevel.checkpoint()
+        return call()
+
+    return wrapped

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-import trionats
+from tests.worlds import Receiver, connected, free_port, open_live, seam
 from trionats import errors
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks, find_server, open_server
 
@@ -29,11 +29,11 @@ async def greeted(server: NatsServer | TrioNatsServer, name: str = "", commands:
     assert (await stream.receive_some()).startswith(b"INFO ")
     connect = b'CONNECT {"verbose":false,"protocol":1,"name":"%s"}\r\n' % name.encode()
     await stream.send_all(connect + commands + b"PING\r\n")
-    await until(stream, b"PONG\r\n")
+    await said(stream, b"PONG\r\n")
     return stream
 
 
-async def until(stream: trio.SocketStream, text: bytes) -> None:
+async def said(stream: trio.SocketStream, text: bytes) -> None:
     received = b""
     while text not in received:
         more = await stream.receive_some()
@@ -98,16 +98,10 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.fail("two servers on one port")
         # Without a port of one's own, another one is taken.
         drawn = iter([server.port, server.port])
-        real = another_free_port()
+        real = free_port()
         monkeypatch.setattr("trionats.testing._server.free_port", lambda: next(drawn, real))
         with NatsServer() as third:
             assert third.port == real
-
-
-def another_free_port() -> int:
-    from trionats.testing._server import free_port  # noqa: PLC0415 - before the test puts another in its place
-
-    return free_port()
 
 
 def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server_executable: Path) -> None:
@@ -168,8 +162,8 @@ async def test_in_trio() -> None:
         with pytest.raises(RuntimeError, match="404"):
             await server.monitor("nonsense")
         await server.restart()
-        async for said in stream:
-            assert said == b"PING\r\n", "which it says to a client that has been there for two seconds"
+        async for data in stream:
+            assert data == b"PING\r\n", "which it says to a client that has been there for two seconds"
         await stream.aclose()
         await server.kill()
         await server.start()
@@ -186,9 +180,9 @@ async def test_consumers_are_listed() -> None:
         consumer = b'{"stream_name":"S","config":{"name":"C","ack_policy":"none"}}'
         stream = await greeted(server, "me", b"SUB in 1\r\n")
         await stream.send_all(b"PUB $JS.API.STREAM.CREATE.S in %d\r\n%s\r\n" % (len(create), create))
-        await until(stream, b"stream_create_response")
+        await said(stream, b"stream_create_response")
         await stream.send_all(b"PUB $JS.API.CONSUMER.CREATE.S.C in %d\r\n%s\r\n" % (len(consumer), consumer))
-        await until(stream, b"consumer_create_response")
+        await said(stream, b"consumer_create_response")
         assert await server.consumers() == await server.consumers("S") == ["S/C"]
         assert await server.consumers("T") == []
         await stream.aclose()
@@ -202,7 +196,7 @@ async def test_a_paused_server_is_silent() -> None:
         with trio.move_on_after(0.1):
             pytest.fail(f"a frozen server says {await stream.receive_some()!r}")
         server.resume()
-        await until(stream, b"PONG\r\n")  # perhaps behind a PING of its own
+        await said(stream, b"PONG\r\n")  # perhaps behind a PING of its own
         server.pause()
         await stream.aclose()
 
@@ -211,7 +205,7 @@ async def test_a_lame_duck_says_so() -> None:
     async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
         stream = await greeted(server)
         server.lame_duck()
-        await until(stream, b'"ldm":true')
+        await said(stream, b'"ldm":true')
         await stream.aclose()
 
 
@@ -279,13 +273,13 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
 
 async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(nats_server: TrioNatsServer) -> None:
     """A watcher's inbox has the form of the shared one; only one of that form is nobody's leak."""
-    async with trio.open_nursery() as nursery, trionats.open_client(nursery, nats_server.url) as nc:
+    async with connected(nats_server) as nc:
         async with assert_no_leaks(server=nats_server):
             with pytest.raises(errors.NoRespondersError):
                 await nc.request("nobody")
         left = assert_no_leaks(server=nats_server, within=0.05)
         await left.__aenter__()
-        attachments = [nc.attach(f"{nc.new_inbox()}.*", nc._requests) for _ in range(2)]
+        attachments = [seam(nc).attach(f"{nc.new_inbox()}.*", Receiver()) for _ in range(2)]
         await nc.flush()
         with pytest.raises(AssertionError, match="2 x server: subscription of a nameless client to an inbox"):
             await left.__aexit__(None, None, None)
@@ -295,12 +289,11 @@ async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(
 
 async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own() -> None:
     for _ in range(2):
-        async with open_server("jetstream: enabled\n") as server, trio.open_nursery() as nursery:
-            async with trionats.open_client(nursery, server.url) as nc:
-                js = nc.jetstream()
-                with pytest.raises(errors.BucketNotFoundError):
-                    await js.object_store("mine")
-                await js.create_object_store("mine")
+        async with open_live("jetstream: enabled\n") as (server, nc, _nursery):
+            js = nc.jetstream()
+            with pytest.raises(errors.BucketNotFoundError):
+                await js.object_store("mine")
+            await js.create_object_store("mine")
             where = (await server.monitor("jsz"))["config"]["store_dir"]
             assert where.startswith(str(server.server.directory))
 
