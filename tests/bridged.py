@@ -1,6 +1,6 @@
 """The worlds of tests/test_promise.py for the bridge's feeds: nats-py's client against a real server.
 
-Each function here is one for its table of kinds; `World.nc` is a stand-in with what that file asks of a client.
+Each of `KINDS` is one for its table; `World.nc` is a stand-in with what that file asks of a client.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 from nats.aio.msg import Msg
@@ -17,8 +18,9 @@ from nats.js.api import ConsumerConfig
 from nats.js.kv import KeyValue
 
 import trionats
+from tests.worlds import until
 from trionats import bridge
-from trionats._bridge.connection import _carriers
+from trionats._bridge.connection import connection_of
 from trionats._bridge.loop import loop_here
 from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
     from trionats import Feed
 
+    Make: TypeAlias = Callable[[int], Awaitable[object]]
+    Open: TypeAlias = Callable[..., AbstractAsyncContextManager[Feed[Any]]]
+
 
 class Client:
     """nats-py's client under the names of ours, for as much as tests/test_promise.py uses."""
@@ -38,21 +43,23 @@ class Client:
     def __init__(self, nc: nats.aio.client.Client) -> None:
         self.nats_py = nc
         self.loop = loop_here()
+        self.connection = connection_of(nc, "tests")
+
+    async def call(self, function: Callable[..., Awaitable[Any]], *args: object) -> Any:  # noqa: ANN401 - nats-py's
+        # Also from tasks outside the block, whose context has no loop.
+        return await aio_as_trio(function, loop=self.loop)(*args)
 
     async def flush(self) -> None:
-        # Shared by tasks from outside the block, whose context has no loop.
-        await aio_as_trio(self.nats_py.flush, loop=self.loop)()
+        await self.call(self.nats_py.flush)
 
     async def aclose(self) -> None:
-        await aio_as_trio(self.nats_py.close, loop=self.loop)()
+        await self.call(self.nats_py.close)
 
     async def drain(self) -> None:
-        await aio_as_trio(self.nats_py.drain, loop=self.loop)()
+        await self.call(self.nats_py.drain)
 
     def cut(self) -> None:
-        """Lose the connection, as when a router forgets it."""
-        transport: Any = self.nats_py._transport
-        transport._io_writer.transport.abort()
+        cut(self.nats_py)
 
     @property
     def is_connected(self) -> bool:
@@ -63,14 +70,21 @@ class Client:
         return self.nats_py.is_closed
 
     def statistics(self) -> SimpleNamespace:
-        connection = _carriers.get(self.nats_py)
-        return SimpleNamespace(
-            feeds=tuple(attachment.subject for attachment in connection._attached) if connection else (),
-            reconnects=self.nats_py.stats["reconnects"],
-        )
+        feeds = tuple(feed.name for feed in self.connection.feeds)
+        return SimpleNamespace(feeds=feeds, reconnects=self.nats_py.stats["reconnects"])
 
     def asyncio_tasks(self) -> int:
         return len(asyncio.all_tasks(self.loop))
+
+
+def cut(nc: nats.aio.client.Client) -> None:
+    """Lose the connection, as when a router forgets it."""
+    transport: Any = nc._transport
+    transport._io_writer.transport.abort()
+
+
+async def ignore(_: Exception) -> None:
+    """Say nothing of errors: nats-py logs them where nobody else does."""
 
 
 @dataclass
@@ -80,8 +94,8 @@ class World:
     background: trio.Nursery
     nc: Client
     server: NatsServer
-    make: Callable[[int], Awaitable[None]]
-    open: Callable[..., AbstractAsyncContextManager[Feed[Any]]]
+    make: Make
+    open: Open
     lose: Callable[[], None]
     blink: Callable[[], None] | None = None
 
@@ -92,12 +106,10 @@ class World:
             yield rx
 
     async def fill(self, feed: Feed[Any], first: int = 1, last: int = 3) -> None:
-        before = len(feed)
+        there = len(feed) + last - first + 1
         for number in range(first, last + 1):
             await self.make(number)
-        with trio.fail_after(10):
-            while len(feed) < before + last - first + 1:  # noqa: ASYNC110 - no event tells
-                await trio.sleep(0.001)
+        await until(lambda: len(feed) >= there)
 
 
 def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
@@ -107,103 +119,52 @@ def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     return int(item.key) if isinstance(item, KeyValue.Entry) else int(item.name)
 
 
+async def subscription(nc: Client) -> tuple[Make, Open]:
+    async def make(number: int) -> None:
+        await nc.call(nc.nats_py.publish, "promise.kept", b"%d" % number)
+
+    return make, lambda nursery, **how: bridge.open_subscription(nursery, nc.nats_py, "promise.*", **how)
+
+
+async def pull_subscription(nc: Client) -> tuple[Make, Open]:
+    js = nc.nats_py.jetstream()
+    await aio_as_trio(js.add_stream)(name="PROMISE", subjects=["promise.*"])
+    config = ConsumerConfig(max_ack_pending=10_000)  # nobody acknowledges
+    psub = await aio_as_trio(js.pull_subscribe)("promise.*", durable="keeper", config=config)
+    # nats-py only queues its SUB, and who counts the server's subscriptions before and after should not see it come.
+    await nc.flush()
+
+    async def make(number: int) -> None:
+        await nc.call(js.publish, "promise.kept", b"%d" % number)
+
+    return make, lambda nursery: bridge.open_pull_subscription(nursery, psub)
+
+
+async def object_watcher(nc: Client) -> tuple[Make, Open]:
+    store = await aio_as_trio(nc.nats_py.jetstream().create_object_store)("promise")
+    return lambda number: nc.call(store.put, str(number), b""), lambda nursery: trionats.open_watcher(nursery, store)
+
+
+async def key_watcher(nc: Client) -> tuple[Make, Open]:
+    bucket = await aio_as_trio(nc.nats_py.jetstream().create_key_value)(bucket="promise")
+    return lambda number: nc.call(bucket.put, str(number), b""), lambda nursery: trionats.open_watcher(nursery, bucket)
+
+
 @asynccontextmanager
-async def client(**options: object) -> AsyncIterator[tuple[NatsServer, trio.Nursery, Client]]:
-    """Connect nats-py's client to a server of its own."""
-
-    async def quiet(_: Exception) -> None:
-        pass
-
-    options = {"reconnect_time_wait": 0.01, "error_cb": quiet} | options
+async def open_world(kind: Callable[[Client], Awaitable[tuple[Make, Open]]], **options: object) -> AsyncIterator[World]:
+    """Connect nats-py's client to a server of its own, and make what a kind of feed reads."""
+    options = {"reconnect_time_wait": 0.01, "error_cb": ignore} | options
     with NatsServer(jetstream=True) as server:
-        async with trio.open_nursery() as background, bridge.open_nats_py(background, server.url, **options) as nc:
-            yield server, background, Client(nc)
-
-
-@asynccontextmanager
-async def subscription(**options: object) -> AsyncIterator[World]:
-    async with client(**options) as (server, background, nc):
-
-        async def make(number: int) -> None:
-            await aio_as_trio(nc.nats_py.publish, loop=nc.loop)("promise.kept", b"%d" % number)
-
-        yield World(
-            background=background,
-            nc=nc,
-            server=server,
-            make=make,
-            open=lambda nursery, **how: bridge.open_subscription(nursery, nc.nats_py, "promise.*", **how),
-            lose=server.kill,
-            blink=nc.cut,
-        )
-
-
-@asynccontextmanager
-async def pull_subscription(**options: object) -> AsyncIterator[World]:
-    async with client(**options) as (server, background, nc):
-        js = nc.nats_py.jetstream()
-        await aio_as_trio(js.add_stream)(name="PROMISE", subjects=["promise.*"])
-        config = ConsumerConfig(max_ack_pending=10_000)  # nobody acknowledges
-        psub = await aio_as_trio(js.pull_subscribe)("promise.*", durable="keeper", config=config)
-        # nats-py only queues its SUB, and who counts the server's subscriptions before and after should not see it come.
-        await aio_as_trio(nc.nats_py.flush)()
-
-        async def make(number: int) -> None:
-            await aio_as_trio(js.publish, loop=nc.loop)("promise.kept", b"%d" % number)
-
-        yield World(
-            background=background,
-            nc=nc,
-            server=server,
-            make=make,
-            open=lambda nursery: bridge.open_pull_subscription(nursery, psub),
-            lose=server.kill,
-            blink=nc.cut,
-        )
-
-
-@asynccontextmanager
-async def object_watcher(**options: object) -> AsyncIterator[World]:
-    async with client(**options) as (server, background, nc):
-        store = await aio_as_trio(nc.nats_py.jetstream().create_object_store)("promise")
-
-        async def make(number: int) -> None:
-            await aio_as_trio(store.put, loop=nc.loop)(str(number), b"")
-
-        yield World(
-            background=background,
-            nc=nc,
-            server=server,
-            make=make,
-            open=lambda nursery: trionats.open_watcher(nursery, store),
-            lose=server.kill,
-            blink=nc.cut,
-        )
-
-
-@asynccontextmanager
-async def key_watcher(**options: object) -> AsyncIterator[World]:
-    async with client(**options) as (server, background, nc):
-        bucket = await aio_as_trio(nc.nats_py.jetstream().create_key_value)(bucket="promise")
-
-        async def make(number: int) -> None:
-            await aio_as_trio(bucket.put, loop=nc.loop)(str(number), b"")
-
-        yield World(
-            background=background,
-            nc=nc,
-            server=server,
-            make=make,
-            open=lambda nursery: trionats.open_watcher(nursery, bucket),
-            lose=server.kill,
-            blink=nc.cut,
-        )
+        async with trio.open_nursery() as background, bridge.open_nats_py(background, server.url, **options) as theirs:
+            nc = Client(theirs)
+            make, open_ = await kind(nc)
+            yield World(background, nc, server, make, open_, lose=server.kill, blink=nc.cut)
 
 
 #: For tests/test_promise.py: every one of them talks to a real server.
 KINDS = {
-    "bridged subscription": subscription,
-    "bridged pull subscription": pull_subscription,
-    "bridged object watcher": object_watcher,
-    "bridged key watcher": key_watcher,
+    "bridged subscription": partial(open_world, subscription),
+    "bridged pull subscription": partial(open_world, pull_subscription),
+    "bridged object watcher": partial(open_world, object_watcher),
+    "bridged key watcher": partial(open_world, key_watcher),
 }

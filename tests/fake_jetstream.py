@@ -4,7 +4,7 @@ Messages keep their sequence; consumers deliver what matches their filters, pull
 time in it but `lag`: pulls do not expire and heartbeats do not come, so tests run it in real time and are done long before either
 is due, or under a mock clock to see what silence does.
 
-`FakeObjects` is the stream of a bucket: it also answers what an object store asks besides.
+`FakeObjects` is the stream of a bucket: it also answers what an object store asks besides, unless a test answers in its place.
 """
 
 from __future__ import annotations
@@ -18,12 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tests.fakes import FakeServer, Frame, matches
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMESTAMP = 1_700_000_000_000_000_000
+
+
+def refusal(code: int, err_code: int, description: str) -> dict[str, Any]:
+    """What the server answers that refuses something."""
+    return {"error": {"code": code, "err_code": err_code, "description": description}}
+
+
+BUSY = refusal(429, 10167, "too many requests")
+FULL = refusal(400, 10077, "maximum bytes exceeded")
+UNAVAILABLE = refusal(503, 10008, "JetStream system temporarily unavailable")
+WRONG_SEQUENCE = refusal(400, 10071, "wrong last sequence")
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,7 +95,7 @@ class FakeStream:
         self._late: deque[tuple[str, Callable[[], dict[str, Any]]]] = deque()
         api = "$JS.API"
         server.on(f"{api}.STREAM.INFO.{name}", lambda _: self.about())
-        server.on(f"{api}.CONSUMER.CREATE.{name}.>", self._create)
+        server.on(f"{api}.CONSUMER.CREATE.{name}.>", self.create)
         server.on(f"{api}.CONSUMER.INFO.{name}.*", lambda frame: self._info(self._named(frame)))
         server.on(f"{api}.CONSUMER.DELETE.{name}.*", self._delete)
         server.on(f"{api}.CONSUMER.MSG.NEXT.{name}.*", self._next)
@@ -115,7 +126,7 @@ class FakeStream:
     def _named(self, frame: Frame) -> Consumer | None:
         return self.consumers.get(frame.subject.rsplit(".", 1)[1])
 
-    def _create(self, frame: Frame) -> dict[str, Any] | None:
+    def create(self, frame: Frame) -> dict[str, Any] | None:
         if self.deaf:
             self.deaf -= 1
             return None
@@ -156,7 +167,7 @@ class FakeStream:
 
     def _info(self, consumer: Consumer | None) -> dict[str, Any]:
         if consumer is None:
-            return {"error": {"code": 404, "err_code": 10014, "description": "consumer not found"}}
+            return refusal(404, 10014, "consumer not found")
         return {
             "stream_name": self.name,
             "name": consumer.name,
@@ -240,13 +251,58 @@ class FakeObjects(FakeStream):
         super().__init__(server, f"OBJ_{bucket}")
         self.bucket = bucket
         self.prefix = f"$O.{bucket}"
+        #: Asked about each message that is published into the bucket, and may answer in its place: a mapping or bytes are sent
+        #: instead of storing it, `"503"` and `"silence"` are what they say, `"lost"` stores and keeps silent, None stores.
+        self.hook: Callable[[Frame], Any] = lambda _: None
+        #: Whether purges are done, and answered.
+        self.purges = True
         server.on(f"{self.prefix}.>", self._put)
-        server.on(f"$JS.API.STREAM.MSG.GET.{self.name}", self._get)
-        server.on(f"$JS.API.STREAM.MSG.DELETE.{self.name}", self._erase)
-        server.on(f"$JS.API.STREAM.PURGE.{self.name}", self._purge)
         server.on(f"$JS.API.DIRECT.GET.{self.name}.>", self._direct_get)
+        self.also()
 
-    def add(self, name: str, *chunks: bytes, deleted: bool = False) -> None:
+    def also(self, api: str = "$JS.API", name: str = "") -> None:
+        """Answer at another prefix, or as the stream of another name."""
+        name = name or self.name
+        self.server.on(f"{api}.STREAM.MSG.GET.{name}", self.get)
+        self.server.on(f"{api}.STREAM.MSG.DELETE.{name}", self._erase)
+        self.server.on(f"{api}.STREAM.PURGE.{name}", self.purge)
+
+    # -- for the test --------------------------------------------------------------------------------------------------
+
+    def answer(self, pattern: str, *answers: Any) -> None:  # noqa: ANN401 - whatever a hook may answer
+        """Give these answers to what matches, one after the other, and then none."""
+        waiting = deque(answers)
+        self.hook = lambda frame: waiting.popleft() if waiting and matches(pattern, frame.subject) else None
+
+    def sequences(self, pattern: str) -> list[int]:
+        return [message.sequence for message in self.messages if matches(pattern, message.subject)]
+
+    def payloads(self, pattern: str) -> list[bytes]:
+        return [message.payload for message in self.messages if matches(pattern, message.subject)]
+
+    def data(self, nuid: str | None) -> list[bytes]:
+        """The chunks of one object."""
+        return self.payloads(f"{self.prefix}.C.{nuid}")
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are, of whatever object."""
+        return len(self.sequences(f"{self.prefix}.C.*"))
+
+    @property
+    def metas(self) -> list[dict[str, Any]]:
+        """The infos, as they are stored."""
+        return [json.loads(payload) for payload in self.payloads(f"{self.prefix}.M.*")]
+
+    def forget(self, pattern: str) -> None:
+        """Delete what matches."""
+        self.messages = [m for m in self.messages if not matches(pattern, m.subject)]
+
+    def purged(self) -> int:
+        """How often a purge was asked for."""
+        return len(self.server.sent("PUB", "$JS.API.STREAM.PURGE.*"))
+
+    def add(self, name: str, *chunks: bytes, deleted: bool = False, **more: object) -> None:
         """Store an object as a client would have done."""
         for chunk in chunks:
             self.store(f"{self.prefix}.C.nuid-{name}", chunk, rollup=False)
@@ -254,7 +310,7 @@ class FakeObjects(FakeStream):
         info = {"name": name, "bucket": self.bucket, "nuid": f"nuid-{name}", "deleted": deleted}
         counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": f"SHA-256={digest}"}
         subject = f"{self.prefix}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-        self.store(subject, json.dumps({**info, **counts}).encode())
+        self.store(subject, json.dumps({**info, **counts, **more}).encode())
 
     def contents(self) -> dict[str, bytes]:
         """All objects that are not deleted.
@@ -286,24 +342,32 @@ class FakeObjects(FakeStream):
     def _last(self, subject: str) -> Stored | None:
         return next((m for m in reversed(self.messages) if m.subject == subject), None)
 
-    def _put(self, frame: Frame) -> dict[str, Any] | None:
-        return self._in_time(frame, lambda: self._stored(frame))
+    def _put(self, frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
+        instead = self.hook(frame)
+        if instead == "503":
+            self.server.publish(frame.reply, headers=NO_RESPONDERS)
+        elif instead == "lost":
+            self.take(frame)
+        elif instead is None:
+            return self._in_time(frame, lambda: self.take(frame))
+        return None if isinstance(instead, str) else instead
 
-    def _stored(self, frame: Frame) -> dict[str, Any]:
+    def take(self, frame: Frame) -> dict[str, Any]:
+        """Store what is published, unless something else was expected; give the answer."""
         _, _, rest = frame.headers.decode().partition("Nats-Expected-Last-Subject-Sequence: ")
         last = self._last(frame.subject)
         if rest and int(rest.split("\r\n")[0]) != (last.sequence if last else 0):
-            return {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence"}}
+            return WRONG_SEQUENCE
         rollup = b"Nats-Rollup: sub" in frame.headers
         return self.store(frame.subject, frame.payload, rollup=rollup, headers=frame.headers)
 
-    def _get(self, frame: Frame) -> dict[str, Any]:
+    def get(self, frame: Frame) -> dict[str, Any]:
         asked = json.loads(frame.payload)
         found = next((m for m in self.messages if m.sequence == asked.get("seq")), None)
         if "last_by_subj" in asked:
             found = self._last(asked["last_by_subj"])
         if found is None:
-            return {"error": {"code": 404, "err_code": 10037, "description": "no message found"}}
+            return refusal(404, 10037, "no message found")
         data = base64.b64encode(found.payload).decode()
         fields = {"subject": found.subject, "seq": found.sequence, "data": data, "time": "2026-11-23T17:00:00Z"}
         return {"message": fields}
@@ -322,7 +386,8 @@ class FakeObjects(FakeStream):
         self.messages = [m for m in self.messages if m.sequence != sequence]
         return {"success": True}
 
-    def _purge(self, frame: Frame) -> dict[str, Any]:
-        pattern = json.loads(frame.payload or b"{}").get("filter", ">")
-        self.messages = [m for m in self.messages if not matches(pattern, m.subject)]
+    def purge(self, frame: Frame) -> dict[str, Any] | None:
+        if not self.purges:
+            return None
+        self.forget(json.loads(frame.payload or b"{}").get("filter", ">"))
         return {"success": True, "purged": 0}

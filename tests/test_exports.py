@@ -36,6 +36,9 @@ PUBLIC_MODULES = (
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
     "trionats.Feed": "Watcher is one",
+    "trionats.BoundedFeed": "Subscription is one",
+    "trionats.JetStreamManager": "JetStream is one",
+    "trionats.Message": "Msg is one",
     "trionats.Msg": "each client makes a class of its own of it, through which a message can be answered",
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
@@ -215,6 +218,12 @@ def test_classes_are_final(full: str) -> None:
     if any(base.__module__.startswith("nats.") for base in cls.__mro__):
         return  # nats-py's dataclass with a field more
     assert getattr(cls, "__final__", False)
+
+
+@pytest.mark.parametrize("full", sorted(CLASSES))
+def test_what_a_class_derives_from_is_public(full: str) -> None:
+    public_names = set(NAMES.values())
+    assert not [base.__qualname__ for base in CLASSES[full].__bases__ if ours(base) and base not in public_names]
 
 
 @pytest.mark.parametrize("full", sorted(OURS))

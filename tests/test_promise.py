@@ -30,8 +30,9 @@ import trionats
 from tests import bridged
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
+from tests.worlds import find_store
+from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
-from trionats._subscription import Bounded
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ async def fake_watcher(**options: float) -> AsyncIterator[World]:
         stream.store(f"$O.promise.M.{number}", json.dumps(meta).encode())
 
     async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
-        store = trionats.ObjectStore(nc.jetstream(), "promise")
+        store = find_store(nc, "promise")
         yield World(
             background=background,
             nc=nc,

@@ -37,7 +37,10 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
 from tests.fakes import FakeServer
-from trionats import Client, Feed, Msg, ObjectStore, api, errors, open_client, open_subscription
+from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from trionats._core.connection import Connection
+from trionats._jetstream.api import Api
+from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 from trionats.testing._server import free_port as _free_port
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
     from tests.fakes import Ending
     from trionats import Events, Subscription, events
+    from trionats._core.messaging import Publishing
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -173,6 +177,39 @@ async def connected(
         yield world.nc
 
 
+class Watched(NamedTuple, Generic[S]):
+    """A client, what it is connected to, and what it tells of that."""
+
+    server: S
+    nc: Client
+    rx: Events
+
+
+@overload
+def watched(
+    server: None = None,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[FakeServer]]: ...
+
+
+@overload
+def watched(
+    server: S,
+    servers: str | list[str] | None = None,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AbstractAsyncContextManager[Watched[S]]: ...
+
+
+@asynccontextmanager
+async def watched(
+    server: Any = None, servers: str | list[str] | None = None, **options: Any
+) -> AsyncIterator[Watched[Any]]:
+    """Open a world as `open_world` does, with a feed of its events."""
+    async with open_world(server, servers, **options) as (made, nc, nursery), open_events(nursery, nc) as rx:
+        yield Watched(made, nc, rx)
+
+
 class Subscribed(NamedTuple):
     """A subscription that the server knows of."""
 
@@ -244,7 +281,7 @@ async def open_bucket(
     server = server or FakeServer()
     bucket = kind(server, "b")
     async with open_world(server, **options) as (_, nc, nursery):
-        yield BucketWorld(bucket, ObjectStore(nc.jetstream(), "b"), nc, nursery)
+        yield BucketWorld(bucket, find_store(nc), nc, nursery)
 
 
 @asynccontextmanager
@@ -378,7 +415,7 @@ async def consumers_are(store: ObjectStore, count: int = 0) -> None:
     """Wait until a bucket has so many consumers: nobody waits for the answer when one is deleted."""
 
     async def are() -> bool:
-        return len(await store.js.consumers_info(store.stream)) == count
+        return len(await context_of(store).consumers_info(f"OBJ_{store.bucket}")) == count
 
     await until(are, within=5)
 
@@ -511,39 +548,65 @@ async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None
     """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
     for name in names[:-1]:
         subject, data = meta_subject(store.bucket, name), meta_info(store.bucket, name, **fields)
-        publish_forced(store.js.nc, subject, data, headers={"Nats-Rollup": "sub"})
+        publish_forced(store._api.connection, subject, data, headers={"Nats-Rollup": "sub"})
     # The acknowledgement of the last one says that the stream has them all, which a flush does not.
     last = meta_subject(store.bucket, names[-1]), meta_info(store.bucket, names[-1], **fields)
-    await store.js.publish(*last, headers={"Nats-Rollup": "sub"})
+    await context_of(store).publish(*last, headers={"Nats-Rollup": "sub"})
 
 
 # -- what only builders use -------------------------------------------------------------------------------------------------------
 
 
-def seam(nc: Client) -> Client:
+def seam(nc: Client) -> Connection:
     """What a client offers to those who build on it: attachments, listeners, alarms, and what is sent besides."""
-    return nc
+    return nc.__messaging__()
 
 
-def publish_forced(nc: Client, subject: str, payload: bytes = b"", **more: Any) -> None:  # noqa: ANN401 - as `publish_nowait`
+def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> ObjectStore:
+    """Give a store without asking whether there is one."""
+    prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
+    return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
+
+
+def stream_of(store: ObjectStore) -> str:
+    """The name of the stream that holds a bucket."""
+    return f"OBJ_{store.bucket}"
+
+
+def context_of(store: ObjectStore) -> JetStream:
+    """Give the JetStream context that a store stands on."""
+    jetstream = store._api
+    return JetStream(
+        jetstream.connection,
+        domain=jetstream.whereabouts.chosen,
+        prefix=None if jetstream.whereabouts.chosen else jetstream.prefix,
+    )
+
+
+def publish_forced(
+    nc: Client | Publishing, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
+) -> None:
     """Queue a message whether there is room or not."""
-    seam(nc).publish_nowait(subject, payload, force=True, **more)
+    connection = nc.__messaging__() if isinstance(nc, Client) else nc
+    assert isinstance(connection, Connection)
+    connection.engine.outbox.publish(*connection.frames.make(subject, payload, "", headers))
+    connection.supervisor.wake()
 
 
 def put(feed: Feed[T], item: T) -> bool:
     """Buffer an item as a feed's producer does; says whether there was room."""
-    return feed.put(item)
+    return feed._put(item)
 
 
 def end(feed: Feed[Any], reason: BaseException | None = None) -> None:
     """End a feed as its producer does."""
-    feed.end(reason)
+    feed._end(reason)
 
 
 def deliver(rx: Subscription, *data: bytes) -> None:
     """Deliver messages to a subscription in the middle of a step, as the client's reader does."""
     for payload in data:
-        rx.deliver(Msg(1, rx.subject, "", payload, None))
+        rx._deliver(Msg(1, rx.subject, "", payload, None))
 
 
 def has_ended(feed: Feed[Any]) -> bool:
@@ -578,13 +641,13 @@ def busy(feed: Feed[Any]) -> int:
 
 def kept(nc: Client) -> tuple[object, ...]:
     """All that a client keeps and counts, to see whether a call has changed anything."""
-    engine = nc._engine
-    return (nc.statistics(), len(engine.outbox), list(engine.subscriptions), len(nc._listeners))
+    engine, listeners = seam(nc).engine, seam(nc)._listeners
+    return (nc.statistics(), len(engine.outbox.frames), list(engine.registrations), len(listeners))
 
 
 def alarms(nc: Client) -> int:
-    """How many alarms are set."""
-    return int(nc._supervisor.timekeeper._alarms.next() is not None)
+    """How many timers are set."""
+    return int(seam(nc).supervisor.timekeeper._timers.next() is not None)
 
 
 class Listener:

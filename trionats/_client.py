@@ -1,13 +1,11 @@
-"""open_client: publish, subscribe, request, reconnect, drain.
+"""open_client: publish, request, reconnect, drain.
 
-What users call. The tasks and the state of the connection are in `_supervisor`, what was said in `_protocol.engine`, answers to
-requests in `_requests`, subscriptions as feeds in `_subscription`, and the properties of a client in `_facts`.
+What programs call. What is built on a client knows the `Connection` behind it (`_core.connection`) instead, through the seam.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 from threading import get_ident
 from typing import TYPE_CHECKING, Never, Unpack, final
 
@@ -15,81 +13,57 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import errors, events
-from trionats._connection.cli_context import merged
-from trionats._connection.options import (
-    ClientOptions,
-    check_options,
-    check_seconds,
-    server_pool,
-    supervisor_options,
-    usable_servers,
-)
-from trionats._connection.supervisor import Supervisor
-from trionats._core.attachments import Attachment, Listeners
-from trionats._core.deadlines import REQUEST_TIMEOUT, answer_within, patience, unexpected
-from trionats._core.drain import Draining, wait_barrier
-from trionats._core.foreign import Foreign
-from trionats._core.frames import Frames
-from trionats._core.logbook import Logbook
-from trionats._core.message import Msg, messages_of
-from trionats._core.request_many import ManyRequest, ReplyCollector
-from trionats._core.requests import PendingReply, Requests
-from trionats._core.status import Facts
-from trionats._discretion import Given, guarded
-from trionats._feeds.feed import Pace, check_nursery, opens
-from trionats._protocol import subjects
-from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing
-from trionats._protocol.engine import Engine
+from trionats._connection.cli_context import offered
+from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
+from trionats._core.connection import Connection
+from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
+from trionats._core.messaging import messaging_of
+from trionats._core.request_many import ReplyCollector
+from trionats._core.status import ClientStatistics, state_of, statistics_of
+from trionats._discretion import Given, guarded, guarded_async
+from trionats._feeds.opening import check_nursery, opens
+from trionats._jetstream.context import JetStream
+from trionats._protocol.commands import CRLF, LENGTHS
 from trionats._protocol.replies import ReplyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from typing import Any
 
-    from trionats._core.attachments import Listener
+    from trionats._connection.tls import TLSState
     from trionats._core.frames import Headers
-    from trionats._core.requests import Chooser
-    from trionats._jetstream.context import JetStream
+    from trionats._core.message import Msg
+    from trionats._core.requests import PendingReply
     from trionats._protocol.commands import Payload
-    from trionats._protocol.subscriptions import Receiver
-    from trionats._protocol.timers import Timer
 
 
 @final
-class Client(Facts):
+class Client:
     """A connection to NATS: what `open_client` gives.
 
     Its calls may be used from any task of the Trio run it was opened in.
     """
 
     def __init__(
-        self, servers: str | Sequence[str], options: ClientOptions, jetstream: Mapping[str, str] | None = None
+        self, servers: str | Sequence[str], options: Options, jetstream: Mapping[str, str] | None = None
     ) -> None:
-        check_options(options)
-        self._logbook = Logbook()
-        self._rng = options.get("rng") or random.Random()
-        self._nuid = subjects.Nuid(self._rng)
-        self._inbox_prefix = subjects.inbox_prefix(options.get("inbox_prefix", "_INBOX"))
-        self._request_timeout = options.get("request_timeout")
-        self._engine = Engine(messages_of(self))
-        pool = server_pool(servers, options, self._rng, lambda *what: self.emit(events.CallbackFailed(*what)))
-        self.pace = Pace()
-        """When the fast paths of this client go through the scheduler; for those who build feeds."""
-        self._supervisor = Supervisor(self._engine, pool, supervisor_options(options, self._rng), self.pace, self.emit)
-        self._requests = Requests(self._nuid.next, self._engine, self._supervisor, self.new_inbox())
-        self._listeners = Listeners(self._requests)
-        self.foreign = Foreign(self.emit)
-        """The boundary where what other programs made is read; for those who build feeds."""
+        self._connection = connection = Connection(servers, options, self)
         self._jetstream = jetstream or {}
-        self._frames = Frames(self._supervisor)
-        self._heads = self._frames.heads
         self._nursery: trio.Nursery | None = None
-        drain_timeout = options.get("drain_timeout", 30.0)
-        silence = REQUEST_TIMEOUT if self._request_timeout is None else self._request_timeout
-        self._draining = Draining(self._engine, self._supervisor, self._requests, self.pace, drain_timeout, silence)
+        # What the fast paths work with, in reach.
+        self._pace = connection.pace
+        self._engine = connection.engine
+        self._outbox = connection.engine.outbox
+        self._supervisor = connection.supervisor
+        self._frames = connection.frames
+        self._heads = connection.frames.heads
 
     def __repr__(self) -> str:
         return f"<Client {self.state.value} {self.connected_url or ''}>"
+
+    def __messaging__(self) -> Connection:
+        """Give the seam, for what is built on a client."""
+        return self._connection
 
     # Publishing.
 
@@ -106,7 +80,7 @@ class Client(Facts):
         Args:
             subject: Where to; no wildcards.
             payload: The message.
-            reply: Where an answer is expected.
+            reply: Where a reply is expected.
             headers: Names and values; a sequence of values repeats the name.
 
         Raises:
@@ -117,11 +91,11 @@ class Client(Facts):
             nats.errors.ConnectionClosedError: The client is closed.
         """
         # Without the calls that this could be divided into: they would cost half as much again.
-        pace = self.pace
+        pace = self._pace
         if get_ident() != pace.thread:
             pace.run.check()
         supervisor = self._supervisor
-        engine = self._engine
+        outbox = self._outbox
         try:
             head = self._heads[subject]
         except (KeyError, TypeError):
@@ -135,74 +109,40 @@ class Client(Facts):
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if engine.outbox_bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        engine.outbox.append(frame)
-        engine.outbox_bytes += len(frame)
-        engine.out_bytes += size
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
         if supervisor.idle is not None:
             supervisor.wake()
 
     @enable_ki_protection
     def publish_nowait(
-        self,
-        subject: str,
-        payload: Payload = b"",
-        reply: str = "",
-        headers: Headers | None = None,
-        *,
-        force: bool = False,
+        self, subject: str, payload: Payload = b"", reply: str = "", headers: Headers | None = None
     ) -> None:
         """Queue a message, without waiting.
 
         Args:
             subject: Where to; no wildcards.
             payload: The message.
-            reply: Where an answer is expected.
+            reply: Where a reply is expected.
             headers: Names and values; a sequence of values repeats the name.
-            force: Queue it even where too much is queued already, and do nothing on a client that is closed: for
-                goodbyes, which must not fail. Like all that a program publishes, a drain waits for it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
-        if get_ident() != self.pace.thread:
-            self.pace.run.check()
+        if get_ident() != self._pace.thread:
+            self._pace.run.check()
         frame, size = self._frames.make(subject, payload, reply, headers)
         supervisor = self._supervisor
-        if not supervisor.accepting:
-            if not force:
-                supervisor.check_open()
-            if supervisor.finished.is_set():
-                self.pace.run.check()
-                return
-        if not force:
-            supervisor.check_room()
-        self._engine.publish(frame, size)
+        supervisor.check_open()
+        supervisor.check_room()
+        self._outbox.publish(frame, size)
         if supervisor.idle is not None:
             supervisor.wake()
-
-    @enable_ki_protection
-    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
-        """Queue what no program asked for, such as a goodbye; programs want `publish`.
-
-        It is queued even where too much is queued already, and nothing happens on a client that is closed. No drain
-        waits for it, and that it was lost is told to nobody.
-
-        Args:
-            subject: Where to.
-            payload: The message.
-            reply: Where an answer is expected.
-            passing: It means nothing to the next connection; other goodbyes wait for that.
-        """
-        self.pace.run.check()
-        if self._supervisor.finished.is_set() or (passing and not self.is_connected):
-            return
-        frame, size = self._frames.make(subject, payload, reply, None)
-        self._engine.publish((Passing if passing else Aside)(frame), size)
-        self._supervisor.wake()
 
     async def wait_writable(self) -> None:
         """Wait until `publish_nowait` would take a message.
@@ -211,10 +151,7 @@ class Client(Facts):
             nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
             nats.errors.ConnectionClosedError: The client is closed.
         """
-        self.pace.run.check()
-        await trio.lowlevel.checkpoint()
-        self._supervisor.check_open()
-        await self._supervisor.wait_room()
+        await self._connection.wait_writable()
 
     # Requests.
 
@@ -222,10 +159,10 @@ class Client(Facts):
     async def request(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, **unknown: Never
     ) -> Msg:
-        """Publish a request and wait for the first answer.
+        """Publish a request and wait for the first reply.
 
         The deadline in force governs, and beside it a `request_timeout` that was chosen, whichever comes first; where
-        there is neither, it waits 5 s. Cancelled or failed, nothing is left of it: an answer that still comes is
+        there is neither, it waits 5 s. Cancelled or failed, nothing is left of it: a reply that still comes is
         ignored.
 
         Args:
@@ -234,7 +171,7 @@ class Client(Facts):
             headers: Names and values; a sequence of values repeats the name.
 
         Returns:
-            The answer.
+            The reply.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
@@ -245,28 +182,21 @@ class Client(Facts):
                 is not known. A request that was not sent yet waits for the next connection.
             nats.errors.Error: As for `publish`.
         """
-        if get_ident() != self.pace.thread:
-            self.pace.run.check()
+        if get_ident() != self._pace.thread:
+            self._pace.run.check()
         if unknown:
             raise unexpected("request", unknown)
         await checkpoint_if_cancelled()
-        if not self._supervisor.has_room or not self._supervisor.accepting:
-            with self._limit(f"request to {subject!r}"):
-                await self._supervisor.wait_room()
-                return await self._ask(subject, payload, headers)
-        return await self._ask(subject, payload, headers)
+        return await self._connection.ask(subject, payload, headers)
 
     @enable_ki_protection
-    def request_nowait(
-        self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
-    ) -> PendingReply:
+    def request_nowait(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> PendingReply:
         """Queue a request, without waiting: for many requests in flight.
 
         Args:
             subject: Where to; no wildcards.
             payload: The request.
             headers: Names and values; a sequence of values repeats the name.
-            chooser: Chooses among the answers where the first one may not be the one; for those who build on this.
 
         Returns:
             The reply to wait for; close it, or use it in a `with` block, so that nothing is left of it.
@@ -275,30 +205,7 @@ class Client(Facts):
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `publish`.
         """
-        if get_ident() != self.pace.thread:
-            self.pace.run.check()
-        return self._begin(subject, payload, headers, chooser)
-
-    async def _ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
-        # As `with request_nowait() as reply: wait()`, of which each part would look once more who calls.
-        reply = self._begin(subject, payload, headers, None)
-        try:
-            return await reply._answered()
-        finally:
-            self._requests.forget(reply)
-
-    def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
-        self._supervisor.check_open()
-        self._supervisor.check_room()
-        reply, inbox = self._requests.prepare(subject, self._request_timeout)
-        frame, size = self._frames.make(subject, payload, inbox, headers, "request")
-        self._requests.start(reply, frame, size, chooser)
-        # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
-        if len(self._requests) == 1:
-            self._supervisor.push()
-        else:
-            self._supervisor.wake()
-        return reply
+        return self._connection.request_nowait(subject, payload, headers)
 
     @enable_ki_protection
     async def request_many(
@@ -313,33 +220,33 @@ class Client(Facts):
         reply: str = "",
         **unknown: Never,
     ) -> list[Msg]:
-        """Publish a request and collect its answers: from many services, or many from one.
+        """Publish a request and collect its replies: from many services, or many from one.
 
-        It ends with the last answer: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
+        It ends with the last reply: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
         the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
         `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where
         there is neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives
-        the answers one by one.
+        the replies one by one.
 
-        The answers come to an inbox of their own, not to the one that `request` shares.
+        The replies come to an inbox of their own, not to the one that `request` shares.
 
         Args:
             subject: Where to; no wildcards.
             payload: The request.
             headers: Names and values; a sequence of values repeats the name.
-            max_msgs: So many answers are enough; 0 for no limit.
-            stall: How many seconds after an answer the next one may take, the first one excepted; None for as long as
+            max_msgs: So many replies are enough; 0 for no limit.
+            stall: How many seconds after a reply the next one may take, the first one excepted; None for as long as
                 the whole.
-            sentinel: Called with each answer as it comes, and says whether it is the mark behind the last one, which is not
+            sentinel: Called with each reply as it comes, and says whether it is the mark behind the last one, which is not
                 returned. It must not wait; what it raises is raised here.
-            reply: The subject for the answers, where the services expect a certain one; a new inbox otherwise.
+            reply: The subject for the replies, where the services expect a certain one; a new inbox otherwise.
 
         Returns:
-            The answers, in the order in which they came.
+            The replies, in the order in which they came.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject; at once.
-            nats.errors.SlowConsumerError: More than 65,536 answers came, or more than 64 MiB.
+            nats.errors.SlowConsumerError: More than 65,536 replies came, or more than 64 MiB.
             nats.errors.TimeoutError: The request could not even be queued in that time.
             trionats.errors.PermissionsViolationError: The server refused the request, or its inbox.
             trionats.errors.MaxSubscriptionsError: The server takes no more subscriptions, so no inbox.
@@ -348,22 +255,23 @@ class Client(Facts):
             ValueError: `max_msgs` or `stall` is negative.
             nats.errors.Error: As for `publish`.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         if unknown:
             raise unexpected("request_many", unknown)
         await checkpoint_if_cancelled()
-        total = patience(self._request_timeout)
+        connection = self._connection
+        total = seconds_to_wait(connection.request_timeout)
         policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
         if not self._supervisor.has_room or not self._supervisor.accepting:
-            with self._limit(f"request to {subject!r}"):
+            with connection.limit(f"request to {subject!r}"):
                 await self._supervisor.wait_room()
-        many_request, frame, size = self._ask_many(subject, payload, headers, reply)
-        collected = ReplyCollector(many_request, self._requests, policy)
+        many_request, frame, size = connection.ask_many(subject, payload, headers, reply)
+        collector = ReplyCollector(many_request, connection.requests, policy)
         try:
-            many_request.start(collected, frame, size, max_msgs)
-            return await collected.wait()
+            many_request.start(collector, frame, size, max_msgs)
+            return await collector.wait()
         finally:
-            collected.close()
+            collector.close()
 
     def with_options(self, *, request_timeout: float | None) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
@@ -382,108 +290,12 @@ class Client(Facts):
         if request_timeout is not None:
             check_seconds("request_timeout", request_timeout)
         view = copy.copy(self)
-        view._request_timeout = request_timeout
+        view._connection = self._connection.with_request_timeout(request_timeout)
         return view
-
-    # The seam below the feeds.
-
-    @enable_ki_protection
-    def attach(self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0) -> Attachment:
-        """Subscribe, with a receiver that the reader calls: what the feeds are built on.
-
-        The receiver's methods are called synchronously by the reader; they must not wait and must not raise. Programs
-        want `open_subscription`.
-
-        Args:
-            subject: The subject; wildcards allowed.
-            receiver: What takes the messages.
-            queue: The queue group, or an empty string.
-            max_msgs: Unsubscribe after so many messages; 0 for never.
-
-        Returns:
-            The attachment; nothing but `Attachment.detach` or the end of the client undoes it.
-
-        Raises:
-            nats.errors.BadSubjectError: The subject or the queue is not valid.
-            nats.errors.ConnectionDrainingError: The client is being drained.
-            nats.errors.ConnectionClosedError: The client is closed.
-        """
-        self.pace.run.check()
-        self._supervisor.check_open()
-        self._draining.refuse(f"subscribe to {subject!r}")
-        where = subjects.subscribe_subject(subject)
-        group = subjects.queue_name(queue) if queue else b""
-        row = self._engine.subscribe(where, group, max_msgs, receiver)
-        self._supervisor.wake()
-        return Attachment(self._engine, self._supervisor, row)
-
-    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
-        """Register what takes connection events; programs want `open_events`.
-
-        Args:
-            listener: What is called with them, synchronously.
-            refused: Only tell it that the server refused a publish to this subject; called again with another one, that
-                one takes its place.
-        """
-        self.pace.run.check()
-        if not self.is_closed:
-            self._listeners.add(listener, refused)
-        elif not refused:
-            listener.push(events.Closed(self._supervisor.failure))
-            listener.end(self._supervisor.failure)
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Remove a listener. Idempotent."""
-        self.pace.run.check()
-        self._listeners.remove(listener)
-
-    def emit(self, event: events.ConnectionEvent) -> None:
-        """Tell the listeners of an event."""
-        self.pace.run.check()
-        self._logbook.write(event)
-        self._listeners.emit(event)
-
-    @enable_ki_protection
-    def ask_nowait(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
-        """Queue a request whose answer goes to a callback: for goodbyes, which must not fail and whose answer matters.
-
-        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing
-        on a client that is closed. Programs want `request`.
-
-        Args:
-            subject: Where to; no wildcards.
-            payload: The request.
-            then: Called as by `PendingReply.leave`.
-        """
-        self.pace.run.check()
-        if self._supervisor.finished.is_set():
-            return
-        reply, inbox = self._requests.prepare(subject, self._request_timeout)
-        frame, size = self._frames.make(subject, payload, inbox, None)
-        self._requests.start_left(reply, Aside(frame), size, then)
-        self._supervisor.push()
-
-    def alarm(self, when: float, ring: Callable[[], None]) -> Timer:
-        """Let a callback be called at a time of Trio's clock, unless it is called off first or the client is closed.
-
-        Args:
-            when: The time.
-            ring: Called synchronously; it must not wait and must not raise.
-        """
-        self.pace.run.check()
-        return self._supervisor.timekeeper.alarm(when, ring)
 
     def new_inbox(self) -> str:
         """Make a subject that nobody else has, under `inbox_prefix`."""
-        if get_ident() != self.pace.thread:
-            self.pace.run.check()
-        return f"{self._inbox_prefix}.{self._nuid.next()}"
-
-    def new_token(self) -> str:
-        """Make a name that nobody else has: 22 letters and digits."""
-        if get_ident() != self.pace.thread:
-            self.pace.run.check()
-        return self._nuid.next()
+        return self._connection.new_inbox()
 
     def jetstream(self, *, domain: str | None = None, prefix: str | None = None) -> JetStream:
         """Make a JetStream context on this connection. It sends nothing.
@@ -503,7 +315,7 @@ class Client(Facts):
         """
         if domain is None and prefix is None:
             domain, prefix = self._jetstream.get("domain"), self._jetstream.get("prefix")
-        return _jetstream_factory[0](self, domain, prefix)
+        return JetStream(self._connection, domain=domain, prefix=prefix)
 
     # The connection.
 
@@ -519,7 +331,7 @@ class Client(Facts):
             trionats.errors.DisconnectedError: The connection broke first.
             nats.errors.ConnectionClosedError: The client is closed.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         if unknown:
             raise unexpected("flush", unknown)
         await self._flush("flush")
@@ -533,7 +345,7 @@ class Client(Facts):
         Raises:
             nats.errors.Error: As for `flush`.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         start = trio.current_time()
         await self._flush("rtt")
         return trio.current_time() - start
@@ -550,11 +362,11 @@ class Client(Facts):
 
         Always a checkpoint.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         # A consumer that was just started is about to receive: with its second step it is known.
         await checkpoint()
         await checkpoint()
-        await wait_barrier([feed for feed in self.pace.feeds if not feed._outlasts])
+        await self._connection.barrier()
 
     @enable_ki_protection
     def drain_nowait(self) -> None:
@@ -562,13 +374,9 @@ class Client(Facts):
 
         Synchronous and idempotent; on a client that is closed it does nothing.
         """
-        self.pace.run.check()
-        if self._draining.begun or not self._supervisor.accepting or self._nursery is None:
-            return
-        self._draining.begun = self._supervisor.draining = True
-        self.add_listener(self._draining)
-        self.emit(events.Draining())
-        self._nursery.start_soon(self._draining.run, self.aclose, name="trionats drain")
+        self._pace.run.check()
+        if self._nursery is not None:
+            self._connection.begin_drain(self._nursery)
 
     @enable_ki_protection
     async def drain(self) -> None:
@@ -576,7 +384,7 @@ class Client(Facts):
 
         All subscriptions, consumers and watchers are given up at once, and no new ones are taken. What the server had sent
         by then still comes, and their loops end when it has been received. Until all loops have come to their ends, and
-        then until no request waits for an answer, messages can be published and requests made: for `drain_timeout` at
+        then until no request waits for a reply, messages can be published and requests made: for `drain_timeout` at
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
@@ -588,7 +396,7 @@ class Client(Facts):
         unless nothing was begun yet; leaving the client's block, or `aclose`, cuts it short.
 
         Raises:
-            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not answer; the text names what
+            nats.errors.DrainTimeoutError: Not all was done in time, or the server did not reply; the text names what
                 was not done. The client is closed.
             nats.errors.ConnectionReconnectingError: In all of `drain_timeout` there was no connection to send what was
                 published. The client is closed, and a `trionats.events.PublishesLost` event says how much it was.
@@ -596,10 +404,10 @@ class Client(Facts):
                 not known.
             nats.errors.ConnectionClosedError: The client was lost for good before it was done.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         await checkpoint_if_cancelled()
         self.drain_nowait()
-        await self._draining.wait()
+        await self._connection.draining.wait()
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection.
@@ -607,7 +415,7 @@ class Client(Facts):
         Raises:
             nats.errors.ConnectionClosedError: There will be none: the client is closed.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         await trio.lowlevel.checkpoint()
         self._supervisor.check_open()
         await self._supervisor.wait_online()
@@ -626,7 +434,7 @@ class Client(Facts):
         Raises:
             nats.errors.ConnectionClosedError: No server is left to connect to, or the client is closed.
         """
-        self.pace.run.check()
+        self._pace.run.check()
         await checkpoint_if_cancelled()
         await self._supervisor.reconnect()
 
@@ -644,8 +452,8 @@ class Client(Facts):
             ValueError: A URL is not valid.
             ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
         """
-        self.pace.run.check()
-        self._supervisor.set_servers(usable_servers(servers))
+        self._pace.run.check()
+        self._supervisor.set_servers(servers)
 
     async def aclose(self) -> None:
         """Close the client: end all feeds, send what is queued, and say goodbye. Idempotent.
@@ -653,40 +461,141 @@ class Client(Facts):
         It waits, shielded, until the server has processed what was queued, for `close_timeout` at the most; without a
         connection it does not wait. Feeds give what is buffered and end. Leaving the block does the same.
         """
-        self.pace.run.check()
-        self._supervisor.refuse()
-        self._engine.end_all(None)
-        await self._supervisor.close()
+        await self._connection.aclose()
+
+    # What is known of it, and of its server.
+
+    def statistics(self) -> ClientStatistics:
+        """Count what was done, and what is held."""
+        return statistics_of(self._connection)
+
+    @property
+    def state(self) -> events.ConnectionState:
+        """How far the client is; `open_events` tells of the changes."""
+        return state_of(self._connection)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that are known, without secrets: those given, and those discovered."""
+        return tuple(map(str, self._supervisor.servers))
+
+    @property
+    def discovered_servers(self) -> tuple[str, ...]:
+        """The servers that other servers told of, without secrets."""
+        return tuple(str(server) for server in self._supervisor.servers if not server.explicit)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._connection.is_connected
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is closed, or lost for good."""
+        return self._supervisor.finished.is_set()
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Why the client was lost for good; None while it lives, and when it was closed on purpose."""
+        return self._supervisor.failure
+
+    @property
+    def connected_url(self) -> str | None:
+        """The server that we are connected to, without secrets; None while there is no connection."""
+        return str(self._supervisor.server) if self.is_connected else None
+
+    @property
+    def tls(self) -> TLSState | None:
+        """What secures the connection right now; None for nothing."""
+        return self._supervisor.tls
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes headers and payload of a message may have together, as the server says."""
+        return self._supervisor.max_payload
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """A copy of what the server said of itself, with the names of its INFO."""
+        return copy.deepcopy(self._engine.info)
+
+    @property
+    def server_id(self) -> str:
+        """The server's id."""
+        return str(self._engine.info.get("server_id", ""))
+
+    @property
+    def server_name(self) -> str:
+        """The server's name."""
+        return str(self._engine.info.get("server_name", ""))
+
+    @property
+    def server_version(self) -> str:
+        """The server's version, as it says it."""
+        return str(self._engine.info.get("version", ""))
+
+    @property
+    def cluster(self) -> str:
+        """The name of the server's cluster, empty if it is in none."""
+        return str(self._engine.info.get("cluster", ""))
+
+    @property
+    def client_id(self) -> int | None:
+        """The number that the server gave this connection."""
+        return self._engine.info.get("client_id")
+
+    @property
+    def client_ip(self) -> str:
+        """Our address, as the server sees it."""
+        return str(self._engine.info.get("client_ip", ""))
+
+    @property
+    def headers_supported(self) -> bool:
+        """Whether the server takes messages with headers."""
+        return self._engine.info.get("headers") is True
+
+    @property
+    def jetstream_enabled(self) -> bool:
+        """Whether JetStream runs on the server itself; the account may still not be allowed to use it."""
+        return self._engine.info.get("jetstream") is True
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether the server lets nobody in who does not say who they are."""
+        return self._engine.info.get("auth_required") is True
+
+    @property
+    def tls_required(self) -> bool:
+        """Whether the server demands TLS; `tls` says what secures this connection."""
+        return self._engine.info.get("tls_required") is True
+
+    @property
+    def is_system_account(self) -> bool:
+        """Whether this connection is one of the server's system account; servers before 2.12 do not say."""
+        return self._engine.info.get("acc_is_sys") is True
 
     # Inside.
 
     async def _flush(self, what: str) -> None:
         await checkpoint_if_cancelled()
         self._supervisor.check_open()
-        with answer_within(self._request_timeout, what, errors.FlushTimeoutError):
+        with reply_within(self._connection.request_timeout, what, errors.FlushTimeoutError):
             await self._supervisor.barrier()
 
-    def _limit(self, what: str) -> AbstractContextManager[None]:
-        """Bound a wait for one answer of the server."""
-        return answer_within(self._request_timeout, what)
 
-    def _ask_many(
-        self, subject: str, payload: Payload, fields: Headers | None, reply: str
-    ) -> tuple[ManyRequest, bytes, int]:
-        """Make a request with an inbox of its own, and its frame with its size; nothing is queued."""
-        self._supervisor.check_open()
-        inbox = reply or self.new_inbox()
-        frame, size = self._frames.make(subject, payload, inbox, fields, "request")
-        return ManyRequest(self._requests, self._engine, self._supervisor, subject, inbox), frame, size
+@final
+class DefaultServers(str):
+    """Where a client connects to when neither its caller nor a context says so; what a caller writes is a choice."""
 
-
-#: Made when this is imported, so that it is an object of its own: what a caller writes, even the same text, is a choice.
-DEFAULT_SERVERS = "".join(("nats://", "127.0.0.1:4222"))
+    __slots__ = ()
 
 
 @opens
+@describes_options
 async def open_client(
-    nursery: trio.Nursery, servers: str | Sequence[str] = DEFAULT_SERVERS, **options: Unpack[ClientOptions]
+    nursery: trio.Nursery,
+    servers: str | Sequence[str] = DefaultServers("nats://127.0.0.1:4222"),
+    **options: Unpack[ClientOptions],
 ) -> AsyncIterator[Client]:
     """Connect to NATS, and stay connected for as long as the block lasts.
 
@@ -702,57 +611,7 @@ async def open_client(
         nursery: Where the connection's tasks live.
         servers: One URL or several: `nats://[user:password@]host[:port]`, `nats://token@host`, or `host[:port]`; `tls://`
             demands TLS; `ws://` and `wss://` are WebSockets, whose URLs may have a path.
-        name: What the server calls this connection.
-        context: The name of a context of the nats command line tool, or True for the selected one: servers and options
-            come from there, as far as they are not given here.
-        user: The user name; what stands in the URL wins. This and all other credentials are found out anew at each
-            connect: callbacks, which may be coroutine functions, are called, and files are read.
-        password: The password, or a callback.
-        token: The token, instead of a user and password or beside other credentials; or a callback.
-        user_credentials: The path of a credentials file, a tuple of the paths of a JWT and a seed, or the content of a
-            credentials file as bytes; or a callback.
-        nkeys_seed: The path of a file that holds an NKey seed.
-        nkeys_seed_str: An NKey seed.
-        nkey: The public NKey that goes with `signature_cb`.
-        user_jwt_cb: Gives the user's JWT.
-        signature_cb: Given the server's nonce, gives its signature: 64 bytes, or those in base64.
-        tls: An `ssl.SSLContext`, a callback that makes one (called at each connect, so certificates are read again), or
-            True for Python's default. Given, or with `tls://`, nothing is said to a server that offers no TLS. A server
-            that demands TLS gets it anyway.
-        tls_hostname: The name that the certificate must be for, instead of the URL's.
-        tls_handshake_first: Do the TLS handshake before the server speaks, as its `handshake_first` wants it.
-        ws_connection_headers: Headers for the request that opens a WebSocket; or a callback.
-        ws_compression: Offer to compress what a WebSocket carries.
-        verbose: Ask the server to answer each command with `+OK`.
-        pedantic: Ask the server to check subjects strictly.
-        no_echo: Do not deliver what this client published to its own subscriptions.
-        inbox_prefix: What the subjects for replies begin with, `_INBOX` unless said otherwise.
-        dont_randomize: Try the servers, and the addresses of a name, in the order given.
-        ignore_discovered_servers: Use only the servers given here, not those that servers tell of.
-        retry_on_failed_connect: Give the client at once, and connect in the background, again and again as after a loss.
-        allow_reconnect: Whether a broken connection is made anew (True); otherwise it is lost for good.
-        max_reconnect_attempts: How often each server is tried in one outage (60); -1 for ever.
-        reconnect_time_wait: The first bound of the backoff (2 s), which doubles from attempt to attempt.
-        max_reconnect_time_wait: The last bound of the backoff (8 s).
-        reconnect_delay: Given the number of failed attempts at a server, says how many seconds to wait before the next
-            one, in place of the backoff. It must not block.
-        pick_server: Given the servers that may be tried and the last server's INFO, says which is next and how many
-            seconds to wait first; None as the server for the usual choice. It must not block.
-        ignore_auth_error_abort: Go on even if a server refuses our credentials twice in the same words.
-        connect_timeout: How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a
-            name are tried one after the other, and share it.
-        request_timeout: How long each wait for one answer may take, whatever deadline is in force: requests, flushes,
-            calls of JetStream. None, unless something is chosen: 5 s where no deadline is in force, else for as long as
-            that.
-        close_timeout: How long the goodbye may take (5 s).
-        drain_timeout: How long `Client.drain` waits for consumers and answers (30 s); for a silent server,
-            `request_timeout`.
-        ping_interval: How often the server is pinged (120 s).
-        max_outstanding_pings: After how many unanswered pings the server is given up (2).
-        pending_size: How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without
-            a connection nothing is queued.
-        dial: Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.
-        rng: The source of jitter and of unique names.
+        **options: Each is a field of `trionats._connection.options.Options`, and is listed here from there.
 
     Returns:
         An async context manager that gives the `Client`.
@@ -780,44 +639,33 @@ async def open_client(
         raise RuntimeError("open_client(nursery, ...): the nursery is closed") from closed
     nursery.start_soon(supervisor.watch_nursery, name="trionats nursery watch")
     try:
-        if given.options.get("retry_on_failed_connect"):
-            await checkpoint()
-        else:
-            await supervisor.wait_settled()
+        await supervisor.wait_settled()
         yield client
     finally:
         await client.aclose()
-        await client._draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
+        await client._connection.draining.gone()  # noqa: ASYNC102 - shielded and bounded in there
 
 
-@guarded
+@guarded_async
 async def _made(given: Given) -> Client:
-    found = await merged(given.options)
-    urls = found.url if found.url and given.servers is DEFAULT_SERVERS else given.servers
-    return Client(urls, found.options, found.jetstream)
+    offer = await offered(given.options)
+    if offer.url and isinstance(given.servers, DefaultServers):
+        given.servers = offer.url
+    return Client(given.servers, Options.of({**offer.options, **given.options}), offer.jetstream)
 
 
-def check_client(nc: object, opener: str) -> None:
-    """Refuse what is no client, or one of another Trio run, with an error that says so.
+def connection_of(nc: object, opener: str) -> Connection:
+    """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed to `opener` as its second argument.
+        nc: What was passed as the second argument.
         opener: The name of the function, for the error.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is no client.
         RuntimeError: It belongs to another Trio run.
     """
-    if not isinstance(nc, Client):
-        of_nats_py = type(nc).__module__.startswith("nats.")
-        given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
-    nc.pace.run.check(opener)
-
-
-_jetstream_factory: list[Callable[[Client, str | None, str | None], JetStream]] = []
-
-
-def provide_jetstream(factory: Callable[[Client, str | None, str | None], JetStream]) -> None:
-    """Let the floor above say what `Client.jetstream` makes; this floor imports nothing from it."""
-    _jetstream_factory[:] = [factory]
+    messaging = messaging_of(nc, opener)
+    if not isinstance(messaging, Connection):
+        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+    return messaging

@@ -8,14 +8,13 @@ complaint, and who asked for it.
 
 from __future__ import annotations
 
-import inspect
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 from trionats import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 E = TypeVar("E", bound=BaseException)
 P = ParamSpec("P")
@@ -61,19 +60,7 @@ def bare(error: E, cause: BaseException | None = None) -> E:
 
 
 def guarded(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the complaints of a function, or of a coroutine function, come out bare and without its arguments."""
-    if inspect.iscoroutinefunction(function):
-
-        @wraps(function)
-        async def ask(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - whatever the function gives
-            try:
-                return await function(*args, **kwargs)
-            except COMPLAINTS as error:
-                failure = bare(error)
-            del args, kwargs
-            raise failure
-
-        return cast("Callable[P, R]", ask)
+    """Let the complaints of a function come out bare and without its arguments."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -85,3 +72,18 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         raise failure
 
     return call
+
+
+def guarded_async(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Let the complaints of a coroutine function come out as `guarded` does."""
+
+    @wraps(function)
+    async def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await function(*args, **kwargs)
+        except COMPLAINTS as error:
+            failure = bare(error)
+        del args, kwargs
+        raise failure
+
+    return ask

@@ -10,42 +10,29 @@ nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_a
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-import nats.aio.client
-import trio
 from nats.aio.msg import Msg
-from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
-from trio.lowlevel import checkpoint
 
-from trionats import errors
+from trionats._bridge.client import open_nats_py
 from trionats._bridge.connection import connection_of
-from trionats._bridge.loop import Host, trio_asyncio
-from trionats._bridge.pull_subscription import BridgedObjects, PullSubscription, Subscription, read_entry
-from trionats._discretion import Given, guarded
-from trionats._feeds.feed import Opening, check_nursery, feeding, opens
-from trionats._jetstream.context import JetStream
-from trionats._jetstream.ordered import JITTER
-from trionats._jetstream.watcher import MAX_BYTES, MAX_MESSAGES, Watcher, where_to_start
-from trionats._jetstream.watcher import open_watcher as open_our_watcher
+from trionats._bridge.loop import trio_asyncio
+from trionats._bridge.pull_subscription import PullSubscription, open_pull_subscription
+from trionats._bridge.stores import bridged_entries, bridged_objects
+from trionats._bridge.subscription import Subscription, open_subscription
+from trionats._feeds.opening import Opening, check_nursery, opens
+from trionats._jetstream.watcher import watching, where_to_start
 from trionats._protocol import subjects
-from trionats._protocol.addresses import list_of_urls
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._subscription import check_limits
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Sequence
 
+    import trio
+
     from trionats import api
-    from trionats._core.message import Msg as OurMsg
-    from trionats._jetstream.watcher import OnRecreate
-    from trionats._protocol.jetstream.pull import AckSubject
-    from trionats._subscription import Overflow
+    from trionats._jetstream.watcher import OnRecreate, Watcher
 
 __all__ = [
     "Msg",
@@ -60,197 +47,9 @@ __all__ = [
 
 aio_as_trio = trio_asyncio.aio_as_trio
 
-for _public in (PullSubscription, Subscription):
+for _public in (PullSubscription, Subscription, open_nats_py, open_pull_subscription, open_subscription):
     _public.__module__ = __name__
 del _public
-
-
-@opens
-async def open_nats_py(
-    nursery: trio.Nursery,
-    servers: str | Sequence[str] = "nats://127.0.0.1:4222",
-    **nats_py_options: Any,  # noqa: ANN401 - nats-py's own
-) -> AsyncIterator[nats.aio.client.Client]:
-    """Connect a client of nats-py, in a trio-asyncio loop that lives exactly as long as the block.
-
-    Inside the block, and in tasks that are started there, the loop is trio-asyncio's current one, so that any asyncio
-    library runs with `aio_as_trio`. Where such a loop is open in this context already, the client joins it,
-    and the loop stays as it is when the block is left.
-
-    Entering waits until the client is connected. How long that may take says the deadline in force, or else nats-py,
-    which by default tries for two minutes. Failed or cancelled, it leaves nothing. Leaving ends the feeds of the client,
-    closes it with what it has to send, cancels every asyncio task that is left in the loop, closes its asynchronous
-    generators, and ends the loop. Each of these is shielded and takes 2 s at the most, and 2 s more where asyncio code
-    swallows its cancellation; a task that goes on even then is left behind, with a log record, and so is a thread. If the
-    nursery is cancelled, the client is closed and the loop ended at once.
-
-    In a loop of our own, KeyboardInterrupt is held back from asyncio code and comes out of the main task. An exception that
-    no asyncio task retrieves is logged, at the level ERROR, and ends nothing. A `SystemExit` that asyncio code raises ends
-    the block and comes out of the nursery.
-
-    Args:
-        nursery: Where the loop's task lives. A cancel scope around this call bounds the opening, not the client.
-        servers: As nats-py takes them.
-        nats_py_options: What else nats-py's `connect` takes.
-
-    Returns:
-        An async context manager that gives the connected `nats.aio.client.Client`.
-
-    Raises:
-        nats.errors.ConnectionClosedError: The nursery was cancelled before the client was connected.
-        nats.errors.Error: As nats-py's `connect`.
-        OSError: As nats-py's `connect` with `allow_reconnect=False`.
-        TypeError: The servers are neither a URL nor several.
-    """
-    given = Given(servers, nats_py_options)
-    del servers, nats_py_options  # a traceback may show local variables
-    check_nursery(nursery, "open_nats_py")
-    given.servers = _checked_servers(given.servers)
-    client = nats.aio.client.Client()
-    host = Host()
-    await checkpoint()
-    loop = await nursery.start(partial(host.run, partial(_say_goodbye, client)), name="trionats asyncio loop")
-    token = trio_asyncio.current_loop.set(loop)
-    try:
-        await _connect(host, loop, client, given)
-        yield client
-    finally:
-        # Left in another task than it was entered in: that one's context never had the loop.
-        with suppress(ValueError):
-            trio_asyncio.current_loop.reset(token)
-        await host.leave()  # noqa: ASYNC102 - shielded and bounded inside
-
-
-@guarded
-async def _connect(host: Host, loop: asyncio.AbstractEventLoop, client: nats.aio.client.Client, given: Given) -> None:
-    await host.call(loop, client.connect, given.servers, **given.options)
-
-
-@guarded
-def _checked_servers(servers: object) -> str | list[str]:
-    """Make of the servers what nats-py takes; it would say of others what is wrong, and not with what."""
-    return servers if isinstance(servers, str) else list_of_urls(servers)
-
-
-async def _say_goodbye(client: nats.aio.client.Client) -> None:
-    if client._flush_queue is None:  # `connect` was not called, or did not like its arguments
-        return
-    try:
-        await client.close()
-    finally:
-        # One that was cancelled between two attempts counts as closed, and `close` does nothing.
-        if client._transport:
-            client._transport.close()  # type: ignore[no-untyped-call]
-
-
-@opens
-async def open_subscription(
-    nursery: trio.Nursery,
-    nats_py_client: nats.aio.client.Client,
-    subject: str,
-    *,
-    queue: str = "",
-    max_msgs: int = 0,
-    pending_msgs_limit: int = 65_536,
-    pending_bytes_limit: int = 64 * 1024 * 1024,
-    overflow: Overflow = "fail",
-) -> AsyncIterator[Subscription]:
-    """Subscribe to a subject over a client of nats-py.
-
-    Like `trionats.open_subscription`, with nats-py's messages. Entering is a checkpoint and does not wait for the server;
-    what is published over the same client afterwards arrives. Leaving ends the feed synchronously and waits, shielded and
-    bounded, only until its task is gone.
-
-    The feed ends as every feed does: with `stop`, with the block, with the nursery; when the client is closed, or, on
-    `drain`, when the last message has come; and after `max_msgs`. It survives nats-py's reconnects. `receive` raises what
-    nats-py gave up for, and `trionats.errors.PermissionsViolationError` when the server refuses the subject.
-
-    Args:
-        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
-        nats_py_client: The client, in a trio-asyncio loop of this Trio run.
-        subject: The subject; `*` stands for one token and `>` for all that follow.
-        queue: The queue group: each message goes to one member of it.
-        max_msgs: End after so many messages; 0 for never.
-        pending_msgs_limit: How many messages may wait to be received.
-        pending_bytes_limit: How many bytes of headers and payloads may wait to be received.
-        overflow: What happens to a message that would be too much: `"fail"` ends the feed, and `receive` raises
-            `nats.errors.SlowConsumerError` after what is buffered; `"drop_new"` drops it; `"drop_old"` drops the oldest
-            ones that wait. Drops are counted, and nats-py's `error_cb` is told once of each episode.
-
-    Returns:
-        An async context manager that gives the `Subscription`, a feed of `nats.aio.msg.Msg`.
-
-    Raises:
-        nats.errors.BadSubjectError: The subject or the queue is not valid.
-        nats.errors.ConnectionClosedError: The client is closed.
-        nats.errors.ConnectionDrainingError: The client is being drained.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
-        ValueError: A limit, or the policy, is none.
-    """
-    check_nursery(nursery, "open_subscription")
-    check_limits(max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
-    subjects.subscribe_subject(subject)
-    if queue:
-        subjects.queue_name(queue)
-    await checkpoint()
-    connection = connection_of(nats_py_client, "open_subscription")
-    feed = Subscription(connection, subject, max_msgs, pending_msgs_limit, pending_bytes_limit, overflow)
-    async with feeding(nursery, feed, connection.wait_stopped):
-        feed.attach(queue)
-        yield feed
-
-
-@opens
-async def open_pull_subscription(
-    nursery: trio.Nursery,
-    psub: JetStreamContext.PullSubscription,
-    *,
-    max_messages: int = 500,
-    max_bytes: int = 8 * 1024 * 1024,
-) -> AsyncIterator[PullSubscription]:
-    """Read the consumer behind nats-py's pull subscription, message after message.
-
-    It asks the server for as much as there is room for, over an inbox of its own: nothing is dropped however slow the
-    receiver is, and no request is left with the server that would swallow the next message, as a cancelled `fetch` leaves
-    one. It keeps to the limits that the consumer has when it is opened; where they are lowered later, `receive` raises
-    `trionats.errors.APIError`. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch`
-    may be used beside it.
-
-    Acknowledge with `await aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
-    and those still under way, are given back to the server (NAK), unless the consumer limits deliveries: then its
-    ack wait brings them.
-
-    Entering asks the server once. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task
-    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted, and
-    `trionats.errors.PermissionsViolationError` when the server refuses to be asked for messages.
-
-    Args:
-        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
-        psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
-        max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
-        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
-
-    Returns:
-        An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.
-
-    Raises:
-        nats.errors.NotFoundError: The consumer is gone.
-        nats.errors.ConnectionClosedError: The client is closed.
-        nats.errors.ConnectionDrainingError: The client is being drained.
-        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
-        TypeError: `psub` is no pull subscription of nats-py.
-        ValueError: A limit is none.
-    """
-    check_nursery(nursery, "open_pull_subscription")
-    _check_psub(psub)
-    if max_messages < 1 or max_bytes < 1:
-        raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
-    connection = connection_of(psub._nc, "open_pull_subscription")
-    js = JetStream(connection.as_client(), psub._js._prefix)
-    feed = PullSubscription(connection, js, psub._stream, psub._consumer, max_messages, max_bytes)
-    await feed.start()
-    async with feeding(nursery, feed, feed.run):
-        yield feed
 
 
 @overload
@@ -323,12 +122,16 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
 async def _open_objects(
     nursery: trio.Nursery,
     store: ObjectStore,
-    **options: Any,  # noqa: ANN401 - our own watcher's
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
-    connection = connection_of(store._js._nc, "open_watcher")
-    js = JetStream(connection.as_client(), store._js._prefix)
-    async with open_our_watcher(nursery, BridgedObjects(store._name, store._stream, js), **options) as watcher:
+    start = where_to_start(include_history, updates_only, on_recreate)
+    objects = bridged_objects(connection_of(store._js._nc, "open_watcher"), store, ignore_deletes=ignore_deletes)
+    async with watching(nursery, objects, start, on_recreate) as watcher:
         yield watcher
 
 
@@ -352,45 +155,6 @@ async def _open_keys(
     for pattern in patterns:
         subjects.subscribe_subject(pattern)
     connection = connection_of(store._js._nc, "open_watcher")
-    js = JetStream(connection.as_client(), store._js._prefix)
-    ordered = Ordered(
-        store._stream,
-        connection.new_token(),
-        JITTER,
-        filter_subjects=patterns,
-        start=start,
-        snapshot=True,
-        headers_only=meta_only,
-        max_messages=MAX_MESSAGES,
-        max_bytes=MAX_BYTES,
-        restart=on_recreate == "restart",
-    )
-    where = f"entries of key-value bucket {store._name!r}"
-
-    def read(msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
-        return connection.foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack)
-
-    key = None if include_history else _key
-    watcher = Watcher(f"watcher of key-value bucket {store._name!r}", connection.pace, read, key)
-    missing = partial(_no_bucket, store._name)
-    try:
-        await watcher.start(js, ordered)
-    except errors.NotFoundError as error:
-        raise missing(error) from None
-    async with feeding(nursery, watcher, partial(watcher.run, missing)):
+    entries = bridged_entries(connection, store, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
+    async with watching(nursery, entries, start, on_recreate) as watcher:
         yield watcher
-
-
-def _key(entry: KeyValue.Entry) -> object:
-    return entry.key
-
-
-def _no_bucket(bucket: str, error: errors.NotFoundError) -> Exception:
-    text = f"there is no key-value bucket {bucket!r}"
-    return errors.explained(errors.BucketNotFoundError, text, **vars(error))
-
-
-def _check_psub(psub: object) -> None:
-    if not isinstance(psub, JetStreamContext.PullSubscription):
-        text = f"what nats-py's pull_subscribe gives, not {type(psub).__name__}"
-        raise TypeError(f"open_pull_subscription(nursery, psub): psub must be {text}")

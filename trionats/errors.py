@@ -8,7 +8,7 @@ are one thing. Most of them have a fixed text ("nats: timeout"); what this libra
 from __future__ import annotations
 
 import copy
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from nats.errors import (
     AuthorizationError,
@@ -138,7 +138,8 @@ def explained(kind: type[E], text: str, **attributes: object) -> E:
     """
     error = _explained_class(kind)(text)
     error.__dict__.update(attributes)
-    return cast("E", error)
+    assert isinstance(error, kind)
+    return error
 
 
 def again(error: E) -> E:

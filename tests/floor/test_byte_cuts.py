@@ -1,4 +1,4 @@
-"""A planned move, with either connection cut after every byte, in either direction (test_link.py does so for a plain session).
+"""A connection cut after every byte, in either direction: that of a plain session, and either one of a migration.
 
 Whatever happens, the client ends up with one connection, each subscription on it exactly once, only whole frames were sent,
 and what was published came at most once and in order.
@@ -7,75 +7,117 @@ and what was published came at most once and in order.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
 import trio.testing
 
-from tests.fakes import FakeServer, cut_frame
+from tests.fakes import cut_frame
+from tests.worlds import HOUR, Hosts, settled
 from trionats import errors, open_client, open_subscription
 
 if TYPE_CHECKING:
-    from trionats import Client
+    from trionats import Client, Feed, Msg
 
-HOUR = 3600.0
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+Sizes: TypeAlias = dict[str, tuple[int, int]]
+Script: TypeAlias = Callable[[Hosts, "Client", trio.Nursery], Awaitable[None]]
 
 
-async def session(where: str = "", **cut: int) -> dict[str, tuple[int, int]]:
-    """A scripted session with a move in it, cut after so many bytes of the first link to one of the servers.
+async def session(script: Script, where: str = "", *, sip: int = 0, chunk: int = 0, **cut: int) -> Sizes:
+    """A scripted session with two servers, cut after so many bytes of the first link to one of them.
 
     Returns:
-        How many bytes went up and down on the first link to each server.
+        How many bytes went up and down on the first link to each server that was dialled.
     """
-    servers = {name: FakeServer(info={"server_name": name}) for name in "ab"}
-    for server in servers.values():
+    hosts = Hosts("a", "b")
+    for server in hosts.servers.values():
+        server.sip, server.chunk = sip, chunk
         server.on("echo", lambda frame: frame.payload)
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
-        server = servers[host]
-        stream = await server.dial(host, port)
-        if host == where and len(server.links) == 1:
-            server.link.cut_after(**cut)
+        stream = await hosts.dial(host, port)
+        if host == where and len(hosts[host].links) == 1:
+            hosts[host].link.cut_after(**cut)
         return stream
 
     with trio.fail_after(HOUR):
         async with trio.open_nursery() as nursery:
-            opening = open_client(nursery, ["a", "b"], dial=dial, dont_randomize=True, rng=random.Random(1))
-            async with (
-                opening as nc,
-                open_subscription(nursery, nc, "plain", max_msgs=100),
-                open_subscription(nursery, nc, "work", queue="q"),
-            ):
-                await script(servers, nc)
-                here = servers[nc.server_name]
-                assert sorted(s.subject for s in here.link.subscriptions.values() if "INBOX" not in s.subject) == [
-                    "plain",
-                    "work",
-                ]
-                assert [link for server in servers.values() for link in server.live_links] == [here.link]
-    check(servers)
-    return {name: (len(server.links[0].received), len(server.links[0].given)) for name, server in servers.items()}
+            options = {"dial": dial, "dont_randomize": True, "rng": random.Random(1)}
+            async with open_client(nursery, hosts.urls, **options) as nc:  # type: ignore[arg-type]
+                await script(hosts, nc, nursery)
+    hosts.check()
+    for server in hosts.servers.values():
+        for link in server.links:
+            verbs, rest = frames(link.received)
+            assert verbs[:2] == ["CONNECT", "PING"][: len(verbs)]
+            assert link is server.links[0] or not rest
+    assert cut or all(len(server.links) <= 1 for server in hosts.servers.values())
+    links = {name: server.links[0] for name, server in hosts.servers.items() if server.links}
+    return {name: (len(link.received), len(link.given)) for name, link in links.items()}
 
 
-async def script(servers: dict[str, FakeServer], nc: Client) -> None:
-    for step in range(8):
-        if step == 2 and servers["a"].live_links:
-            lame = {**servers["a"].info, "ldm": True}
-            servers["a"].inject(b"INFO " + json.dumps(lame).encode() + b"\r\n")
-        await nc.publish("n", b"%d" % step)
-        while True:
-            try:
-                assert (await nc.request("echo", b"question")).data == b"question"
-                break
-            except (errors.DisconnectedError, errors.NoRespondersError):
-                await nc.wait_connected()
-        await trio.sleep(0.1)
-    # The old side is left within this, and a cut link comes back.
-    await trio.sleep(30)
-    await settle(nc)
+def frames(sent: bytearray) -> tuple[list[str], bytearray]:
+    """Give the verbs of the whole frames, and what is left."""
+    rest, found = bytearray(sent), []
+    while (frame := cut_frame(rest)) is not None:
+        found.append(frame.verb)
+    return found, rest
+
+
+async def ask(nc: Client) -> None:
+    """Ask until an answer comes through."""
+    while True:
+        try:
+            assert (await nc.request("echo", b"question")).data == b"question"
+            await nc.flush()
+            return
+        except (errors.DisconnectedError, errors.NoRespondersError):
+            await nc.wait_connected()
+
+
+async def plain(hosts: Hosts, nc: Client, nursery: trio.Nursery) -> None:
+    """Publish, ask and hear."""
+    async with open_subscription(nursery, nc, "s.*", max_msgs=50) as rx:
+        for number in range(3):
+            await nc.publish("s.x", b"%d" % number, headers={"N": str(number)})
+        await ask(nc)
+        await hear(hosts, nc, rx)
+
+
+async def hear(hosts: Hosts, nc: Client, rx: Feed[Msg]) -> None:
+    """Wait until a message comes through: those of an outage are lost, as core NATS has it."""
+    while True:
+        await nc.wait_connected()
+        hosts[nc.server_name].publish("s.y", b"after")
+        with trio.move_on_after(5):
+            async for msg in rx:
+                if msg.data == b"after":
+                    return
+
+
+async def migrating(hosts: Hosts, nc: Client, nursery: trio.Nursery) -> None:
+    """Publish and ask, while the first server goes."""
+    async with open_subscription(nursery, nc, "plain", max_msgs=100), open_subscription(nursery, nc, "work", queue="q"):
+        for step in range(8):
+            if step == 2 and hosts["a"].live_links:
+                hosts["a"].announce(ldm=True)
+            await nc.publish("n", b"%d" % step)
+            await ask(nc)
+            await trio.sleep(0.1)
+        # The old side is left within this, and a cut link comes back.
+        await trio.sleep(30)
+        await settle(nc)
+        here = hosts[nc.server_name]
+        assert sorted(s.subject for s in here.subscriptions if "INBOX" not in s.subject) == ["plain", "work"]
+        assert [link for server in hosts.servers.values() for link in server.live_links] == [here.link]
+    sent = [int(frame.payload) for server in hosts.servers.values() for frame in server.sent("PUB", "n")]
+    assert len(sent) == len(set(sent)), "at most once"
+    assert len(sent) >= 7, "what was in the batch that was cut is all that may be missing"
 
 
 async def settle(nc: Client) -> None:
@@ -84,35 +126,23 @@ async def settle(nc: Client) -> None:
         await nc.wait_connected()
         with contextlib.suppress(errors.DisconnectedError):
             await nc.flush()
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             if nc.is_connected:
                 return
 
 
-def check(servers: dict[str, FakeServer]) -> None:
-    sent: list[int] = []
-    for name in "ab":
-        servers[name].check()
-        for link in servers[name].links:
-            whole = bytearray(link.received)
-            verbs = []
-            while (frame := cut_frame(whole)) is not None:
-                verbs.append(frame.verb)
-            assert verbs[:2] == ["CONNECT", "PING"][: len(verbs)]
-        sent += [int(frame.payload) for frame in servers[name].sent("PUB", "n")]
-    assert len(sent) == len(set(sent)), "at most once"
-    assert len(sent) >= 7, "what was in the batch that was cut is all that may be missing"
-
-
-async def test_uncut(autojump_clock: trio.testing.MockClock) -> None:
-    sizes = await session()
-    assert all(up > 200 and down > 200 for up, down in sizes.values())
-
-
-@pytest.mark.parametrize("where", ["a", "b"])
-async def test_a_move_cut_after_every_byte(autojump_clock: trio.testing.MockClock, where: str) -> None:
-    up, down = (await session())[where]
+@pytest.mark.parametrize(("script", "where"), [(plain, "a"), (migrating, "a"), (migrating, "b")])
+async def test_cut_after_every_byte(script: Script, where: str) -> None:
+    up, down = (await session(script))[where]
+    assert up > 200
+    assert down > 200
     for count in range(1, up + 1):
-        await session(where, sent=count)
+        await session(script, where, sent=count)
     for count in range(1, down + 1):
-        await session(where, given=count)
+        await session(script, where, given=count)
+
+
+async def test_cut_after_every_byte_of_a_stream_in_sips() -> None:
+    up, _ = (await session(plain, sip=7, chunk=5))["a"]
+    for count in range(1, up + 1, 3):
+        await session(plain, "a", sip=7, chunk=5, sent=count)

@@ -32,7 +32,8 @@ from tests.worlds import (
     takes,
 )
 from trionats import errors, events
-from trionats._core.drain import LEAST_PATIENCE, LOOK_SECONDS, wait_barrier
+from trionats._core.barrier import wait_barrier
+from trionats._core.drain import LEAST_PATIENCE, LOOK_SECONDS
 from trionats._feeds.feed import Feed
 
 if TYPE_CHECKING:

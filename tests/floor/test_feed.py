@@ -14,7 +14,9 @@ from tests.worlds import Turns, busy, elsewhere, end, observe, put, settled, uno
 from trionats import errors
 from trionats._feeds import busy_tasks
 from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
-from trionats._feeds.feed import Feed, Pace, opens
+from trionats._feeds.feed import Feed, OpenFeeds
+from trionats._feeds.opening import opens
+from trionats._feeds.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -36,9 +38,16 @@ class Nobody:
         """See nothing."""
 
 
+class Owner:
+    """What a client is to its feeds."""
+
+    def __init__(self) -> None:
+        self.pace, self.feeds = Pace(), OpenFeeds()
+
+
 async def test_an_empty_feed_is_true() -> None:
     """It has a length, and `if rx:` asks whether there is one."""
-    feed = Feed[int]("test", 1, Pace())
+    feed = Feed[int]("test", 1, Owner())
     assert len(feed) == 0
     assert feed
     end(feed)
@@ -79,7 +88,7 @@ async def test_opening_and_leaving_are_not_interrupted_half_way() -> None:
 
 
 async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_nobody() -> None:
-    feed = Feed[int]("test", 1, Pace())
+    feed = Feed[int]("test", 1, Owner())
     assert put(feed, 1)
     assert not put(feed, 2)
     feed.stop()
@@ -90,7 +99,7 @@ async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_n
 
 
 async def test_an_observer_may_leave_twice() -> None:
-    feed = Feed[int]("test", 1, Pace())
+    feed = Feed[int]("test", 1, Owner())
     observer = Nobody()
     observe(feed, observer)
     unobserve(feed, observer)
@@ -101,7 +110,7 @@ async def test_an_observer_may_leave_twice() -> None:
 async def test_consumers_that_have_died_are_forgotten() -> None:
     """A new task for each item must not be remembered for ever."""
     count = 3 * MOST
-    feed = Feed[int]("test", count, Pace())
+    feed = Feed[int]("test", count, Owner())
     observe(feed, Nobody())
     for number in range(count):
         put(feed, number)
@@ -126,7 +135,7 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
 
     monkeypatch.setattr(busy_tasks, "_lives", counted)
     pool, items = 1000, 5000
-    feed = Feed[int]("test", items, Pace())
+    feed = Feed[int]("test", items, Owner())
 
     async def work() -> None:
         async for _ in feed:
@@ -151,7 +160,7 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
 
 async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
     pool, burst = 1000, 100
-    feed = Feed[int]("test", ROOMY, Pace())
+    feed = Feed[int]("test", ROOMY, Owner())
     seen: list[int] = []
 
     async def work() -> None:
@@ -176,7 +185,7 @@ async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
 
 async def test_slow_consumers_are_soon_all_at_work() -> None:
     pool = 1000
-    feed = Feed[int]("test", ROOMY, Pace())
+    feed = Feed[int]("test", ROOMY, Owner())
     hold = trio.Event()
     at_work = 0
 
@@ -208,7 +217,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
     """Many tasks that receive, are slow, fast, impatient or cancelled, in any order: nobody is forgotten on the bench."""
 
     async def main() -> None:
-        feed = Feed[int]("test", 10_000, Pace())
+        feed = Feed[int]("test", 10_000, Owner())
         seen: list[int] = []
         scopes: dict[trio.CancelScope, None] = {}
         hold = trio.Event()
@@ -275,7 +284,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "failed", "left"])
 async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
-    feed = Feed[int]("test", ROOMY, Pace())
+    feed = Feed[int]("test", ROOMY, Owner())
     ends: list[type[BaseException]] = []
 
     async def work() -> None:
@@ -296,7 +305,7 @@ async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
 
 
 async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> None:
-    feed = Feed[int]("test", ROOMY, Pace())
+    feed = Feed[int]("test", ROOMY, Owner())
     seen: list[int] = []
 
     async def work(scope: trio.CancelScope) -> None:
@@ -324,7 +333,7 @@ async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> 
 
 async def test_the_pool_may_shrink_again() -> None:
     """Tasks that have ended are not kept because there once were many."""
-    feed = Feed[int]("test", 2000, Pace())
+    feed = Feed[int]("test", 2000, Owner())
     hold = trio.Event()
 
     async def take_one() -> None:
@@ -347,7 +356,7 @@ async def test_the_pool_may_shrink_again() -> None:
 @pytest.mark.parametrize("limit", [1, 10])
 async def test_a_burst_finds_room_with_all_that_wait(limit: int) -> None:
     """However little is buffered: each of those who wait takes one."""
-    feed = Feed[int]("test", limit, Pace())
+    feed = Feed[int]("test", limit, Owner())
     waiting = 5 * AT_THE_DOOR
     seen: list[int] = []
 

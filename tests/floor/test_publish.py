@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.fakes import FakeServer, Frame
 from tests.worlds import arrived, connected, open_world, takes
-from trionats import JetStream, errors, events, open_events
+from trionats import Client, JetStream, errors, events, open_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,6 +34,7 @@ Script = list[tuple[float, dict[str, Any]]]
 class Publishing(NamedTuple):
     """A JetStream, the script of what is answered to each publish (what, and how many seconds after it came), and what was told."""
 
+    nc: Client
     js: JetStream
     script: Script
     server: FakeServer
@@ -59,7 +60,7 @@ async def publishing(*script: tuple[float, dict[str, Any]], domain: str | None =
 
         server.on("$JS.hub.API.INFO", lambda _: {"domain": "hub"})
         server.on("s.a", published)
-        yield Publishing(nc.jetstream(domain=domain), answers, server, told)
+        yield Publishing(nc, nc.jetstream(domain=domain), answers, server, told)
         assert nc.statistics().pending_requests == 0
 
 
@@ -141,7 +142,7 @@ async def test_a_publish_that_is_given_up_while_an_answer_is_held_leaves_nothing
         with trio.move_on_after(0.2) as scope:
             await p.js.publish("s.a", b"")
         assert scope.cancelled_caught
-        assert p.js.nc.statistics().pending_requests == 0
+        assert p.nc.statistics().pending_requests == 0
         await trio.sleep(10)
         p.server.publish(p.server.sent("PUB", "s.a")[0].reply, json.dumps(HUB).encode())
         await trio.sleep(1)

@@ -348,10 +348,10 @@ async def test_closed_replies() -> None:
 # -- those that are left to a callback -------------------------------------------------------------------------------------
 
 
-def told(reply: PendingReply) -> list[Any]:
+def told(nc: Client, reply: PendingReply) -> list[Any]:
     """Leave a request, and collect what its callback is called with; False is what `leave` said."""
     came: list[Any] = []
-    if not reply.leave(came.append):
+    if not seam(nc).leave(reply, came.append):
         came.append(False)
     return came
 
@@ -361,7 +361,7 @@ async def test_the_answer_to_a_request_that_was_left_goes_to_the_callback() -> N
     async with open_world(answering()) as (server, nc, _):
         replies = [nc.request_nowait("void") for _ in range(3)]
         await nc.flush()
-        came = [told(reply) for reply in replies]
+        came = [told(nc, reply) for reply in replies]
         assert nc.statistics().pending_requests == 0
         first, second, _third = server.sent("PUB", "void")
         server.publish(first.reply, b"late")
@@ -380,13 +380,13 @@ async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once() -> None:
         answered, closed = nc.request_nowait("echo", b"x"), nc.request_nowait("void")
         await nc.flush()
         closed.close()
-        (answer,) = told(answered)
+        (answer,) = told(nc, answered)
         assert answer.data == b"x"
-        assert isinstance(told(closed)[0], errors.ConnectionClosedError)
+        assert isinstance(told(nc, closed)[0], errors.ConnectionClosedError)
         server.link.stall(up=True)
         nc.publish_nowait("in.hand")
         await settled()
-        assert told(nc.request_nowait("void", b"unsent")) == [False]
+        assert told(nc, nc.request_nowait("void", b"unsent")) == [False]
         server.link.resume()
         await nc.flush()
         assert_nothing_left(nc)
@@ -398,7 +398,7 @@ async def test_a_request_that_was_left_is_told_what_became_of_it(how: str) -> No
     async with open_world(answering(), reconnect_time_wait=0.1) as (server, nc, _):
         reply = nc.request_nowait("void")
         await nc.flush()
-        came = told(reply)
+        came = told(nc, reply)
         if how == "cut":
             server.cut()
         else:
@@ -414,8 +414,8 @@ async def test_a_reply_that_somebody_waits_for_cannot_be_left_and_has_no_other_w
         with nc.request_nowait("void") as reply:
             nursery.start_soon(reply.wait)
             await settled()
-            with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
-                told(reply)
+            with pytest.raises(trio.BusyResourceError, match="another task waits for this reply"):
+                told(nc, reply)
             with pytest.raises(trio.BusyResourceError):
                 await reply.wait()
             with trio.CancelScope() as scope:
@@ -430,9 +430,9 @@ async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again() -> N
     async with open_world(answering()) as (server, nc, _):
         reply = nc.request_nowait("void")
         await nc.flush()
-        came = told(reply)
+        came = told(nc, reply)
         with pytest.raises(trio.BusyResourceError, match="was left to a callback"):
-            told(reply)
+            told(nc, reply)
         with pytest.raises(trio.BusyResourceError, match="was left to a callback"):
             await reply.wait()
         assert nc.statistics().pending_requests == 0
@@ -450,25 +450,25 @@ async def test_a_goodbye_that_is_asked_for_waits_for_a_connection_and_is_sent_by
         server.on("goodbye", lambda frame: frame.payload)
         server.cut()
         await settled()
-        seam(nc).ask_nowait("goodbye", b"more than may wait for a connection", came.append)
+        seam(nc).request_aside("goodbye", b"more than may wait for a connection", came.append)
         assert (came, nc.statistics().pending_requests) == ([], 0)
         await nc.wait_connected()
         await nc.flush()
         assert [one.data for one in came] == [b"more than may wait for a connection"]
-        seam(nc).ask_nowait("goodbye", b"last", came.append)
+        seam(nc).request_aside("goodbye", b"last", came.append)
     assert server.sent("PUB", "goodbye")[-1].payload == b"last"
     before = len(came)
-    seam(nc).ask_nowait("goodbye", b"too late", came.append)
+    seam(nc).request_aside("goodbye", b"too late", came.append)
     assert len(came) == before == 2
 
 
-async def test_alarms() -> None:
+async def test_timers() -> None:
     rung: list[float] = []
     async with connected(FakeServer()) as nc:
         now = trio.current_time()
-        seam(nc).alarm(now + 5, lambda: rung.append(trio.current_time() - now))
-        seam(nc).alarm(now + 3, lambda: rung.append(trio.current_time() - now)).cancel()
-        seam(nc).alarm(now + 20, lambda: rung.append(-1))
+        seam(nc).call_at(now + 5, lambda: rung.append(trio.current_time() - now))
+        seam(nc).call_at(now + 3, lambda: rung.append(trio.current_time() - now)).cancel()
+        seam(nc).call_at(now + 20, lambda: rung.append(-1))
         await trio.sleep(10)
     await trio.sleep(20)
     assert rung == [5]

@@ -27,13 +27,14 @@ from tests.worlds import (
     subscribed,
 )
 from trionats import Client, Msg, errors, events, open_events, open_subscription
-from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
-from trionats._subscription import EVENTS_CAPACITY
+from trionats._event_feed import EVENTS_CAPACITY
+from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trionats._subscription import Overflow, Subscription
+    from trionats import Subscription
+    from trionats._feeds.bounded import Overflow
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 
@@ -390,8 +391,6 @@ async def test_events_that_nobody_reads_hold_up_nothing() -> None:
         assert nc.statistics().feeds == ("events",)
         told.stop()
         assert len([event async for event in told]) == EVENTS_CAPACITY
-        seam(nc).remove_listener(told)
-        seam(nc).remove_listener(told)
 
 
 # -- fairness ----------------------------------------------------------------------------------------------------------

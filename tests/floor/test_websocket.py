@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
@@ -17,17 +17,18 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 
-import trionats
-import trionats._connection.websocket as websocket
 from tests.peers import Peer, Peers
-from trionats import errors, events
-from trionats._connection.websocket import MAX_FRAME, WebSocketStream, open_websocket
+from tests.worlds import next_event, refusal
+from trionats import errors, events, open_client, open_events
+from trionats._connection.websocket import CLOSE_SECONDS, MAX_FRAME, WebSocketStream, open_websocket
 from trionats._protocol.addresses import parse_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from websockets.protocol import Event
+
+    Make = Callable[[], Awaitable[tuple[WebSocketStream, WebSocketStream]]]
 
 URL = "ws://server.example/path/to?key=s3cret"
 
@@ -39,26 +40,25 @@ def pair(transports: tuple[trio.abc.Stream, trio.abc.Stream]) -> tuple[WebSocket
 
 
 async def memory() -> tuple[WebSocketStream, WebSocketStream]:
-    await trio.lowlevel.checkpoint()
     return pair(trio.testing.memory_stream_pair())
 
 
 async def lockstep() -> tuple[WebSocketStream, WebSocketStream]:
-    await trio.lowlevel.checkpoint()
     return pair(trio.testing.lockstep_stream_pair())
 
 
-async def test_it_is_a_stream_as_trio_wants_them() -> None:
-    await trio.testing.check_two_way_stream(memory, None)
-
-
-async def test_it_is_a_stream_where_sending_blocks() -> None:
+@pytest.mark.parametrize(("make", "clogged"), [(memory, None), (lockstep, lockstep)], ids=["memory", "lockstep"])
+async def test_it_is_a_stream_as_trio_wants_them(make: Make, clogged: Make | None) -> None:
     with trio.fail_after(30):
-        await trio.testing.check_two_way_stream(lockstep, lockstep)
+        await trio.testing.check_two_way_stream(make, clogged)
 
 
-async def answer(stream: trio.abc.Stream, protocol: ServerProtocol) -> Request:
-    """Be the server of one handshake."""
+SERVER = parse_servers(URL)[0]
+
+
+async def accept(stream: trio.abc.Stream, protocol: ServerProtocol | None = None, behind: bytes = b"") -> Request:
+    """Be the server of one handshake; what comes behind it is sent together with its end."""
+    protocol = protocol or ServerProtocol()
     events: list[Event] = []
     while not events:
         protocol.receive_data(bytes(await stream.receive_some()))
@@ -66,36 +66,47 @@ async def answer(stream: trio.abc.Stream, protocol: ServerProtocol) -> Request:
     request = events[0]
     assert isinstance(request, Request)
     protocol.send_response(protocol.accept(request))
+    if behind:
+        protocol.send_binary(behind)
     await stream.send_all(b"".join(protocol.data_to_send()))
     return request
 
 
+class Ends(NamedTuple):
+    """What two ends have of each other once they have shaken hands."""
+
+    ours: WebSocketStream
+    theirs: WebSocketStream
+    wire: trio.abc.Stream
+    """What `theirs` is on."""
+    request: Request
+
+
 async def shake_hands(
-    *,
-    server_deflates: bool = False,
     url: str = URL,
-    **options: Any,  # noqa: ANN401 - as `open_websocket` takes them
-) -> tuple[WebSocketStream, WebSocketStream, Request]:
+    headers: dict[str, Any] | None = None,
+    *,
+    compression: bool = False,
+    deflates: bool = False,
+    behind: bytes = b"",
+) -> Ends:
     ours, theirs = trio.testing.memory_stream_pair()
     factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
-    protocol = ServerProtocol(extensions=[factory] if server_deflates else None)
-    options = {"headers": {}, "compression": False, **options}
-    results: list[Any] = []
+    protocol = ServerProtocol(extensions=[factory] if deflates else None)
+    opened: list[WebSocketStream] = []
 
     async def client() -> None:
-        results.append(
-            await open_websocket(ours, parse_servers(url)[0], options["headers"], compression=options["compression"])
-        )
+        opened.append(await open_websocket(ours, parse_servers(url)[0], headers or {}, compression=compression))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client)
-        request = await answer(theirs, protocol)
-    return results[0], WebSocketStream(theirs, protocol), request
+        request = await accept(theirs, protocol, behind)
+    return Ends(opened[0], WebSocketStream(theirs, protocol), theirs, request)
 
 
 async def test_the_request_has_path_host_and_the_users_headers() -> None:
     headers = {"Authorization": "Bearer s3cret", "X-Two": ["1", "2"], "host": "proxy.example"}
-    ours, theirs, request = await shake_hands(headers=headers)
+    ours, theirs, _, request = await shake_hands(headers=headers)
     assert request.path == "/path/to?key=s3cret"
     assert request.headers["Host"] == "proxy.example"
     assert request.headers["Authorization"] == "Bearer s3cret"
@@ -106,17 +117,25 @@ async def test_the_request_has_path_host_and_the_users_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "path"), [("ws://h", "/"), ("ws://h/", "/"), ("ws://h?x=1", "/?x=1"), ("ws://[::1]:9", "/")]
+    ("url", "path", "host"),
+    [
+        ("ws://h", "/", "h"),
+        ("ws://h/", "/", "h"),
+        ("ws://h?x=1", "/?x=1", "h"),
+        ("ws://[::1]:9", "/", "[::1]:9"),
+        ("ws://server.example./x", "/x", "server.example"),  # no final dot
+        ("ws://server.example.:4222", "/", "server.example:4222"),
+    ],
 )
-async def test_every_form_of_url_makes_a_request(url: str, path: str) -> None:
-    _, _, request = await shake_hands(url=url)
-    assert request.path == path
+async def test_every_form_of_url_makes_a_request(url: str, path: str, host: str) -> None:
+    request = (await shake_hands(url)).request
+    assert (request.path, request.headers["Host"]) == (path, host)
 
 
 async def test_userinfo_of_the_url_is_for_nats_and_not_for_http() -> None:
-    _, _, request = await shake_hands(url="ws://u:s3cret@server.example")
-    assert "Authorization" not in request.headers
-    assert "s3cret" not in str(request.headers)
+    headers = (await shake_hands("ws://u:s3cret@server.example")).request.headers
+    assert "Authorization" not in headers
+    assert "s3cret" not in str(headers)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +160,7 @@ async def test_userinfo_of_the_url_is_for_nats_and_not_for_http() -> None:
 async def test_headers_that_would_change_the_request_are_refused_without_their_values(headers: Any) -> None:  # noqa: ANN401
     stream, _ = trio.testing.memory_stream_pair()
     with pytest.raises(errors.BadHeaderError, match="ws_connection_headers") as caught:
-        await open_websocket(stream, parse_servers(URL)[0], headers, compression=False)
+        await open_websocket(stream, SERVER, headers, compression=False)
     assert "s3cret" not in str(caught.value)
 
 
@@ -161,7 +180,7 @@ async def test_a_server_that_does_not_want_to_is_named_with_its_answer(response:
     await theirs.send_all(response)
     await theirs.send_eof()
     with pytest.raises(errors.ProtocolError) as caught:
-        await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
+        await open_websocket(ours, SERVER, {}, compression=False)
     assert str(caught.value).startswith("ws://server.example:80 did not become a WebSocket: ")
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
@@ -169,43 +188,17 @@ async def test_a_server_that_does_not_want_to_is_named_with_its_answer(response:
 
 async def test_a_frame_larger_than_any_server_sends_is_refused_by_its_header() -> None:
     """64 MiB are what a server keeps for a client at the most; nothing of more is read, or kept."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_accept, theirs)
-        stream = await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
-        await theirs.send_all(b"\x82\x7f" + (MAX_FRAME + 1).to_bytes(8, "big"))
-        with pytest.raises(trio.BrokenResourceError) as caught:
-            await stream.receive_some()
-        assert isinstance(caught.value.__cause__, errors.ProtocolError)
-        assert str(MAX_FRAME) in str(caught.value.__cause__)
-
-
-async def _accept(theirs: trio.abc.Stream) -> None:
-    protocol = ServerProtocol()
-    protocol.receive_data(bytes(await theirs.receive_some()))
-    request = protocol.events_received()[0]
-    assert isinstance(request, Request)
-    protocol.send_response(protocol.accept(request))
-    await theirs.send_all(b"".join(protocol.data_to_send()))
+    ours, _, wire, _ = await shake_hands()
+    await wire.send_all(b"\x82\x7f" + (MAX_FRAME + 1).to_bytes(8, "big"))
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await ours.receive_some()
+    assert isinstance(caught.value.__cause__, errors.ProtocolError)
+    assert str(MAX_FRAME) in str(caught.value.__cause__)
 
 
 async def test_what_came_with_the_answer_to_the_request_is_not_lost() -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    protocol = ServerProtocol()
-
-    async def server() -> None:
-        protocol.receive_data(bytes(await theirs.receive_some()))
-        request = protocol.events_received()[0]
-        assert isinstance(request, Request)
-        protocol.send_response(protocol.accept(request))
-        protocol.send_binary(b"INFO {}\r\n")
-        await theirs.send_all(b"".join(protocol.data_to_send()))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server)
-        stream = await open_websocket(ours, parse_servers(URL)[0], {}, compression=False)
-    assert await stream.receive_some(4) == b"INFO"
-    assert await stream.receive_some() == b" {}\r\n"
+    ours = (await shake_hands(behind=b"INFO {}\r\n")).ours
+    assert [await ours.receive_some(4), await ours.receive_some()] == [b"INFO", b" {}\r\n"]
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------------
@@ -308,7 +301,7 @@ async def test_closing_waits_for_nobody_who_does_not_read(autojump_clock: trio.t
     stream = WebSocketStream(ours, Protocol(Side.CLIENT))
     start = trio.current_time()
     await stream.aclose()
-    assert trio.current_time() - start == websocket.CLOSE_SECONDS
+    assert trio.current_time() - start == CLOSE_SECONDS
 
 
 async def test_after_half_a_frame_nothing_more_is_sent() -> None:
@@ -372,7 +365,7 @@ def closing(
     async def script(peer: Peer) -> None:
         transport = peer.stream
         protocol = ServerProtocol()
-        await answer(transport, protocol)
+        await accept(transport, protocol)
         close = Frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason).serialize(mask=False)
         if before_login:
             await transport.send_all(Frame(Opcode.BINARY, b"INFO {}\r\n" + words).serialize(mask=False) + close)
@@ -391,16 +384,14 @@ def closing(
 async def lost(script: Callable[[Peer], Awaitable[None]], **options: Any) -> events.Disconnected:  # noqa: ANN401 - any option
     """Lose a connection in the middle of a request; the request and the feed say why."""
     async with trio.open_nursery() as nursery:
-        peers = Peers(nursery, script)
+        dial = Peers(nursery, script).dial
         async with (
-            trionats.open_client(nursery, "ws://fake", dial=peers.dial, allow_reconnect=False, **options) as nc,
-            trionats.open_events(nursery, nc) as rx,
+            open_client(nursery, "ws://fake", dial=dial, allow_reconnect=False, **options) as nc,
+            open_events(nursery, nc) as rx,
         ):
             with pytest.raises(errors.Error) as caught:
                 await nc.request("a")
-            told = await rx.receive()
-            while not isinstance(told, events.Disconnected):
-                told = await rx.receive()
+            told = await next_event(rx, events.Disconnected)
             assert str(told.reason) in str(caught.value)
         nursery.cancel_scope.cancel()
     return told
@@ -453,39 +444,25 @@ async def test_the_words_of_a_close_frame_do_not_repeat_what_was_confided(reason
         assert secret not in f"{told!r} {told.reason}"
 
 
-async def test_a_close_frame_during_the_login_is_told() -> None:
-    async with trio.open_nursery() as nursery:
-        peers = Peers(nursery, closing(1008, b"Go Away", before_login=True))
-        with pytest.raises(errors.NoServersError, match=r"the WebSocket was closed \(1008: Go Away\)"):
-            async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
-                pytest.fail("it let us in")
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_close_frame_hides_no_better_words_of_a_server_that_waits_for_no_login() -> None:
-    words = b"-ERR 'maximum connections exceeded'\r\n"
-    async with trio.open_nursery() as nursery:
-        peers = Peers(nursery, closing(1008, b"Go Away", words=words, before_login=True))
-        with pytest.raises(errors.Error, match=r"the server says: maximum connections exceeded$"):
-            async with trionats.open_client(nursery, "ws://fake", dial=peers.dial):
-                pytest.fail("it let us in")
-        nursery.cancel_scope.cancel()
-
-
-async def test_the_host_of_the_request_has_no_final_dot() -> None:
-    for url, host in (
-        ("ws://server.example./x", "server.example"),
-        ("ws://server.example.:4222", "server.example:4222"),
-    ):
-        _, _, request = await shake_hands(url=url)
-        assert request.headers["Host"] == host
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (b"", "the WebSocket was closed (1008: Go Away)"),
+        # A server that waits for no login: a close frame hides no better words.
+        (b"-ERR 'maximum connections exceeded'\r\n", "the server says: maximum connections exceeded"),
+    ],
+)
+async def test_a_close_frame_during_the_login_is_told(words: bytes, said: str, nursery: trio.Nursery) -> None:
+    peers = Peers(nursery, closing(1008, b"Go Away", words=words, before_login=True))
+    assert str(await refusal("ws://fake", dial=peers.dial)).endswith(said)
+    nursery.cancel_scope.cancel()
 
 
 # -- compression -----------------------------------------------------------------------------------------------------------
 
 
 async def test_compression_goes_both_ways_and_without_context_takeover() -> None:
-    ours, theirs, request = await shake_hands(compression=True, server_deflates=True)
+    ours, theirs, _, request = await shake_hands(compression=True, deflates=True)
     offered = request.headers["Sec-WebSocket-Extensions"]
     assert offered == "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     ours.compress_up_to(1000)
@@ -499,32 +476,29 @@ async def test_compression_goes_both_ways_and_without_context_takeover() -> None
         assert got == data
 
 
-async def test_nothing_is_compressed_before_the_limit_is_known_and_nothing_above_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ours, theirs, _ = await shake_hands(compression=True, server_deflates=True)
-    wire: list[bytes] = []
-    send = ours._transport.send_all
+def heads(data: bytes) -> Iterator[tuple[bool, int]]:
+    """Say of each masked frame whether it is compressed, and how long it is."""
+    while data:
+        size, start = data[1] & 0x7F, 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4], "big"), 4
+        yield bool(data[0] & 0x40), size
+        data = data[start + 4 + size :]
 
-    async def spy(data: bytes) -> None:
-        wire.append(data)
-        await send(data)
 
-    monkeypatch.setattr(ours._transport, "send_all", spy)
+async def test_nothing_is_compressed_before_the_limit_is_known_and_nothing_above_it() -> None:
+    ours, _, wire, _ = await shake_hands(compression=True, deflates=True)
     await ours.send_all(b"x" * 500)
     ours.compress_up_to(200)
     await ours.send_all(b"x" * 500)
     await ours.send_all(b"x" * 63)
-    compressed = [bool(data[0] & 0x40) for data in wire]
-    assert compressed == [False, True, True, True, False]
-    assert max(map(len, wire[1:4])) < 100
-    got = b""
-    while len(got) < 1063:
-        got += await theirs.receive_some()
+    sent = list(heads(bytes(await wire.receive_some())))
+    assert [compressed for compressed, _ in sent] == [False, True, True, True, False]
+    assert max(size for compressed, size in sent if compressed) < 100
 
 
 async def test_a_server_that_does_not_compress_is_no_problem() -> None:
-    ours, theirs, _ = await shake_hands(compression=True)
+    ours, theirs, _, _ = await shake_hands(compression=True)
     ours.compress_up_to(1000)
     await ours.send_all(b"x" * 500)
     assert len(await theirs.receive_some()) == 500
@@ -548,7 +522,7 @@ async def test_two_tasks_may_not_read_or_write_at_once() -> None:
 
 async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    ours, theirs, _ = await shake_hands(headers={"Authorization": "s3cret"})
+    ours, theirs, _, _ = await shake_hands(headers={"Authorization": "s3cret"})
     await ours.send_all(b"CONNECT s3cret")
     await ours.aclose()
     await theirs.aclose()

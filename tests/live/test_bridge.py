@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import json
 import logging
 import os
@@ -18,173 +17,164 @@ import textwrap
 import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import nats.aio.client
+import nats
 import pytest
 import trio
+from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.kv import KeyValue
 
 import trionats
 from tests import bridged
+from tests.bridged import cut, ignore
+from tests.worlds import collect, nursery_elsewhere, settled, unique, until
 from trionats import bridge, errors
-from trionats._bridge import pull_subscription
-from trionats._bridge.connection import _carriers
+from trionats._bridge import stores as bridged_stores
 from trionats._bridge.loop import loop_here, trio_asyncio
 from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats.bridge import aio_as_trio
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from nats.js.client import JetStreamContext
 
+    from trionats import Feed
+
 MANY = 200
+RECONNECTS = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
 
 
-def aio_tasks(loop: Any = None) -> list[str]:  # noqa: ANN401 - a loop, of whatever class
-    return sorted(str(task.get_coro()) for task in asyncio.all_tasks(loop or loop_here()))
+def aio_tasks() -> list[str]:
+    return sorted(str(task.get_coro()) for task in asyncio.all_tasks(loop_here()))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - no event tells
-            await trio.sleep(0.005)
+def spawn(coroutine: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - of any function
+    """Start an asyncio task in the loop that is open here."""
+    loop = loop_here()
+    assert loop is not None
+    return loop.create_task(coroutine)
 
 
-async def no_consumers(server: TrioNatsServer, stream: str) -> None:
-    """Wait until a stream has no consumers: nobody waits for the answer when one is deleted, nor does closing a client."""
-    with trio.fail_after(5):
-        while await server.consumers(stream):  # noqa: ASYNC110 - another process
-            await trio.sleep(0.005)
-
-
-def came_back(nc: nats.aio.client.Client, times: int) -> bool:
-    """Say whether it is connected again; `is_connected` alone may not have heard of the loss yet."""
-    return nc.is_connected and nc.stats["reconnects"] >= times
+async def reconnected(nc: Client, times: int) -> None:
+    """Wait until it is connected again; `is_connected` alone may not have heard of the loss yet."""
+    await until(lambda: nc.is_connected and nc.stats["reconnects"] >= times)
 
 
 @asynccontextmanager
-async def cancelled_elsewhere() -> AsyncIterator[trio.Nursery]:
-    """Give a nursery that belongs to another task."""
-
-    async def hold(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+async def connected(
+    server: TrioNatsServer | NatsServer,
+    **options: Any,  # noqa: ANN401 - nats-py's
+) -> AsyncIterator[tuple[Client, trio.Nursery]]:
+    """Give a client of nats-py, and a nursery for feeds over it."""
+    async with trio.open_nursery() as background, bridge.open_nats_py(background, server.url, **options) as nc:
         async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
-            await trio.sleep_forever()
+            yield nc, nursery
 
-    async with trio.open_nursery() as holder:
-        nursery = await holder.start(hold)
-        yield nursery
-        nursery.cancel_scope.cancel()
+
+@asynccontextmanager
+async def subscribed(
+    subject: str,
+    server: TrioNatsServer | NatsServer,
+    client: dict[str, Any] | None = None,
+    **options: Any,  # noqa: ANN401 - open_subscription's
+) -> AsyncIterator[tuple[Client, bridge.Subscription]]:
+    """Give a client of nats-py, and a subscription over it."""
+    async with connected(server, **(client or {})) as (nc, nursery):
+        async with bridge.open_subscription(nursery, nc, subject, **options) as rx:
+            yield nc, rx
+
+
+async def create_store(js: JetStreamContext, what: str, name: str) -> tuple[Any, Any]:
+    """Create an object store or a bucket of keys; give it, and what deletes it."""
+    if what == "objects":
+        return await aio_as_trio(js.create_object_store)(name), aio_as_trio(js.delete_object_store)
+    return await aio_as_trio(js.create_key_value)(bucket=name), aio_as_trio(js.delete_key_value)
+
+
+@asynccontextmanager
+async def consumed(*feeds: Feed[Any]) -> AsyncIterator[None]:
+    """Let a task receive from each feed, to its end."""
+    async with trio.open_nursery() as consumers:
+        for feed in feeds:
+            consumers.start_soon(collect, feed, [])
+        yield
 
 
 # -- nothing is left ------------------------------------------------------------------------------------------------------
 
 
-class Stores:
-    """What 200 watchers watch."""
+async def fill_stores(js: JetStreamContext) -> list[Any]:
+    """Give as many stores as are watched; they are the same two again and again."""
+    objects, _ = await create_store(js, "objects", "many")
+    keys, _ = await create_store(js, "keys", "many")
+    for store in (objects, keys):
+        await aio_as_trio(store.put)("one", b"1")
+    return [objects, keys] * (MANY // 2)
 
-    def __init__(self, nc: nats.aio.client.Client, objects: Any, keys: Any) -> None:  # noqa: ANN401 - nats-py's
-        self.nc = nc
-        self.stores = [objects, keys] * (MANY // 2)
 
-    @classmethod
-    async def make(cls, nc: nats.aio.client.Client) -> Stores:
-        js = nc.jetstream()
-        objects = await aio_as_trio(js.create_object_store)("many")
-        await aio_as_trio(objects.put)("one", b"1")
-        keys = await aio_as_trio(js.create_key_value)(bucket="many")
-        await aio_as_trio(keys.put)("one", b"1")
-        return cls(nc, objects, keys)
-
-    async def watch(self, nursery: trio.Nursery, stack: AsyncExitStack) -> list[Any]:
-        feeds = [await stack.enter_async_context(trionats.open_watcher(nursery, store)) for store in self.stores]
+@asynccontextmanager
+async def watched(stores: list[Any], elsewhere: trio.Nursery | None = None) -> AsyncIterator[list[Feed[Any]]]:
+    async with trio.open_nursery() as here, AsyncExitStack() as stack:
+        opened = [trionats.open_watcher(elsewhere or here, store) for store in stores]
+        feeds = [await stack.enter_async_context(opening) for opening in opened]
         for feed in feeds:
             assert len(await feed.snapshot()) == 1
-        return feeds
+        yield feeds
 
 
-async def by_stop(stores: Stores) -> None:
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        for feed in await stores.watch(nursery, stack):
-            feed.stop()
-            assert [item async for item in feed] == []
+async def watch_and_leave(way: str, nc: Client, stores: list[Any]) -> None:
+    match way:
+        case "stop":
+            async with watched(stores) as feeds:
+                for feed in feeds:
+                    feed.stop()
+                    assert [item async for item in feed] == []
+        case "stop while somebody waits":
+            async with watched(stores) as feeds, consumed(*feeds):
+                await settled()
+                for feed in feeds:
+                    feed.stop()
+        case "leaving":
+            async with watched(stores) as feeds:
+                assert len(feeds) == MANY
+        case "an exception":
+            with pytest.RaisesGroup(LookupError):
+                async with watched(stores):
+                    raise LookupError
+        case "cancelling round the block":
+            async with trio.open_nursery() as nursery, watched(stores, nursery):
+                nursery.cancel_scope.cancel()
+                await trio.sleep_forever()
+        case "cancelling elsewhere":
+            async with nursery_elsewhere() as nursery, watched(stores, nursery) as feeds, consumed(*feeds):
+                nursery.cancel_scope.cancel()
+        case "closing" | "draining":
+            async with watched(stores) as feeds, consumed(*feeds):
+                await aio_as_trio(nc.close if way == "closing" else nc.drain)()
 
 
-async def by_leaving(stores: Stores) -> None:
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        await stores.watch(nursery, stack)
+WAYS = ["stop", "stop while somebody waits", "leaving", "an exception", "cancelling round the block"]
+WAYS += ["cancelling elsewhere", "closing", "draining"]
 
 
-async def by_an_exception(stores: Stores) -> None:
-    with pytest.RaisesGroup(LookupError):
-        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            await stores.watch(nursery, stack)
-            raise LookupError
-
-
-async def by_cancelling_round_the_block(stores: Stores) -> None:
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        await stores.watch(nursery, stack)
-        nursery.cancel_scope.cancel()
-        await trio.sleep_forever()
-
-
-async def by_cancelling_elsewhere(stores: Stores) -> None:
-    async with cancelled_elsewhere() as nursery, AsyncExitStack() as stack, trio.open_nursery() as consumers:
-        for feed in await stores.watch(nursery, stack):
-            consumers.start_soon(exhaust, feed)
-        nursery.cancel_scope.cancel()
-
-
-async def exhaust(feed: trionats.Feed[Any]) -> None:
-    async for _ in feed:
-        pass
-
-
-async def by_closing(stores: Stores) -> None:
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack, trio.open_nursery() as consumers:
-        for feed in await stores.watch(nursery, stack):
-            consumers.start_soon(exhaust, feed)
-        await aio_as_trio(stores.nc.close)()
-
-
-async def by_draining(stores: Stores) -> None:
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack, trio.open_nursery() as consumers:
-        for feed in await stores.watch(nursery, stack):
-            consumers.start_soon(exhaust, feed)
-        await aio_as_trio(stores.nc.drain)()
-
-
-WAYS = [
-    by_stop,
-    by_leaving,
-    by_an_exception,
-    by_cancelling_round_the_block,
-    by_cancelling_elsewhere,
-    by_closing,
-    by_draining,
-]
-
-
-@pytest.mark.parametrize("way", WAYS, ids=[way.__name__.removeprefix("by_") for way in WAYS])
-async def test_200_watchers_leave_nothing(way: Any, nats_server: TrioNatsServer) -> None:  # noqa: ANN401 - one of WAYS
+@pytest.mark.parametrize("way", WAYS)
+async def test_200_watchers_leave_nothing(way: str, nats_server: TrioNatsServer) -> None:
+    closes = way in ("closing", "draining")
     async with trio.open_nursery() as nursery, bridge.open_nats_py(nursery, nats_server.url) as stays:
         before = aio_tasks()
         async with assert_no_leaks(server=nats_server), bridge.open_nats_py(nursery, nats_server.url) as nc:
-            stores = await Stores.make(nc)
+            stores = await fill_stores(nc.jetstream())
             at_rest = aio_tasks()
-            async with assert_no_leaks(server=None if way in (by_closing, by_draining) else nats_server):
-                await way(stores)
-            if nc.is_closed:
-                await until(lambda: aio_tasks() == before)
-            else:
-                await until(lambda: aio_tasks() == at_rest)
-                assert not {"_close", "drain"} & set(vars(nc))
+            async with assert_no_leaks(server=None if closes else nats_server):
+                await watch_and_leave(way, nc, stores)
+            await until(lambda: aio_tasks() == (before if closes else at_rest))
+            assert nc.is_closed is closes
+            assert not {"_close", "drain"} & set(vars(nc))
         await until(lambda: aio_tasks() == before)
         js = stays.jetstream()
         await aio_as_trio(js.delete_object_store)("many")
@@ -193,13 +183,10 @@ async def test_200_watchers_leave_nothing(way: Any, nats_server: TrioNatsServer)
 
 async def test_200_watchers_of_a_server_that_dies_leave_nothing() -> None:
     with NatsServer(jetstream=True) as server:
-        async with trio.open_nursery() as nursery:
-            options = {"allow_reconnect": False, "error_cb": ignore}
-            async with bridge.open_nats_py(nursery, server.url, **options) as nc, AsyncExitStack() as stack:
-                before = {task for task in aio_tasks() if "Client" not in task}
-                tasks = trio.lowlevel.current_statistics().tasks_living
-                stores = await Stores.make(nc)
-                feeds = await stores.watch(nursery, stack)
+        async with connected(server, allow_reconnect=False, error_cb=ignore) as (nc, _):
+            before = {task for task in aio_tasks() if "Client" not in task}
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            async with watched(await fill_stores(nc.jetstream())) as feeds:
                 server.kill()
                 for feed in feeds:
                     with pytest.raises(nats.errors.Error, match=r"127\.0\.0\.1"):
@@ -208,10 +195,6 @@ async def test_200_watchers_of_a_server_that_dies_leave_nothing() -> None:
                 assert trio.lowlevel.current_statistics().tasks_living <= tasks
         server.start()
         assert server.consumers() == []
-
-
-async def ignore(_: Exception) -> None:
-    pass
 
 
 @pytest.mark.parametrize("kind", bridged.KINDS.values(), ids=bridged.KINDS)
@@ -286,17 +269,19 @@ async def test_nats_py_under_trio_asyncio_hangs_after_stop(nats_server: TrioNats
 
 
 async def test_nats_py_under_trio_asyncio_outlives_its_nursery(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc:
-        js = nc.jetstream()
-        bucket = await aio_as_trio(js.create_key_value)(bucket="seed")
+    async def iterate(*, task_status: trio.TaskStatus[None]) -> None:
+        watcher = await aio_as_trio(bucket.watchall)()
+        task_status.started()
+        while True:
+            await aio_as_trio(watcher.__anext__)()
+
+    async def watch() -> None:
+        async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, bucket) as rx:
+            await collect(rx, [])
+
+    async with connected(nats_server) as (nc, _):
+        bucket, delete = await create_store(nc.jetstream(), "keys", "seed")
         tasks, subscriptions = len(aio_tasks()), len(nc._subs)
-
-        async def iterate(*, task_status: trio.TaskStatus[None]) -> None:
-            watcher = await aio_as_trio(bucket.watchall)()
-            task_status.started()
-            while True:
-                await aio_as_trio(watcher.__anext__)()
-
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 await nursery.start(iterate)
@@ -309,50 +294,18 @@ async def test_nats_py_under_trio_asyncio_outlives_its_nursery(nats_server: Trio
         # The same with ours.
         async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
             for _ in range(5):
-                nursery.start_soon(consume, bucket)
+                nursery.start_soon(watch)
             await trio.sleep(0.1)
             nursery.cancel_scope.cancel()
         await until(lambda: len(aio_tasks()) == tasks + 15)
-        await aio_as_trio(js.delete_key_value)("seed")
-
-
-async def consume(store: Any) -> None:  # noqa: ANN401 - nats-py's
-    async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
-        async for _ in rx:
-            pass
-
-
-@pytest.mark.parametrize("what", ["objects", "keys"])
-async def test_through_us_the_consumer_of_a_stopped_watcher_ends(what: str, nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc:
-        js = nc.jetstream()
-        if what == "objects":
-            store = await aio_as_trio(js.create_object_store)("ends")
-        else:
-            store = await aio_as_trio(js.create_key_value)(bucket="ends")
-        before = aio_tasks()
-        async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
-            async with trionats.open_watcher(nursery, store) as rx, trio.open_nursery() as consumers:
-                assert await rx.snapshot() == []
-                consumers.start_soon(exhaust, rx)
-                await trio.testing.wait_all_tasks_blocked()
-                rx.stop()
-        await until(lambda: aio_tasks() == before)
-
-
-@asynccontextmanager
-async def bridged_client(
-    server: TrioNatsServer | NatsServer, **options: object
-) -> AsyncIterator[nats.aio.client.Client]:
-    async with trio.open_nursery() as nursery, bridge.open_nats_py(nursery, server.url, **options) as nc:
-        yield nc
+        await delete("seed")
 
 
 # -- watchers --------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+    async with connected(nats_server) as (nc, nursery):
         bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="kinds", history=5)
         for key in ("a.1", "a.2", "b.1"):
             await aio_as_trio(bucket.put)(key, b"old")
@@ -364,10 +317,10 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
             async with bridge.open_watcher(nursery, bucket, **options) as rx:
                 return [(entry.key, entry.value, entry.operation) for entry in await rx.snapshot()]
 
-        new = ("a.1", b"new", None)
-        assert await snapshot() == [new, ("a.2", b"", "DEL"), ("b.1", b"", "PURGE")]
-        assert await snapshot(keys="a.*") == [new, ("a.2", b"", "DEL")]
-        assert await snapshot(keys=["a.1", "b.>"]) == [new, ("b.1", b"", "PURGE")]
+        new, deleted, purged = ("a.1", b"new", None), ("a.2", b"", "DEL"), ("b.1", b"", "PURGE")
+        assert await snapshot() == [new, deleted, purged]
+        assert await snapshot(keys="a.*") == [new, deleted]
+        assert await snapshot(keys=["a.1", "b.>"]) == [new, purged]
         assert await snapshot(ignore_deletes=True) == [new]
         assert await snapshot(updates_only=True) == []
         assert (await snapshot(meta_only=True))[0] == ("a.1", b"", None)
@@ -390,7 +343,7 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
 async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
     what: str, nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = pull_subscription.read_entry
+    real = bridged_stores.read_entry
 
     def read_entry(*arguments: Any) -> KeyValue.Entry | None:  # noqa: ANN401 - read_entry's
         entry = real(*arguments)
@@ -398,37 +351,30 @@ async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
             raise OverflowError("nobody foresaw this")
         return entry
 
-    monkeypatch.setattr(bridge, "read_entry", read_entry)
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
+    monkeypatch.setattr(bridged_stores, "read_entry", read_entry)
+    async with connected(nats_server) as (nc, nursery):
         js = nc.jetstream()
+        store, delete = await create_store(js, what, "odd")
+        await aio_as_trio(store.put)("before", b"1")
         if what == "objects":
-            store = await aio_as_trio(js.create_object_store)("odd")
-            await aio_as_trio(store.put)("before", b"1")
             await aio_as_trio(js.publish)("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}')
-            await aio_as_trio(store.put)("behind", b"1")
         else:
-            store = await aio_as_trio(js.create_key_value)(bucket="odd")
-            for key in ("before", "bad", "behind"):
-                await aio_as_trio(store.put)(key, b"1")
+            await aio_as_trio(store.put)("bad", b"1")
+        await aio_as_trio(store.put)("behind", b"1")
         async with trionats.open_watcher(nursery, store) as rx:
             names = [getattr(entry, "name", None) or entry.key for entry in await rx.snapshot()]
         assert names == ["before", "behind"]
         assert "skipped what cannot be read" in caplog.text
-        await aio_as_trio(js.delete_object_store if what == "objects" else js.delete_key_value)("odd")
+        await delete("odd")
 
 
 @pytest.mark.parametrize("what", ["objects", "keys"])
 async def test_a_store_that_is_deleted_ends_its_watcher(what: str, nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        js = nc.jetstream()
-        if what == "objects":
-            store = await aio_as_trio(js.create_object_store)("gone")
-            delete = js.delete_object_store
-        else:
-            store, delete = await aio_as_trio(js.create_key_value)(bucket="gone"), js.delete_key_value
+    async with connected(nats_server) as (nc, nursery):
+        store, delete = await create_store(nc.jetstream(), what, "gone")
         async with trionats.open_watcher(nursery, store) as rx:
             await rx.snapshot()
-            await aio_as_trio(delete)("gone")
+            await delete("gone")
             # A request that crosses the deletion is not told of it.
             with trio.fail_after(2), pytest.raises(errors.BucketNotFoundError, match="gone"):
                 await rx.receive()
@@ -438,15 +384,14 @@ async def test_a_store_that_is_deleted_ends_its_watcher(what: str, nats_server: 
 
 async def test_watchers_resume_where_they_were_when_the_server_is_killed() -> None:
     with NatsServer(jetstream=True) as server:
-        options = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
-        async with bridged_client(server, **options) as nc, trio.open_nursery() as nursery:
+        async with connected(server, **RECONNECTS) as (nc, nursery):
             bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="survives", history=64)
             async with trionats.open_watcher(nursery, bucket) as rx:
                 seen: list[int] = []
                 for number in range(30):
                     if number % 10 == 5:
                         await trio.to_thread.run_sync(lambda: server.restart(kill=True))
-                        await until(lambda: came_back(nc, number // 10 + 1))  # noqa: B023 - waited for here
+                        await reconnected(nc, number // 10 + 1)
                     await aio_as_trio(bucket.put)("key", b"%d" % number)
                     if number % 10 == 9:
                         seen += [int((await rx.receive()).value or b"") for _ in range(10)]
@@ -458,80 +403,57 @@ async def test_watchers_resume_where_they_were_when_the_server_is_killed() -> No
 # -- subscriptions ---------------------------------------------------------------------------------------------------------
 
 
+async def publish(nc: Client, subject: str, count: int) -> None:
+    """Publish messages that say their number."""
+    for number in range(count):
+        await aio_as_trio(nc.publish)(subject, b"%d" % number)
+    await aio_as_trio(nc.flush)()
+
+
 async def test_a_subscription_gives_nats_py_messages_that_can_be_answered(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with bridge.open_subscription(nursery, nc, "ask") as rx, trio.open_nursery() as asking:
+    async def ask() -> None:
+        replies.append(await aio_as_trio(nc.request)("ask", b"?", timeout=5, headers={"a": "b"}))
 
-            async def ask() -> None:
-                answers.append(await aio_as_trio(nc.request)("ask", b"?", timeout=5, headers={"a": "b"}))
-
-            answers: list[Any] = []
-            asking.start_soon(ask)
-            message = await rx.receive()
-            assert (message.data, message.headers) == (b"?", {"a": "b"})
-            assert rx.subject == "ask"
-            await aio_as_trio(message.respond)(b"!")
-        assert answers[0].data == b"!"
-
-
-@pytest.mark.parametrize("overflow", ["fail", "drop_new", "drop_old"])
-async def test_a_slow_subscriber(overflow: Any, nats_server: TrioNatsServer) -> None:  # noqa: ANN401 - a literal
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with bridge.open_subscription(nursery, nc, "slow", pending_msgs_limit=3, overflow=overflow) as rx:
-            for number in range(10):
-                await aio_as_trio(nc.publish)("slow", b"%d" % number)
-            await until(lambda: rx.statistics().delivered == (4 if overflow == "fail" else 10))
-            seen = [(await rx.receive()).data for _ in range(3)]
-            assert seen == ([b"7", b"8", b"9"] if overflow == "drop_old" else [b"0", b"1", b"2"])
-            assert rx.statistics().dropped == (1 if overflow == "fail" else 7)
-            assert rx.statistics().pending_bytes == 0
-            if overflow == "fail":
-                with pytest.raises(errors.SlowConsumerError, match="slow"):
-                    await rx.receive()
+    replies: list[Any] = []
+    async with subscribed("ask", nats_server) as (nc, rx), trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        message = await rx.receive()
+        assert (message.data, message.headers) == (b"?", {"a": "b"})
+        assert rx.subject == "ask"
+        await aio_as_trio(message.respond)(b"!")
+    assert replies[0].data == b"!"
 
 
 async def test_max_msgs_and_queue_groups(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with (
-            bridge.open_subscription(nursery, nc, "few", max_msgs=3) as few,
-            bridge.open_subscription(nursery, nc, "few", queue="q") as one,
-            bridge.open_subscription(nursery, nc, "few", queue="q") as other,
-        ):
-            for number in range(20):
-                await aio_as_trio(nc.publish)("few", b"%d" % number)
-            await aio_as_trio(nc.flush)()
-            assert [message.data async for message in few] == [b"0", b"1", b"2"]
-            await until(lambda: len(one) + len(other) == 20)
-
-
-async def test_draining_brings_the_last_message(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with bridge.open_subscription(nursery, nc, "drained") as rx:
-            for number in range(1000):
-                await aio_as_trio(nc.publish)("drained", b"%d" % number)
-            await aio_as_trio(nc.drain)()
-            assert [int(message.data) async for message in rx] == list(range(1000))
+    async with (
+        connected(nats_server) as (nc, nursery),
+        bridge.open_subscription(nursery, nc, "few", max_msgs=3) as few,
+        bridge.open_subscription(nursery, nc, "few", queue="q") as one,
+        bridge.open_subscription(nursery, nc, "few", queue="q") as other,
+    ):
+        await publish(nc, "few", 20)
+        assert [message.data async for message in few] == [b"0", b"1", b"2"]
+        await until(lambda: len(one) + len(other) == 20)
 
 
 async def test_headers_count_as_they_do_in_our_own_subscriptions(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with (
-            trionats.open_client(nursery, nats_server.url) as ours,
-            trionats.open_subscription(nursery, ours, "big", pending_bytes_limit=50_000, overflow="drop_old") as native,
-            bridge.open_subscription(
-                nursery, nc, "big", pending_bytes_limit=50_000, overflow="drop_old"
-            ) as bridged_one,
-        ):
-            await ours.flush()
-            await aio_as_trio(nc.flush)()
-            for _ in range(20):
-                await aio_as_trio(nc.publish)("big", b"", headers={"h": "v" * 10_000})
-            await until(lambda: native.statistics().delivered == bridged_one.statistics().delivered == 20)
-            assert bridged_one.statistics() == native.statistics()
-            assert native.statistics().dropped == 16
-            for _ in range(4):
-                await bridged_one.receive()
-            assert bridged_one.statistics().pending_bytes == 0
+    limits: Any = {"pending_bytes_limit": 50_000, "overflow": "drop_old"}
+    async with (
+        connected(nats_server) as (nc, nursery),
+        trionats.open_client(nursery, nats_server.url) as ours,
+        trionats.open_subscription(nursery, ours, "big", **limits) as native,
+        bridge.open_subscription(nursery, nc, "big", **limits) as through_nats_py,
+    ):
+        await ours.flush()
+        await aio_as_trio(nc.flush)()
+        for _ in range(20):
+            await aio_as_trio(nc.publish)("big", b"", headers={"h": "v" * 10_000})
+        await until(lambda: native.statistics().delivered == through_nats_py.statistics().delivered == 20)
+        assert through_nats_py.statistics() == native.statistics()
+        assert native.statistics().dropped == 16
+        for _ in range(4):
+            await through_nats_py.receive()
+        assert through_nats_py.statistics().pending_bytes == 0
 
 
 async def test_the_error_callback_hears_once_of_each_time_that_a_consumer_is_slow(nats_server: TrioNatsServer) -> None:
@@ -539,19 +461,16 @@ async def test_the_error_callback_hears_once_of_each_time_that_a_consumer_is_slo
         heard.append(error)
 
     heard: list[Exception] = []
-    async with bridged_client(nats_server, error_cb=hear) as nc, trio.open_nursery() as nursery:
-        async with bridge.open_subscription(nursery, nc, "slow", pending_msgs_limit=4, overflow="drop_new") as rx:
-            for episode in (1, 2):
-                for number in range(10):
-                    await aio_as_trio(nc.publish)("slow", b"%d" % number)
-                await until(lambda: rx.statistics().dropped == 6 * episode)  # noqa: B023 - waited for here
-                await until(lambda: len(heard) == episode)  # noqa: B023 - waited for here
-                for _ in range(4):
-                    await rx.receive()
-        for error in heard:
-            assert isinstance(error, errors.SlowConsumerError)
-            assert error.subject == "slow"
-            assert error.sub is rx  # type: ignore[comparison-overlap]
+    limits: Any = {"pending_msgs_limit": 4, "overflow": "drop_new"}
+    async with subscribed("slow", nats_server, {"error_cb": hear}, **limits) as (nc, rx):
+        for episode in (1, 2):
+            await publish(nc, "slow", 10)
+            await until(lambda: (rx.statistics().dropped, len(heard)) == (6 * episode, episode))  # noqa: B023 - waited for here
+            for _ in range(4):
+                await rx.receive()
+    for error in heard:
+        assert isinstance(error, errors.SlowConsumerError)
+        assert (error.subject, error.sub is rx) == ("slow", True)  # type: ignore[comparison-overlap]
 
 
 PERMISSIONS = """
@@ -561,26 +480,30 @@ PERMISSIONS = """
         {{ user: u, password: p, permissions: {{ {denied} }} }}
     ] }}
 """
+MAY_NOT_PULL = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
 
 
 @asynccontextmanager
-async def denied(what: str, tmp_path: Path) -> AsyncIterator[tuple[nats.aio.client.Client, Any, Any]]:
-    """Give a client that something is denied to, a bucket, and a pull subscription."""
-    with NatsServer(PERMISSIONS.format(directory=tmp_path, denied=what)) as server:
-        admin = {"user": "admin", "password": "admin"}
-        options = {"user": "u", "password": "p", "error_cb": ignore}
-        async with bridged_client(server, **admin) as ours, bridged_client(server, **options) as nc:
-            js, context = ours.jetstream(), nc.jetstream()
+async def denied(
+    what: str, directory: Path, error_cb: Callable[[Exception], Any] = ignore
+) -> AsyncIterator[tuple[Client, trio.Nursery, KeyValue, JetStreamContext.PullSubscription]]:
+    """Give a client that something is denied to, a nursery, a bucket, and a pull subscription."""
+    with NatsServer(PERMISSIONS.format(directory=directory, denied=what)) as server:
+        async with (
+            connected(server, user="admin", password="admin") as (admin, _),
+            connected(server, user="u", password="p", error_cb=error_cb) as (nc, nursery),
+        ):
+            js, context = admin.jetstream(), nc.jetstream()
             await aio_as_trio(js.create_key_value)(bucket="denied")
             await aio_as_trio(js.add_stream)(name="DENIED", subjects=["denied"])
             theirs = await aio_as_trio(js.pull_subscribe)("denied", durable="d")
             bucket = KeyValue(name="denied", stream="KV_denied", pre="$KV.denied.", js=context, direct=True)
-            yield nc, bucket, context.PullSubscription(context, theirs._sub, "DENIED", "d", b"unused.")
+            yield nc, nursery, bucket, context.PullSubscription(context, theirs._sub, "DENIED", "d", b"unused.")
 
 
 @pytest.mark.parametrize("what", ['subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'])
-async def test_a_question_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
-    async with denied(what, tmp_path) as (_, bucket, psub), trio.open_nursery() as nursery:
+async def test_a_request_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
+    async with denied(what, tmp_path) as (_, nursery, bucket, psub):
         hint = ".*; set inbox_prefix= to what" if "_INBOX" in what else ""
         with trio.fail_after(3):
             with pytest.raises(errors.PermissionsViolationError, match=rf"CONSUMER\.CREATE\.KV_denied{hint}"):
@@ -589,34 +512,29 @@ async def test_a_question_that_is_refused_fails_at_once(what: str, tmp_path: Pat
                 await bridge.open_pull_subscription(nursery, psub).__aenter__()
 
 
-async def test_a_pull_that_is_refused_ends_the_feed(tmp_path: Path) -> None:
-    what = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
-    async with denied(what, tmp_path) as (_, _, psub), trio.open_nursery() as nursery:
-        async with bridge.open_pull_subscription(nursery, psub) as rx:
-            with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=r"consumer 'd'"):
-                await rx.receive()
-
-
-async def test_a_watcher_whose_pulls_are_refused_ends(tmp_path: Path) -> None:
-    what = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
-    async with denied(what, tmp_path) as (_, bucket, _), trio.open_nursery() as nursery:
-        async with trionats.open_watcher(nursery, bucket, updates_only=True) as rx:
-            with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=r"msg\.next\.kv_denied"):
-                await rx.receive()
+@pytest.mark.parametrize(
+    ("what", "open_", "says"),
+    [
+        ('subscribe: {deny: "secret.>"}', lambda n, nc, *_: bridge.open_subscription(n, nc, "secret.x"), r"secret\.x"),
+        (MAY_NOT_PULL, lambda n, _nc, _kv, psub: bridge.open_pull_subscription(n, psub), "consumer 'd'"),
+        (MAY_NOT_PULL, lambda n, _nc, kv, _: trionats.open_watcher(n, kv, updates_only=True), r"msg\.next\.kv_denied"),
+    ],
+)
+async def test_what_is_refused_ends_the_feed(what: str, open_: Callable[..., Any], says: str, tmp_path: Path) -> None:
+    async with denied(what, tmp_path) as (nc, nursery, bucket, psub), open_(nursery, nc, bucket, psub) as rx:
+        with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=says):
+            await rx.receive()
 
 
 async def test_what_a_reader_may_not_ask_is_told_to_the_error_callback(tmp_path: Path) -> None:
-    heard: list[Exception] = []
-
     async def hear(error: Exception) -> None:
         heard.append(error)
 
-    what = 'publish: {deny: "$JS.API.STREAM.INFO.>"}'
-    async with denied(what, tmp_path) as (nc, bucket, _), trio.open_nursery() as nursery:
-        nc._error_cb = hear
+    heard: list[Exception] = []
+    async with denied('publish: {deny: "$JS.API.STREAM.INFO.>"}', tmp_path, hear) as (nc, nursery, bucket, _):
         async with trionats.open_watcher(nursery, bucket) as rx:
             await rx.snapshot()
-            cast("Any", nc._transport)._io_writer.transport.abort()
+            cut(nc)
             # It goes on, though nobody says whether it still is the same stream.
             await until(lambda: rx.statistics().resets == 1)
             await until(lambda: sum(isinstance(error, errors.PermissionsViolationError) for error in heard) == 1)
@@ -626,23 +544,9 @@ async def test_what_a_reader_may_not_ask_is_told_to_the_error_callback(tmp_path:
                 assert (await rx.receive()).key == "a"
 
 
-async def test_a_subject_that_is_refused() -> None:
-    config = 'authorization { users = [{user: u, password: p, permissions: {subscribe: {deny: "secret.>"}}}] }'
-    with NatsServer(config) as server:
-        options = {"user": "u", "password": "p", "error_cb": ignore}
-        async with bridged_client(server, **options) as nc, trio.open_nursery() as nursery:
-            async with bridge.open_subscription(nursery, nc, "Secret.x".lower()) as rx:
-                with pytest.raises(errors.PermissionsViolationError, match=r"secret\.x"):
-                    await rx.receive()
-
-
 async def test_a_subscription_too_many_is_told_to_all() -> None:
     with NatsServer("max_subscriptions: 2") as server:
-        async with (
-            bridged_client(server, error_cb=ignore) as nc,
-            AsyncExitStack() as stack,
-            trio.open_nursery() as nursery,
-        ):
+        async with connected(server, error_cb=ignore) as (nc, nursery), AsyncExitStack() as stack:
             feeds = [await stack.enter_async_context(bridge.open_subscription(nursery, nc, f"s{n}")) for n in range(3)]
             with trio.fail_after(3):
                 for rx in feeds:
@@ -651,19 +555,15 @@ async def test_a_subscription_too_many_is_told_to_all() -> None:
 
 
 async def test_a_client_of_another_run(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server.server) as nc, trio.open_nursery() as nursery:
+    async def main() -> None:
+        async with trio.open_nursery() as foreign:
+            with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
+                await bridge.open_subscription(foreign, nc, "a").__aenter__()
 
-        async def main() -> None:
-            async with trio.open_nursery() as foreign:
-                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
-                    await bridge.open_subscription(foreign, nc, "a").__aenter__()
-
+    async with connected(nats_server.server) as (nc, nursery):
         await trio.to_thread.run_sync(trio.run, main)
         async with bridge.open_subscription(nursery, nc, "a") as rx:
             await trio.to_thread.run_sync(trio.run, main)
-            for call in (rx.stop, rx.receive_nowait):
-                with pytest.raises(RuntimeError, match=r"trio\.from_thread"):
-                    await trio.to_thread.run_sync(call)
             await aio_as_trio(nc.publish)("a", b"1")
             assert (await rx.receive()).data == b"1"
 
@@ -672,9 +572,9 @@ async def test_a_client_of_another_run(nats_server: TrioNatsServer) -> None:
 
 
 @asynccontextmanager
-async def feeds_of(nc: nats.aio.client.Client) -> AsyncIterator[tuple[trionats.Feed[Any], trionats.Feed[Any]]]:
+async def feeds_of(nc: Client) -> AsyncIterator[tuple[Feed[Any], Feed[Any]]]:
     """Give a subscription to `end.>`, which is patient, and a watcher."""
-    bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="end")
+    bucket, _ = await create_store(nc.jetstream(), "keys", "end")
     async with (
         trio.open_nursery() as nursery,
         bridge.open_subscription(nursery, nc, "end.>") as rx,
@@ -684,48 +584,60 @@ async def feeds_of(nc: nats.aio.client.Client) -> AsyncIterator[tuple[trionats.F
         yield rx, watcher
 
 
-async def test_a_client_that_is_left_as_a_context_manager_is_closed_on_purpose(nats_server: TrioNatsServer) -> None:
+async def ended_on_purpose(*feeds: Feed[Any]) -> bool:
+    return [item for feed in feeds async for item in feed] == []
+
+
+@asynccontextmanager
+async def theirs(server: TrioNatsServer) -> AsyncIterator[Client]:
+    """Give a client of nats-py in a loop that is not ours."""
     async with trio_asyncio.open_loop():
-        nc = await aio_as_trio(nats.connect)(nats_server.url)
-        async with feeds_of(nc) as (rx, watcher):
+        yield await aio_as_trio(nats.connect)(server.url)
+
+
+async def make_slow(nc: Client, wait: Callable[[], Awaitable[object]]) -> None:
+    """Give a client something to do that a drain waits for."""
+
+    async def work(_: object) -> None:
+        await wait()
+
+    await aio_as_trio(nc.subscribe)("slow", cb=work)
+    await aio_as_trio(nc.publish)("slow", b"")
+    await aio_as_trio(nc.flush)()
+
+
+async def test_a_client_that_is_left_as_a_context_manager_is_closed_on_purpose(nats_server: TrioNatsServer) -> None:
+    async with theirs(nats_server) as nc:
+        async with feeds_of(nc) as feeds:
             await aio_as_trio(nc.__aexit__)(None, None, None)
-            assert [message async for message in rx] == []
-            assert [entry async for entry in watcher] == []
-        await no_consumers(nats_server, "KV_end")
+            assert await ended_on_purpose(*feeds)
+        await until(lambda: nats_server.server.consumers("KV_end") == [])
 
 
 async def test_a_drain_that_was_taken_before_we_came_ends_all_on_purpose(nats_server: TrioNatsServer) -> None:
-    async def slow(_: object) -> None:
-        await asyncio.sleep(0.3)
-
-    async with bridged_client(nats_server) as nc:
+    async with connected(nats_server) as (nc, _):
         drain = nc.drain
-        await aio_as_trio(nc.subscribe)("slow", cb=slow)
-        await aio_as_trio(nc.publish)("slow", b"")
-        async with feeds_of(nc) as (rx, watcher):
+        await make_slow(nc, lambda: asyncio.sleep(0.3))
+        async with feeds_of(nc) as feeds:
             await aio_as_trio(drain)()
-            assert [message async for message in rx] == []
-            assert [entry async for entry in watcher] == []
-        await no_consumers(nats_server, "KV_end")
+            assert await ended_on_purpose(*feeds)
+        await until(lambda: nats_server.server.consumers("KV_end") == [])
 
 
-async def test_two_drains_at_once_bring_the_last_message(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, bridged_client(nats_server) as other:
-        async with feeds_of(nc) as (rx, watcher):
-            for number in range(5000):
-                await aio_as_trio(other.publish)("end.it", b"%d" % number)
-            await aio_as_trio(other.flush)()
-            async with trio.open_nursery() as draining:
+@pytest.mark.parametrize("drains", [1, 2])
+async def test_a_drain_brings_the_last_message_also_the_second(drains: int, nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as (nc, _), connected(nats_server) as (other, _), feeds_of(nc) as (rx, watcher):
+        await publish(other, "end.it", 5000)
+        async with trio.open_nursery() as draining:
+            for _ in range(drains):
                 draining.start_soon(aio_as_trio(nc.drain))
-                draining.start_soon(aio_as_trio(nc.drain))
-            assert [int(message.data) async for message in rx] == list(range(5000))
-            assert [entry async for entry in watcher] == []
+        assert [int(message.data) async for message in rx] == list(range(5000))
+        assert await ended_on_purpose(watcher)
 
 
 async def test_a_drain_that_is_refused_ends_nothing() -> None:
     with NatsServer(jetstream=True) as server:
-        options = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
-        async with bridged_client(server, **options) as nc, feeds_of(nc) as (rx, watcher):
+        async with connected(server, **RECONNECTS) as (nc, _), feeds_of(nc) as (rx, watcher):
             server.kill()
             await until(lambda: nc.is_reconnecting)
             with pytest.raises(errors.ConnectionReconnectingError):
@@ -740,22 +652,6 @@ async def test_a_drain_that_is_refused_ends_nothing() -> None:
             assert (await watcher.receive()).key == "key"
 
 
-async def test_a_client_that_drains_takes_no_more_feeds(nats_server: TrioNatsServer) -> None:
-    async def slow(_: object) -> None:
-        await go.wait()
-
-    go = asyncio.Event()
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        await aio_as_trio(nc.subscribe)("slow", cb=slow)
-        await aio_as_trio(nc.publish)("slow", b"")
-        await aio_as_trio(nc.flush)()
-        nursery.start_soon(aio_as_trio(nc.drain))
-        await until(lambda: nc.is_draining)
-        with pytest.raises(errors.ConnectionDrainingError, match="being drained"):
-            await bridge.open_subscription(nursery, nc, "late").__aenter__()
-        go.set()
-
-
 async def test_a_client_that_is_lost_while_a_command_is_stuck() -> None:
     """A command with a full buffer waits for nats-py's flusher, which is gone when the client is closed."""
 
@@ -764,58 +660,53 @@ async def test_a_client_that_is_lost_while_a_command_is_stuck() -> None:
 
     with NatsServer(jetstream=True) as server:
         options = {"allow_reconnect": False, "error_cb": ignore, "pending_size": 1}
-        async with bridged_client(server, **options) as nc, feeds_of(nc) as (rx, watcher):
-            cast("Any", nc._transport).drain = take_nothing_more
-            async with trio.open_nursery() as nursery, bridge.open_subscription(nursery, nc, "one.more") as more:
-                await until(lambda: _carriers[nc]._limit is not None)
+        async with connected(server, **options) as (nc, nursery), feeds_of(nc) as feeds:
+            nc._transport.drain = take_nothing_more  # type: ignore[method-assign, union-attr]
+            async with bridge.open_subscription(nursery, nc, "one.more") as more:
+                # Its SUB waits for the flusher now.
+                await until(lambda: "one.more" in [subscription.subject for subscription in nc._subs.values()])
                 server.kill()
                 with trio.fail_after(5):
-                    for feed in (rx, watcher, more):
+                    for feed in (*feeds, more):
                         with pytest.raises(nats.errors.Error, match="lost for good"):
                             await feed.receive()
-                await until(lambda: _carriers[nc]._task is None)
+                await until(lambda: not any("Commands" in task for task in aio_tasks()))
             assert nc.is_closed
 
 
-async def test_a_client_without_a_connection_of_its_own_is_refused(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server), trio.open_nursery() as nursery:
-        with pytest.raises(RuntimeError, match="never connected"):
-            await bridge.open_subscription(nursery, nats.aio.client.Client(), "x").__aenter__()
-
-
 async def test_a_client_that_is_connected_again_in_another_loop(nats_server: TrioNatsServer) -> None:
-    nc = nats.aio.client.Client()
-    feeds = []
+    nc = Client()
     for _ in range(2):
         async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
             await aio_as_trio(nc.connect)(nats_server.url, reconnect_time_wait=0.01)
             async with bridge.open_subscription(nursery, nc, "again") as rx:
-                feeds.append(rx)
                 await aio_as_trio(nc.publish)("again", b"1")
                 assert (await rx.receive()).data == b"1"
             await aio_as_trio(nc.close)()
 
 
-async def test_a_consumer_that_comes_again_and_again_while_a_loop_ends(nats_server: TrioNatsServer) -> None:
-    async def insist(nursery: trio.Nursery, nc: nats.aio.client.Client) -> None:
+async def test_a_loop_that_ends_under_a_feed_ends_it_and_takes_no_other(nats_server: TrioNatsServer) -> None:
+    async def insist(nursery: trio.Nursery, nc: Client) -> None:
         for _ in range(5):
             try:
                 async with bridge.open_subscription(nursery, nc, "again") as rx:
                     ready.set()
                     await rx.receive()
             except errors.ConnectionClosedError as error:
-                refused.append(error)
+                refused.append(str(error))
 
     ready = trio.Event()
-    refused: list[Exception] = []
+    refused: list[str] = []
     with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            async with trio_asyncio.open_loop():
-                nc = await aio_as_trio(nats.connect)(nats_server.url)
-                nursery.start_soon(insist, nursery, nc)
-                await ready.wait()
-                # Leaving a loop with an open client leaves its socket; that is another story.
-                nc._transport._io_writer.close()
+        async with trio.open_nursery() as nursery, theirs(nats_server) as nc:
+            nursery.start_soon(insist, nursery, nc)
+            await ready.wait()
+            # Leaving a loop with an open client leaves its socket; that is another story.
+            transport: Any = nc._transport
+            transport._io_writer.close()
+        with pytest.raises(errors.ConnectionClosedError):
+            await bridge.open_subscription(nursery, nc, "late").__aenter__()
+    assert "loop ends" in refused[0]
     assert len(refused) == 5
 
 
@@ -824,32 +715,29 @@ async def test_a_consumer_that_comes_again_and_again_while_a_loop_ends(nats_serv
 
 @asynccontextmanager
 async def pulled(
-    nc: nats.aio.client.Client,
+    server: TrioNatsServer | NatsServer,
     count: int = 10,
+    client: dict[str, Any] | None = None,
     **config: Any,  # noqa: ANN401 - ConsumerConfig's
-) -> AsyncIterator[Any]:
-    """Make a stream whose only subject is its name, with a consumer.
+) -> AsyncIterator[tuple[Client, trio.Nursery, JetStreamContext.PullSubscription, str]]:
+    """Make a stream whose only subject is its name, which no other has, with a consumer `d`; give its pull subscription, too.
 
-    Each has a name of its own: the tests share a server, and what one that failed has left there, streams and requests for
-    messages, would fail the next ones.
+    The tests share a server, and what one that failed has left there.
     """
-    js = nc.jetstream()
-    name = f"PULLED{next(_numbers)}"
-    await aio_as_trio(js.add_stream)(name=name, subjects=[name])
-    for number in range(count):
-        await aio_as_trio(js.publish)(name, b"%d" % number)
-    config = {"ack_wait": 60.0} | config
-    psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=ConsumerConfig(**config))
-    yield psub
-    if nc.is_connected:
-        await aio_as_trio(js.delete_stream)(name)
-
-
-_numbers = itertools.count()
+    async with connected(server, **(client or {})) as (nc, nursery):
+        js, name = nc.jetstream(), unique("PULLED")
+        await aio_as_trio(js.add_stream)(name=name, subjects=[name])
+        for number in range(count):
+            await aio_as_trio(js.publish)(name, b"%d" % number)
+        config = {"ack_wait": 60.0} | config
+        psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=ConsumerConfig(**config))
+        yield nc, nursery, psub, name
+        if nc.is_connected:
+            await aio_as_trio(js.delete_stream)(name)
 
 
 async def test_what_was_not_received_goes_back_at_once(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server) as (_, nursery, psub, _):
         async with bridge.open_pull_subscription(nursery, psub, max_messages=4) as rx:
             for number in range(3):
                 message = await rx.receive()
@@ -859,24 +747,22 @@ async def test_what_was_not_received_goes_back_at_once(nats_server: TrioNatsServ
         with trio.fail_after(5):
             rest = [message for _ in range(7) for message in await aio_as_trio(psub.fetch)(1)]
         assert sorted(int(message.data) for message in rest) == [3, 4, 5, 6, 7, 8, 9]
-        info = await aio_as_trio(psub.consumer_info)()
-        assert info.num_waiting == 0
+        assert (await aio_as_trio(psub.consumer_info)()).num_waiting == 0
 
 
 async def test_no_request_is_left_that_swallows_the_next_message(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc, 0) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server, 0) as (nc, nursery, psub, name):
         async with bridge.open_pull_subscription(nursery, psub) as rx:
             with trio.move_on_after(0.1):
                 await rx.receive()
         await aio_as_trio(nc.flush)()
-        await aio_as_trio(nc.publish)(psub._stream, b"next")
+        await aio_as_trio(nc.publish)(name, b"next")
         (message,) = await aio_as_trio(psub.fetch)(1, timeout=5)
-        assert message.data == b"next"
-        assert message.metadata.num_delivered == 1
+        assert (message.data, message.metadata.num_delivered) == (b"next", 1)
 
 
 async def test_deliveries_that_are_limited_are_not_spent(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc, 3, max_deliver=2) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server, 3, max_deliver=2) as (_, nursery, psub, _):
         async with bridge.open_pull_subscription(nursery, psub) as rx:
             await until(lambda: len(rx) == 3)
         await trio.sleep(0.1)
@@ -886,7 +772,7 @@ async def test_deliveries_that_are_limited_are_not_spent(nats_server: TrioNatsSe
 
 async def test_nothing_that_is_given_back_comes_to_who_left(nats_server: TrioNatsServer) -> None:
     """It would be given back once more, or be on its way there when nobody takes it any more."""
-    async with bridged_client(nats_server) as nc, pulled(nc, 300) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server, 300) as (_, nursery, psub, _):
         async with bridge.open_pull_subscription(nursery, psub, max_messages=600) as rx:
             await until(lambda: len(rx) == 300)
         async with bridge.open_pull_subscription(nursery, psub) as rx:
@@ -897,7 +783,7 @@ async def test_nothing_that_is_given_back_comes_to_who_left(nats_server: TrioNat
 
 @pytest.mark.parametrize("limit", [{"max_batch": 10}, {"max_expires": 2_000_000_000}, {"max_bytes": 1000}])
 async def test_a_consumer_with_limits_of_its_own(limit: dict[str, int], nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server, 30) as (_, nursery, psub, _):
         await limit_consumer(psub, limit)
         async with bridge.open_pull_subscription(nursery, psub) as rx:
             received = [await rx.receive() for _ in range(30)]
@@ -905,12 +791,12 @@ async def test_a_consumer_with_limits_of_its_own(limit: dict[str, int], nats_ser
 
 
 async def test_a_limit_that_is_lowered_meanwhile_is_told(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc, 30) as psub, trio.open_nursery() as nursery:
+    async with pulled(nats_server, 30) as (_, nursery, psub, _):
         async with bridge.open_pull_subscription(nursery, psub, max_messages=20) as rx:
             await until(lambda: len(rx) == 20)
             await limit_consumer(psub, {"max_batch": 5})
             with pytest.raises(errors.APIError, match="Exceeded MaxRequestBatch of 5"):
-                await exhaust(rx)
+                await collect(rx, [])
 
 
 async def limit_consumer(psub: JetStreamContext.PullSubscription, limit: dict[str, int]) -> None:
@@ -918,48 +804,35 @@ async def limit_consumer(psub: JetStreamContext.PullSubscription, limit: dict[st
     config = {"durable_name": "d", "ack_policy": "explicit", "ack_wait": 60_000_000_000, "filter_subject": name}
     body = json.dumps({"stream_name": name, "config": config | limit}).encode()
     subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{name}.d"
-    answer = json.loads((await aio_as_trio(psub._nc.request)(subject, body, timeout=5)).data)
-    assert limit.items() <= answer["config"].items(), answer
+    response = json.loads((await aio_as_trio(psub._nc.request)(subject, body, timeout=5)).data)
+    assert limit.items() <= response["config"].items(), response
 
 
-async def test_a_consumer_that_is_deleted_ends_its_feed(nats_server: TrioNatsServer) -> None:
-    async with bridged_client(nats_server) as nc, pulled(nc, 1) as psub, trio.open_nursery() as nursery:
+@pytest.mark.parametrize("count", [1, 0])
+async def test_a_consumer_that_is_deleted_ends_its_feed_soon(count: int, nats_server: TrioNatsServer) -> None:
+    """Right behind the opening the first request crosses the deletion, and then nobody answers it."""
+    async with pulled(nats_server, count) as (nc, nursery, psub, name):
         async with bridge.open_pull_subscription(nursery, psub) as rx:
-            await rx.receive()
-            await aio_as_trio(nc.jetstream().delete_consumer)(psub._stream, "d")
-            with pytest.raises(errors.NotFoundError, match="not found"):
+            if count:
+                await rx.receive()
+            await aio_as_trio(nc.jetstream().delete_consumer)(name, "d")
+            with trio.fail_after(2), pytest.raises(errors.NotFoundError, match="not found"):
                 await rx.receive()
         with pytest.raises(errors.NotFoundError):
             await bridge.open_pull_subscription(nursery, psub).__aenter__()
 
 
-async def test_a_consumer_that_is_deleted_right_behind_the_opening_ends_its_feed_soon(
-    nats_server: TrioNatsServer,
-) -> None:
-    """The first request crosses the deletion, and then nobody answers it."""
-    for _ in range(3):
-        async with bridged_client(nats_server) as nc, pulled(nc, 0) as psub, trio.open_nursery() as nursery:
-            async with bridge.open_pull_subscription(nursery, psub) as rx:
-                await aio_as_trio(nc.jetstream().delete_consumer)(psub._stream, "d")
-                with trio.fail_after(2), pytest.raises(errors.NotFoundError, match="not found"):
-                    await rx.receive()
-
-
 @pytest.mark.parametrize("what", ["consumer", "stream"])
-@pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
-async def test_a_consumer_that_is_made_anew_ends_its_feed(what: str, cut: bool, nats_server: TrioNatsServer) -> None:
+@pytest.mark.parametrize("live", [True, False], ids=["live", "cut off"])
+async def test_a_consumer_that_is_made_anew_ends_its_feed(what: str, live: bool, nats_server: TrioNatsServer) -> None:
     """What was received of the one before would settle other messages of this one."""
     options = {"reconnect_time_wait": 0.5, "error_cb": ignore}
-    async with (
-        bridged_client(nats_server) as admin,
-        bridged_client(nats_server, **options) as nc,
-        pulled(nc, 1) as psub,
-    ):
-        js, name = admin.jetstream(), psub._stream
-        async with trio.open_nursery() as nursery, bridge.open_pull_subscription(nursery, psub) as rx:
+    async with connected(nats_server) as (admin, _), pulled(nats_server, 1, options) as (nc, nursery, psub, name):
+        js = admin.jetstream()
+        async with bridge.open_pull_subscription(nursery, psub) as rx:
             await rx.receive()
-            if cut:
-                cast("Any", nc._transport)._io_writer.transport.abort()
+            if not live:
+                cut(nc)
                 await until(lambda: not nc.is_connected)
             if what == "consumer":
                 await aio_as_trio(js.delete_consumer)(name, "d")
@@ -976,13 +849,12 @@ async def test_a_consumer_that_is_made_anew_ends_its_feed(what: str, cut: bool, 
 
 async def test_a_pull_subscription_goes_on_after_a_restart() -> None:
     with NatsServer(jetstream=True) as server:
-        options = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
-        async with bridged_client(server, **options) as nc, pulled(nc, 2) as psub, trio.open_nursery() as nursery:
+        async with pulled(server, 2, RECONNECTS) as (nc, nursery, psub, name):
             async with bridge.open_pull_subscription(nursery, psub) as rx:
                 assert [(await rx.receive()).data for _ in range(2)] == [b"0", b"1"]
                 await trio.to_thread.run_sync(lambda: server.restart(kill=True))
-                await until(lambda: came_back(nc, 1))
-                await aio_as_trio(nc.jetstream().publish)(psub._stream, b"2")
+                await reconnected(nc, 1)
+                await aio_as_trio(nc.jetstream().publish)(name, b"2")
                 # A server that is killed may not remember what it delivered and nobody acknowledged.
                 while (await rx.receive()).data != b"2":
                     pass
@@ -1002,12 +874,11 @@ async def test_the_bodys_exception_comes_out_as_it_is(nats_server: TrioNatsServe
 async def test_an_open_loop_is_joined_and_stays_as_it_is(nats_server: TrioNatsServer) -> None:
     async with trio_asyncio.open_loop() as loop:
         mine = loop.create_task(asyncio.sleep(3600))
-        async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
-            async with bridge.open_nats_py(nursery, nats_server.url) as nc:
+        async with assert_no_leaks(server=nats_server):
+            async with subscribed("joined", nats_server) as (nc, rx):
                 assert loop_here() is loop
-                async with bridge.open_subscription(nursery, nc, "joined") as rx:
-                    await aio_as_trio(nc.publish)("joined", b"1")
-                    assert (await rx.receive()).data == b"1"
+                await aio_as_trio(nc.publish)("joined", b"1")
+                assert (await rx.receive()).data == b"1"
             assert nc.is_closed
         assert not mine.done()
         assert asyncio.all_tasks(loop) == {mine}
@@ -1016,48 +887,23 @@ async def test_an_open_loop_is_joined_and_stays_as_it_is(nats_server: TrioNatsSe
 
 async def test_a_client_that_others_made(nats_server: TrioNatsServer) -> None:
     """Also where the feed's nursery and the calling task know nothing of the loop."""
-    async with trio.open_nursery() as outer, trio_asyncio.open_loop():
-        nc = await aio_as_trio(nats.connect)(nats_server.url)
+    async with trio.open_nursery() as outer, theirs(nats_server) as nc:
+        loop = trio_asyncio.current_loop.get()
         trio_asyncio.current_loop.set(None)
         async with bridge.open_subscription(outer, nc, "theirs") as rx:
-            trionats_made = vars(nc)["_close"]
-            async with trio_asyncio_context(nc):
-                await aio_as_trio(nc.publish)("theirs", b"1")
-                assert (await rx.receive()).data == b"1"
-                await aio_as_trio(nc.close)()
-            assert trionats_made is not None
-            assert [message async for message in rx] == []
-
-
-@asynccontextmanager
-async def trio_asyncio_context(nc: nats.aio.client.Client) -> AsyncIterator[None]:
-    assert nc._reading_task is not None
-    token = trio_asyncio.current_loop.set(nc._reading_task.get_loop())
-    yield
-    trio_asyncio.current_loop.reset(token)
-
-
-async def test_a_loop_that_ends_under_a_feed_ends_it(nats_server: TrioNatsServer) -> None:
-    async with AsyncExitStack() as outer, trio.open_nursery() as nursery:
-        async with trio_asyncio.open_loop():
-            nc = await aio_as_trio(nats.connect)(nats_server.url)
-            rx = await outer.enter_async_context(bridge.open_subscription(nursery, nc, "short"))
-            # Leaving a loop with an open client leaves its socket; that is another story.
-            nc._transport._io_writer.close()
-        with pytest.raises(errors.ConnectionClosedError, match="loop ends"):
-            await rx.receive()
-        rx.stop()
-        with pytest.raises(errors.ConnectionClosedError):
-            await bridge.open_subscription(nursery, nc, "late").__aenter__()
+            await aio_as_trio(nc.publish, loop=loop)("theirs", b"1")
+            assert (await rx.receive()).data == b"1"
+            await aio_as_trio(nc.close, loop=loop)()
+            assert await ended_on_purpose(rx)
 
 
 async def test_a_cancelled_nursery_ends_the_loop_of_a_block_outside(nats_server: TrioNatsServer) -> None:
-    async with assert_no_leaks(server=nats_server), cancelled_elsewhere() as nursery, trio.open_nursery() as feeds:
+    async with assert_no_leaks(server=nats_server), nursery_elsewhere() as nursery, trio.open_nursery() as feeds:
         async with bridge.open_nats_py(nursery, nats_server.url) as nc:
             async with bridge.open_subscription(feeds, nc, "outside") as rx:
                 nursery.cancel_scope.cancel()
                 with trio.fail_after(3):
-                    assert [message async for message in rx] == []
+                    assert await ended_on_purpose(rx)
             await until(lambda: nc.is_closed)
 
 
@@ -1075,28 +921,31 @@ async def test_a_nursery_that_is_cancelled_elsewhere_while_we_connect(
     joined: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """nats-py's `close` would not stop its `connect`, which would go on to a client that nobody closes."""
+
+    async def cancel_when_connecting() -> None:
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        nursery.cancel_scope.cancel()
+
     async with AsyncExitStack() as stack:
         server = stack.enter_context(NatsServer())
         if joined:
             await stack.enter_async_context(trio_asyncio.open_loop())
-        nursery = await stack.enter_async_context(cancelled_elsewhere())
+        nursery = await stack.enter_async_context(nursery_elsewhere())
         before = aio_tasks() if joined else []
         server.pause()
         stack.callback(server.resume)
         async with trio.open_nursery() as waiting:
-            waiting.start_soon(cancel_when_connecting, nursery, server)
+            waiting.start_soon(cancel_when_connecting)
             with trio.fail_after(3), pytest.raises(errors.ConnectionClosedError, match="passed in was cancelled"):
                 await bridge.open_nats_py(nursery, server.url, error_cb=ignore).__aenter__()
         server.resume()
-        assert await trio.to_thread.run_sync(nobody_is_left, server)
-        if joined:
-            assert aio_tasks() == before
-    assert [record for record in caplog.records if record.name == "trionats"] == []
+        await until(lambda: not server.connections())
+        assert not joined or aio_tasks() == before
+    assert logged(caplog) == []
 
 
-async def cancel_when_connecting(nursery: trio.Nursery, server: NatsServer) -> None:
-    await trio.testing.wait_all_tasks_blocked(0.1)
-    nursery.cancel_scope.cancel()
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "trionats"]
 
 
 async def test_left_in_another_task_than_it_was_entered_in(nats_server: TrioNatsServer) -> None:
@@ -1108,31 +957,30 @@ async def test_left_in_another_task_than_it_was_entered_in(nats_server: TrioNats
         assert not nursery.child_tasks
 
 
-async def test_a_server_that_is_not_there() -> None:
-    async with trio.open_nursery() as nursery:
-        before = nursery.child_tasks
-        options = {"error_cb": ignore, "reconnect_time_wait": 0.01, "max_reconnect_attempts": 1}
-        with pytest.raises(errors.NoServersError):
-            await bridge.open_nats_py(nursery, "nats://127.0.0.1:1", **options).__aenter__()
-        with trio.move_on_after(0.2) as scope:
-            await bridge.open_nats_py(nursery, "nats://127.0.0.1:1", error_cb=ignore).__aenter__()
-        assert scope.cancelled_caught
-        assert nursery.child_tasks == before
-        with pytest.raises(TypeError, match="nonsense"):
-            await bridge.open_nats_py(nursery, "nats://127.0.0.1:1", nonsense=1).__aenter__()
+async def test_a_server_that_is_not_there(nursery: trio.Nursery) -> None:
+    async def connect(**options: Any) -> None:  # noqa: ANN401 - nats-py's
+        await bridge.open_nats_py(nursery, "nats://127.0.0.1:1", error_cb=ignore, **options).__aenter__()
+
+    before = nursery.child_tasks
+    with pytest.raises(errors.NoServersError):
+        await connect(reconnect_time_wait=0.01, max_reconnect_attempts=1)
+    with trio.move_on_after(0.2) as scope:
+        await connect()
+    assert scope.cancelled_caught
+    assert nursery.child_tasks == before
+    with pytest.raises(TypeError, match="nonsense"):
+        await connect(nonsense=1)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 0.2, 0.5, 1, 2, 3, 5, 55])
 async def test_leaving_right_after_the_connection_broke(milliseconds: float) -> None:
     """nats-py is in the middle of its reconnecting then, and swallows its cancellation."""
-    with NatsServer() as server, pytest.RaisesGroup(pytest.RaisesExc(LookupError, match=r"^mine$")):
-        async with trio.open_nursery() as nursery:
-            options = {"reconnect_time_wait": 0.05, "error_cb": ignore}
-            async with bridge.open_nats_py(nursery, server.url, **options) as nc:
-                async with bridge.open_subscription(nursery, nc, "x"):
-                    server.kill()
-                    await trio.sleep(milliseconds / 1000)
-                    raise LookupError("mine")
+    options = {"reconnect_time_wait": 0.05, "error_cb": ignore}
+    with NatsServer() as server, pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+        async with subscribed("x", server, options):
+            server.kill()
+            await trio.sleep(milliseconds / 1000)
+            raise LookupError("mine")
 
 
 async def test_a_task_that_swallows_its_cancellation_holds_us_up_for_a_bounded_time(
@@ -1146,8 +994,8 @@ async def test_a_task_that_swallows_its_cancellation_holds_us_up_for_a_bounded_t
                 heard.append(times)
 
     heard: list[int] = []
-    async with bridged_client(nats_server):
-        tasks = [loop_here().create_task(deaf(5)), loop_here().create_task(deaf(10**9))]  # type: ignore[union-attr]
+    async with connected(nats_server):
+        tasks = [spawn(deaf(5)), spawn(deaf(10**9))]
         start = trio.current_time()
     assert trio.current_time() - start < CLEANUP_SECONDS + 1
     assert heard.count(5) == 5
@@ -1168,14 +1016,14 @@ async def test_what_begins_while_the_loop_ends_is_cancelled_too(
         try:
             await asyncio.sleep(3600)
         finally:
-            loop_here().create_task(clean_up())  # type: ignore[union-attr]
+            spawn(clean_up())
 
     ended: list[str] = []
-    async with bridged_client(nats_server):
-        loop_here().create_task(work())  # type: ignore[union-attr]
-        await trio.testing.wait_all_tasks_blocked()
+    async with connected(nats_server):
+        spawn(work())
+        await settled()
     assert ended == ["cleaning up"]
-    assert [record for record in caplog.records if record.name == "trionats"] == []
+    assert logged(caplog) == []
 
 
 @pytest.mark.parametrize("how", ["to_thread", "run_in_executor"])
@@ -1188,9 +1036,9 @@ async def test_a_thread_is_not_waited_for(how: str, nats_server: TrioNatsServer)
 
     done = threading.Event()
     try:
-        async with bridged_client(nats_server):
-            loop_here().create_task(work())  # type: ignore[union-attr]
-            await trio.testing.wait_all_tasks_blocked()
+        async with connected(nats_server):
+            spawn(work())
+            await settled()
             start = trio.current_time()
         assert trio.current_time() - start < CLEANUP_SECONDS
     finally:
@@ -1205,7 +1053,7 @@ async def test_an_asynchronous_generator_holds_us_up_for_a_bounded_time(nats_ser
             await asyncio.sleep(60)  # noqa: ASYNC102 - that is the test
 
     generator = generate()
-    async with bridged_client(nats_server):
+    async with connected(nats_server):
         assert await aio_as_trio(generator.__anext__)() == 1
         start = trio.current_time()
     assert CLEANUP_SECONDS <= trio.current_time() - start < CLEANUP_SECONDS + 1
@@ -1214,27 +1062,21 @@ async def test_an_asynchronous_generator_holds_us_up_for_a_bounded_time(nats_ser
 async def test_a_drain_that_swallows_its_cancellation_does_not_crash_the_loop(nats_server: TrioNatsServer) -> None:
     """In a loop that is not ours, the stray exception that nats-py leaves behind comes out of `open_loop`."""
 
-    async def slow(_: object) -> None:
-        await asyncio.sleep(1)
+    async def cancel_when_draining() -> None:
+        with trio.CancelScope(shield=True):
+            await until(lambda: nc.is_draining)
+        scope.cancel()
 
-    async with bridged_client(nats_server) as nc:
-        await aio_as_trio(nc.subscribe)("slow", cb=slow)
-        await aio_as_trio(nc.publish)("slow", b"")
-        await aio_as_trio(nc.flush)()
+    async with connected(nats_server) as (nc, _):
+        await make_slow(nc, lambda: asyncio.sleep(1))
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(cancel_when_draining, scope, nc)  # noqa: ASYNC111 - that is the test
+                nursery.start_soon(cancel_when_draining)
                 await aio_as_trio(nc.drain)()
         assert scope.cancel_called
         assert not scope.cancelled_caught
         assert nc.is_closed
         await trio.sleep(0.1)
-
-
-async def cancel_when_draining(scope: trio.CancelScope, nc: nats.aio.client.Client) -> None:
-    with trio.CancelScope(shield=True):
-        await until(lambda: nc.is_draining)
-    scope.cancel()
 
 
 async def test_a_stray_exception_is_logged_and_ends_nothing(
@@ -1243,14 +1085,13 @@ async def test_a_stray_exception_is_logged_and_ends_nothing(
     async def stray() -> None:
         raise ZeroDivisionError("stray")
 
-    async with bridged_client(nats_server) as nc, trio.open_nursery() as nursery:
-        async with bridge.open_subscription(nursery, nc, "goes.on") as rx:
-            loop_here().create_task(stray())  # type: ignore[union-attr]
-            # Python 3.13 forgets the task only with its cycle.
-            await until(lambda: gc.collect() >= 0 and "never retrieved" in caplog.text)
-            await aio_as_trio(nc.publish)("goes.on", b"1")
-            assert (await rx.receive()).data == b"1"
-    (record,) = [record for record in caplog.records if record.name == "trionats"]
+    async with subscribed("goes.on", nats_server) as (nc, rx):
+        spawn(stray())
+        # Python 3.13 forgets the task only with its cycle.
+        await until(lambda: gc.collect() >= 0 and "never retrieved" in caplog.text)
+        await aio_as_trio(nc.publish)("goes.on", b"1")
+        assert (await rx.receive()).data == b"1"
+    (record,) = logged(caplog)
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
@@ -1259,7 +1100,7 @@ async def test_a_stray_exception_is_logged_and_ends_nothing(
 # -- Ctrl-C and SystemExit -------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """
-    import asyncio, sys, time, trio, trionats
+    import asyncio, sys, trio
     from trionats import bridge
     from trionats.bridge import aio_as_trio
 
@@ -1268,9 +1109,7 @@ INTERRUPTED = """
     async def spin():
         print("ready", flush=True)
         while True:
-            end = time.monotonic() + 0.01
-            while time.monotonic() < end:
-                pass
+            sum(range(500_000))
             await asyncio.sleep(0)
 
     async def leave():
@@ -1279,18 +1118,14 @@ INTERRUPTED = """
 
     async def main():
         async with trio.open_nursery() as nursery, bridge.open_nats_py(nursery, url) as nc:
-            loop = bridge.trio_asyncio.current_loop.get()
+            loop, work = bridge.trio_asyncio.current_loop.get(), spin if how.startswith("spin") else leave
             async with bridge.open_subscription(nursery, nc, "x") as rx:
                 if how == "idle":
                     print("ready", flush=True)
-                elif how == "spin":
-                    await aio_as_trio(spin)()
-                elif how == "spin-task":
-                    loop.create_task(spin())
                 elif how.endswith("-task"):
-                    loop.create_task(leave())
+                    loop.create_task(work())
                 else:
-                    await aio_as_trio(leave)()
+                    await aio_as_trio(work)()
                 await trio.sleep_forever()
 
     trio.run(main)
@@ -1314,25 +1149,19 @@ def run_python(program: str, *arguments: str, interrupt: bool = False) -> subpro
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def nobody_is_left(server: NatsServer) -> bool:
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        *((how, "KeyboardInterrupt") for how in ("idle", "spin", "spin-task")),
+        *((how, "SystemExit: planted") for how in ("exit", "exit-task")),
+        *((how, "KeyboardInterrupt: planted") for how in ("interrupt", "interrupt-task")),
+    ],
+)
+def test_ctrl_c_and_exits_of_asyncio_code_end_the_program(how: str, says: str, shared_server: NatsServer) -> None:
+    done = run_python(INTERRUPTED, how, shared_server.url, interrupt="planted" not in says)
+    assert says in done.stderr
+    assert done.returncode == 1
     deadline = time.monotonic() + 5  # the server hears of a closed socket later than we do
-    while server.connections() and time.monotonic() < deadline:
+    while shared_server.connections():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    return not server.connections()
-
-
-@pytest.mark.parametrize("how", ["idle", "spin", "spin-task"])
-def test_ctrl_c_ends_the_program(how: str, shared_server: NatsServer) -> None:
-    done = run_python(INTERRUPTED, how, shared_server.url, interrupt=True)
-    assert "KeyboardInterrupt" in done.stderr
-    assert done.returncode == 1
-    assert nobody_is_left(shared_server)
-
-
-@pytest.mark.parametrize("how", ["exit", "exit-task", "interrupt", "interrupt-task"])
-def test_an_exit_that_asyncio_code_raises_ends_the_block(how: str, shared_server: NatsServer) -> None:
-    done = run_python(INTERRUPTED, how, shared_server.url)
-    assert {"exit": "SystemExit", "interrupt": "KeyboardInterrupt"}[how.partition("-")[0]] in done.stderr
-    assert "planted" in done.stderr
-    assert done.returncode == 1
-    assert nobody_is_left(shared_server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,13 @@ import trionats
 from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import House, Key
-from trionats import errors, events
+from tests.worlds import next_event
+from trionats import errors
+from trionats.events import Reconnected
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     Write = Callable[..., None]
@@ -40,35 +43,58 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-async def test_a_context_by_name_and_the_selected_one(write: Write, nursery: trio.Nursery) -> None:
+@asynccontextmanager
+async def opened(
+    context: Any = "c",  # noqa: ANN401 - None is what some write
+    servers: str = "",
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[trionats.Client]:
+    """Open a client with a context, and see that it works."""
+    async with trio.open_nursery() as nursery:
+        where = [servers] if servers else []
+        async with trionats.open_client(nursery, *where, context=context, **options) as nc:
+            await nc.flush()
+            yield nc
+
+
+async def refused(kind: type[Exception], said: str, context: Any = "c", **options: Any) -> Exception:  # noqa: ANN401 - whatever is given
+    """Say why no client can be opened with a context."""
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(kind, match=said) as caught:
+            async with trionats.open_client(nursery, context=context, **options):
+                pytest.fail("it let us in")
+    return caught.value
+
+
+async def test_a_context_by_name_and_the_selected_one(write: Write) -> None:
     async with open_server("authorization { user: u, password: s3cret }") as server:
         write("prod", url=server.url, user="u", password="s3cret", select=True)
         for context in ("prod", True, ""):
-            async with trionats.open_client(nursery, context=context) as nc:
+            async with opened(context) as nc:
                 assert nc.connected_url == server.url
-        async with trionats.open_client(nursery, server.url, user="u", password="s3cret", context=False) as nc:
-            await nc.flush()
+        for none in (False, None):
+            async with opened(none, server.url, user="u", password="s3cret") as nc:
+                assert nc.connected_url == server.url
 
 
-async def test_what_the_caller_says_wins(write: Write, nursery: trio.Nursery) -> None:
+async def test_what_the_caller_says_wins(write: Write) -> None:
     fake = FakeServer(info={"nonce": "n"})
     write("prod", url="nats://elsewhere:1", user="u", password="wrong", token="t", inbox_prefix="_INBOX.ctx")
-    async with trionats.open_client(nursery, "nats://here:2", context="prod", dial=fake.dial, user="me") as nc:
+    async with opened("prod", "nats://here:2", dial=fake.dial, user="me") as nc:
         assert fake.dialled == [("here", 2)]
         assert fake.link.options["user"] == "me"
         assert not {"pass", "auth_token"} & set(fake.link.options)
         assert nc.new_inbox().startswith("_INBOX.ctx.")
-    async with trionats.open_client(nursery, context="prod", dial=fake.dial, inbox_prefix="_mine") as nc:
+    async with opened("prod", dial=fake.dial, inbox_prefix="_mine") as nc:
         assert fake.dialled[-1] == ("elsewhere", 1)
         assert fake.link.options["pass"] == "wrong"
         assert nc.new_inbox().startswith("_mine.")
     # Also where it is what would be meant without saying it.
-    default = "nats://127.0.0.1:4222"
-    async with trionats.open_client(nursery, str(default.encode(), "ascii"), context="prod", dial=fake.dial):
+    async with opened("prod", "nats://127.0.0.1:4222", dial=fake.dial):
         assert fake.dialled[-1] == ("127.0.0.1", 4222)
 
 
-async def test_credentials_of_a_context(write: Write, tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_credentials_of_a_context(write: Write, tmp_path: Path) -> None:
     house = House()
     user, key = house.user(), Key()
     creds, seed = tmp_path / "u.creds", tmp_path / "u.nk"
@@ -78,41 +104,32 @@ async def test_credentials_of_a_context(write: Write, tmp_path: Path, nursery: t
         write("creds", url=server.url, creds=creds)
         write("jwt", url=server.url, user_jwt=user.jwt, user_seed=user.key.seed)
         write("stranger", url=server.url, creds=seed)
-        for context in ("creds", "jwt"):
-            async with trionats.open_client(nursery, context=context) as nc:
-                await nc.flush()
-        with pytest.raises(errors.InvalidUserCredentialsError, match=f"user_credentials: '{seed}': no user JWT found"):
-            async with trionats.open_client(nursery, context="stranger"):
-                pytest.fail("it let us in")
-        async with trionats.open_client(nursery, context="stranger", user_credentials=user.creds.encode()) as nc:
-            await nc.flush()
+        async with opened("creds"), opened("jwt"), opened("stranger", user_credentials=user.creds.encode()):
+            pass
+        said = f"user_credentials: '{seed}': no user JWT found"
+        await refused(errors.InvalidUserCredentialsError, said, "stranger")
     async with open_server(f"authorization {{ users: [ {{ nkey: {key.public} }} ] }}") as server:
         write("nkey", url=server.url, nkey=seed)
-        async with trionats.open_client(nursery, context="nkey") as nc:
-            await nc.flush()
+        async with opened("nkey") as nc:
+            assert nc.is_connected
 
 
 @pytest.mark.parametrize("first", [False, True])
-async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.files()
     more = f"verify: true, handshake_first: {str(first).lower()}"
     async with open_server(authority.config("127.0.0.1", more=more)) as server:
         where = server.url.replace("tls://", "nats://")
         write("tls", url=where, ca=authority.file, cert=certificate, key=key, tls_first=first)
-        async with trionats.open_client(nursery, context="tls") as nc:
+        async with opened("tls") as nc:
             assert nc.tls is not None
         write("gone", url=where, ca=tmp_path / "none.pem", tls_first=first)
-        with pytest.raises(
-            errors.SecureConnFailedError, match=r"no TLS context: No such file or directory: .*none\.pem"
-        ):
-            async with trionats.open_client(nursery, context="gone"):
-                pytest.fail("it let us in")
+        said = r"no TLS context: No such file or directory: .*none\.pem"
+        await refused(errors.SecureConnFailedError, said, "gone")
 
 
-async def test_references_lead_to_credentials(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
-) -> None:
+async def test_references_lead_to_credentials(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House()
     user = house.user()
     creds = tmp_path / "u.creds"
@@ -133,82 +150,59 @@ async def test_references_lead_to_credentials(
             {"user_jwt": "env://MY_JWT", "nkey": "file://$MY_DIRECTORY/u.nk"},
         ):
             write("c", url=server.url, **fields)
-            async with trionats.open_client(nursery, context="c") as nc:
-                await nc.flush()
+            async with opened() as nc:
+                assert nc.is_connected
 
 
-async def test_a_seed_by_reference(write: Write, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> None:
+async def test_a_seed_by_reference(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     key = Key()
     monkeypatch.setenv("MY_SEED", key.seed)
     async with open_server(f"authorization {{ users: [ {{ nkey: {key.public} }} ] }}") as server:
         for nkey in ("env://MY_SEED", f"data:;base64,{base64.b64encode(key.seed.encode()).decode()}"):
             write("c", url=server.url, nkey=nkey)
-            async with trionats.open_client(nursery, context="c") as nc:
-                await nc.flush()
+            async with opened() as nc:
+                assert nc.is_connected
 
 
-async def test_a_password_in_a_file_is_read_anew_at_each_connect(
-    write: Write, tmp_path: Path, nursery: trio.Nursery
-) -> None:
+async def test_a_password_in_a_file_is_read_anew_at_each_connect(write: Write, tmp_path: Path) -> None:
     fake = FakeServer()
     word = tmp_path / "word"
     word.write_text("first\n")
     write("c", url="nats://fake", user="u", password=f"file://{word}", token=f"file://{word}")
     async with (
-        trionats.open_client(nursery, context="c", dial=fake.dial, reconnect_time_wait=0.01) as nc,
+        opened(dial=fake.dial, reconnect_time_wait=0.01) as nc,
+        trio.open_nursery() as nursery,
         trionats.open_events(nursery, nc) as rx,
     ):
         assert (fake.link.options["pass"], fake.link.options["auth_token"]) == ("first", "first")
         word.write_text("second\r\n")
         fake.cut()
-        async for event in rx:
-            if isinstance(event, events.Reconnected):
-                break
+        await next_event(rx, Reconnected)
         assert fake.link.options["pass"] == "second"
     word.unlink()
-    with pytest.raises(errors.InvalidUserCredentialsError, match=r"password: cannot read '.*word': No such file"):
-        async with trionats.open_client(nursery, context="c", dial=fake.dial):
-            pytest.fail("it let us in")
+    said = r"password: cannot read '.*word': No such file"
+    await refused(errors.InvalidUserCredentialsError, said, dial=fake.dial)
 
 
 @pytest.mark.parametrize("field", ["password", "token", "creds", "nkey", "user_jwt", "user_seed", "ca"])
 @pytest.mark.parametrize("reference", ["op://vault/item/field", "nsc://o/a/u", "env://NOT_SET_ANYWHERE"])
 async def test_what_a_reference_cannot_give_is_refused_by_field_and_before_any_dial(
-    field: str, reference: str, write: Write, nursery: trio.Nursery
+    field: str, reference: str, write: Write
 ) -> None:
     fake = FakeServer()
     write("c", url="nats://fake", user="u", **{field: reference})
-    with pytest.raises(ValueError, match=f"nats context 'c': {field}: "):
-        async with trionats.open_client(nursery, context="c", dial=fake.dial):
-            pytest.fail("it let us in")
+    await refused(ValueError, f"nats context 'c': {field}: ", dial=fake.dial)
     assert fake.dialled == []
     if field != "ca":
         # Unless the caller knows better.
-        async with trionats.open_client(nursery, context="c", dial=fake.dial, user="me"):
+        async with opened(dial=fake.dial, user="me"):
             assert fake.link.options["user"] == "me"
 
 
-async def test_a_certificate_alone_is_refused(write: Write, nursery: trio.Nursery) -> None:
-    write("c", url="nats://fake", cert="/etc/me.pem")
-    with pytest.raises(ValueError, match="nats context 'c': cert is of no use without key"):
-        async with trionats.open_client(nursery, context="c"):
-            pytest.fail("it let us in")
-
-
-async def test_a_file_that_is_no_context_is_named(write: Write, tmp_path: Path, nursery: trio.Nursery) -> None:
-    write("c")
-    path = tmp_path / "config" / "nats" / "context" / "c.json"
-    path.write_text('{"password": "s3cret",}')
-    with pytest.raises(ValueError, match=rf"nats context 'c': '{path}' is no JSON object \(line 1, column") as caught:
-        async with trionats.open_client(nursery, context="c"):
-            pytest.fail("it let us in")
-    assert "s3cret" not in str(caught.value)
-
-
-async def test_jetstream_goes_where_the_context_says(write: Write, nursery: trio.Nursery) -> None:
+async def test_jetstream_goes_where_the_context_says(write: Write) -> None:
     fake = FakeServer()
     write("hub", url="nats://fake", jetstream_domain="hub")
-    async with trionats.open_client(nursery, context="hub", dial=fake.dial) as nc:
+    async with opened("hub", dial=fake.dial) as nc:
         for js, prefix in ((nc.jetstream(), "$JS.hub.API"), (nc.jetstream(domain="x"), "$JS.x.API")):
             with pytest.raises(errors.Error):
                 await js.stream_info("S")
@@ -217,24 +211,20 @@ async def test_jetstream_goes_where_the_context_says(write: Write, nursery: trio
 
 @pytest.mark.parametrize(
     ("context", "said"),
-    [("none", "there is no nats context 'none'"), (True, "no nats context is selected"), ("../x", "no name of a")],
+    [
+        ("none", "there is no nats context 'none'"),
+        (True, "no nats context is selected"),
+        ("../x", "no name of a"),
+        ("half", "nats context 'half': cert is of no use without key"),
+        ("bad", r"nats context 'bad': '.*/nats/context/bad\.json' is no JSON object \(line 1, column"),
+    ],
 )
-async def test_a_context_that_cannot_be_found_is_said_so_before_any_dial(
-    context: Any,  # noqa: ANN401 - parametrised
-    said: str,
-    write: Write,
-    nursery: trio.Nursery,
+async def test_a_context_that_cannot_be_used_is_said_so_before_any_dial(
+    context: str | bool, said: str, write: Write, tmp_path: Path
 ) -> None:
+    write("half", url="nats://fake", cert="/etc/me.pem")
+    (tmp_path / "config" / "nats" / "context" / "bad.json").write_text('{"password": "s3cret",}')
     fake = FakeServer()
-    with pytest.raises(ValueError, match=said):
-        async with trionats.open_client(nursery, context=context, dial=fake.dial):
-            pytest.fail("it let us in")
+    error = await refused(ValueError, said, context, dial=fake.dial)
+    assert "s3cret" not in str(error)
     assert fake.dialled == []
-
-
-@pytest.mark.parametrize("context", [None, False])
-async def test_no_context_is_none(context: bool | None) -> None:
-    server = FakeServer()
-    async with trio.open_nursery() as nursery:
-        async with trionats.open_client(nursery, dial=server.dial, context=context) as nc:  # type: ignore[arg-type,unused-ignore]
-            assert nc.is_connected

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trio
 
-from trionats import api, errors, events, open_client, open_events
+from tests.worlds import arrived, next_event, open_live, open_world, until
+from trionats import api, errors, events, open_events
 from trionats.testing import open_server
 from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats import Client, Events, JetStream
+    from trionats import Client, Events, JetStream, ObjectStore
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -41,20 +43,19 @@ async def open_pair() -> AsyncIterator[Pair]:
     async with (
         open_server(hub_config, jetstream=True) as hub,
         open_server(leaf_config, jetstream=True) as leaf,
-        trio.open_nursery() as nursery,
-        open_client(nursery, hub.url) as at_hub,
-        open_client(nursery, leaf.url) as at_leaf,
+        open_world(hub) as (_, at_hub, _),
+        open_world(leaf) as (_, at_leaf, nursery),
         open_events(nursery, at_leaf) as told,
     ):
-        with trio.fail_after(10):
-            # Once each knows the other, the hub's API answers at the leaf.
-            for nc, domain in ((at_leaf, "hub"), (at_hub, "leaf")):
-                while True:
-                    try:
-                        await nc.jetstream(domain=domain).account_info()
-                        break
-                    except errors.ServiceUnavailableError:
-                        await trio.sleep(0.02)
+
+        async def acquainted() -> bool:
+            with suppress(errors.ServiceUnavailableError):
+                await at_leaf.jetstream(domain="hub").account_info()
+                await at_hub.jetstream(domain="leaf").account_info()
+                return True
+            return False
+
+        await until(acquainted, pause=0.02)
         yield Pair(at_hub, at_leaf, told)
 
 
@@ -67,14 +68,7 @@ async def both(pair: Pair, at_hub: api.StreamConfig | None = None) -> tuple[JetS
 
 
 def elsewhere(pair: Pair) -> list[events.StoredElsewhere]:
-    found: list[events.StoredElsewhere] = []
-    while True:
-        try:
-            event = pair.told.receive_nowait()
-        except trio.WouldBlock:
-            return found
-        if isinstance(event, events.StoredElsewhere):
-            found.append(event)
+    return arrived(pair.told, events.StoredElsewhere)
 
 
 async def test_a_publish_counts_where_it_was_meant_to_go_and_what_reached_both_is_told() -> None:
@@ -85,11 +79,10 @@ async def test_a_publish_counts_where_it_was_meant_to_go_and_what_reached_both_i
                 ack = await js.publish("s.a", b"%d" % number, stream="S")
                 assert ack.domain == domain
             await pair.leaf.flush()
+            told: list[events.StoredElsewhere] = []
             with trio.fail_after(5):
-                told: list[events.StoredElsewhere] = []
                 while len(told) < 5:
-                    told += elsewhere(pair)
-                    await trio.sleep(0.01)
+                    told.append(await next_event(pair.told, events.StoredElsewhere))
             assert told == [events.StoredElsewhere("s.a", "S", other, domain)] * 5
 
 
@@ -176,6 +169,13 @@ async def test_buckets_without_a_domain_are_those_that_the_api_names() -> None:
         assert {(event.domain, event.stream) for event in told} == {("leaf", "OBJ_b")}
 
 
+async def mirrored(js: JetStream, mirror: str = "copy", *, far: bool = True) -> ObjectStore:
+    """Make a bucket that mirrors the hub's "b"."""
+    source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API") if far else None)
+    await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+    return await js.object_store(mirror)
+
+
 @pytest.mark.parametrize("mirror", ["b", "copy"])
 @pytest.mark.parametrize("domain", ["leaf", None])
 async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origin(
@@ -184,9 +184,7 @@ async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origi
     async with open_pair() as pair:
         origin = await pair.leaf.jetstream(domain="hub").create_object_store("b")
         js = pair.leaf.jetstream(domain=domain)
-        source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API"))
-        await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
-        store = await js.object_store(mirror)
+        store = await mirrored(js, mirror)
         with trio.fail_after(2):
             await store.put("a", b"data")
         assert (await origin.get("a")).data == b"data"
@@ -198,10 +196,9 @@ async def test_a_mirror_and_a_bucket_of_its_origins_name_have_an_origin_each() -
     async with open_pair() as pair:
         leaf = pair.leaf.jetstream()
         await pair.leaf.jetstream(domain="hub").create_object_store("b", max_bytes=SMALL)
-        source = api.StreamSource("OBJ_b", external=api.ExternalStream("$JS.hub.API"))
-        await leaf.add_stream(name="OBJ_copy", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
+        copy = await mirrored(leaf)
         await leaf.create_object_store("b")
-        copy, own = await leaf.object_store("copy"), await leaf.object_store("b")
+        own = await leaf.object_store("b")
         with pytest.raises(errors.APIError, match=r"stored in domain 'leaf', .*maximum bytes exceeded"):
             await copy.put("a", bytes(2 * SMALL))
         await leaf.object_store("copy")
@@ -210,16 +207,19 @@ async def test_a_mirror_and_a_bucket_of_its_origins_name_have_an_origin_each() -
             await own.put("a", content)
         hub = await pair.leaf.jetstream(domain="hub").object_store("b")
         last = await hub.put("b", b"")
-        with trio.fail_after(5):
-            while (await leaf.stream_info("OBJ_copy")).state.last_seq < (last.revision or 0):  # noqa: ASYNC110 - the server tells nobody
-                await trio.sleep(0.01)
+        await until(partial(has_come, leaf, last.revision))
         await copy.put("a", b"data")
         assert (await hub.get("a")).data == b"data"
 
 
+async def has_come(js: JetStream, last: int | None) -> bool:
+    """Whether a mirror has everything up to a message."""
+    return (await js.stream_info("OBJ_copy")).state.last_seq >= (last or 0)
+
+
 async def chunks_of(js: JetStream, stream: str) -> int:
-    info = await js.api_request(f"STREAM.INFO.{stream}", {"subjects_filter": "$O.b.C.>"})
-    return sum((info["state"].get("subjects") or {}).values())
+    info = await js.stream_info(stream, "$O.b.C.>")
+    return sum((info.state.subjects or {}).values())
 
 
 @pytest.mark.parametrize("domain", ["leaf", "hub"])
@@ -228,36 +228,29 @@ async def test_nothing_is_left_at_its_origin_of_what_was_put_through_a_mirror(do
     async with open_pair() as pair:
         hub, js = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain=domain)
         await hub.create_object_store("b", max_bytes=SMALL)
-        external = api.ExternalStream("$JS.hub.API") if domain != "hub" else None
-        source = api.StreamSource("OBJ_b", external=external)
-        await js.add_stream(name="OBJ_copy", mirror=source, storage=api.StorageType.MEMORY, allow_direct=True)
-        store = await js.object_store("copy")
+        store = await mirrored(js, far=domain != "hub")
 
-        async def both(chunks: int, last: int) -> None:
-            with trio.fail_after(5):
-                while (await js.stream_info("OBJ_copy")).state.last_seq < last:  # noqa: ASYNC110 - the server tells nobody
-                    await trio.sleep(0.01)
-                while (await chunks_of(hub, "OBJ_b"), await chunks_of(js, "OBJ_copy")) != (chunks, chunks):  # noqa: ASYNC110 - nor of that
-                    await trio.sleep(0.01)
+        async def both(chunks: int, last: int | None) -> None:
+            async def have() -> bool:
+                return (await chunks_of(hub, "OBJ_b"), await chunks_of(js, "OBJ_copy")) == (chunks, chunks)
+
+            await until(partial(has_come, js, last))
+            await until(have)
 
         with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
             await store.put("a", bytes(2 * SMALL))
         assert await chunks_of(hub, "OBJ_b") == 0
         info = await store.put("a", b"one")
-        await both(1, info.revision or 0)
+        await both(1, info.revision)
         info = await store.put("a", b"two")
-        await both(1, info.revision or 0)
+        await both(1, info.revision)
         await store.delete("a")
         await both(0, 0)
 
 
 async def test_one_domain_costs_no_question_and_no_wait() -> None:
     """What is asked for is one request for each message, however the context was made."""
-    async with (
-        open_server("jetstream { domain: there }", jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url) as nc,
-    ):
+    async with open_live("jetstream { domain: there }", jetstream=True) as (_, nc, _):
         await nc.jetstream().add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
         for js in (nc.jetstream(), nc.jetstream(domain="there"), nc.jetstream(prefix="$JS.there.API")):
             before = nc.statistics().out_msgs

@@ -5,32 +5,39 @@ from __future__ import annotations
 import base64
 import inspect
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
 from multidict import MultiDict
 from nats.js.manager import JetStreamManager
 
-from trionats import JetStream, api, errors, open_client
-from trionats.testing import open_server
+from tests.worlds import open_live, open_world, respond, unique, until
+from trionats import JetStream, api, errors, open_subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from trionats import Client, Msg
+    from trionats import Client
     from trionats.testing import TrioNatsServer
 
 
+class StreamWorld(NamedTuple):
+    """JetStream, a stream of its own, and what the stream's subjects begin with."""
+
+    js: JetStream
+    name: str
+    subject: str
+    nc: Client
+
+
 @asynccontextmanager
-async def open_stream(server: TrioNatsServer) -> AsyncGenerator[tuple[JetStream, str, str]]:
-    """Connect, and make a stream that is gone afterwards: gives JetStream, the stream's name, and its subjects' prefix."""
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as nc:
-        js = nc.jetstream()
-        name = nc.new_token()
-        subject = nc.new_token()
-        await js.add_stream(name=name, subjects=[f"{subject}.>"], storage=api.StorageType.MEMORY)
-        yield js, name, subject
+async def open_stream(server: TrioNatsServer, **config: Any) -> AsyncGenerator[StreamWorld]:  # noqa: ANN401 - any field
+    """Connect, and make a stream that is gone afterwards."""
+    async with open_world(server) as (_, nc, _):
+        js, name, subject = nc.jetstream(), unique("stream"), unique("subject")
+        await js.add_stream(name=name, subjects=[f"{subject}.>"], storage=api.StorageType.MEMORY, **config)
+        yield StreamWorld(js, name, subject, nc)
         with trio.move_on_after(2, shield=True):
             await js.delete_stream(name)
 
@@ -49,7 +56,7 @@ def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None
 
 
 async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         assert (await js.stream_info(name)).config.name == name
         changed = await js.update_stream((await js.stream_info(name)).config, description="changed")
         assert changed.config.description == "changed"
@@ -66,7 +73,7 @@ async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
 
 
 async def test_messages_are_read_and_deleted(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         await js.publish(f"{subject}.a", b"one", headers={"K": "v"})
         await js.publish(f"{subject}.a", b"")
         config = (await js.stream_info(name)).config
@@ -87,7 +94,7 @@ async def test_messages_are_read_and_deleted(nats_server: TrioNatsServer) -> Non
 
 
 async def test_consumers_are_managed(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         info = await js.add_consumer(name, name="c", filter_subject=f"{subject}.*.>", ack_wait=5)
         assert (info.name, info.config.filter_subject, info.config.ack_wait) == ("c", f"{subject}.*.>", 5)
         await js.add_consumer(name, api.ConsumerConfig(durable_name="d", filter_subject=f"{subject}.x"))
@@ -103,7 +110,7 @@ async def test_consumers_are_managed(nats_server: TrioNatsServer) -> None:
 
 async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
     """The server gives 256 at a time."""
-    async with open_stream(nats_server) as (js, name, _):
+    async with open_stream(nats_server) as (js, name, _, _):
         names = [f"c{number:03}" for number in range(300)]
         for consumer in names:
             await js.add_consumer(name, name=consumer, mem_storage=True, ack_policy=api.AckPolicy.NONE)
@@ -112,16 +119,16 @@ async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
 
 
 async def test_the_api_is_asked_directly(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _):
-        answer = await js.api_request(f"STREAM.INFO.{name}", {"deleted_details": True})
-        assert answer["config"]["name"] == name
+    async with open_stream(nats_server) as (js, name, _, _):
+        response = await js.api_request(f"STREAM.INFO.{name}", {"deleted_details": True})
+        assert response["config"]["name"] == name
         with pytest.raises(errors.NotFoundError, match=r"STREAM.INFO.nothing: stream not found") as caught:
             await js.api_request("STREAM.INFO.nothing")
         assert (caught.value.code, caught.value.err_code) == (404, 10059)
 
 
 async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _):
+    async with open_stream(nats_server) as (js, name, _, _):
         for call in (js.stream_info("nothing"), js.delete_stream("nothing"), js.purge_stream("nothing")):
             with pytest.raises(errors.NotFoundError, match=r"stream 'nothing': stream not found .*10059"):
                 await call
@@ -137,11 +144,7 @@ async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> No
 
 
 async def test_a_server_without_jetstream_is_said_to_have_none(server_executable: object) -> None:
-    async with (
-        open_server() as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url) as nc,
-    ):
+    async with open_live() as (_, nc, _):
         js = nc.jetstream()
         for call in (js.account_info(), js.stream_info("s"), js.create_object_store("b"), js.api_request("INFO")):
             with pytest.raises(errors.ServiceUnavailableError, match=r"JetStream is not enabled.*at '\$JS.API'"):
@@ -149,11 +152,7 @@ async def test_a_server_without_jetstream_is_said_to_have_none(server_executable
 
 
 async def test_domains_and_prefixes(server_executable: object) -> None:
-    async with (
-        open_server("jetstream { domain: there }", jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url) as nc,
-    ):
+    async with open_live("jetstream { domain: there }", jetstream=True) as (_, nc, _):
         assert nc.jetstream().prefix == "$JS.API"
         assert (await nc.jetstream(domain="there").account_info()).domain == "there"
         assert (await nc.jetstream(prefix="$JS.there.API").account_info()).domain == "there"
@@ -170,21 +169,21 @@ async def test_domains_and_prefixes(server_executable: object) -> None:
 
 
 async def test_a_publish_is_acknowledged(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         ack = await js.publish(f"{subject}.a", "tëxt", headers={"K": ["1", "2"]}, stream=name)
         assert (ack.stream, ack.seq, ack.duplicate) == (name, 1, None)
         assert (await js.get_msg(name, 1)).data == "tëxt".encode()
 
 
 async def test_a_second_publish_of_the_same_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, _, subject):
+    async with open_stream(nats_server) as (js, _, subject, _):
         first = await js.publish(f"{subject}.a", b"1", msg_id="id")
         second = await js.publish(f"{subject}.a", b"2", msg_id="id")
         assert (second.seq, second.duplicate) == (first.seq, True)
 
 
 async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         where = f"{subject}.a"
         await js.publish(where, b"1", expected_last_sequence=0, expected_last_subject_sequence=0, msg_id="first")
         await js.publish(where, b"2", expected_last_sequence=1, expected_last_msg_id="first")
@@ -201,7 +200,7 @@ async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsSe
 
 
 async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         with pytest.raises(errors.APIError, match=r"publish to .* per-message TTL is disabled"):
             await js.publish(f"{subject}.a", b"", msg_ttl=1)
         await js.update_stream((await js.stream_info(name)).config, allow_msg_ttl=True)
@@ -210,38 +209,32 @@ async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> Non
         async def gone() -> bool:
             return (await js.stream_info(name)).state.messages == 0
 
-        with trio.fail_after(10):
-            while not await gone():  # noqa: ASYNC110 - the server tells nobody
-                await trio.sleep(0.1)
+        await until(gone, pause=0.1)
 
 
 async def test_a_time_to_live_of_any_size_is_taken(nats_server: TrioNatsServer) -> None:
     """It was written as `1e+06s` from a million seconds on, and rounded to six digits."""
-    async with open_stream(nats_server) as (js, name, subject):
-        await js.update_stream((await js.stream_info(name)).config, allow_msg_ttl=True)
-        for ttl, said in (
-            (1_000_000, "1000000s"),
-            (1234567, "1234567s"),
-            (9_223_372_036, "9223372036s"),
-            ("never", "never"),
-        ):
-            ack = await js.publish(f"{subject}.a", b"", msg_ttl=ttl)  # type: ignore[arg-type]
+    async with open_stream(nats_server, allow_msg_ttl=True) as (js, name, subject, _):
+        good: dict[Any, str] = {
+            1_000_000: "1000000s",
+            1234567: "1234567s",
+            9_223_372_036: "9223372036s",
+            "never": "never",
+        }
+        for ttl, said in good.items():
+            ack = await js.publish(f"{subject}.a", b"", msg_ttl=ttl)
             assert ((await js.get_msg(name, ack.seq)).headers or {})["Nats-TTL"] == said
-        for bad, kind in (
-            (1.5, ValueError),
-            (0, ValueError),
-            (float("nan"), ValueError),
-            ("5s", TypeError),
-            (True, TypeError),
-        ):
+        bad: list[Any] = [1.5, 0, float("nan"), "5s", True]
+        for ttl in bad:
+            kind = TypeError if isinstance(ttl, (str, bool)) else ValueError
             with pytest.raises(kind, match=rf"publish to '{subject}\.a': msg_ttl"):
-                await js.publish(f"{subject}.a", b"", msg_ttl=bad)  # type: ignore[arg-type]
+                await js.publish(f"{subject}.a", b"", msg_ttl=ttl)
         assert (await js.stream_info(name)).state.messages == 4
 
 
 async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNatsServer) -> None:
     """A stream of one replica looks at expectations first."""
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         expecting: tuple[dict[str, Any], ...] = (
             {"expected_last_subject_sequence": 0},
             {"expected_last_sequence": 1},
@@ -267,7 +260,7 @@ async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNa
 
 async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server: TrioNatsServer) -> None:
     """Reading, changing and writing works, though the server tells its own default like a choice."""
-    async with open_stream(nats_server) as (js, name, _):
+    async with open_stream(nats_server) as (js, name, _, _):
         for max_age, window in ((3600, 120), (60, 60), (30, 30), (0.5, 0.5)):
             config = (await js.stream_info(name)).config
             config.max_age = max_age
@@ -279,20 +272,20 @@ async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server:
 
 
 async def test_a_window_that_somebody_chose_is_left_alone(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _):
+    async with open_stream(nats_server) as (js, name, _, _):
         config = (await js.update_stream((await js.stream_info(name)).config, duplicate_window=50)).config
         for call in (
             js.update_stream(config, max_age=20),
             js.update_stream(config, max_age=60, duplicate_window=120),
             js.update_stream(config, max_age=60, duplicate_window=100),
-            js.add_stream(name=js.nc.new_token(), subjects=["w"], max_age=60, duplicate_window=100),
+            js.add_stream(name=unique(), subjects=["w"], max_age=60, duplicate_window=100),
         ):
             with pytest.raises(errors.APIError, match=r"stream '\w+': duplicates window can not be larger"):
                 await call
 
 
 async def test_what_was_read_can_be_written_whatever_the_server_added(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         config = (await js.stream_info(name)).config
         config.subject_delete_marker_ttl = 60
         marked = (await js.update_stream(config)).config
@@ -300,11 +293,7 @@ async def test_what_was_read_can_be_written_whatever_the_server_added(nats_serve
         for changes in ({"max_age": 30}, {"description": "d"}, {"max_msgs": 5}, {"subject_delete_marker_ttl": None}):
             config = (await js.stream_info(name)).config
             await js.update_stream(config, **changes)
-        again: dict[str, Any] = {
-            "name": js.nc.new_token(),
-            "subjects": [f"again{subject}"],
-            "subject_delete_marker_ttl": 60,
-        }
+        again: dict[str, Any] = {"name": unique(), "subjects": [f"again{subject}"], "subject_delete_marker_ttl": 60}
         for _ in range(2):
             assert (await js.add_stream(**again)).config.allow_msg_ttl
         await js.delete_stream(again["name"])
@@ -315,13 +304,9 @@ async def test_what_was_read_can_be_written_whatever_the_server_added(nats_serve
 
 
 async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_read(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject):
-        odd = {
-            "max_age": 2**63 - 1,
-            "duplicate_window": 2**63 - 1,
-            "max_msgs": 2**63 - 1,
-            "consumer_limits": {"inactive_threshold": -1},
-        }
+    async with open_stream(nats_server) as (js, name, subject, _):
+        odd: dict[str, Any] = dict.fromkeys(("max_age", "duplicate_window", "max_msgs"), 2**63 - 1)
+        odd["consumer_limits"] = {"inactive_threshold": -1}
         config = {"name": name, "subjects": [f"{subject}.>"], "storage": "memory", "allow_msg_ttl": True, **odd}
         await js.api_request(f"STREAM.UPDATE.{name}", config)
         read = (await js.stream_info(name)).config
@@ -334,12 +319,12 @@ async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_re
 
 async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(nats_server: TrioNatsServer) -> None:
     """ADR-22: a stream without a leader is back in a moment."""
-    async with open_stream(nats_server) as (js, _, subject):
+    async with open_stream(nats_server) as (js, _, subject, _):
         start = trio.current_time()
         with pytest.raises(errors.NoStreamResponseError, match=r"publish to 'nobody\.home'"):
             await js.publish("nobody.home", b"data")
         assert trio.current_time() - start >= 0.5
-        name = js.nc.new_token()
+        name = unique()
 
         async def late() -> None:
             await trio.sleep(0.3)
@@ -351,36 +336,26 @@ async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(na
         await js.delete_stream(name)
 
 
-async def test_an_answer_that_is_none_of_a_stream_is_an_error(nats_server: TrioNatsServer) -> None:
-    class Echo:
-        def __init__(self, nc: Client) -> None:
-            self._nc = nc
-
-        def deliver(self, message: Msg) -> None:
-            self._nc.publish_nowait(message.reply, b"hello")
-
-        def connection_lost(self, reason: Exception) -> None: ...
-
-        def connection_restored(self) -> None: ...
-
-        def ended(self, reason: BaseException | None) -> None: ...
-
-    async with open_stream(nats_server) as (js, _, _):
-        attachment = js.nc.attach("echo.here", Echo(js.nc))
-        with pytest.raises(errors.APIError, match=r"publish to 'echo\.here': what came back is no JetStream answer"):
-            await js.publish("echo.here", b"data")
-        attachment.detach()
+async def test_a_reply_that_is_none_of_a_stream_is_an_error(nats_server: TrioNatsServer) -> None:
+    async with (
+        open_world(nats_server) as (_, nc, nursery),
+        open_subscription(nursery, nc, "echo.here") as rx,
+    ):
+        nursery.start_soon(respond, rx)
+        with pytest.raises(errors.APIError, match=r"publish to 'echo\.here': what came back is no JetStream response"):
+            await nc.jetstream().publish("echo.here", b"data")
+        rx.stop()
 
 
 # -- buckets -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, _, _):
-        bucket = js.nc.new_token()
+    async with open_stream(nats_server) as (js, _, _, _):
+        bucket = unique()
         config = api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
         store = await js.create_object_store(bucket, config, compression=True, metadata={"owner": "me"})
-        stream = (await js.stream_info(store.stream)).config
+        stream = (await js.stream_info(f"OBJ_{store.bucket}")).config
         assert stream.subjects == [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"]
         assert (stream.description, stream.max_age, stream.max_bytes) == ("d", 60, 10_000_000)
         assert (stream.compression, (stream.metadata or {})["owner"]) == (api.StoreCompression.S2, "me")
@@ -395,7 +370,7 @@ async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> N
 
 
 async def test_buckets_that_cannot_be_are_named(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, _, _):
+    async with open_stream(nats_server) as (js, _, _, _):
         for bad in ("", "a.b", "a b", "ä", "a*", "x" * 300):
             for call in (js.create_object_store(bad), js.object_store(bad), js.delete_object_store(bad)):
                 with pytest.raises(errors.InvalidBucketNameError, match="bucket '"):
@@ -409,7 +384,7 @@ async def test_headers_that_repeat_arrive_repeated_also_beside_those_of_the_call
     nats_server: TrioNatsServer,
 ) -> None:
     """What is forwarded with `headers=msg.headers` must be what came."""
-    async with open_stream(nats_server) as (js, name, subject):
+    async with open_stream(nats_server) as (js, name, subject, _):
         repeated = MultiDict([("A", "1"), ("A", "2"), ("Nats-Msg-Id", "theirs"), ("B", "3")])
         await js.publish(f"{subject}.a", b"", headers=repeated)
         await js.publish(f"{subject}.a", b"", headers=repeated, msg_id="ours")
@@ -424,7 +399,7 @@ async def test_headers_that_repeat_arrive_repeated_also_beside_those_of_the_call
 
 @pytest.mark.parametrize("bucket", [None, 5, b"b"])
 async def test_a_bucket_name_that_is_no_text_is_refused_by_name(nats_server: TrioNatsServer, bucket: Any) -> None:  # noqa: ANN401
-    async with open_stream(nats_server) as (js, _, _):
+    async with open_stream(nats_server) as (js, _, _, _):
         for call in (js.object_store, js.delete_object_store):
             with pytest.raises(TypeError, match="must be text, not"):
                 await call(bucket)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trionats import ObjectStore, errors, open_client, open_watcher
-from trionats.testing import open_server
+from tests.worlds import open_live
+from trionats import ObjectStore, errors, open_watcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -47,11 +47,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def open_bucket(program: Path) -> AsyncGenerator[tuple[ObjectStore, Callable[..., Awaitable[Any]], trio.Nursery]]:
     """Make a bucket "b", and have nats.js do things to it."""
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url) as nc,
-    ):
+    async with open_live(jetstream=True) as (server, nc, nursery):
 
         async def js(*arguments: str) -> Any:  # noqa: ANN401 - whatever it says
             done = await trio.run_process(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,23 @@ import nats.js.api
 import pytest
 import trio
 
-from trionats import Client, ObjectStore, api, errors, events, open_client, open_events
+from tests.worlds import (
+    consumers_are,
+    context_of,
+    meta_subject,
+    next_event,
+    open_live,
+    open_store,
+    open_world,
+    stream_of,
+    unique,
+    until,
+)
+from trionats import Client, ObjectStore, api, errors, events, open_events
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from nats.js.object_store import ObjectStore as TheirObjectStore
 
@@ -30,21 +42,10 @@ if TYPE_CHECKING:
 KIB, MIB = 1024, 1024 * 1024
 
 
-@asynccontextmanager
-async def open_store(server: TrioNatsServer, **config: Any) -> AsyncGenerator[tuple[ObjectStore, Client]]:  # noqa: ANN401
-    """Connect, and make a bucket that is gone afterwards."""
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as nc:
-        js = nc.jetstream()
-        store = await js.create_object_store(nc.new_token(), storage=api.StorageType.MEMORY, **config)
-        yield store, nc
-        with trio.move_on_after(2, shield=True):
-            await js.delete_object_store(store.bucket)
-
-
 async def stored_chunks(store: ObjectStore) -> dict[str, int]:
     """Count the chunks in a bucket, by the nuid of their object."""
-    answer = await store.js.api_request(f"STREAM.INFO.{store.stream}", {"subjects_filter": f"$O.{store.bucket}.C.>"})
-    return {subject.split(".")[-1]: count for subject, count in (answer["state"].get("subjects") or {}).items()}
+    info = await context_of(store).stream_info(stream_of(store), f"$O.{store.bucket}.C.>")
+    return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
 
 
 async def assert_only_whole_objects(store: ObjectStore) -> None:
@@ -52,26 +53,19 @@ async def assert_only_whole_objects(store: ObjectStore) -> None:
     assert await stored_chunks(store) == {info.nuid: info.chunks for info in infos if info.chunks}
 
 
-async def settled(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait, a second at most, for what the server does behind our back."""
-    with trio.fail_after(5):
-        while not await condition():  # noqa: ASYNC110 - the server tells nobody
-            await trio.sleep(0.01)
-
-
-async def no_consumers(store: ObjectStore) -> bool:
-    return (await store.js.stream_info(store.stream)).state.consumer_count == 0
-
-
-def meta_subject(store: ObjectStore, name: str) -> str:
-    return f"$O.{store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+def place_of(store: ObjectStore, name: str) -> str:
+    return meta_subject(store.bucket, name)
 
 
 async def tamper(store: ObjectStore, name: str, **changes: object) -> None:
     """Change what an object's info says, as a broken client might."""
     info = await store.get_info(name)
     data = json.dumps({**info.as_dict(), **changes}).encode()
-    await store.js.publish(meta_subject(store, name), data, headers={"Nats-Rollup": "sub"})
+    await context_of(store).publish(place_of(store, name), data, headers={"Nats-Rollup": "sub"})
+
+
+def small(size: int) -> api.ObjectMeta:
+    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
 
 
 # -- there and back ----------------------------------------------------------------------------------------------------
@@ -81,7 +75,7 @@ async def tamper(store: ObjectStore, name: str, **changes: object) -> None:
 async def test_what_was_put_is_got(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
     """J9, J12: of every size, the last chunk included."""
     data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         info = await store.put("name", data)
         result = await store.get("name")
         assert result.data == data
@@ -94,7 +88,7 @@ async def test_what_was_put_is_got(nats_server: TrioNatsServer, rng: random.Rand
 @pytest.mark.parametrize("name", ["a", "ä €", "with spaces and > * .", "日本語/π.txt", "line\nbreak", "x" * 2700])
 async def test_names_are_any_text(nats_server: TrioNatsServer, name: str) -> None:
     """J12."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put(name, "tëxt", api.ObjectMeta(description="d", headers={"A": ["1"]}, metadata={"m": "n"}))
         result = await store.get(name)
         assert (result.data, result.info.name) == ("tëxt".encode(), name)
@@ -108,8 +102,8 @@ async def test_names_are_any_text(nats_server: TrioNatsServer, name: str) -> Non
 async def test_many_small_chunks(nats_server: TrioNatsServer, rng: random.Random, chunk: int) -> None:
     """More chunks than a get may have been sent and not yet looked at."""
     data = rng.randbytes(chunk * 2345)
-    async with open_store(nats_server) as (store, _):
-        info = await store.put("n", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=chunk)))
+    async with open_store(nats_server) as (store, _, _):
+        info = await store.put("n", data, small(chunk))
         assert info.chunks == 2345
         assert (await store.get("n")).data == data
 
@@ -118,7 +112,7 @@ async def test_many_small_chunks(nats_server: TrioNatsServer, rng: random.Random
 async def test_concurrent_puts_and_gets_do_not_mix(nats_server: TrioNatsServer, rng: random.Random) -> None:
     """J4: buffers that are reused, or replies that are confused, show in the digest."""
     contents = {f"object {n}": rng.randbytes(rng.choice([0, 1, 1000, 200_000, MIB])) for n in range(32)}
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
 
         async def there_and_back(name: str, data: bytes) -> None:
             await store.put(name, data)
@@ -128,14 +122,14 @@ async def test_concurrent_puts_and_gets_do_not_mix(nats_server: TrioNatsServer, 
             for name, data in contents.items():
                 nursery.start_soon(there_and_back, name, data)
         await assert_only_whole_objects(store)
-        await settled(lambda: no_consumers(store))
+        await consumers_are(store)
         assert nc.statistics().subscriptions == 0
         assert nc.statistics().pending_requests == 0
 
 
 async def test_a_reader_sees_one_object_while_it_is_being_replaced(nats_server: TrioNatsServer) -> None:
     """J10: never half of one and half of the other."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put("n", bytes([0]) * MIB)
 
         async def replace_it(done: trio.Event) -> None:
@@ -154,7 +148,7 @@ async def test_a_reader_sees_one_object_while_it_is_being_replaced(nats_server: 
 
 async def test_of_concurrent_writers_one_wins_whole(nats_server: TrioNatsServer) -> None:
     """J10: the others are told, and leave nothing."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         stored: list[int] = []
         refused: list[str] = []
 
@@ -181,7 +175,7 @@ async def test_of_concurrent_writers_one_wins_whole(nats_server: TrioNatsServer)
 async def test_small_payload_limit(rng: random.Random, server_executable: object) -> None:
     """J8: chunks follow the server's limit, not the default."""
     data = rng.randbytes(MIB)
-    async with open_server("max_payload: 32KB", jetstream=True) as server, open_store(server) as (store, _):
+    async with open_server("max_payload: 32KB", jetstream=True) as server, open_store(server) as (store, _, _):
         info = await store.put("n", data)
         assert info.options is not None
         assert info.options.max_chunk_size == 32 * KIB
@@ -191,9 +185,9 @@ async def test_small_payload_limit(rng: random.Random, server_executable: object
 async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, rng: random.Random) -> None:
     """J8: chunks follow the stream's limit as well, and its changes."""
     data = rng.randbytes(300_000)
-    async with open_store(nats_server) as (made, nc):
+    async with open_store(nats_server) as (made, nc, _):
         js = nc.jetstream()
-        config = (await js.stream_info(made.stream)).config
+        config = (await js.stream_info(stream_of(made))).config
         for limit in (65536, 20_000, 500):
             await js.update_stream(config, max_msg_size=limit)
             # One that was found before the change, and one that was found behind it.
@@ -204,7 +198,7 @@ async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, r
                 assert (await store.get("n")).data == data
                 text = f"object 'm' in bucket '{store.bucket}': .* the bucket takes messages of {limit} bytes"
                 with pytest.raises(errors.BadObjectMetaError, match=text):
-                    await store.put("m", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=limit + 1)))
+                    await store.put("m", data, small(limit + 1))
                 with pytest.raises(errors.BadObjectMetaError, match=text):
                     await store.put("m", b"", api.ObjectMeta(description="d" * 65536))
                 await store.delete("n")
@@ -213,9 +207,9 @@ async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, r
 
 async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer) -> None:
     """What is refused is what the server would refuse, but for a few digits."""
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         js = nc.jetstream()
-        config = (await js.stream_info(store.stream)).config
+        config = (await js.stream_info(stream_of(store))).config
         await js.update_stream(config, max_msg_size=2000)
         small = await js.object_store(store.bucket)
         length = 2000
@@ -226,7 +220,7 @@ async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer)
             with suppress(errors.BadObjectMetaError):
                 await small.put("n", b"data", api.ObjectMeta(description="d" * length))
                 break
-        stored = await js.get_last_msg(store.stream, meta_subject(store, "n"))
+        stored = await js.get_last_msg(stream_of(store), place_of(store, "n"))
         assert 1950 < len(stored.data or b"") + 88 <= 2000
 
 
@@ -234,23 +228,22 @@ async def test_an_account_that_takes_small_messages(rng: random.Random, server_e
     """Its limit comes behind the first PONG."""
     account = "accounts { A { jetstream: enabled, users: [{user: a, password: a}], limits { max_payload: 20KB } } }"
     data = rng.randbytes(300_000)
-    async with open_server(account, jetstream=True) as server, trio.open_nursery() as nursery:
-        async with open_client(nursery, server.url, user="a", password="a") as nc:
-            store = await nc.jetstream().create_object_store("b")
-            info = await store.put("n", data)
-            assert info.options is not None
-            assert info.options.max_chunk_size == 20 * KIB
-            assert (await store.get("n")).data == data
-            with pytest.raises(errors.BadObjectMetaError, match="the server takes messages of 20480 bytes"):
-                await store.put("n", data, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=30_000)))
+    async with open_live(account, jetstream=True, user="a", password="a") as (_, nc, _):
+        store = await nc.jetstream().create_object_store("b")
+        info = await store.put("n", data)
+        assert info.options is not None
+        assert info.options.max_chunk_size == 20 * KIB
+        assert (await store.get("n")).data == data
+        with pytest.raises(errors.BadObjectMetaError, match="the server takes messages of 20480 bytes"):
+            await store.put("n", data, small(30_000))
 
 
 @pytest.mark.live(seconds=60)
 async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, server_executable: object) -> None:
-    """J6: what the server refuses because it is workers comes again, in order."""
+    """J6: what the server refuses because it is busy comes again, in order."""
     data = rng.randbytes(64 * MIB)
     config = "jetstream { max_buffered_size: 1MB, max_buffered_msgs: 4 }"
-    async with open_server(config, jetstream=True) as server, open_store(server) as (store, _):
+    async with open_server(config, jetstream=True) as server, open_store(server) as (store, _, _):
         info = await store.put("n", data)
         assert await stored_chunks(store) == {info.nuid: 512}
         assert (await store.get("n")).data == data
@@ -260,7 +253,7 @@ async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, serv
 
 
 async def test_what_is_not_there_is_named(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         where = f"'nothing' in bucket '{store.bucket}'"
         for call in (store.get, store.get_info, store.delete):
             with pytest.raises(errors.ObjectNotFoundError, match=where):
@@ -274,7 +267,7 @@ async def test_what_is_not_there_is_named(nats_server: TrioNatsServer) -> None:
 
 async def test_delete_is_two_steps_that_look_like_one(nats_server: TrioNatsServer) -> None:
     """J14: an empty bucket is an empty list, a deleted object has no data."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         assert await store.list() == []
         await store.put("n", bytes(300_000))
         await store.delete("n")
@@ -287,30 +280,30 @@ async def test_delete_is_two_steps_that_look_like_one(nats_server: TrioNatsServe
 
 
 async def test_a_bucket_that_is_gone_is_named(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _):
-        await store.js.delete_object_store(store.bucket)
+    async with open_store(nats_server) as (store, _, _):
+        await context_of(store).delete_object_store(store.bucket)
         for call in (store.put("n", b"x"), store.get("n"), store.get_info("n"), store.delete("n"), store.list()):
             with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
                 await call
-        await store.js.create_object_store(store.bucket)
+        await context_of(store).create_object_store(store.bucket)
 
 
 @pytest.mark.parametrize("size", [100_000, 500_000], ids=["only chunk", "one of four"])
 async def test_a_missing_chunk_is_an_error_and_not_a_hang(nats_server: TrioNatsServer, size: int) -> None:
     """J3."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         info = await store.put("n", bytes(size))
-        message = await store.js.get_last_msg(store.stream, f"$O.{store.bucket}.C.{info.nuid}")
-        assert message.seq is not None
-        await store.js.delete_msg(store.stream, message.seq)
+        js = context_of(store)
+        message = await js.get_last_msg(stream_of(store), f"$O.{store.bucket}.C.{info.nuid}")
+        await js.delete_msg(stream_of(store), message.seq or 0)
         with trio.fail_after(5), pytest.raises(errors.ObjectIncompleteError, match=f"'n' from bucket '{store.bucket}'"):
             await store.get("n")
-        await settled(lambda: no_consumers(store))
+        await consumers_are(store)
 
 
 @pytest.mark.parametrize("size", [1000, 500_000])
 async def test_data_that_is_not_what_was_put_is_refused(nats_server: TrioNatsServer, size: int) -> None:
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put("n", bytes(size))
         await tamper(store, "n", size=size + 1)
         with pytest.raises(errors.ObjectIncompleteError, match=f"{size} of {size + 1} bytes"):
@@ -322,7 +315,7 @@ async def test_data_that_is_not_what_was_put_is_refused(nats_server: TrioNatsSer
 
 async def test_digests_of_other_clients_are_understood(nats_server: TrioNatsServer) -> None:
     """J12: golden forms, and fields of the future, which stay."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         info = await store.put("n", b"data")
         right = base64.urlsafe_b64encode(hashlib.sha256(b"data").digest()).decode()
         assert info.digest == f"SHA-256={right}"
@@ -334,7 +327,7 @@ async def test_digests_of_other_clients_are_understood(nats_server: TrioNatsServ
 
 async def test_a_link_is_refused_and_not_read_as_an_empty_object(nats_server: TrioNatsServer) -> None:
     """J11, until links are followed."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put("n", b"data")
         await tamper(store, "n", size=0, chunks=0, digest=None, options={"link": {"bucket": store.bucket, "name": "m"}})
         with pytest.raises(errors.BadObjectMetaError, match=f"object 'n' in bucket '{store.bucket}': it is a link"):
@@ -342,9 +335,9 @@ async def test_a_link_is_refused_and_not_read_as_an_empty_object(nats_server: Tr
 
 
 async def test_an_info_that_is_none_is_named_and_does_not_hide_the_others(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put("good", b"")
-        await store.js.publish(meta_subject(store, "bad"), b"not JSON")
+        await context_of(store).publish(place_of(store, "bad"), b"not JSON")
         with pytest.raises(errors.BadObjectMetaError, match=f"bucket '{store.bucket}': message 2"):
             await store.get("bad")
         assert [info.name for info in await store.list()] == ["good"]
@@ -352,7 +345,7 @@ async def test_an_info_that_is_none_is_named_and_does_not_hide_the_others(nats_s
 
 async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) -> None:
     """A nuid of ">" in a forged info would purge the bucket when that object is deleted."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         await store.put("n", b"data")
         await store.put("forged", b"")
         await tamper(store, "forged", nuid=">")
@@ -366,7 +359,7 @@ async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) ->
 
 async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
     """J7."""
-    async with open_store(nats_server, max_bytes=MIB) as (store, _):
+    async with open_store(nats_server, max_bytes=MIB) as (store, _, _):
         await store.put("n", b"old")
         with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
             await store.put("n", bytes(3 * MIB))
@@ -375,27 +368,27 @@ async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNats
 
 
 async def test_a_bucket_that_allows_no_direct_reads(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _):
-        config = (await store.js.stream_info(store.stream)).config
-        await store.js.update_stream(config, allow_direct=False)
+    async with open_store(nats_server) as (store, _, _):
+        config = (await context_of(store).stream_info(stream_of(store))).config
+        await context_of(store).update_stream(config, allow_direct=False)
         await store.put("n", b"small")
         assert (await store.get("n")).data == b"small"
 
 
 async def test_a_mirror_of_a_bucket(nats_server: TrioNatsServer) -> None:
     """J13: it holds the subjects of the bucket that it mirrors."""
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         await store.put("n", bytes(300_000))
         js = nc.jetstream()
-        mirror = nc.new_token()
-        source = api.StreamSource(name=store.stream)
+        mirror = unique()
+        source = api.StreamSource(name=stream_of(store))
         await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY)
         copy = await js.object_store(mirror)
 
         async def copied() -> bool:
-            return (await js.stream_info(copy.stream)).state.messages == 4
+            return (await js.stream_info(stream_of(copy))).state.messages == 4
 
-        await settled(copied)
+        await until(copied)
         assert (await copy.get("n")).data == bytes(300_000)
         assert [info.name for info in await copy.list()] == ["n"]
         await js.delete_object_store(mirror)
@@ -409,7 +402,7 @@ async def test_a_cancelled_put_leaves_the_old_object_and_no_chunks(
     nats_server: TrioNatsServer, milliseconds: int
 ) -> None:
     """J1."""
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         await store.put("n", b"old")
         with trio.move_on_after(milliseconds / 1000) as scope:
             await store.put("n", bytes(16 * MIB))
@@ -424,41 +417,39 @@ async def test_a_cancelled_put_leaves_the_old_object_and_no_chunks(
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32])
 async def test_a_cancelled_get_leaves_no_consumer(nats_server: TrioNatsServer, milliseconds: int) -> None:
     """J2."""
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         await store.put("n", bytes(16 * MIB))
         before = nc.statistics()
         with trio.move_on_after(milliseconds / 1000):
             await store.get("n")
         after = nc.statistics()
         assert (after.subscriptions, after.pending_requests) == (before.subscriptions, before.pending_requests)
-        await settled(lambda: no_consumers(store))
+        await consumers_are(store)
 
 
 async def test_a_list_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         for number in range(20):
             await store.put(f"n{number}", b"")
         for milliseconds in (0, 0.5, 1, 2, 1000):
             with trio.move_on_after(milliseconds / 1000):
                 assert len(await store.list()) == 20
         assert nc.statistics().subscriptions == 0
-        await settled(lambda: no_consumers(store))
+        await consumers_are(store)
 
 
 async def test_a_list_under_constant_writes_ends_and_names_each_object_once(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         names = {f"n{number}" for number in range(20)}
         for name in names:
             await store.put(name, b"")
-        subjects = [meta_subject(store, name) for name in names]
-        data = {
-            meta_subject(store, name): json.dumps((await store.get_info(name)).as_dict()).encode() for name in names
-        }
+        data = {name: json.dumps((await store.get_info(name)).as_dict()).encode() for name in names}
 
         async def write() -> None:
+            js = context_of(store)
             while True:
-                for subject in subjects:
-                    await store.js.publish(subject, data[subject], headers={"Nats-Rollup": "sub"})
+                for name in names:
+                    await js.publish(place_of(store, name), data[name], headers={"Nats-Rollup": "sub"})
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
@@ -479,28 +470,26 @@ NO_PURGE = """authorization {{ users = [
 
 async def test_without_permission_to_purge_a_delete_says_that_the_data_stays(server_executable: object) -> None:
     config = NO_PURGE.format(denied="$JS.API.STREAM.PURGE.>")
-    async with open_server(config, jetstream=True) as server, trio.open_nursery() as nursery:
-        async with (
-            open_client(nursery, server.url, user="owner", password="x") as owner,
-            open_client(nursery, server.url, user="guest", password="x") as nc,
-            open_events(nursery, nc) as told,
-        ):
-            await owner.jetstream().create_object_store("b")
-            store = await nc.jetstream().object_store("b")
-            old = await store.put("n", b"old")
-            new = await store.put("n", b"new")
-            while not isinstance(event := await told.receive(), events.ChunksLeft):
-                pass
-            assert event.subject == f"$O.b.C.{old.nuid}"
-            text = "deletion of object 'n' from bucket 'b': it is deleted, but its data stays in the bucket: .*PURGE"
-            with pytest.raises(errors.PermissionsViolationError, match=text):
-                await store.delete("n")
-            with pytest.raises(errors.ObjectDeletedError):
-                await store.get("n")
-            assert set(await stored_chunks(store)) == {old.nuid, new.nuid}
-            # Whoever may, finishes it by doing it once more.
-            await (await owner.jetstream().object_store("b")).delete("n")
-            assert set(await stored_chunks(store)) == {old.nuid}
+    async with (
+        open_server(config, jetstream=True) as server,
+        open_world(server, user="owner", password="x") as (_, owner, _),
+        open_world(server, user="guest", password="x") as (_, nc, nursery),
+        open_events(nursery, nc) as told,
+    ):
+        await owner.jetstream().create_object_store("b")
+        store = await nc.jetstream().object_store("b")
+        old = await store.put("n", b"old")
+        new = await store.put("n", b"new")
+        assert (await next_event(told, events.ChunksLeft)).subject == f"$O.b.C.{old.nuid}"
+        text = "deletion of object 'n' from bucket 'b': it is deleted, but its data stays in the bucket: .*PURGE"
+        with pytest.raises(errors.PermissionsViolationError, match=text):
+            await store.delete("n")
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get("n")
+        assert set(await stored_chunks(store)) == {old.nuid, new.nuid}
+        # Whoever may, finishes it by doing it once more.
+        await (await owner.jetstream().object_store("b")).delete("n")
+        assert set(await stored_chunks(store)) == {old.nuid}
 
 
 # -- the server stands still -------------------------------------------------------------------------------------------
@@ -515,11 +504,7 @@ async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
     options: dict[str, Any] = {"reconnect_time_wait": 0.1, "connect_timeout": 10}
     if how == "cut off":
         options |= {"ping_interval": 0.5, "max_outstanding_pings": 1}
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url, **options) as nc,
-    ):
+    async with open_live(jetstream=True, **options) as (server, nc, _):
         store = await nc.jetstream().create_object_store("b")
         await store.put("n", b"old")
         async with trio.open_nursery() as writers:
@@ -529,19 +514,16 @@ async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
                 with scope, suppress(errors.DisconnectedError):
                     await store.put("n", bytes(6 * MIB))
 
-            answers = nc.statistics().in_msgs
+            acknowledged = nc.statistics().in_msgs
             writers.start_soon(put)
             # With the first chunks acknowledged, others are on their way.
-            while nc.statistics().in_msgs < answers + 4:  # noqa: ASYNC110 - counters tell nobody
-                await trio.lowlevel.checkpoint()
+            await until(lambda: nc.statistics().in_msgs >= acknowledged + 4, pause=0)
             # In this thread: another one might get its turn only when all is stored.
             server.pause()
             try:
                 if how == "cancelled":
                     scope.cancel()
-                with trio.fail_after(6):
-                    while writers.child_tasks:  # noqa: ASYNC110 - they end by themselves
-                        await trio.sleep(0.01)
+                await until(lambda: not writers.child_tasks, within=6)
             finally:
                 server.resume()
         await nc.wait_connected()
@@ -549,9 +531,7 @@ async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
         async def purged() -> bool:
             return sum((await stored_chunks(store)).values()) == 1
 
-        with trio.fail_after(15):
-            while not await purged():  # noqa: ASYNC110 - the server tells nobody
-                await trio.sleep(0.05)
+        await until(purged, within=15, pause=0.05)
         # What was on its way has arrived by now, and been purged; without acknowledgements that takes one purge more.
         await trio.sleep(1 if how == "cancelled" else 6)
         assert await purged()
@@ -562,14 +542,21 @@ async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
 # -- the server goes away ----------------------------------------------------------------------------------------------
 
 
+async def kill_behind(server: TrioNatsServer, nc: Client, counter: str, call: Callable[[], Awaitable[object]]) -> None:
+    """Kill the server when 8 MiB of a transfer have gone one way, and let it come back."""
+    async with trio.open_nursery() as nursery:
+        before = getattr(nc.statistics(), counter)
+        nursery.start_soon(call)
+        await until(lambda: getattr(nc.statistics(), counter) >= before + 8 * MIB, pause=0)
+        # In this thread: another one might get its turn only when all has gone.
+        server.server.kill()
+        await server.start()
+
+
 async def test_a_get_goes_on_after_the_server_was_killed(rng: random.Random, server_executable: object) -> None:
     """J3: where it was, and the digest tells that nothing is missing and nothing came twice."""
     data = rng.randbytes(64 * MIB)
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url, reconnect_time_wait=0.1) as nc,
-    ):
+    async with open_live(jetstream=True, reconnect_time_wait=0.1) as (server, nc, _):
         store = await nc.jetstream().create_object_store("b")
         await store.put("n", data)
         result: list[bytes] = []
@@ -577,49 +564,27 @@ async def test_a_get_goes_on_after_the_server_was_killed(rng: random.Random, ser
         async def get() -> None:
             result.append((await store.get("n")).data)
 
-        async with trio.open_nursery() as readers:
-            received = nc.statistics().in_bytes
-            readers.start_soon(get)
-            while nc.statistics().in_bytes < received + 8 * MIB:  # noqa: ASYNC110 - counters tell nobody
-                await trio.lowlevel.checkpoint()
-            # In this thread: another one might get its turn only when all is read.
-            server.server.kill()
-            await server.start()
+        await kill_behind(server, nc, "in_bytes", get)
         assert result == [data]
         assert nc.statistics().reconnects >= 1
 
 
 async def test_a_put_whose_server_is_killed_says_so_and_leaves_nothing(server_executable: object) -> None:
-    async with (
-        open_server(jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url, reconnect_time_wait=0.1) as nc,
-    ):
+    async with open_live(jetstream=True, reconnect_time_wait=0.1) as (server, nc, _):
         store = await nc.jetstream().create_object_store("b")
         await store.put("n", b"old")
-        caught: list[errors.Error] = []
 
         async def put() -> None:
-            try:
+            with pytest.raises(errors.DisconnectedError):
                 await store.put("n", bytes(64 * MIB))
-            except errors.Error as error:
-                caught.append(error)
 
-        async with trio.open_nursery() as writers:
-            sent = nc.statistics().out_bytes
-            writers.start_soon(put)
-            while nc.statistics().out_bytes < sent + 8 * MIB:  # noqa: ASYNC110 - counters tell nobody
-                await trio.lowlevel.checkpoint()
-            # In this thread: another one might get its turn only when all is stored.
-            server.server.kill()
-            await server.start()
-        assert isinstance(caught[0], errors.DisconnectedError)
+        await kill_behind(server, nc, "out_bytes", put)
         await nc.wait_connected()
 
         async def purged() -> bool:
             return len(await stored_chunks(store)) == 1
 
-        await settled(purged)
+        await until(purged)
         assert (await store.get("n")).data == b"old"
 
 
@@ -642,7 +607,7 @@ async def with_nats_py(url: str, bucket: str, use: Callable[[TheirObjectStore], 
 @pytest.mark.parametrize("size", [0, 5, 300_000])
 async def test_nats_py_reads_what_we_put(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
     data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         info = await store.put("näme", data, api.ObjectMeta(description="d", headers={"A": "1"}))
 
         async def read(theirs: TheirObjectStore) -> tuple[bytes | None, nats.js.api.ObjectInfo]:
@@ -658,7 +623,7 @@ async def test_nats_py_reads_what_we_put(nats_server: TrioNatsServer, rng: rando
 @pytest.mark.parametrize("size", [0, 5, 300_000])
 async def test_we_read_what_nats_py_puts(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
     data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
 
         async def write(theirs: TheirObjectStore) -> None:
             await theirs.put("näme", data, nats.js.api.ObjectMeta(description="d", headers={"A": ["1"]}))
@@ -678,19 +643,19 @@ async def test_we_read_what_nats_py_puts(nats_server: TrioNatsServer, rng: rando
 
 
 async def test_nats_pys_meta_and_config_classes_are_welcome(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc):
+    async with open_store(nats_server) as (store, nc, _):
         meta = nats.js.api.ObjectMeta(options=nats.js.api.ObjectMetaOptions(max_chunk_size=10))
         assert (await store.put("n", bytes(95), meta)).chunks == 10
         config = nats.js.api.ObjectStoreConfig(description="theirs", storage=nats.js.api.StorageType.MEMORY)
-        bucket = nc.new_token()
-        await store.js.create_object_store(bucket, config)
-        assert (await store.js.stream_info(f"OBJ_{bucket}")).config.description == "theirs"
-        await store.js.delete_object_store(bucket)
+        js, bucket = nc.jetstream(), unique()
+        await js.create_object_store(bucket, config)
+        assert (await js.stream_info(f"OBJ_{bucket}")).config.description == "theirs"
+        await js.delete_object_store(bucket)
 
 
 async def test_putting_and_getting_leaves_other_tasks_their_turn(nats_server: TrioNatsServer) -> None:
     """A transfer is not alone in the world: nobody waits long for the event loop."""
-    async with open_store(nats_server) as (store, _):
+    async with open_store(nats_server) as (store, _, _):
         longest = 0.0
 
         async def watch() -> None:

@@ -14,7 +14,7 @@ import trio
 
 import trionats
 from tests.test_exports import CLASSES, FUNCTIONS, members
-from tests.worlds import Receiver, kept, open_store, open_world, payloads, seam
+from tests.worlds import kept, open_store, open_world, payloads
 from trionats import events
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 #: The classes whose objects belong to a client.
 BELONG = {
-    "trionats.Attachment",
+    "trionats.BoundedFeed",
     "trionats.Client",
     "trionats.Events",
     "trionats.Feed",
     "trionats.JetStream",
+    "trionats.JetStreamManager",
     "trionats.Msg",
     "trionats.ObjectStore",
     "trionats.PendingReply",
@@ -192,14 +193,13 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
             await nc.publish("s", b"message", reply="nowhere")
             message = await subscription.receive()
             await nc.flush()
-            attachment = seam(nc).attach("attached", Receiver())
-            await nc.flush()
             things: dict[str, object] = {
-                "Attachment": attachment,
+                "BoundedFeed": subscription,
                 "Client": nc,
                 "Events": happened,
                 "Feed": other,
-                "JetStream": store.js,
+                "JetStream": nc.jetstream(),
+                "JetStreamManager": nc.jetstream(),
                 "Msg": message,
                 "ObjectStore": store,
                 "PendingReply": pending,
@@ -208,7 +208,6 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
                 "Watcher": watcher,
             }
             await use(belongings := Belongings(nc, things))
-        attachment.detach()
     return belongings
 
 

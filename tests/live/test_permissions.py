@@ -169,43 +169,47 @@ SAME: Final[dict[str, Any]] = {
 }
 
 
-def simply(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+def simply(call: Callable[[Client], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
-        assert await call(guest.jetstream()) is not False
+        assert await call(guest) is not False
 
     return do
 
 
+def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    return simply(lambda nc: call(nc.jetstream()))
+
+
 DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
-    "flush": simply(lambda js: js.nc.flush()),
+    "flush": simply(lambda nc: nc.flush()),
     "open_subscription": subscribe,
-    "publish": simply(lambda js: js.nc.publish("s.a", b"x")),
-    "request": simply(lambda js: js.nc.request("s.a", b"x")),
+    "publish": simply(lambda nc: nc.publish("s.a", b"x")),
+    "request": simply(lambda nc: nc.request("s.a", b"x")),
     "request_many": request_many,
     "open_replies": replies,
-    "JetStream.publish": simply(lambda js: js.publish("s.a", b"x")),
-    "account_info": simply(lambda js: js.account_info()),
-    "find_stream_name_by_subject": simply(lambda js: js.find_stream_name_by_subject("s.a")),
-    "stream_info": simply(lambda js: js.stream_info("S")),
-    "streams_info": simply(lambda js: js.streams_info()),
-    "add_stream": simply(lambda js: js.add_stream(**SAME)),
-    "update_stream": simply(lambda js: js.update_stream(**SAME)),
-    "purge_stream": simply(lambda js: js.purge_stream("S")),
-    "delete_stream": simply(lambda js: js.delete_stream("S")),
-    "get_msg": simply(lambda js: js.get_msg("S", 1)),
-    "get_msg, direct, by sequence": simply(lambda js: js.get_msg("S", 1, direct=True)),
-    "get_last_msg, direct": simply(lambda js: js.get_last_msg("S", "s.a", direct=True)),
-    "delete_msg": simply(lambda js: js.delete_msg("S", 1)),
+    "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
+    "account_info": manage(lambda js: js.account_info()),
+    "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
+    "stream_info": manage(lambda js: js.stream_info("S")),
+    "streams_info": manage(lambda js: js.streams_info()),
+    "add_stream": manage(lambda js: js.add_stream(**SAME)),
+    "update_stream": manage(lambda js: js.update_stream(**SAME)),
+    "purge_stream": manage(lambda js: js.purge_stream("S")),
+    "delete_stream": manage(lambda js: js.delete_stream("S")),
+    "get_msg": manage(lambda js: js.get_msg("S", 1)),
+    "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
+    "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
+    "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
     "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
-    "consumer_info": simply(lambda js: js.consumer_info("S", "c")),
-    "consumers_info": simply(lambda js: js.consumers_info("S")),
+    "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
+    "consumers_info": manage(lambda js: js.consumers_info("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
-    "reset_consumer": simply(lambda js: js.reset_consumer("S", "c")),
-    "delete_consumer": simply(lambda js: js.delete_consumer("S", "c")),
-    "create_object_store": simply(lambda js: js.create_object_store("b")),
-    "delete_object_store": simply(lambda js: js.delete_object_store("b")),
-    "object_store": simply(lambda js: js.object_store("b")),
+    "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
+    "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "create_object_store": manage(lambda js: js.create_object_store("b")),
+    "delete_object_store": manage(lambda js: js.delete_object_store("b")),
+    "object_store": manage(lambda js: js.object_store("b")),
     "get_info": get_info,
     "list": list_objects,
     "open_watcher": watch,

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from trionats import Client, Subscription, errors, events, open_client, open_events, open_subscription
+from tests.worlds import (
+    arrived,
+    connected,
+    consume,
+    events_until,
+    open_live,
+    open_world,
+    payloads,
+    reconnected,
+    until,
+    watched,
+)
+from trionats import Subscription, errors, events, open_events, open_subscription
 from trionats.testing import open_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trionats import Events
     from trionats.testing import TrioNatsServer
 
 ROUNDS = 20
@@ -26,6 +35,7 @@ PLAIN = [(f"plain.{n}", "", 0, f"plain.{n}") for n in range(15)]
 QUEUE = [(f"work.{n}", "q", 0, f"work.{n}") for n in range(15)]
 WILD = [(f"wild.{n}.*", "", 0, f"wild.{n}.x") for n in range(10)]
 COUNTED = [(f"some.{n}", "", 10, f"some.{n}") for n in range(10)]
+FOR_EVER: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1}
 
 
 async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> None:
@@ -34,126 +44,90 @@ async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> 
     rows = PLAIN + QUEUE + WILD + COUNTED
 
     async def hear(rx: Subscription, subject: str) -> None:
-        heard[subject] = [msg.data async for msg in rx]
+        heard[subject] = await payloads(rx)
 
-    async with open_server() as server, trio.open_nursery() as nursery:
-        # The bound, too: connections that live as shortly as these would be waited for longer and longer.
-        options = {"reconnect_time_wait": 0.05, "max_reconnect_time_wait": 0.1, "max_reconnect_attempts": -1}
-        async with (
-            open_client(nursery, server.url, **options) as nc,  # type: ignore[arg-type]
-            open_client(nursery, server.url, **options) as publisher,  # type: ignore[arg-type]
-        ):
-            async with trio.open_nursery() as workers:
-                feeds = []
-                for pattern, queue, count, subject in rows:
-                    manager = open_subscription(nursery, nc, pattern, queue=queue, max_msgs=count)
-                    feed = await manager.__aenter__()
-                    feeds.append((manager, feed))
-                    workers.start_soon(hear, feed, subject)
+    # The bound, too: connections that live as shortly as these would be waited for longer and longer.
+    options: dict[str, Any] = {**FOR_EVER, "max_reconnect_time_wait": 0.1}
+    async with open_live(**options) as (server, nc, nursery), connected(server, **options) as publisher:
+        async with AsyncExitStack() as stack, trio.open_nursery() as workers:
+            feeds = []
+            for pattern, queue, count, subject in rows:
+                opening = open_subscription(nursery, nc, pattern, queue=queue, max_msgs=count)
+                feeds.append(await stack.enter_async_context(opening))
+                workers.start_soon(hear, feeds[-1], subject)
+            await nc.flush()
+            for number in range(ROUNDS):
+                await server.restart(kill=number % 2 == 0)
+                await reconnected(nc, number + 1)
+                await reconnected(publisher, number + 1)
+                for *_, subject in rows:
+                    await publisher.publish(subject, b"%d" % number)
+                await publisher.flush()
                 await nc.flush()
-                for number in range(ROUNDS):
-                    await server.restart(kill=number % 2 == 0)
-                    await settled(nc, number + 1)
-                    await settled(publisher, number + 1)
-                    for *_, subject in rows:
-                        await publisher.publish(subject, b"%d" % number)
-                    await publisher.flush()
-                    await nc.flush()
-                for _, feed in feeds:
-                    feed.stop()
-            for manager, _ in feeds:
-                await manager.__aexit__(None, None, None)
-            assert nc.statistics().reconnects == ROUNDS
-            assert nc.statistics().subscriptions == 0
+            for feed in feeds:
+                feed.stop()
+        assert (nc.statistics().reconnects, nc.statistics().subscriptions) == (ROUNDS, 0)
     expected = [b"%d" % number for number in range(ROUNDS)]
     for *_, count, subject in rows:
         assert heard[subject] == expected[: count or None], subject
 
 
-async def settled(nc: Client, reconnects: int) -> None:
-    """Wait until a client has come back, and the server knows of its subscriptions."""
-    with trio.fail_after(20):
-        while nc.statistics().reconnects < reconnects:  # noqa: ASYNC110 - counted, so that none is missed
-            await trio.sleep(0.005)
-        await nc.flush()
-
-
 async def test_c6_publishes_through_an_outage_arrive_in_order_and_at_most_once() -> None:
-    got: list[int] = []
-    async with open_server() as server, trio.open_nursery() as nursery:
-        async with (
-            open_client(nursery, server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1) as nc,
-            open_events(nursery, nc) as rx,
-            open_subscription(nursery, nc, "n") as feed,
-            trio.open_nursery() as workers,
-        ):
-
-            async def hear() -> None:
-                async for msg in feed:
-                    got.append(int(msg.data))  # noqa: PERF401 - kept when this is cancelled
-
-            workers.start_soon(hear)
-            for number in range(3000):
-                if number % 1000 == 500:
-                    await nc.flush()
-                    await server.kill()
-                    while nc.is_connected:  # noqa: ASYNC110 - the network is not ours to hear of at once
-                        await trio.sleep(0.001)
-                if number % 1000 == 750:
-                    await server.start()
-                await nc.publish("n", b"%d" % number)
-            while len(got) < 3000:
+    got: list[bytes] = []
+    async with (
+        open_live(**FOR_EVER) as (server, nc, nursery),
+        open_events(nursery, nc) as rx,
+        open_subscription(nursery, nc, "n") as feed,
+    ):
+        nursery.start_soon(consume, feed, got)
+        for number in range(3000):
+            if number % 1000 == 500:
                 await nc.flush()
-            workers.cancel_scope.cancel()
-            told = [event for event in drained(rx) if isinstance(event, events.PublishesLost)]
-    assert got == list(range(3000))
-    assert not told
-
-
-def drained(rx: Events) -> Iterator[events.ConnectionEvent]:
-    """Give the events that have come."""
-    with contextlib.suppress(trio.WouldBlock):
-        while True:
-            yield rx.receive_nowait()
+                await server.kill()
+                await until(lambda: not nc.is_connected)
+            if number % 1000 == 750:
+                await server.start()
+            await nc.publish("n", b"%d" % number)
+        while len(got) < 3000:
+            await nc.flush()
+        assert not arrived(rx, events.PublishesLost)
+    assert got == [b"%d" % number for number in range(3000)]
 
 
 async def test_c9_a_frozen_server_is_found_by_pings() -> None:
-    async with open_server() as server, trio.open_nursery() as nursery:
-        async with (
-            open_client(nursery, server.url, ping_interval=0.1, max_outstanding_pings=2, connect_timeout=0.3) as nc,
-            open_events(nursery, nc) as rx,
-        ):
-            server.pause()
-            event = await rx.receive()
-            assert isinstance(event, events.Disconnected)
-            assert isinstance(event.reason, errors.StaleConnectionError)
-            server.resume()
-            await nc.wait_connected()
-            await nc.flush()
+    async with (
+        open_live(ping_interval=0.1, max_outstanding_pings=2, connect_timeout=0.3) as (server, nc, nursery),
+        open_events(nursery, nc) as rx,
+    ):
+        server.pause()
+        event = await rx.receive()
+        assert isinstance(event, events.Disconnected)
+        assert isinstance(event.reason, errors.StaleConnectionError)
+        server.resume()
+        await nc.wait_connected()
+        await nc.flush()
 
 
 async def test_forced_reconnects() -> None:
-    async with open_server() as server, trio.open_nursery() as nursery:
-        async with open_client(nursery, server.url) as nc, open_subscription(nursery, nc, "s") as feed:
-            for number in range(1, 6):
-                before = nc.client_id
-                await nc.reconnect()
-                assert nc.client_id != before
-                assert nc.statistics().reconnects == number
-                await nc.publish("s", b"%d" % number)
-                assert (await feed.receive()).data == b"%d" % number
-            with trio.fail_after(5):
-                while len(await server.connections()) != 1:  # noqa: ASYNC110 - it hears of a closed socket later than we do
-                    await trio.sleep(0.01)
+    async with open_live() as (server, nc, nursery), open_subscription(nursery, nc, "s") as feed:
+        for number in range(1, 6):
+            before = nc.client_id
+            await nc.reconnect()
+            assert nc.client_id != before
+            assert nc.statistics().reconnects == number
+            await nc.publish("s", b"%d" % number)
+            assert (await feed.receive()).data == b"%d" % number
+
+        async def one_is_left() -> bool:
+            return len(await server.connections()) == 1
+
+        await until(one_is_left, within=5, pause=0.01)  # it hears of a closed socket later than we do
 
 
 async def test_retry_on_failed_connect() -> None:
-    async with open_server() as server, trio.open_nursery() as nursery:
-        url = server.url
+    async with open_server() as server:
         await server.stop()
-        async with open_client(
-            nursery, url, retry_on_failed_connect=True, reconnect_time_wait=0.05, max_reconnect_attempts=-1
-        ) as nc:
+        async with connected(server, retry_on_failed_connect=True, **FOR_EVER) as nc:
             await nc.publish("early")
             await trio.sleep(0.2)
             assert not nc.is_connected
@@ -167,21 +141,15 @@ async def test_retry_on_failed_connect() -> None:
 async def test_lame_duck_of_a_single_server() -> None:
     """Nowhere to go: it stays until the end, and comes back with the server."""
     config = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "31s"\n'
-    async with open_server(config) as server, trio.open_nursery() as nursery:
-        async with (
-            open_client(nursery, server.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1) as nc,
-            open_events(nursery, nc) as rx,
-        ):
-            server.lame_duck()
-            seen = [await rx.receive()]
-            await nc.flush()
-            while not isinstance(seen[-1], events.Disconnected):
-                seen.append(await rx.receive())
-            assert isinstance(seen[0], events.LameDuck)
-            await server.stop()
-            await server.start()
-            await nc.wait_connected()
-            await nc.flush()
+    async with open_live(config, **FOR_EVER) as (server, nc, nursery), open_events(nursery, nc) as rx:
+        server.lame_duck()
+        assert isinstance(await rx.receive(), events.LameDuck)
+        await nc.flush()
+        await events_until(rx, events.Disconnected)
+        await server.stop()
+        await server.start()
+        await nc.wait_connected()
+        await nc.flush()
 
 
 async def test_reconnecting_in_the_middle_of_publishing_loses_nothing_and_keeps_the_order(
@@ -189,11 +157,9 @@ async def test_reconnecting_in_the_middle_of_publishing_loses_nothing_and_keeps_
 ) -> None:
     count = 20_000
     async with (
-        trio.open_nursery() as nursery,
-        open_client(nursery, nats_server.url) as other,
+        open_world(nats_server) as (_, other, nursery),
         open_subscription(nursery, other, "ordered", pending_msgs_limit=count) as rx,
-        open_client(nursery, nats_server.url) as nc,
-        open_events(nursery, nc) as happened,
+        watched(nats_server) as (_, nc, happened),
     ):
         await other.flush()
         done = trio.Event()
@@ -203,16 +169,12 @@ async def test_reconnecting_in_the_middle_of_publishing_loses_nothing_and_keeps_
                 await nc.publish("ordered", b"%d" % number)
             done.set()
 
-        async def reconnect() -> None:
-            while not done.is_set():
-                await nc.reconnect()
-
         async with trio.open_nursery() as workers:
             workers.start_soon(publish)
-            workers.start_soon(reconnect)
+            while not done.is_set():
+                await nc.reconnect()
         await nc.flush()
         await other.flush()
         assert [int((await rx.receive()).data) for _ in range(count)] == list(range(count))
         assert nc.statistics().reconnects > 3
-        happened.stop()
-        assert not [event async for event in happened if isinstance(event, events.PublishesLost)]
+        assert not arrived(happened, events.PublishesLost)

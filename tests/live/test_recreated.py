@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +11,12 @@ import trio
 import trio.testing
 from nats.js.kv import KeyValue
 
-from trionats import api, bridge, errors, events, open_client, open_events, open_watcher
+from tests.worlds import meta_info, meta_subject, open_world, unique, until, write_infos
+from trionats import api, bridge, errors, events, open_events, open_watcher
 from trionats.bridge import aio_as_trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from trionats import JetStream, Watcher
     from trionats.testing import TrioNatsServer
@@ -91,9 +90,8 @@ class Store:
             if self._keys:
                 await self._js.publish(f"$KV.{self.bucket}.{name}", b"")
                 continue
-            info = {"name": name, "bucket": self.bucket, "nuid": "n", "size": 0, "chunks": 0}
-            subject = f"$O.{self.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-            await self._js.publish(subject, json.dumps(info), headers={"Nats-Rollup": "sub"})
+            at, info = meta_subject(self.bucket, name), meta_info(self.bucket, name)
+            await self._js.publish(at, info, headers={"Nats-Rollup": "sub"})
 
     async def purge(self) -> None:
         await self._js.purge_stream(self.stream)
@@ -103,66 +101,38 @@ def new(count: int) -> list[str]:
     return [f"new{number}" for number in range(count)]
 
 
-async def fewer(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*new(2))
-    return new(2)
+class Way(NamedTuple):
+    """How a store is made anew: with which configuration, and what is written into it."""
+
+    written: list[str]
+    config: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
+    purged: int = 0
+    before: list[str] | None = None
+
+    async def __call__(self, store: Store) -> list[str]:
+        """Make it anew, and say what it holds then."""
+        if self.before is not None:
+            await store.remake()
+            await store.write(*self.before)
+        await store.remake(**self.config)
+        await store.write(*new(self.purged))
+        if self.purged:
+            await store.purge()
+        await store.write(*self.written)
+        return self.written
 
 
-async def as_many(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*new(6))
-    return new(6)
-
-
-async def more(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*new(10))
-    return new(10)
-
-
-async def other_configuration(store: Store) -> list[str]:
-    await store.remake(max_bytes=1_000_000, description="another")
-    await store.write(*new(10))
-    return new(10)
-
-
-async def filled_and_purged(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*new(10))
-    await store.purge()
-    await store.write("later")
-    return ["later"]
-
-
-async def from_a_high_sequence(store: Store) -> list[str]:
-    await store.remake(first_seq=1000)
-    await store.write(*new(3))
-    return new(3)
-
-
-async def with_the_same_again(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*OLD, "one more")
-    return [*OLD, "one more"]
-
-
-async def twice(store: Store) -> list[str]:
-    await store.remake()
-    await store.write(*(f"between{number}" for number in range(8)))
-    return await more(store)
-
-
-WAYS = [
-    fewer,
-    as_many,
-    more,
-    other_configuration,
-    filled_and_purged,
-    from_a_high_sequence,
-    with_the_same_again,
-    twice,
-]
+MORE = Way(new(10))
+WAYS = {
+    "fewer": Way(new(2)),
+    "as many": Way(new(6)),
+    "more": MORE,
+    "other configuration": Way(new(10), {"max_bytes": 1_000_000, "description": "another"}),
+    "filled and purged": Way(["later"], purged=10),
+    "from a high sequence": Way(new(3), {"first_seq": 1000}),
+    "with the same again": Way([*OLD, "one more"]),
+    "twice": Way(new(10), before=[f"between{number}" for number in range(8)]),
+}
 
 
 class Reading(NamedTuple):
@@ -182,8 +152,8 @@ def name_of(item: Any) -> str:  # noqa: ANN401 - of either kind
 async def open_reading(server: TrioNatsServer, kind: str, on_recreate: Any) -> AsyncIterator[Reading]:  # noqa: ANN401
     """Open a watcher that has read what is stored, over a connection that can be cut."""
     told: list[str] = []
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as admin:
-        store = Store(admin.jetstream(), admin.new_token(), keys=kind == "keys")
+    async with open_world(server) as (_, admin, nursery):
+        store = Store(admin.jetstream(), unique("recreated"), keys=kind == "keys")
         gate = Gate(nursery, server)
         await gate.listen()
         await store.make()
@@ -203,7 +173,7 @@ async def open_reading(server: TrioNatsServer, kind: str, on_recreate: Any) -> A
                     yield Reading(rx, store, gate, told)
         else:
             async with (
-                open_client(nursery, gate.url, reconnect_time_wait=0.02) as nc,
+                open_world(server, gate.url, reconnect_time_wait=0.02) as (_, nc, _),
                 open_events(nursery, nc) as happened,
                 open_watcher(
                     nursery,
@@ -226,7 +196,7 @@ async def hear(happened: Any, told: list[str]) -> None:  # noqa: ANN401 - Events
             told.append(event.stream)  # noqa: PERF401 - kept when this is cancelled
 
 
-async def remade(reading: Reading, way: Callable[[Store], Awaitable[list[str]]], cut: bool) -> list[str]:
+async def remade(reading: Reading, way: Way, cut: bool) -> list[str]:
     if not cut:
         return await way(reading.store)
     await reading.gate.shut()
@@ -235,9 +205,13 @@ async def remade(reading: Reading, way: Callable[[Store], Awaitable[list[str]]],
     return expected
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
-@pytest.mark.parametrize("way", WAYS)
-async def test_it_is_told(nats_server: TrioNatsServer, way: Callable[[Store], Awaitable[list[str]]], cut: bool) -> None:
+cut_or_not = pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@cut_or_not
+@every_way
+async def test_it_is_told(nats_server: TrioNatsServer, way: Way, cut: bool) -> None:
     async with open_reading(nats_server, "watcher", "fail") as reading:
         await remade(reading, way, cut)
         # Nothing of the other stream comes before.
@@ -245,11 +219,9 @@ async def test_it_is_told(nats_server: TrioNatsServer, way: Callable[[Store], Aw
             await reading.rx.receive()
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
-@pytest.mark.parametrize("way", WAYS)
-async def test_it_begins_anew(
-    nats_server: TrioNatsServer, way: Callable[[Store], Awaitable[list[str]]], cut: bool
-) -> None:
+@cut_or_not
+@every_way
+async def test_it_begins_anew(nats_server: TrioNatsServer, way: Way, cut: bool) -> None:
     async with open_reading(nats_server, "watcher", "restart") as reading:
         expected = await remade(reading, way, cut)
         got = []
@@ -266,20 +238,20 @@ async def test_it_begins_anew(
         assert set(reading.told) == {reading.store.stream}
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
+@cut_or_not
 @pytest.mark.parametrize("kind", ["updates", "history", "objects", "keys"])
 async def test_all_kinds_of_watchers_are_told(nats_server: TrioNatsServer, kind: str, cut: bool) -> None:
     async with open_reading(nats_server, kind, "fail") as reading:
-        await remade(reading, more, cut)
+        await remade(reading, MORE, cut)
         with trio.fail_after(5), pytest.raises(TOLD):
             await reading.rx.receive()
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["live", "cut off"])
+@cut_or_not
 @pytest.mark.parametrize("kind", ["updates", "history", "objects", "keys"])
 async def test_all_kinds_of_watchers_begin_anew(nats_server: TrioNatsServer, kind: str, cut: bool) -> None:
     async with open_reading(nats_server, kind, "restart") as reading:
-        expected = await remade(reading, more, cut)
+        expected = await remade(reading, MORE, cut)
         with trio.fail_after(5):
             for name in expected:
                 assert name_of(await reading.rx.receive()) == name
@@ -305,9 +277,9 @@ async def test_an_empty_store_that_is_made_anew_is_told_of_too(nats_server: Trio
 
 @asynccontextmanager
 async def open_client_and_store(server: TrioNatsServer) -> AsyncIterator[tuple[trio.Nursery, Store, Any]]:
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url) as nc:
+    async with open_world(server) as (_, nc, nursery):
         js = nc.jetstream()
-        store = Store(js, nc.new_token(), keys=False)
+        store = Store(js, unique("recreated"), keys=False)
         await store.make()
         yield nursery, store, await js.object_store(store.bucket)
         await js.delete_stream(store.stream)
@@ -316,9 +288,7 @@ async def open_client_and_store(server: TrioNatsServer) -> AsyncIterator[tuple[t
 @pytest.mark.parametrize("on_recreate", ["fail", "restart"])
 async def test_in_the_middle_of_a_snapshot(nats_server: TrioNatsServer, on_recreate: Any) -> None:  # noqa: ANN401
     async with open_client_and_store(nats_server) as (nursery, store, bucket):
-        for number in range(700):
-            bucket.js.nc.publish_nowait(f"$O.{store.bucket}.M.{number}", info(store, f"old{number}"), force=True)
-        await store.write(*OLD)
+        await write_infos(bucket, *(f"old{number}" for number in range(700)))
         async with open_watcher(nursery, bucket, on_recreate=on_recreate) as rx:
             assert (await rx.receive()).name == "old0"
             await store.remake()
@@ -329,10 +299,6 @@ async def test_in_the_middle_of_a_snapshot(nats_server: TrioNatsServer, on_recre
                         await rx.snapshot()
                 else:
                     assert [name_of(item) for item in await rx.snapshot()] == new(3)
-
-
-def info(store: Store, name: str) -> bytes:
-    return json.dumps({"name": name, "bucket": store.bucket, "nuid": "n", "size": 0, "chunks": 0}).encode()
 
 
 async def test_a_list_is_of_one_stream(nats_server: TrioNatsServer) -> None:
@@ -353,8 +319,7 @@ async def test_a_list_is_of_one_stream(nats_server: TrioNatsServer) -> None:
                 await store.write(*(f"{turn}.{number}" for number in range(10)))
                 seen = len(lists)
                 await store.remake()
-                while len(lists) < seen + 4:  # noqa: ASYNC110 - lists are made by other tasks
-                    await trio.sleep(0.001)
+                await until(partial(lambda seen: len(lists) >= seen + 4, seen))
             listing.cancel_scope.cancel()
         for names in lists:
             assert len({name.partition(".")[0] for name in names}) <= 1, names

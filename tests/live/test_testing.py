@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from tests.worlds import Receiver, connected, free_port, open_live, seam
+from tests.worlds import Receiver, open_live, open_world, seam
 from trionats import errors
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks, find_server, open_server
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +31,16 @@ async def greeted(server: NatsServer | TrioNatsServer, name: str = "", commands:
     assert (await stream.receive_some()).startswith(b"INFO ")
     connect = b'CONNECT {"verbose":false,"protocol":1,"name":"%s"}\r\n' % name.encode()
     await stream.send_all(connect + commands + b"PING\r\n")
-    await said(stream, b"PONG\r\n")
+    await received(stream, b"PONG\r\n")
     return stream
 
 
-async def said(stream: trio.SocketStream, text: bytes) -> None:
-    received = b""
-    while text not in received:
+async def received(stream: trio.SocketStream, text: bytes) -> None:
+    came = b""
+    while text not in came:
         more = await stream.receive_some()
-        assert more, f"{text!r} never came, only {received!r}"
-        received += more
+        assert more, f"{text!r} never came, only {came!r}"
+        came += more
 
 
 def gone(pid: int) -> bool:
@@ -120,8 +122,6 @@ def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def no_distribution(name: str) -> None:
-    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - the real one's own
-
     raise PackageNotFoundError(name)
 
 
@@ -162,8 +162,8 @@ async def test_in_trio() -> None:
         with pytest.raises(RuntimeError, match="404"):
             await server.monitor("nonsense")
         await server.restart()
-        async for data in stream:
-            assert data == b"PING\r\n", "which it says to a client that has been there for two seconds"
+        async for said in stream:
+            assert said == b"PING\r\n", "which it says to a client that has been there for two seconds"
         await stream.aclose()
         await server.kill()
         await server.start()
@@ -175,17 +175,12 @@ async def test_in_trio() -> None:
 
 
 async def test_consumers_are_listed() -> None:
-    async with open_server(jetstream=True) as server:
-        create = b'{"name":"S","subjects":["s"]}'
-        consumer = b'{"stream_name":"S","config":{"name":"C","ack_policy":"none"}}'
-        stream = await greeted(server, "me", b"SUB in 1\r\n")
-        await stream.send_all(b"PUB $JS.API.STREAM.CREATE.S in %d\r\n%s\r\n" % (len(create), create))
-        await said(stream, b"stream_create_response")
-        await stream.send_all(b"PUB $JS.API.CONSUMER.CREATE.S.C in %d\r\n%s\r\n" % (len(consumer), consumer))
-        await said(stream, b"consumer_create_response")
+    async with open_live(jetstream=True) as (server, nc, _):
+        js = nc.jetstream()
+        await js.add_stream(name="S", subjects=["s"])
+        await js.add_consumer("S", durable_name="C")
         assert await server.consumers() == await server.consumers("S") == ["S/C"]
         assert await server.consumers("T") == []
-        await stream.aclose()
 
 
 async def test_a_paused_server_is_silent() -> None:
@@ -196,7 +191,7 @@ async def test_a_paused_server_is_silent() -> None:
         with trio.move_on_after(0.1):
             pytest.fail(f"a frozen server says {await stream.receive_some()!r}")
         server.resume()
-        await said(stream, b"PONG\r\n")  # perhaps behind a PING of its own
+        await received(stream, b"PONG\r\n")  # perhaps behind a PING of its own
         server.pause()
         await stream.aclose()
 
@@ -205,7 +200,7 @@ async def test_a_lame_duck_says_so() -> None:
     async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
         stream = await greeted(server)
         server.lame_duck()
-        await said(stream, b'"ldm":true')
+        await received(stream, b'"ldm":true')
         await stream.aclose()
 
 
@@ -225,17 +220,10 @@ async def test_reloading() -> None:
 class FakeClient:
     """What `assert_no_leaks` knows of a client."""
 
-    @dataclass
-    class Statistics:
-        subscriptions: int = 0
-        pending_requests: int = 0
-        feeds: tuple[str, ...] = ()
-        received: int = 0
-
     def __init__(self) -> None:
-        self.numbers = self.Statistics()
+        self.numbers = SimpleNamespace(subscriptions=0, pending_requests=0, feeds=(), received=0)
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> SimpleNamespace:
         return self.numbers
 
 
@@ -273,7 +261,7 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
 
 async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(nats_server: TrioNatsServer) -> None:
     """A watcher's inbox has the form of the shared one; only one of that form is nobody's leak."""
-    async with connected(nats_server) as nc:
+    async with open_world(nats_server) as (_, nc, _):
         async with assert_no_leaks(server=nats_server):
             with pytest.raises(errors.NoRespondersError):
                 await nc.request("nobody")
@@ -289,11 +277,10 @@ async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(
 
 async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own() -> None:
     for _ in range(2):
-        async with open_live("jetstream: enabled\n") as (server, nc, _nursery):
-            js = nc.jetstream()
+        async with open_live("jetstream: enabled\n") as (server, nc, _):
             with pytest.raises(errors.BucketNotFoundError):
-                await js.object_store("mine")
-            await js.create_object_store("mine")
+                await nc.jetstream().object_store("mine")
+            await nc.jetstream().create_object_store("mine")
             where = (await server.monitor("jsz"))["config"]["store_dir"]
             assert where.startswith(str(server.server.directory))
 
@@ -323,11 +310,7 @@ async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery
 
 async def test_the_bodys_own_exception_comes_through() -> None:
     client = FakeClient()
-
-    async def body() -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - which of them raises is the point
         async with assert_no_leaks(client):
             client.numbers.subscriptions = 1
             raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await body()

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-import trionats
 from tests.certificates import Authority
-from trionats import errors, events
+from tests.worlds import connected, next_event, refusal, watched
+from trionats import errors, open_subscription
+from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
+from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from trionats import Events
 
 ACCOUNT = "authorization { user: u, password: s3cret }\n"
 
@@ -36,19 +39,6 @@ def url(server: TrioNatsServer, scheme: str = "nats", host: str = "127.0.0.1") -
     return f"{scheme}://u:s3cret@{host}:{server.server.port}"
 
 
-async def refused(nursery: trio.Nursery, where: str, **options: Any) -> Exception:  # noqa: ANN401 - those of open_client
-    with pytest.raises(errors.Error) as caught:
-        async with trionats.open_client(nursery, where, **options):
-            pytest.fail("it let us in")
-    return caught.value
-
-
-async def reconnected(rx: trionats.Events) -> None:
-    async for event in rx:
-        if isinstance(event, events.Reconnected):
-            return
-
-
 FLOWS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "upgrade": ("", "nats", {}),
     "upgrade, tls://": ("", "tls", {}),
@@ -59,6 +49,12 @@ FLOWS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+def flow_config(flow: str, authority: Authority, name: str = "127.0.0.1") -> str:
+    more = FLOWS[flow][0]
+    # `allow_non_tls` stands beside the block, not in it.
+    return f"{authority.config(name)}{more}\n" if "allow" in more else authority.config(name, more=more)
+
+
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 async def test_h2_a_restart_leads_to_the_same_flow_as_the_first_connect(
@@ -66,62 +62,44 @@ async def test_h2_a_restart_leads_to_the_same_flow_as_the_first_connect(
 ) -> None:
     more, scheme, options = FLOWS[flow]
     context = authority.client() if "verify" in more else authority.trusting()
-    # `allow_non_tls` stands beside the block, not in it.
-    config = ACCOUNT + authority.config("127.0.0.1", more="" if "allow" in more else more)
-    if "allow" in more:
-        config += f"{more}\n"
     async with (
-        open_server(config) as server,
-        trionats.open_client(nursery, url(server, scheme), tls=context, reconnect_time_wait=0.05, **options) as nc,
-        trionats.open_events(nursery, nc) as rx,
-        trionats.open_subscription(nursery, nc, "greet") as greetings,
+        open_server(ACCOUNT + flow_config(flow, authority)) as server,
+        watched(server, url(server, scheme), tls=context, reconnect_time_wait=0.05, **options) as (_, nc, rx),
+        open_subscription(nursery, nc, "greet") as greetings,
     ):
-        for _ in range(2):
+        for reconnects in range(2):
             assert nc.tls is not None
             assert nc.tls.version == "TLSv1.3"
             await nc.publish("greet", b"x" * 300_000)
             assert len((await greetings.receive()).data) == 300_000
-            if nc.statistics().reconnects:
-                break
-            await server.restart(kill=kill)
-            await reconnected(rx)
-            await nc.flush()
-        assert nc.statistics().reconnects == 1
+            assert nc.statistics().reconnects == reconnects
+            if not reconnects:
+                await server.restart(kill=kill)
+                await next_event(rx, Reconnected)
+                await nc.flush()
 
 
-async def test_a_server_that_demands_tls_gets_it_with_pythons_default(
-    authority: Authority, nursery: trio.Nursery
-) -> None:
-    async with open_server(ACCOUNT + authority.config("127.0.0.1")) as server:
-        error = await refused(nursery, url(server))
-    assert isinstance(error, errors.SecureConnFailedError)
-    assert str(error) == (
-        f"nats://127.0.0.1:{server.server.port}: its certificate is not accepted: unable to get local issuer certificate"
-    )
-
-
-async def test_wrong_authority_and_wrong_name_are_told_apart(
-    authority: Authority, stranger: Authority, nursery: trio.Nursery
-) -> None:
+async def test_what_is_wrong_with_a_certificate_is_told_apart(authority: Authority, stranger: Authority) -> None:
+    """TLS that the server demands is done with Python's default."""
+    ours = {"tls": authority.trusting()}
     async with open_server(ACCOUNT + authority.config("localhost")) as server:
-        error = await refused(nursery, url(server, host="localhost"), tls=stranger.trusting())
-        assert isinstance(error, errors.SecureConnFailedError)
-        assert "its certificate is not accepted" in str(error)
-        error = await refused(nursery, url(server), tls=authority.trusting())
-        assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in str(error)
-        async with trionats.open_client(nursery, url(server, host="localhost"), tls=authority.trusting()):
+        here, there = url(server, host="localhost"), url(server)
+        for options in ({}, {"tls": stranger.trusting()}):
+            error = await refusal(here, **options)
+            assert isinstance(error, errors.SecureConnFailedError)
+            said = "its certificate is not accepted: unable to get local issuer certificate"
+            assert str(error) == f"nats://localhost:{server.server.port}: {said}"
+        told = str(await refusal(there, **ours))
+        assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in told
+        told = str(await refusal(here, **ours, tls_hostname="other.example"))
+        assert "Hostname mismatch, certificate is not valid for 'other.example'" in told
+        async with connected(server, here, **ours), connected(server, there, **ours, tls_hostname="localhost"):
             pass
-        async with trionats.open_client(nursery, url(server), tls=authority.trusting(), tls_hostname="localhost"):
-            pass
-        error = await refused(
-            nursery, url(server, host="localhost"), tls=authority.trusting(), tls_hostname="other.example"
-        )
-        assert "Hostname mismatch, certificate is not valid for 'other.example'" in str(error)
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["upgrade", "handshake first"])
 async def test_h8_a_missing_or_foreign_client_certificate_is_named(
-    first: bool, authority: Authority, stranger: Authority, nursery: trio.Nursery
+    first: bool, authority: Authority, stranger: Authority
 ) -> None:
     foreign = authority.trusting()
     certificate, key = stranger.files()
@@ -129,67 +107,53 @@ async def test_h8_a_missing_or_foreign_client_certificate_is_named(
     config = ACCOUNT + authority.config("127.0.0.1", more=f"verify: true, handshake_first: {str(first).lower()}")
     async with open_server(config) as server:
         for context in (authority.trusting(), foreign):
-            error = await refused(nursery, url(server), tls=context, tls_handshake_first=first)
+            error = await refusal(url(server), tls=context, tls_handshake_first=first)
             assert "certificate" in str(error)
             assert f"nats://127.0.0.1:{server.server.port}" in str(error)
 
 
-async def test_h1_no_password_in_clear_to_a_server_that_came_back_without_tls(
-    authority: Authority, nursery: trio.Nursery
-) -> None:
+async def test_h1_no_password_in_clear_to_a_server_that_came_back_without_tls(authority: Authority) -> None:
+    options: dict[str, Any] = {"reconnect_time_wait": 0.02, "max_reconnect_attempts": -1}
     async with (
         open_server(ACCOUNT + authority.config("127.0.0.1")) as server,
-        trionats.open_client(
-            nursery,
-            url(server, "tls"),
-            tls=authority.trusting(),
-            reconnect_time_wait=0.02,
-            max_reconnect_attempts=-1,
-        ) as nc,
-        trionats.open_events(nursery, nc) as rx,
+        watched(server, url(server, "tls"), tls=authority.trusting(), **options) as (_, _, rx),
     ):
         await server.stop()
         server.server.config = ACCOUNT
         await server.start()
-        failed = None
-        async for event in rx:
-            if isinstance(event, events.ReconnectFailed) and isinstance(event.reason, errors.SecureConnWantedError):
-                failed = event
-                break
-        assert failed is not None
+        while not isinstance((await next_event(rx, ReconnectFailed)).reason, errors.SecureConnWantedError):
+            pass
         assert "s3cret" not in server.log
 
 
-async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_know(
-    authority: Authority, nursery: trio.Nursery
-) -> None:
+def two_of_a_cluster(config: str, more: str = "") -> tuple[str, str]:
+    """Make the configurations of two servers that know of each other; the second one's has more in it."""
+    first, second = free_port(), free_port()
+    cluster = 'cluster {{ name: C, listen: "127.0.0.1:{}", routes: [{}] }}\n'
+    return config + cluster.format(first, ""), config + more + cluster.format(second, f'"nats://127.0.0.1:{first}"')
+
+
+async def until_discovered(rx: Events, server: str) -> None:
+    while not any(each.endswith(server) for each in (await next_event(rx, ServersDiscovered)).servers):
+        pass
+
+
+async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_know(authority: Authority) -> None:
     """Two servers that advertise addresses, and whose certificates know only a name."""
-    tls = authority.config("localhost")
-    cluster = 'cluster {{ name: C, listen: "127.0.0.1:{port}", routes: [{routes}] }}\n'
-    first = ACCOUNT + tls + cluster.format(port=-1, routes="")
+    first, second = two_of_a_cluster(ACCOUNT + authority.config("localhost"))
     async with open_server(first, name="one") as one:
-        route = one.server._ports["cluster"][0]
-        second = ACCOUNT + tls + cluster.format(port=-1, routes=f'"{route}"')
         async with (
-            trionats.open_client(
-                nursery,
-                url(one, "tls", "localhost"),
-                tls=authority.trusting(),
-                reconnect_time_wait=0.05,
-                allow_reconnect=True,
-            ) as nc,
-            trionats.open_events(nursery, nc) as rx,
+            watched(one, url(one, "tls", "localhost"), tls=authority.trusting(), reconnect_time_wait=0.05) as (
+                _,
+                nc,
+                rx,
+            ),
             open_server(second, name="two") as two,
         ):
-            async for event in rx:
-                if isinstance(event, events.ServersDiscovered) and any(
-                    f":{two.server.port}" in server for server in event.servers
-                ):
-                    break
+            await until_discovered(rx, f":{two.server.port}")
             await one.stop()
-            await reconnected(rx)
-            assert nc.server_name == "two"
-            assert nc.connected_url == f"tls://127.0.0.1:{two.server.port}"
+            await next_event(rx, Reconnected)
+            assert (nc.server_name, nc.connected_url) == ("two", f"tls://127.0.0.1:{two.server.port}")
 
 
 async def dial_here(host: str, port: int) -> trio.abc.Stream:
@@ -208,65 +172,51 @@ async def dial_here(host: str, port: int) -> trio.abc.Stream:
     ],
 )
 async def test_the_final_dot_of_an_absolute_name_is_for_the_resolver(
-    flow: str, host: str, options: dict[str, Any], authority: Authority, nursery: trio.Nursery
+    flow: str, host: str, options: dict[str, Any], authority: Authority
 ) -> None:
-    more, scheme, others = FLOWS[flow]
-    config = authority.config("nats.example", more="" if "allow" in more else more)
-    if "allow" in more:
-        config += f"{more}\n"
+    _, scheme, others = FLOWS[flow]
     dialled: list[str] = []
 
     async def dial(name: str, port: int) -> trio.abc.Stream:
         dialled.append(name)
         return await dial_here(name, port)
 
+    options = {"tls": authority.trusting(), "dial": dial, **others, **options}
     async with (
-        open_server(ACCOUNT + config) as server,
-        trionats.open_client(
-            nursery, url(server, scheme, host), tls=authority.trusting(), dial=dial, **others, **options
-        ) as nc,
+        open_server(ACCOUNT + flow_config(flow, authority, "nats.example")) as server,
+        connected(server, url(server, scheme, host), **options) as nc,
     ):
         await nc.flush()
     assert dialled == [host]
 
 
-async def test_the_final_dot_changes_nothing_in_what_is_verified(authority: Authority, nursery: trio.Nursery) -> None:
+async def test_the_final_dot_changes_nothing_in_what_is_verified(authority: Authority) -> None:
     async with open_server(ACCOUNT + authority.config("nats.example")) as server:
-        error = await refused(nursery, url(server, host="other.example."), tls=authority.trusting(), dial=dial_here)
+        error = await refusal(url(server, host="other.example."), tls=authority.trusting(), dial=dial_here)
         assert "certificate is not valid for 'other.example'" in str(error)
 
 
-async def test_discovered_servers_of_an_absolute_name(authority: Authority, nursery: trio.Nursery) -> None:
-    tls = authority.config("nats.example")
-    cluster = 'cluster {{ name: C, listen: "127.0.0.1:-1", routes: [{}] }}\n'
-    async with open_server(ACCOUNT + tls + cluster.format(""), name="one") as one:
-        route = one.server._ports["cluster"][0]
-        # One tells of itself by a bare address, the other by an absolute name.
-        second = ACCOUNT + tls + 'client_advertise: "nats.example.:1"\n' + cluster.format(f'"{route}"')
+async def test_discovered_servers_of_an_absolute_name(authority: Authority) -> None:
+    """One tells of itself by a bare address, the other by an absolute name."""
+    config = ACCOUNT + authority.config("nats.example")
+    first, second = two_of_a_cluster(config, 'client_advertise: "nats.example.:1"\n')
+    async with open_server(first, name="one") as one:
 
         async def dial(host: str, port: int) -> trio.abc.Stream:
             return await dial_here(host, two.server.port if port == 1 else port)
 
+        options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05, "dial": dial}
         async with (
-            trionats.open_client(
-                nursery,
-                url(one, "tls", "nats.example."),
-                tls=authority.trusting(),
-                reconnect_time_wait=0.05,
-                dial=dial,
-            ) as nc,
-            trionats.open_events(nursery, nc) as rx,
+            watched(one, url(one, "tls", "nats.example."), **options) as (_, nc, rx),
             open_server(second, name="two") as two,
         ):
-            async for event in rx:
-                if isinstance(event, events.ServersDiscovered) and "tls://nats.example.:1" in event.servers:
-                    break
+            await until_discovered(rx, "tls://nats.example.:1")
             await one.stop()
-            await reconnected(rx)
+            await next_event(rx, Reconnected)
             assert (nc.server_name, nc.connected_url) == ("two", "tls://nats.example.:1")
 
 
-async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path, nursery: trio.Nursery) -> None:
+async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path) -> None:
     authorities = []
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -288,8 +238,7 @@ async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path, nur
     pack(old)
     async with (
         open_server(ACCOUNT + old.config("127.0.0.1", more="verify: true")) as server,
-        trionats.open_client(nursery, url(server), tls=context, reconnect_time_wait=0.05) as nc,
-        trionats.open_events(nursery, nc) as rx,
+        watched(server, url(server), tls=context, reconnect_time_wait=0.05) as (_, nc, rx),
     ):
         assert nc.tls is not None
         before = nc.tls.peer_certificate
@@ -298,35 +247,27 @@ async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path, nur
         trusted.write_bytes(new.file.read_bytes())
         pack(new)
         await server.start()
-        await reconnected(rx)
+        await next_event(rx, Reconnected)
         await nc.flush()
         assert nc.tls.peer_certificate != before
 
 
 @pytest.mark.parametrize("first", [False, True])
-async def test_a_flow_that_the_server_does_not_know_fails_and_says_why(
-    first: bool, authority: Authority, nursery: trio.Nursery
-) -> None:
+async def test_a_flow_that_the_server_does_not_know_fails_and_says_why(first: bool, authority: Authority) -> None:
     config = ACCOUNT + authority.config("127.0.0.1", more=f"handshake_first: {str(not first).lower()}")
+    # Where it waits for an INFO that does not come, it waits until the end of this.
+    options: dict[str, Any] = {"tls_handshake_first": first, "connect_timeout": 5 if first else 1}
     async with open_server(config) as server:
-        error = await refused(
-            # Where it waits for an INFO that does not come, it waits until the end of this.
-            nursery,
-            url(server),
-            tls=authority.trusting(),
-            tls_handshake_first=first,
-            connect_timeout=5 if first else 1,
-        )
+        error = await refusal(url(server), tls=authority.trusting(), **options)
     expected = "it does the handshake after its INFO" if first else "it does the TLS handshake first"
     assert expected in str(error)
 
 
-async def test_a_callback_may_wait(authority: Authority, nursery: trio.Nursery) -> None:
+async def test_a_callback_may_wait(authority: Authority) -> None:
     async def make() -> ssl.SSLContext:
         return await trio.to_thread.run_sync(authority.trusting)
 
-    contexts: list[Callable[[], Any]] = [make, authority.trusting]
     async with open_server(ACCOUNT + authority.config("127.0.0.1")) as server:
-        for context in contexts:
-            async with trionats.open_client(nursery, url(server), tls=context) as nc:
+        for context in (make, authority.trusting):
+            async with connected(server, url(server), tls=context) as nc:
                 await nc.flush()

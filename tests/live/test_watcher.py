@@ -2,87 +2,53 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 import shutil
 import socket
-from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-from trionats import api, errors, events, open_client, open_events
-from trionats._jetstream.ordered import Handed, OrderedSource
-from trionats._jetstream.watcher import Watcher, open_watcher
+from tests.worlds import (
+    consumers_are,
+    context_of,
+    events_until,
+    meta_info,
+    meta_subject,
+    open_store,
+    open_world,
+    reconnected,
+    seam,
+    settled,
+    stream_of,
+    until,
+    write_infos,
+)
+from trionats import Watcher, api, errors, events, open_client, open_events, open_watcher
+from trionats._jetstream.api import Api
+from trionats._jetstream.ordered import Handed, OrderedSource, Sink
+from trionats._protocol.jetstream.actions import ALL
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
 from trionats.testing import assert_no_leaks, open_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
-    from trionats import Client, Msg, ObjectStore
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats import Client, Msg
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats.testing import TrioNatsServer
-
-
-@asynccontextmanager
-async def open_store(
-    server: TrioNatsServer,
-    storage: api.StorageType = api.StorageType.MEMORY,
-    **options: Any,  # noqa: ANN401 - open_client's
-) -> AsyncGenerator[tuple[ObjectStore, Client, trio.Nursery]]:
-    """Connect, and make a bucket that is gone afterwards."""
-    async with trio.open_nursery() as nursery, open_client(nursery, server.url, **options) as nc:
-        js = nc.jetstream()
-        store = await js.create_object_store(nc.new_token(), storage=storage)
-        yield store, nc, nursery
-        with trio.move_on_after(2, shield=True):
-            with suppress(errors.NotFoundError):
-                await js.delete_object_store(store.bucket)
-
-
-def meta(store: ObjectStore, name: str, **fields: object) -> tuple[str, bytes]:
-    """Make the message that says that an object changed."""
-    subject = f"$O.{store.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-    info = {"name": name, "bucket": store.bucket, "nuid": "n", "size": 0, "chunks": 0, **fields}
-    return subject, json.dumps(info).encode()
-
-
-async def write(store: ObjectStore, *names: str, **fields: object) -> None:
-    """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
-    *most, last = (meta(store, name, **fields) for name in names)
-    for subject, data in most:
-        store.js.nc.publish_nowait(subject, data, headers={"Nats-Rollup": "sub"}, force=True)
-    # The acknowledgement of the last one says that the stream has them all, which a flush does not.
-    await store.js.publish(*last, headers={"Nats-Rollup": "sub"})
-
-
-async def consumers(store: ObjectStore) -> list[str]:
-    return [info.name for info in await store.js.consumers_info(store.stream)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nobody tells."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
-            await trio.sleep(0.001)
-
-
-async def settled(store: ObjectStore, count: int) -> None:
-    """Wait until the bucket has so many consumers: nobody waits for the answer when one is deleted."""
-    with trio.fail_after(5):
-        while len(await consumers(store)) != count:  # noqa: ASYNC110 - the server tells nobody
-            await trio.sleep(0.01)
 
 
 def names(infos: list[api.ObjectInfo]) -> list[str]:
     return [info.name for info in infos]
+
+
+async def received(rx: Watcher[api.ObjectInfo], count: int) -> list[str]:
+    with trio.fail_after(10):
+        return [(await rx.receive()).name for _ in range(count)]
 
 
 # -- what it yields ----------------------------------------------------------------------------------------------------
@@ -109,7 +75,7 @@ async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> N
             rx.stop()
             rx.stop()
             assert [info async for info in rx] == []
-        await settled(store, 0)
+        await consumers_are(store, 0)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +109,7 @@ async def test_what_is_stored_and_then_what_happens(
 async def test_history_is_what_the_stream_still_holds(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         for size in range(3):
-            subject, data = meta(store, "a", size=size)
-            await store.js.publish(subject, data)
+            await context_of(store).publish(meta_subject(store.bucket, "a"), meta_info(store.bucket, "a", size=size))
         async with open_watcher(nursery, store, include_history=True) as rx:
             assert [info.size for info in await rx.snapshot()] == [0, 1, 2]
         async with open_watcher(nursery, store) as rx:
@@ -153,7 +118,7 @@ async def test_history_is_what_the_stream_still_holds(nats_server: TrioNatsServe
 
 async def test_caught_up_is_true_with_the_last_one_received(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
-        await write(store, "a", "b", "c")
+        await write_infos(store, "a", "b", "c")
         async with open_watcher(nursery, store) as rx:
             seen = []
             async for info in rx:
@@ -172,22 +137,22 @@ async def test_caught_up_is_true_with_the_last_one_received(nats_server: TrioNat
 async def test_the_end_is_never_lost(nats_server: TrioNatsServer, state: str, ignore_deletes: bool) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         if state == "only deleted":
-            await write(store, "a", "b", deleted=True)
+            await write_infos(store, "a", "b", deleted=True)
         elif state == "only garbage":
             for number, data in enumerate((b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000)):
-                await store.js.publish(f"$O.{store.bucket}.M.{number}", data)
+                await context_of(store).publish(f"$O.{store.bucket}.M.{number}", data)
         elif state == "purged while it opens":
-            await write(store, *map(str, range(2000)))
+            await write_infos(store, *map(str, range(2000)))
         async with open_watcher(nursery, store, ignore_deletes=ignore_deletes) as rx:
             if state == "purged while it opens":
-                await store.js.purge_stream(store.stream)
+                await context_of(store).purge_stream(stream_of(store))
             with trio.fail_after(2):
                 seen = await rx.snapshot()
             assert rx.caught_up
             assert len(seen) == (2 if state == "only deleted" and not ignore_deletes else len(seen))
             assert len(seen) < 2000
             # A11: that was not the end of the watcher.
-            await write(store, "later")
+            await write_infos(store, "later")
             assert (await rx.receive()).name == "later"
 
 
@@ -205,11 +170,11 @@ async def test_a_snapshot_after_the_block_is_refused(nats_server: TrioNatsServer
 async def test_snapshots_under_constant_writes_have_each_name_once(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         keys = [f"k{number}" for number in range(20)]
-        await write(store, *keys)
+        await write_infos(store, *keys)
 
         async def keep_writing() -> None:
             while True:
-                await write(store, random.choice(keys))
+                await write_infos(store, random.choice(keys))
 
         async with trio.open_nursery() as writers:
             writers.start_soon(keep_writing)
@@ -224,7 +189,7 @@ async def test_snapshots_under_constant_writes_have_each_name_once(nats_server: 
 async def test_a_cancelled_snapshot_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
         keys = [f"k{number}" for number in range(3000)]
-        await write(store, *keys)
+        await write_infos(store, *keys)
         async with open_watcher(nursery, store) as rx:
             cancelled = 0
             while True:
@@ -239,7 +204,7 @@ async def test_a_cancelled_snapshot_keeps_what_it_has(nats_server: TrioNatsServe
 
 async def test_somebody_else_receives_the_last_one(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
-        await write(store, "a", "b", "c")
+        await write_infos(store, "a", "b", "c")
         async with open_watcher(nursery, store) as rx:
             seen: list[str] = []
 
@@ -254,15 +219,15 @@ async def test_somebody_else_receives_the_last_one(nats_server: TrioNatsServer) 
                     receivers.start_soon(collect)
                     for _ in range(3):
                         receivers.start_soon(receive)
-                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    await settled(0.05)
                     # Whoever of the three still waits gets what comes next.
-                    receivers.start_soon(write, store, "d", "e", "f")
+                    receivers.start_soon(write_infos, store, "d", "e", "f")
             assert {"a", "b", "c"} <= set(seen)
 
 
 async def test_stopped_before_the_end_is_not_a_snapshot(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery):
-        await write(store, *map(str, range(2000)))
+        await write_infos(store, *map(str, range(2000)))
         async with open_watcher(nursery, store) as rx:
             await rx.receive()
             rx.stop()
@@ -273,7 +238,7 @@ async def test_stopped_before_the_end_is_not_a_snapshot(nats_server: TrioNatsSer
 async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
         keys = [f"k{number}" for number in range(3000)]
-        await write(store, *keys)
+        await write_infos(store, *keys)
         await trio.sleep(0.3)
         assert rx.statistics().pending <= 500
         seen = [(await rx.receive()).name for _ in keys]
@@ -285,10 +250,11 @@ async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> Non
 
 
 @pytest.mark.parametrize("busy", [True, False])
-async def test_a_killed_server_that_comes_back(workers: bool) -> None:
+async def test_a_killed_server_that_comes_back(busy: bool) -> None:
+    client = {"reconnect_time_wait": 0.05}
     async with (
         open_server(jetstream=True) as server,
-        open_store(server, api.StorageType.FILE, reconnect_time_wait=0.05) as (store, nc, nursery),
+        open_store(server, client, storage=api.StorageType.FILE) as (store, nc, nursery),
         open_watcher(nursery, store) as rx,
         trio.open_nursery() as readers,
     ):
@@ -299,19 +265,17 @@ async def test_a_killed_server_that_comes_back(workers: bool) -> None:
 
         await store.put("a", b"")
         await store.put("b", b"")
-        if workers:
+        if busy:
             readers.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await settled(0.05)
         await server.restart(kill=True)
-        # `wait_connected` would return at once if the loss were not known yet.
-        await until(lambda: reconnected(nc, 1))
+        await reconnected(nc)
         await store.put("c", b"")
-        with trio.fail_after(10):
-            if workers:
-                await until(lambda: rx.statistics().received == 3)
-                rx.stop()
-            else:
-                seen.extend([(await rx.receive()).name for _ in range(3)])
+        if busy:
+            await until(lambda: rx.statistics().received == 3)
+            rx.stop()
+        else:
+            seen = await received(rx, 3)
     assert seen == ["a", "b", "c"]
 
 
@@ -330,45 +294,37 @@ class Cuttable:
         self.stream.socket.shutdown(socket.SHUT_RDWR)
 
 
-def reconnected(nc: Client, times: int) -> bool:
-    return nc.statistics().reconnects == times
-
-
 async def test_twenty_disconnects_leave_one_consumer_and_lose_nothing(nats_server: TrioNatsServer) -> None:
     dial = Cuttable()
     async with (
-        open_store(nats_server, dial=dial, reconnect_time_wait=0.01) as (store, nc, nursery),
+        open_store(nats_server, {"dial": dial, "reconnect_time_wait": 0.01}) as (store, nc, nursery),
         open_watcher(nursery, store) as rx,
     ):
         expected: list[str] = []
         seen: list[str] = []
         for number in range(20):
-            await write(store, f"before {number}")
+            await write_infos(store, f"before {number}")
             dial.cut()
-            await until(partial(reconnected, nc, number + 1))
-            await write(store, f"after {number}")
+            await reconnected(nc, number + 1)
+            await write_infos(store, f"after {number}")
             expected += [f"before {number}", f"after {number}"]
             if number % 3 == 0:
-                with trio.fail_after(5):
-                    while len(seen) < len(expected):
-                        seen.append((await rx.receive()).name)
-        with trio.fail_after(5):
-            while len(seen) < len(expected):
-                seen.append((await rx.receive()).name)
+                seen += await received(rx, len(expected) - len(seen))
+        seen += await received(rx, len(expected) - len(seen))
         assert seen == expected
-        await settled(store, 1)
+        await consumers_are(store, 1)
 
 
 async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
         for number in range(5):
-            await write(store, f"k{number}")
-            for name in await consumers(store):
-                await store.js.delete_consumer(store.stream, name)
-            with trio.fail_after(20):
-                assert (await rx.receive()).name == f"k{number}"
+            await write_infos(store, f"k{number}")
+            js = context_of(store)
+            for consumer in await js.consumers_info(stream_of(store)):
+                await js.delete_consumer(stream_of(store), consumer.name)
+            assert await received(rx, 1) == [f"k{number}"]
         assert rx.statistics().resets
-        await settled(store, 1)
+        await consumers_are(store, 1)
 
 
 @pytest.mark.parametrize("denied", ["$JS.API.CONSUMER.MSG.NEXT.>", "$JS.API.CONSUMER.CREATE.>"])
@@ -380,9 +336,8 @@ async def test_a_permission_that_is_missing_ends_it_at_once(denied: str) -> None
     ] }}"""
     async with (
         open_server(users, jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url, user="boss", password="b0ss") as boss,
-        open_client(nursery, server.url, user="guest", password="guest") as guest,
+        open_world(server, user="boss", password="b0ss") as (_, boss, _),
+        open_world(server, user="guest", password="guest") as (_, guest, nursery),
     ):
         mine = await boss.jetstream().create_object_store("b")
         await mine.put("a", b"")
@@ -399,14 +354,13 @@ async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
         assert_no_leaks(nc),
         open_watcher(nursery, store) as rx,
     ):
-        await write(store, "a")
+        await write_infos(store, "a")
         # What is buffered comes first.
-        await until(lambda: bool(rx.statistics().pending))
-        await store.js.delete_object_store(store.bucket)
-        with trio.fail_after(20):
-            assert (await rx.receive()).name == "a"
-            with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
-                await rx.receive()
+        await until(lambda: rx.statistics().pending)
+        await context_of(store).delete_object_store(store.bucket)
+        assert await received(rx, 1) == ["a"]
+        with trio.fail_after(20), pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+            await rx.receive()
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -414,11 +368,11 @@ async def test_a_bucket_that_is_deleted_right_behind_the_opening(nats_server: Tr
     """The request for messages crosses the deletion, and nobody answers it: the next one finds out."""
     for _ in range(3):
         async with open_store(nats_server) as (store, _, nursery):
-            await write(store, "a")
+            await write_infos(store, "a")
             async with open_watcher(nursery, store) as rx:
                 if read:
                     await rx.snapshot()
-                await store.js.delete_object_store(store.bucket)
+                await context_of(store).delete_object_store(store.bucket)
                 with trio.fail_after(2), pytest.raises(errors.BucketNotFoundError, match=store.bucket):
                     [info async for info in rx]
 
@@ -432,25 +386,22 @@ async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsSe
         return await trio.open_tcp_stream(host, port)
 
     async with (
-        open_store(nats_server, dial=dial, connect_timeout=20) as (store, nc, nursery),
+        open_store(nats_server, {"dial": dial, "connect_timeout": 20}) as (store, nc, nursery),
         open_watcher(nursery, store) as rx,
         open_events(nursery, nc) as happened,
-        open_client(nursery, nats_server.url) as other,
+        open_world(nats_server) as (_, other, _),
     ):
-        await write(store, *map(str, range(5)))
-        for _ in range(5):
-            await rx.receive()
-        config = (await store.js.stream_info(store.stream)).config
+        await write_infos(store, *map(str, range(5)))
+        await received(rx, 5)
+        config = (await other.jetstream().stream_info(stream_of(store))).config
         # While we are away: seen in between, the bucket would be gone.
         gate = trio.Event()
         nursery.start_soon(nc.reconnect)
-        async for event in happened:
-            if isinstance(event, events.Disconnected):
-                break
-        await other.jetstream().delete_stream(store.stream)
+        await events_until(happened, events.Disconnected)
+        await other.jetstream().delete_stream(stream_of(store))
         await other.jetstream().add_stream(config)
         gate.set()
-        with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=store.stream):
+        with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=stream_of(store)):
             await rx.receive()
 
 
@@ -458,7 +409,7 @@ async def test_a_bucket_that_was_restored_from_a_backup_went_backwards(tmp_path:
     store_dir, backup = tmp_path / "js", tmp_path / "backup"
     async with (
         open_server(jetstream=True, store=store_dir) as server,
-        open_store(server, api.StorageType.FILE, reconnect_time_wait=0.05) as (store, nc, nursery),
+        open_store(server, {"reconnect_time_wait": 0.05}, storage=api.StorageType.FILE) as (store, nc, nursery),
         open_watcher(nursery, store) as rx,
     ):
         await store.put("a", b"")
@@ -469,8 +420,7 @@ async def test_a_bucket_that_was_restored_from_a_backup_went_backwards(tmp_path:
         await nc.wait_connected()
         await store.put("c", b"")
         await store.put("d", b"")
-        with trio.fail_after(10):
-            assert [(await rx.receive()).name for _ in range(4)] == ["a", "b", "c", "d"]
+        assert await received(rx, 4) == ["a", "b", "c", "d"]
         await server.stop()
         shutil.rmtree(store_dir)
         shutil.copytree(backup, store_dir)
@@ -485,13 +435,13 @@ async def test_the_client_is_closed(nats_server: TrioNatsServer) -> None:
             mine = await other.jetstream().object_store(store.bucket)
             manager = open_watcher(nursery, mine)
             rx = await manager.__aenter__()
-            await write(store, "a")
-            await until(lambda: bool(rx.statistics().pending))
+            await write_infos(store, "a")
+            await until(lambda: rx.statistics().pending)
         assert [info.name async for info in rx] == ["a"]
         await manager.__aexit__(None, None, None)
         with pytest.raises(trio.ClosedResourceError):
             await rx.receive()
-        await settled(store, 0)
+        await consumers_are(store, 0)
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------
@@ -499,28 +449,22 @@ async def test_the_client_is_closed(nats_server: TrioNatsServer) -> None:
 
 async def test_what_cannot_be_opened(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc, server=nats_server):
-        with pytest.raises(ValueError, match="exclude"):
-            async with open_watcher(nursery, store, include_history=True, updates_only=True):
-                pass
-        with pytest.raises(ValueError, match="on_recreate must be 'fail' or 'restart', not 'begin'"):
-            async with open_watcher(nursery, store, on_recreate="begin"):  # type: ignore[call-overload]
-                pass
-        with pytest.raises(TypeError, match="str"):
-            async with open_watcher(nursery, "configs"):  # type: ignore[call-overload]
-                pass
-        with pytest.raises(TypeError, match="nursery"):
-            async with open_watcher(store, store):  # type: ignore[call-overload]
-                pass
-        gone = await nc.jetstream().create_object_store("gone")
-        await nc.jetstream().delete_object_store("gone")
-        with pytest.raises(errors.BucketNotFoundError, match="'gone'"):
-            async with open_watcher(nursery, gone):
-                pass
         async with trio.open_nursery() as closed:
             pass
-        with pytest.raises(RuntimeError, match="closed"):
-            async with open_watcher(closed, store):
-                pass
+        gone = await nc.jetstream().create_object_store("gone")
+        await nc.jetstream().delete_object_store("gone")
+        wrong: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
+            (nursery, store, {"include_history": True, "updates_only": True}, ValueError, "exclude"),
+            (nursery, store, {"on_recreate": "begin"}, ValueError, "must be 'fail' or 'restart', not 'begin'"),
+            (nursery, "configs", {}, TypeError, "str"),
+            (store, store, {}, TypeError, "nursery"),
+            (nursery, gone, {}, errors.BucketNotFoundError, "'gone'"),
+            (closed, store, {}, RuntimeError, "closed"),
+        ]
+        for where, what, options, kind, text in wrong:
+            with pytest.raises(kind, match=text):
+                async with open_watcher(where, what, **options):
+                    pass
 
 
 async def test_opening_that_is_cancelled_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
@@ -530,7 +474,7 @@ async def test_opening_that_is_cancelled_leaves_no_consumer(nats_server: TrioNat
                 with trio.move_on_after(microseconds / 1e6):
                     async with open_watcher(nursery, store):
                         await trio.sleep_forever()
-        await settled(store, 0)
+        await consumers_are(store, 0)
         before = nc.statistics()
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -544,49 +488,45 @@ async def test_opening_that_is_cancelled_leaves_no_consumer(nats_server: TrioNat
 
 
 class Collector:
-    """A sink with room for some messages."""
+    """Reads a stream to its end, with room for some messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1 << 30) -> None:
         self.messages: list[Msg] = []
         self.sizes: list[int] = []
         self.done = False
-        self.room = 1 << 30
+        self.room = room
         self.wake: Callable[[], None] = lambda: None
 
     def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         assert ack.sequence
+        self.wake()
         if len(self.messages) >= self.room:
             self.room += 1
-            self.wake()
             return Handed.REFUSED
         self.messages.append(msg)
         self.sizes.append(size)
-        self.wake()
         return Handed.KEPT
 
     def stored_read(self) -> None:
         self.done = True
         self.wake()
 
-    def ended(self, reason: BaseException | None) -> None:
-        pass
-
-
-async def read_to_the_end(nc: Client, stream: str, collector: Collector, **options: Any) -> OrderedSource:  # noqa: ANN401
-    ordered = Ordered(stream, nc.new_token(), random.Random(1), start=Start("all"), snapshot=True, **options)
-    source = OrderedSource(nc.jetstream(), ordered, collector)
-    collector.wake = source.wake
-    await source.open()
-    try:
-        while not collector.done:
-            while collector.sizes:
-                source.taken(collector.sizes.pop(0))
-            if not collector.done:
-                await source.step()
-    finally:
-        source.close()
-        source.close()
-    return source
+    async def read(self, nc: Client, stream: str, **options: Any) -> OrderedSource:  # noqa: ANN401 - of `Ordered`
+        ordered = Ordered(stream, seam(nc).new_token(), random.Random(1), start=ALL, snapshot=True, **options)
+        source = OrderedSource(Api(seam(nc)), ordered, Sink(self.take, self.stored_read))
+        self.wake = source.wake
+        await source.open()
+        try:
+            with trio.fail_after(5):
+                while not self.done:
+                    while self.sizes:
+                        source.taken(self.sizes.pop(0))
+                    if not self.done:
+                        await source.step()
+        finally:
+            source.close()
+            source.close()
+        return source
 
 
 @pytest.mark.parametrize(
@@ -603,25 +543,23 @@ async def read_to_the_end(nc: Client, stream: str, collector: Collector, **optio
 async def test_any_credit_is_enough(nats_server: TrioNatsServer, options: dict[str, Any]) -> None:
     """Also one that the largest messages do not fit into: they come alone (failures.md E7, E8)."""
     async with open_store(nats_server) as (store, nc, _):
-        for number in range(60):
-            await store.js.publish(f"$O.{store.bucket}.C.x", b"x" * (1 + number * 37 % 900))
+        lengths = [1 + number * 37 % 900 for number in range(60)]
+        for length in lengths:
+            await context_of(store).publish(f"$O.{store.bucket}.C.x", b"x" * length)
         collector = Collector()
-        with trio.fail_after(5):
-            source = await read_to_the_end(nc, store.stream, collector, **options)
+        source = await collector.read(nc, stream_of(store), **options)
         assert source.resets == 0
-        lengths = [0 if options.get("headers_only") else 1 + number * 37 % 900 for number in range(60)]
-        assert [len(msg.data) for msg in collector.messages] == lengths
-        await settled(store, 0)
+        read = [len(msg.data) for msg in collector.messages]
+        assert read == ([0] * 60 if options.get("headers_only") else lengths)
+        await consumers_are(store, 0)
 
 
 async def test_what_is_refused_comes_again(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, nc, _):
         for number in range(30):
-            await store.js.publish(f"$O.{store.bucket}.C.x", str(number).encode())
-        collector = Collector()
-        collector.room = 7
-        with trio.fail_after(5):
-            source = await read_to_the_end(nc, store.stream, collector)
+            await context_of(store).publish(f"$O.{store.bucket}.C.x", str(number).encode())
+        collector = Collector(room=7)
+        source = await collector.read(nc, stream_of(store))
         assert [int(msg.data) for msg in collector.messages] == list(range(30))
         assert source.resets
-        await settled(store, 0)
+        await consumers_are(store, 0)

@@ -62,7 +62,7 @@ def received(stream: bytes) -> list[Frame]:
         (commands.CRLF, b"\r\n"),
     ],
 )
-def test_frames(frame: bytes, expected: bytes) -> None:
+def test_each_command_is_one_frame(frame: bytes, expected: bytes) -> None:
     assert frame == expected
 
 

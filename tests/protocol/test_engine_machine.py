@@ -7,97 +7,22 @@ step the client's numbers must be true; whenever both are at rest the tables mus
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.protocol.sessions import BROKEN, Server, publish
 from trionats import errors
-from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.happenings import Answered, Loss
-from trionats._protocol.parser import Message
+from trionats._protocol.happenings import Loss, PongArrived
+
+if TYPE_CHECKING:
+    from trionats._protocol.outbox import Queued
+    from trionats._protocol.parser import Message
 
 SUBJECTS = (b"a", b"b")
-
-
-@dataclass
-class Row:
-    """What the server knows of one subscription."""
-
-    subject: bytes
-    queue: bytes
-    limit: int = 0
-    delivered: int = 0
-
-    @property
-    def left(self) -> int | None:
-        """How many more it gets."""
-        return self.limit - self.delivered if self.limit else None
-
-
-@dataclass
-class Server:
-    """One connection, as the server sees it."""
-
-    rows: dict[int, Row] = field(default_factory=dict)
-    unread: bytes = b""
-    answers: bytes = b""
-    verbs: list[bytes] = field(default_factory=list)
-    published: list[bytes] = field(default_factory=list)
-    welcomed: bool = False
-    sids: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
-
-    def take(self, data: bytes) -> None:
-        """Take what the client sent, and act on each whole frame."""
-        self.unread += data
-        while b"\r\n" in self.unread:
-            line, rest = self.unread.split(b"\r\n", 1)
-            verb, *arguments = line.split(b" ")
-            if verb == b"PUB":
-                size = int(arguments[-1])
-                if len(rest) < size + 2:
-                    return
-                assert rest[size : size + 2] == b"\r\n"
-                payload, rest = rest[:size], rest[size + 2 :]
-                self.published.append(payload)
-            self.unread = rest
-            self._act(verb, arguments)
-
-    def _act(self, verb: bytes, arguments: list[bytes]) -> None:
-        self.verbs.append(verb)
-        assert self.verbs[0] == b"CONNECT"
-        if verb == b"PING":
-            self.answers += b"PONG\r\n"
-            self.welcomed = True
-        elif verb == b"SUB":
-            subject, *queue, sid = arguments
-            assert int(sid) not in self.sids, "a sid was used again"
-            self.sids[int(sid)] = (subject, b"".join(queue))
-            self.rows[int(sid)] = Row(subject, b"".join(queue))
-        elif verb == b"UNSUB":
-            row = self.rows.get(int(arguments[0]))
-            if len(arguments) == 2:
-                assert row is not None
-                row.limit = int(arguments[1])
-                if row.limit <= row.delivered:
-                    del self.rows[int(arguments[0])]
-            else:
-                self.rows.pop(int(arguments[0]), None)
-        else:
-            assert verb in (b"CONNECT", b"PUB", b"PONG"), verb
-
-    def deliver(self, subject: bytes, data: bytes) -> list[int]:
-        """Send a message to all who subscribed to it."""
-        heard = [sid for sid, row in self.rows.items() if row.subject == subject]
-        for sid in heard:
-            self.answers += b"MSG %b %d %d\r\n%b\r\n" % (subject, sid, len(data), data)
-            row = self.rows[sid]
-            row.delivered += 1
-            if row.left == 0:
-                del self.rows[sid]
-        return heard
 
 
 class Consumer:
@@ -135,7 +60,7 @@ class Session(RuleBasedStateMachine):
         self.wire = b""  # taken from the outbox, and on its way
         self.batch: list[bytes] = []  # the payloads in it
         self.publishing = 0
-        self.waiting: dict[bytes, tuple[bytes, int]] = {}  # by payload: frame and number
+        self.waiting: dict[bytes, Queued] = {}  # by payload
         self.order: list[bytes] = []  # payloads in the order they were queued, withdrawn ones excepted
         self.withdrawn: set[bytes] = set()
         self.arrived: list[bytes] = []
@@ -166,7 +91,7 @@ class Session(RuleBasedStateMachine):
     @rule(stage=st.sampled_from(["silence", "half an INFO", "INFO", "CONNECT", "refusal"]))
     def fail_to_connect(self, stage: str) -> None:
         engine = self.engine
-        before = list(engine.outbox)
+        before = list(engine.outbox.frames)
         engine.begin()
         if stage == "half an INFO":
             engine.receive(b"INFO {")
@@ -176,8 +101,8 @@ class Session(RuleBasedStateMachine):
             engine.greet({})
         if stage == "refusal":
             engine.receive(b"-ERR 'Authorization Violation'\r\n")
-        assert engine.lost(errors.UnexpectedEOF()) == Loss(0, [])
-        assert engine.outbox == [frame for frame in before if frame]
+        assert engine.lost(BROKEN) == Loss(0, [])
+        assert engine.outbox.frames == [frame for frame in before if frame]
 
     @precondition(lambda self: self.server is not None)
     @rule(through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
@@ -188,13 +113,13 @@ class Session(RuleBasedStateMachine):
         answers = self.server.answers
         self.hear(answers[: heard % (len(answers) + 1)])
         self.collect()
-        loss = self.engine.lost(errors.UnexpectedEOF())
+        loss = self.engine.lost(BROKEN)
         assert loss.frames == len(self.batch)
         assert loss.pings == [token for token in self.pings if token is not None]
         self.in_doubt.update(self.batch)
         self.batch, self.wire, self.pings = [], b"", []
         self.server = None
-        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.subscriptions)
+        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.registrations)
 
     @precondition(lambda self: self.server is not None)
     @rule(subject=st.sampled_from(SUBJECTS), through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
@@ -219,7 +144,7 @@ class Session(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1000))
     def unsubscribe(self, which: int) -> None:
         sid = self.sids[which % len(self.sids)]
-        row = self.engine.subscriptions.get(sid)
+        row = self.engine.registrations.get(sid)
         if row is not None:
             self.engine.unsubscribe(row)
             self.engine.unsubscribe(row)
@@ -230,7 +155,7 @@ class Session(RuleBasedStateMachine):
         consumer = self.consumers[self.sids[which % len(self.sids)]]
         mine = [
             sid
-            for sid, row in self.engine.subscriptions.items()
+            for sid, row in self.engine.registrations.items()
             if (row.subject, row.queue) == (consumer.subject, consumer.queue)
         ]
         error = errors.PermissionsViolationError()
@@ -247,9 +172,7 @@ class Session(RuleBasedStateMachine):
     def publish(self, size: int) -> None:
         self.publishing += 1
         payload = b"%d:" % self.publishing + b"x" * size
-        frame = commands.pub(b"s", b"", payload)
-        self.engine.publish(frame, len(payload))
-        self.waiting[payload] = (frame, self.engine.newest)
+        self.waiting[payload] = publish(self.engine.outbox, payload)
         self.order.append(payload)
 
     @precondition(lambda self: self.order)
@@ -259,10 +182,10 @@ class Session(RuleBasedStateMachine):
         payload = self.order[which % len(self.order)]
         if payload not in self.waiting:
             return
-        frame, number = self.waiting.pop(payload)
-        assert self.engine.waits(frame, number)
-        assert self.engine.withdraw(frame, number, len(payload))
-        assert not self.engine.withdraw(frame, number, len(payload))
+        queued, outbox = self.waiting.pop(payload), self.engine.outbox
+        assert outbox.waits(queued)
+        assert outbox.withdraw(queued)
+        assert not outbox.withdraw(queued)
         self.order.remove(payload)
         self.withdrawn.add(payload)
 
@@ -281,18 +204,18 @@ class Session(RuleBasedStateMachine):
         else:
             assert None in self.pings
 
-    # What the link does.
+    # What the session's writer and reader do.
 
     @precondition(lambda self: self.server is not None and not self.wire)
     @rule(limit=st.integers(1, 1000))
     def take(self, limit: int) -> None:
-        self.wire = self.engine.take(limit)
-        going = [payload for payload, (frame, number) in self.waiting.items() if not self.engine.waits(frame, number)]
+        self.wire = self.engine.outbox.take(limit)
+        going = [payload for payload, queued in self.waiting.items() if not self.engine.outbox.waits(queued)]
         for payload in going:
             del self.waiting[payload]
         self.batch = going
         if not self.wire:
-            self.engine.sent()
+            self.engine.outbox.sent()
 
     @precondition(lambda self: self.server is not None and self.wire)
     @rule(part=st.integers(1, 1 << 16))
@@ -302,7 +225,7 @@ class Session(RuleBasedStateMachine):
         self.server.take(self.wire[:count])
         self.wire = self.wire[count:]
         if not self.wire:
-            self.engine.sent()
+            self.engine.outbox.sent()
             self.batch = []
         self.collect()
 
@@ -336,26 +259,26 @@ class Session(RuleBasedStateMachine):
         assert self.server is not None
         mine = {
             sid: (row.subject, row.queue, row.max_msgs - row.delivered if row.max_msgs else None)
-            for sid, row in self.engine.subscriptions.items()
+            for sid, row in self.engine.registrations.items()
         }
         assert {sid: (row.subject, row.queue, row.left) for sid, row in self.server.rows.items()} == mine
         assert self.server.unread == b""
         assert self.pings == []
         assert not self.waiting
-        assert self.engine.outbox_bytes == 0
+        assert self.engine.outbox.bytes == 0
 
     # Inside.
 
     def flow(self) -> None:
         assert self.server is not None
-        while self.engine.outbox or self.wire or self.server.answers:
+        while self.engine.outbox.frames or self.wire or self.server.answers:
             if not self.wire:
                 self.take(100)
             if self.wire:
                 self.write(1 << 30)
                 self.server.take(self.wire)
                 if self.wire:
-                    self.engine.sent()
+                    self.engine.outbox.sent()
                     self.wire, self.batch = b"", []
                 self.collect()
             data, self.server.answers = self.server.answers, b""
@@ -363,12 +286,12 @@ class Session(RuleBasedStateMachine):
 
     def hear(self, data: bytes) -> None:
         for event in self.engine.receive(data):
-            if isinstance(event, Answered):
+            if isinstance(event, PongArrived):
                 # A PONG to a keepalive gives no event; those in front of this one were such.
                 while self.pings[0] is None:
                     self.pings.pop(0)
                 assert event.token == self.pings.pop(0)
-        waiting = len(self.engine._pings)
+        waiting = len(self.engine._session.pings)
         while len(self.pings) > waiting:
             assert self.pings.pop(0) is None
         assert waiting == len(self.pings)
@@ -386,12 +309,11 @@ class Session(RuleBasedStateMachine):
 
     @invariant()
     def numbers_are_true(self) -> None:
-        engine = self.engine
-        assert engine.outbox_bytes == sum(map(len, engine.outbox))
-        assert all(engine.waits(frame, number) for frame, number in self.waiting.values())
-        published = self.publishing - len(self.withdrawn)
-        assert engine.out_msgs == published
-        assert engine.out_bytes == sum(map(len, self.order))
+        outbox = self.engine.outbox
+        assert outbox.bytes == sum(map(len, outbox.frames))
+        assert all(map(outbox.waits, self.waiting.values()))
+        assert outbox.out_msgs == self.publishing - len(self.withdrawn)
+        assert outbox.out_bytes == sum(map(len, self.order))
 
     @invariant()
     def published_in_order_and_once(self) -> None:
@@ -412,14 +334,14 @@ class Session(RuleBasedStateMachine):
                 assert consumer.received <= consumer.max_msgs
                 if consumer.received == consumer.max_msgs:
                     assert consumer.ends == [None]
-            assert (sid in self.engine.subscriptions) <= (not consumer.ends)
+            assert (sid in self.engine.registrations) <= (not consumer.ends)
 
     @invariant()
     def nothing_but_frames(self) -> None:
-        for frame in self.engine.outbox:
+        for frame in self.engine.outbox.frames:
             assert not frame or re.fullmatch(rb"(?:[A-Z]+[^\r\n]*\r\n)+|PUB s \d+\r\n.*\r\n", frame, re.DOTALL)
         if self.server is None:
-            assert all(not frame or frame.startswith(b"PUB ") for frame in self.engine.outbox)
+            assert all(not frame or frame.startswith(b"PUB ") for frame in self.engine.outbox.frames)
 
     def teardown(self) -> None:
         if self.server is None:
@@ -427,5 +349,5 @@ class Session(RuleBasedStateMachine):
         self.come_to_rest()
 
 
-TestConversation = Session.TestCase
-TestConversation.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSession = Session.TestCase
+TestSession.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -180,7 +180,7 @@ def test_what_is_no_configuration_is_none(config: object) -> None:
 
 def test_an_unknown_field_is_named_with_the_one_that_may_be_meant() -> None:
     for name, text in (
-        ("max_ages", r"^add_stream\(\) has no option 'max_ages'; did you mean 'max_age'\?$"),
+        ("max_ages", r"^add_stream\(\) has no option 'max_ages': did you mean 'max_age'\?$"),
         ("foo", r"^add_stream\(\) has no option 'foo'$"),
         ("timeout", r"^add_stream\(\) has no option 'timeout': deadlines are cancel scopes"),
     ):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-from math import inf
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.protocol.readers import EARLY, LATER, MADE, Bench, reading
 from trionats import errors
+from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Action, Create, Delete, Fail, Find, Inspect, Look, Pull, Start, Wait
+from trionats._protocol.jetstream.pull import Pull
 
-EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -23,7 +23,7 @@ JSON = st.recursive(
 )
 
 
-# What an answer says.
+# What a response says.
 
 
 @pytest.mark.parametrize(
@@ -89,107 +89,31 @@ def test_once_it_is_known_which_stream_it_is_no_clock_matters() -> None:
     assert not leader.recognizes(StreamSaid(EARLY, 9))
 
 
-# An ordered reader.
+# An ordered reader of a stream in a cluster, unless something else is said.
 
 
-class Bench:
-    """An ordered reader of a stream in a cluster."""
-
-    def __init__(self, policy: str = "last_per_subject", *, clustered: bool = True, **options: object) -> None:
-        given: dict[str, Any] = {"filter_subjects": ["m.>"], "snapshot": True, "one_per_subject": True, **options}
-        self.ordered = Ordered("S", "pre", random.Random(3), start=Start(policy), **given)
-        self.now, self.sequence, self.clustered = 100.0, 0, clustered
-
-    def caught_up(self) -> bool:
-        return self.ordered.caught_up
-
-    def opening(self) -> bool:
-        return self.ordered.opening
-
-    def due(self) -> Action:
-        """Let time pass until there is something to do; deletions aside."""
-        while True:
-            action = self.ordered.next(self.now)
-            if isinstance(action, Delete):
-                continue
-            if not isinstance(action, Wait) or action.until == inf:
-                return action
-            self.now = action.until
-
-    def create(self, pending: int = 0, *, at: int = 0, **fields: object) -> dict[str, object]:
-        """Have the next consumer created; gives its configuration."""
-        action = self.due()
-        assert isinstance(action, Create)
-        self.sequence = 0
-        cluster = {"cluster": {"name": "c", "leader": "n1"}} if self.clustered else {}
-        info = {"created": MADE, "num_pending": pending, "delivered": {"consumer_seq": 0, "stream_seq": at}}
-        self.ordered.created({**info, **cluster, **fields}, self.now)
-        return action.config
-
-    def look(self, last: int, *, created: str = EARLY, replicated: bool = True) -> None:
-        assert self.due() == Look()
-        self.ordered.looked(StreamSaid(created, last, replicated), self.now)
-
-    def find(self, mark: int) -> None:
-        assert self.due() == Find(("m.>",))
-        self.ordered.found(mark, self.now)
-
-    def pull(self) -> Pull:
-        pull = self.ordered.pull(self.now)
-        assert pull is not None
-        return pull
-
-    def message(self, seq: int, pending: int = 0, timestamp: int | None = None) -> bool:
-        """Deliver a message; say whether it was handed over."""
-        self.sequence += 1
-        when = seq * 10 if timestamp is None else timestamp
-        reply = f"$JS.ACK.S.{self.ordered.name}.1.{seq}.{self.sequence}.{when}.{pending}"
-        ack = self.ordered.received(reply, 50, self.now)
-        if ack is not None:
-            self.ordered.delivered(ack, 50)
-            self.ordered.taken(50)
-        return ack is not None
-
-    def nothing(self, number: int) -> None:
-        """Answer a request with the word that there is nothing, and the question that follows."""
-        self.ordered.status(number, 404, "No Messages", {}, self.now)
-        action = self.due()
-        assert isinstance(action, Inspect)
-        sent = {"consumer_seq": self.sequence, "stream_seq": self.ordered.cursor[0]}
-        self.ordered.inspected(action.name, {"num_pending": 0, "delivered": sent}, self.now)
-
-
-def start_of(config: dict[str, object]) -> tuple[object, object]:
-    return config["deliver_policy"], config.get("opt_start_seq")
+def reader(policy: str = "last_per_subject", pending: int = 0, **options: object) -> Bench:
+    given: dict[str, Any] = {"clustered": True, "trusting": False, "takes": True, "one_per_subject": True, **options}
+    return reading(policy, pending, **given)
 
 
 def test_outside_a_cluster_nothing_is_asked() -> None:
-    bench = Bench(clustered=False)
-    bench.create(2)
-    bench.pull()
-    bench.message(1, 1)
-    bench.message(2)
-    assert bench.caught_up()
+    bench = reader(pending=2, clustered=False)
+    assert bench.feed((1, 1), (2, 0)) == "++!"
     assert not bench.ordered.attention
 
 
 def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
-    bench = Bench()
-    bench.create(2)
-    bench.pull()
-    assert bench.message(1, 1)
+    bench = reader(pending=2)
+    assert bench.feed((1, 1)) == "+"
     bench.look(2, replicated=False)
     assert not bench.ordered.attention
-    assert bench.message(2)
-    assert bench.caught_up()
+    assert bench.feed((2, 0)) == "+!"
 
 
 def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
-    bench = Bench()
-    bench.create(1)
-    bench.pull()
-    assert bench.message(5)
-    assert not bench.caught_up()
+    bench = reader(pending=1)
+    assert bench.feed((5, 0)) == "+"
     # Nothing is asked for that would wait for what is new.
     assert bench.ordered.pull(bench.now) is None
     bench.look(5)
@@ -198,10 +122,8 @@ def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
 
 @pytest.mark.parametrize("mark", [0, 4, 5])
 def test_what_matches_may_end_before_the_stream_does(mark: int) -> None:
-    bench = Bench()
-    bench.create(1)
-    bench.pull()
-    bench.message(5)
+    bench = reader(pending=1)
+    assert bench.feed((5, 0)) == "+"
     bench.look(9)
     assert not bench.caught_up()
     assert bench.ordered.pull(bench.now) is None
@@ -211,48 +133,33 @@ def test_what_matches_may_end_before_the_stream_does(mark: int) -> None:
 
 
 def test_an_empty_replica_is_not_an_empty_stream() -> None:
-    bench = Bench()
-    bench.create(0)
+    bench = reader()
     assert not bench.caught_up()
-    bench.look(3)
-    bench.find(3)
+    bench.look(3, mark=3)
     assert not bench.caught_up()
     # Another consumer, at once, from where it is.
     now = bench.now
-    assert start_of(bench.create(3)) == ("by_start_sequence", 1)
+    assert bench.create(3) == ("by_start_sequence", 1)
     assert bench.now == now
     bench.look(3)
-    bench.pull()
-    for seq in (1, 2, 3):
-        assert not bench.caught_up()
-        assert bench.message(seq, 3 - seq)
-    assert bench.caught_up()
+    assert bench.feed((1, 2), (2, 1), (3, 0)) == "+++!"
 
 
 def test_a_bucket_with_history_begins_from_the_beginning() -> None:
-    bench = Bench(one_per_subject=False)
-    bench.create(1)
-    bench.pull()
-    bench.message(1)
+    bench = reader(pending=1, one_per_subject=False)
+    assert bench.feed((1, 0)) == "+"
+    bench.look(3, mark=3)
+    assert bench.create(2) == ("last_per_subject", None)
     bench.look(3)
-    bench.find(3)
-    assert start_of(bench.create(2)) == ("last_per_subject", None)
-    bench.look(3)
-    bench.pull()
-    assert not bench.message(1, 1)
-    assert bench.message(3)
-    assert bench.caught_up()
+    assert bench.feed((1, 1), (3, 0)) == "-+!"
 
 
 def test_a_second_replica_that_lags_is_waited_for() -> None:
-    bench = Bench("all")
-    bench.create(0)
-    bench.look(3)
-    bench.find(3)
+    bench = reader("all")
+    bench.look(3, mark=3)
     bench.create(1)
     bench.look(4)
-    bench.pull()
-    bench.message(1)
+    assert bench.feed((1, 0)) == "+"
     bench.find(3)
     waiting = bench.pull()
     assert (waiting.batch, waiting.expires) == (1, 1.0)
@@ -260,18 +167,14 @@ def test_a_second_replica_that_lags_is_waited_for() -> None:
     bench.message(2)
     more = bench.pull()
     assert (more.batch, more.expires) == (1, 1.0)
-    bench.message(3)
-    assert bench.caught_up()
+    assert bench.feed((3, 0)) == "+!"
 
 
 def test_a_mark_that_was_purged_is_asked_for_again() -> None:
-    bench = Bench("all")
-    bench.create(0)
-    bench.look(3)
-    bench.find(3)
+    bench = reader("all")
+    bench.look(3, mark=3)
     bench.create(0, at=0)
-    bench.look(3)
-    bench.find(3)
+    bench.look(3, mark=3)
     pull = bench.pull()
     bench.ordered.status(pull.number, 408, "Request Timeout", {"Nats-Pending-Messages": "1"}, bench.now)
     bench.nothing(bench.pull().number)
@@ -281,8 +184,7 @@ def test_a_mark_that_was_purged_is_asked_for_again() -> None:
 
 
 def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
-    bench = Bench("all")
-    bench.create(0)
+    bench = reader("all")
     bench.look(3)
     courses = ""
     for _ in range(6):
@@ -301,55 +203,41 @@ def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
 
 
 def test_a_lazy_reader_asks_at_the_end() -> None:
-    bench = Bench("all", lazy=True)
-    bench.create(2)
+    bench = reader("all", 2, lazy=True)
     bench.pull()
     assert not bench.ordered.attention
-    bench.message(1, 1)
-    bench.message(2)
-    assert not bench.caught_up()
-    bench.look(3)
-    bench.find(3)
+    assert bench.feed((1, 1), (2, 0)) == "++"
+    bench.look(3, mark=3)
     bench.create(1, at=1)
     bench.look(3)
-    bench.message(2, 1, timestamp=20)
-    assert bench.message(3)
-    assert bench.caught_up()
+    assert bench.feed((2, 1), (3, 0)) == "-+!"
 
 
 # What is new.
 
 
 def test_what_a_replica_that_lags_takes_for_new_is_not() -> None:
-    bench = Bench("new")
-    bench.create(0, at=4)
+    bench = reader("new", at=4)
     assert bench.opening()
     assert bench.ordered.pull(bench.now) is None
     bench.look(9)
     assert not bench.opening()
-    bench.pull()
-    assert not any(bench.message(seq) for seq in (5, 7, 9))
-    assert bench.message(10)
-    bench.ordered.refused(bench.now)
-    assert start_of(bench.create(0)) == ("by_start_sequence", 10)
+    assert bench.feed((5, 0), (7, 0), (9, 0), (10, 0)) == "---+"
+    assert bench.reset(0) == ("by_start_sequence", 10)
 
 
 def test_a_reset_before_the_leader_answered_still_has_to_find_out_what_is_new() -> None:
-    bench = Bench("new")
-    bench.create(0, at=4)
-    assert bench.due() == Look()
-    bench.ordered.look_failed(bench.now)
-    assert start_of(bench.create(0, at=4)) == ("by_start_sequence", 5)
+    bench = reader("new", at=4)
+    assert not bench.refuse_to_look()
+    assert bench.create(0, at=4) == ("by_start_sequence", 5)
     assert bench.opening()
     bench.look(9)
-    assert not bench.message(7)
-    assert bench.message(10)
+    assert bench.feed((7, 0), (10, 0)) == "-+"
 
 
 @pytest.mark.parametrize(("clustered", "replicated"), [(False, False), (True, False)])
 def test_without_replicas_the_consumer_knows_what_is_new(clustered: bool, replicated: bool) -> None:
-    bench = Bench("new", clustered=clustered)
-    bench.create(0, at=4)
+    bench = reader("new", clustered=clustered, at=4)
     if clustered:
         bench.look(9, replicated=replicated)
     assert bench.message(5)
@@ -361,13 +249,11 @@ def test_without_replicas_the_consumer_knows_what_is_new(clustered: bool, replic
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("policy", ["all", "last_per_subject", "new"])
 def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
-    bench = Bench(policy, clustered=clustered)
-    bench.create(1)
+    bench = reader(policy, 1, clustered=clustered)
     if clustered:
         bench.look(4, replicated=False)
     bench.message(4)
-    bench.ordered.refused(bench.now)
-    bench.create(5)
+    bench.reset(5)
     # Nothing of it is handed over before.
     assert not bench.message(7)
     bench.look(9, created=LATER)
@@ -378,26 +264,21 @@ def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
 
 
 def test_an_empty_stream_made_anew_is_told_too() -> None:
-    bench = Bench("all", clustered=False)
-    bench.create(0)
+    bench = reader("all", 0, clustered=False)
     assert bench.caught_up()
-    bench.ordered.refused(bench.now)
-    bench.create(0)
+    bench.reset(0)
     bench.look(0, created=LATER)
     assert isinstance(bench.due(), Fail)
 
 
 def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
-    bench = Bench(clustered=False)
-    bench.create(3)
-    bench.ordered.refused(bench.now)
-    bench.create(3)
+    bench = reader(pending=3, clustered=False)
+    bench.reset(3)
     bench.look(9, created=LATER)
-    assert start_of(bench.create(1)) == ("last_per_subject", None)
+    assert bench.create(1) == ("last_per_subject", None)
     # It could have been made anew once more.
     bench.look(9, created=LATER)
-    assert bench.message(9)
-    assert bench.caught_up()
+    assert bench.feed((9, 0)) == "+!"
     assert bench.ordered.restarts == 0
 
 
@@ -411,15 +292,13 @@ def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
     ],
 )
 def test_it_begins_anew(policy: str, again: tuple[object, object]) -> None:
-    bench = Bench(policy, clustered=False, restart=True)
-    bench.create(1)
+    bench = reader(policy, 1, clustered=False, restart=True)
     bench.message(4)
     assert bench.caught_up()
-    bench.ordered.refused(bench.now)
-    assert start_of(bench.create(5)) == ("by_start_sequence", 4)
+    assert bench.reset(5) == ("by_start_sequence", 4)
     bench.look(9, created=LATER)
     assert bench.ordered.restarts == 1
-    assert start_of(bench.create(2)) == again
+    assert bench.create(2) == again
     bench.look(9, created=LATER)
     bench.pull()
     assert bench.message(2, 1, timestamp=1)
@@ -430,10 +309,9 @@ def test_it_begins_anew(policy: str, again: tuple[object, object]) -> None:
 def test_a_store_that_is_not_there_may_come_back_at_once() -> None:
     gone = errors.NotFoundError(code=404, err_code=10059)
     for restart, asked in ((False, 1), (True, 5)):
-        bench = Bench("all", clustered=False, restart=restart)
-        bench.create(1)
+        bench = reader("all", 1, clustered=False, restart=restart)
         bench.message(4)
-        bench.ordered.refused(bench.now)
+        bench.refused()
         begun = bench.now
         for _ in range(asked):
             assert isinstance(bench.due(), Create)
@@ -449,86 +327,64 @@ REFUSED = errors.PermissionsViolationError("no")
 
 
 def test_who_may_not_ask_for_the_stream_goes_on_without() -> None:
-    bench = Bench()
-    bench.create(1)
-    assert bench.due() == Look()
-    assert bench.ordered.look_failed(bench.now, REFUSED), "somebody is told"
-    bench.pull()
-    assert bench.message(4)
-    assert bench.caught_up()
-    bench.ordered.refused(bench.now)
-    bench.create(0, at=3)
+    bench = reader(pending=1)
+    assert bench.refuse_to_look(REFUSED), "somebody is told"
+    assert bench.feed((4, 0)) == "+!"
+    bench.reset(0, at=3)
     # It is not asked again.
-    bench.pull()
-    assert bench.message(9)
+    assert bench.feed((9, 0)) == "+"
 
 
 def test_who_may_not_ask_for_messages_goes_on_without() -> None:
-    bench = Bench()
-    bench.create(1)
-    bench.pull()
-    bench.message(4)
+    bench = reader(pending=1)
+    assert bench.feed((4, 0)) == "+"
     bench.look(9)
-    assert bench.due() == Find(("m.>",))
-    assert bench.ordered.look_failed(bench.now, REFUSED)
+    assert bench.refuse_to_look(REFUSED)
     assert bench.caught_up()
-    bench.ordered.refused(bench.now)
-    bench.create(1)
+    bench.reset(1)
     bench.look(9, created=LATER)
     assert isinstance(bench.due(), Fail), "which stream it is can be asked still"
 
 
 def test_who_may_not_ask_takes_the_consumer_by_its_word_for_what_is_new() -> None:
-    bench = Bench("new")
-    bench.create(0, at=4)
-    assert bench.due() == Look()
-    assert bench.ordered.look_failed(bench.now, REFUSED)
+    bench = reader("new", at=4)
+    assert bench.refuse_to_look(REFUSED)
     assert not bench.opening()
     assert bench.message(5)
 
 
 def test_an_end_that_was_reached_before_the_refusal() -> None:
-    bench = Bench()
-    bench.create(0)
-    assert bench.due() == Look()
-    assert bench.ordered.look_failed(bench.now, REFUSED)
+    bench = reader()
+    assert bench.refuse_to_look(REFUSED)
     assert bench.caught_up()
 
 
 @pytest.mark.parametrize("asks", ["look", "find"])
 def test_a_leader_that_does_not_answer_is_asked_through_another_consumer(asks: str) -> None:
-    bench = Bench()
-    bench.create(1)
-    bench.pull()
-    bench.message(4)
+    bench = reader(pending=1)
+    assert bench.feed((4, 0)) == "+"
     if asks == "find":
         bench.look(9)
-    assert isinstance(bench.due(), Look | Find)
-    assert not bench.ordered.look_failed(bench.now, errors.TimeoutError())
+    assert not bench.refuse_to_look(errors.TimeoutError())
     assert not bench.caught_up()
-    assert start_of(bench.create(1)) == ("last_per_subject", None)
+    assert bench.create(1) == ("last_per_subject", None)
 
 
 def test_answers_that_nobody_waits_for_change_nothing() -> None:
-    bench = Bench(clustered=False)
-    bench.create(1)
+    bench = reader(pending=1, clustered=False)
     bench.ordered.looked(StreamSaid(LATER, 0, True), bench.now)
     bench.ordered.found(99, bench.now)
     assert not bench.ordered.look_failed(bench.now, REFUSED)
-    bench.pull()
-    assert bench.message(4)
-    assert bench.caught_up()
+    assert bench.feed((4, 0)) == "+!"
 
 
 def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
-    bench = Bench("all", clustered=False)
+    bench = reader("all", clustered=False)
     bench.ordered = Ordered("S", "pre", random.Random(3), start=Start("by_start_sequence", 1000))
     bench.create(0, at=999)
-    bench.ordered.refused(bench.now)
-    bench.create(0, at=999)
+    bench.reset(0, at=999)
     bench.look(10)
-    bench.pull()
-    assert bench.message(1000)
+    assert bench.feed((1000, 0)) == "+"
 
 
 # Refusals in a row.
@@ -546,9 +402,8 @@ LIMIT = errors.BadRequestError(code=400, err_code=10026, description="maximum co
 
 
 def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
-    bench = Bench("all", clustered=False)
-    bench.create(1)
-    bench.ordered.refused(bench.now)
+    bench = reader("all", 1, clustered=False)
+    bench.refused()
     begun = bench.now
     assert refuse(bench, LIMIT, 15) == [False, False, True] + [False] * 12
     assert bench.due() == Fail(LIMIT)
@@ -558,15 +413,14 @@ def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
 
 
 def test_progress_and_what_passes_do_not_add_up() -> None:
-    bench = Bench("all", clustered=False)
-    bench.create(1)
-    bench.ordered.refused(bench.now)
+    bench = reader("all", 1, clustered=False)
+    bench.refused()
     refuse(bench, LIMIT, 14)
     refuse(bench, errors.ServiceUnavailableError(code=503, err_code=10008), 30)
     bench.create(1)
     bench.look(9)
     assert bench.ordered.refusal is None
-    bench.ordered.refused(bench.now)
+    bench.refused()
     assert refuse(bench, LIMIT, 14)[2]
     assert isinstance(bench.due(), Create)
 
@@ -592,13 +446,13 @@ def refuse_to_find(bench: Bench, times: int) -> list[bool]:
 
 
 def test_refusals_to_find_the_end_add_up_although_each_time_a_consumer_is_granted() -> None:
-    bench = Bench()
+    bench = reader()
     assert refuse_to_find(bench, 15) == [False, False, True] + [False] * 12
     assert bench.due() == Fail(LIMIT)
 
 
 def test_refusals_to_find_the_end_are_forgotten_with_an_answer() -> None:
-    bench = Bench()
+    bench = reader()
     refuse_to_find(bench, 14)
     read_until_find(bench)
     bench.find(9)

@@ -86,39 +86,28 @@ def test_an_empty_description_stays_one() -> None:
     assert read({**SOUND, "description": None, "deleted": False, "digest": None}).description is None
 
 
+COMPLAINTS: dict[str, list[dict[str, Any]]] = {
+    "its name is no text": [{"name": None}, {"name": 5}],
+    "its bucket is no text": [{"bucket": ["b"]}],
+    "its nuid is no text": [{"nuid": None}, {"nuid": 5}, {"nuid": 5, "deleted": True}],
+    "its nuid cannot be part of a subject": [{"nuid": ">"}, {"nuid": "a.b"}, {"nuid": "\ud800"}, {"nuid": "x" * 200}],
+    "its size is no count": [{"size": -1}, {"size": True}, {"size": 2**63}, {"size": "5"}],
+    "its chunks is no count": [{"chunks": 1.0}],
+    "its digest is no text": [{"digest": 5}],
+    "its description is no text": [{"description": []}],
+    "its headers is no JSON object": [{"headers": [1]}],
+    "its metadata is no JSON object": [{"metadata": "x"}],
+    "its options is no JSON object": [{"options": 3}],
+    "its chunk size is no count": [{"options": {"max_chunk_size": "7"}}],
+    "its link is no JSON object": [{"options": {"link": 3}}, {"options": {"link": []}}],
+    "its link names no bucket or object": [{"options": {"link": {}}}, {"options": {"link": {"bucket": 5}}},
+        {"options": {"link": {"bucket": "b", "name": 0}}}],
+    "whether it is deleted is neither true nor false": [{"deleted": 1}, {"deleted": "no"}, {"deleted": None}],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"name": None}, "its name is no text"),
-        ({"name": 5}, "its name is no text"),
-        ({"bucket": ["b"]}, "its bucket is no text"),
-        ({"nuid": None}, "its nuid is no text"),
-        ({"nuid": 5}, "its nuid is no text"),
-        ({"nuid": 5, "deleted": True}, "its nuid is no text"),
-        ({"nuid": ">"}, "its nuid cannot be part of a subject"),
-        ({"nuid": "a.b"}, "its nuid cannot be part of a subject"),
-        ({"nuid": "\ud800"}, "its nuid cannot be part of a subject"),
-        ({"nuid": "x" * 200}, "its nuid cannot be part of a subject"),
-        ({"size": -1}, "its size is no count"),
-        ({"size": True}, "its size is no count"),
-        ({"size": 2**63}, "its size is no count"),
-        ({"size": "5"}, "its size is no count"),
-        ({"chunks": 1.0}, "its chunks is no count"),
-        ({"digest": 5}, "its digest is no text"),
-        ({"description": []}, "its description is no text"),
-        ({"headers": [1]}, "its headers is no JSON object"),
-        ({"metadata": "x"}, "its metadata is no JSON object"),
-        ({"options": 3}, "its options is no JSON object"),
-        ({"options": {"max_chunk_size": "7"}}, "its chunk size is no count"),
-        ({"options": {"link": 3}}, "its link is no JSON object"),
-        ({"options": {"link": []}}, "its link is no JSON object"),
-        ({"options": {"link": {}}}, "its link names no bucket or object"),
-        ({"options": {"link": {"bucket": 5}}}, "its link names no bucket or object"),
-        ({"options": {"link": {"bucket": "b", "name": 0}}}, "its link names no bucket or object"),
-        ({"deleted": 1}, "whether it is deleted is neither true nor false"),
-        ({"deleted": "no"}, "whether it is deleted is neither true nor false"),
-        ({"deleted": None}, "whether it is deleted is neither true nor false"),
-    ],
+    ("changes", "complaint"), [(changes, complaint) for complaint, many in COMPLAINTS.items() for changes in many]
 )
 def test_what_is_no_info_says_what_is_wrong(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(errors.BadObjectMetaError, match=f"^bucket 'b': message 7 should be .*{complaint}"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Verdict, is_missing, passes
+from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Retry, backoff, is_missing, passes
 
 
 @pytest.mark.parametrize(
@@ -35,9 +39,9 @@ def test_what_passes_by_itself(code: object, err_code: object, passing: bool) ->
     error = errors.explained(errors.APIError, "no", code=code, err_code=err_code)
     assert passes(error) is passing
     refusals = Refusals()
-    verdicts = [refusals.judge(error) for _ in range(GIVEN_UP_AFTER)]
-    assert (Verdict.OVER in verdicts) is not passing
-    assert (Verdict.TOLD in verdicts) is not passing
+    retries = [refusals.judge(error) for _ in range(GIVEN_UP_AFTER)]
+    assert (Retry.NEVER in retries) is not passing
+    assert (Retry.AND_TELL in retries) is not passing
 
 
 @pytest.mark.parametrize("error", [errors.TimeoutError(), errors.DisconnectedError(), errors.Error()])
@@ -47,15 +51,21 @@ def test_silence_is_no_refusal(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [errors.ConnectionClosedError(), errors.PermissionsViolationError()])
 def test_what_is_of_no_use_to_try_again(error: Exception) -> None:
-    assert Refusals(patient=True).judge(error) is Verdict.OVER
+    assert Refusals(patient=True).judge(error) is Retry.NEVER
 
 
-def test_a_stream_that_is_gone() -> None:
+def test_a_stream_that_is_gone_may_come_back_for_who_is_patient() -> None:
     gone = errors.NotFoundError(code=404, err_code=10059)
     assert is_missing(gone)
     assert not is_missing(errors.NotFoundError(code=404, err_code=10014))
-    assert Refusals().judge(gone) is Verdict.OVER
+    assert Refusals().judge(gone) is Retry.NEVER
     patient = Refusals(patient=True)
-    assert [patient.judge(gone) for _ in range(5)] == [Verdict.AGAIN] * 4 + [Verdict.OVER]
+    assert [patient.judge(gone) for _ in range(5)] == [Retry.AGAIN] * 4 + [Retry.NEVER]
     patient.forget()
-    assert patient.judge(gone) is Verdict.AGAIN
+    assert patient.judge(gone) is Retry.AGAIN
+
+
+@given(st.integers(0, 10_000), st.integers())
+def test_backoff_grows_to_ten_seconds_and_is_jittered(failures: int, seed: int) -> None:
+    longest = min(10.0, 0.05 * 2.0 ** min(failures, 20))
+    assert longest / 2 <= backoff(failures, random.Random(seed)) <= longest

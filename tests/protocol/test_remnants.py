@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trionats._protocol.jetstream.remnants import ANSWER, ATTEMPTS, SETTLING, Remnant
+from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
 
 
 def begun(chunks: int = 0) -> Remnant:
@@ -19,9 +19,8 @@ def begun(chunks: int = 0) -> Remnant:
 
 def test_what_is_acknowledged_is_purged_once() -> None:
     remnant = begun()
-    assert remnant.ask(0)
-    assert not remnant.ask(0)
-    assert "not done" in repr(remnant)
+    assert [remnant.ask(0), remnant.ask(0)] == [True, False]
+    assert repr(remnant) == "<Remnant, 0 chunks to come, not done>"
     remnant.purged(1)
     assert repr(remnant) == "<Remnant, 0 chunks to come, done>"
     assert not remnant.ask(1)
@@ -29,11 +28,10 @@ def test_what_is_acknowledged_is_purged_once() -> None:
 
 def test_it_waits_for_what_is_on_its_way() -> None:
     remnant = begun(2)
-    assert not remnant.ask(0)
-    remnant.landed()
-    assert not remnant.ask(0)
-    assert "1 chunks to come, not done" in repr(remnant)
-    remnant.landed()
+    for left in (2, 1):
+        assert not remnant.ask(0)
+        assert f"{left} chunks to come, not done" in repr(remnant)
+        remnant.landed()
     assert remnant.ask(0)
     remnant.purged(0)
     assert remnant.done
@@ -60,8 +58,7 @@ def test_one_that_is_in_a_hurry_purges_again_after_each_that_comes_late() -> Non
     remnant.hurry()
     assert remnant.ask(0)
     remnant.purged(0)
-    assert not remnant.done
-    assert not remnant.ask(0)
+    assert (remnant.done, remnant.ask(0)) == (False, False)
     remnant.landed()
     assert remnant.ask(1)
     remnant.landed()
@@ -80,8 +77,7 @@ def test_what_was_on_its_way_when_the_connection_broke_is_purged_some_time_after
     remnant.missed()
     assert remnant.ask(0)
     remnant.purged(100)
-    assert remnant.look_at == 100 + SETTLING
-    assert not remnant.done
+    assert (remnant.look_at, remnant.done) == (100 + SETTLING, False)
     remnant.look(100 + SETTLING - 1)
     assert not remnant.ask(100)
     remnant.look(100 + SETTLING)
@@ -90,7 +86,7 @@ def test_what_was_on_its_way_when_the_connection_broke_is_purged_some_time_after
     assert remnant.done
 
 
-def test_an_answer_that_was_lost_is_asked_for_again() -> None:
+def test_a_response_that_was_lost_is_asked_for_again() -> None:
     remnant = begun()
     for _ in range(10):
         assert remnant.ask(0)
@@ -102,14 +98,14 @@ def test_an_answer_that_was_lost_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("how", ["silent", "not ready"])
-def test_a_server_that_never_answers_is_given_up(how: str) -> None:
+def test_a_server_that_never_responds_is_given_up(how: str) -> None:
     remnant, now, asked = begun(), 0.0, 0
     while remnant.ask(now):
         asked += 1
         if how == "not ready":
             remnant.postponed(now)
         if remnant.look_at is not None:
-            assert remnant.look_at == now + (ANSWER if how == "silent" else SETTLING)
+            assert remnant.look_at == now + (RESPONSE_TIME if how == "silent" else SETTLING)
             now = remnant.look_at
             remnant.look(now)
     assert asked == ATTEMPTS + 1

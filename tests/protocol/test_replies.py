@@ -1,83 +1,89 @@
-"""When there are enough answers to one request, as tables."""
+"""What replies say: that nobody is listening, and when there are enough of them, as tables."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
 from trionats._protocol.parser import Message
-from trionats._protocol.replies import ReplyPolicy, Verdict, nobody_listens
+from trionats._protocol.replies import Disposition, ReplyPolicy, no_jetstream, no_responders, no_stream, nobody_listens
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-KEEP, LAST, OVER, NOBODY = Verdict.KEEP, Verdict.LAST, Verdict.OVER, Verdict.NOBODY
+KEEP, LAST, OVER, NOBODY = Disposition.KEEP, Disposition.LAST, Disposition.OVER, Disposition.NOBODY
 
 
-def answer(data: bytes = b"x", block: bytes | None = None) -> Message:
+def reply(data: bytes = b"x", block: bytes | None = None) -> Message:
     return Message(1, "_INBOX.a", "", data, block)
 
 
-NONE_LISTENS = answer(b"", b"NATS/1.0 503\r\nNats-Subject: ask\r\n\r\n")
+NONE_LISTENS = reply(b"", b"NATS/1.0 503\r\nNats-Subject: ask\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     ("message", "nobody"),
     [
         (NONE_LISTENS, True),
-        (answer(b"", b"NATS/1.0 503\r\n\r\n"), True),
-        (answer(b"", b"NATS/1.0 503 No Responders Available For Request\r\n\r\n"), True),
-        (answer(b"a service's own", b"NATS/1.0 503\r\n\r\n"), False),
-        (answer(b"", b"NATS/1.0 404 No Messages\r\n\r\n"), False),
-        (answer(b"", b"NATS/1.0\r\nStatus: 503\r\n\r\n"), False),
-        (answer(b"503"), False),
-        (answer(b""), False),
+        (reply(b"", b"NATS/1.0 503\r\n\r\n"), True),
+        (reply(b"", b"NATS/1.0 503 No Responders Available For Request\r\n\r\n"), True),
+        (reply(b"a service's own", b"NATS/1.0 503\r\n\r\n"), False),
+        (reply(b"", b"NATS/1.0 404 No Messages\r\n\r\n"), False),
+        (reply(b"", b"NATS/1.0\r\nStatus: 503\r\n\r\n"), False),
+        (reply(b"503"), False),
+        (reply(b""), False),
     ],
 )
 def test_only_the_servers_word_says_that_nobody_listens(message: Message, nobody: bool) -> None:
     assert nobody_listens(message) is nobody
 
 
+def test_that_nobody_is_listening_is_said_in_the_words_of_what_was_done() -> None:
+    assert str(no_responders("ask")) == "request to 'ask': nobody is listening there"
+    publish, api = no_stream("publish to 'a'"), no_jetstream("$JS.API.INFO", "$JS.API")
+    assert str(publish) == publish.description == "publish to 'a': no stream answers there"
+    assert (api.code, api.err_code, api.stream, api.seq) == (503, None, None, None)
+    assert str(api) == api.description
+    assert "'$JS.API.INFO'" in str(api)
+
+
 # What is told to it, when; what comes of it; when it would end after that.
-SCRIPTS: dict[str, tuple[dict[str, object], list[tuple[float, Message, Verdict, float]]]] = {
+SCRIPTS: dict[str, tuple[dict[str, Any], list[tuple[float, Message, Disposition, float]]]] = {
     "the total alone": (
         {"total": 5},
-        [(1, answer(), KEEP, 5), (4.9, answer(), KEEP, 5), (5, answer(), OVER, 5)],
+        [(1, reply(), KEEP, 5), (4.9, reply(), KEEP, 5), (5, reply(), OVER, 5)],
     ),
-    "without any end": ({}, [(1e9, answer(), KEEP, math.inf)]),
-    "a stall counts behind the first answer only": (
+    "without any end": ({}, [(1e9, reply(), KEEP, math.inf)]),
+    "a stall counts behind the first reply only": (
         {"total": 10, "stall": 1},
-        [(7, answer(), KEEP, 8), (7.5, answer(), KEEP, 8.5), (8.4, answer(), KEEP, 9.4)],
+        [(7, reply(), KEEP, 8), (7.5, reply(), KEEP, 8.5), (8.4, reply(), KEEP, 9.4)],
     ),
-    "a stall does not put off the total": ({"total": 10, "stall": 3}, [(8, answer(), KEEP, 10)]),
-    "a stall longer than the total is none": ({"total": 2, "stall": 3}, [(1, answer(), KEEP, 2)]),
-    "an answer behind the stall": ({"stall": 1}, [(3, answer(), KEEP, 4), (4, answer(), OVER, 4)]),
-    "a count": ({"max_msgs": 2}, [(1, answer(), KEEP, math.inf), (2, answer(), LAST, math.inf)]),
-    "a count of one": ({"max_msgs": 1, "total": 3}, [(1, answer(), LAST, 3)]),
+    "a stall does not put off the total": ({"total": 10, "stall": 3}, [(8, reply(), KEEP, 10)]),
+    "a stall longer than the total is none": ({"total": 2, "stall": 3}, [(1, reply(), KEEP, 2)]),
+    "a reply behind the stall": ({"stall": 1}, [(3, reply(), KEEP, 4), (4, reply(), OVER, 4)]),
+    "a count": ({"max_msgs": 2}, [(1, reply(), KEEP, math.inf), (2, reply(), LAST, math.inf)]),
+    "a count of one": ({"max_msgs": 1, "total": 3}, [(1, reply(), LAST, 3)]),
     "the sentinel is not kept": (
         {"sentinel": lambda message: not message.data, "total": 9},
-        [(1, answer(), KEEP, 9), (2, answer(b""), OVER, 9)],
+        [(1, reply(), KEEP, 9), (2, reply(b""), OVER, 9)],
     ),
-    "the sentinel first": ({"sentinel": lambda message: not message.data}, [(1, answer(b""), OVER, math.inf)]),
+    "the sentinel first": ({"sentinel": lambda message: not message.data}, [(1, reply(b""), OVER, math.inf)]),
     "nobody listens, whatever the sentinel says": (
         {"sentinel": lambda message: not message.data, "max_msgs": 1},
         [(0.1, NONE_LISTENS, NOBODY, math.inf)],
     ),
-    "other words of the server are answers": (
+    "other words of the server are replies": (
         {"total": 3},
-        [(1, answer(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n"), KEEP, 3)],
+        [(1, reply(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n"), KEEP, 3)],
     ),
 }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts(name: str) -> None:
+def test_what_becomes_of_each_reply(name: str) -> None:
     options, steps = SCRIPTS[name]
-    policy = ReplyPolicy(0.0, **options)  # type: ignore[arg-type]
-    for now, message, verdict, ends in steps:
-        assert (policy.received(message, now), policy.ends) == (verdict, ends)
+    policy = ReplyPolicy(0.0, **options)
+    for now, message, disposition, ends in steps:
+        assert (policy.received(message, now), policy.ends) == (disposition, ends)
 
 
 def test_what_the_sentinel_raises_comes_out() -> None:
@@ -85,18 +91,21 @@ def test_what_the_sentinel_raises_comes_out() -> None:
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match=r"^mine$"):
-        ReplyPolicy(0.0, sentinel=broken).received(answer(), 1.0)
+        ReplyPolicy(0.0, sentinel=broken).received(reply(), 1.0)
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("options", "error"),
     [
-        lambda: ReplyPolicy(0.0, max_msgs=-1),
-        lambda: ReplyPolicy(0.0, stall=0.0),
-        lambda: ReplyPolicy(0.0, stall=-1.0),
-        lambda: ReplyPolicy(0.0, stall=math.nan),
+        ({"max_msgs": -1}, ValueError),
+        ({"max_msgs": 1.5}, TypeError),
+        ({"stall": 0.0}, ValueError),
+        ({"stall": -1.0}, ValueError),
+        ({"stall": math.nan}, ValueError),
+        ({"stall": "1"}, TypeError),
+        ({"sentinel": True}, TypeError),
     ],
 )
-def test_numbers_that_nobody_means_are_refused(make: Callable[[], ReplyPolicy]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        make()
+def test_what_nobody_means_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="must be"):
+        ReplyPolicy(0.0, **options)

@@ -45,6 +45,20 @@ def connect(pool: ServerPool, now: float = 0.0) -> Server:
     return dial.server
 
 
+def outage(pool: ServerPool, now: float = 100.0, **how: Any) -> Server:  # noqa: ANN401 - the pool's own
+    """Connect, and lose the connection."""
+    server = connect(pool)
+    pool.lost(server, now, **how)
+    return server
+
+
+def fails(pool: ServerPool, times: int, error: Exception = REFUSED) -> None:
+    """Let dials fail, and nothing is left to try."""
+    for _ in range(times):
+        fail(pool, error=error)
+    assert pool.next(0.0) is None
+
+
 def hosts(pool: ServerPool) -> list[str]:
     return [server.host for server in pool.servers]
 
@@ -70,14 +84,12 @@ def test_the_order_is_shuffled_otherwise() -> None:
 def test_asking_changes_nothing() -> None:
     pool = make_pool()
     assert pool.next(1.0) == pool.next(1.0)
-    connect(pool)
-    pool.lost(pool.servers[0], 100.0)
+    outage(pool)
     assert pool.next(100.0) == pool.next(100.0)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_the_server_just_lost_goes_last(lost: int) -> None:
-    # failures.md C14
     pool = make_pool()
     server = pool.servers[lost]
     pool.connected(server, 0.0)
@@ -232,8 +244,7 @@ def test_the_delay_function_replaces_the_back_off() -> None:
 def test_the_first_dial_after_a_loss_is_spread_whichever_server_it_goes_to() -> None:
     for servers in ("a", "a,b"):
         pool = make_pool(servers)
-        server = connect(pool)
-        pool.lost(server, 100.0)
+        outage(pool)
         gate = due(pool, 100.0).not_before
         assert 100.0 < gate <= 100.5
         # it is one wait for all: the second server follows at once
@@ -243,7 +254,6 @@ def test_the_first_dial_after_a_loss_is_spread_whichever_server_it_goes_to() -> 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_two_hundred_clients_losing_a_server_do_not_return_as_a_herd(size: int) -> None:
-    # failures.md C13
     dials: dict[str, list[float]] = {}
     for seed in range(200):
         pool = make_pool(",".join("abcde"[:size]), seed=seed, dont_randomize=False)
@@ -338,15 +348,13 @@ def test_a_forced_end_of_a_short_life_does_not_forget_those_before_it() -> None:
 
 def test_a_forced_reconnect_does_not_wait() -> None:
     pool = make_pool("a,b")
-    server = connect(pool)
-    pool.lost(server, 100.0, forced=True)
+    outage(pool, forced=True)
     assert due(pool, 100.0) == Dial(pool.servers[1], 100.0)
 
 
 def test_hurry_forgets_all_waits() -> None:
     pool = make_pool("a")
-    server = connect(pool)
-    pool.lost(server, 100.0)
+    outage(pool)
     assert due(pool, 100.0).not_before > 100.0
     pool.hurry()
     assert due(pool, 100.0).not_before == 100.0
@@ -361,10 +369,8 @@ def test_hurry_forgets_all_waits() -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
 def test_every_server_is_dialled_exactly_max_attempts_times(attempts: int) -> None:
-    # failures.md C16
     pool = make_pool(max_attempts=attempts)
-    connect(pool)
-    pool.lost(pool.servers[0], 100.0)
+    outage(pool)
     dialled: Counter[str] = Counter()
     now = 100.0
     while pool.next(now) is not None:
@@ -375,17 +381,14 @@ def test_every_server_is_dialled_exactly_max_attempts_times(attempts: int) -> No
 
 def test_only_a_finished_login_begins_the_count_anew() -> None:
     pool = make_pool("a,b", max_attempts=3)
-    connect(pool)
-    pool.lost(pool.servers[0], 0.0)
+    outage(pool, 0.0)
     for _ in range(5):
         fail(pool)
     connect(pool)
     assert {server.attempts for server in pool.servers} == {0}
     pool.lost(pool.servers[0], 100.0)
     pool.lost(pool.servers[1], 100.0)
-    for _ in range(6):
-        fail(pool)
-    assert pool.next(0.0) is None
+    fails(pool, 6)
 
 
 def test_for_ever() -> None:
@@ -398,24 +401,18 @@ def test_for_ever() -> None:
 
 def test_attempts_of_the_first_connect_are_counted_apart() -> None:
     pool = make_pool("a", max_attempts=0)
-    connect(pool)
-    pool.lost(pool.servers[0], 100.0)
+    outage(pool)
     assert pool.next(100.0) is None
     assert str(pool.surrender()) == "no server may be tried"
-    pool = make_pool("a", max_first_attempts=1)
-    fail(pool)
-    assert pool.next(0.0) is None
+    fails(make_pool("a", max_first_attempts=1), 1)
     pool = make_pool("a", max_attempts=1, max_first_attempts=-1)
     for _ in range(100):
         fail(pool)
-    connect(pool)
-    pool.lost(pool.servers[0], 100.0)
-    fail(pool)
-    assert pool.next(0.0) is None
+    outage(pool)
+    fails(pool, 1)
 
 
 def test_the_same_refusal_twice_on_one_server_ends_it() -> None:
-    # failures.md C17
     pool = make_pool("a,b", max_attempts=-1)
     assert [fail(pool, error=auth_error())[0] for _ in range(2)] == ["a", "b"]
     assert pool.next(0.0) is not None
@@ -429,25 +426,20 @@ def test_another_refusal_or_a_login_breaks_the_row_and_silence_does_not() -> Non
     pool = make_pool("a", max_attempts=-1)
     for text in ("authorization violation", "user authentication expired", "authorization violation"):
         fail(pool, error=auth_error(text))
-    connect(pool)
-    pool.lost(pool.servers[0], 100.0)
+    outage(pool)
     fail(pool, error=auth_error())
     fail(pool, error=REFUSED)
     assert pool.next(0.0) is not None
-    fail(pool, error=auth_error())
-    assert pool.next(0.0) is None
+    fails(pool, 1, auth_error())
 
 
 def test_the_same_refusal_may_be_ignored() -> None:
     pool = make_pool("a", ignore_auth_error_abort=True, max_attempts=10)
-    for _ in range(10):
-        fail(pool, error=auth_error())
-    assert pool.next(0.0) is None
+    fails(pool, 10, auth_error())
     assert isinstance(pool.surrender(), errors.AuthorizationError)
 
 
 def test_limits_of_the_account_are_tried_again() -> None:
-    # failures.md C19
     pool = make_pool("a", max_attempts=-1)
     for _ in range(100):
         fail(pool, error=errors.Error("the server says: maximum account active connections exceeded"))
@@ -460,9 +452,7 @@ def test_giving_up_names_the_servers_and_has_the_cause() -> None:
     fail(pool, error=REFUSED)
     error = pool.surrender()
     assert isinstance(error, errors.NoServersError)
-    assert (
-        str(error) == "no server left to try: nats://a:4222 (1 x, OSError), nats://b:4222 (1 x, ConnectionRefusedError)"
-    )
+    assert str(error).endswith(": nats://a:4222 (1 x, OSError), nats://b:4222 (1 x, ConnectionRefusedError)")
     assert error.__cause__ is pool.last_error is REFUSED
     assert "s3cr3t" not in "".join(traceback.format_exception(error))
 
@@ -491,7 +481,6 @@ def test_a_verdict_common_to_all_servers_is_the_reason(found: list[type[Exceptio
 
 
 def test_discovered_servers_come_and_go() -> None:
-    # failures.md C15
     pool = make_pool("tls://u:p@seed")
     connect(pool)
     assert [str(s) for s in pool.discovered(["1.1.1.1:1", "seed:4222", "1.1.1.2:2"])] == [

@@ -197,7 +197,7 @@ def test_a_stream_or_consumer_name_passes(name: str) -> None:
         ("*.b.>", "a.c.d", False),
     ],
 )
-def test_matching(pattern: str, subject: str, expected: bool) -> None:
+def test_which_subjects_a_pattern_matches(pattern: str, subject: str, expected: bool) -> None:
     assert subjects.matches(pattern, subject) is expected
 
 

@@ -67,7 +67,7 @@ class Bucket:
     async def write(self, name: str) -> None:
         """Write an info as a put does, without its object."""
         info = meta_subject(self.store.bucket, name), meta_info(self.store.bucket, name)
-        ack = await self.store.js.publish(*info, headers={"Nats-Rollup": "sub"})
+        ack = await self.nc.jetstream().publish(*info, headers={"Nats-Rollup": "sub"})
         self.stored[name] = max(self.stored.get(name, 0), ack.seq)
 
     async def write_on(self) -> None:

@@ -1,70 +1,50 @@
-"""What a connection carries: receivers, each with a subscription of nats-py's client (split off `_nats_py`)."""
+"""A subscription without a channel, over nats-py's client."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
-from nats.aio.msg import Msg as NatsPyMsg
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors
-from trionats._core.message import Msg
 from trionats._feeds.feed import CLEANUP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import nats.aio.client
+    from nats.aio.msg import Msg as NatsPyMsg
     from nats.aio.subscription import Subscription
 
-    from trionats._bridge.connection import NatsPyConnection
+    from trionats._protocol.receivers import Receiver
+
+__all__ = ["Attachment"]
 
 log = logging.getLogger("trionats")
 
 
-class Receiver(Protocol):
-    """What takes nats-py's messages; its methods do not wait and do not raise."""
-
-    def deliver(self, message: NatsPyMsg, /) -> None:
-        """Take a message."""
-
-    def connection_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def connection_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more: None for an end on purpose."""
-
-
-class OurReceiver(Protocol):
-    """What takes messages of our own class; for the rest like `Receiver`."""
-
-    def deliver(self, message: Msg, /) -> None:
-        """Take a message."""
-
-    def connection_lost(self, reason: Exception) -> None:
-        """Know that the connection broke."""
-
-    def connection_restored(self) -> None:
-        """Know that there is a connection again."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing will come any more."""
-
-
 @final
 class Attachment:
-    """A subscription of nats-py's client: what `NatsPyConnection.attach` gives."""
+    """A subscription of nats-py's client: what `NatsPyConnection.attach` gives.
+
+    Args:
+        nc: The client.
+        subject: What is subscribed.
+        receiver: What takes the messages.
+        detached: Called once when it is detached.
+        queue: The queue group, or an empty string.
+        max_msgs: After so many messages the server forgets it; 0 for never.
+        patient: Whether it goes on until a drain has brought the last message.
+    """
 
     def __init__(
         self,
-        connection: NatsPyConnection,
+        nc: nats.aio.client.Client,
         subject: str,
-        receiver: Receiver | OurReceiver,
-        deliver: Callable[[NatsPyMsg], None],
+        receiver: Receiver[NatsPyMsg],
+        detached: Callable[[Attachment], None],
         *,
         queue: str = "",
         max_msgs: int = 0,
@@ -74,9 +54,8 @@ class Attachment:
         self.queue = queue
         self.receiver = receiver
         self.patient = patient
-        """Whether it goes on until a drain has brought the last message."""
-        self._connection = connection
-        self._deliver = deliver
+        self._nc = nc
+        self._tell_detached = detached
         self._max_msgs = max_msgs
         self._subscription: Subscription | None = None
         self._late: Callable[[NatsPyMsg], None] | None = None
@@ -97,14 +76,16 @@ class Attachment:
         if not self._detached:
             self._detached = True
             self._late = late
-            self._connection.detached(self)
+            self._tell_detached(self)
+
+    # Commands (`commands`): what nats-py is to do, and when.
 
     async def begin(self) -> None:
-        """Subscribe: a command."""
+        """Subscribe."""
         if self._detached:
             return
         try:
-            self._subscription = await self._connection.nc.subscribe(
+            self._subscription = await self._nc.subscribe(
                 self.subject, self.queue, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
             )
         except errors.Error as error:
@@ -115,9 +96,9 @@ class Attachment:
             await self._subscription.unsubscribe(self._max_msgs)
 
     async def finish(self) -> None:
-        """Unsubscribe: a command."""
+        """Unsubscribe, and wait for what is still under way where somebody takes it."""
         subscription = self._subscription
-        if subscription is None or self._connection.nc.is_closed:
+        if subscription is None or self._nc.is_closed:
             return
         if self._late is None:
             await subscription.unsubscribe()
@@ -126,13 +107,13 @@ class Attachment:
             async with asyncio.timeout(CLEANUP_SECONDS):
                 await subscription.drain()  # type: ignore[no-untyped-call]
         finally:
-            self._connection.nc._remove_sub(subscription._id)
+            self._nc._remove_sub(subscription._id)
 
     @enable_ki_protection
     async def _arrived(self, message: NatsPyMsg) -> None:
         try:
             if not self._detached:
-                self._deliver(message)
+                self.receiver.deliver(message)
             elif self._late is not None:
                 self._late(message)
         except Exception as bug:

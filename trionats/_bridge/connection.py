@@ -1,183 +1,191 @@
-"""nats-py's client as the floors above our own client need one.
+"""nats-py's client as a connection: the other end of the seam (`_core.messaging`).
 
-`NatsPyConnection` offers what they use of `Client`: to attach a receiver, to queue a publish without waiting, to make a request. So
-an ordered reader or a watcher runs over nats-py's connection with all of its promises, and nats-py's own watchers, whose
-bugs we would inherit, are not used at all.
+`NatsPyConnection` offers feeds what our own connection does. So an ordered reader or a watcher runs over nats-py's connection with
+all of its promises, and nats-py's own watchers, whose bugs we would inherit, are not used at all.
 
 Strategy
-    Trio's side only changes state and queues commands. One asyncio task for each client carries them out in order, and
-    ends when nothing is attached and nothing queued. No task of ours ever waits for asyncio code, so no cancellation can
-    get lost in it. nats-py calls a receiver from the subscription's own task.
+    Trio's side only changes state and queues commands, which one asyncio task for each client carries out (`commands`). No task
+    of ours ever waits for asyncio code, so no cancellation can get lost in it. nats-py calls a receiver from the
+    subscription's own task.
 
-    A command may get stuck in nats-py: what waits for its flusher waits for ever once the client is closed. So a timer
-    looks at the connection's state, whatever the task does, and breaks the command off when the client is closed.
+    nats-py tells nobody that its connection broke or came back. So a timer looks whether it did, whatever the commands do
+    (design 38), and a reconnect is noticed that late.
 
-    While something is attached, the client's `drain` and `_close`, which is where every way to close it ends, say our
-    goodbyes first, and its error callback tells who needs to know that the server refused a subject. nats-py's names with
-    an underscore that are used: `_close`, `_error_cb`, `_reading_task` of the client (for its loop), `_remove_sub`.
-    Everything else is public.
+    While something is attached, functions of ours lie over three of the client's own (`overlay`). `drain`, and `_close`, which
+    is where every way to close it ends, say our goodbyes first; its error callback tells who needs to know that the server refused
+    a subject. Whether the client was closed on purpose is asked of the error that it notes, not of the way that it was
+    closed in (design 37).
+
+    nats-py's names with an underscore that are used: `_close`, `_error_cb`, `_server_info`, `_reading_task` of the client (for
+    its loop), `_remove_sub`. Everything else is public.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
+import logging
 import random
 import weakref
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, final
 
 import nats.aio.client
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors, events
-from trionats._bridge.attachments import Attachment, log
-from trionats._bridge.loop import is_open, is_usable, trio_asyncio
-from trionats._bridge.requests import Answers, ours
+from trionats._bridge.attachments import Attachment
+from trionats._bridge.commands import Commands
+from trionats._bridge.loop import is_open, runs_here, wait_stopped
+from trionats._bridge.messages import ours
+from trionats._bridge.overlay import Overlay
+from trionats._bridge.requests import SharedInbox
 from trionats._core.attachments import Listeners
 from trionats._core.foreign import Foreign
-from trionats._feeds.feed import CLEANUP_SECONDS, Pace, is_of_this_run
+from trionats._feeds.feed import OpenFeeds
+from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
-from trionats._protocol.auth.login import INBOX_HINT, server_error
 from trionats._protocol.index import Index
+from trionats._protocol.receivers import Intake
+from trionats._protocol.server_errors import hint_at_inbox, refusal_of, server_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    import asyncio
+    from collections.abc import Awaitable, Callable
     from typing import NoReturn
 
-    from trionats._bridge.attachments import OurReceiver, Receiver
-    from trionats._client import Client
-    from trionats._core.attachments import Listener
-    from trionats._core.message import Msg
+    from nats.aio.msg import Msg as NatsPyMsg
 
-#: How often the state of the connection is looked at, in seconds.
-LOOK_EVERY: Final = 0.05
+    from trionats._core.frames import Headers
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Listener, Messaging
+    from trionats._protocol.commands import Payload
+    from trionats._protocol.receivers import Receiver
+
+__all__ = ["NatsPyConnection", "connection_of"]
+
+log = logging.getLogger("trionats")
 
 
 @final
 class NatsPyConnection:
-    """A client of nats-py that our receivers are attached to."""
+    """A client of nats-py that our receivers are attached to: implements `messaging.Messaging`, and `commands.Keeper`.
+
+    Args:
+        nc: The client.
+        loop: The trio-asyncio loop that it lives in.
+    """
 
     def __init__(self, nc: nats.aio.client.Client, loop: asyncio.AbstractEventLoop) -> None:
         self.nc = nc
         self.loop = loop
         self.pace = Pace()
+        self.feeds = OpenFeeds()
+        self.foreign = Foreign(self.emit)
         self._nuid = subjects.Nuid(random.Random())
-        self._todo: deque[Callable[[], Awaitable[object]]] = deque()
-        self._limit: asyncio.Timeout | None = None
         self._attached: dict[Attachment, None] = {}
-        self._named: Index[tuple[str, str], Attachment] = Index()
-        self._aside: set[asyncio.Task[None]] = set()
+        self._by_name: Index[tuple[str, str], Attachment] = Index()
+        self._commands = Commands(nc, loop, self)
+        self._overlay = Overlay(nc)
         self._telling: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle
-        self._wake = asyncio.Event()
         self._draining = False
-        self._linked = True
+        self._was_connected = True
         self._reconnects = 0
         self._survived: Exception | None = None
         self._servers = ", ".join(f"{server.hostname}:{server.port}" for server in nc.servers)
-        self._answers = Answers(self)
-        self._listeners = Listeners(self._answers)
-        self.foreign = Foreign(self._listeners.emit)
-        """The boundary where what other programs made is read; nats-py has no events, so the log tells."""
-        self._wrapped: dict[str, partial[Any]] = {}
-        self._before: dict[str, Any] = {}
+        self._shared_inbox = SharedInbox(self)
+        self._listeners = Listeners(self._shared_inbox)
 
-    # What the floors above use of a client.
+    def __messaging__(self) -> Messaging:
+        # That this passes the type checker is the proof that the seam is implemented.
+        return self
+
+    # What reading needs.
 
     @property
-    def is_closed(self) -> bool:
-        """Whether it is closed, or its loop is."""
-        return self.nc.is_closed or not is_usable(self.loop)
-
-    def new_inbox(self) -> str:
-        """Make a subject that nobody else has, under nats-py's `inbox_prefix`."""
-        return self.nc.new_inbox()
-
-    def new_token(self) -> str:
-        """Make a name that nobody else has."""
-        return self._nuid.next()
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self.nc.is_connected
 
     @property
     def server_id(self) -> str:
         """The server's id."""
         return str(self.nc._server_info.get("server_id", ""))
 
-    @enable_ki_protection
-    def publish_nowait(self, subject: str, data: bytes = b"", reply: str = "") -> None:
-        """Queue a message; on a closed client nothing happens, since only goodbyes come that late.
+    def new_inbox(self) -> str:
+        """Make a subject that nobody else has, under nats-py's `inbox_prefix`."""
+        return self.nc.new_inbox()
 
-        Args:
-            subject: Where to.
-            data: The payload.
-            reply: Where an answer is expected.
-        """
-        self._do(partial(self.nc.publish, subject, data, reply))
+    def new_token(self) -> str:
+        """Make a name that nobody else has: 22 letters and digits."""
+        return self._nuid.next()
 
-    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
-        """Queue a message of ours as our own client does; nats-py makes no difference."""
-        self.publish_nowait(subject, payload, reply)
-
-    async def request(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
-        """Make a request as our client does: the deadline in force governs, and else 5 s."""
-        assert headers is None, "nobody needs them here"
+    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
+        """Publish a request and wait for its reply: the deadline in force governs, and else 5 s."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open(f"request to {subject!r}")
-        return await self._answers.ask(subject, payload)
+        data, fields = bytes(payload), _single_values(subject, headers)
+        try:
+            return await self._shared_inbox.request(
+                subject, lambda inbox: self._commands.add(partial(self.nc.publish, subject, data, inbox, fields))
+            )
+        finally:
+            self._rest()
 
-    def attach(self, subject: str, receiver: OurReceiver) -> Attachment:
-        """Subscribe for a receiver of our own messages.
+    @enable_ki_protection
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, as `Messaging.publish_aside` says."""
+        if passing and not self.nc.is_connected:
+            return
+        self._commands.add(partial(self.nc.publish, subject, payload, reply))
 
-        Args:
-            subject: What to subscribe to.
-            receiver: Where the messages go.
-        """
-        return self._attach(Attachment(self, subject, receiver, lambda msg: receiver.deliver(ours(msg))))
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
+        """Subscribe, with a receiver of our own messages, as `Messaging.attach` says."""
+        subjects.subscribe_subject(subject)
+        if queue:
+            subjects.queue_name(queue)
+
+        def deliver(message: NatsPyMsg) -> None:
+            receiver.deliver(ours(message))
+
+        intake = Intake(deliver, receiver.ended, receiver.connection_lost, receiver.connection_restored)
+        return self.attach_plain(subject, intake, queue=queue, max_msgs=max_msgs)
 
     def add_listener(self, listener: Listener, *, refused: str = "") -> None:
-        """Register what is to know which subjects the server refused: other events there are none.
-
-        Args:
-            listener: What is called with them.
-            refused: The only subject that it publishes to.
-        """
+        """Register what takes events, as `Messaging.add_listener` says: refusals, and what is emitted here."""
         self._listeners.add(listener, refused)
 
     def remove_listener(self, listener: Listener) -> None:
         """Remove a listener. Idempotent."""
         self._listeners.remove(listener)
 
-    def emit(self, event: events.ReaderRefused | events.StreamUnverified | events.StreamRecreated) -> None:
-        """Tell what a reader of a stream met: who listens here, and the client's error callback where something is refused."""
+    def emit(self, event: events.ConnectionEvent) -> None:
+        """Tell the listeners of an event, and the client's error callback where it is a refusal that a reader met."""
         self._listeners.emit(event)
-        if not isinstance(event, events.StreamRecreated):
-            self._do(partial(self._tell, event.error))
+        if isinstance(event, (events.ReaderRefused, events.StreamUnverified)):
+            self._commands.add(partial(self._tell_error_cb, event.error))
 
     # What the bridge uses besides.
 
     def attach_plain(
-        self, subject: str, receiver: Receiver, *, queue: str = "", max_msgs: int = 0, patient: bool = False
+        self, subject: str, receiver: Receiver[NatsPyMsg], *, queue: str = "", max_msgs: int = 0, patient: bool = False
     ) -> Attachment:
-        """Subscribe for a receiver of nats-py's messages.
+        """Subscribe, with a receiver of nats-py's messages.
 
         Args:
-            subject: What to subscribe to.
-            receiver: Where the messages go.
-            queue: The queue group.
+            subject: What to subscribe to; checked.
+            receiver: What takes the messages.
+            queue: The queue group, or an empty string; checked.
             max_msgs: After so many messages the server forgets it; 0 for never.
             patient: Whether it goes on until a drain has brought the last message.
         """
-        return self._attach(
-            Attachment(self, subject, receiver, receiver.deliver, queue=queue, max_msgs=max_msgs, patient=patient)
+        self.check_open(f"subscription {subject!r}")
+        attachment = Attachment(
+            self.nc, subject, receiver, self._detached, queue=queue, max_msgs=max_msgs, patient=patient
         )
-
-    def as_client(self) -> Client:
-        """Pass for a client of ours with those who use nothing but the methods above."""
-        return cast("Client", self)
+        self._attached[attachment] = None
+        self._by_name.add(_name(subject, queue), attachment)
+        self._commands.add(attachment.begin)
+        return attachment
 
     def check_open(self, what: str) -> None:
         """Raise unless it is open.
@@ -191,21 +199,9 @@ class NatsPyConnection:
         if self._draining or self.nc.is_draining:
             raise errors.explained(errors.ConnectionDrainingError, f"{what}: nats-py's client is being drained")
 
-    def detached(self, attachment: Attachment) -> None:
-        """Know that a receiver left."""
-        self._named.remove(_name(attachment.subject, attachment.queue), attachment)
-        if self._attached.pop(attachment, self) is None:
-            self._do(partial(self._finish_aside, attachment) if attachment.lingers else attachment.finish)
-        self.rest()
-
-    def rest(self) -> None:
-        """Give up the inbox for answers when nobody else is attached."""
-        if not any(other.receiver is not self._answers for other in self._attached):
-            self._answers.leave()
-
-    def tell(self, error: Exception) -> None:
+    def tell_error_cb(self, error: Exception) -> None:
         """Tell the client's error callback, as nats-py does for its own subscriptions; called from its loop."""
-        task = self.loop.create_task(self._tell(error), name="trionats bridge, error callback")
+        task = self.loop.create_task(self._tell_error_cb(error), name="trionats bridge, error callback")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -215,121 +211,78 @@ class NatsPyConnection:
         Raises:
             nats.errors.ConnectionClosedError: The loop has stopped.
         """
-        await cast("Any", self.loop).wait_stopped()
-        raise self._loop_ends()
+        await wait_stopped(self.loop)
+        raise self._loop_error()
 
-    # Inside.
+    # What its commands ask and tell.
 
-    def _attach(self, attachment: Attachment) -> Attachment:
-        self.check_open(f"subscription {attachment.subject!r}")
-        self._attached[attachment] = None
-        self._named.add(_name(attachment.subject, attachment.queue), attachment)
-        self._do(attachment.begin)
-        return attachment
+    @property
+    def in_use(self) -> bool:
+        """Whether something is attached."""
+        return bool(self._attached)
 
-    def _do(self, command: Callable[[], Awaitable[object]]) -> None:
-        if not is_usable(self.loop):
-            return
-        if not self.nc.is_closed:
-            self._todo.append(command)
-            if self._task is None:
-                context = contextvars.copy_context()
-                context.run(trio_asyncio.current_loop.set, self.loop)
-                self._move_in()
-                self._task = self.loop.create_task(self._serve(), name="trionats bridge", context=context)
-                self._timer = self.loop.call_later(LOOK_EVERY, self._tick)
-        self._wake.set()
+    def task_starts(self) -> None:
+        """Lay our functions over the client's."""
+        nc = self.nc
+        self._was_connected, self._reconnects = nc.is_connected, nc.stats["reconnects"]
+        self._survived = nc.last_error
+        self._overlay.lay(
+            {
+                "_close": partial(self._close, nc._close),
+                "drain": partial(self._drain, nc.drain),
+                "_error_cb": partial(self._hear_error, nc._error_cb),
+            }
+        )
 
-    @enable_ki_protection
-    async def _serve(self) -> None:
-        """Carry out the commands and look at the connection, as long as there is something to serve."""
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            while True:
-                await self._work()
-                # nats-py swallows a cancellation here and there.
-                if task.cancelling():
-                    raise asyncio.CancelledError
-                if not self._todo and not self._attached and not self._aside:
-                    return
-                await self._wake.wait()
-                self._wake.clear()
-        except asyncio.CancelledError:
-            # Whoever cancels all tasks of the loop is closing it. What we queue for that is sent still.
-            self._end(self._loop_ends())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLEANUP_SECONDS):  # noqa: ASYNC102 - asyncio cancels once
-                    await self._work()  # noqa: ASYNC102 - bounded by the line above
-            raise
-        finally:
-            self._timer.cancel()
-            self._move_out()
-            self._task = None
-            # A consumer that opens its feed again when it ends has done so during our last words.
-            self._end(self._loop_ends())
+    def task_ends(self) -> None:
+        """Take them away again."""
+        self._overlay.lift()
 
-    async def _work(self) -> None:
-        while self._todo:
-            command = self._todo.popleft()
-            try:
-                async with asyncio.timeout(None) as self._limit:
-                    await command()
-            except Exception as error:
-                # Not only its own: what it writes to a broken socket raises as well.
-                log.debug("nats-py's client refused a command: %r", error)
-            finally:
-                self._limit = None
+    def loop_ends(self) -> None:
+        """End what is attached."""
+        self._end(self._loop_error())
 
-    async def _finish_aside(self, attachment: Attachment) -> None:
-        task = self.loop.create_task(self._last_words(attachment), name="trionats bridge, last words")
-        self._aside.add(task)
-        task.add_done_callback(self._aside.discard)
-        task.add_done_callback(lambda _: self._wake.set())
-        # Its UNSUB has to stand before the NAKs that are queued behind: else what they give back comes here again.
-        await asyncio.sleep(0)
-
-    async def _last_words(self, attachment: Attachment) -> None:
-        try:
-            await attachment.finish()
-        except Exception as error:
-            log.debug("unsubscribing %r failed: %r", attachment.subject, error)
-
-    async def _tell(self, error: Exception) -> None:
-        try:
-            await self.nc._error_cb(error)
-        except Exception:
-            log.exception("the error callback of nats-py's client of %s failed", self._servers)
-
-    @enable_ki_protection
-    def _tick(self) -> None:
-        self._timer = self.loop.call_later(LOOK_EVERY, self._tick)
-        self._look()
-
-    def _look(self) -> None:
-        """See what has become of the connection."""
+    def check_connection(self) -> None:
+        """See whether the connection broke, came back, or is lost for good, and tell the receivers."""
         if self.nc.is_closed:
-            self._end(self._lost())
-            if self._limit is not None:
-                self._limit.reschedule(self.loop.time())
-                self._limit = None
+            self._end(self._loss())
             return
         if self.nc.is_draining:
             # By a bound method that was taken before ours lay over it.
             self._end(None, patient=False)
         reconnects, connected = self.nc.stats["reconnects"], self.nc.is_connected
-        if self._linked and (not connected or reconnects != self._reconnects):
-            self._linked = False
+        if self._was_connected and (not connected or reconnects != self._reconnects):
+            self._was_connected = False
             text = f"the connection to {self._servers} was lost"
             for attachment in list(self._attached):
                 attachment.receiver.connection_lost(errors.explained(errors.DisconnectedError, text))
-        if not self._linked and connected:
-            self._linked, self._reconnects = True, reconnects
+        if not self._was_connected and connected:
+            self._was_connected, self._reconnects = True, reconnects
             self._survived = self.nc.last_error
             for attachment in list(self._attached):
                 attachment.receiver.connection_restored()
 
-    def _lost(self) -> errors.Error | None:
+    # Inside.
+
+    def _detached(self, attachment: Attachment) -> None:
+        self._by_name.remove(_name(attachment.subject, attachment.queue), attachment)
+        if self._attached.pop(attachment, self) is None:
+            queue = self._commands.add_aside if attachment.lingers else self._commands.add
+            queue(attachment.finish)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Give up the inbox that requests share when nothing else is attached."""
+        if self._shared_inbox.attached and len(self._attached) <= 1:
+            self._shared_inbox.leave()
+
+    def _end(self, reason: BaseException | None, *, patient: bool = True) -> None:
+        for attachment in list(self._attached):
+            if patient or not attachment.patient:
+                attachment.receiver.ended(reason)
+                attachment.detach()
+
+    def _loss(self) -> errors.Error | None:
         """Say why the client is lost for good; None when it is closed on purpose: nats-py then notes no new error."""
         error = self.nc.last_error
         if error is None or error is self._survived:
@@ -339,49 +292,25 @@ class NatsPyConnection:
         lost.__cause__ = error
         return lost
 
-    def _loop_ends(self) -> errors.Error:
+    def _loop_error(self) -> errors.Error:
         text = f"nats-py's client of {self._servers}: its asyncio loop ends"
         return errors.explained(errors.ConnectionClosedError, text)
 
-    def _end(self, reason: BaseException | None, *, patient: bool = True) -> None:
-        for attachment in list(self._attached):
-            if patient or not attachment.patient:
-                attachment.receiver.ended(reason)
-                attachment.detach()
+    async def _tell_error_cb(self, error: Exception) -> None:
+        try:
+            await self.nc._error_cb(error)
+        except Exception:
+            log.exception("the error callback of nats-py's client of %s failed", self._servers)
 
-    # While something is attached.
-
-    def _move_in(self) -> None:
-        nc: Any = self.nc
-        self._linked, self._reconnects = nc.is_connected, nc.stats["reconnects"]
-        self._survived = nc.last_error
-        self._wrapped = {
-            "_close": partial(self._close, nc._close),
-            "drain": partial(self._drain, nc.drain),
-            "_error_cb": partial(self._told, nc._error_cb),
-        }
-        self._before = {name: vars(nc)[name] for name in self._wrapped if name in vars(nc)}
-        vars(nc).update(self._wrapped)
-
-    def _move_out(self) -> None:
-        mine = vars(self.nc)
-        for name, wrapped in self._wrapped.items():
-            # Somebody else may have put something over it in the meantime: it then stays, and does what it did before.
-            if mine.get(name) is not wrapped:
-                continue
-            if name in self._before:
-                mine[name] = self._before[name]
-            else:
-                del mine[name]
-        self._wrapped, self._before = {}, {}
+    # What lies over the client's own functions while something is attached.
 
     async def _close(self, close: Callable[..., Awaitable[None]], *args: object, **kwargs: object) -> None:
         """Say our goodbyes, unless there is nobody to say them to, then close the client."""
-        lost = self._lost()
-        self._end(lost)
+        loss = self._loss()
+        self._end(loss)
         try:
-            if lost is None and self.nc.is_connected and not self.nc.is_draining:
-                await self._settled()
+            if loss is None and self.nc.is_connected and not self.nc.is_draining:
+                await self._commands.settled()
         finally:
             await close(*args, **kwargs)  # noqa: ASYNC102 - what was called is done, whoever cancels us meanwhile
 
@@ -396,47 +325,31 @@ class NatsPyConnection:
         self._draining = True
         try:
             self._end(None, patient=False)
-            await self._settled()
+            await self._commands.settled()
             await drain()
         finally:
             self._draining = False
             if nc.is_draining or nc.is_closed:
-                self._end(self._lost())
+                self._end(self._loss())
 
-    async def _settled(self) -> None:
-        """Wait until all commands of now are carried out, for a bounded time."""
-        if self.is_closed or asyncio.current_task() is self._task:
-            return
-        reached = asyncio.Event()
-
-        async def reach() -> None:  # noqa: ASYNC124 - a command
-            reached.set()
-
-        self._do(reach)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLEANUP_SECONDS):
-                await reached.wait()
-                if self._aside and self.nc.is_connected:
-                    await asyncio.wait(self._aside)
-
-    async def _told(self, tell: Callable[[Exception], Awaitable[None]], error: Exception) -> None:
+    async def _hear_error(self, tell: Callable[[Exception], Awaitable[None]], error: Exception) -> None:
         """Let those know whom a refusal concerns, then the client's own callback of whatever it is."""
         if error is self.nc.last_error:
             # nats-py tells what it survives, and closes without a word for what it does not.
             self._survived = error
         refused = server_error(str(error).removeprefix("nats: "))
         if isinstance(refused, errors.PermissionsViolationError):
-            self._refused(refused)
+            self._hear_refusal(refused)
         await tell(error)
 
-    def _refused(self, refused: errors.PermissionsViolationError) -> None:
+    def _hear_refusal(self, refused: errors.PermissionsViolationError) -> None:
         if refused.operation == "subscription":
-            ours = f"{self.new_inbox().rpartition('.')[0]}."
-            for attachment in self._named.find(_name(refused.subject, refused.queue or "")):
-                hint = INBOX_HINT if attachment.subject.startswith(ours) else ""
-                text = f"subscription {attachment.subject!r}: {refused}{hint}"
-                known = {"operation": refused.operation, "subject": attachment.subject, "queue": refused.queue}
-                attachment.receiver.ended(errors.explained(errors.PermissionsViolationError, text, **known))
+            inboxes = f"{self.new_inbox().rpartition('.')[0]}."
+            for attachment in self._by_name.find(_name(refused.subject, refused.queue or "")):
+                subject = attachment.subject
+                error = refusal_of(f"subscription {subject!r}", refused, subject=subject)
+                hint_at_inbox(error, inboxes)
+                attachment.receiver.ended(error)
         self._listeners.emit(events.PermissionViolation(refused))
 
 
@@ -445,7 +358,21 @@ def _name(subject: str, queue: str) -> tuple[str, str]:
     return subject.lower(), queue.lower()
 
 
-_carriers: weakref.WeakValueDictionary[nats.aio.client.Client, NatsPyConnection] = weakref.WeakValueDictionary()
+def _single_values(subject: str, headers: Headers | None) -> dict[str, str] | None:
+    """Give headers as nats-py takes them: it has one value for each name."""
+    if not headers:
+        return None
+    fields = {}
+    for name, value in headers.items():
+        values = [value] if isinstance(value, str) else value
+        if len(values) != 1:
+            text = f"request to {subject!r}: nats-py sends one value of header {name!r}, not {len(values)}"
+            raise errors.explained(errors.BadHeaderError, text)
+        fields[name] = values[0]
+    return fields
+
+
+_connections: weakref.WeakValueDictionary[nats.aio.client.Client, NatsPyConnection] = weakref.WeakValueDictionary()
 
 
 def connection_of(nc: nats.aio.client.Client, opener: str) -> NatsPyConnection:
@@ -468,16 +395,16 @@ def connection_of(nc: nats.aio.client.Client, opener: str) -> NatsPyConnection:
         text = "does not live in a trio-asyncio loop that is open, since it was never connected"
         raise RuntimeError(f"{opener}(): nats-py's client {text}")
     loop = reading.get_loop()
-    connection = _carriers.get(nc)
+    connection = _connections.get(nc)
     # A client that was closed may have been connected again, in another loop.
     if connection is None or connection.loop is not loop:
         if not is_open(loop):
             if nc.is_closed:
                 raise errors.explained(errors.ConnectionClosedError, f"{opener}(): nats-py's client is closed")
             raise RuntimeError(f"{opener}(): nats-py's client does not live in a trio-asyncio loop that is open")
-        if not is_of_this_run(loop._nursery):  # type: ignore[attr-defined]
+        if not runs_here(loop):
             raise RuntimeError(f"{opener}(): nats-py's client lives in another Trio run; use trio.from_thread.run()")
-        connection = _carriers[nc] = NatsPyConnection(nc, loop)
+        connection = _connections[nc] = NatsPyConnection(nc, loop)
     connection.pace.run.check(opener)
     connection.check_open(f"{opener}()")
     return connection

@@ -33,6 +33,7 @@ from trio.lowlevel import enable_ki_protection
 
 from trionats import errors
 from trionats._feeds.feed import CLEANUP_SECONDS
+from trionats._feeds.opening import is_of_this_run
 
 with warnings.catch_warnings():
     # It uses what Python 3.14 no longer has, and Python 3.12 and 3.13 say so, which would be an error under -W error.
@@ -42,7 +43,17 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Host", "is_open", "is_usable", "loop_here", "report", "run_in", "trio_asyncio"]
+__all__ = [
+    "Host",
+    "is_open",
+    "is_usable",
+    "loop_here",
+    "report",
+    "run_in",
+    "runs_here",
+    "trio_asyncio",
+    "wait_stopped",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,8 +76,18 @@ def is_usable(loop: object) -> bool:
 
 
 def is_open(loop: Any) -> bool:  # noqa: ANN401 - trio-asyncio has no types
-    """Say whether something can begin in `loop`: what does while it ends, nobody cancels and nobody waits for."""
+    """Say whether something can begin in `loop`: what does while it ends, nobody cancels and nobody waits for (design 39)."""
     return is_usable(loop) and loop._nursery is not None and not loop._nursery.cancel_scope.cancel_called
+
+
+def runs_here(loop: Any) -> bool:  # noqa: ANN401 - trio-asyncio has no types
+    """Say whether a trio-asyncio loop that is open runs in the Trio run that this is called in."""
+    return is_of_this_run(loop._nursery)
+
+
+async def wait_stopped(loop: Any) -> None:  # noqa: ANN401 - trio-asyncio has no types
+    """Wait until a trio-asyncio loop has stopped, however that comes."""
+    await loop.wait_stopped()
 
 
 async def run_in(

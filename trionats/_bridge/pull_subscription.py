@@ -1,154 +1,194 @@
-"""What the bridge's feeds and entries are."""
+"""open_pull_subscription: a consumer that nats-py pulls from, message after message."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 from nats.aio.msg import Msg
-from nats.js.kv import KeyValue
+from nats.js.client import JetStreamContext
 
 from trionats import errors, events
-from trionats._bridge.requests import ours
-from trionats._feeds.feed import Feed
-from trionats._jetstream.api import api_error
+from trionats._bridge.connection import connection_of
+from trionats._bridge.messages import ours, size_of
+from trionats._feeds.feed import Feed, feeding
+from trionats._feeds.opening import check_nursery, opens
+from trionats._jetstream.api import Api, api_error
 from trionats._jetstream.ordered import JITTER
-from trionats._protocol.jetstream.pull import NANOSECONDS, Ending, Window, count_of, whole_number
-from trionats._protocol.jetstream.refusals import Refusals, Verdict
-from trionats._subscription import Bounded, Overflow
+from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
+from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
+from trionats._protocol.jetstream.refusals import Refusals, Retry
+from trionats._protocol.server_errors import refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from typing import NoReturn
 
     from trionats._bridge.attachments import Attachment
     from trionats._bridge.connection import NatsPyConnection
     from trionats._core.message import Msg as OurMsg
-    from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject, Pull
+    from trionats._protocol.jetstream.pull import Pull
+
+__all__ = ["PullSubscription", "open_pull_subscription"]
 
 NAK: Final = b"-NAK"
 #: The server says that it is there this often, and keeps a request for so long.
 HEARTBEAT: Final = 5.0
 EXPIRES: Final = 30.0
-#: How long to wait before the consumer is looked for again.
-LOOK_AGAIN: Final = 1.0
-
-_OPERATION: Final = "KV-Operation"
-_MARKER: Final = "Nats-Marker-Reason"
-#: ADR-48: why the server itself marked a key as gone, in the words that clients use.
-_MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
+#: How long to wait before the consumer is inspected again.
+INSPECT_AGAIN: Final = 1.0
 
 
 @final
-class Subscription(Bounded[Msg]):
-    """The messages of one subject, over nats-py's client: what `open_subscription` gives."""
+class PullSource:
+    """Asks a consumer for messages whenever there is room for them.
+
+    It is the receiver of what comes to its inbox, and a listener to what the server refuses.
+
+    Args:
+        connection: Whom it asks through.
+        api: The JetStream API, over the same connection.
+        where: The stream and the consumer.
+        name: What texts call it.
+        limits: How many messages, and how many bytes of them, may be asked for or wait to be received.
+        put: Takes a message, and says whether it did.
+        end: Called when nothing more will come.
+    """
 
     def __init__(
         self,
         connection: NatsPyConnection,
-        subject: str,
-        max_msgs: int,
-        pending_msgs_limit: float,
-        pending_bytes_limit: float,
-        overflow: Overflow,
+        api: Api[NatsPyConnection],
+        where: tuple[str, str],
+        name: str,
+        limits: tuple[int, int],
+        put: Callable[[Msg], bool],
+        end: Callable[[BaseException | None], None],
     ) -> None:
-        name = f"subscription {subject!r} of nats-py's client"
-        super().__init__(name, connection.pace, subject, pending_msgs_limit, pending_bytes_limit, overflow)
-        self._connection = connection
-        self._max_msgs = max_msgs
-        self._attachment: Attachment | None = None
-
-    def attach(self, queue: str) -> None:
-        """Subscribe."""
-        self._attachment = self._connection.attach_plain(
-            self._subject, self, queue=queue, max_msgs=self._max_msgs, patient=True
-        )
-
-    # The receiver's side.
-
-    def deliver(self, message: Msg) -> None:
-        """Buffer one message, or do with it what the policy says; nats-py does not say which was the last."""
-        super().deliver(message)
-        if self._max_msgs and self._delivered >= self._max_msgs:
-            self.end(None)
-
-    # Inside.
-
-    def _measure(self, message: Msg) -> int:
-        return _headers_size(message) + len(message.data)
-
-    def _slowed(self, message: Msg) -> None:
-        self._connection.tell(self._slow_consumer(message))
-
-    def _undo(self) -> None:
-        if self._attachment is not None:
-            self._attachment.detach()
-
-
-@final
-class PullSubscription(Feed[Msg]):
-    """The messages of a consumer, over nats-py's client: what `open_pull_subscription` gives."""
-
-    def __init__(
-        self, connection: NatsPyConnection, js: JetStream, stream: str, consumer: str, max_messages: int, max_bytes: int
-    ) -> None:
-        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, connection.pace)
-        self._connection, self._js = connection, js
-        self._where = f"{stream}.{consumer}"
-        self._asking = f"{js.prefix}.CONSUMER.MSG.NEXT.{self._where}"
-        self._limits = max_messages, max_bytes
+        self._connection, self._api = connection, api
+        self._stream, self._consumer = where
+        self._name = name
+        self._asked = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._limits = limits
+        self._put, self._end = put, end
         self._window: Window
-        self._inbox = f"{connection.new_inbox()}."
+        self._inbox = PullInbox(connection.new_inbox())
         self._attachment: Attachment | None = None
         self._gives_back = False
         self._made: object = None
-        self._stream, self._refusals = stream, Refusals()
-        self._linked = True
+        self._refusals = Refusals()
+        self._connected = True
         self._doubtful = False
+        self._closed = False
         self._attention = trio.Event()
 
-    # The feeding task.
-
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Find the consumer, and subscribe the inbox."""
-        info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+        info = await self._inspect()
         config = info.get("config")
         if not isinstance(config, dict):
-            text = f"{self.name}: what came back is no consumer info"
+            text = f"{self._name}: what came back is no consumer info"
             raise api_error(errors.APIError, text, text)
         self._made = info.get("created")
         self._gives_back = config.get("ack_policy") != "none" and not count_of(config.get("max_deliver"))
         self._window = _window(config, *self._limits)
-        self._attachment = self._connection.attach_plain(f"{self._inbox}*", self)
-        self._connection.add_listener(self, refused=self._asking)
+        self._attachment = self._connection.attach_plain(self._inbox.pattern, self)
+        self._connection.add_listener(self, refused=self._asked)
 
     async def run(self) -> NoReturn:
         """Ask for more whenever there is room, and for the consumer when it is silent: what the feeding task does."""
         while True:
             now = trio.current_time()
-            if self._linked and (self._doubtful or now >= self._window.silent_after):
-                await self._look()
+            if self._connected and (self._doubtful or now >= self._window.silent_after):
+                await self._begin_anew()
                 continue
-            if self._linked and now >= self._window.unproven_after:
+            if self._connected and now >= self._window.unproven_after:
                 self._pull(self._window.prove(""))
             self._ask(now)
-            with trio.move_on_at(self._window.next_event(now) if self._linked else trio.current_time() + EXPIRES):
+            with trio.move_on_at(self._window.next_event(now) if self._connected else trio.current_time() + EXPIRES):
                 await self._attention.wait()
             self._attention = trio.Event()
 
-    async def _look(self) -> None:
-        """See whether the consumer is there still, and begin anew if it is."""
+    def taken(self, message: Msg) -> None:
+        """Ask for more in the place of a message that was received."""
+        self._window.taken(_size(message))
+        if not self._closed:
+            self._ask(trio.current_time())
+
+    def give_back(self, message: Msg) -> None:
+        """Let the server deliver a message again at once, where that is not one of few deliveries."""
+        if self._gives_back and message.reply.startswith("$JS.ACK."):
+            self._connection.publish_aside(message.reply, NAK)
+
+    def close(self) -> None:
+        """Ask no more, and give back what is still under way. Synchronous, called once."""
+        self._closed = True
+        if self._attachment is not None:
+            self._attachment.detach(self.give_back)
+        self._connection.remove_listener(self)
+
+    # The receiver of what comes to the inbox.
+
+    def deliver(self, message: Msg) -> None:
+        """Hand on a message; a status says how a request ended."""
+        now = trio.current_time()
+        if message.reply:
+            size = _size(message)
+            self._window.arrived(size, now)
+            if self._put(message):
+                self._window.buffered(size)
+            else:
+                self.give_back(message)
+        elif (status := ours(message)).status is not None:
+            number = self._inbox.number(message.subject)
+            ending = self._window.status(number, status.status, status.description, status.headers, now)
+            if ending is Ending.GONE:
+                self._doubtful = True
+            elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
+                text = f"{self._name}: the server does not take our pull request: {status.description}"
+                self._end(errors.explained(errors.APIError, text))
+                return
+        self._attention.set()
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Ask for nothing more."""
+        self._connected = False
+
+    def connection_restored(self) -> None:
+        """Ask anew, since the server forgot what was asked; it may have another consumer by now."""
+        self._connected = self._doubtful = True
+        self._window.forget()
+        self._attention.set()
+
+    def ended(self, reason: BaseException | None) -> None:
+        """End the feed."""
+        self._end(reason)
+
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """End the feed when it is our asking that is refused: nothing would ever come (design 41)."""
+        if isinstance(event, events.PermissionViolation):
+            self._end(refusal_of(self._name, event.error, subject=self._asked))
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` is called."""
+
+    # Inside.
+
+    async def _inspect(self) -> dict[str, object]:
+        return await self._api.request(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
+
+    async def _begin_anew(self) -> None:
+        """Begin anew if the consumer is still there."""
         self._doubtful = False
         try:
             with trio.move_on_after(HEARTBEAT):
-                info = await self._js.api_request(f"CONSUMER.INFO.{self._where}")
+                info = await self._inspect()
                 if info.get("created") != self._made:
                     # What was received of the one before cannot be acknowledged to this one: it would settle other
                     # messages.
-                    text = f"{self.name} was deleted and made anew"
+                    text = f"{self._name} was deleted and made anew"
                     raise api_error(errors.NotFoundError, text, text, code=404)
                 self._window.forget()
                 self._refusals.forget()
@@ -156,91 +196,112 @@ class PullSubscription(Feed[Msg]):
         except errors.NotFoundError:
             raise
         except errors.Error as error:
-            verdict = self._refusals.judge(error)
-            if verdict is Verdict.OVER:
+            retry = self._refusals.judge(error)
+            if retry is Retry.NEVER:
                 raise
-            if verdict is Verdict.TOLD:
+            if retry is Retry.AND_TELL:
                 self._connection.emit(events.ReaderRefused(self._stream, error))
-        await trio.sleep(LOOK_AGAIN)
+        await trio.sleep(INSPECT_AGAIN)
         self._doubtful = True
 
     def _ask(self, now: float) -> None:
-        pull = self._window.pull("", now) if self._linked else None
+        pull = self._window.pull("", now) if self._connected else None
         if pull is not None:
             self._pull(pull)
 
     def _pull(self, pull: Pull) -> None:
-        self._connection.publish_nowait(self._asking, pull.body(), f"{self._inbox}{pull.number}")
+        self._connection.publish_aside(self._asked, pull.body(), self._inbox.reply_to(pull), passing=True)
 
-    # The receiver's side.
 
-    def deliver(self, message: Msg) -> None:
-        """Buffer one message; a status says how a request ended."""
-        now = trio.current_time()
-        if message.reply:
-            size = _size(message)
-            self._window.arrived(size, now)
-            if self.put(message):
-                self._window.buffered(size)
-            else:
-                self._give_back(message)
-        elif (status := ours(message)).status is not None:
-            token = message.subject.removeprefix(self._inbox)
-            number = int(token) if token.isdecimal() and len(token) < 20 else 0
-            ending = self._window.status(number, status.status, status.description, status.headers, now)
-            if ending is Ending.GONE:
-                self._doubtful = True
-            elif ending is Ending.MISTAKEN or _exceeds_a_limit(status):
-                text = f"{self.name}: the server does not take our pull request: {status.description}"
-                self.end(errors.explained(errors.APIError, text))
-                return
-        self._attention.set()
+@final
+class PullSubscription(Feed[Msg]):
+    """The messages of a consumer, over nats-py's client: what `open_pull_subscription` gives."""
 
-    def connection_lost(self, reason: Exception) -> None:
-        """Ask for nothing more."""
-        self._linked = False
-
-    def connection_restored(self) -> None:
-        """Ask anew, since the server forgot what was asked; it may have another consumer by now."""
-        self._linked = self._doubtful = True
-        self._window.forget()
-        self._attention.set()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """End the feed."""
-        self.end(reason)
-
-    # The listener to what the server refuses.
-
-    def push(self, event: events.ConnectionEvent) -> None:
-        """End when it is our asking that is refused: nothing would ever come."""
-        if isinstance(event, events.PermissionViolation):
-            known = {"operation": event.error.operation, "subject": self._asking, "queue": None}
-            self.end(errors.explained(errors.PermissionsViolationError, f"{self.name}: {event.error}", **known))
-
-    # Inside.
+    def __init__(
+        self,
+        connection: NatsPyConnection,
+        api: Api[NatsPyConnection],
+        stream: str,
+        consumer: str,
+        max_messages: int,
+        max_bytes: int,
+    ) -> None:
+        super().__init__(f"consumer {consumer!r} of stream {stream!r}", max_messages, connection)
+        limits = max_messages, max_bytes
+        self._source = PullSource(connection, api, (stream, consumer), self._name, limits, self._put, self._end)
 
     def _taken(self, item: Msg) -> None:
-        self._window.taken(_size(item))
-        if not self._ended:
-            self._ask(trio.current_time())
+        self._source.taken(item)
 
     def _undo(self) -> None:
-        if self._attachment is not None:
-            self._attachment.detach(self._give_back)
-        self._connection.remove_listener(self)
+        self._source.close()
 
     def _leave(self) -> None:
-        self.end(None)
+        self._end(None)
         try:
             while True:
-                self._give_back(self._receive.receive_nowait())
+                self._source.give_back(self._receive.receive_nowait())
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             super()._leave()
 
-    def _give_back(self, message: Msg) -> None:
-        if self._gives_back and message.reply.startswith("$JS.ACK."):
-            self._connection.publish_nowait(message.reply, NAK)
+
+@opens
+async def open_pull_subscription(
+    nursery: trio.Nursery,
+    psub: JetStreamContext.PullSubscription,
+    *,
+    max_messages: int = 500,
+    max_bytes: int = 8 * 1024 * 1024,
+) -> AsyncIterator[PullSubscription]:
+    """Read the consumer behind nats-py's pull subscription, message after message.
+
+    It asks the server for as much as there is room for, over an inbox of its own: nothing is dropped however slow the
+    receiver is, and no request is left with the server that would swallow the next message, as a cancelled `fetch` leaves
+    one. It keeps to the limits that the consumer has when it is opened; where they are lowered later, `receive` raises
+    `trionats.errors.APIError`. `psub` and its consumer stay the caller's, and both stay when the block is left; `psub.fetch`
+    may be used beside it.
+
+    Acknowledge with `await aio_as_trio(msg.ack)()`. Messages that were not received when the block is left,
+    and those still under way, are given back to the server (NAK), unless the consumer limits deliveries: then its
+    ack wait brings them.
+
+    Entering asks the server once. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task
+    is gone. The feed ends as every feed does; `receive` raises `nats.errors.NotFoundError` when the consumer is deleted, and
+    `trionats.errors.PermissionsViolationError` when the server refuses to be asked for messages.
+
+    Args:
+        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
+        psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
+        max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
+        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
+
+    Returns:
+        An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.
+
+    Raises:
+        nats.errors.NotFoundError: The consumer is gone.
+        nats.errors.ConnectionClosedError: The client is closed.
+        nats.errors.ConnectionDrainingError: The client is being drained.
+        RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
+        TypeError: `psub` is no pull subscription of nats-py.
+        ValueError: A limit is none.
+    """
+    check_nursery(nursery, "open_pull_subscription")
+    _check_psub(psub)
+    if max_messages < 1 or max_bytes < 1:
+        raise ValueError("open_pull_subscription(): max_messages and max_bytes must be 1 or more")
+    connection = connection_of(psub._nc, "open_pull_subscription")
+    api = Api(connection, psub._js._prefix)
+    feed = PullSubscription(connection, api, psub._stream, psub._consumer, max_messages, max_bytes)
+    await feed._source.open()
+    async with feeding(nursery, feed, feed._source.run):
+        yield feed
+
+
+def _check_psub(psub: object) -> None:
+    if not isinstance(psub, JetStreamContext.PullSubscription):
+        text = f"what nats-py's pull_subscribe gives, not {type(psub).__name__}"
+        raise TypeError(f"open_pull_subscription(nursery, psub): psub must be {text}")
 
 
 def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> Window:
@@ -258,59 +319,5 @@ def _exceeds_a_limit(status: OurMsg) -> bool:
     return status.status == 409 and status.description.lower().startswith("exceeded maxrequest")
 
 
-def _headers_size(message: Msg) -> int:
-    if not message.headers:
-        return 0
-    return sum(len(name) + len(value) + 4 for name, value in message.headers.items()) + 12
-
-
 def _size(message: Msg) -> int:
-    return len(message.subject) + len(message.reply) + _headers_size(message) + len(message.data)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class BridgedObjects:
-    """nats-py's object store, as our watcher wants to know it."""
-
-    bucket: str
-    stream: str
-    js: JetStream
-
-    @property
-    def meta_subject(self) -> str:
-        """The pattern that the infos of all objects match."""
-        return f"$O.{self.bucket}.M.>"
-
-
-def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: OurMsg, ack: AckSubject) -> KeyValue.Entry | None:
-    """Make nats-py's entry of a message.
-
-    Args:
-        bucket: The bucket's name.
-        prefix: What stands before the key in the subject.
-        ignore_deletes: Whether markers of what was deleted are left out.
-        msg: The message.
-        ack: What its reply subject says.
-
-    Returns:
-        The entry, or None for a message that is left out.
-    """
-    operation: str | None = None
-    if msg.header_block is not None:
-        operation = msg.headers.get(_OPERATION)
-        if operation is None and (reason := msg.headers.get(_MARKER)) is not None:
-            operation = _MARKED.get(reason)
-            if operation is None:
-                return None
-    if ignore_deletes and operation in ("DEL", "PURGE"):
-        return None
-    return KeyValue.Entry(
-        bucket=bucket,
-        key=msg.subject[len(prefix) :],
-        value=msg.data,
-        revision=ack.sequence,
-        delta=ack.pending,
-        created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
-        operation=operation,
-    )
+    return len(message.subject) + len(message.reply) + size_of(message)

@@ -1,4 +1,4 @@
-"""nats-py's messages as our own, and the answers to requests among them."""
+"""The inbox that the requests of one client share, and who waits for the replies."""
 
 from __future__ import annotations
 
@@ -8,150 +8,139 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trionats import errors, events
-from trionats._core.deadlines import answer_within
-from trionats._core.message import Msg
-from trionats._core.requests import refused_request
-from trionats._protocol import headers
+from trionats._core.deadlines import reply_within
 from trionats._protocol.index import Index
+from trionats._protocol.replies import no_responders, nobody_listens
+from trionats._protocol.server_errors import refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from nats.aio.msg import Msg as NatsPyMsg
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Attached, Messaging
 
-    from trionats._bridge.attachments import Attachment
-    from trionats._bridge.connection import NatsPyConnection
-
-
-def ours(message: NatsPyMsg) -> Msg:
-    """Make a message of our own class of nats-py's; it cannot be answered."""
-    block = None
-    fields = message.headers
-    if fields:
-        status = fields.get("Status", "") if not message.data else ""
-        if len(status) == 3 and status.isdigit():
-            rest = {name: value for name, value in fields.items() if name not in ("Status", "Description")}
-            # Where the server says no words, nats-py takes the next header line for them.
-            line = f"NATS/1.0 {status} {fields.get('Description', '')}\r\n".encode()
-            block = line + _encode(rest).partition(b"\r\n")[2]
-        else:
-            block = _encode(fields)
-    return Msg(message.sid, message.subject, message.reply, message.data, block)
-
-
-def _encode(fields: Mapping[str, str]) -> bytes:
-    try:
-        return headers.encode(fields)
-    except errors.BadHeaderError:
-        # A peer sent what no client should: that header is left out rather than the message.
-        return headers.encode({name: value for name, value in fields.items() if _is_sound(name, value)})
-
-
-def _is_sound(name: str, value: str) -> bool:
-    try:
-        headers.encode({name: value})
-    except errors.BadHeaderError:
-        return False
-    return True
+__all__ = ["SharedInbox"]
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
+class _PendingReply:
     """A request under way."""
 
     subject: str
-    answered: trio.Event = field(default_factory=trio.Event)
-    answer: Msg | Exception | None = None
+    settled: trio.Event = field(default_factory=trio.Event)
+    outcome: Msg | Exception | None = None
+
+    def settle(self, outcome: Msg | Exception) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            self.settled.set()
+
+    def refuse(self, refused: errors.PermissionsViolationError) -> None:
+        self.settle(refusal_of(f"request to {self.subject!r}", refused))
 
 
 @final
-class Answers:
-    """One inbox for the requests of a connection, and who waits for the answers."""
+class SharedInbox:
+    """One subscription for the replies to all requests, from the first of them until `leave`.
 
-    def __init__(self, connection: NatsPyConnection) -> None:
-        self._connection = connection
-        self._inbox = ""
-        self._attachment: Attachment | None = None
-        self._questions: dict[str, _Question] = {}
-        # In lower case, as nats-py tells it.
-        self._named: Index[tuple[str, str], _Question] = Index()
+    It is the receiver of the replies, and a listener to what the server refuses.
 
-    async def ask(self, subject: str, payload: bytes) -> Msg:
-        """Ask, and wait for the answer."""
+    Args:
+        messaging: The connection.
+    """
+
+    def __init__(self, messaging: Messaging) -> None:
+        self._messaging = messaging
+        self._prefix = ""
+        self._attachment: Attached | None = None
+        self._waiting: dict[str, _PendingReply] = {}
+        # By operation and subject, in lower case, as nats-py tells of a refusal.
+        self._by_name: Index[tuple[str, str], _PendingReply] = Index()
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is subscribed."""
+        return self._attachment is not None
+
+    async def request(self, subject: str, publish: Callable[[str], None]) -> Msg:
+        """Make a request, and wait for its reply: within the deadline in force, or else 5 s.
+
+        Args:
+            subject: Where to.
+            publish: Publishes the request, given the subject for the reply.
+        """
         if self._attachment is None:
-            self._inbox = f"{self._connection.new_inbox()}."
-            self._attachment = self._connection.attach(f"{self._inbox}*", self)
-        token = self._connection.new_token()
-        question = self._questions[token] = _Question(subject)
-        names = (("publish", subject.lower()), ("reply", f"{self._inbox}{token}".lower()))
+            self._prefix = f"{self._messaging.new_inbox()}."
+            self._attachment = self._messaging.attach(f"{self._prefix}*", self)
+        token = self._messaging.new_token()
+        inbox = f"{self._prefix}{token}"
+        pending = self._waiting[token] = _PendingReply(subject)
+        names = (("publish", subject.lower()), ("reply", inbox.lower()))
         for name in names:
-            self._named.add(name, question)
+            self._by_name.add(name, pending)
         try:
-            self._connection.publish_nowait(subject, payload, f"{self._inbox}{token}")
-            with answer_within(None, f"request to {subject!r}"):
-                await question.answered.wait()
+            publish(inbox)
+            with reply_within(None, f"request to {subject!r}"):
+                await pending.settled.wait()
         finally:
-            del self._questions[token]
+            del self._waiting[token]
             for name in names:
-                self._named.remove(name, question)
-            self._connection.rest()
-        answer = question.answer
-        assert answer is not None
-        if isinstance(answer, Exception):
-            raise answer
-        if answer.status == 503 and not answer.data:
-            raise errors.explained(errors.NoRespondersError, f"request to {subject!r}: nobody is listening there")
-        return answer
+                self._by_name.remove(name, pending)
+        reply = pending.outcome
+        assert reply is not None, "woken without a reply"
+        if isinstance(reply, Exception):
+            raise reply
+        if nobody_listens(reply):
+            raise no_responders(subject)
+        return reply
 
     def leave(self) -> None:
         """Unsubscribe, unless somebody waits."""
-        if self._attachment is not None and not self._questions:
-            attachment, self._attachment = self._attachment, None
-            attachment.detach()
+        if not self._waiting:
+            self._detach()
+
+    # The receiver of the replies.
 
     def deliver(self, message: Msg) -> None:
-        """Hand an answer to its waiter."""
-        question = self._questions.get(message.subject.removeprefix(self._inbox))
-        if question is not None:
-            _settle(question, message)
+        """Hand a reply to its waiter."""
+        pending = self._waiting.get(message.subject.removeprefix(self._prefix))
+        if pending is not None:
+            pending.settle(message)
 
     def connection_lost(self, reason: Exception) -> None:
         """Fail the requests under way."""
-        for question in self._questions.values():
-            _settle(question, errors.again(reason))
+        for pending in self._waiting.values():
+            pending.settle(errors.again(reason))
 
     def connection_restored(self) -> None:
-        """Nothing to do."""
+        """Nothing to do: nobody waits for what was lost."""
 
     def ended(self, reason: BaseException | None) -> None:
-        """Fail the requests under way, and forget the inbox: the client is closed, or the server refused the inbox."""
-        for question in self._questions.values():
+        """Fail the requests under way, and leave: the client is closed, or the server refused the inbox."""
+        for pending in self._waiting.values():
             if isinstance(reason, errors.PermissionsViolationError):
-                _settle(question, refused_request(question.subject, reason))
+                pending.refuse(reason)
                 continue
-            text = f"request to {question.subject!r}: nats-py's client was closed while an answer was awaited"
+            text = f"request to {pending.subject!r}: nats-py's client was closed while a reply was awaited"
             error = errors.explained(errors.ConnectionClosedError, text)
             error.__cause__ = reason
-            _settle(question, error)
-        if self._attachment is not None:
-            attachment, self._attachment = self._attachment, None
-            attachment.detach()
+            pending.settle(error)
+        self._detach()
 
     # The listener to what the server refuses.
 
     def push(self, event: events.ConnectionEvent) -> None:
-        """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
-        if not isinstance(event, events.PermissionViolation):
-            return
-        refused = event.error
-        for question in self._named.find((refused.operation, refused.subject.lower())):
-            _settle(question, refused_request(question.subject, refused))
+        """Fail the requests that the server has refused to pass on, or whose replies it would refuse."""
+        if isinstance(event, events.PermissionViolation):
+            for pending in self._by_name.find((event.error.operation, event.error.subject.lower())):
+                pending.refuse(event.error)
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""
 
+    # Inside.
 
-def _settle(question: _Question, answer: Msg | Exception) -> None:
-    if question.answer is None:
-        question.answer = answer
-        question.answered.set()
+    def _detach(self) -> None:
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.detach()

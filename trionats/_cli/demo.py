@@ -60,7 +60,7 @@ class Stage:
     store: ObjectStore
     open: Counts | None = None
 
-    async def look(self) -> None:
+    async def count_open(self) -> None:
         """Count while the watcher is open, once."""
         if self.open is None:
             self.open = await count(self.server)
@@ -77,7 +77,7 @@ async def by_stop(stage: Stage) -> str:
     """`rx.stop()`, inside the loop."""
     async with open_watcher(stage.background, stage.store) as rx:
         async for _ in rx:
-            await stage.look()
+            await stage.count_open()
             rx.stop()
         return "the loop ended"
 
@@ -86,7 +86,7 @@ async def by_break(stage: Stage) -> str:
     """`break`."""
     async with open_watcher(stage.background, stage.store) as rx:
         async for _ in rx:
-            await stage.look()
+            await stage.count_open()
             break
     return "nothing more"
 
@@ -95,7 +95,7 @@ async def by_deadline(stage: Stage) -> str:
     """A deadline round the loop."""
     async with open_watcher(stage.background, stage.store) as rx:
         await rx.snapshot()
-        await stage.look()
+        await stage.count_open()
         with trio.move_on_after(0.05) as scope:
             async for _ in rx:
                 pass
@@ -106,7 +106,7 @@ async def by_cancelling_the_nursery(stage: Stage) -> str:
     """The nursery that was passed in is cancelled."""
     async with trio.open_nursery() as nursery, open_watcher(nursery, stage.store) as rx:
         async for _ in rx:
-            await stage.look()
+            await stage.count_open()
             nursery.cancel_scope.cancel()
     return "Cancelled"
 
@@ -124,7 +124,7 @@ async def by_closing_the_client(stage: Stage) -> str:
         # The client closes under its reader: that is the point.
         readers.start_soon(read_to_the_end, nursery, store, waiting, seen)  # noqa: ASYNC111
         await waiting.wait()
-        await stage.look()
+        await stage.count_open()
     return seen[0]
 
 
@@ -137,7 +137,7 @@ async def by_killing_the_server(stage: Stage) -> str:
         store = await nc.jetstream().object_store(BUCKET)
         async with open_watcher(nursery, store) as rx:
             await rx.snapshot()
-            await stage.look()
+            await stage.count_open()
             await stage.server.kill()
             try:
                 async for _ in rx:
@@ -154,7 +154,7 @@ async def by_an_exception(stage: Stage) -> str:
     try:
         async with open_watcher(stage.background, stage.store) as rx:
             async for _ in rx:
-                await stage.look()
+                await stage.count_open()
                 raise Mishap
     except Mishap:
         return "its own exception"

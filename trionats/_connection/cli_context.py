@@ -1,7 +1,7 @@
 """Contexts of the `nats` command line tool, read and turned into options of `open_client`.
 
-What a file means is in `_protocol.contexts`; here are the files. A context is read once, when the client is opened; the
-credentials and certificates that it names are read anew at each connect.
+What a file means is in `_protocol.auth.cli_context`; here are the files. A context is read once, when the client is opened;
+the credentials and certificates that it names are read anew at each connect.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from trionats._connection import identity as _identity
+from trionats._connection.identity import LARGEST_FILE, InFile
 from trionats._protocol.auth import cli_context as contexts
 from trionats._protocol.auth import credentials
 from trionats._protocol.showing import shown_path
@@ -24,56 +24,60 @@ if TYPE_CHECKING:
 
     from trionats._connection.options import ClientOptions
 
+#: The options that say who we are.
+IDENTITY = frozenset(
+    {
+        *("user", "password", "token"),
+        *("user_credentials", "nkeys_seed", "nkeys_seed_str", "nkey", "user_jwt_cb", "signature_cb"),
+    }
+)
 
-class Merged(NamedTuple):
-    """What a context and the caller's own options come to."""
+
+class Offer(NamedTuple):
+    """What a context says; nothing where there is none."""
 
     url: str
-    """The context's servers, or nothing."""
+    """Its servers."""
     options: ClientOptions
     jetstream: dict[str, str]
     """Arguments for `Client.jetstream` where the caller gives none."""
 
 
-async def merged(options: ClientOptions) -> Merged:
-    """Put the options of the context that the caller names below the caller's own.
+async def offered(own: ClientOptions) -> Offer:
+    """Read the context that the caller names, if any: what holds where the caller says nothing.
 
-    Who we are comes from one place: if the caller says anything about it, what the context says about it is left out.
+    Who we are comes from one place (design 27): if the caller says anything about it, what the context says about it is left
+    out.
 
     Args:
-        options: The caller's options; `context` among them, perhaps.
-
-    Returns:
-        The options, without `context`.
+        own: The caller's options; `context` among them, perhaps.
 
     Raises:
         TypeError: `context` is neither a name nor a boolean.
         trionats._protocol.auth.cli_context.ContextError: (a `ValueError`) There is no such context, or it cannot be used.
     """
-    own = options.copy()
-    name = own.pop("context", None)
+    name = own.get("context")
     if name is None or name is False:
-        return Merged("", own, {})
+        return Offer("", {}, {})
     if not isinstance(name, (str, bool)):
         raise TypeError(f"context must be the name of a nats context, or True, not {type(name).__name__}")
-    ours = any(option in own for option in _identity.OPTIONS)
+    ours = not IDENTITY.isdisjoint(own)
     context = await trio.to_thread.run_sync(partial(_read, "" if name is True else name, identity=not ours))
-    offered = _options(context)
-    offered.update(own)
     jetstream = {"domain": context.jetstream_domain, "prefix": context.jetstream_api_prefix}
-    return Merged(context.url, offered, {key: value for key, value in jetstream.items() if value})
+    return Offer(context.url, _options(context), {key: value for key, value in jetstream.items() if value})
 
 
 def _options(context: contexts.Context) -> ClientOptions:
-    # Values that stand in files are understood wherever a callback is.
-    options: dict[str, Any] = {}
+    options: ClientOptions = {}
     if context.token:
-        options["token"] = context.token
+        options["token"] = _value("token", context.token)
     if context.user:
         options["user"] = context.user
-        options["password"] = context.password
-    if context.user_jwt:
-        options["user_jwt_cb"] = context.user_jwt
+        options["password"] = _value("password", context.password)
+    if isinstance(context.user_jwt, contexts.Stored):
+        options["user_jwt_cb"] = InFile("user_jwt_cb", context.user_jwt.path)
+    elif jwt := context.user_jwt:
+        options["user_jwt_cb"] = lambda: jwt
     if context.creds:
         options["user_credentials"] = context.creds
     if context.user_seed:
@@ -86,10 +90,14 @@ def _options(context: contexts.Context) -> ClientOptions:
         options["tls_handshake_first"] = True
     if context.cert or context.ca:
         options["tls"] = _tls_context(context)
-    return cast("ClientOptions", options)
+    return options
 
 
-def _seed(seed: str | bytes | contexts.Stored) -> dict[str, str]:
+def _value(option: str, value: str | contexts.Stored) -> str | InFile:
+    return InFile(option, value.path) if isinstance(value, contexts.Stored) else value
+
+
+def _seed(seed: str | bytes | contexts.Stored) -> ClientOptions:
     if isinstance(seed, contexts.Stored):
         return {"nkeys_seed": seed.path}
     return {"nkeys_seed_str": credentials.parse_seed(seed if isinstance(seed, str) else seed.decode())}
@@ -124,7 +132,7 @@ def _read(name: str, *, identity: bool) -> contexts.Context:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_identity.LARGEST_FILE).decode(errors="replace")
+            return file.read(LARGEST_FILE).decode(errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:

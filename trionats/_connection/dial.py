@@ -1,34 +1,27 @@
-"""Dial TCP, TLS or WebSocket: a trio.abc.Stream comes back."""
+"""Reach a server: dial, and secure what came of it, or make a WebSocket of it, so that it can be spoken over."""
 
 from __future__ import annotations
 
 import errno
-import os
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trionats import errors
 from trionats._connection import tls as _tls
-from trionats._connection.identity import ask
+from trionats._connection.callbacks import ask
+from trionats._connection.wire import WebSocketWire, Wire, wire
+from trionats._protocol.servers import parse_servers
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
-    from typing import TypeAlias
 
-    from trionats._connection.websocket import WebSocketStream
+    from trionats._connection.options import Dialler, Options
     from trionats._protocol.addresses import Server
-
-    Headers: TypeAlias = Mapping[str, str | Sequence[str]]
-    HeadersSource: TypeAlias = Headers | Callable[[], Headers | Awaitable[Headers]]
-
-#: A close frame of a WebSocket that nobody reads holds nothing up for longer than this.
-GOODBYE_SECONDS = 1.0
 
 
 async def dial_tcp(host: str, port: int, *, rng: random.Random | None = None) -> trio.abc.Stream:
@@ -79,21 +72,11 @@ async def _dial_address(family: int, kind: int, protocol: int, where: Any) -> tr
     return trio.SocketStream(socket)
 
 
-@dataclass(frozen=True, slots=True)
-class TransportOptions:
-    """How to reach servers; the names are those of the client's options."""
-
-    dial: Callable[[str, int], Awaitable[trio.abc.Stream]] = field(default=dial_tcp, repr=False)
-    tls: _tls.TLSOptions = field(default=_tls.TLSOptions())
-    ws_connection_headers: HeadersSource | None = field(default=None, repr=False)
-    ws_compression: bool = False
-
-
 class DialError(OSError):
     """What `dial=` raised besides the errors of a network, or that it gave no stream; the user's exception is the cause."""
 
 
-async def dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
+async def dialled(server: Server, options: Options) -> trio.abc.Stream:
     """Reach a server's port.
 
     Args:
@@ -108,11 +91,11 @@ async def dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
             attempt has.
         nats.errors.Error: `dial` said so, or TLS is wanted and cannot be had.
     """
-    if server.websocket and options.tls.wanted and not server.secure:
+    if server.websocket and options.tls_wanted and not server.secure:
         text = f"TLS is wanted and server {server} is reached in clear; wss:// is WebSocket over TLS"
         raise errors.explained(errors.SecureConnWantedError, text)
     try:
-        stream = await options.dial(*server.endpoint)
+        stream = await _dialler(options)(*server.endpoint)
     except (OSError, errors.Error):
         raise
     except Exception as error:
@@ -122,7 +105,11 @@ async def dialled(server: Server, options: TransportOptions) -> trio.abc.Stream:
     return stream
 
 
-async def open_wire(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:
+def _dialler(options: Options) -> Dialler:
+    return options.dial or partial(dial_tcp, rng=None if options.dont_randomize else options.rng)
+
+
+async def open_wire(stream: trio.abc.Stream, server: Server, options: Options) -> Wire:
     """Make a connection ready for the server's INFO: with TLS where that comes first, then WebSocket.
 
     Args:
@@ -140,15 +127,15 @@ async def open_wire(stream: trio.abc.Stream, server: Server, options: TransportO
     try:
         if server.websocket:
             return await _open_websocket(stream, server, options)
-        if options.tls.handshake_first:
-            return _secured(await _tls.secure(stream, options.tls, server))
+        if options.tls_handshake_first:
+            return _secured(await _tls.secure(stream, options, server))
         return wire(stream)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
 
 
-async def upgrade(plain: Wire, server: Server, options: TransportOptions) -> Wire:
+async def upgrade(plain: Wire, server: Server, options: Options) -> Wire:
     """Secure a connection after the server's INFO.
 
     Args:
@@ -163,7 +150,27 @@ async def upgrade(plain: Wire, server: Server, options: TransportOptions) -> Wir
         nats.errors.SecureConnFailedError: It failed; the text names the server and the reason.
     """
     plain.close()
-    return _secured(await _tls.secure(plain.stream, options.tls, server))
+    return _secured(await _tls.secure(plain.stream, options, server))
+
+
+def usable_servers(servers: str | Sequence[str]) -> list[Server]:
+    """Read a list of servers, and make sure that they can be reached with what is installed.
+
+    Args:
+        servers: One URL or several.
+
+    Returns:
+        The servers.
+
+    Raises:
+        ValueError: A URL is not valid.
+        ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
+    """
+    parsed = parse_servers(servers)
+    for server in parsed:
+        if server.websocket:
+            require_websocket(server)
+    return parsed
 
 
 def require_websocket(server: Server) -> ModuleType:
@@ -185,27 +192,11 @@ def require_websocket(server: Server) -> ModuleType:
     raise ImportError(f"{server}: WebSocket needs websockets 17 or later: pip install 'trionats[websocket]'")
 
 
-def broken(error: trio.BrokenResourceError, server: Server) -> errors.Error:
-    """Say why a connection broke.
-
-    Args:
-        error: What the stream raised.
-        server: The other end.
-
-    Returns:
-        The exception that tells it.
-    """
-    if _tls.has_tls_cause(error):
-        return _tls.failure(error, server, "TLS broke")
-    why = error.__cause__ or error
-    return errors.explained(errors.UnexpectedEOF, f"{server} broke the connection{f': {why}' if str(why) else ''}")
-
-
-async def _open_websocket(stream: trio.abc.Stream, server: Server, options: TransportOptions) -> Wire:
+async def _open_websocket(stream: trio.abc.Stream, server: Server, options: Options) -> Wire:
     websocket = require_websocket(server)
     secured = None
     if server.secure:
-        secured = await _tls.secure(stream, options.tls, server)
+        secured = await _tls.secure(stream, options, server)
         stream = secured
     headers = await ask("ws_connection_headers", options.ws_connection_headers or {})
     opened = await websocket.open_websocket(stream, server, headers, compression=options.ws_compression)
@@ -214,128 +205,3 @@ async def _open_websocket(stream: trio.abc.Stream, server: Server, options: Tran
 
 def _secured(stream: trio.SSLStream[trio.abc.Stream]) -> Wire:
     return Wire(stream, tls=_tls.state(stream))
-
-
-class Wire:
-    """The two directions of a stream, as the supervisor uses them.
-
-    This one passes everything on to the stream; `SocketWire` knows a shorter way. `send_now` is None: what is sent has
-    to be waited for.
-    """
-
-    send_now: Callable[[bytes], int] | None = None
-
-    def __init__(self, stream: trio.abc.Stream, tls: _tls.TLSState | None = None) -> None:
-        self.stream = stream
-        self.tls = tls
-        """What secures it; None for nothing."""
-        self.send_all: Callable[[bytes | memoryview], Awaitable[None]] = stream.send_all
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Read what is there, waiting for it; nothing at the end of the stream."""
-        return bytes(await self.stream.receive_some(max_bytes))
-
-    @property
-    def goodbye(self) -> tuple[int, str] | None:
-        """The code and the words with which the other end has closed a WebSocket; None without any."""
-        return None
-
-    def confide(self, secrets: Iterable[str]) -> None:
-        """Know what the other end is told, and must not be quoted with."""
-
-    def allow(self, max_payload: int) -> None:
-        """Know how much the server takes in one message."""
-
-    def close(self) -> None:
-        """Forget the stream, before it is closed."""
-        self.send_now = None
-
-    async def aclose(self) -> None:
-        """Close the stream at once: forcefully, so that nothing is waited for."""
-        self.close()
-        await trio.aclose_forcefully(self.stream)
-
-
-@final
-class WebSocketWire(Wire):
-    """A WebSocket, which is told how much it may compress, and when we go."""
-
-    def __init__(self, stream: WebSocketStream, tls: _tls.TLSState | None = None) -> None:
-        super().__init__(stream, tls)
-        self._websocket = stream
-
-    @property
-    def goodbye(self) -> tuple[int, str] | None:
-        """The code and the words of the other end's close frame; None while there was none."""
-        return self._websocket.goodbye
-
-    def confide(self, secrets: Iterable[str]) -> None:
-        """Leave it out of the words of the close frame."""
-        self._websocket.confide(secrets)
-
-    def allow(self, max_payload: int) -> None:
-        """Compress messages up to this size, where that was negotiated."""
-        self._websocket.compress_up_to(max_payload)
-
-    async def aclose(self) -> None:
-        """Close the stream with a close frame: shielded, and bounded."""
-        self.close()
-        with trio.move_on_after(GOODBYE_SECONDS, shield=True):
-            await self.stream.aclose()
-
-
-@final
-class SocketWire(Wire):
-    """A plain TCP connection, read and written by its file descriptor.
-
-    `trio.SocketStream` first tries to read, which fails each time for a client that waits for answers, and costs a
-    system call and an exception. Here the wait comes first; in the other direction, where there nearly always is room, it
-    comes second. A file descriptor also lets `send_now` do what Trio's socket has no public call for. Not on Windows,
-    where descriptors and sockets are different things.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        self._fd = stream.socket.fileno()
-        self.send_now = partial(os.write, self._fd)
-        self.send_all = self._write_all
-
-    async def _write_all(self, data: bytes | memoryview) -> None:
-        """Write all of `data`; a checkpoint only if it must wait for room. Cancelled, part of it may have been written."""
-        left = memoryview(data)
-        while True:
-            try:
-                left = left[os.write(self._fd, left) :]
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
-            if not left:
-                return
-            await trio.lowlevel.wait_writable(self._fd)
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Read what is there, waiting for it; nothing at the end of the stream."""
-        while True:
-            await trio.lowlevel.wait_readable(self._fd)
-            try:
-                return os.read(self._fd, max_bytes)
-            except BlockingIOError:  # pragma: no cover - readable, and then not: allowed to the kernel, seen by nobody
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
-
-
-def told_goodbye(goodbye: tuple[int, str] | None) -> str:
-    """Say how the other end closed a WebSocket: the end of a complaint, empty where there is nothing to say."""
-    if goodbye is None:
-        return ""
-    code, reason = goodbye
-    return f" (WebSocket close {code}{f': {reason}' if reason else ''})"
-
-
-def wire(stream: trio.abc.Stream) -> Wire:
-    """Choose how to use a stream."""
-    if os.name == "posix" and isinstance(stream, trio.SocketStream):
-        return SocketWire(stream)
-    return Wire(stream)

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import errors
-from trionats._connection import dial as _transport
-from trionats._connection.identity import seconds_since_epoch
+from trionats._connection.dial import DialError, dialled, open_wire, upgrade
+from trionats._connection.identity import login, login_terms, seconds_since_epoch
+from trionats._connection.wire import broken, told_goodbye
 from trionats._discretion import bare
-from trionats._protocol.auth.login import connect_options, must_use_tls, server_error, why_refused
+from trionats._protocol.auth.login import connect_options, must_use_tls, why_refused
 from trionats._protocol.engine import Phase
 from trionats._protocol.happenings import Garbage, Refused
+from trionats._protocol.server_errors import server_error
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trionats._connection.dial import Wire
-    from trionats._connection.options import SupervisorOptions
+    from trionats._connection.options import Options
+    from trionats._connection.wire import Wire
     from trionats._protocol.auth.login import LoginOptions
     from trionats._protocol.engine import Engine
     from trionats._protocol.servers import Server
@@ -36,12 +38,12 @@ READ_SIZE = 16_384
 LAST_WORDS_SECONDS = 0.25
 
 
-async def connect(server: Server, engine: Engine, options: SupervisorOptions) -> Wire:
+async def connect(server: Server, engine: Engine, options: Options) -> Wire:
     """Dial a server and log in, within `connect_timeout` in all.
 
     Args:
         server: The server.
-        engine: The session; it is online when this returns.
+        engine: What speaks there; it is online when this returns.
         options: How to connect, and who we are.
 
     Returns:
@@ -55,19 +57,19 @@ async def connect(server: Server, engine: Engine, options: SupervisorOptions) ->
         return await _connect(server, engine, options)
     except (OSError, errors.Error) as error:
         # What led to it shows what we log in with; and of a bug in `dial=`, the cause says where it is.
-        failure = bare(error, error.__cause__ if isinstance(error, _transport.DialError) else None)
+        failure = bare(error, error.__cause__ if isinstance(error, DialError) else None)
     raise failure
 
 
-async def _connect(server: Server, engine: Engine, options: SupervisorOptions) -> Wire:
+async def _connect(server: Server, engine: Engine, options: Options) -> Wire:
     stream: trio.abc.Stream | None = None
     wire: Wire | None = None
     try:
         with trio.move_on_after(options.connect_timeout):
-            stream = await _transport.dialled(server, options.transport)
-            wire = await _transport.open_wire(stream, server, options.transport)
+            stream = await dialled(server, options)
+            wire = await open_wire(stream, server, options)
             rest = await _hear_info(wire, server, engine)
-            if must_use_tls(engine.info, options.identity.fixed, server, secured=wire.tls is not None):
+            if must_use_tls(engine.info, login_terms(options), server, secured=wire.tls is not None):
                 wire = await _secure(wire, rest, server, engine, options)
                 rest = b""
             await _log_in(wire, rest, server, engine, options)
@@ -75,7 +77,7 @@ async def _connect(server: Server, engine: Engine, options: SupervisorOptions) -
     except trio.BrokenResourceError as error:
         if wire is not None:
             await wire.aclose()
-        raise _transport.broken(error, server) from None
+        raise broken(error, server) from None
     except BaseException:
         if wire is not None:
             await wire.aclose()
@@ -108,54 +110,54 @@ async def _hear_info(wire: Wire, server: Server, engine: Engine) -> bytes:
     return rest
 
 
-async def _secure(wire: Wire, rest: bytes, server: Server, engine: Engine, options: SupervisorOptions) -> Wire:
+async def _secure(wire: Wire, rest: bytes, server: Server, engine: Engine, options: Options) -> Wire:
     """Upgrade to TLS; whatever came in clear behind INFO ends the attempt."""
     if rest:
         text = f"{server}: {len(rest)} bytes came in clear, where only the TLS handshake can follow"
         raise errors.explained(errors.SecureConnFailedError, text)
-    secured = await _transport.upgrade(wire, server, options.transport)
+    secured = await upgrade(wire, server, options)
     engine.secured()
     return secured
 
 
-async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, options: SupervisorOptions) -> None:
+async def _log_in(wire: Wire, rest: bytes, server: Server, engine: Engine, options: Options) -> None:
     nonce = engine.info.get("nonce")
     if not (nonce is None or isinstance(nonce, str)):
         raise errors.explained(errors.ProtocolError, f"{server}: the nonce in its INFO is no text")
-    login = await options.identity.login(nonce)
+    who = await login(options, nonce)
     try:
-        await _introduce(login, wire, rest, server, engine)
+        await _introduce(who, wire, rest, server, engine)
     except errors.AuthorizationError as error:
-        error.args = (f"{error}{why_refused(login, server, seconds_since_epoch())}",)
+        error.args = (f"{error}{why_refused(who, server, seconds_since_epoch())}",)
         raise
     limit = engine.info.get("max_payload")
     wire.allow(limit if isinstance(limit, int) else 0)
 
 
-async def _introduce(login: LoginOptions, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
+async def _introduce(who: LoginOptions, wire: Wire, rest: bytes, server: Server, engine: Engine) -> None:
     """Say who we are, and hear what the server says to that; or what it said before it closed the connection under us."""
-    broken: trio.BrokenResourceError | None = None
-    greeting = engine.greet(connect_options(engine.info, login, server))
+    broke: trio.BrokenResourceError | None = None
+    greeting = engine.greet(connect_options(engine.info, who, server))
     wire.confide(engine.confided)
     try:
         await wire.send_all(greeting)
     except trio.BrokenResourceError as error:
-        broken = error
+        broke = error
     _digest(rest, server, engine)
-    if broken is None:
+    if broke is None:
         while engine.phase is not Phase.ONLINE:
             _digest(await _receive(wire, server, engine), server, engine)
         return
     with trio.move_on_after(LAST_WORDS_SECONDS), suppress(trio.BrokenResourceError):
         while data := await wire.receive_some(READ_SIZE):
             _digest(data, server, engine)
-    raise broken
+    raise broke
 
 
 async def _receive(wire: Wire, server: Server, engine: Engine) -> bytes:
     data = await wire.receive_some(READ_SIZE)
     if not data:
-        text = f"{server} closed the connection while we logged in{_transport.told_goodbye(wire.goodbye)}"
+        text = f"{server} closed the connection while we logged in{told_goodbye(wire.goodbye)}"
         if wire.tls is not None and (engine.phase is Phase.GREETING or engine.info.get("tls_verify")):
             text += "; perhaps it wants a client certificate (TLS), or does not accept ours"
         raise errors.explained(errors.UnexpectedEOF, text)
@@ -173,7 +175,7 @@ def _digest(data: bytes, server: Server, engine: Engine) -> None:
 
 
 def _too_slow(
-    stream: trio.abc.Stream | None, wire: Wire | None, server: Server, engine: Engine, options: SupervisorOptions
+    stream: trio.abc.Stream | None, wire: Wire | None, server: Server, engine: Engine, options: Options
 ) -> Exception:
     seconds = f"within {options.connect_timeout:g} s"
     text = f"no connection {seconds}"
@@ -182,6 +184,6 @@ def _too_slow(
         text = f"connected, but the server did not shake hands for {what} {seconds}"
     elif wire is not None and engine.phase is Phase.GREETING:
         text = f"connected, but the server said nothing {seconds}; is this a NATS client port (4222, not 8222)?"
-        if options.transport.tls.wanted and wire.tls is None:
+        if options.tls_wanted and wire.tls is None:
             text += " Or it does the TLS handshake first (tls_handshake_first)"
     return errors.explained(errors.TimeoutError, f"{server}: {text}")

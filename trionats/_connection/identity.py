@@ -6,148 +6,115 @@ in a worker thread. What fails here fails the attempt to connect, not the client
 
 from __future__ import annotations
 
-import inspect
-import os
 import time
-import traceback
 from collections import UserString
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import errors
+from trionats._connection.callbacks import ask
 from trionats._discretion import guarded
 from trionats._protocol.auth import credentials
-from trionats._protocol.auth.cli_context import Stored
-from trionats._protocol.auth.login import encode_signature
+from trionats._protocol.auth.login import LoginOptions, encode_signature
 from trionats._protocol.auth.user_jwt import user_jwt
-from trionats._protocol.showing import is_content, is_credential, shown_path
+from trionats._protocol.showing import is_content, shown_path
+from trionats._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import TypeAlias
+    from collections.abc import Sequence
 
-    from trionats._protocol.auth.login import LoginOptions
-
-    Path_: TypeAlias = str | os.PathLike[str]
-    Secret: TypeAlias = str | Stored | Callable[[], str | Awaitable[str]]
-    CredentialsSource: TypeAlias = Path_ | tuple[Path_, Path_] | bytes | bytearray | UserString
-    UserCredentials: TypeAlias = CredentialsSource | Callable[[], CredentialsSource | Awaitable[CredentialsSource]]
-    JWTCallback: TypeAlias = Stored | Callable[[], str | bytes | bytearray | Awaitable[str | bytes | bytearray]]
-    SignatureCallback: TypeAlias = Callable[[str], str | bytes | Awaitable[str | bytes]]
+    from trionats._connection.options import CredentialsSource, FilePath, JWTCallback, Options, Secret
 
 LARGEST_FILE = 1_048_576
 """A file of credentials that is longer is not one: a device or a mistake."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Identity:
-    """Where to find out who we are; the fields are options of `open_client`.
+@final
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """A value of an option that stands in a file: a callback of our own, whose complaints may be shown."""
 
-    The `repr()` shows what is set, and no value.
+    option: str
+    path: FilePath
+
+    async def __call__(self) -> str:
+        """Read the file."""
+        return (await _read(self.option, self.path)).rstrip("\r\n")
+
+
+def login_terms(options: Options) -> LoginOptions:
+    """Give what CONNECT says whoever we are: our name, and how we want to talk."""
+    return LoginOptions(
+        version=__version__,
+        name=options.name,
+        no_echo=options.no_echo,
+        verbose=options.verbose,
+        pedantic=options.pedantic,
+        tls=options.tls_wanted,
+    )
+
+
+async def login(options: Options, nonce: str | None) -> LoginOptions:
+    """Find out who we are now.
+
+    Args:
+        options: Where to find it out.
+        nonce: What the server wants signed, if it wants that.
+
+    Returns:
+        What CONNECT is made from.
 
     Raises:
-        ValueError: (from the constructor) The options contradict each other, or a secret stands where a path belongs.
-        ImportError: What is needed for signing is not installed.
+        nats.errors.InvalidUserCredentialsError: A file cannot be read or is not what it should be, or a callback failed; the
+            text names the option, the cause says more.
     """
-
-    fixed: LoginOptions
-    """What does not change: the name, and how we want to talk."""
-    user: Secret | None = None
-    password: Secret | None = None
-    token: Secret | None = None
-    user_credentials: UserCredentials | None = None
-    nkeys_seed: Path_ | None = None
-    nkeys_seed_str: str | None = None
-    nkey: str | None = None
-    user_jwt_cb: JWTCallback | None = None
-    signature_cb: SignatureCallback | None = None
-
-    def __post_init__(self) -> None:
-        _at_most_one(self, "user_credentials", "user_jwt_cb")
-        _at_most_one(self, "user_credentials", "nkeys_seed", "nkeys_seed_str", "signature_cb")
-        if self.nkey is not None and self.signature_cb is None:
-            raise ValueError("nkey is the public key that goes with signature_cb, which is missing")
-        self._check_seeds()
-
-    def __repr__(self) -> str:
-        given = [f"{name}=..." for name in OPTIONS if getattr(self, name) is not None]
-        return f"Identity({', '.join(given)})"
-
-    async def login(self, nonce: str | None) -> LoginOptions:
-        """Find out who we are now.
-
-        Args:
-            nonce: What the server wants signed, if it wants that.
-
-        Returns:
-            What CONNECT is made from.
-
-        Raises:
-            nats.errors.InvalidUserCredentialsError: A file cannot be read or is not what it should be, or a callback
-                failed; the text names the option, the cause says more.
-        """
-        user = await _value("user", self.user)
-        password = await _value("password", self.password)
-        token = await _value("token", self.token)
-        jwt, key, source = await self._jwt_and_key()
-        public = self.nkey if jwt is not None or key is None else key.public
-        signature = None if nonce is None else await self._sign(nonce, key)
-        sig = None if signature is None else encode_signature(signature)
-        return replace(
-            self.fixed, user=user, password=password, token=token, jwt=jwt, nkey=public, sig=sig, jwt_source=source
-        )
-
-    async def _jwt_and_key(self) -> tuple[str | None, credentials.NKey | None, str]:
-        """Find the JWT, what signs, and where the JWT comes from."""
-        if self.user_credentials is not None:
-            found, source = await _credentials(await ask("user_credentials", self.user_credentials))
-            return found.jwt, credentials.NKey(found.seed, "user_credentials"), source
-        jwt: str | None = None
-        if self.user_jwt_cb is not None:
-            answer = await ask("user_jwt_cb", self.user_jwt_cb)
-            jwt = credentials.parse_jwt(_text("user_jwt_cb", answer), "user_jwt_cb")
-        return jwt, await self._key(), "of user_jwt_cb"
-
-    async def _key(self) -> credentials.NKey | None:
-        if self.nkeys_seed is not None:
-            text, source = await _file("nkeys_seed", self.nkeys_seed)
-            return credentials.NKey(credentials.parse_seed(text, source), "nkeys_seed")
-        if self.nkeys_seed_str is not None:
-            return credentials.NKey(self.nkeys_seed_str, "nkeys_seed_str")
-        return None
-
-    async def _sign(self, nonce: str, key: credentials.NKey | None) -> bytes | None:
-        if key is not None:
-            return key.sign(nonce.encode())
-        if self.signature_cb is not None:
-            return credentials.canonical_signature(await ask("signature_cb", self.signature_cb, nonce))
-        return None
-
-    def _check_seeds(self) -> None:
-        if isinstance(self.user_credentials, str) and is_content(self.user_credentials):
-            raise ValueError("user_credentials is a path; the content itself is given as bytes")
-        if _is_secret(self.nkeys_seed):
-            raise ValueError("nkeys_seed is a path; the seed itself is given as nkeys_seed_str")
-        if _is_secret(self.nkey):
-            raise ValueError("nkey is the public key; the seed itself is given as nkeys_seed_str")
-        if self.nkeys_seed_str is not None:
-            seed: object = self.nkeys_seed_str
-            if not isinstance(seed, str):
-                raise TypeError(f"nkeys_seed_str must be text, not {type(seed).__name__}")
-            credentials.check_seed(seed.strip(), "nkeys_seed_str")
-        for option in ("user_credentials", "nkeys_seed", "nkeys_seed_str"):
-            if getattr(self, option) is not None:
-                credentials.nkeys_library(option)
+    user = await _value("user", options.user)
+    password = await _value("password", options.password)
+    token = await _value("token", options.token)
+    jwt, key, source = await _jwt_and_key(options)
+    public = options.nkey if jwt is not None or key is None else key.public
+    signature = None if nonce is None else await _sign(options, nonce, key)
+    sig = None if signature is None else encode_signature(signature)
+    return replace(
+        login_terms(options),
+        user=user,
+        password=password,
+        token=token,
+        jwt=jwt,
+        nkey=public,
+        sig=sig,
+        jwt_source=source,
+    )
 
 
-OPTIONS = (
-    *("user", "password", "token"),
-    *("user_credentials", "nkeys_seed", "nkeys_seed_str", "nkey", "user_jwt_cb", "signature_cb"),
-)
-"""The options of `open_client` that say who we are."""
+async def _jwt_and_key(options: Options) -> tuple[str | None, credentials.NKey | None, str]:
+    """Find the JWT, what signs, and where the JWT comes from."""
+    if options.user_credentials is not None:
+        found, source = await _credentials(await ask("user_credentials", options.user_credentials))
+        return found.jwt, credentials.NKey(found.seed, "user_credentials"), source
+    text = await _value("user_jwt_cb", options.user_jwt_cb)
+    jwt = None if text is None else credentials.parse_jwt(text, "user_jwt_cb")
+    return jwt, await _key(options), "of user_jwt_cb"
+
+
+async def _key(options: Options) -> credentials.NKey | None:
+    if options.nkeys_seed is not None:
+        text, source = await _file("nkeys_seed", options.nkeys_seed)
+        return credentials.NKey(credentials.parse_seed(text, source), "nkeys_seed")
+    if options.nkeys_seed_str is not None:
+        return credentials.NKey(options.nkeys_seed_str, "nkeys_seed_str")
+    return None
+
+
+async def _sign(options: Options, nonce: str, key: credentials.NKey | None) -> bytes | None:
+    if key is not None:
+        return key.sign(nonce.encode())
+    if options.signature_cb is not None:
+        return credentials.canonical_signature(await ask("signature_cb", options.signature_cb, nonce))
+    return None
 
 
 @guarded
@@ -189,62 +156,10 @@ def seconds_since_epoch() -> float:
     return time.time()
 
 
-async def ask(
-    option: str,
-    value: Any,  # noqa: ANN401 - whatever the option's type is
-    *arguments: object,
-    told: Callable[[Exception], errors.Error] | None = None,
-) -> Any:  # noqa: ANN401 - the same
-    """Give the value of an option that may be a callback, synchronous or not.
-
-    Args:
-        option: Its name, for the complaint.
-        value: The value, or what gives it.
-        arguments: What the callback is called with.
-        told: Makes the complaint of what the callback raised.
-
-    Returns:
-        The value.
-
-    Raises:
-        nats.errors.InvalidUserCredentialsError: The callback failed; the text says with which class of exception and
-            where. Its words, and the exception itself, stay out of it: they may hold the secret.
-    """
-    if isinstance(value, Stored):
-        return (await _read(option, value.path)).rstrip("\r\n")
-    if not callable(value):
-        return value
-    try:
-        answer = value(*arguments)
-        if inspect.isawaitable(answer):
-            answer = await answer
-    except Exception as error:
-        text = f"{option}: the callback failed ({raised(error)})"
-        failure = errors.explained(errors.InvalidUserCredentialsError, text) if told is None else told(error)
-    else:
-        return answer
-    # Neither its words nor its frames, which may hold what it was about to give.
-    raise failure
-
-
-def raised(error: Exception) -> str:
-    """Say what a callback raised, and where; not in its own words.
-
-    Args:
-        error: What it raised.
-
-    Returns:
-        Its class, and the file and line.
-    """
-    frames = traceback.extract_tb(error.__traceback__)[1:]
-    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
-
-
-async def _value(option: str, value: Secret | None) -> str | None:
+async def _value(option: str, value: Secret | JWTCallback | None) -> str | None:
     if value is None:
         return None
-    return _text(option, await ask(option, value))
+    return _text(option, await value() if isinstance(value, InFile) else await ask(option, value))
 
 
 def _text(option: str, value: object) -> str:
@@ -256,7 +171,7 @@ def _text(option: str, value: object) -> str:
     return value
 
 
-async def _credentials(source: CredentialsSource | tuple[Path_, ...]) -> tuple[credentials.Credentials, str]:
+async def _credentials(source: CredentialsSource | tuple[FilePath, ...]) -> tuple[credentials.Credentials, str]:
     """Read credentials, and say where the JWT comes from."""
     option = "user_credentials"
     if isinstance(source, tuple):
@@ -276,13 +191,13 @@ async def _credentials(source: CredentialsSource | tuple[Path_, ...]) -> tuple[c
     return credentials.parse_creds(content, file), f"in {shown_path(source, found=True)}"
 
 
-async def _file(option: str, path: Path_) -> tuple[str, str]:
+async def _file(option: str, path: FilePath) -> tuple[str, str]:
     """Read a file, and name it for complaints about what stands in it."""
     text = await _read(option, path)
     return text, f"{option}: {shown_path(path, found=True)}"
 
 
-async def _read(option: str, path: Path_) -> str:
+async def _read(option: str, path: FilePath) -> str:
     name = "the path given"
     try:
         name = shown_path(path)
@@ -292,17 +207,6 @@ async def _read(option: str, path: Path_) -> str:
     raise errors.explained(errors.InvalidUserCredentialsError, f"{option}: cannot read {name}: {why}")
 
 
-def _read_file(path: Path_) -> str:
+def _read_file(path: FilePath) -> str:
     with Path(path).expanduser().open("rb") as file:
         return file.read(LARGEST_FILE).decode(errors="replace")
-
-
-def _is_secret(value: object) -> bool:
-    """Say whether somebody gave a secret, or the content of a file, where a path belongs."""
-    return isinstance(value, str) and (is_credential(value) or credentials.seed_role(value.strip()) is not None)
-
-
-def _at_most_one(identity: Identity, *options: str) -> None:
-    given = [option for option in options if getattr(identity, option) is not None]
-    if len(given) > 1:
-        raise ValueError(f"only one of these options can be given: {', '.join(given)}")

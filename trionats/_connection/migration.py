@@ -1,7 +1,23 @@
-"""A planned move to another server: what waits, of what `_protocol.move` decides.
+"""A planned move to another server, carried out: what waits, of what `_protocol.migration` decides.
 
-The supervisor's task dials and shakes hands, while the old connection goes on as if nothing were; only when the new one
-stands does anything change. The old one is then left to a task of its own, until nobody waits for it.
+A server in lame duck mode asks its clients to go. The old connection goes on as if nothing were while the supervisor's task
+dials and logs in elsewhere (`_arrive`), and only when the new one stands does anything change (design 29). What each server
+hears, in this order:
+
+1. The new one: CONNECT; the subscriptions that may be on both sides at once, and a PING. Its PONG says that they stand. If
+   another server is about to go, too, or does not answer, it is left, and nothing has happened.
+2. The old one: all that was published so far, the UNSUBs of what may be on one side only, and a PING: the fence. From here on
+   (`_cross`) the client's calls go to the new session, but its writer waits at a gate, so that nothing published later overtakes
+   what the old server still gets (design 30). What the fence guards is on no side meanwhile.
+3. The new one, once the old one's PONG has come: those subscriptions, then what was published meanwhile.
+4. The old one (`_linger`, a task of its own): after QUEUE_OVERLAP the UNSUBs of queue subscriptions; when no reply is waited for
+   there any more, or after LONGEST_STAY, those of the inboxes that stayed, and a last PING. Behind its PONG it is closed.
+
+Each of these waits is bounded, and ends early where a server goes before its turn. If the old one does, what is not on the new
+side yet is brought there at once, and receivers are told as of a broken connection; if the new one does, the supervisor dials
+again, and all is replayed.
+
+All clients of the old server hear in the same millisecond that it goes, so the first dial waits for a random time (design 33).
 """
 
 from __future__ import annotations
@@ -12,30 +28,27 @@ import trio
 
 from trionats import errors
 from trionats._connection.handshake import connect
-from trionats._connection.session import Answer, Session
-from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Move, ignores_repeats
+from trionats._connection.session import PongWaiter, Session, SessionOwner
+from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP, Migration, ignores_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trionats._connection.options import SupervisorOptions
-    from trionats._connection.session import Owner
+    from trionats._connection.dial_plan import DialPlan
+    from trionats._connection.options import Options
     from trionats._protocol.engine import Engine
-    from trionats._protocol.servers import Dial, Server, ServerPool
+    from trionats._protocol.servers import Dial, Server
 
-#: How often the old side is looked at, while it is waited for.
+#: How often it is looked whether the old session is still needed, while it is waited for.
 POLL_SECONDS = 0.02
 #: How long the old server may take for its last PONG.
 FAREWELL_SECONDS = 1.0
 
 
-class Supervisor(Protocol):
-    """The supervisor, as far as a move needs it."""
+class MigrationHost(SessionOwner, Protocol):
+    """The supervisor, as far as a migration needs it."""
 
     current: Session | None
-
-    def next_dial(self, avoiding: Server | None = None) -> Dial | None:
-        """Say which server is next, and when."""
 
     def start(self, session: Session) -> None:
         """Start the tasks of a session."""
@@ -43,47 +56,40 @@ class Supervisor(Protocol):
     def take_over(self, old: Session, new: Session) -> None:
         """Make another session the client's own."""
 
-    def arrived(self, session: Session, left: Server) -> None:
-        """Know that the client's calls are served by the new side now."""
+    def migrated(self, session: Session, left: Server) -> None:
+        """Open the new session's gate, and tell that the client has moved."""
 
     def dial_failed(self, server: Server, error: Exception) -> None:
-        """Note that a server could not be reached."""
+        """Note that a server could not be reached, and say so."""
 
     def wake(self) -> None:
-        """Let the writer know that there is something to send."""
+        """Wake the writers: there is something to send."""
 
     def start_task(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Start a task that lives no longer than the supervisor."""
 
 
 class Migrator:
-    """The moves of one client, one after the other."""
+    """The migrations of one client, one after the other."""
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        owner: Owner,
-        engine: Engine,
-        pool: ServerPool,
-        options: SupervisorOptions,
-    ) -> None:
-        self._supervisor = supervisor
-        self._owner = owner
+    def __init__(self, host: MigrationHost, engine: Engine, plan: DialPlan, options: Options) -> None:
+        self._host = host
         self._engine = engine
-        self._pool = pool
+        self._plan = plan
         self._options = options
+        self._inbox_prefix = f"{options.inbox_prefix}.".encode()
         self._attempt: trio.CancelScope | None = None
         self._left = trio.Event()
         self._left.set()
         self._hurry = False
 
     def interrupt(self) -> None:
-        """Know that a session has ended: what waits for it looks again."""
+        """End the attempt under way: the client's session has ended by itself."""
         if self._attempt is not None:
             self._attempt.cancel()
 
     async def move(self, old: Session) -> Session | None:
-        """Move to another server.
+        """Leave a server that is about to go for another one.
 
         Args:
             old: The session to leave; it goes on until the new one stands, and a while longer.
@@ -94,43 +100,43 @@ class Migrator:
         self._hurry = True
         await self._left.wait()
         self._hurry = False
-        spread = self._pool.spread()
+        spread = self._plan.pool.spread()
         while old.reason is None:
-            dial = self._supervisor.next_dial(avoiding=old.server)
+            dial = self._plan.next(avoiding=old.server)
             if dial is None:
                 return None
-            move = Move(self._engine, self._options.inbox_prefix)
+            move = Migration(self._engine, self._inbox_prefix)
             with trio.CancelScope() as self._attempt:
                 await trio.sleep_until(max(dial.not_before, trio.current_time() + spread))
                 spread = 0.0
                 new = await self._arrive(dial, move)
                 if new is not None:
                     await self._cross(old, new, move)
-            if self._supervisor.current is not old:
-                return self._supervisor.current
+            if self._host.current is not old:
+                return self._host.current
         return None
 
-    async def _arrive(self, dial: Dial, move: Move) -> Session | None:
+    async def _arrive(self, dial: Dial, move: Migration) -> Session | None:
         """Log in elsewhere, and subscribe there what may be on both sides."""
         server = dial.server
         try:
             wire = await connect(server, move.side, self._options)
         except (OSError, errors.Error) as error:
-            self._supervisor.dial_failed(server, error.with_traceback(None))
+            self._host.dial_failed(server, error.with_traceback(None))
             return None
-        new = Session(self._owner, wire, server, move.side, self._options)
-        self._supervisor.start(new)
+        new = Session(self._host, wire, server, move.side, self._options)
+        self._host.start(new)
         try:
             if move.side.info.get("ldm"):
                 raise errors.explained(errors.UnexpectedEOF, f"{server} is about to go, too")
-            answer = Answer()
-            move.arrive(answer)
+            pong = PongWaiter()
+            move.arrive(pong)
             new.wake()
             with trio.fail_after(self._options.connect_timeout):
-                await answer.wait()
+                await pong.wait()
         except (trio.TooSlowError, errors.Error) as error:
             reason = error if isinstance(error, errors.Error) else _silent(server)
-            self._supervisor.dial_failed(server, reason)
+            self._host.dial_failed(server, reason)
             new.lose(reason)
             move.abandon()
             return None
@@ -140,12 +146,12 @@ class Migrator:
             raise
         return new
 
-    async def _cross(self, old: Session, new: Session, move: Move) -> None:
-        """Switch over; what crosses the fence is on no side meanwhile."""
-        fence = Answer()
+    async def _cross(self, old: Session, new: Session, move: Migration) -> None:
+        """Make the new session the client's, and bring over what the fence guards."""
+        fence = PongWaiter()
         move.switch(fence)
-        answers = Awaited(self._engine)
-        self._supervisor.take_over(old, new)
+        replies = AwaitedReplies(self._engine)
+        self._host.take_over(old, new)
         reason: Exception | None = _silent(old.server)
         self._left = trio.Event()
         try:
@@ -159,11 +165,11 @@ class Migrator:
             if reason is not None:
                 old.lose(reason)
             move.crossed(reason)
-            self._supervisor.arrived(new, old.server)
-            self._supervisor.start_task(self._linger, old, new, move, answers)
+            self._host.migrated(new, old.server)
+            self._host.start_task(self._linger, old, new, move, replies)
 
-    async def _linger(self, old: Session, new: Session, move: Move, answers: Awaited) -> None:
-        """Stay on the old side for answers in flight, then leave it."""
+    async def _linger(self, old: Session, new: Session, move: Migration, replies: AwaitedReplies) -> None:
+        """Stay on the old side for replies in flight, then leave it."""
         deadline = trio.current_time() + LONGEST_STAY
         try:
             unqueue_at = trio.current_time() + QUEUE_OVERLAP
@@ -172,11 +178,11 @@ class Migrator:
             move.unqueue()
             old.wake()
             while not self._hurry and trio.current_time() < deadline and self._both(old, new):
-                if not (move.awaited or answers.missing):
+                if not (move.awaited or replies.missing):
                     break
                 await trio.sleep(POLL_SECONDS)
             if self._both(old, new):
-                farewell = Answer()
+                farewell = PongWaiter()
                 move.leave(farewell)
                 old.wake()
                 with trio.move_on_after(FAREWELL_SECONDS):
@@ -187,25 +193,25 @@ class Migrator:
             text = f"the connection moved from {old.server} to {new.server}"
             reason = errors.explained(errors.DisconnectedError, text)
             old.lose(reason)
-            move.close(old.reason or reason, still=self._supervisor.current is new and new.reason is None)
-            self._supervisor.wake()
+            move.close(old.reason or reason, still=self._host.current is new and new.reason is None)
+            self._host.wake()
             self._left.set()
 
     def _both(self, old: Session, new: Session) -> bool:
-        return old.reason is None and new.reason is None and self._supervisor.current is new
+        return old.reason is None and new.reason is None and self._host.current is new
 
 
-class Awaited:
-    """Which answers are waited for right now, by receivers that ignore what comes twice."""
+class AwaitedReplies:
+    """Which replies were waited for when the client moved, by receivers that ignore what comes twice."""
 
     def __init__(self, engine: Engine) -> None:
-        receivers = [row.receiver for row in engine.subscriptions.values()]
+        receivers = [row.receiver for row in engine.registrations.values()]
         self._receivers = [receiver for receiver in receivers if ignores_repeats(receiver)]
         self._names = self._now()
 
     @property
     def missing(self) -> bool:
-        """Whether one of them still is."""
+        """Whether one of them is still waited for."""
         self._names &= self._now()
         return bool(self._names)
 

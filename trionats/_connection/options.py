@@ -1,35 +1,45 @@
-"""What `open_client` is told, checked and sorted: for the pool, and for the supervisor.
+"""The options of `open_client`: each one's type, default and meaning, once.
 
-The public form is `ClientOptions`; the floors below see only what concerns them.
+A caller writes `ClientOptions`. `Options` is made of them, once a client, with the defaults in their places, and goes whole to
+whoever uses one. One that exists was checked: what can be seen here is refused here, because it would show late and far from
+its cause, in the middle of an outage or in a goodbye that never ends.
+
+What stands in the documentation of `open_client` is what stands here with each field (`describes_options`).
 """
 
 from __future__ import annotations
 
-import difflib
 import math
+import os
 import random
 import ssl
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+import textwrap
+from collections import UserString
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import ParamSpec, TypeAlias, TypedDict, TypeVar, final
 
-from trionats._connection import dial as _transport
-from trionats._connection import identity as _identity
-from trionats._connection.dial import TransportOptions, dial_tcp
-from trionats._connection.identity import Identity
-from trionats._connection.tls import TLSOptions
-from trionats._protocol.auth.login import LoginOptions
-from trionats._protocol.servers import ServerPool, parse_servers
-from trionats._version import __version__
+import trio
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+from trionats._protocol.auth import credentials
+from trionats._protocol.fields import unknown_option
+from trionats._protocol.servers import MAX_ATTEMPTS, MAX_RECONNECT_TIME_WAIT, RECONNECT_TIME_WAIT, PickServer
+from trionats._protocol.showing import is_content, is_credential
 
-    import trio
+FilePath: TypeAlias = str | os.PathLike[str]
+Secret: TypeAlias = str | Callable[[], str | Awaitable[str]]
+CredentialsSource: TypeAlias = FilePath | tuple[FilePath, FilePath] | bytes | bytearray | UserString
+UserCredentials: TypeAlias = CredentialsSource | Callable[[], CredentialsSource | Awaitable[CredentialsSource]]
+JWTCallback: TypeAlias = Callable[[], str | bytes | bytearray | Awaitable[str | bytes | bytearray]]
+SignatureCallback: TypeAlias = Callable[[str], str | bytes | Awaitable[str | bytes]]
+TLSContext: TypeAlias = ssl.SSLContext | bool | Callable[[], ssl.SSLContext | Awaitable[ssl.SSLContext]]
+WebSocketHeaders: TypeAlias = Mapping[str, str | Sequence[str]]
+HeadersSource: TypeAlias = WebSocketHeaders | Callable[[], WebSocketHeaders | Awaitable[WebSocketHeaders]]
+Dialler: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
-    from trionats._connection.identity import UserCredentials
-    from trionats._protocol.servers import PickServer, Server
+T = TypeVar("T")
+P = ParamSpec("P")
+Check: TypeAlias = Callable[[str, object], None]
 
 
 class ClientOptions(TypedDict, total=False):
@@ -79,35 +89,300 @@ class ClientOptions(TypedDict, total=False):
     rng: random.Random
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisorOptions:
-    """How to connect, and when to give up; the names are those of the client's options, in seconds and bytes."""
-
-    identity: Identity
-    transport: TransportOptions
-    inbox_prefix: bytes
-    retry_on_failed_connect: bool
-    allow_reconnect: bool
-    pick_server: PickServer | None
-    connect_timeout: float
-    close_timeout: float
-    ping_interval: float
-    max_outstanding_pings: int
-    pending_size: int
+# -- what one option may be --------------------------------------------------------------------------------------------
 
 
-#: The least that times may be, in seconds; above that all numbers are fine, those without end included. A ping each 0 s
-#: would be nothing but pings.
-_LEAST_SECONDS = {
-    "connect_timeout": 0.0,
-    "request_timeout": 0.0,
-    "close_timeout": 0.0,
-    "drain_timeout": 0.0,
-    "ping_interval": 0.001,
-    "reconnect_time_wait": 0.0,
-    "max_reconnect_time_wait": 0.0,
-}
-_LEAST_NUMBERS = {"max_reconnect_attempts": -math.inf, "pending_size": -math.inf, "max_outstanding_pings": 1}
+def check_seconds(name: str, value: object, least: float = 0.0) -> None:
+    """Refuse what is no time to wait.
+
+    Args:
+        name: The option.
+        value: What was given for it.
+        least: The shortest that it may be; all above are fine, those without end included.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is too short, or not a number.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise _wrong_type(name, value, "a number of seconds")
+    if not value >= least:
+        raise ValueError(f"{name} is {value}: it must be {least:g} s or more")
+
+
+def _check_pause(name: str, value: object) -> None:
+    # A ping each 0 s would be nothing but pings.
+    check_seconds(name, value, least=0.001)
+
+
+def _check_number(name: str, value: object, least: float = -math.inf) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong_type(name, value, "a whole number")
+    if value < least:
+        raise ValueError(f"{name} is {value}: it must be {least} or more")
+
+
+def _check_count(name: str, value: object) -> None:
+    _check_number(name, value, least=1)
+
+
+def _check_function(name: str, value: object) -> None:
+    if not callable(value):
+        raise _wrong_type(name, value, "a function")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise _wrong_type(name, value, "text")
+
+
+def _check_rng(name: str, value: object) -> None:
+    if not isinstance(value, random.Random):
+        raise _wrong_type(name, value, "a random.Random")
+
+
+def _check_tls(name: str, value: object) -> None:
+    if not isinstance(value, (bool, ssl.SSLContext)) and not callable(value):
+        raise _wrong_type(name, value, "an ssl.SSLContext, True, or a function that makes a context")
+
+
+def _check_credentials(name: str, value: object) -> None:
+    if isinstance(value, str) and is_content(value):
+        raise ValueError(f"{name} is a path; the content itself is given as bytes")
+    credentials.nkeys_library(name)
+
+
+def _check_seed_file(name: str, value: object) -> None:
+    if _is_secret(value):
+        raise ValueError(f"{name} is a path; the seed itself is given as nkeys_seed_str")
+    credentials.nkeys_library(name)
+
+
+def _check_seed(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise _wrong_type(name, value, "text")
+    credentials.check_seed(value.strip(), name)
+    credentials.nkeys_library(name)
+
+
+def _check_public_key(name: str, value: object) -> None:
+    if _is_secret(value):
+        raise ValueError(f"{name} is the public key; the seed itself is given as nkeys_seed_str")
+
+
+def _is_secret(value: object) -> bool:
+    """Say whether somebody gave a secret, or the content of a file, where a path belongs."""
+    return isinstance(value, str) and (is_credential(value) or credentials.seed_role(value.strip()) is not None)
+
+
+def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
+    # Not the value: it may be a secret in the wrong place.
+    return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def _option(default: T, doc: str, check: Check | None = None) -> T:
+    """Make a field of `Options`.
+
+    Args:
+        default: What holds where the caller says nothing.
+        doc: What it means, as `open_client` documents it.
+        check: Refuses what it cannot be, with its name and value; not called where both value and default are None.
+    """
+    return field(default=default, metadata={"doc": doc, "check": check})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Options:
+    """What a client is to do and to be: the options of `open_client`, checked, those that nobody gave included.
+
+    The comment above each group names the rooms that use it. The `repr()` shows which were given, and of those only numbers.
+
+    Raises:
+        TypeError: (from the constructor) A value is of a wrong type.
+        ValueError: A number is too small, or is none; options contradict each other; a secret stands where a path belongs.
+        nats.errors.InvalidUserCredentialsError: A seed is not one.
+        ImportError: What is needed for signing is not installed.
+    """
+
+    # What the server calls us: `identity`. Where the rest may come from: `cli_context`.
+    name: str | None = _option(None, "What the server calls this connection.", _check_text)
+    context: str | bool | None = _option(
+        None,
+        "The name of a context of the nats command line tool, or True for the selected one: servers and options come from "
+        "there, as far as they are not given here.",
+    )
+    # Who we are: `identity`.
+    user: Secret | None = _option(
+        None,
+        "The user name; what stands in the URL wins. This and all other credentials are found out anew at each connect: "
+        "callbacks, which may be coroutine functions, are called, and files are read.",
+    )
+    password: Secret | None = _option(None, "The password, or a callback.")
+    token: Secret | None = _option(
+        None, "The token, instead of a user and password or beside other credentials; or a callback."
+    )
+    user_credentials: UserCredentials | None = _option(
+        None,
+        "The path of a credentials file, a tuple of the paths of a JWT and a seed, or the content of a credentials file as "
+        "bytes; or a callback.",
+        _check_credentials,
+    )
+    nkeys_seed: FilePath | None = _option(None, "The path of a file that holds an NKey seed.", _check_seed_file)
+    nkeys_seed_str: str | None = _option(None, "An NKey seed.", _check_seed)
+    nkey: str | None = _option(None, "The public NKey that goes with `signature_cb`.", _check_public_key)
+    user_jwt_cb: JWTCallback | None = _option(None, "Gives the user's JWT.")
+    signature_cb: SignatureCallback | None = _option(
+        None, "Given the server's nonce, gives its signature: 64 bytes, or those in base64."
+    )
+    # How the connection is secured: `tls`, `dial`.
+    tls: TLSContext | None = _option(
+        None,
+        "An `ssl.SSLContext`, a callback that makes one (called at each connect, so certificates are read again), or True "
+        "for Python's default. Given, or with `tls://`, nothing is said to a server that offers no TLS. A server that "
+        "demands TLS gets it anyway.",
+        _check_tls,
+    )
+    tls_hostname: str | None = _option(
+        None, "The name that the certificate must be for, instead of the URL's.", _check_text
+    )
+    tls_handshake_first: bool = _option(
+        False, "Do the TLS handshake before the server speaks, as its `handshake_first` wants it."
+    )
+    # WebSockets: `dial`.
+    ws_connection_headers: HeadersSource | None = _option(
+        None, "Headers for the request that opens a WebSocket; or a callback."
+    )
+    ws_compression: bool = _option(False, "Offer to compress what a WebSocket carries.")
+    # How the server is to talk to us: `identity`.
+    verbose: bool = _option(False, "Ask the server to answer each command with `+OK`.")
+    pedantic: bool = _option(False, "Ask the server to check subjects strictly.")
+    no_echo: bool = _option(False, "Do not deliver what this client published to its own subscriptions.")
+    # Where replies come: `_core.connection`, `migration`, `supervisor`.
+    inbox_prefix: str = _option("_INBOX", "What the subjects for replies begin with, `_INBOX` unless said otherwise.")
+    # Which server comes next, and when: `dial_plan`. Which of its addresses: `dial`. Whether one does: `supervisor`.
+    dont_randomize: bool = _option(False, "Try the servers, and the addresses of a name, in the order given.")
+    ignore_discovered_servers: bool = _option(False, "Use only the servers given here, not those that servers tell of.")
+    retry_on_failed_connect: bool = _option(
+        False, "Give the client at once, and connect in the background, again and again as after a loss."
+    )
+    allow_reconnect: bool = _option(
+        True, "Whether a broken connection is made anew (True); otherwise it is lost for good."
+    )
+    max_reconnect_attempts: int = _option(
+        MAX_ATTEMPTS, "How often each server is tried in one outage (60); -1 for ever.", _check_number
+    )
+    reconnect_time_wait: float = _option(
+        RECONNECT_TIME_WAIT,
+        "The first bound of the backoff (2 s), which doubles from attempt to attempt.",
+        check_seconds,
+    )
+    max_reconnect_time_wait: float = _option(
+        MAX_RECONNECT_TIME_WAIT, "The last bound of the backoff (8 s).", check_seconds
+    )
+    reconnect_delay: Callable[[int], float] | None = _option(
+        None,
+        "Given the number of failed attempts at a server, says how many seconds to wait before the next one, in place of "
+        "the backoff. It must not block.",
+        _check_function,
+    )
+    pick_server: PickServer | None = _option(
+        None,
+        "Given the servers that may be tried and the last server's INFO, says which is next and how many seconds to wait "
+        "first; None as the server for the usual choice. It must not block.",
+        _check_function,
+    )
+    ignore_auth_error_abort: bool = _option(
+        False, "Go on even if a server refuses our credentials twice in the same words."
+    )
+    # How long things may take: `handshake`, `migration`, `_core.connection`, `supervisor`, `session`.
+    connect_timeout: float = _option(
+        2.0,
+        "How long one attempt may take, from dialling to the server's welcome (2 s). The addresses of a name are tried one "
+        "after the other, and share it.",
+        check_seconds,
+    )
+    request_timeout: float | None = _option(
+        None,
+        "How long each wait for one reply may take, whatever deadline is in force: requests, flushes, calls of JetStream. "
+        "None, unless something is chosen: 5 s where no deadline is in force, else for as long as that.",
+        check_seconds,
+    )
+    close_timeout: float = _option(5.0, "How long the goodbye may take (5 s).", check_seconds)
+    drain_timeout: float = _option(
+        30.0,
+        "How long `Client.drain` waits for consumers and replies (30 s); for a silent server, `request_timeout`.",
+        check_seconds,
+    )
+    ping_interval: float = _option(120.0, "How often the server is pinged (120 s).", _check_pause)
+    max_outstanding_pings: int = _option(2, "After how many unanswered pings the server is given up (2).", _check_count)
+    # How much may wait to be sent: `supervisor`.
+    pending_size: int = _option(
+        2 * 1024 * 1024,
+        "How many bytes may be queued before `publish` waits, or, without a connection, fails (2 MiB). 0 or less: without "
+        "a connection nothing is queued.",
+        _check_number,
+    )
+    # What is ours to replace, for tests above all: `dial`, `dial_plan`, `_core.connection`.
+    dial: Dialler | None = _option(
+        None,
+        "Opens the connections, called with host and port; `trio.open_tcp_stream` has the form it needs.",
+        _check_function,
+    )
+    rng: random.Random = field(
+        default_factory=random.Random,
+        repr=False,
+        metadata={"doc": "The source of jitter and of unique names.", "check": _check_rng},
+    )
+
+    @classmethod
+    def of(cls, given: ClientOptions) -> Options:
+        """Read what a caller, and perhaps a context, gave.
+
+        Raises:
+            TypeError: There is no option of a given name, or as the constructor.
+            Exception: As the constructor.
+        """
+        unknown = sorted(given.keys() - ClientOptions.__annotations__.keys())
+        if unknown:
+            raise TypeError(unknown_option("open_client", unknown, ClientOptions.__annotations__, _ELSEWHERE))
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        self._at_most_one("user_credentials", "user_jwt_cb")
+        self._at_most_one("user_credentials", "nkeys_seed", "nkeys_seed_str", "signature_cb")
+        if self.nkey is not None and self.signature_cb is None:
+            raise ValueError("nkey is the public key that goes with signature_cb, which is missing")
+        for option in fields(self):
+            check: Check | None = option.metadata["check"]
+            value = getattr(self, option.name)
+            if check is not None and not (value is None and option.default is None):
+                check(option.name, value)
+
+    def __repr__(self) -> str:
+        shown = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.repr and value != option.default:
+                # What is a number by its kind is no secret; anything else may be one, perhaps in the wrong place.
+                numbers = isinstance(option.default, (int, float)) and isinstance(value, (int, float))
+                shown.append(f"{option.name}={value if numbers else '...'}")
+        return f"Options({', '.join(shown)})"
+
+    @property
+    def tls_wanted(self) -> bool:
+        """Whether TLS is demanded, whatever URL and server say."""
+        return self.tls_handshake_first or self.tls not in (None, False)
+
+    def _at_most_one(self, *names: str) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one of these options can be given: {', '.join(given)}")
+
+
 _DEADLINES = "deadlines are cancel scopes: with trio.fail_after(seconds)"
 _EVENTS = "use open_events"
 #: What other clients call something that we have in another form.
@@ -125,187 +400,21 @@ _ELSEWHERE = {
     "max_reconnects": "use max_reconnect_attempts",
     "servers": "they are the second argument",
 }
-_CALLBACKS = ("reconnect_delay", "pick_server", "dial")
 
 
-def check_options(options: ClientOptions) -> None:
-    """Refuse what would show late and far from its cause: in the middle of an outage, or in a goodbye that never ends.
-
-    What concerns credentials is looked at where they are used.
-
-    Args:
-        options: The options of `open_client`.
-
-    Raises:
-        TypeError: There is no option of a given name, or a value is of a wrong type.
-        ValueError: A number is too small, or is none.
-    """
-    given: Mapping[str, object] = options
-    unknown = sorted(set(given) - set(ClientOptions.__annotations__))
-    if unknown:
-        raise TypeError(f"open_client() has no option {'; '.join(map(_unknown, unknown))}")
-    for name in _LEAST_SECONDS.keys() & given.keys():
-        if name != "request_timeout" or given[name] is not None:
-            check_seconds(name, given[name])
-    for name in _LEAST_NUMBERS.keys() & given.keys():
-        value = given[name]
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise _wrong_type(name, value, "a whole number")
-        if value < _LEAST_NUMBERS[name]:
-            raise ValueError(f"{name} is {value}: it must be {_LEAST_NUMBERS[name]} or more")
-    for name in _CALLBACKS:
-        if given.get(name) is not None and not callable(given[name]):
-            raise _wrong_type(name, given[name], "a function")
-    for name in ("name", "tls_hostname"):
-        if given.get(name) is not None and not isinstance(given[name], str):
-            raise _wrong_type(name, given[name], "text")
-    if given.get("rng") is not None and not isinstance(given["rng"], random.Random):
-        raise _wrong_type("rng", given["rng"], "a random.Random")
-    secure = given.get("tls")
-    if not (secure is None or isinstance(secure, (bool, ssl.SSLContext)) or callable(secure)):
-        raise _wrong_type("tls", secure, "an ssl.SSLContext, True, or a function that makes a context")
+def describes_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Document what each option means where the function's docstring has a line `**options: ...`."""
+    lines = []
+    for line in (function.__doc__ or "").splitlines():
+        before, marker, _ = line.partition("**options:")
+        lines += (
+            [line]
+            if not marker
+            else [_entry(before, option.name, option.metadata["doc"]) for option in fields(Options)]
+        )
+    function.__doc__ = "\n".join(lines)
+    return function
 
 
-def _unknown(name: str) -> str:
-    """Name an option that there is not, and what may have been meant."""
-    hint = _ELSEWHERE.get(name)
-    if hint is None:
-        near = difflib.get_close_matches(name, ClientOptions.__annotations__, 1, 0.7)
-        hint = f"did you mean {near[0]!r}?" if near else None
-    return f"{name!r}{f': {hint}' if hint else ''}"
-
-
-def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
-    # Not the value: it may be a secret in the wrong place.
-    return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no time to wait.
-
-    Args:
-        name: The option.
-        value: What was given for it.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is negative, or not a number.
-    """
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _wrong_type(name, value, "a number of seconds")
-    least = _LEAST_SECONDS[name]
-    if not value >= least:
-        raise ValueError(f"{name} is {value}: it must be {least:g} s or more")
-
-
-def usable_servers(servers: str | Sequence[str]) -> list[Server]:
-    """Read a list of servers, and make sure that they can be reached.
-
-    Args:
-        servers: One URL or several.
-
-    Returns:
-        The servers.
-
-    Raises:
-        ValueError: A URL is not valid.
-        ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
-    """
-    parsed = parse_servers(servers)
-    for server in parsed:
-        if server.websocket:
-            _transport.require_websocket(server)
-    return parsed
-
-
-def server_pool(
-    servers: str | Sequence[str], options: ClientOptions, rng: random.Random, failed: Callable[[str, Exception], None]
-) -> ServerPool:
-    """Make the pool of servers that the options describe.
-
-    Args:
-        servers: One URL or several.
-        options: The client's options.
-        rng: For the shuffling and the jitter.
-        failed: Told of an option whose callback failed, and why.
-
-    Returns:
-        The pool.
-
-    Raises:
-        ValueError: A URL or an option is not valid.
-        ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
-    """
-    return ServerPool(
-        usable_servers(servers),
-        rng=rng,
-        dont_randomize=options.get("dont_randomize", False),
-        max_attempts=options.get("max_reconnect_attempts", 60),
-        reconnect_time_wait=options.get("reconnect_time_wait", 2.0),
-        max_reconnect_time_wait=options.get("max_reconnect_time_wait", 8.0),
-        ignore_discovered_servers=options.get("ignore_discovered_servers", False),
-        ignore_auth_error_abort=options.get("ignore_auth_error_abort", False),
-        reconnect_delay=None if (delay := options.get("reconnect_delay")) is None else _guarded_delay(delay, failed),
-    )
-
-
-def supervisor_options(options: ClientOptions, rng: random.Random) -> SupervisorOptions:
-    """Pick what concerns the supervisor, with the defaults filled in.
-
-    Args:
-        options: The client's options.
-        rng: For the order of a name's addresses.
-
-    Returns:
-        The supervisor's.
-
-    Raises:
-        ValueError: Options contradict each other.
-        nats.errors.InvalidUserCredentialsError: A seed is not one.
-        ImportError: The extra `nkeys` is needed and not installed.
-    """
-    tls = TLSOptions(options.get("tls"), options.get("tls_hostname"), options.get("tls_handshake_first", False))
-    fixed = LoginOptions(version=__version__, tls=tls.wanted, **_given(options, *_FIXED))
-    return SupervisorOptions(
-        identity=Identity(fixed, **_given(options, *_identity.OPTIONS)),
-        transport=TransportOptions(
-            dial=options.get("dial") or partial(dial_tcp, rng=None if options.get("dont_randomize") else rng),
-            tls=tls,
-            ws_connection_headers=options.get("ws_connection_headers"),
-            ws_compression=options.get("ws_compression", False),
-        ),
-        inbox_prefix=f"{options.get('inbox_prefix', '_INBOX')}.".encode(),
-        retry_on_failed_connect=options.get("retry_on_failed_connect", False),
-        allow_reconnect=options.get("allow_reconnect", True),
-        pick_server=options.get("pick_server"),
-        connect_timeout=options.get("connect_timeout", 2.0),
-        close_timeout=options.get("close_timeout", 5.0),
-        ping_interval=options.get("ping_interval", 120.0),
-        max_outstanding_pings=options.get("max_outstanding_pings", 2),
-        pending_size=options.get("pending_size", 2 * 1024 * 1024),
-    )
-
-
-def _guarded_delay(
-    delay: Callable[[int], float], failed: Callable[[str, Exception], None]
-) -> Callable[[int], float | None]:
-    """Let nothing that the user's callback does end the connection: where it fails, the usual back-off holds."""
-
-    def guarded(attempts: int) -> float | None:
-        try:
-            seconds = delay(attempts)
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"the delay is {seconds}: it must be neither negative nor infinite")
-        except Exception as error:
-            failed("reconnect_delay", error)
-            return None
-        return seconds
-
-    return guarded
-
-
-_FIXED = ("name", "no_echo", "verbose", "pedantic")
-
-
-def _given(options: ClientOptions, *names: str) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}  # type: ignore[literal-required]
+def _entry(indent: str, name: str, doc: str) -> str:
+    return textwrap.fill(f"{name}: {doc}", 120, initial_indent=indent, subsequent_indent=f"{indent}    ")

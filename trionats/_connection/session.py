@@ -1,11 +1,15 @@
 """One connection while it lasts: its reader, writer and pinger.
 
-The tasks never raise what the network does to them; they record it (`lose`), and all three end. The stream has one owner for
-each direction. `send_all` stands in the writer only, because a cancelled `send_all` leaves half a frame; everybody else
-appends whole frames to the engine's outbox, which needs no await and cannot be cancelled.
+The three tasks never raise what the network does to them. Whichever meets the end of the connection says why (`lose`), all
+three end, and the supervisor reads `reason`: only bugs cross the nursery.
 
-In a planned move there are two of them at once, and they exchange the engines that they speak for (see `_protocol.move`).
-So the tasks ask for `engine` anew after each wait.
+The stream has one owner for each direction. `send_all` stands in the writer only, because a cancelled `send_all` leaves half a
+frame (design 5); everybody else appends whole frames to the engine's outbox, which needs no await and cannot be cancelled, and
+wakes the writer. The one shortcut is `push`: with the writer idle and nothing queued before it, a frame may be given to the
+socket at once, and the writer gets what that did not take.
+
+In a migration there are two sessions at once, and they exchange the engines that they speak for (see `migration`). So the tasks
+ask for `engine` anew after each wait.
 """
 
 from __future__ import annotations
@@ -16,28 +20,28 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors
-from trionats._connection import dial as _transport
 from trionats._connection.handshake import LAST_WORDS_SECONDS, READ_SIZE
-from trionats._feeds.feed import TRIP_MESSAGES, TRIP_SECONDS
+from trionats._connection.wire import broken, told_goodbye
+from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
 
 if TYPE_CHECKING:
-    from trionats._connection.dial import Wire
-    from trionats._connection.options import SupervisorOptions
-    from trionats._feeds.feed import Pace
+    from trionats._connection.options import Options
+    from trionats._connection.wire import Wire
+    from trionats._feeds.pace import Pace
     from trionats._protocol.engine import Engine
     from trionats._protocol.happenings import Event
     from trionats._protocol.servers import Server
 
 #: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576
-#: A batch for the stream ends before it grows over this: what a broken supervisor can leave in doubt.
+#: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt.
 BATCH_SIZE = 262_144
 #: How much more than its share a consumer gets that is behind.
 PATIENCE = 4
 
 
-class Answer:
-    """Somebody waits for the PONG behind a PING."""
+class PongWaiter:
+    """Somebody waits for the PONG behind a PING: what a PING's token is in the engine."""
 
     __slots__ = ("_come", "_error")
 
@@ -55,42 +59,43 @@ class Answer:
         self._come.set()
 
     async def wait(self) -> None:
-        """Wait for it.
+        """Wait for the PONG.
 
         Raises:
-            nats.errors.Error: The connection broke before the answer came.
+            nats.errors.Error: The connection broke first.
         """
         await self._come.wait()
         if self._error is not None:
             raise self._error
 
 
-class Owner(Protocol):
-    """Who keeps a session: the supervisor."""
+class SessionOwner(Protocol):
+    """The supervisor, as far as a session needs it."""
 
     idle: trio.Event | None
+    """As `Session.idle`, of the session that the client's calls go to."""
     pace: Pace
 
     def handle(self, session: Session, event: Event) -> None:
         """Take what the server says besides messages."""
 
-    def relieve(self) -> None:
-        """Know that something was sent."""
+    def unpark_room(self) -> None:
+        """Let those go on who wait for room in the outbox: something was sent."""
 
-    def ended(self, session: Session) -> None:
-        """Know that a session has begun to end: `reason` says why."""
+    def session_ending(self, session: Session) -> None:
+        """Take over what the session leaves open: it has begun to end, and `reason` says why."""
 
 
 class Session:
     """One connection, from the login to its end."""
 
-    def __init__(self, owner: Owner, wire: Wire, server: Server, engine: Engine, options: SupervisorOptions) -> None:
+    def __init__(self, owner: SessionOwner, wire: Wire, server: Server, engine: Engine, options: Options) -> None:
         self._owner = owner
         self._options = options
         self.wire = wire
         self.server = server
         self.engine = engine
-        """Who speaks here."""
+        """What speaks here."""
         self.in_front = False
         """Whether this is the one that the client's calls go to; then the owner's `idle` is ours."""
         self.idle: trio.Event | None = None
@@ -102,19 +107,19 @@ class Session:
         self.reason: Exception | None = None
         """Why it ended."""
         self.forced = False
-        """Somebody wants to leave it."""
+        """It is left on purpose, for another connection."""
         self.lame = False
         """The server has said that it is about to go."""
         self.over = trio.Event()
         """Its tasks are gone, and the connection is closed."""
         self.news = trio.Event()
-        """The supervisor is to look: it has begun to end, or the server goes."""
+        """The supervisor has something to decide: it has begun to end, or the server goes."""
         self._refusal: Exception | None = None
         self._scope = trio.CancelScope()
 
     @enable_ki_protection
     async def run(self) -> None:
-        """Hear and say what there is to say, until it is lost or closed."""
+        """Read, write and ping, until the connection is lost or closed."""
         try:
             with self._scope:
                 async with trio.open_nursery() as tasks:
@@ -135,14 +140,14 @@ class Session:
             self.reason = reason
             self.wire.close()
             self.news.set()
-            self._owner.ended(self)
+            self._owner.session_ending(self)
 
     def refused(self, error: Exception) -> None:
-        """Know what the server said last: if it goes now, that is why."""
+        """Keep what the server said last: if it goes now, that is why."""
         self._refusal = error
 
     def wake(self) -> None:
-        """Let the writer know that there is something to send."""
+        """Wake the writer: there is something to send."""
         if self.idle is not None:
             self.idle.set()
             self.idle = None
@@ -160,10 +165,10 @@ class Session:
         """Send what was just queued at once, if nothing is before it; else as `wake`."""
         engine = self.engine
         send_now = self.wire.send_now
-        if send_now is None or self.idle is None or self.gate is not None or len(engine.outbox) != 1:
+        if send_now is None or self.idle is None or self.gate is not None or len(engine.outbox.frames) != 1:
             self.wake()
             return
-        batch = engine.take(BATCH_SIZE)
+        batch = engine.outbox.take(BATCH_SIZE)
         if not batch:
             return
         try:
@@ -171,7 +176,7 @@ class Session:
         except OSError:
             sent = 0  # a full socket, or a broken one: the writer finds out which
         if sent == len(batch):
-            engine.sent()
+            engine.outbox.sent()
         else:
             self.rest = memoryview(batch)[sent:]
             self.wake()
@@ -194,7 +199,7 @@ class Session:
             self._refusal = None
             for event in engine.receive(data):
                 self._owner.handle(self, event)
-            if engine.outbox:
+            if engine.outbox.frames:
                 self.wake()
             if engine.in_msgs - before >= TRIP_MESSAGES:
                 await self._share(engine.in_msgs - before)
@@ -221,7 +226,7 @@ class Session:
         while True:
             if self.gate is not None:
                 await self.gate.wait()
-            batch = self.rest or self.engine.take(BATCH_SIZE)
+            batch = self.rest or self.engine.outbox.take(BATCH_SIZE)
             self.rest = b""
             if batch:
                 try:
@@ -231,9 +236,10 @@ class Session:
                     await trio.sleep(LAST_WORDS_SECONDS)
                     self.lose(self._broken(error))
                     return
-            self.engine.sent()
-            self._owner.relieve()
-            if not (self.engine.outbox and self.engine.sendable):
+            outbox = self.engine.outbox
+            outbox.sent()
+            self._owner.unpark_room()
+            if not (outbox.frames and outbox.sendable):
                 self.idle = idle = trio.Event()
                 if self.in_front:
                     self._owner.idle = idle
@@ -252,7 +258,7 @@ class Session:
 
     def _closed(self) -> Exception:
         """Say why the server closed the connection: in its own last words if it had some, with those of a WebSocket behind."""
-        told = _transport.told_goodbye(self.wire.goodbye)
+        told = told_goodbye(self.wire.goodbye)
         if self._refusal is None:
             return errors.explained(errors.UnexpectedEOF, f"{self.server} closed the connection{told}")
         reason = errors.again(self._refusal)
@@ -260,4 +266,4 @@ class Session:
         return reason
 
     def _broken(self, error: trio.BrokenResourceError) -> Exception:
-        return self._refusal or _transport.broken(error, self.server)
+        return self._refusal or broken(error, self.server)

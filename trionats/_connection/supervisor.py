@@ -1,13 +1,26 @@
-"""The connection kept alive: the supervisor of all sessions of one client.
+"""The connection kept alive: a client's supervisor dials, runs a session until that ends, and dials again.
 
-The part of the client that owns tasks (split off `_client`, which is what users call). `Supervisor.run` lives in the caller's
-nursery in a shielded scope: it dials, starts a session, waits until it says why it ended, and dials again. Only bugs
-cross the nursery; what the network does is recorded by the session.
+The shield and the sentinel (design 6)
+--------------------------------------
+The client's tasks live in the caller's nursery, so they would be cancelled in the moment in which what uses them is, and no
+goodbye could be sent: no UNSUB, no ack, no last publish. So all of them (sessions, timers, migrations) run in a nursery of
+their own in a *shielded* scope (`Supervisor.run`), which nothing from outside cancels. A shield must be bounded, or a dead peer
+holds the caller's nursery for ever. Three things end this one:
+
+* `close`, when the client's block ends. What was queued is sent, a PING behind it, and the scope is cancelled when its PONG has
+  come, after `close_timeout` at the latest. The wait is shielded too, since the block may be leaving by a cancellation.
+* No server is left to try, or none is to be tried: the loop returns why.
+* The caller's nursery is cancelled while the block stands in another task and may not hear of it. The sentinel beside the
+  shield does (`watch_nursery`: no shield, nothing to do but wait), and gives the shielded scope `close_timeout` to live.
+
+However it ends, `_finish` runs once, and wakes whoever waits for anything of the connection: each wait here has its way out.
+
+Only bugs cross the nursery. What the network does is recorded by the session (`Session.reason`), told as an event, and answered
+by the next dial.
 """
 
 from __future__ import annotations
 
-import copy
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +28,25 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
+from trionats._connection.dial_plan import DialPlan
 from trionats._connection.handshake import LAST_WORDS_SECONDS, connect, refusal
 from trionats._connection.migration import Migrator
-from trionats._connection.session import Answer, Session
+from trionats._connection.session import PongWaiter, Session
 from trionats._connection.timers import Timekeeper
 from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._protocol.admission import is_limit
-from trionats._protocol.auth.login import INBOX_HINT
 from trionats._protocol.commands import LENGTHS
 from trionats._protocol.engine import Engine, Phase
-from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.happenings import Event, Garbage, InfoChanged, Loss, OverLimit, PongArrived, Refused
+from trionats._protocol.server_errors import hint_at_inbox, is_control_line, is_subscription_limit
 from trionats._protocol.showing import hidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from trionats._connection.options import SupervisorOptions
+    from trionats._connection.options import Options
     from trionats._connection.tls import TLSState
-    from trionats._feeds.feed import Pace
-    from trionats._protocol.servers import Dial, Server, ServerPool
+    from trionats._feeds.pace import Pace
+    from trionats._protocol.servers import Server
 
 #: How long a server that is left may take to confirm what it was sent.
 FENCE_SECONDS = 1.0
@@ -42,28 +55,35 @@ LEAST_PENDING = 2 * 1024 * 1024
 
 
 class Supervisor:
-    """One client's connection, through all its sessions."""
+    """One client's connection, through all its sessions.
+
+    Raises:
+        ValueError: (from the constructor) A URL or a wait is not valid.
+        ImportError: (from the constructor) A URL is a WebSocket's, and the extra `websocket` is not installed.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        pool: ServerPool,
-        options: SupervisorOptions,
+        servers: str | Sequence[str],
+        options: Options,
         pace: Pace,
         emit: Callable[[events.ConnectionEvent], None],
     ) -> None:
         self._engine = engine
-        self._pool = pool
+        self._outbox = engine.outbox
+        self._plan = DialPlan(servers, options, engine, emit)
+        self._pool = self._plan.pool
         self._options = options
         self.pace = pace
         self._emit = emit
         self._scope = trio.CancelScope(shield=True)
         self._tasks: trio.Nursery | None = None
-        self._mover = Migrator(self, self, engine, pool, options)
+        self._migrator = Migrator(self, engine, self._plan, options)
         self.current: Session | None = None
         """The session that the client's calls go to; None while there is none."""
         self._aside: Session | None = None
-        """The other one, in a planned move."""
+        """The other one, in a migration."""
         self.idle: trio.Event | None = None
         """What wakes its writer; None while that is busy, or there is none."""
         self._room = trio.lowlevel.ParkingLot()
@@ -71,11 +91,10 @@ class Supervisor:
         self._online = trio.Event()
         self._settled = trio.Event()
         self._arrival = trio.Event()
-        self._look = trio.Event()
         self._hurried = False
         self.finished = trio.Event()
         self.failure: BaseException | None = None
-        """Why the supervisor was given up; None while it lives, and when it was closed on purpose."""
+        """Why the connection was given up; None while it lives, and when it was closed on purpose."""
         self.server: Server | None = None
         self.reconnects = 0
         self.accepting = True
@@ -91,9 +110,9 @@ class Supervisor:
         self.flushing = False
         """A drain is through with the subscriptions, and sends what is left."""
         self.silent = False
-        """A drain found that the server does not answer: the last goodbye is sent, but its answer not waited for."""
+        """A drain found that the server does not answer: the last goodbye is sent, but its PONG not waited for."""
 
-    # Its life, in the caller's nursery.
+    # In the caller's nursery.
 
     @enable_ki_protection
     async def run(self) -> None:
@@ -114,7 +133,7 @@ class Supervisor:
 
     @enable_ki_protection
     async def watch_nursery(self) -> None:
-        """Bound the supervisor's shield when the nursery is cancelled: it gets `close_timeout` for its goodbyes."""
+        """Be the sentinel: when the nursery is cancelled, the shielded scope gets `close_timeout` for its goodbyes."""
         try:
             await self.finished.wait()
         except trio.Cancelled:
@@ -122,29 +141,32 @@ class Supervisor:
             raise
 
     async def wait_settled(self) -> None:
-        """Wait until the first connection stands, or is given up.
+        """Wait until the first connection stands, or is given up; with `retry_on_failed_connect` for neither.
 
         Raises:
             nats.errors.Error: Why no connection stands.
         """
+        if self._options.retry_on_failed_connect:
+            await checkpoint()
+            return
         await self._settled.wait()
         if self.finished.is_set():
             raise self.failure or errors.explained(errors.ConnectionClosedError, "closed before it was connected")
 
     async def close(self) -> None:
-        """Say goodbye and end the supervisor: bounded by `close_timeout`, shielded against cancellation.
+        """Say goodbye and end the connection: bounded by `close_timeout`, shielded against cancellation.
 
-        What was queued is sent and acknowledged by the server, unless it does not answer in time. Disconnected there is
-        nobody to say goodbye to, and it does not wait.
+        What was queued is sent and confirmed by the server, unless it does not answer in time. Disconnected there is nobody
+        to say goodbye to, and it does not wait.
         """
         limit = self._options.close_timeout
         with trio.move_on_after(min(limit, LAST_WORDS_SECONDS) if self.silent else limit, shield=True):
             if self._engine.phase is Phase.ONLINE:
-                answer = Answer()
-                self._engine.ping(answer)
+                pong = PongWaiter()
+                self._engine.ping(pong)
                 self.wake()
                 with suppress(errors.Error):
-                    await answer.wait()
+                    await pong.wait()
         self._scope.cancel()
         with trio.move_on_after(CLEANUP_SECONDS, shield=True):
             await self.finished.wait()
@@ -154,7 +176,7 @@ class Supervisor:
     # What the client needs.
 
     def wake(self) -> None:
-        """Let the writer know that there is something to send."""
+        """Wake the writers: there is something to send."""
         if self.idle is not None and self.current is not None:
             self.current.wake()
         if self._aside is not None:
@@ -163,7 +185,7 @@ class Supervisor:
     def push(self) -> None:
         """Send what was just queued at once, if nothing is before it; else as `wake`.
 
-        A request waits for its answer, so a trip through the scheduler before it leaves is pure delay.
+        A request waits for its reply, so a trip through the scheduler before it leaves is pure delay.
         """
         if self.current is not None:
             self.current.push()
@@ -181,7 +203,7 @@ class Supervisor:
     @property
     def has_room(self) -> bool:
         """Whether the outbox is below its high-water mark."""
-        return self._engine.outbox_bytes < self.pending_size
+        return self._outbox.bytes < self.pending_size
 
     def refuse(self) -> None:
         """Queue nothing more but goodbyes: the client is being closed, or lost."""
@@ -218,7 +240,7 @@ class Supervisor:
             raise trio.WouldBlock
 
     def check_open(self) -> None:
-        """Refuse to go on with a supervisor that ended.
+        """Refuse to go on with a connection that was given up.
 
         Raises:
             nats.errors.ConnectionClosedError: It was closed or lost; the cause says why.
@@ -245,10 +267,10 @@ class Supervisor:
             nats.errors.Error: The connection broke or was given up before the server answered.
         """
         await self.wait_online()
-        answer = Answer()
-        self._engine.ping(answer)
+        pong = PongWaiter()
+        self._engine.ping(pong)
         self.push()
-        await answer.wait()
+        await pong.wait()
 
     async def reconnect(self) -> None:
         """Leave the connection for a new one, and wait until that stands.
@@ -271,30 +293,33 @@ class Supervisor:
         """End a session once the server has taken what was queued before, so that nothing published later overtakes it."""
         reason = errors.explained(errors.DisconnectedError, "reconnect() was called")
         try:
-            answer = Answer()
-            old.engine.fence(answer)
+            pong = PongWaiter()
+            old.engine.fence(pong)
             old.wake()
             with trio.move_on_after(FENCE_SECONDS), suppress(errors.Error):
-                await answer.wait()
+                await pong.wait()
         finally:
-            # A planned move may have left it meanwhile, which sees to what is on its way there.
+            # A migration may have left it meanwhile, which sees to what is on its way there.
             if self.current is old:
                 old.lose(reason)
 
     def hurry(self) -> None:
         """End the wait for the next attempt; while one is under way, the wait that follows it."""
         self._hurried = True
-        self._pool.hurry()
-        self._look.set()
+        self._plan.hurry()
 
-    def set_servers(self, servers: Sequence[Server]) -> None:
-        """Put other servers in the place of all; a wait for one of the old ones ends."""
-        self._pool.replace(servers)
-        self._look.set()
+    def set_servers(self, servers: str | Sequence[str]) -> None:
+        """Put other servers in the place of all; a wait for one of the old ones ends.
+
+        Raises:
+            ValueError: A URL is not valid.
+            ImportError: A URL is a WebSocket's, and the extra `websocket` is not installed.
+        """
+        self._plan.replace(servers)
         if self.current is not None and self.current.lame:
             self.current.news.set()
 
-    # The supervisor.
+    # Dialling, again and again.
 
     async def _supervise(self) -> BaseException:
         if self._options.retry_on_failed_connect:
@@ -305,7 +330,7 @@ class Supervisor:
                 return _no_server(failures)
         announce: type[events.Connected | events.Reconnected] = events.Connected
         while session is not None:
-            last = await self._converse(session, announce(str(session.server)))
+            last = await self._run_session(session, announce(str(session.server)))
             assert last.reason is not None, "a session ends for a reason"
             if not (self._options.allow_reconnect or last.forced):
                 return last.reason
@@ -330,19 +355,16 @@ class Supervisor:
         return None, failures
 
     async def _redial(self) -> Session | None:
-        """Try the servers as the pool, or the user, says, until one lets us in or none is left."""
-        while (dial := self.next_dial()) is not None:
-            self._look = trio.Event()
-            with trio.move_on_at(dial.not_before) as wait:
-                await self._look.wait()
-            if not wait.cancelled_caught:
-                continue  # the pool, or the waits, have changed
+        """Try the servers as the plan says, until one lets us in or none is left."""
+        while (dial := self._plan.next()) is not None:
+            if not await self._plan.wait_for(dial):
+                continue
             try:
                 return await self._dial(dial.server)
             except (OSError, errors.Error) as error:
                 self.dial_failed(dial.server, error.with_traceback(None))
             if self._hurried:
-                self._pool.hurry()
+                self._plan.hurry()
         return None
 
     async def _dial(self, server: Server) -> Session:
@@ -352,7 +374,7 @@ class Supervisor:
 
     def _give_up(self, server: Server, error: Exception) -> None:
         # It may have failed after the welcome, with the server's next word, and somebody may have pinged by then.
-        self._leave_open(self._engine.lost(error), error)
+        self._tell_loss(self._engine.lost(error), error)
         self._pool.failed(server, error, trio.current_time())
 
     def dial_failed(self, server: Server, error: Exception) -> None:
@@ -365,8 +387,8 @@ class Supervisor:
 
     # One session.
 
-    async def _converse(self, session: Session, announcement: events.ConnectionEvent) -> Session:
-        """Run sessions that follow each other by planned moves.
+    async def _run_session(self, session: Session, announcement: events.ConnectionEvent) -> Session:
+        """Run a session, and those that follow it by migrations.
 
         Returns:
             The one that was lost.
@@ -381,7 +403,7 @@ class Supervisor:
             await session.news.wait()
             session.news = trio.Event()
             if session.reason is None and self._options.allow_reconnect:
-                session = await self._mover.move(session) or session
+                session = await self._migrator.move(session) or session
         await session.over.wait()
         self._disconnected(session, session.reason)
         return session
@@ -404,45 +426,26 @@ class Supervisor:
         self.current = None
         self._let_wait(max(self._options.pending_size, 0))
         self._online = trio.Event()
-        self._leave_open(self._engine.lost(reason), reason)
+        self._tell_loss(self._engine.lost(reason), reason)
         self._pool.lost(session.server, trio.current_time(), reason, forced=session.forced)
         code, words = session.wire.goodbye or (None, "")
         self._emit(events.Disconnected(str(session.server), reason, code, words))
 
-    def _leave_open(self, loss: Loss, reason: Exception) -> None:
+    def _tell_loss(self, loss: Loss, reason: Exception) -> None:
         """Tell those who waited for the session that it is over."""
-        for answer in loss.pings:
+        for pong in loss.pings:
             text = f"the connection was lost before the server answered: {reason}"
-            answer.failed(errors.explained(errors.DisconnectedError, text))
+            pong.failed(errors.explained(errors.DisconnectedError, text))
         if loss.frames:
             self._emit(events.PublishesLost(loss.frames))
         self._room.unpark_all()
 
-    # What sessions and moves ask and tell us.
-
-    def next_dial(self, avoiding: Server | None = None) -> Dial | None:
-        """Say which server is next, and when: as the user picks, or else as the pool has it.
-
-        Args:
-            avoiding: A server to leave out, for a planned move away from it.
-
-        Returns:
-            The dial, or None when no server is left.
-        """
-        now = trio.current_time()
-        if self._options.pick_server is None:
-            return self._pool.next(now, avoiding=avoiding)
-        try:
-            info = copy.deepcopy(self._engine.info)
-            return self._pool.picked(self._options.pick_server, info, now, avoiding=avoiding)
-        except Exception as error:  # the user's code, or its answer: neither may end the connection
-            self._emit(events.CallbackFailed("pick_server", error))
-            return self._pool.next(now, avoiding=avoiding)
+    # What sessions and migrations ask and tell us.
 
     def start_task(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Start a task that lives no longer than the supervisor."""
         assert self._tasks is not None, "only a running supervisor has sessions"
-        self._tasks.start_soon(task, *arguments, name="trionats mover")
+        self._tasks.start_soon(task, *arguments, name="trionats migration")
 
     def start(self, session: Session) -> None:
         """Start the tasks of a session."""
@@ -460,41 +463,41 @@ class Supervisor:
         self.idle = None
         self._connected(new)
 
-    def arrived(self, session: Session, left: Server) -> None:
-        """Know that a planned move is done, as far as the client's calls are concerned."""
+    def migrated(self, session: Session, left: Server) -> None:
+        """Open the new session's gate, and tell that the client has moved."""
         session.open_gate()
         self._emit(events.Moved(str(session.server), str(left)))
         self.report_oversized()
         self._informed(session, self._engine.info)
 
-    def ended(self, session: Session) -> None:
-        """Know that a session has begun to end."""
+    def session_ending(self, session: Session) -> None:
+        """Take over what a session leaves open: it has begun to end."""
         reason = session.reason
         assert reason is not None, "it says why first"
         if session is self.current:
-            self._mover.interrupt()
+            self._migrator.interrupt()
         elif session.engine is not self._engine:
             self._aside = None
             loss = session.engine.lost(reason)
-            self._leave_open(Loss(loss.frames + session.engine.discard(), loss.pings), reason)
+            self._tell_loss(Loss(loss.frames + session.engine.outbox.discard(), loss.pings), reason)
 
-    def relieve(self) -> None:
+    def unpark_room(self) -> None:
         """Let those go on who waited for room in the outbox, if there is some."""
         if self._room and self.has_room:
             self._room.unpark_all()
 
     def report_oversized(self) -> None:
         """Say what was not sent because the new server takes less than the last one."""
-        if self._engine.oversized:
-            self._emit(events.PublishesTooLarge(self._engine.oversized, self._engine.info["max_payload"]))
-            self._engine.oversized = 0
+        if self._outbox.oversized:
+            self._emit(events.PublishesTooLarge(self._outbox.oversized, self._engine.info["max_payload"]))
+            self._outbox.oversized = 0
 
     # What the server says besides messages.
 
     def handle(self, session: Session, event: Event) -> None:
         """Take what the server says besides messages."""
         match event:
-            case Answered(token):
+            case PongArrived(token):
                 token.arrived()
             case InfoChanged(info):
                 if session is self.current:
@@ -529,14 +532,13 @@ class Supervisor:
         error = refusal(session.server, text, session.engine.confided)
         if not isinstance(error, errors.PermissionsViolationError):
             session.refused(error)
-            if not is_limit(text):
+            if not is_subscription_limit(text):
                 self._emit(events.ServerRefusal(error))
-            if "control line" in text.casefold():
+            if is_control_line(text):
                 self._engine.refuse_overlong(error)
             return
         if error.operation == "subscription":
-            if error.subject.startswith(self._options.inbox_prefix.decode()):
-                error.args = (f"{error}{INBOX_HINT}",)
+            hint_at_inbox(error, f"{self._options.inbox_prefix}.")
             self._engine.refuse_subscription(error.subject, error.queue or "", error)
         self._emit(events.PermissionViolation(error))
 
@@ -560,7 +562,7 @@ class Supervisor:
     # The end.
 
     def _full(self) -> Exception:
-        text = f"{self._engine.outbox_bytes} bytes wait for a connection; pending_size is {self.pending_size}"
+        text = f"{self._outbox.bytes} bytes wait for a connection; pending_size is {self.pending_size}"
         return errors.explained(errors.OutboundBufferLimitError, text)
 
     def _finish(self, reason: BaseException | None) -> None:
@@ -569,10 +571,10 @@ class Supervisor:
         closed = errors.explained(errors.ConnectionClosedError, "the client was closed")
         loss = self._engine.lost(closed)
         self.finished.set()
-        for answer in loss.pings:
-            answer.failed(closed)
+        for pong in loss.pings:
+            pong.failed(closed)
         self._engine.end_all(reason)
-        if unsent := loss.frames + self._engine.discard():
+        if unsent := loss.frames + self._outbox.discard():
             self._emit(events.PublishesLost(unsent))
         self._room.unpark_all()
         self._online.set()

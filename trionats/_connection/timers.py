@@ -1,6 +1,6 @@
-"""The timers of one client, fired by a task: cheaper than a cancel scope for each wait.
+"""The timers of one client, run by a task: cheaper than a cancel scope for each wait.
 
-What is to happen when is decided in `_protocol.timers`; here somebody looks at Trio's clock.
+Which is due when is decided in `_protocol.timers`; here somebody looks at Trio's clock.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 class Timekeeper:
-    """The alarms of one client, rung by a task."""
+    """The timers of one client, and the task that runs them."""
 
     def __init__(self) -> None:
-        self._alarms = Timers()
+        self._timers = Timers()
         self._asleep_until = -inf
         self._earlier = trio.Event()
 
-    def alarm(self, when: float, ring: Callable[[], None]) -> Timer:
-        """Let `ring` be called at a time of Trio's clock, unless it is called off first.
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call something at a time of Trio's clock, unless the timer is cancelled first.
 
         Args:
             when: The time.
-            ring: What is called, synchronously: it must not wait and must not raise.
+            callback: Called synchronously: it must not wait and must not raise.
         """
         if when < self._asleep_until:
             self._earlier.set()
-        return self._alarms.add(when, ring)
+        return self._timers.add(when, callback)
 
     @enable_ki_protection
     async def run(self) -> None:
-        """Ring what is due, until cancelled."""
+        """Call what is due, until cancelled."""
         while True:
-            self._alarms.ring(trio.current_time())
+            self._timers.fire(trio.current_time())
             self._earlier = trio.Event()
-            next_alarm = self._alarms.next()
-            self._asleep_until = inf if next_alarm is None else next_alarm
+            due = self._timers.next()
+            self._asleep_until = inf if due is None else due
             with trio.move_on_at(self._asleep_until):
                 await self._earlier.wait()

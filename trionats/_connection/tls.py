@@ -8,37 +8,20 @@ may bring it.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import errors
-from trionats._connection.identity import ask, raised
+from trionats._connection.callbacks import ask, raised
 from trionats._protocol.addresses import certified
 from trionats._protocol.showing import shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from trionats._connection.options import Options
     from trionats._protocol.addresses import Server
-
-    TLSContext: TypeAlias = ssl.SSLContext | bool | Callable[[], ssl.SSLContext | Awaitable[ssl.SSLContext]]
-
-
-@dataclass(frozen=True, slots=True)
-class TLSOptions:
-    """How to secure a connection; the names are those of the client's options, without `tls_`."""
-
-    context: TLSContext | None = field(default=None, repr=False)
-    hostname: str | None = None
-    handshake_first: bool = False
-
-    @property
-    def wanted(self) -> bool:
-        """Whether TLS is demanded, whatever URL and server say."""
-        return self.handshake_first or self.context not in (None, False)
 
 
 @final
@@ -57,12 +40,12 @@ class TLSState:
     peer_certificate: bytes
 
 
-async def secure(stream: trio.abc.Stream, options: TLSOptions, server: Server) -> trio.SSLStream[trio.abc.Stream]:
+async def secure(stream: trio.abc.Stream, options: Options, server: Server) -> trio.SSLStream[trio.abc.Stream]:
     """Do the TLS handshake on a stream.
 
     Args:
         stream: What to secure. It is not closed if that fails.
-        options: The context and the name to verify.
+        options: `tls` and `tls_hostname`.
         server: Who is at the other end, for the name and for complaints.
 
     Returns:
@@ -72,7 +55,7 @@ async def secure(stream: trio.abc.Stream, options: TLSOptions, server: Server) -
         nats.errors.SecureConnFailedError: No context could be made, or the handshake failed; the text says why.
     """
     context = await _context(options, server)
-    name = server.verified_name if options.hostname is None else certified(options.hostname)
+    name = server.verified_name if options.tls_hostname is None else certified(options.tls_hostname)
     try:
         secured = trio.SSLStream(stream, context, server_hostname=name)
         await secured.do_handshake()
@@ -113,8 +96,8 @@ def has_tls_cause(error: BaseException) -> bool:
     return isinstance(error.__cause__, ssl.SSLError)
 
 
-async def _context(options: TLSOptions, server: Server) -> ssl.SSLContext:
-    wanted = options.context
+async def _context(options: Options, server: Server) -> ssl.SSLContext:
+    wanted = options.tls
     if wanted is None or isinstance(wanted, bool):
         # Reading the system's certificates takes 20 ms and more.
         return await trio.to_thread.run_sync(ssl.create_default_context)

@@ -1,33 +1,94 @@
 """The seam below the feeds: a subscription without a channel, and who listens to events.
 
-Split off `_client`; `Client.attach` and `Client.add_listener` lead here, and so does what the bridge has in their
+Split off `_client`; `Messaging.attach` and `Client.add_listener` lead here, and so does what the bridge has in their
 places.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
+import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import events
-from trionats._core.drain import retire
+from trionats._protocol.engine import Phase
 from trionats._protocol.index import Index
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trionats._connection.supervisor import Supervisor
+    from trionats._core.messaging import Listener
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription as Row
+    from trionats._protocol.registrations import Registration
 
 
-class Listener(Protocol):
-    """What takes connection events; called synchronously."""
+class Fence:
+    """Subscriptions that end with the PONG behind their UNSUB; in a planned move, with those of both servers.
 
-    def push(self, event: events.ConnectionEvent) -> None:
-        """Take one event."""
+    Args:
+        engine: Whose subscriptions they are.
+        rows: The subscriptions.
+        pongs: How many PONGs are waited for.
+    """
 
-    def end(self, reason: BaseException | None) -> None:
-        """Know that there will be no more."""
+    def __init__(self, engine: Engine, rows: Sequence[Registration], pongs: int = 1) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._missing = pongs
+        self.passed = trio.Event()
+        self.heard = False
+        """Whether a PONG has come."""
+        self.broken = False
+        """Whether it is passed because the connection was lost."""
+
+    def arrived(self) -> None:
+        """Pass one PONG: its server sends nothing more."""
+        self.heard = True
+        self._one_less()
+
+    def failed(self, _: Exception) -> None:
+        """Pass one PONG that will not come: its connection, and what was on its way there, is lost."""
+        self.broken = True
+        self._one_less()
+
+    def open(self) -> None:
+        """End them."""
+        for row in self._rows:
+            self._engine.complete(row)
+        self.passed.set()
+
+    def _one_less(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self.open()
+
+
+def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Registration]) -> Fence:
+    """Unsubscribe, and take what is on its way; without a connection, end at once.
+
+    Args:
+        engine: Whose subscriptions they are.
+        supervisor: What sends.
+        rows: The subscriptions.
+
+    Returns:
+        What says when they have ended.
+    """
+    beside = engine.beside if rows else None
+    # In a planned move the other server may have sent something, too.
+    asked = [each for each in (engine, beside) if each is not None and each.phase is Phase.ONLINE]
+    fence = Fence(engine, rows, len(asked))
+    for row in rows:
+        engine.retire(row)
+    for each in asked:
+        each.ping(fence)
+    if asked:
+        supervisor.wake()
+    else:
+        fence.open()
+    return fence
 
 
 @final
@@ -81,11 +142,11 @@ class Listeners:
 
 @final
 class Attachment:
-    """A subscription on the seam below the feeds: what `Client.attach` returns."""
+    """A subscription on the seam below the feeds: what `Messaging.attach` returns."""
 
     __slots__ = ("_engine", "_row", "_supervisor")
 
-    def __init__(self, engine: Engine, supervisor: Supervisor, row: Row) -> None:
+    def __init__(self, engine: Engine, supervisor: Supervisor, row: Registration) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._row = row
@@ -114,5 +175,5 @@ class Attachment:
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
         self._supervisor.pace.run.check()
-        if self._row.sid in self._engine.subscriptions and not self._row.retired:
+        if self._row.sid in self._engine.registrations and not self._row.retired:
             retire(self._engine, self._supervisor, [self._row])

@@ -1,4 +1,4 @@
-"""When a wait for one answer ends: the deadline in force, a `request_timeout` that was chosen, or 5 s."""
+"""When a wait for one reply ends: the deadline in force, a `request_timeout` that was chosen, or 5 s."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-#: How many seconds an answer is waited for where nobody has said anything.
+#: How many seconds a reply is waited for where nobody has said anything.
 REQUEST_TIMEOUT = 5.0
 
 
-def patience(chosen: float | None) -> float:
-    """Say for how long an answer is waited for, beside the deadline in force.
+def seconds_to_wait(chosen: float | None) -> float:
+    """Say for how long a reply is waited for, beside the deadline in force.
 
     Args:
         chosen: The `request_timeout` that somebody chose: it always counts. None for nobody, and then there is one only
@@ -34,20 +34,20 @@ def patience(chosen: float | None) -> float:
 
 
 @contextmanager
-def answer_within(
+def reply_within(
     chosen: float | None, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
 ) -> Iterator[None]:
-    """Bound a wait for one answer of the server.
+    """Bound a wait for one reply of the server.
 
     Args:
-        chosen: As for `patience`.
+        chosen: As for `seconds_to_wait`.
         what: What was waited for, for the error.
         failure: The error's class.
 
     Raises:
         nats.errors.TimeoutError: The time passed; it names what was waited for, and how long.
     """
-    seconds = patience(chosen)
+    seconds = seconds_to_wait(chosen)
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
@@ -57,7 +57,7 @@ def answer_within(
 def too_late(
     seconds: float, what: str, failure: type[errors.TimeoutError] = errors.TimeoutError
 ) -> errors.TimeoutError:
-    """Make the error for an answer that did not come in time."""
+    """Make the error for a reply that did not come in time."""
     return errors.explained(failure, f"{what}: no answer within {seconds:g} s")
 
 

@@ -6,7 +6,7 @@ Split off `_client`, which takes a shorter way through `heads` for small message
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from trionats import errors
 from trionats._core.deadlines import within
@@ -45,7 +45,7 @@ class Frames:
         Args:
             subject: Where to.
             payload: The message.
-            reply: Where an answer is expected, or nothing.
+            reply: Where a reply is expected, or nothing.
             fields: The headers, or nothing.
             doing: "publish" or "request", for texts.
         """
@@ -106,8 +106,8 @@ def _bytes_like(what: str, payload: object) -> Payload:
     Its length must be that of what is joined: what has a length of its own mind would have the server read on in the
     wrong place, so it is copied first.
     """
-    if type(payload) in (bytes, bytearray):
-        return cast("Payload", payload)
+    if type(payload) is bytes or type(payload) is bytearray:
+        return payload
     if isinstance(payload, (bytes, bytearray)):
         return memoryview(payload).tobytes()
     if isinstance(payload, memoryview):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from trionats import errors
 from trionats._protocol.parser import Message
@@ -10,8 +10,29 @@ from trionats._protocol.parser import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trionats._client import Client
     from trionats._protocol.commands import Payload
+
+
+class Responder(Protocol):
+    """Through whom a message is answered: a client."""
+
+    async def publish(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        reply: str = "",
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> None:
+        """Publish, as `Client.publish` does."""
+
+    def publish_nowait(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        reply: str = "",
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> None:
+        """Publish without waiting, as `Client.publish_nowait` does."""
 
 
 @final
@@ -20,43 +41,43 @@ class Msg(Message):
 
     Attributes:
         subject: The subject it was published to.
-        reply: Where an answer is expected, or an empty string.
+        reply: Where a reply is expected, or an empty string.
         data: The payload.
         sid: The number of the subscription on this connection.
     """
 
     __slots__ = ()
 
-    _client: Client
+    _responder: Responder
 
     async def respond(
         self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
     ) -> None:
-        """Publish an answer to the message's reply subject.
+        """Publish a reply to the message's reply subject.
 
         Args:
-            payload: The answer.
+            payload: The reply.
             headers: Its headers; those of the request are not echoed.
 
         Raises:
-            nats.errors.Error: The message wants no answer, or as for `Client.publish`.
+            nats.errors.Error: The message wants no reply, or as for `Client.publish`.
         """
-        await self._client.publish(self._reply_subject(), payload, headers=headers)
+        await self._responder.publish(self._reply_subject(), payload, headers=headers)
 
     def respond_nowait(
         self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None
     ) -> None:
-        """Queue an answer to the message's reply subject, without waiting.
+        """Queue a reply to the message's reply subject, without waiting.
 
         Args:
-            payload: The answer.
+            payload: The reply.
             headers: Its headers; those of the request are not echoed.
 
         Raises:
             trio.WouldBlock: The outbox is full.
-            nats.errors.Error: The message wants no answer, or as for `Client.publish`.
+            nats.errors.Error: The message wants no reply, or as for `Client.publish`.
         """
-        self._client.publish_nowait(self._reply_subject(), payload, headers=headers)
+        self._responder.publish_nowait(self._reply_subject(), payload, headers=headers)
 
     def _reply_subject(self) -> str:
         if not self.reply:
@@ -64,9 +85,11 @@ class Msg(Message):
         return self.reply
 
 
-def messages_of(client: Client) -> type[Msg]:
+def messages_of(responder: Responder) -> type[Msg]:
     """Make the class of one client's messages, which know through whom they are answered.
 
     A class rather than an attribute that is set on each message: most are never answered, and a store per message counts.
     """
-    return cast("type[Msg]", type("Msg", (Msg,), {"__slots__": (), "__module__": "trionats", "_client": client}))
+    made = type("Msg", (Msg,), {"__slots__": (), "__module__": "trionats", "_responder": responder})
+    assert issubclass(made, Msg)
+    return made

@@ -1,6 +1,6 @@
-"""A request that has an inbox of its own, for many answers: its frame, its inbox, and what can happen to both.
+"""A request that has an inbox of its own, for many replies: its frame, its inbox, and what can happen to both.
 
-`Client.request_many` collects the answers in the caller's own task (`ReplyCollector`); `open_replies` gives them as a feed. Both
+`Client.request_many` collects the replies in the caller's own task (`ReplyCollector`); `open_replies` gives them as a feed. Both
 are the receiver behind an `ManyRequest`.
 """
 
@@ -13,8 +13,9 @@ import trio
 from trio.lowlevel import Abort, checkpoint
 
 from trionats import errors
-from trionats._core.requests import REFUSALS, Requests, refused_request
-from trionats._protocol.replies import ReplyPolicy, Verdict
+from trionats._core.requests import Requests
+from trionats._protocol.replies import Disposition, ReplyPolicy, no_responders
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,16 +23,19 @@ if TYPE_CHECKING:
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Receiver, Subscription
+    from trionats._protocol.outbox import Queued
+    from trionats._protocol.receivers import Receiver
+    from trionats._protocol.registrations import Registration
+    from trionats._protocol.server_errors import Refusal
     from trionats._protocol.timers import Timer
 
-#: How many answers, and how many bytes of them, are held before it is too much.
-MOST_ANSWERS = 65_536
+#: How many replies, and how many bytes of them, are held before it is too much.
+MOST_REPLIES = 65_536
 MOST_BYTES = 64 * 1024 * 1024
 
 
 class ManyRequest:
-    """One request under way, and the inbox of its answers."""
+    """One request under way, and the inbox of its replies."""
 
     def __init__(self, requests: Requests, engine: Engine, supervisor: Supervisor, subject: str, inbox: str) -> None:
         self._requests = requests
@@ -39,44 +43,40 @@ class ManyRequest:
         self._supervisor = supervisor
         self.subject = subject
         self.inbox = inbox
-        self._receiver: Receiver | None = None
-        self._row: Subscription | None = None
-        self._frame = b""
-        self._size = 0
-        self._number = 0
+        self._receiver: Receiver[Msg] | None = None
+        self._row: Registration | None = None
+        self._queued: Queued
 
-    def start(self, receiver: Receiver, frame: bytes, size: int, max_msgs: int) -> None:
+    def start(self, receiver: Receiver[Msg], frame: bytes, size: int, max_msgs: int) -> None:
         """Subscribe to the inbox and queue the request.
 
         Args:
-            receiver: Who takes the answers.
+            receiver: Who takes the replies.
             frame: The request.
             size: Its headers and payload, in bytes.
-            max_msgs: After how many answers the server needs to send no more; 0 for never.
+            max_msgs: After how many replies the server needs to send no more; 0 for never.
         """
-        engine = self._engine
         self._receiver = receiver
-        self._row = engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
-        self._row.answers = True
-        engine.publish(frame, size)
-        self._frame, self._size, self._number = frame, size, engine.newest
+        self._row = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
+        self._row.for_replies = True
+        self._queued = self._engine.outbox.publish_tracked(frame, size)
         self._requests.track(self)
         self._supervisor.wake()
 
     @property
     def in_flight(self) -> bool:
         """Whether the request has left us, so that a server may have seen it."""
-        return not self._engine.waits(self._frame, self._number)
+        return not self._engine.outbox.waits(self._queued)
 
     def fail(self, error: errors.PermissionsViolationError) -> None:
-        """Know that the server refused the request."""
+        """End it: the server refused it."""
         if self._receiver is not None:
             self._receiver.ended(error)
 
     def close(self) -> None:
         """Unsubscribe, and take the request back if it still waits here. Synchronous, idempotent."""
         if self._row is not None:
-            self._engine.withdraw(self._frame, self._number, self._size)
+            self._engine.outbox.withdraw(self._queued)
             self._engine.unsubscribe(self._row)
             # Each knows the other: no circle for the garbage collector.
             self._row = self._receiver = None
@@ -87,39 +87,39 @@ class ManyRequest:
 
     def nobody(self) -> Exception:
         """Make the error for a request that nobody listens to."""
-        return errors.explained(errors.NoRespondersError, f"request to {self.subject!r}: nobody is listening there")
+        return no_responders(self.subject)
 
-    def refused(self, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> Exception:
+    def refused(self, why: Refusal) -> Exception:
         """Make the error for a request or an inbox that the server refused."""
-        return refused_request(self.subject, why)
+        return refusal_of(f"request to {self.subject!r}", why)
 
     def disconnected(self, reason: Exception) -> Exception:
-        """Make the error for a request whose answers may have been lost with the connection."""
+        """Make the error for a request whose replies may have been lost with the connection."""
         text = f"request to {self.subject!r}: the connection was lost while answers were awaited: {reason}"
         return errors.explained(errors.DisconnectedError, text)
 
 
 class ReplyCollector:
-    """The answers to one request, in a list, for the one task that waits for them."""
+    """The replies to one request, in a list, for the one task that waits for them."""
 
     def __init__(self, many_request: ManyRequest, requests: Requests, policy: ReplyPolicy) -> None:
         self._many_request = many_request
         self._requests = requests
         self._policy = policy
-        self._answers: list[Msg] = []
+        self._messages: list[Msg] = []
         self._bytes = 0
         self._done = False
         self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
 
     async def wait(self) -> list[Msg]:
         """Wait until there are enough of them.
 
         Returns:
-            The answers: when the deadline in force comes first, those that have come until then.
+            The replies: when the deadline in force comes first, those that have come until then.
         """
-        self._look(self._policy.ends)
+        self._look_again_at(self._policy.ends)
         if self._done:
             await checkpoint()
         else:
@@ -130,37 +130,37 @@ class ReplyCollector:
             finally:
                 # Its traceback knows us: no circle for the garbage collector.
                 self._error = None
-        return self._answers
+        return self._messages
 
     def close(self) -> None:
-        """Take no more answers. Synchronous, idempotent."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """Take no more replies. Synchronous, idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._many_request.close()
 
-    # The receiver of the answers, called by the reader.
+    # The receiver of the replies, called by the reader.
 
     def deliver(self, message: Msg) -> None:
-        """Take an answer."""
+        """Take a reply."""
         if self._done:
             return
         try:
-            verdict = self._policy.received(message, trio.current_time())
+            disposition = self._policy.received(message, trio.current_time())
         except Exception as bug:
             self._finish(bug)
             return
-        if verdict is Verdict.NOBODY:
+        if disposition is Disposition.NOBODY:
             self._finish(self._many_request.nobody())
             return
-        if verdict is not Verdict.OVER:
-            self._answers.append(message)
+        if disposition is not Disposition.OVER:
+            self._messages.append(message)
             self._bytes += message.size
-        if verdict is not Verdict.KEEP:
+        if disposition is not Disposition.KEEP:
             self._finish()
-        elif len(self._answers) > MOST_ANSWERS or self._bytes > MOST_BYTES:
+        elif len(self._messages) > MOST_REPLIES or self._bytes > MOST_BYTES:
             self._finish(self._too_many())
         else:
-            self._look(self._policy.ends)
+            self._look_again_at(self._policy.ends)
 
     def connection_lost(self, reason: Exception) -> None:
         """Fail a request that was sent; one that was not waits for the next connection."""
@@ -171,7 +171,7 @@ class ReplyCollector:
         """Nothing to do: the inbox is replayed, and the request still waits behind it."""
 
     def ended(self, reason: BaseException | None) -> None:
-        """Know that nothing more will come."""
+        """Finish: nothing more will come."""
         if self._done:
             return
         if isinstance(reason, REFUSALS):
@@ -184,20 +184,20 @@ class ReplyCollector:
 
     # Inside.
 
-    def _look(self, when: float) -> None:
-        """See to it that the time is looked at when it may be over: once for many answers, which only put it off."""
-        if self._alarm is not None:
-            if when >= self._alarm.when:
+    def _look_again_at(self, when: float) -> None:
+        """See to it that the time is looked at when it may be over: once for many replies, which only put it off."""
+        if self._timer is not None:
+            if when >= self._timer.when:
                 return
-            self._alarm.cancel()
-        self._alarm = None if when == math.inf else self._requests.alarm(when, self._looked)
+            self._timer.cancel()
+        self._timer = None if when == math.inf else self._requests.call_at(when, self._time_came)
 
-    def _looked(self) -> None:
-        self._alarm = None
+    def _time_came(self) -> None:
+        self._timer = None
         if trio.current_time() >= self._policy.ends:
             self._finish()
         else:
-            self._look(self._policy.ends)
+            self._look_again_at(self._policy.ends)
 
     def _finish(self, error: BaseException | None = None) -> None:
         if self._done:
@@ -226,7 +226,7 @@ class ReplyCollector:
 
     def _too_many(self) -> Exception:
         text = (
-            f"request to {self._many_request.subject!r}: more than {MOST_ANSWERS} answers or {MOST_BYTES} bytes of them; "
+            f"request to {self._many_request.subject!r}: more than {MOST_REPLIES} answers or {MOST_BYTES} bytes of them; "
             "set max_msgs, or take them one by one with open_replies"
         )
         return errors.explained(

@@ -1,6 +1,6 @@
-"""Requests and their answers: one inbox for all of a client, and a waiter for each request.
+"""Requests and their replies: one inbox for all of a client, and a waiter for each request.
 
-A waiter is entered before its frame is queued and leaves the table with its answer, its failure or its `close`, whichever
+A waiter is entered before its frame is queued and leaves the table with its reply, its failure or its `close`, whichever
 comes first; `PendingReply` is a context manager so that nothing else can happen. When the connection breaks, requests
 that were sent fail at once, and those whose frame still waits in the outbox go on waiting with it.
 """
@@ -16,9 +16,10 @@ import trio
 from trio.lowlevel import Abort, checkpoint, enable_ki_protection
 
 from trionats import errors, events
-from trionats._core.deadlines import patience, too_late
+from trionats._core.deadlines import seconds_to_wait, too_late
 from trionats._protocol.index import Index, LateIndex
-from trionats._protocol.replies import nobody_listens
+from trionats._protocol.replies import no_responders, nobody_listens
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
-    from trionats._core.request_many import ManyRequest
     from trionats._protocol.engine import Engine
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.outbox import Queued
+    from trionats._protocol.registrations import Registration
 
 
 #: How many choosers are still shown what comes after their choice.
@@ -36,34 +37,47 @@ CHOOSERS_REMEMBERED: Final = 64
 
 
 class Chooser(Protocol):
-    """Chooses among several answers to one request. It is called by the reader: it does not wait and does not raise."""
+    """Chooses among several replies to one request. It is called by the reader: it does not wait and does not raise."""
 
-    def choose(self, answer: Msg) -> float:
-        """Take an answer: 0 if this is the one, else how many seconds to wait at the most for a better one."""
+    def choose(self, message: Msg, /) -> float:
+        """Take a reply: 0 if this is the one, else how many seconds to wait at the most for a better one."""
 
     def give_up(self) -> Msg | Exception:
         """Say what it is when no better one came in time."""
 
 
-#: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.
-REFUSALS = (errors.PermissionsViolationError, errors.MaxSubscriptionsError)
+class WithInbox(Protocol):
+    """A request with an inbox of its own, as far as it is looked for when the server refuses something."""
+
+    @property
+    def subject(self) -> str:
+        """Where it went."""
+
+    @property
+    def inbox(self) -> str:
+        """Where its replies come to."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether it has left us, so that a server may have seen it."""
+
+    def fail(self, error: errors.PermissionsViolationError) -> None:
+        """End it: the server refused it."""
 
 
 @final
 class PendingReply:
-    """A request under way: its frame is queued, its answer is to come.
+    """A request under way: its frame is queued, its reply is to come.
 
     Use it as a context manager, or call `close`: what is left of the request is forgotten then.
     """
 
     __slots__ = (
-        "_answer",
         "_error",
-        "_frame",
-        "_number",
+        "_message",
+        "_queued",
         "_requests",
         "_seconds",
-        "_size",
         "_task",
         "_then",
         "_timeout",
@@ -76,14 +90,13 @@ class PendingReply:
         self._requests = requests
         self._token = token
         self._timeout = timeout
-        self._frame = b""
-        self._number = 0
-        self._size = 0
-        self._answer: Msg | None = None
+        self._seconds = 0.0
+        self._queued: Queued
+        self._message: Msg | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
         self._then: Callable[[Msg | Exception], None] | None = None
-        # Its answer may be another one's than that which was asked: that one's was not waited for any longer.
+        # Its reply may be another one's than that which was asked: that one's was not waited for any longer.
         self.given_up = False
         self.subject = subject
 
@@ -101,17 +114,17 @@ class PendingReply:
     @property
     def done(self) -> bool:
         """Whether `wait` will return or raise at once."""
-        return self._answer is not None or self._error is not None
+        return self._message is not None or self._error is not None
 
     @enable_ki_protection
     async def wait(self) -> Msg:
-        """Wait for the answer.
+        """Wait for the reply.
 
         The deadline in force governs, and beside it a `request_timeout` that was chosen, counted from here; where there
         is neither, it waits 5 s.
 
         Returns:
-            The answer.
+            The reply.
 
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject.
@@ -122,67 +135,26 @@ class PendingReply:
         """
         if get_ident() != self._requests.run.thread:
             self._requests.run.check()
-        return await self._answered()
-
-    async def _answered(self) -> Msg:
-        if self._answer is not None or self._error is not None:
-            await checkpoint()
-        elif (seconds := patience(self._timeout)) == math.inf:
-            await self._park()
-        else:
-            self._seconds = seconds
-            alarm = self._requests.alarm(trio.current_time() + seconds, self._timed_out)
-            try:
-                await self._park()
-            finally:
-                alarm.cancel()
-        if self._answer is None:
-            self._requests.run.check()
-            assert self._error is not None, "woken without an answer"
-            raise self._error
-        return self._answer
+        return await self._requests.wait(self)
 
     @enable_ki_protection
     def close(self) -> None:
-        """Forget the request: an answer that still comes is ignored, a frame that still waits is not sent."""
+        """Forget the request: a reply that still comes is ignored, a frame that still waits is not sent."""
         if get_ident() != self._requests.run.thread:
             self._requests.run.check()
         self._requests.forget(self)
 
-    @enable_ki_protection
-    def leave(self, then: Callable[[Msg | Exception], None]) -> bool:
-        """Wait no longer, and let what still comes go to a callback, for those who clean up behind themselves.
-
-        A drain does not wait for it, and a closed client tells it.
-
-        Args:
-            then: Called once, synchronously, with the answer or with what `wait` would raise; at once if it has come
-                already. It must not wait and must not raise.
-
-        Returns:
-            False where the request had not left us: it is not sent then, and nothing comes.
-
-        Raises:
-            trio.BusyResourceError: A task waits for it, or it was left already.
-        """
-        self._requests.run.check()
-        if self._task is not None:
-            raise trio.BusyResourceError("a task waits for this reply")
-        self._refuse_left()
-        return self._requests.leave(self, then)
-
     def _timed_out(self) -> None:
         self._requests.forget(self, too_late(self._seconds, f"request to {self.subject!r}"))
 
-    def _refuse_left(self) -> None:
+    def _check_free(self) -> None:
+        if self._task is not None:
+            raise trio.BusyResourceError("another task waits for this reply")
         if self._then is not None:
             raise trio.BusyResourceError("this reply was left to a callback")
 
     async def _park(self) -> None:
-        if self._task is not None:
-            raise trio.BusyResourceError("another task waits for this reply")
-        if self._then is not None:
-            self._refuse_left()
+        self._check_free()
         self._task = trio.lowlevel.current_task()
 
         def abort(_: Callable[[], Any]) -> Abort:
@@ -191,8 +163,8 @@ class PendingReply:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _settle(self, answer: Msg | None, error: Exception | None = None) -> None:
-        self._answer = answer
+    def _settle(self, message: Msg | None, error: Exception | None = None) -> None:
+        self._message = message
         self._error = error
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
@@ -200,42 +172,42 @@ class PendingReply:
         elif self._then is not None:
             self._requests.left -= 1
             then, self._then = self._then, None
-            if answer is not None:
-                then(answer)
+            if message is not None:
+                then(message)
             elif error is not None:
                 then(error)
 
 
 class Requests:
-    """The requests of one client, and the receiver of their answers."""
+    """The requests of one client, and the receiver of their replies."""
 
     def __init__(self, new_token: Callable[[], str], engine: Engine, supervisor: Supervisor, prefix: str) -> None:
         self._new_token = new_token
-        self.alarm = supervisor.timekeeper.alarm
+        self.call_at = supervisor.timekeeper.call_at
         self.run = supervisor.pace.run
         self._engine = engine
+        self._outbox = engine.outbox
         self._prefix = prefix + "."
-        self._inbox: Subscription | None = None
+        self._inbox: Registration | None = None
         self._waiting: dict[str, PendingReply] = {}
         self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
-        self.many_requests: dict[ManyRequest, None] = {}
-        """The requests with an inbox of their own, for many answers."""
+        self._with_inbox: dict[WithInbox, None] = {}
         self._choosers: dict[str, Chooser] = {}
         self.left = 0
         """How many of those that wait are left to a callback: nobody waits for them."""
-        self._many_by: Index[tuple[str, str], ManyRequest] = Index()
+        self._with_inbox_by: Index[tuple[str, str], WithInbox] = Index()
         self.settled: Callable[[], None] | None = None
         """Called whenever one of them is done, while somebody wants to know."""
 
     ignores_repeats = True
-    """An answer that comes twice finds nobody the second time."""
+    """A reply that comes twice finds nobody the second time."""
 
     def waiting(self) -> frozenset[str]:
-        """Name the requests whose answer is waited for."""
+        """Name the requests whose reply is waited for."""
         return frozenset(self._waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting) - self.left + len(self.many_requests)
+        return len(self._waiting) - self.left + len(self._with_inbox)
 
     def prepare(self, subject: str, timeout: float | None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
@@ -257,30 +229,46 @@ class Requests:
             reply: The waiter.
             frame: The request.
             size: Its headers and payload, in bytes.
-            chooser: Chooses among the answers; None for the first one.
+            chooser: Chooses among the replies; None for the first one.
         """
-        engine = self._engine
         if self._inbox is None:
-            self._inbox = engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
-            self._inbox.answers = True
-        engine.publish(frame, size)
-        reply._frame = frame
-        reply._size = size
-        reply._number = engine.newest
+            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+            self._inbox.for_replies = True
+        reply._queued = self._outbox.publish_tracked(frame, size)
         self._waiting[reply._token] = reply
         if chooser is not None:
             self._remember(reply._token, chooser)
 
+    async def wait(self, reply: PendingReply) -> Msg:
+        """Wait for a reply, as `PendingReply.wait` says, by whom it has been seen who calls."""
+        if reply._message is not None or reply._error is not None:
+            await checkpoint()
+        elif (seconds := seconds_to_wait(reply._timeout)) == math.inf:
+            await reply._park()
+        else:
+            reply._seconds = seconds
+            timer = self.call_at(trio.current_time() + seconds, reply._timed_out)
+            try:
+                await reply._park()
+            finally:
+                timer.cancel()
+        if reply._message is None:
+            self.run.check()
+            assert reply._error is not None, "woken without a reply"
+            raise reply._error
+        return reply._message
+
     def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
-        """Let what still comes of a request go to a callback; see `PendingReply.leave`."""
+        """Let what still comes of a request go to a callback, as `messaging.Publishing.leave` says."""
+        reply._check_free()
         if reply._token in self._waiting:
-            if self._engine.waits(reply._frame, reply._number):
+            if self._outbox.waits(reply._queued):
                 self.forget(reply)
                 return False
             self._leave(reply, then)
             self._tell()
-        elif reply._answer is not None:
-            then(reply._answer)
+        elif reply._message is not None:
+            then(reply._message)
         elif reply._error is not None:
             then(reply._error)
         return True
@@ -303,36 +291,35 @@ class Requests:
         """
         if self._waiting.pop(reply._token, None) is None:
             return
-        self._engine.withdraw(reply._frame, reply._number, reply._size)
+        self._outbox.withdraw(reply._queued)
         text = f"request to {reply.subject!r}: closed before an answer came"
         reply._settle(None, why or errors.explained(errors.ConnectionClosedError, text))
         self._tell()
 
-    def track(self, many_request: ManyRequest) -> None:
-        """Know of a request with an inbox of its own."""
-        self.many_requests[many_request] = None
-        self._many_by.add(("publish", many_request.subject), many_request)
-        self._many_by.add(("reply", many_request.inbox), many_request)
+    def track(self, request: WithInbox) -> None:
+        """Enter a request with an inbox of its own."""
+        self._with_inbox[request] = None
+        self._with_inbox_by.add(("publish", request.subject), request)
+        self._with_inbox_by.add(("reply", request.inbox), request)
 
-    def untrack(self, many_request: ManyRequest) -> None:
-        """Know that it is over. Idempotent."""
-        if self.many_requests.pop(many_request, self) is not self:
-            self._many_by.remove(("publish", many_request.subject), many_request)
-            self._many_by.remove(("reply", many_request.inbox), many_request)
+    def untrack(self, request: WithInbox) -> None:
+        """Take it out again. Idempotent."""
+        if self._with_inbox.pop(request, self) is not self:
+            self._with_inbox_by.remove(("publish", request.subject), request)
+            self._with_inbox_by.remove(("reply", request.inbox), request)
             self._tell()
 
-    # The receiver of the answers.
+    # The receiver of the replies.
 
     def deliver(self, message: Msg) -> None:
-        """Hand an answer to its waiter; one that nobody waits for is ignored."""
+        """Hand a reply to its waiter; one that nobody waits for is ignored."""
         if self._choosers and not self._chosen(message):
             return
         reply = self._waiting.pop(message.subject[len(self._prefix) :], None)
         if reply is None:
             return
         if nobody_listens(message):
-            text = f"request to {reply.subject!r}: nobody is listening there"
-            reply._settle(None, errors.explained(errors.NoRespondersError, text))
+            reply._settle(None, no_responders(reply.subject))
         else:
             reply._settle(message)
         if self.settled is not None:
@@ -341,15 +328,15 @@ class Requests:
     def connection_lost(self, reason: Exception) -> None:
         """Fail the requests that were sent; the others wait for the next connection."""
         for reply in list(self._waiting.values()):
-            if not self._engine.waits(reply._frame, reply._number):
+            if not self._outbox.waits(reply._queued):
                 text = f"request to {reply.subject!r}: the connection was lost while an answer was awaited: {reason}"
                 self._fail(reply, errors.explained(errors.DisconnectedError, text))
 
     def connection_restored(self) -> None:
         """Fail the requests whose frame is more than the new server takes; the others are replayed, and so is the inbox."""
         for reply in list(self._waiting.values()):
-            if not self._engine.waits(reply._frame, reply._number):
-                text = f"request to {reply.subject!r}: {reply._size} bytes are more than the new server takes"
+            if not self._outbox.waits(reply._queued):
+                text = f"request to {reply.subject!r}: {reply._queued.size} bytes are more than the new server takes"
                 self._fail(reply, errors.explained(errors.MaxPayloadError, text))
 
     def ended(self, reason: BaseException | None) -> None:
@@ -357,7 +344,7 @@ class Requests:
         self._inbox = None
         for reply in list(self._waiting.values()):
             if isinstance(reason, REFUSALS):
-                self._fail(reply, refused_request(reply.subject, reason))
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", reason))
                 continue
             why = "the client was closed" if reason is None else str(reason)
             error = errors.explained(errors.ConnectionClosedError, f"request to {reply.subject!r}: {why}")
@@ -367,7 +354,7 @@ class Requests:
     # The listener to what the server says besides.
 
     def push(self, event: events.ConnectionEvent) -> None:
-        """Fail the requests that the server has refused to pass on, or whose answers it would refuse."""
+        """Fail the requests that the server has refused to pass on, or whose replies it would refuse."""
         if not isinstance(event, events.PermissionViolation) or event.error.operation not in ("publish", "reply"):
             return
         refused = event.error
@@ -378,11 +365,11 @@ class Requests:
             replies = [] if reply is None else [reply]
         for reply in replies:
             # One whose frame still waits here was not refused yet.
-            if not self._engine.waits(reply._frame, reply._number):
-                self._fail(reply, refused_request(reply.subject, refused))
-        for many_request in self._many_by.find((refused.operation, refused.subject)):
-            if many_request.in_flight:
-                many_request.fail(refused)
+            if not self._outbox.waits(reply._queued):
+                self._fail(reply, refusal_of(f"request to {reply.subject!r}", refused))
+        for request in self._with_inbox_by.find((refused.operation, refused.subject)):
+            if request.in_flight:
+                request.fail(refused)
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""
@@ -390,7 +377,7 @@ class Requests:
     # Choosing.
 
     def _remember(self, token: str, chooser: Chooser) -> None:
-        """Let a chooser see all answers, and for a while those that come after its choice."""
+        """Let a chooser see all replies, and for a while those that come after its choice."""
         choosers = self._choosers
         choosers[token] = chooser
         while len(choosers) > CHOOSERS_REMEMBERED + len(self._waiting):
@@ -400,14 +387,14 @@ class Requests:
                 choosers[oldest] = done
 
     def _chosen(self, message: Msg) -> bool:
-        """Say whether an answer is the one."""
+        """Say whether a reply is the one."""
         token = message.subject[len(self._prefix) :]
         chooser = self._choosers.get(token)
         if chooser is None or nobody_listens(message):
             return True
         patience = chooser.choose(message)
         if patience and token in self._waiting:
-            self.alarm(trio.current_time() + patience, lambda: self._give_up(token, chooser))
+            self.call_at(trio.current_time() + patience, lambda: self._give_up(token, chooser))
         return not patience
 
     def _give_up(self, token: str, chooser: Chooser) -> None:
@@ -426,22 +413,10 @@ class Requests:
         del self._waiting[reply._token]
         if reply._then is None:
             # Of those that are left to a callback only goodbyes wait to be sent.
-            self._engine.withdraw(reply._frame, reply._number, reply._size)
+            self._outbox.withdraw(reply._queued)
         reply._settle(None, error)
         self._tell()
 
     def _tell(self) -> None:
         if self.settled is not None:
             self.settled()
-
-
-def refused_request(subject: str, why: errors.PermissionsViolationError | errors.MaxSubscriptionsError) -> errors.Error:
-    """Make the error for a request that the server refused to pass on, or whose inbox it refused.
-
-    Args:
-        subject: Where the request went.
-        why: What the server said.
-    """
-    refused: errors.Error = errors.explained(type(why), f"request to {subject!r}: {why}", **vars(why))
-    refused.__cause__ = why
-    return refused

@@ -49,16 +49,16 @@ class Observer(Protocol):
     """What is told how the consumers of a feed get on: a drain, or a barrier. Called synchronously."""
 
     def took(self, task: Task) -> None:
-        """Know that a task took an item."""
+        """A task took an item."""
 
     def came_back(self, task: Task) -> None:
-        """Know that a task wants another item, so that it is done with the last one."""
+        """A task wants another item, so it is done with the last one."""
 
     def ended(self) -> None:
-        """Know that nothing more will come."""
+        """Nothing more will come."""
 
     def left(self) -> None:
-        """Know that nobody will receive any more."""
+        """Nobody will receive any more."""
 
 
 class BusyTasks(Generic[T]):
@@ -128,26 +128,26 @@ class BusyTasks(Generic[T]):
         self._limit = max(MOST, 2 * len(self.busy))
 
     def meet(self, task: Task) -> None:
-        """Know that a task receives from the feed."""
+        """Remember who receives from the feed: one task, or several."""
         if task is not self._reader and not self._several:
             self._several = self._reader is not None
             self._reader = task
 
     def note(self, task: Task) -> None:
-        """Know that a task has an item, or is about to take one."""
+        """Count a task as busy: it has an item, or is about to take one."""
         self.meet(task)
         if len(self.busy) >= self._limit:
             self.forget_ended()
         self.busy.add(task)
 
     def took(self, task: Task) -> None:
-        """Know that a task has an item."""
+        """Count a task as busy, and tell the observers what it took."""
         self.note(task)
         for observer in list(self.observers):
             observer.took(task)
 
     def came_back(self, task: Task | None = None) -> None:
-        """Know that a task, the current one unless it is named, is done with what it took."""
+        """Count a task, the current one unless it is named, as busy no longer."""
         task = task or current_task()
         self.meet(task)
         self.busy.discard(task)
@@ -155,14 +155,14 @@ class BusyTasks(Generic[T]):
             observer.came_back(task)
 
     def ended(self) -> None:
-        """Know that nothing more will come."""
+        """Call those on the bench, and tell the observers: nothing more will come."""
         if self._bench is not None:
             self._called += len(self._bench.unpark_all())
         for observer in list(self.observers):
             observer.ended()
 
     def left(self) -> None:
-        """Know that nobody receives any more."""
+        """Forget them all: nobody receives any more."""
         self.busy.clear()
         self.opener = self._reader = None
         for observer in list(self.observers):

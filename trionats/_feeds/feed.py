@@ -1,9 +1,9 @@
 """A channel pair opened in a nursery: the promise.
 
 Everything that arrives over time is the receive end of one real memory channel. Whoever feeds it (the client's reader, in
-the hot path) calls `Feed.put`; a feeding task in the nursery that the caller passed in ties the feed's life to that
+the hot path) calls `Feed._put`; a feeding task in the nursery that the caller passed in ties the feed's life to that
 nursery. Every way to end (`stop`, the block left, the nursery cancelled, the client closed, the connection lost) comes
-down to one synchronous function, `Feed.end`, which cancels the task first, undoes the registration, and then closes the
+down to one synchronous function, `Feed._end`, which cancels the task first, undoes the registration, and then closes the
 send side. Trio's channel does the rest: what is buffered can still be received, and nobody stays parked.
 
 Scars kept as tests: a bare channel pair makes a crashed feed look complete (so a bug is recorded before the send side
@@ -13,79 +13,60 @@ closes, and `receive` raises it); `end` cancels before it closes (else the feedi
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import wraps
+from contextlib import asynccontextmanager
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 from nats.errors import Error
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats import errors
-from trionats._discretion import guarded
 from trionats._feeds.busy_tasks import BusyTasks
-from trionats._feeds.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+
+    from trionats._feeds.pace import Pace
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 #: How long leaving a block waits for the feeding task, which only has to notice that it was cancelled.
 CLEANUP_SECONDS = 2.0
 
-#: A fast path goes through the scheduler at least once in this many messages of the whole client ...
-TRIP_MESSAGES = 64
-#: ... and whenever this many seconds have passed since the last trip.
-TRIP_SECONDS = 0.001
+
+class FeedOwner(Protocol):
+    """What feeds belong to: a client's connection."""
+
+    @property
+    def pace(self) -> Pace:
+        """When its fast paths go through the scheduler."""
+
+    @property
+    def feeds(self) -> OpenFeeds:
+        """Those that are open."""
 
 
-class Pace:
-    """When the fast paths of one client owe the scheduler a trip.
-
-    A full trip through Trio's scheduler costs several times what the rest of a receive costs, so `receive`, `publish`
-    and `ack` make one only when they wait, every `TRIP_MESSAGES` operations and every `TRIP_SECONDS`. They stay
-    cancellation points each time. One object for the whole client, so that ten busy feeds do not add up to 640.
-
-    It also knows the Trio run that the client belongs to, the client's feeds that are open, and whether somebody who
-    receives from one is behind.
-    """
-
-    __slots__ = ("behind", "due", "feeds", "left", "noticed", "now", "run", "thread", "worked")
+class OpenFeeds:
+    """The feeds of one client that are open, in the order in which they opened."""
 
     def __init__(self) -> None:
-        self.feeds: dict[Feed[Any], None] = {}
+        self._open: dict[Feed[Any], None] = {}
         self.noticed: Callable[[Feed[Any]], None] | None = None
         """Called with each feed that opens, while somebody wants to know."""
-        self.run = Run()
-        self.thread = self.run.thread
-        clock = trio.lowlevel.current_clock()
-        # Trio's own clock is this counter, moved by a random number that makes no difference here: twice as fast to
-        # read.
-        self.now = time.perf_counter if type(clock).__name__ == "SystemClock" else clock.current_time
-        # The one time here that is not Trio's: how long this thread had the processor, whatever the clock says.
-        self.worked = time.thread_time
-        self.left = 0
-        self.due = 0.0
-        self.behind = False
 
-    async def trip(self) -> None:
-        """Go through the scheduler, and start counting anew."""
-        self.run.check()
-        await checkpoint()
-        # The operation that made the trip is the first of those it counts for.
-        self.left = TRIP_MESSAGES - 1
-        self.due = self.now() + TRIP_SECONDS
+    def __iter__(self) -> Iterator[Feed[Any]]:
+        return iter(self._open)
 
-    def opened(self, feed: Feed[Any]) -> None:
-        """Know a feed that is open from now on."""
-        self.feeds[feed] = None
+    def add(self, feed: Feed[Any]) -> None:
+        """Enter a feed that opens."""
+        self._open[feed] = None
         if self.noticed is not None:
             self.noticed(feed)
+
+    def remove(self, feed: Feed[Any]) -> None:
+        """Take out a feed whose block is left. Idempotent."""
+        self._open.pop(feed, None)
 
 
 class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
@@ -99,10 +80,11 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     loss is raised by `receive` as the exception of `nats.errors` that says why; all other ends end the loop.
     """
 
-    def __init__(self, name: str, capacity: float, pace: Pace) -> None:
+    def __init__(self, name: str, capacity: float, owner: FeedOwner) -> None:
         self._name = name
         self._send, self._receive = trio.open_memory_channel[T](capacity)
-        self._pace = pace
+        self._pace = owner.pace
+        self._open_feeds = owner.feeds
         self._scope = trio.CancelScope()
         self._finished = trio.Event()
         self._ended = False
@@ -152,7 +134,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             busy.meet(current_task())
             await pace.trip()
             busy.note(current_task())
-            self._looked()
+            self._sampled()
         else:
             await checkpoint_if_cancelled()
         if busy.observers:
@@ -234,7 +216,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         the server is queued.
         """
         self._pace.run.check()
-        self.end(None)
+        self._end(None)
 
     async def aclose(self) -> None:
         """End the feed and drop what is buffered, as leaving the block does.
@@ -247,7 +229,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     # The feeding side: synchronous, total, called from the reader and from the feeding task.
 
-    def put(self, item: T) -> bool:
+    def _put(self, item: T) -> bool:
         """Hand over one item, without waiting.
 
         Returns:
@@ -260,7 +242,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         return True
 
     @enable_ki_protection
-    def end(self, reason: BaseException | None) -> None:
+    def _end(self, reason: BaseException | None) -> None:
         """End production: cancel the feeding task, undo the registration, close the send side.
 
         Idempotent: the first reason stays.
@@ -286,8 +268,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     def _undo(self) -> None:
         """Undo the registration: synchronous, called once."""
 
-    def _looked(self) -> None:
-        """Look at what cannot be looked at for each item."""
+    def _sampled(self) -> None:
+        """Take note of what is not worth looking at for each item."""
 
     # What is known of its consumers, for a drain and for a barrier.
 
@@ -298,7 +280,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """Say whether a feed that has ended was received whole, and those who received from it came back for more.
 
         Args:
-            besides: Tasks that wait for the answer. What only they could receive is nothing to wait for.
+            besides: Tasks that wait for the reply. What only they could receive is nothing to wait for.
         """
         if self._left:
             return True
@@ -309,7 +291,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     # Its life.
 
     def _leave(self) -> None:
-        self.end(None)
+        self._end(None)
         self._left = True
         self._receive.close()
         self._busy.left()
@@ -346,7 +328,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             reason = bug
             raise
         finally:
-            self.end(reason)
+            self._end(reason)
             self._finished.set()
 
 
@@ -370,102 +352,12 @@ async def feeding(
         feed._leave()
         raise RuntimeError(f"{feed._name}: the nursery that was passed in is closed") from closed
     feed._busy.opener = current_task()
-    feed._pace.opened(feed)
+    feed._open_feeds.add(feed)
     try:
         yield
     finally:
-        feed._pace.feeds.pop(feed, None)
+        feed._open_feeds.remove(feed)
         feed._leave()
         if not feed._finished.is_set():
             with trio.move_on_after(CLEANUP_SECONDS, shield=True):
                 await feed._finished.wait()
-
-
-class Opening(AbstractAsyncContextManager[T], Generic[T]):
-    """What an `open_*` function returns: enter it with `async with`."""
-
-    __slots__ = ("_entered", "_manager", "_name")
-
-    def __init__(self, name: str, manager: AbstractAsyncContextManager[T]) -> None:
-        self._name = name
-        self._manager = manager
-        self._entered = False
-
-    # What opens and what leaves is not to be interrupted half-way: Ctrl-C comes at its next wait, or behind it.
-
-    @enable_ki_protection
-    async def __aenter__(self) -> T:
-        if self._entered:
-            raise RuntimeError(f"what {self._name}() returns is entered once; call {self._name}() again")
-        self._entered = True
-        return await self._manager.__aenter__()
-
-    @enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - the manager shields what waits
-
-    def __enter__(self) -> NoReturn:
-        raise TypeError(f"{self._name}() is entered with 'async with', not with 'with'")
-
-    def __exit__(self, *_: object) -> None:
-        raise AssertionError("never entered")
-
-    def __await__(self) -> NoReturn:
-        raise TypeError(f"{self._name}() is entered with 'async with', it cannot be awaited")
-
-    def __aiter__(self) -> NoReturn:
-        raise TypeError(self._remedy())
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{self._remedy()}: {name!r} is asked of what that gives")
-
-    def _remedy(self) -> str:
-        given = "nc" if self._name == "open_client" else "rx"
-        return f"{self._name}() gives an async context manager: async with {self._name}(...) as {given}"
-
-
-def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
-    """Turn an async generator function that yields once into an `open_*` function.
-
-    Where the function's first parameter is a nursery, it is checked on entering: before anything is registered.
-    """
-    manager = asynccontextmanager(function)
-    name = function.__name__
-
-    @wraps(function)
-    @guarded
-    def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
-        return Opening(name, manager(*args, **kwargs))
-
-    # sphinxcontrib-trio renders such a function as `async with`.
-    open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]
-    return open_
-
-
-def check_nursery(nursery: object, opener: str) -> None:
-    """Refuse what no task can be started in, with an error that says so.
-
-    Args:
-        nursery: What was passed to `opener` as its first argument.
-        opener: The name of the function, for the error.
-
-    Raises:
-        TypeError: It is not a nursery.
-        RuntimeError: It belongs to another Trio run.
-    """
-    if not isinstance(nursery, trio.Nursery):
-        raise TypeError(
-            f"{opener}(nursery, ...): the first argument must be a trio.Nursery, not {type(nursery).__name__}"
-        )
-    if not is_of_this_run(nursery):
-        raise RuntimeError(f"{opener}(nursery, ...): the nursery belongs to another Trio run")
-
-
-def is_of_this_run(nursery: trio.Nursery) -> bool:
-    """Say whether a nursery belongs to the Trio run that this is called in."""
-    task = nursery.parent_task
-    while task.parent_nursery is not None:
-        task = task.parent_nursery.parent_task
-    return task is trio.lowlevel.current_root_task()

@@ -1,28 +1,32 @@
-"""One question to the JetStream API, its answer, and its errors.
+"""One request to the JetStream API, its response, and its errors.
 
-What answers is a server, or whoever may publish to our inbox: nothing that stands in an answer ends in anything else
-than a value of the kind that was asked for, or an `errors.Error` that says what was asked.
+What responds is a server, or whoever may publish to our inbox: nothing that stands in a response ends in anything else
+than a value of the kind that was asked for, or an `errors.Error` that says what was asked (design 16, 53).
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
 from trionats import errors
+from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
+from trionats._protocol.replies import no_jetstream
+from trionats.api import DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging
 
 T = TypeVar("T")
 E = TypeVar("E", bound=errors.APIError)
+C = TypeVar("C", bound="Messaging", covariant=True)
 
 _KINDS: dict[int, type[errors.APIError]] = {
     400: errors.BadRequestError,
@@ -30,9 +34,11 @@ _KINDS: dict[int, type[errors.APIError]] = {
     500: errors.ServerError,
     503: errors.ServiceUnavailableError,
 }
-#: What reading an answer can run into that its reader did not foresee.
+#: What reading a response can run into that its reader did not foresee.
 _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _SHOWN = 120
+#: The server's number for: there is no such message.
+NO_MESSAGE = 10037
 
 
 def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:
@@ -62,12 +68,12 @@ def refusal_text(what: str, error: errors.APIError) -> str:
 
 
 def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
-    """Make the exception for the `error` object of a JetStream answer.
+    """Make the exception for the `error` object of a response.
 
     Args:
         what: What was asked, for the text: "stream 'ORDERS'".
         error: The object as the server sent it.
-        stream: The stream that refused, where the answer names it.
+        stream: The stream that refused, where the response names it.
 
     Returns:
         An `APIError`, or the subclass that nats-py has for its code.
@@ -83,49 +89,43 @@ def refusal(what: str, error: object, stream: object = None) -> errors.APIError:
 
 
 def unreadable(what: str, why: str) -> errors.APIError:
-    """Make the exception for an answer that is none.
+    """Make the exception for a response that is none.
 
     Args:
         what: What was asked, for the text.
         why: What is wrong with it.
     """
-    description = f"what came back is no JetStream answer: {why}"
+    description = f"what came back is no JetStream response: {why}"
     return api_error(errors.APIError, f"{what}: {description}", description)
 
 
-def unavailable(subject: str, prefix: str) -> errors.ServiceUnavailableError:
-    """Make the exception for a JetStream API that nobody answers."""
-    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
-    return api_error(errors.ServiceUnavailableError, text, text, code=503)
-
-
 def decode(what: str, data: bytes) -> dict[str, Any]:
-    """Read a JetStream answer.
+    """Read a response.
 
     Args:
         what: What was asked, for the text of an exception.
-        data: The payload of the answer.
+        data: Its payload.
 
     Returns:
-        The answer's fields.
+        Its fields.
 
     Raises:
-        trionats.errors.APIError: The answer is a refusal, or is no JetStream answer at all.
+        trionats.errors.APIError: It is a refusal, or no response at all.
     """
     try:
-        answer = json.loads(data)
+        response = json.loads(data)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
+        response = None
+    if not isinstance(response, dict):
         raise unreadable(what, "it is no JSON object")
-    if "error" in answer:
-        raise refusal(what, answer["error"], answer.get("stream"))
-    return answer
+    if "error" in response:
+        raise refusal(what, response["error"], response.get("stream"))
+    return response
 
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Make the exceptions of nats-py and of reading an answer say what they are about.
+    """Make the exceptions of nats-py and of reading a response say what they are about.
 
     Only what was read may raise in here: arguments are checked before.
 
@@ -144,11 +144,11 @@ def about(what: str) -> Iterator[None]:
 
 
 def sound(what: str, info: T) -> T:
-    """Check what was read from an answer.
+    """Check what was read from a response.
 
     Args:
         what: What was asked, for the text of an exception.
-        info: The dataclass that nats-py made of the answer.
+        info: The dataclass that nats-py made of the response.
 
     Returns:
         The same.
@@ -163,11 +163,11 @@ def sound(what: str, info: T) -> T:
 
 
 def confirmed(what: str, success: object) -> bool:
-    """Check what was read from an answer that only says whether it was done.
+    """Check what was read from a response that only says whether it was done.
 
     Args:
         what: What was asked, for the text of an exception.
-        success: What stands in the answer.
+        success: What stands in the response.
 
     Returns:
         The same.
@@ -180,100 +180,108 @@ def confirmed(what: str, success: object) -> bool:
     return success
 
 
-class Origin(NamedTuple):
-    """Where the messages of a mirror are stored first.
-
-    Attributes:
-        prefix: Of the API there.
-        stream: The stream that is mirrored.
-        domain: None for the mirror's own, or an empty string where it cannot be told.
-    """
-
-    prefix: str
-    stream: str
-    domain: str | None
-
-
-@final
-class Whereabouts:
-    """What is known of where a JetStream context speaks to: its domain, and how far away that is.
+@contextmanager
+def in_store(store: str) -> Iterator[None]:
+    """Say of a stream that is not there that the store is not which it holds. Nothing else says so.
 
     Args:
-        nc: The client that it speaks through.
-        chosen: The domain that was asked for, or None.
+        store: The store, for the text: "object store 'b'".
     """
-
-    def __init__(self, nc: Client, chosen: str | None) -> None:
-        self._nc = nc
-        self.chosen = chosen
-        self.round_trip: float | None = None
-        """How many seconds the API took to answer, the last time."""
-        self._named: tuple[str, str] | None = None
-        self._origins: dict[str, Origin] = {}
-
-    def origin_found(self, stream: str, origin: Origin | None) -> None:
-        """Learn where the messages of a bucket are stored that was found here.
-
-        Args:
-            stream: The bucket's stream here. A mirror and a bucket of its origin's name may both be here, with the same subjects.
-            origin: None for here.
-        """
-        if origin is None:
-            self._origins.pop(stream, None)
-        else:
-            self._origins[stream] = origin
-
-    def origin(self, stream: str) -> Origin | None:
-        """Say where the messages of a bucket are stored, if not in its own stream."""
-        return self._origins.get(stream)
-
-    def domain_of(self, stream: str) -> str | None:
-        """Say which domain stores what is written into a bucket; None where any may."""
-        origin = self.origin(stream)
-        if origin is not None and origin.domain is not None:
-            return origin.domain or None
-        return self.named or self.chosen
-
-    def answered(self, answer: Mapping[str, Any]) -> None:
-        """Learn the domain from an answer of the API, if it is one that names it."""
-        domain = answer.get("domain")
-        if isinstance(domain, str):
-            self._named = (self._nc.server_id, domain)
-
-    @property
-    def named(self) -> str | None:
-        """The domain as the API has named itself; None where it has not, or did so on another connection's server."""
-        # The same prefix may lead to another domain from there.
-        return self._named[1] if self._named is not None and self._named[0] == self._nc.server_id else None
+    try:
+        yield
+    except errors.NotFoundError as error:
+        text = f"there is no {store}"
+        raise errors.explained(errors.BucketNotFoundError, text, **vars(error)) from None
 
 
-async def ask(nc: Client, prefix: str, whereabouts: Whereabouts, subject: str, payload: bytes) -> Msg:
-    """Ask the JetStream API.
+class Api(Generic[C]):
+    """The JetStream API at one prefix, over one connection.
 
     Args:
-        nc: The client.
-        prefix: The API's prefix.
-        whereabouts: Learns how far away it is.
-        subject: The subject behind it.
-        payload: The request.
-
-    Returns:
-        The answer, unread.
+        connection: What it is asked over: `Messaging` for those who only read, `Publishing` for those who also write.
+        prefix: The prefix of its subjects.
+        domain: The domain that was asked for, or None.
 
     Raises:
-        trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
-        nats.errors.Error: As for `Client.request`.
+        nats.errors.BadSubjectError: The prefix is none.
     """
-    nc.pace.run.check()
-    full = f"{prefix}.{subject}"
-    where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
-    asked = trio.current_time()
-    try:
-        msg = await nc.request(where, payload)
-    except errors.NoRespondersError:
-        raise unavailable(full, prefix) from None
-    whereabouts.round_trip = trio.current_time() - asked
-    return msg
+
+    def __init__(self, connection: C, prefix: str = DEFAULT_PREFIX, domain: str | None = None) -> None:
+        subjects.publish_subject(prefix)
+        self._connection = connection
+        self.prefix = prefix
+        self.whereabouts = Whereabouts(connection, domain)
+        """What is known of where this speaks to."""
+
+    @property
+    def connection(self) -> C:
+        """What it is asked over."""
+        return self._connection
+
+    async def ask(self, subject: str, payload: bytes) -> Msg:
+        """Ask, and give the response unread.
+
+        Args:
+            subject: The subject behind the prefix.
+            payload: The request.
+
+        Raises:
+            trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
+            nats.errors.Error: As for `Client.request`.
+        """
+        self._connection.pace.run.check()
+        full = f"{self.prefix}.{subject}"
+        where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
+        asked = trio.current_time()
+        try:
+            msg = await self._connection.request(where, payload)
+        except errors.NoRespondersError:
+            raise no_jetstream(full, self.prefix) from None
+        self.whereabouts.round_trip = trio.current_time() - asked
+        return msg
+
+    async def request(self, subject: str, payload: Mapping[str, object] | bytes | None = None) -> dict[str, Any]:
+        """Ask, and read the response.
+
+        Args:
+            subject: What to ask, without the prefix: "STREAM.INFO.ORDERS".
+            payload: The request, or what it is encoded to; None for an empty one.
+
+        Returns:
+            The response's fields, as the server sent them.
+
+        Raises:
+            trionats.errors.APIError: The server refused.
+            trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
+        """
+        data = payload if isinstance(payload, bytes) else encoded(subject, payload)
+        msg = await self.ask(subject, data)
+        response = decode(subject, msg.data)
+        self.whereabouts.heard(response)
+        return response
+
+    async def last_stored(self, stream: str, pattern: str) -> dict[str, Any] | None:
+        """Read the last message that matches, as the stream's leader has it (design 59).
+
+        Args:
+            stream: The stream.
+            pattern: What its subject matches.
+
+        Returns:
+            The message as the server tells it, which may be anything (`{}` for nothing); None where there is none.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: The server refused.
+        """
+        try:
+            response = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern})
+        except errors.NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        message = response.get("message")
+        return message if isinstance(message, dict) else {}
 
 
 def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:

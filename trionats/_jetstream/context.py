@@ -1,80 +1,47 @@
-"""Acknowledged publish, and the buckets of object stores; streams and consumers come with `_management`."""
+"""JetStream as one client sees it: management, acknowledged publish, stores."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import replace
-from types import NoneType
 from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
-import trio
-from multidict import MultiDict
-from nats.js import api as nats_api
-
 from trionats import api, errors
-from trionats._client import provide_jetstream
 from trionats._core.deadlines import unexpected
-from trionats._jetstream.api import Origin, decode, refusal_text, unreadable
-from trionats._jetstream.destination import Destination
-from trionats._jetstream.management import Management
-from trionats._protocol import fields, subjects
+from trionats._jetstream.api import Api, in_store
+from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.objects.buckets import (
+    Bucket,
+    bucket_name,
+    max_msg_size,
+    object_store_config,
+    object_stream,
+    of_bucket,
+    origin_of,
+)
+from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.publish import joined, publish_until_known
 from trionats._protocol.jetstream.publishing import time_to_live
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from trionats._client import Client
-    from trionats._core.message import Msg
-    from trionats._jetstream.objects.store import ObjectStore
+    from nats.js import api as nats_api
 
-#: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
-PUBLISH_RETRIES = 2
-PUBLISH_RETRY_WAIT = 0.25
-#: A message of the same id is being stored: what it becomes is known soon.
-UNDER_WAY = 10158
-UNDER_WAY_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-WRONG_LAST = frozenset({10070, 10071, 10164})
-BUCKET_NAME_LIMIT = 251
-
-
-def publish_ack(doing: str, msg: Msg) -> api.PubAck:
-    """Read the acknowledgement of a publish.
-
-    Args:
-        doing: What the message was published for, for the text of an exception.
-        msg: The reply.
-
-    Returns:
-        Which stream stored the message, and as what.
-
-    Raises:
-        trionats.errors.APIError: The stream refused the message, or what replied is no stream.
-    """
-    answer = decode(doing, msg.data)
-    get = answer.get
-    stream, seq, domain, duplicate = get("stream"), get("seq"), get("domain"), get("duplicate")
-    batch, count, val = get("batch"), get("count"), get("val")
-    # Written out, since it is done for each message: every field is what it should be, or not there.
-    if not (
-        isinstance(stream, str)
-        and type(seq) is int
-        and isinstance(domain, (str, NoneType))
-        and isinstance(duplicate, (bool, NoneType))
-        and isinstance(batch, (str, NoneType))
-        and (count is None or type(count) is int)
-        and isinstance(val, (str, NoneType))
-    ):
-        raise unreadable(doing, f"it is no acknowledgement of a stream: {msg.data[:80]!r}")
-    return api.PubAck(stream, seq, domain, duplicate, batch, count, val)
+    from trionats._core.messaging import Publishing
 
 
 @final
-class JetStream(Management):
+class JetStream(JetStreamManager):
     """JetStream as one client sees it, at one API prefix: streams, consumers, stores, acknowledged publish.
 
     Made by `Client.jetstream`. It holds no state of its own and needs no closing.
     """
+
+    def __init__(self, connection: Publishing, *, domain: str | None = None, prefix: str | None = None) -> None:
+        if domain is not None and prefix is not None:
+            raise ValueError(f"either a JetStream domain ({domain!r}) or a prefix ({prefix!r}), not both")
+        chosen = f"$JS.{domain}.API" if domain is not None else prefix if prefix is not None else api.DEFAULT_PREFIX
+        self._jetstream = Api(connection, chosen, domain)
+        super().__init__(self._jetstream)
 
     def __repr__(self) -> str:
         return f"<JetStream at {self.prefix!r}>"
@@ -145,8 +112,8 @@ class JetStream(Management):
         }
         asked = {key: str(value) for key, value in own.items() if value is not None}
         data = str.encode(payload) if isinstance(payload, str) else payload
-        sent = _joined(doing, headers, asked)
-        return await self._publish_until_known(doing, subject, data, sent, msg_id)
+        sent = joined(doing, headers, asked)
+        return await publish_until_known(self._jetstream, doing, subject, data, sent, msg_id)
 
     async def create_object_store(
         self,
@@ -168,13 +135,14 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.APIError: The server refused, for instance because the bucket exists with another configuration.
         """
-        wanted = _object_store_config(bucket, config, params)
-        name = _bucket_name(wanted.bucket or "")
+        wanted = object_store_config(bucket, config, params)
+        name = bucket_name(wanted.bucket or "")
+        made = Bucket(name, name)
         try:
-            info = await self.add_stream(_object_stream(name, wanted))
+            info = await self.add_stream(object_stream(made, wanted))
         except errors.APIError as error:
-            raise _of_bucket(name, error) from None
-        return _object_store_factory[0](self, name, name, max_msg_size(info))
+            raise of_bucket(made, error) from None
+        return ObjectStore(self._jetstream, made, max_msg_size(info))
 
     async def object_store(self, bucket: str) -> ObjectStore:
         """Find a bucket of objects.
@@ -189,15 +157,14 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = _bucket_name(bucket)
-        try:
-            info = await self.stream_info(f"OBJ_{name}")
-        except errors.NotFoundError as error:
-            raise bucket_not_found(name, error) from None
-        origin = _origin(info, self.prefix)
-        self.whereabouts.origin_found(f"OBJ_{name}", origin)
-        subjects_of = name if origin is None else origin.stream.removeprefix("OBJ_")
-        return _object_store_factory[0](self, name, subjects_of, max_msg_size(info))
+        found = Bucket(bucket_name(bucket), bucket)
+        with in_store(str(found)):
+            info = await self.stream_info(found.stream)
+        origin = origin_of(info, self.prefix)
+        self._jetstream.whereabouts.origin_found(found.stream, origin)
+        if origin is not None:
+            found = Bucket(bucket, origin.stream.removeprefix("OBJ_"))
+        return ObjectStore(self._jetstream, found, max_msg_size(info))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -212,184 +179,6 @@ class JetStream(Management):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        name = _bucket_name(bucket)
-        try:
-            return await self.delete_stream(f"OBJ_{name}")
-        except errors.NotFoundError as error:
-            raise bucket_not_found(name, error) from None
-
-    # Inside.
-
-    async def _publish_until_known(
-        self,
-        doing: str,
-        subject: str,
-        data: bytes,
-        sent: Mapping[str, str | Sequence[str]] | None,
-        msg_id: str | None,
-    ) -> api.PubAck:
-        tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
-        while True:
-            try:
-                return await self._publish(doing, subject, data, sent)
-            except errors.NoRespondersError:
-                if not tries:
-                    raise no_stream(doing) from None
-                tries -= 1
-                pause = PUBLISH_RETRY_WAIT
-            except errors.APIError as error:
-                if error.err_code == UNDER_WAY:
-                    pause = next(pauses, 0.0)
-                elif msg_id is not None and error.err_code in WRONG_LAST:
-                    before = await self._stored_before(error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
-                    if before is not None:
-                        return before
-                    pause = 0.0
-                else:
-                    raise
-                if not pause:
-                    raise
-            await trio.sleep(pause)
-
-    async def _publish(
-        self, doing: str, subject: str, data: bytes, headers: Mapping[str, str | Sequence[str]] | None
-    ) -> api.PubAck:
-        if self.whereabouts.chosen is None:
-            return publish_ack(doing, await self._nc.request(subject, data, headers=headers))
-        destination = Destination(self, subject, doing, self.whereabouts.named or self.whereabouts.chosen)
-        while True:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                reply = self._nc.request_nowait(subject, data, headers, chooser=destination.chooser())
-            except trio.WouldBlock:
-                await self._nc.wait_writable()
-                continue
-            with reply:
-                try:
-                    msg = await reply.wait()
-                except errors.NoStreamResponseError as error:
-                    raise no_stream(doing, str(error)) from None
-            return publish_ack(destination.doing, msg)
-
-    async def _stored_before(self, stream: str, subject: str, msg_id: str) -> api.PubAck | None:
-        """Find out whether what is in the way is the very message, stored by an earlier publish."""
-        try:
-            last = await self.get_last_msg(stream, subject)
-        except (errors.Error, ValueError):
-            return None
-        if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:
-            return None
-        return api.PubAck(stream, last.seq, self.whereabouts.named, duplicate=True)
-
-
-_object_store_factory: list[Callable[[JetStream, str, str, int], ObjectStore]] = []
-
-
-def provide_object_stores(factory: Callable[[JetStream, str, str, int], ObjectStore]) -> None:
-    """Let the floor above say what a bucket of objects is; this floor imports nothing from it.
-
-    Args:
-        factory: Called with the context, the bucket's name, the name of the bucket whose subjects it holds, and how
-            large a message its stream takes (`max_msg_size`).
-    """
-    _object_store_factory[:] = [factory]
-
-
-def _jetstream(nc: Client, domain: str | None, prefix: str | None) -> JetStream:
-    if domain is not None and prefix is not None:
-        raise ValueError(f"either a JetStream domain ({domain!r}) or a prefix ({prefix!r}), not both")
-    chosen = f"$JS.{domain}.API" if domain is not None else prefix if prefix is not None else api.DEFAULT_PREFIX
-    subjects.publish_subject(chosen)
-    return JetStream(nc, chosen, domain)
-
-
-provide_jetstream(_jetstream)
-
-
-def max_msg_size(info: api.StreamInfo) -> int:
-    """Say how large a message a stream takes, headers and payload together; 0 where it sets no limit."""
-    size = info.config.max_msg_size
-    return size if isinstance(size, int) and size > 0 else 0
-
-
-def bucket_not_found(bucket: str, error: errors.NotFoundError) -> errors.BucketNotFoundError:
-    """Make the exception for an object store whose stream is not there."""
-    return errors.explained(errors.BucketNotFoundError, f"there is no object store {bucket!r}", **vars(error))
-
-
-def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
-    """Make the exception for a subject that no stream listens on."""
-    text = f"{doing}: {why}"
-    return errors.explained(errors.NoStreamResponseError, text, description=text)
-
-
-def _joined(
-    doing: str, headers: Mapping[str, str | Sequence[str]] | None, asked: Mapping[str, str]
-) -> Mapping[str, str | Sequence[str]] | None:
-    """Put what the call's own arguments say over the headers; a name that repeats stays so."""
-    if not headers:
-        return asked or None
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"{doing}: headers must be a mapping, not {type(headers).__name__}")
-    joined: MultiDict[str | Sequence[str]] = MultiDict(headers)
-    joined.update(asked)
-    return joined
-
-
-def _bucket_name(bucket: str) -> str:
-    # The server's limit for a stream's name is 255; a much longer one would end the connection.
-    if isinstance(bucket, str) and len(bucket) > BUCKET_NAME_LIMIT:
-        text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
-        raise errors.explained(errors.InvalidBucketNameError, text, description=text)
-    return subjects.bucket_name(bucket)
-
-
-def _of_bucket(bucket: str, error: errors.APIError) -> errors.APIError:
-    return errors.explained(type(error), refusal_text(f"object store {bucket!r}", error), **vars(error))
-
-
-def _object_store_config(
-    bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: api.ObjectStoreParams
-) -> api.ObjectStoreConfig:
-    call = "create_object_store"
-    ours = api.ObjectStoreConfig()
-    if config is not None:
-        if not isinstance(config, nats_api.ObjectStoreConfig):
-            raise TypeError(f"{call}: config must be an ObjectStoreConfig, not {type(config).__name__}")
-        # nats-py's own class, which a program may still hold, has neither compression nor metadata.
-        ours = replace(ours, **{key: value for key, value in vars(config).items() if value is not None})
-    name = {} if bucket is None else {"bucket": _bucket_name(bucket)}
-    return fields.merged(call, api.ObjectStoreConfig, ours, {**name, **params})
-
-
-def _object_stream(bucket: str, config: api.ObjectStoreConfig) -> api.StreamConfig:
-    compression = config.compression
-    if isinstance(compression, bool):
-        compression = api.StoreCompression.S2 if compression else None
-    return api.StreamConfig(
-        name=f"OBJ_{bucket}",
-        description=config.description,
-        subjects=[f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
-        discard=api.DiscardPolicy.NEW,
-        max_age=config.ttl,
-        # Zero bytes is how "no limit" is written by who comes from Go.
-        max_bytes=config.max_bytes or None,
-        storage=config.storage,
-        num_replicas=config.replicas,
-        placement=config.placement,
-        compression=compression,
-        metadata=config.metadata,
-        allow_rollup_hdrs=True,
-        allow_direct=True,
-    )
-
-
-def _origin(info: api.StreamInfo, prefix: str) -> Origin | None:
-    """Find the bucket whose messages, and subjects, a mirror holds."""
-    mirror = info.config.mirror
-    if mirror is None or mirror.subject_transforms or not mirror.name.startswith("OBJ_"):
-        return None
-    if not mirror.external:
-        return Origin(prefix, mirror.name, None)
-    form = re.fullmatch(r"\$JS\.([^.]+)\.API", mirror.external.api)
-    return Origin(mirror.external.api, mirror.name, form[1] if form is not None else "")
+        gone = Bucket(bucket_name(bucket), bucket)
+        with in_store(str(gone)):
+            return await self.delete_stream(gone.stream)

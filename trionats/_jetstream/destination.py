@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from trionats import events
+from trionats._jetstream.api import Api
 from trionats._protocol.jetstream.publishing import AckChooser, patience
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg
-    from trionats._jetstream.management import Management
+    from trionats._core.messaging import Publishing
 
 
 @final
@@ -17,15 +18,17 @@ class Destination:
     """The domain that the messages to one subject are meant for, and who else has stored them.
 
     Args:
-        js: The context that they are published through.
+        jetstream: Where the streams are.
         subject: The subject, or what stands for several in the event.
         doing: What they are published for, for texts.
-        domain: The domain that counts; None where the first answer does, wherever it comes from.
+        domain: The domain that counts; None where the first reply does, wherever it comes from.
         far: Whether it is another domain than that of the context, as for a mirror's origin.
     """
 
-    def __init__(self, js: Management, subject: str, doing: str, domain: str | None, *, far: bool = False) -> None:
-        self._js, self._subject, self._doing, self._domain, self._far = js, subject, doing, domain, far
+    def __init__(
+        self, jetstream: Api[Publishing], subject: str, doing: str, domain: str | None, *, far: bool = False
+    ) -> None:
+        self._api, self._subject, self._doing, self._domain, self._far = jetstream, subject, doing, domain, far
         self._told: list[str] = []
 
     @property
@@ -36,10 +39,10 @@ class Destination:
         return f"{self._doing} (stored in {' and '.join(self._told)}, where it was not meant to go)"
 
     def chooser(self) -> AckChooser[Msg] | None:
-        """Make what chooses among the answers to one message; None where the first one counts."""
+        """Make what chooses among the replies to one message; None where the first one counts."""
         if self._domain is None:
             return None
-        whereabouts = self._js.whereabouts
+        whereabouts = self._api.whereabouts
         return AckChooser(
             self._domain,
             strict=whereabouts.named is not None,
@@ -54,36 +57,37 @@ class Destination:
         where = f"domain {domain!r}" if domain else "no domain"
         if where not in self._told and self._domain is not None:
             self._told.append(where)
-            self._js.nc.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
+            self._api.connection.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
 
 
-def written_at(js: Management, stream: str) -> tuple[Management, str]:
+def written_at(jetstream: Api[Publishing], stream: str) -> tuple[Api[Publishing], str]:
     """Say where what is written into a bucket is stored: in its own stream, or for a mirror in its origin's.
 
     Args:
-        js: The context that the bucket was found through.
+        jetstream: Where the bucket was found.
         stream: The bucket's stream there.
 
     Returns:
-        The context there, and the stream.
+        The API there, and the stream.
     """
-    origin = js.whereabouts.origin(stream)
+    origin = jetstream.whereabouts.origin(stream)
     if origin is None:
-        return js, stream
-    return (js if origin.prefix == js.prefix else js.nc.jetstream(prefix=origin.prefix)), origin.stream
+        return jetstream, stream
+    there = jetstream if origin.prefix == jetstream.prefix else Api(jetstream.connection, origin.prefix)
+    return there, origin.stream
 
 
-def bucket_destination(js: Management, stream: str, subject: str, doing: str) -> Destination:
+def bucket_destination(jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> Destination:
     """Make the destination of what is written into a bucket: the domain that was asked for, or that the API has named.
 
     For a mirror it is the domain of its origin.
 
     Args:
-        js: The context that the bucket was found through.
+        jetstream: Where the bucket was found.
         stream: The bucket's stream there.
         subject: As for `Destination`.
         doing: As for `Destination`.
     """
-    origin = js.whereabouts.origin(stream)
+    origin = jetstream.whereabouts.origin(stream)
     far = origin is not None and bool(origin.domain)
-    return Destination(js, subject, doing, js.whereabouts.domain_of(stream), far=far)
+    return Destination(jetstream, subject, doing, jetstream.whereabouts.domain_of(stream), far=far)

@@ -1,10 +1,9 @@
-"""Streams' and consumers' management: nats-py's `JetStreamManager` on our client, and the JetStream API's own errors.
+"""Streams' and consumers' management: nats-py's `JetStreamManager` over our API.
 
 Strategy
-    The requests and the classes of the answers are nats-py's. Its manager expects a connection of its own kind, which
-    `_ManagedConnection` is; what that connection does with a `timeout` is to ignore it, because here the deadline in force
-    governs, and the client's `request_timeout`. Its exceptions come out as the same classes with a
-    text that says which stream or consumer it was about.
+    The requests and the classes of the responses are nats-py's. Its manager makes each request through one method, which is
+    `Api.request` here; a `timeout` is ignored, because the deadline in force governs, and the client's `request_timeout`. What
+    it raises comes out as the same class with a text that says which stream or consumer it was about.
 """
 
 from __future__ import annotations
@@ -12,17 +11,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats.js.manager import JetStreamManager
+from nats.js import manager as nats_py
 
 from trionats import api, errors
-from trionats._jetstream.api import Whereabouts, about, ask, confirmed, decode, encoded, sound, unreadable
+from trionats._jetstream.api import about, confirmed, sound, unreadable
 from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging
+    from trionats._jetstream.api import Api
 
 Info = TypeVar("Info", api.StreamInfo, api.ConsumerInfo)
 
@@ -30,7 +30,7 @@ Info = TypeVar("Info", api.StreamInfo, api.ConsumerInfo)
 DUPLICATE_WINDOW = 120.0
 
 
-class _Answer:
+class _NatsPyReply:
     """A message of the kind that nats-py's manager reads; it assigns `data`."""
 
     def __init__(self, msg: Msg) -> None:
@@ -46,23 +46,28 @@ class _Answer:
         return self.headers
 
 
-class _ManagedConnection:
-    """The connection that nats-py's manager expects."""
+class _NatsPyConnection:
+    """The connection that nats-py's manager expects: direct gets go through it."""
 
-    def __init__(self, nc: Client, prefix: str, whereabouts: Whereabouts) -> None:
-        self._nc = nc
-        self._prefix = prefix
-        self._whereabouts = whereabouts
+    def __init__(self, jetstream: Api[Messaging]) -> None:
+        self._api = jetstream
 
-    async def request(self, subject: str, payload: bytes = b"", timeout: float = 0) -> _Answer:  # noqa: ASYNC109 - its interface
-        subject = subject.removeprefix(f"{self._prefix}.")
-        msg = await ask(self._nc, self._prefix, self._whereabouts, subject, payload)
-        if msg.data and not subject.startswith("DIRECT."):
-            self._whereabouts.answered(decode(subject, msg.data))
-        return _Answer(msg)
+    async def request(self, subject: str, payload: bytes, timeout: float) -> _NatsPyReply:  # noqa: ASYNC109 - its interface
+        return _NatsPyReply(await self._api.ask(subject.removeprefix(f"{self._api.prefix}."), payload))
 
 
-class Management:
+class _NatsPyManager(nats_py.JetStreamManager):
+    """nats-py's manager over our API."""
+
+    def __init__(self, jetstream: Api[Messaging]) -> None:
+        super().__init__(_NatsPyConnection(jetstream), jetstream.prefix)  # type: ignore[arg-type]  # all it uses
+        self._api = jetstream
+
+    async def _api_request(self, req_subject: str, req: bytes = b"", timeout: float = 0) -> dict[str, Any]:  # noqa: ASYNC109 - its interface
+        return await self._api.request(req_subject.removeprefix(f"{self._api.prefix}."), req)
+
+
+class JetStreamManager:
     """Streams and consumers: create, read, change, delete. The names and arguments are nats-py's, without `timeout`.
 
     Each call is one request (a list: one per page), and each of them waits as `Client.request` does: at the most for a
@@ -70,23 +75,14 @@ class Management:
     `NotFoundError` is the most frequent kind.
     """
 
-    def __init__(self, nc: Client, prefix: str = api.DEFAULT_PREFIX, domain: str | None = None) -> None:
-        self._nc = nc
-        self._prefix = prefix
-        self.whereabouts = Whereabouts(nc, domain)
-        """What is known of where this speaks to; for those who build stores."""
-        connection = _ManagedConnection(nc, prefix, self.whereabouts)
-        self._manager = JetStreamManager(connection, prefix)  # type: ignore[arg-type]  # all it uses
-
-    @property
-    def nc(self) -> Client:
-        """The client that this speaks through."""
-        return self._nc
+    def __init__(self, jetstream: Api[Messaging]) -> None:
+        self._api = jetstream
+        self._manager = _NatsPyManager(jetstream)
 
     @property
     def prefix(self) -> str:
         """The subject prefix of the JetStream API, `$JS.API` unless a domain or another prefix was asked for."""
-        return self._prefix
+        return self._api.prefix
 
     async def api_request(self, subject: str, payload: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Ask the JetStream API something that has no method of its own.
@@ -96,16 +92,13 @@ class Management:
             payload: The request; None for an empty one.
 
         Returns:
-            The answer's fields, as the server sent them.
+            The response's fields, as the server sent them.
 
         Raises:
             trionats.errors.APIError: The server refused.
-            trionats.errors.ServiceUnavailableError: Nobody answers at this prefix.
+            trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
         """
-        msg = await ask(self._nc, self._prefix, self.whereabouts, subject, encoded(subject, payload))
-        answer = decode(subject, msg.data)
-        self.whereabouts.answered(answer)
-        return answer
+        return await self._api.request(subject, payload)
 
     async def account_info(self) -> api.AccountInfo:
         """Read the account's limits and what it uses of them."""
@@ -221,14 +214,14 @@ class Management:
         """
         config = fields.merged("add_consumer", api.ConsumerConfig, config, params)
         if not (config.name or config.durable_name):
-            config = replace(config, name=self._nc.new_token())
+            config = replace(config, name=self._api.connection.new_token())
         name = config.name or config.durable_name or ""
         what = _consumer(stream, name)
         subject = subjects.consumer_creation(stream, name, config.filter_subject)
         request = {"stream_name": stream, "config": config.as_dict()}
         with about(what):
-            answer = await self.api_request(subject, request)
-            info: api.ConsumerInfo = api.ConsumerInfo.from_response(answer)
+            response = await self._api.request(subject, request)
+            info: api.ConsumerInfo = api.ConsumerInfo.from_response(response)
             return sound(what, info)
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
@@ -303,8 +296,8 @@ class Management:
         what = _stream(config.name or "")
         request = config.as_dict()
         with about(what):
-            answer = await self.api_request(f"STREAM.{verb}.{config.name}", request)
-            info: api.StreamInfo = api.StreamInfo.from_response(answer)
+            response = await self._api.request(f"STREAM.{verb}.{config.name}", request)
+            info: api.StreamInfo = api.StreamInfo.from_response(response)
             return sound(what, info)
 
     async def _without_default_window(self, config: api.StreamConfig) -> api.StreamConfig:
@@ -324,7 +317,7 @@ class Management:
         infos: dict[str | None, Info] = {}
         asked = offset
         while True:
-            page = await self.api_request(subject, {"offset": asked})
+            page = await self._api.request(subject, {"offset": asked})
             found, total = page.get(key) or [], page.get("total", 0)
             if not isinstance(found, list) or type(total) is not int:
                 raise unreadable(subject, f"its {key} must be a list, and its total a whole number")

@@ -1,37 +1,58 @@
-"""Ordered reading of a stream.
+"""Ordered reading of a stream: messages in order, without gap and without duplicate, through whatever happens.
 
-`OrderedSource` carries out what `_protocol.ordered` decides. It has no task of its own: whoever reads calls `step` in a
-loop, be it the feeding task of a watcher or a reader that waits for its next chunk. Messages go from the client's reader
-straight to the sink. Leaving is synchronous.
+Who decides
+    All decisions are the cellar's. `_protocol.jetstream.ordered` says what to do next, of a reader's whole life: which consumer to
+    make and from where, how much to ask for, when silence becomes doubt, when to begin anew, and when it is over. With `snapshot`
+    and `leader` it decides where the end of what was stored is (design 10, 42, 59), and whether it is still the same stream (60).
+    It is told what came and what became of what it said; it neither waits nor sends. `OrderedSource` does both.
 
-The place for `open_consumer` and the consumers that programs make themselves is here, too.
+Two ways in
+    * The connection's reader calls `deliver` with each message and status, `connection_lost`, `connection_restored` and `ended`;
+      it also calls `push` when the server refuses our pulls, of which no status tells (design 41). These are synchronous. A message that
+      is the next one goes straight to the sink, in the same step; what needs no waiting, such as the next pull, is
+      done at once, in `_go_on`.
+    * Whoever reads calls `step` in a loop, in a task of its own choice: a watcher's feeding task, or a `get` that wants its next chunk.
+      There is no task of ours. `step` does what waits: it asks the server (create, inspect, look, find), each question bounded by
+      `RESPONSE_LIMIT` and asked again by a later step; or it parks until something is to be done. A cancelled step loses nothing:
+      what was not carried out is said again by the next one.
+
+The sink
+    says of each message whether it was kept, dropped, or refused for want of room; the cursor moves only for the first two, so that
+    what was refused comes again (design 11). For what was kept, `taken` gives the credit back when it leaves the sink (design 9).
+
+Leaving
+    is synchronous (`close`): the inbox is unsubscribed and the consumers' deletion queued, also that of one whose creation was
+    under way; a creation that was cancelled is undone, shielded and bounded, since the server works on several requests
+    at once and could delete first (design 7).
 """
 
 from __future__ import annotations
 
 import enum
 import random
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
 from trionats import errors, events
-from trionats._core.requests import REFUSALS
 from trionats._jetstream.api import api_error
 from trionats._protocol import subjects
+from trionats._protocol.jetstream.acks import count_of
+from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Inspect, Look, Wait
 from trionats._protocol.jetstream.leader import read_stream
-from trionats._protocol.jetstream.pull import Create, Delete, Fail, Find, Inspect, Look, Pull, Wait, count_of
+from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trionats._core.attachments import Attachment
     from trionats._core.message import Msg
-    from trionats._jetstream.context import JetStream
+    from trionats._core.messaging import Attached, Messaging
+    from trionats._jetstream.api import Api
+    from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.ordered import Ordered
-    from trionats._protocol.jetstream.pull import AckSubject
 
-NO_MESSAGE: Final = 10037
 #: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
 #: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just
 #: going (10096).
@@ -39,8 +60,8 @@ DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
 DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
 #: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
 JITTER: Final = random.Random()
-#: How long one question to the server may take before it is asked again.
-ANSWER_LIMIT: Final = 5.0
+#: How many seconds one question to the server may take before it is asked again.
+RESPONSE_LIMIT: Final = 5.0
 #: How long undoing a creation that was cancelled may take, and when it is tried again.
 UNDO_LIMIT: Final = 1.0
 UNDO_PAUSES: Final = (0.01, 0.05, 0.2)
@@ -57,37 +78,33 @@ class Handed(enum.Enum):
     """There was no room; it has to come again."""
 
 
-class Sink(Protocol):
-    """Where the messages go. Its methods are called by the reader: they do not wait and do not raise."""
-
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take the next message; `size` is what `OrderedSource.taken` wants to hear."""
-
-    def stored_read(self) -> None:
-        """Know that all that was stored when reading began has been handed over; called once at the most."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Know that the client was closed (None) or lost for good."""
+def _ignored(*_: object) -> None:
+    pass
 
 
-class _Nowhere:
-    """The sink of a source that is closed."""
-
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        return Handed.DROPPED
-
-    def stored_read(self) -> None:
-        """Nobody wants to know."""
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nobody wants to know."""
+def _dropped(*_: object) -> Handed:
+    return Handed.DROPPED
 
 
-def _nobody() -> None:
-    """Nobody wants to know."""
+@final
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where the messages go. The reader calls these: they do not wait and do not raise.
+
+    Attributes:
+        take: Takes the next message, with its place in the stream and the size that `OrderedSource.taken` wants to hear.
+        stored_read: Called once at the most, when all has been handed over that was stored when reading began.
+        ended: Called when the connection was closed (None) or lost for good.
+        begun_anew: Called before the first message of a stream that took the place of the one that was read.
+    """
+
+    take: Callable[[Msg, AckSubject, int], Handed] = _dropped
+    stored_read: Callable[[], None] = _ignored
+    ended: Callable[[BaseException | None], None] = _ignored
+    begun_anew: Callable[[], None] = _ignored
 
 
-_NOWHERE: Final = _Nowhere()
+_NOWHERE: Final = Sink()
 
 
 @final
@@ -95,23 +112,22 @@ class OrderedSource:
     """Messages of a stream in order, without gap and without duplicate, for as long as somebody calls `step`.
 
     Args:
-        js: Where the stream is.
+        jetstream: Where the stream is.
         ordered: The decisions; for this source alone.
         sink: Where the messages go.
-        begun_anew: Called before the first message of a stream that took the place of the one that was read.
     """
 
-    def __init__(self, js: JetStream, ordered: Ordered, sink: Sink, begun_anew: Callable[[], None] = _nobody) -> None:
-        self._js = js
+    def __init__(self, jetstream: Api[Messaging], ordered: Ordered, sink: Sink) -> None:
+        self._api = jetstream
         self._ordered = ordered
         self._sink = sink
-        self._inbox = ""
+        self._inbox = PullInbox(jetstream.connection.new_inbox())
         self._asked = ""
-        self._attachment: Attachment | None = None
+        self._attachment: Attached | None = None
         self._parked: trio.Event | None = None
         self._until = 0.0
         self._told = False
-        self._begun_anew, self._restarts = begun_anew, 0
+        self._restarts = 0
         self._closed = False
         self._lost: BaseException | None = None
         self._refused: errors.Error | None = None
@@ -134,12 +150,10 @@ class OrderedSource:
 
         Raises:
             nats.errors.NotFoundError: There is no such stream.
-            nats.errors.Error: As for any question to the JetStream API.
+            nats.errors.Error: As for any request to the JetStream API.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        nc = self._js.nc
-        self._inbox = f"{nc.new_inbox()}."
-        self._attachment = nc.attach(f"{self._inbox}*", self)
+        self._attachment = self._api.connection.attach(self._inbox.pattern, self)
         try:
             action = self._ordered.next(trio.current_time())
             assert isinstance(action, Create), "begun before"
@@ -193,7 +207,7 @@ class OrderedSource:
             self._parked.set()
 
     def taken(self, size: int) -> None:
-        """Know that a message that the sink kept makes room for another one."""
+        """Take note that a message that the sink kept makes room for another one."""
         self._ordered.taken(size)
         if not self._closed:
             self._go_on(trio.current_time())
@@ -203,7 +217,7 @@ class OrderedSource:
         if self._closed:
             return
         self._closed = True
-        self._js.nc.remove_listener(self)
+        self._api.connection.remove_listener(self)
         if self._attachment is not None:
             self._attachment.detach()
         for name in self._ordered.leave():
@@ -211,7 +225,7 @@ class OrderedSource:
         self.wake()
         # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
         self._attachment = None
-        self._sink, self._begun_anew = _NOWHERE, _nobody
+        self._sink = _NOWHERE
 
     # What the reader calls.
 
@@ -231,8 +245,7 @@ class OrderedSource:
                 else:
                     ordered.refused(now)
         elif message.status is not None:
-            token = message.subject.removeprefix(self._inbox)
-            number = int(token) if token.isdecimal() and len(token) < 20 else 0
+            number = self._inbox.number(message.subject)
             ordered.status(number, message.status, message.description, message.headers, now)
         self._go_on(now)
 
@@ -249,8 +262,7 @@ class OrderedSource:
         """End, and let the sink end."""
         if isinstance(reason, REFUSALS):
             # The server refuses the inbox.
-            text = f"reading of stream '{self._ordered.stream}': {reason}"
-            self._refused = reason = errors.explained(type(reason), text, **vars(reason))
+            self._refused = reason = refusal_of(f"reading of stream '{self._ordered.stream}'", reason)
         self._lost = reason
         sink = self._sink
         self.close()
@@ -274,8 +286,8 @@ class OrderedSource:
         ordered = self._ordered
         if ordered.restarts != self._restarts:
             self._restarts = ordered.restarts
-            self._js.nc.emit(events.StreamRecreated(ordered.stream))
-            self._begun_anew()
+            self._api.connection.emit(events.StreamRecreated(ordered.stream))
+            self._sink.begun_anew()
         if ordered.caught_up and not self._told:
             self._told = True
             self._sink.stored_read()
@@ -294,15 +306,15 @@ class OrderedSource:
             self._parked = None
 
     def _pull(self, pull: Pull) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
+        subject = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{self._ordered.stream}.{pull.name}"
         if subject != self._asked:
             self._asked = subject
-            self._js.nc.add_listener(self, refused=subject)
-        self._js.nc.publish_aside(subject, pull.body(), f"{self._inbox}{pull.number}", passing=True)
+            self._api.connection.add_listener(self, refused=subject)
+        self._api.connection.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
 
     def _delete(self, name: str) -> None:
-        subject = f"{self._js.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._js.nc.publish_aside(subject)
+        subject = f"{self._api.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
+        self._api.connection.publish_aside(subject)
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
@@ -326,7 +338,7 @@ class OrderedSource:
         stream = self._ordered.stream
         subject = subjects.consumer_creation(stream, action.name, action.config.get("filter_subject"))
         try:
-            return await self._js.api_request(
+            return await self._api.request(
                 subject, {"stream_name": stream, "config": action.config, "action": "create"}
             )
         except trio.Cancelled:
@@ -338,7 +350,7 @@ class OrderedSource:
         with trio.move_on_after(UNDO_LIMIT, shield=True):
             for pause in UNDO_PAUSES:
                 try:
-                    await self._js.api_request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
+                    await self._api.request(f"CONSUMER.DELETE.{self._ordered.stream}.{name}")
                 except errors.NotFoundError:
                     await trio.sleep(pause)
                 except errors.Error:
@@ -349,7 +361,7 @@ class OrderedSource:
     async def _create(self, action: Create) -> None:
         failure: Exception | None = None
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
+            with trio.move_on_after(RESPONSE_LIMIT):
                 self._made(action, await self._make(action))
                 return
         except errors.Error as error:
@@ -359,12 +371,12 @@ class OrderedSource:
             raise
         if self._ordered.create_failed(trio.current_time(), failure):
             assert failure is not None, "silence is no refusal"
-            self._js.nc.emit(events.ReaderRefused(self._ordered.stream, failure))
+            self._api.connection.emit(events.ReaderRefused(self._ordered.stream, failure))
 
     async def _inspect(self, action: Inspect) -> None:
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
-                info = await self._js.api_request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
+            with trio.move_on_after(RESPONSE_LIMIT):
+                info = await self._api.request(f"CONSUMER.INFO.{self._ordered.stream}.{action.name}")
                 self._ordered.inspected(action.name, info, trio.current_time())
                 return
         except errors.Error:
@@ -375,12 +387,12 @@ class OrderedSource:
         """Find out what the stream's leader knows."""
         failure: Exception | None = None
         try:
-            with trio.move_on_after(ANSWER_LIMIT):
+            with trio.move_on_after(RESPONSE_LIMIT):
                 if isinstance(action, Find):
                     mark = max([await self._last(pattern) for pattern in action.filters])
                     self._ordered.found(mark, trio.current_time())
                     return
-                said = read_stream(await self._js.api_request(f"STREAM.INFO.{self._ordered.stream}"))
+                said = read_stream(await self._api.request(f"STREAM.INFO.{self._ordered.stream}"))
                 if said is not None:
                     self._ordered.looked(said, trio.current_time())
                     return
@@ -390,17 +402,13 @@ class OrderedSource:
             assert failure is not None, "silence is no refusal"
             for_good = isinstance(failure, errors.PermissionsViolationError)
             told = events.StreamUnverified if for_good else events.ReaderRefused
-            self._js.nc.emit(told(self._ordered.stream, failure))
+            self._api.connection.emit(told(self._ordered.stream, failure))
 
     async def _last(self, pattern: str) -> int:
-        try:
-            answer = await self._js.api_request(f"STREAM.MSG.GET.{self._ordered.stream}", {"last_by_subj": pattern})
-        except errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
-                return 0
-            raise
-        message = answer.get("message")
-        sequence = count_of(message.get("seq")) if isinstance(message, dict) else None
+        message = await self._api.last_stored(self._ordered.stream, pattern)
+        if message is None:
+            return 0
+        sequence = count_of(message.get("seq"))
         if sequence is None:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
             raise api_error(errors.APIError, text, text)

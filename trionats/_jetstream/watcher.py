@@ -1,52 +1,31 @@
-"""open_watcher.
+"""A watcher: a feed of what a store holds and of what happens to it, read in order (`ordered`).
 
-A watcher is a feed of what a store holds and of what happens to it, read in order (`_consumer`). This module adds when
-that what was stored at the beginning has been received: the source says after which message that is, and the watcher
-counts as the messages leave the channel, so the answer neither comes early nor needs a place in the channel.
+This room adds when that what was stored at the beginning has been received: the source says after which message that is, and
+the watcher counts as the messages leave the channel, so that it is neither said early nor needs a place in the channel.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Generic,
-    Literal,
-    NoReturn,
-    Protocol,
-    TypeVar,
-    cast,
-    final,
-    overload,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trionats import api, errors
-from trionats._feeds.feed import Feed, check_nursery, feeding, opens
-from trionats._jetstream.context import bucket_not_found
-from trionats._jetstream.objects.infos import read_entry
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
+from trionats._feeds.feed import Feed, feeding
+from trionats._jetstream.api import in_store
+from trionats._jetstream.ordered import Handed, Sink
+from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
+    from typing import NoReturn
 
-    import nats.js.kv
-    import nats.js.object_store
-
-    from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
-    from trionats._feeds.feed import Opening, Pace
-    from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._jetstream.entries import Entries
+    from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
 #: What is done about a store that is deleted and made anew under a watcher.
@@ -55,27 +34,6 @@ OnRecreate = Literal["fail", "restart"]
 #: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
 MAX_MESSAGES: Final = 500
 MAX_BYTES: Final = 8 * 1024 * 1024
-
-
-@runtime_checkable
-class WatchableObjects(Protocol):
-    """What `open_watcher` needs to know of an object store."""
-
-    @property
-    def bucket(self) -> str:
-        """The bucket's name, for people."""
-
-    @property
-    def stream(self) -> str:
-        """The stream that holds it."""
-
-    @property
-    def js(self) -> JetStream:
-        """Where the stream is."""
-
-    @property
-    def meta_subject(self) -> str:
-        """The pattern that the infos of all objects match."""
 
 
 @final
@@ -102,17 +60,14 @@ class Watcher(Feed[T], Generic[T]):
     Besides what a `Feed` does, it knows when all that was stored when it opened has been received (`caught_up`).
     """
 
-    def __init__(
-        self,
-        name: str,
-        pace: Pace,
-        read: Callable[[Msg, AckSubject], T | None],
-        key: Callable[[T], object] | None,
-    ) -> None:
-        super().__init__(name, MAX_MESSAGES, pace)
-        self._read = read
-        self._key = key
-        self._source: OrderedSource | None = None
+    def __init__(self, entries: Entries[T], start: Start, *, restart: bool) -> None:
+        super().__init__(f"watcher of {entries.store}", MAX_MESSAGES, entries.jetstream.connection)
+        self._store = entries.store
+        self._read = entries.read
+        # Where every state is asked for, each counts.
+        self._key = None if start == ALL else entries.key
+        sink = Sink(self._take, self._stored_read, self._end, self._begun_anew)
+        self._source = entries.source(sink, start, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, restart=restart)
         self._sizes: deque[int] = deque()
         self._received = 0
         self._stored: int | None = None
@@ -127,7 +82,7 @@ class Watcher(Feed[T], Generic[T]):
 
     def statistics(self) -> WatcherStatistics:
         """Count what came and what waits."""
-        return WatcherStatistics(len(self), self._received, 0 if self._source is None else self._source.resets)
+        return WatcherStatistics(len(self), self._received, self._source.resets)
 
     @enable_ki_protection
     async def snapshot(self) -> list[T]:
@@ -165,188 +120,47 @@ class Watcher(Feed[T], Generic[T]):
         collected, self._snapshot = list(self._snapshot.values()), {}
         return collected
 
-    # Opening.
-
-    async def start(self, js: JetStream, ordered: Ordered) -> None:
-        """Begin to read."""
-        self._source = OrderedSource(js, ordered, self, self._begun_anew)
-        await self._source.open()
-
-    async def run(self, missing: Callable[[errors.NotFoundError], Exception]) -> NoReturn:
-        """Read on: what the feeding task does.
-
-        Args:
-            missing: Makes the exception for a store that is gone.
-        """
-        assert self._source is not None, "not started"
-        try:
-            while True:
-                await self._source.step()
-        except errors.NotFoundError as error:
-            raise missing(error) from None
-
     # What the source calls.
 
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take a message."""
+    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         item = self._read(msg, ack)
         if item is None:
             return Handed.DROPPED
         self._sizes.append(size)
-        if self.put(item):
+        if self._put(item):
             return Handed.KEPT
         self._sizes.pop()
         return Handed.REFUSED
 
-    def stored_read(self) -> None:
-        """Know that what comes from now on is new."""
+    def _stored_read(self) -> None:
+        # What comes from now on is new.
         self._stored = self._received + len(self._sizes)
-        self._look_up()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """End the feed."""
-        self.end(reason)
-
-    # Inside.
+        self._release()
 
     def _begun_anew(self) -> None:
         # What comes from now on is of another stream: nothing of this one belongs into a snapshot of that.
         self._outdated = self._received + len(self._sizes)
         self._snapshot.clear()
 
+    # Inside.
+
     def _taken(self, item: T) -> None:
         self._received += 1
-        size = self._sizes.popleft()
-        if self._source is not None:
-            self._source.taken(size)
-        self._look_up()
+        self._source.taken(self._sizes.popleft())
+        self._release()
 
-    def _look_up(self) -> None:
+    def _release(self) -> None:
         if self.caught_up:
             for scope in self._waiting:
                 scope.cancel()
 
+    async def _go_on(self) -> NoReturn:
+        with in_store(self._store):
+            while True:
+                await self._source.step()
+
     def _undo(self) -> None:
-        if self._source is not None:
-            self._source.close()
-
-
-@overload
-def open_watcher(
-    nursery: trio.Nursery,
-    store: WatchableObjects | nats.js.object_store.ObjectStore,
-    *,
-    ignore_deletes: bool = False,
-    include_history: bool = False,
-    updates_only: bool = False,
-    on_recreate: OnRecreate = "fail",
-) -> Opening[Watcher[api.ObjectInfo]]: ...
-
-
-@overload
-def open_watcher(
-    nursery: trio.Nursery,
-    store: nats.js.kv.KeyValue,
-    *,
-    ignore_deletes: bool = False,
-    include_history: bool = False,
-    updates_only: bool = False,
-    on_recreate: OnRecreate = "fail",
-) -> Opening[Watcher[nats.js.kv.KeyValue.Entry]]: ...
-
-
-@opens
-async def open_watcher(
-    nursery: trio.Nursery,
-    store: WatchableObjects | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
-    *,
-    ignore_deletes: bool = False,
-    include_history: bool = False,
-    updates_only: bool = False,
-    on_recreate: OnRecreate = "fail",
-) -> AsyncIterator[Watcher[Any]]:
-    """Watch an object store: the last state of each object first, then every change.
-
-    Entering asks the server once, and waits for the answer as `Client.request` does.
-    Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
-    bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its answer.
-
-    No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
-    consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
-    server has sent it does not come, since the bucket does not hold it any more. Where the store has replicas, what is
-    stored is what the leader of its stream has: a replica that lags is waited for or left.
-
-    `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError`
-    when it went back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the
-    server refuses to be asked for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s,
-    to create a consumer, for a reason that does not pass by itself, such as a limit (`events.ReaderRefused` says so
-    before). For what else ends it see `Feed`.
-
-    Args:
-        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
-        store: The store; also nats-py's own object stores and key-value buckets, see `trionats.bridge.open_watcher`.
-        ignore_deletes: Leave out what tells that an object was deleted.
-        include_history: Begin with every state that is stored, not only with the last of each object.
-        updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
-        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`,
-            which begins with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says
-            so, and `snapshot` gives nothing of the old one. A store that is not there again within about a second is
-            gone.
-
-    Returns:
-        An async context manager that gives the `Watcher`.
-
-    Raises:
-        nats.errors.BucketNotFoundError: There is no such store.
-        nats.errors.Error: As for `Client.request`.
-        TypeError: `store` is no object store.
-        ValueError: Both `include_history` and `updates_only`, or `on_recreate` is neither of the two.
-    """
-    if type(store).__module__.startswith("nats.js."):
-        from trionats import bridge  # noqa: PLC0415 - it brings trio-asyncio, which patches asyncio
-
-        options: dict[str, Any] = {
-            "ignore_deletes": ignore_deletes,
-            "include_history": include_history,
-            "updates_only": updates_only,
-            "on_recreate": on_recreate,
-        }
-        async with bridge.open_watcher(nursery, cast("Any", store), **options) as bridged:
-            yield bridged
-        return
-    check_nursery(nursery, "open_watcher")
-    if not isinstance(store, WatchableObjects):
-        raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
-    start = where_to_start(include_history, updates_only, on_recreate)
-    nc = store.js.nc
-    nc.pace.run.check("open_watcher")
-    ordered = _ordered(store, start, on_recreate)
-    read = partial(_read_object, nc.foreign, store.bucket, ignore_deletes)
-    key = None if include_history else _object_name
-    watcher = Watcher(f"watcher of object store {store.bucket!r}", nc.pace, read, key)
-    missing = partial(bucket_not_found, store.bucket)
-    try:
-        await watcher.start(store.js, ordered)
-    except errors.NotFoundError as error:
-        raise missing(error) from None
-    async with feeding(nursery, watcher, partial(watcher.run, missing)):
-        yield watcher
-
-
-def _ordered(store: WatchableObjects, start: Start, on_recreate: OnRecreate) -> Ordered:
-    return Ordered(
-        store.stream,
-        store.js.nc.new_token(),
-        JITTER,
-        filter_subjects=[store.meta_subject],
-        start=start,
-        snapshot=True,
-        # An object's info replaces the one before (`Nats-Rollup`).
-        one_per_subject=True,
-        max_messages=MAX_MESSAGES,
-        max_bytes=MAX_BYTES,
-        restart=on_recreate == "restart",
-    )
+        self._source.close()
 
 
 def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) -> Start:
@@ -364,16 +178,23 @@ def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) 
         raise ValueError("open_watcher(): include_history and updates_only exclude each other")
     if on_recreate not in ("fail", "restart"):
         raise ValueError(f"open_watcher(): on_recreate must be 'fail' or 'restart', not {on_recreate!r}")
-    return Start("all" if include_history else "new" if updates_only else "last_per_subject")
+    return ALL if include_history else Start("new") if updates_only else LAST_PER_SUBJECT
 
 
-def _object_name(info: api.ObjectInfo) -> object:
-    # Two objects may have one name, in two places.
-    return info.subject
+@asynccontextmanager
+async def watching(
+    nursery: trio.Nursery, entries: Entries[T], start: Start, on_recreate: OnRecreate
+) -> AsyncIterator[Watcher[T]]:
+    """Watch a store: the one way to open a watcher, whoever's class the store is.
 
-
-def _read_object(
-    foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject
-) -> api.ObjectInfo | None:
-    info = read_entry(foreign, bucket, msg, ack)
-    return None if info is None or (ignore_deletes and info.deleted) else info
+    Args:
+        nursery: Where the feeding task lives.
+        entries: What to watch.
+        start: Where to begin.
+        on_recreate: As `open_watcher` takes it.
+    """
+    watcher = Watcher(entries, start, restart=on_recreate == "restart")
+    with in_store(entries.store):
+        await watcher._source.open()
+    async with feeding(nursery, watcher, watcher._go_on):
+        yield watcher

@@ -17,53 +17,37 @@ remembered stays small.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
+
+from trionats._protocol.registrations import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["MOST_TOLD", "Admissions", "is_limit"]
+__all__ = ["MOST_TOLD", "Admissions"]
 
 #: How many subscriptions and ends of subscriptions are told to the server before a PING has to follow.
 MOST_TOLD = 256
 
 
-def is_limit(text: str) -> bool:
-    """Say whether an `-ERR` of the server refuses a subscription because there are too many."""
-    return "maximum subscriptions exceeded" in text.casefold()
+#: A registration that the server was told of, and whether it begins.
+Told: TypeAlias = tuple[Registration, bool]
 
 
-class Row(Protocol):
-    """A subscription, as far as it matters here."""
-
-    @property
-    def subject(self) -> bytes:
-        """What was subscribed."""
-
-    @property
-    def queue(self) -> bytes:
-        """The queue group, or nothing."""
-
-
-R = TypeVar("R", bound=Row)
-Told = tuple[R, bool]
-"""A subscription, and whether it begins."""
-
-
-class Admissions(Generic[R]):
+class Admissions:
     """What the server of one session was told of subscriptions and has not confirmed."""
 
     __slots__ = ("_denied", "_due", "_fenced", "_refusals", "_told")
 
     def __init__(self) -> None:
-        self._told: list[Told[R]] = []
-        self._fenced: deque[list[Told[R]]] = deque()
-        self._due: deque[tuple[list[Told[R]], int]] = deque()
+        self._told: list[Told] = []
+        self._fenced: deque[list[Told]] = deque()
+        self._due: deque[tuple[list[Told], int]] = deque()
         self._refusals = 0
         self._denied: set[tuple[bytes, bytes]] = set()
         """What was refused for its subject, and is still among what was told."""
 
-    def subscribed(self, row: R) -> bool:
+    def subscribed(self, row: Registration) -> bool:
         """Note that a SUB was queued.
 
         Returns:
@@ -74,12 +58,12 @@ class Admissions(Generic[R]):
         self._told.append((row, True))
         return len(self._told) >= MOST_TOLD
 
-    def unsubscribed(self, row: R) -> bool:
+    def unsubscribed(self, row: Registration) -> bool:
         """Note that an UNSUB was queued, or that the subscription has had all it was to get; as `subscribed`."""
         self._told.append((row, False))
         return len(self._told) >= MOST_TOLD
 
-    def replayed(self, rows: Iterable[R], waiting: int) -> None:
+    def replayed(self, rows: Iterable[Registration], waiting: int) -> None:
         """Note that SUBs were put in front of what is queued.
 
         Args:
@@ -124,7 +108,7 @@ class Admissions(Generic[R]):
         self._refusals = 0
         return True
 
-    def settle(self) -> list[R]:
+    def settle(self) -> list[Registration]:
         """Say which subscriptions were refused before the PONG, once all is noted that the server said before it."""
         self._forget_denied()
         refused = _refused(*self._due.popleft())
@@ -137,12 +121,12 @@ class Admissions(Generic[R]):
             denied, self._denied = self._denied, set()
             self._forget(lambda row: (row.subject, row.queue) in denied)
 
-    def _forget(self, which: Callable[[R], bool]) -> None:
+    def _forget(self, which: Callable[[Registration], bool]) -> None:
         for window in (*(window for window, _ in self._due), *self._fenced, self._told):
             window[:] = [told for told in window if not which(told[0])]
 
 
-def _refused(window: Sequence[Told[R]], count: int) -> list[R]:
+def _refused(window: Sequence[Told], count: int) -> list[Registration]:
     """Find which subscriptions were refused, given how many; rather too few of them than one that was not."""
     least, most = 0, sum(begins for _, begins in window)
     while least < most:
@@ -154,9 +138,9 @@ def _refused(window: Sequence[Told[R]], count: int) -> list[R]:
     return _played(window, least)
 
 
-def _played(window: Sequence[Told[R]], places: int) -> list[R]:
+def _played(window: Sequence[Told], places: int) -> list[Registration]:
     """Say which subscriptions a server with so many free places refuses."""
-    refused: dict[R, None] = {}
+    refused: dict[Registration, None] = {}
     for row, begins in window:
         if not begins:
             places += row not in refused

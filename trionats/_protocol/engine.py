@@ -1,55 +1,60 @@
-"""One session: handshake, sids, pings, what to replay.
+"""One session after another: handshake, subscriptions, pings, what to replay.
 
-Strategy: the engine owns all state that a connection to NATS has, and no way to wait. Bytes from the network go in by
-`receive`, which hands messages to their subscription's receiver at once and returns what else happened. Frames to send
-gather in the outbox; whoever owns the stream takes them in batches. It outlives connections: `begin` starts a
-session, `lost` ends one, and what must be said again is known in between.
+Strategy
+    The engine has all the state of a client's conversation with its servers, and no way to wait. Bytes from the network go in
+    by `receive`, which hands messages to their receivers at once and returns what else happened. What there is to say
+    gathers in its `outbox`; whoever owns the stream takes it from there in batches. The engine outlives connections: `begin`
+    starts a session, `lost` ends one, and what must be said again is known in between.
 
-Invariants:
-* A frame in the outbox is whole. What was taken is never put back: it may or may not have arrived (`lost` counts it).
-* Disconnected, only publishes gather in the outbox; SUB and UNSUB are replayed from the table, with the remaining count.
-* What is counted as waiting or lost are the publishes that a program asked for, and not our own (`commands.Aside`).
-* CONNECT comes first on every connection, and nothing but PING follows it before the PONG.
-* A sid is never used twice.
+States
+    `Phase` says how far the session is. `begin` leads from OFFLINE to GREETING, the server's INFO to GREETED, `greet` to
+    PROVING and the PONG behind it to ONLINE; `lost` leads from anywhere back to OFFLINE. Where TLS follows INFO, `secured`
+    forgets on the way what anybody may have said (design 25).
+
+    In a planned move there are two engines (design 29): the client's own, and one made with it as its `main`, which has the
+    same table of registrations and an outbox of its own. `exchange` lets them exchange sessions in the middle of both. What
+    belongs to a session is in one object, and goes over with it; the table, the sids and the counters stay.
+
+Invariants
+    * CONNECT comes first on every connection, and nothing but PING follows it before the PONG.
+    * A sid is never used twice. SUB and UNSUB are never kept for the next connection: they are replayed from the table, with
+      what is left of each count.
+    * A receiver hears of a loss only of a session that was ONLINE; that it ended it hears once at the most, and last.
+    * PONGs answer PINGs in order, so a PING is a fence: behind its PONG, all that stands before it has been processed.
+    * With a side engine, whatever ends a registration is told to both servers: a queue's messages would still be given to us.
+
+What can go wrong
+    The server may complain at any time (`Refused`), and goes on or closes the connection. It may refuse a subscription
+    without saying which (`OverLimit`, `admission`; design 51), or for its length, for which it closes every connection that
+    replays it (`refuse_overlong`, design 36). It may send what is not the protocol (`Garbage`). The next one may take smaller
+    messages than the last one: what waits and is larger is dropped and counted.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from trionats import errors
 from trionats._protocol import commands
-from trionats._protocol.admission import Admissions, is_limit
-from trionats._protocol.commands import Passing, is_programs, is_publish
-from trionats._protocol.happenings import Answered, Event, Garbage, InfoChanged, Loss, OverLimit, Refused
+from trionats._protocol.admission import Admissions
+from trionats._protocol.happenings import Event, Garbage, InfoChanged, Loss, OverLimit, PongArrived, Refused
 from trionats._protocol.index import Index
-from trionats._protocol.numbering import Numbering
+from trionats._protocol.outbox import Outbox
 from trionats._protocol.parser import Info, Message, Parser, Ping, Pong, ServerError
-from trionats._protocol.subscriptions import Subscription, name_of
+from trionats._protocol.registrations import Registration, name_of
+from trionats._protocol.server_errors import is_subscription_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trionats._protocol.subscriptions import Receiver
+    from trionats._protocol.receivers import Receiver
 
+__all__ = ["CONTROL_LINE", "Engine", "Phase"]
 
-_CONVERSATION = (
-    "_parser",
-    "_pings",
-    "_admissions",
-    "_over_limit",
-    "_unanswered",
-    "_sending",
-    "phase",
-    "info",
-    "confided",
-)
 _CONFIDED = ("pass", "auth_token", "jwt", "sig")
 _UNTRUSTED = frozenset({"connect_urls", "ws_connect_urls", "ldm"})
-
 
 #: The longest control line that a server takes unless it is configured otherwise; it does not tell.
 CONTROL_LINE = 4096
@@ -65,57 +70,83 @@ class Phase(Enum):
     ONLINE = "online"
 
 
+class _SessionState:
+    """What belongs to one session, and goes over to another engine with it."""
+
+    __slots__ = ("admissions", "confided", "info", "over_limit", "parser", "phase", "pings", "unanswered")
+
+    def __init__(self, message_type: type[Message]) -> None:
+        self.parser = Parser(message_type)
+        self.phase = Phase.OFFLINE
+        self.info: dict[str, Any] = {}
+        self.confided: tuple[str, ...] = ()
+        self.pings: deque[object] = deque()
+        self.admissions = Admissions()
+        # The server's words to the last subscription that was too many.
+        self.over_limit = ""
+        # How many keepalive pings were not answered.
+        self.unanswered = 0
+
+
 class Engine:
-    """The state of one client's session with its servers."""
+    """The state of one client's conversation with its servers.
+
+    Attributes:
+        beside: The other engine, during a planned move; see `_protocol.migration`.
+        registrations: What is subscribed, by its sid.
+        outbox: What there is to say; the same object for as long as there is the engine.
+        heard: How often something came: as long as this stays the same, the server is silent.
+        in_msgs: Messages that came.
+        in_bytes: Their headers and payloads.
+    """
 
     def __init__(self, message_type: type[Message] = Message, *, main: Engine | None = None) -> None:
         self.message_type = message_type
-        self._aside = main is not None
-        self._main = main
         self.beside: Engine | None = None
-        """A second session, during a planned move; see `_protocol.move`."""
-        self._parser = Parser(message_type)
+        self.registrations: dict[int, Registration] = {} if main is None else main.registrations
+        self.outbox = Outbox()
+        self.heard = self.in_msgs = self.in_bytes = 0
+        self._main = main
+        self._named: Index[bytes, Registration] = Index() if main is None else main._named
         self._next_sid = 1
-        self._pings: deque[object] = deque()
-        self._admissions: Admissions[Subscription] = Admissions()
-        self._over_limit = ""
-        self._last: int | None = None
-        """The number of the last frame that this connection is to take; None for no end."""
-        self._unanswered = 0
-        self._sending: list[bytes] = []
-        self.phase = Phase.OFFLINE
-        self.info: dict[str, Any] = {}
-        self.subscriptions: dict[int, Subscription] = {} if main is None else main.subscriptions
-        self._named: Index[bytes, Subscription] = Index() if main is None else main._named
-        self.outbox: list[bytes] = []
-        self.outbox_bytes = 0
-        self._numbers = Numbering()
-        self.heard = 0
-        """How often something came: as long as this stays the same, the server is silent."""
-        self.in_msgs = 0
-        self.in_bytes = 0
-        self._controls = 0
-        self.out_bytes = 0
-        self.confided: tuple[str, ...] = ()
-        """What of our login the server must not be quoted with."""
-        self.oversized = 0
-        """Publishes that were dropped because the new server takes less than the last one; whoever tells it sets it to 0."""
+        self._session = _SessionState(message_type)
 
     # The session.
 
+    @property
+    def phase(self) -> Phase:
+        """How far the session is."""
+        return self._session.phase
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server has said of itself."""
+        return self._session.info
+
+    @property
+    def confided(self) -> tuple[str, ...]:
+        """What of our login the server must not be quoted with."""
+        return self._session.confided
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes of a payload under way are still missing: a hint for the next read."""
+        return self._session.parser.wanted
+
     def begin(self) -> None:
         """Start a session on a new connection: the server speaks first."""
-        self._parser = Parser(self.message_type)
-        self.phase = Phase.GREETING
+        self._session.parser = Parser(self.message_type)
+        self._session.phase = Phase.GREETING
 
     def secured(self) -> None:
-        """Know that TLS begins here: what was said before it in clear may have been anybody's.
+        """Begin to believe the server, behind the TLS handshake: what was said before it in clear may have been anybody's.
 
         What INFO said stays as far as the login needs it. Addresses of other servers are forgotten: with our credentials we
         only go where a server says that has proved who it is.
         """
-        self._parser = Parser(self.message_type)
-        self.info = {key: value for key, value in self.info.items() if key not in _UNTRUSTED}
+        session = self._session
+        session.parser = Parser(self.message_type)
+        session.info = {key: value for key, value in session.info.items() if key not in _UNTRUSTED}
 
     def greet(self, options: Mapping[str, Any]) -> bytes:
         """Answer INFO: what to send before anything else.
@@ -126,8 +157,8 @@ class Engine:
         Returns:
             CONNECT and PING; the PONG says that the server accepted us.
         """
-        self.phase = Phase.PROVING
-        self.confided = tuple(str(options[field]) for field in _CONFIDED if field in options)
+        self._session.phase = Phase.PROVING
+        self._session.confided = tuple(str(options[field]) for field in _CONFIDED if field in options)
         return commands.connect(options) + commands.PING
 
     def receive(self, data: bytes) -> list[Event]:
@@ -141,21 +172,21 @@ class Engine:
         """
         events: list[Event] = []
         message_type = self.message_type
-        subscription_of = self.subscriptions.get
+        row_of = self.registrations.get
         messages = size = 0
-        for event in self._parser.feed(data):
+        for event in self._session.parser.feed(data):
             if event.__class__ is message_type:
                 messages += 1
                 block = event.header_block
                 size += len(event.data) if block is None else len(event.data) + len(block)
-                subscription = subscription_of(event.sid)
-                if subscription is None:
+                row = row_of(event.sid)
+                if row is None:
                     continue
-                subscription.delivered += 1
-                subscription.deliver(event)
-                if subscription.delivered == subscription.max_msgs:
+                row.delivered += 1
+                row.deliver(event)
+                if row.delivered == row.max_msgs:
                     # Its receiver may have unsubscribed on this very message.
-                    self.complete(subscription)
+                    self.complete(row)
             else:
                 self._control(event, events)
         self.heard += 1
@@ -163,15 +194,10 @@ class Engine:
         self.in_bytes += size
         return events
 
-    @property
-    def wanted(self) -> int:
-        """How many bytes of a payload under way are still missing: a hint for the next read."""
-        return self._parser.wanted
-
     def lost(self, reason: Exception) -> Loss:
         """End the session: the connection is gone.
 
-        Frames that were not taken stay if they are publishes; receivers are told.
+        Publishes that were not taken stay; receivers are told.
 
         Args:
             reason: Why, for the receivers.
@@ -179,45 +205,26 @@ class Engine:
         Returns:
             What this leaves open.
         """
-        was_online = self.phase is Phase.ONLINE
-        self.phase = Phase.OFFLINE
-        loss = Loss(
-            frames=sum(map(is_programs, self._sending)), pings=[token for token in self._pings if token is not None]
-        )
-        self._sending = []
-        self._pings.clear()
-        self._admissions = Admissions()
-        self._unanswered = 0
-        self._last = None
-        passing = [frame for frame in self.outbox if frame.__class__ is Passing]
-        self._controls += len(passing)
-        self.out_bytes -= sum(map(commands.publish_size, passing))
-        self.outbox = [frame if is_publish(frame) and frame.__class__ is not Passing else b"" for frame in self.outbox]
-        self.outbox_bytes = sum(map(len, self.outbox))
-        self._close_gaps()
-        if was_online and not self._aside:
-            for subscription in list(self.subscriptions.values()):
-                subscription.receiver.connection_lost(reason)
+        session = self._session
+        was_online = session.phase is Phase.ONLINE
+        session.phase = Phase.OFFLINE
+        loss = Loss(self.outbox.lost(), [token for token in session.pings if token is not None])
+        session.pings.clear()
+        session.admissions = Admissions()
+        session.unanswered = 0
+        if was_online and self._main is None:
+            for row in list(self.registrations.values()):
+                row.receiver.connection_lost(reason)
         return loss
 
     def exchange(self, other: Engine) -> None:
-        """Take over another engine's session, and give it ours, in the middle of both.
-
-        The outbox goes with the session that it was meant for: what waits in ours counts as taken from now on.
+        """Exchange sessions with another engine, in the middle of both.
 
         Args:
             other: One that was made with this as its `main`, and is online.
         """
-        mine, theirs = self.outbox, other.outbox
-        for name in _CONVERSATION:
-            kept = getattr(self, name)
-            setattr(self, name, getattr(other, name))
-            setattr(other, name, kept)
-        self._numbers.emptied(len(mine))
-        self._last = None
-        self.outbox, self.outbox_bytes = [], 0
-        other.outbox, other.outbox_bytes = mine, sum(map(len, mine))
-        self.put_first(theirs)
+        self._session, other._session = other._session, self._session
+        self.outbox.exchange(other.outbox)
 
     def absorb(self, other: Engine) -> None:
         """Count what another engine has received, once its session is over."""
@@ -225,9 +232,37 @@ class Engine:
         self.in_bytes += other.in_bytes
         other.in_msgs = other.in_bytes = 0
 
+    # Pings, which are fences.
+
+    def ping(self, token: object = None) -> None:
+        """Queue a PING; its PONG gives `PongArrived(token)`, unless the token is None."""
+        self._session.pings.append(token)
+        self._session.admissions.pinged()
+        self.outbox.queue(commands.PING)
+
+    def fence(self, token: object) -> None:
+        """Queue a PING as the last that this connection takes: what is queued behind it waits for the next one."""
+        self.ping(token)
+        self.outbox.hold_back()
+
+    def keepalive(self, most: int) -> bool:
+        """Ping an idle peer.
+
+        Args:
+            most: How many keepalive pings may stay unanswered.
+
+        Returns:
+            False when the peer is to be given up, because so many are.
+        """
+        if self._session.unanswered >= most:
+            return False
+        self._session.unanswered += 1
+        self.ping()
+        return True
+
     # Subscriptions.
 
-    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver) -> Subscription:
+    def subscribe(self, subject: bytes, queue: bytes, max_msgs: int, receiver: Receiver[Any]) -> Registration:
         """Enter a subscription into the table, and tell the server if there is one.
 
         Args:
@@ -236,72 +271,72 @@ class Engine:
             max_msgs: After how many messages it ends by itself; 0 for never.
             receiver: Who takes the messages.
         """
-        subscription = Subscription(self._next_sid, subject, queue, max_msgs, receiver)
+        row = Registration(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
-        self.subscriptions[subscription.sid] = subscription
-        self._named.add(name_of(subject, queue), subscription)
-        if self.phase is Phase.ONLINE:
-            self.tell([subscription])
-        return subscription
+        self.registrations[row.sid] = row
+        self._named.add(name_of(subject, queue), row)
+        if self._session.phase is Phase.ONLINE:
+            self.tell([row])
+        return row
 
-    def tell(self, rows: Sequence[Subscription]) -> None:
+    def tell(self, rows: Sequence[Registration]) -> None:
         """Tell the server of subscriptions."""
         for row in rows:
-            self.queue(row.frames())
-            if self._admissions.subscribed(row):
+            self.outbox.queue(row.frames())
+            if self._session.admissions.subscribed(row):
                 self.ping()
 
-    def tell_first(self, rows: Sequence[Subscription]) -> None:
+    def tell_first(self, rows: Sequence[Registration]) -> None:
         """Tell the server of subscriptions, before anything that is queued."""
         rows = [row for row in rows if not row.retired]
-        self.put_first([row.frames() for row in rows])
-        self._admissions.replayed(rows, self.outbox.count(commands.PING))
+        self.outbox.put_first([row.frames() for row in rows])
+        self._session.admissions.replayed(rows, self.outbox.frames.count(commands.PING))
 
-    def tell_unsubscribed(self, row: Subscription) -> None:
+    def tell_unsubscribed(self, row: Registration) -> None:
         """Tell the server that a subscription is over."""
-        self.queue(commands.unsub(row.sid))
-        if self._admissions.unsubscribed(row):
+        self.outbox.queue(commands.unsub(row.sid))
+        if self._session.admissions.unsubscribed(row):
             self.ping()
 
-    def unsubscribe(self, subscription: Subscription) -> None:
+    def unsubscribe(self, row: Registration) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
-        if self._take_out(subscription):
-            self._tell_unsubscribed(subscription)
+        if self._take_out(row):
+            self._tell_unsubscribed(row)
 
-    def retire(self, subscription: Subscription) -> None:
+    def retire(self, row: Registration) -> None:
         """Tell the server that no more is wanted, and go on taking what it has sent already. Idempotent.
 
         The row stays until `complete`, which is due with the PONG behind this, or with the connection's end.
         """
-        if not subscription.retired and subscription.sid in self.subscriptions:
-            self._tell_unsubscribed(subscription)
-            subscription.retired = True
+        if not row.retired and row.sid in self.registrations:
+            self._tell_unsubscribed(row)
+            row.retired = True
 
-    def complete(self, subscription: Subscription) -> None:
+    def complete(self, row: Registration) -> None:
         """End a subscription that has had all it will get. Idempotent."""
-        if self._take_out(subscription):
-            if not subscription.retired:
-                self._admissions.unsubscribed(subscription)
-            subscription.receiver.ended(None)
+        if self._take_out(row):
+            if not row.retired:
+                self._session.admissions.unsubscribed(row)
+            row.receiver.ended(None)
 
-    def _take_out(self, subscription: Subscription) -> bool:
-        self._named.remove(name_of(subscription.subject, subscription.queue), subscription)
-        return self.subscriptions.pop(subscription.sid, None) is not None
+    def _take_out(self, row: Registration) -> bool:
+        self._named.remove(name_of(row.subject, row.queue), row)
+        return self.registrations.pop(row.sid, None) is not None
 
-    def _tell_unsubscribed(self, subscription: Subscription) -> None:
-        if subscription.retired:
+    def _tell_unsubscribed(self, row: Registration) -> None:
+        if row.retired:
             return
-        if self.phase is Phase.ONLINE:
-            self.tell_unsubscribed(subscription)
+        if self._session.phase is Phase.ONLINE:
+            self.tell_unsubscribed(row)
         if self.beside is not None and self.beside.phase is Phase.ONLINE:
             # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
-            self.beside.tell_unsubscribed(subscription)
+            self.beside.tell_unsubscribed(row)
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
-        for subscription in list(self.subscriptions.values()):
-            self.unsubscribe(subscription)
-            subscription.receiver.ended(reason)
+        for row in list(self.registrations.values()):
+            self.unsubscribe(row)
+            row.receiver.ended(reason)
 
     def refuse_subscription(self, subject: str, queue: str, error: Exception) -> bool:
         """End the subscriptions that the server refused.
@@ -317,21 +352,21 @@ class Engine:
         # The server may name what we never subscribed, in characters that do not exist.
         wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
         refused = self._named.find(name_of(*wanted))
-        for subscription in refused:
-            self._take_out(subscription)
-            subscription.receiver.ended(error)
-        self._admissions.denied(*wanted)
+        for row in refused:
+            self._take_out(row)
+            row.receiver.ended(error)
+        self._session.admissions.denied(*wanted)
         return bool(refused)
 
-    def over_limit(self) -> list[Subscription]:
+    def over_limit(self) -> list[Registration]:
         """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
-        return [row for row in self._admissions.settle() if row.sid in self.subscriptions]
+        return [row for row in self._session.admissions.settle() if row.sid in self.registrations]
 
-    def refuse(self, row: Subscription, error: Exception) -> None:
+    def refuse(self, row: Registration, error: Exception) -> None:
         """End one subscription that the server refused. Idempotent.
 
         Args:
-            row: The subscription.
+            row: The row.
             error: What its receiver is told.
         """
         if not self._take_out(row):
@@ -350,195 +385,38 @@ class Engine:
         Args:
             error: What their receivers are told.
         """
-        for subscription in list(self.subscriptions.values()):
-            if len(commands.sub(subscription.subject, subscription.queue, subscription.sid)) > CONTROL_LINE:
-                self._take_out(subscription)
-                subscription.receiver.ended(error)
-
-    # What goes out.
-
-    def queue(self, frame: bytes) -> None:
-        """Put one whole frame that is no publish into the outbox."""
-        self.outbox.append(frame)
-        self.outbox_bytes += len(frame)
-        self._controls += 1
-
-    def publish(self, frame: bytes, size: int) -> None:
-        """Put one whole PUB or HPUB into the outbox, and count it.
-
-        Args:
-            frame: The frame.
-            size: What counts towards `max_payload`: headers and payload, in bytes.
-        """
-        self.outbox.append(frame)
-        self.outbox_bytes += len(frame)
-        self.out_bytes += size
-
-    @property
-    def out_msgs(self) -> int:
-        """How many messages were published."""
-        return self.newest - self._controls
-
-    @property
-    def newest(self) -> int:
-        """The number of the frame that was queued last, for `waits` and `withdraw`."""
-        return self._numbers.taken + len(self.outbox)
-
-    def waits(self, frame: bytes, number: int) -> bool:
-        """Say whether a frame still waits in the outbox, so that no server can have seen it.
-
-        Args:
-            frame: The frame, the very object that was queued.
-            number: The value of `newest` right after it was queued.
-        """
-        place = self._numbers.up_to(number) - 1
-        return 0 <= place < len(self.outbox) and self.outbox[place] is frame
-
-    def withdraw(self, frame: bytes, number: int, size: int = 0) -> bool:
-        """Take a publish out of the outbox again, if it still waits there (see `waits`), as if it had not been.
-
-        Args:
-            frame: The frame, the very object that was queued.
-            number: The value of `newest` right after it was queued.
-            size: What it counted, as for `publish`.
-
-        Returns:
-            Whether it will not be sent.
-        """
-        if not self.waits(frame, number):
-            return False
-        self._make_gap(self._numbers.up_to(number) - 1)
-        self.out_bytes -= size
-        self._controls += 1
-        # Without this an outage would fill the outbox with the gaps that requests leave when they time out.
-        outbox = self.outbox
-        while outbox and not outbox[-1]:
-            outbox.pop()
-            self._numbers.shortened(len(outbox))
-            self._controls -= 1
-        if self._numbers.too_many_gaps(len(outbox)):
-            self._close_gaps()
-        return True
-
-    @property
-    def unsent_publishes(self) -> int:
-        """How many of a program's publishes were not given to the stream yet, as far as is known."""
-        return sum(map(is_programs, chain(self._sending, self.outbox)))
-
-    @property
-    def holds_publishes(self) -> bool:
-        """Whether there are any."""
-        return any(map(is_programs, chain(self._sending, self.outbox)))
-
-    def discard(self) -> int:
-        """Give up all that waits in the outbox.
-
-        Returns:
-            How many of a program's publishes there were.
-        """
-        publishes = sum(map(is_programs, self.outbox))
-        self._numbers.emptied(len(self.outbox))
-        self.outbox = []
-        self.outbox_bytes = 0
-        return publishes
-
-    def put_first(self, frames: list[bytes]) -> None:
-        """Put whole frames that are no publishes in front of the outbox; the numbers of those behind them stay true."""
-        self.outbox[:0] = frames
-        self._numbers.lengthened(len(frames))
-        self.outbox_bytes += sum(map(len, frames))
+        for row in list(self.registrations.values()):
+            if len(commands.sub(row.subject, row.queue, row.sid)) > CONTROL_LINE:
+                self._take_out(row)
+                row.receiver.ended(error)
 
     def drop_oversized(self) -> None:
-        """Drop the publishes that wait and are more than the server takes: sent, they would end the connection.
-
-        `oversized` counts those of a program.
-        """
-        limit = self.info.get("max_payload")
-        if not isinstance(limit, int) or limit <= 0:
-            return
-        for place, frame in enumerate(self.outbox):
-            if len(frame) > limit and is_publish(frame) and commands.publish_size(frame) > limit:
-                self._make_gap(place)
-                self.oversized += is_programs(frame)
-
-    def take(self, limit: int) -> bytes:
-        """Take a batch of whole frames for the stream; call `sent` once it is written.
-
-        Args:
-            limit: Stop before the batch grows over this many bytes; one frame always comes.
-
-        Returns:
-            The batch, empty when there is nothing to send.
-        """
-        outbox = self.outbox
-        if self._last is None and (self.outbox_bytes <= limit or len(outbox) == 1):
-            self.outbox = []
-            self.outbox_bytes = 0
-            self._numbers.emptied(len(outbox))
-            batch = outbox
-        else:
-            batch = self._first_frames(limit)
-        self._sending = batch
-        return batch[0] if len(batch) == 1 else b"".join(batch)
-
-    def sent(self) -> None:
-        """Know that the batch taken last was written whole."""
-        self._sending = []
-
-    def ping(self, token: object = None) -> None:
-        """Queue a PING; its PONG gives `Answered(token)`, unless the token is None.
-
-        Everything queued before it is processed by the server before the PONG: a barrier.
-        """
-        self._pings.append(token)
-        self._admissions.pinged()
-        self.queue(commands.PING)
-
-    def fence(self, token: object) -> None:
-        """Queue a PING as the last that this connection takes: what is queued behind it waits for the next one."""
-        self.ping(token)
-        self._last = self.newest
-
-    @property
-    def sendable(self) -> bool:
-        """Whether something waits that this connection is to take."""
-        return bool(self.outbox) and (self._last is None or self._numbers.up_to(self._last) > 0)
-
-    def keepalive(self, most: int) -> bool:
-        """Ping an idle peer.
-
-        Args:
-            most: How many keepalive pings may stay unanswered.
-
-        Returns:
-            False when the peer is to be given up, because so many are.
-        """
-        if self._unanswered >= most:
-            return False
-        self._unanswered += 1
-        self.ping()
-        return True
+        """Drop the publishes that wait and are more than the server takes; a program's are counted (`Outbox.oversized`)."""
+        limit = self._session.info.get("max_payload")
+        if isinstance(limit, int) and limit > 0:
+            self.outbox.drop_oversized(limit)
 
     # Inside.
 
     def _control(self, event: object, events: list[Event]) -> None:
+        session = self._session
         match event:
             case Ping():
-                self.queue(commands.PONG)
+                self.outbox.queue(commands.PONG)
             case Pong():
                 self._pong(events)
             case Info():
                 # The first one of a session describes the server; later ones name what changed.
-                if self.phase is Phase.GREETING:
-                    self.info = event.fields
-                    self.phase = Phase.GREETED
+                if session.phase is Phase.GREETING:
+                    session.info = event.fields
+                    session.phase = Phase.GREETED
                 else:
-                    self.info = {**self.info, **event.fields}
+                    session.info = {**session.info, **event.fields}
                 events.append(InfoChanged(event.fields))
             case ServerError():
-                if is_limit(event.text):
-                    self._over_limit = event.text
-                    if self._admissions.refused():
+                if is_subscription_limit(event.text):
+                    session.over_limit = event.text
+                    if session.admissions.refused():
                         self.ping()
                 events.append(Refused(event.text))
             case errors.ProtocolError():
@@ -547,45 +425,24 @@ class Engine:
                 pass
 
     def _pong(self, events: list[Event]) -> None:
-        if self.phase is Phase.PROVING:
+        session = self._session
+        if session.phase is Phase.PROVING:
             self._go_online()
             return
-        self._unanswered = 0
-        if not self._pings:
+        session.unanswered = 0
+        if not session.pings:
             return
-        token = self._pings.popleft()
-        if self._admissions.ponged():
-            events.append(OverLimit(self._over_limit))
+        token = session.pings.popleft()
+        if session.admissions.ponged():
+            events.append(OverLimit(session.over_limit))
         if token is not None:
-            events.append(Answered(token))
+            events.append(PongArrived(token))
 
     def _go_online(self) -> None:
-        self.phase = Phase.ONLINE
-        if self._aside:
+        self._session.phase = Phase.ONLINE
+        if self._main is not None:
             return
         self.drop_oversized()
-        self.tell_first(list(self.subscriptions.values()))
-        for subscription in list(self.subscriptions.values()):
-            subscription.receiver.connection_restored()
-
-    def _first_frames(self, limit: int) -> list[bytes]:
-        most = len(self.outbox) if self._last is None else min(self._numbers.up_to(self._last), len(self.outbox))
-        size = count = 0
-        while count < most and (not count or size + len(self.outbox[count]) <= limit):
-            size += len(self.outbox[count])
-            count += 1
-        batch = self.outbox[:count]
-        del self.outbox[:count]
-        self._numbers.went(count, batch.count(b"") if self._numbers.gaps else 0)
-        self.outbox_bytes -= size
-        return batch
-
-    def _make_gap(self, place: int) -> None:
-        self.outbox_bytes -= len(self.outbox[place])
-        self.outbox[place] = b""
-        self._numbers.gaps += 1
-
-    def _close_gaps(self) -> None:
-        kept = [place for place, frame in enumerate(self.outbox) if frame]
-        self._numbers.closed(kept, len(self.outbox))
-        self.outbox = [self.outbox[place] for place in kept]
+        self.tell_first(list(self.registrations.values()))
+        for row in list(self.registrations.values()):
+            row.receiver.connection_restored()

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     Wrong = tuple[type[Exception], str, str]
     Check = Callable[[object, bool], Wrong | None]
@@ -34,6 +34,7 @@ MOST_SECONDS: Final = (2**63 - 1) // 10**9
 _MAY_BE_NEGATIVE: Final = frozenset({"inactive_threshold", "idle_heartbeat"})
 #: Where nats-py's annotation is not what the server says: nanoseconds.
 _ANNOTATIONS: Final[dict[str, Any]] = {"pause_remaining": int | str | None}
+_ELSEWHERE: Final = {"timeout": "deadlines are cancel scopes, as in `with trio.fail_after(1):`"}
 _INT_RANGE: Final = range(-(2**63), 2**64)
 
 _checks: dict[type, dict[str, tuple[Check, bool]]] = {}
@@ -107,29 +108,34 @@ def merged(call: str, kind: type[C], config: object, params: Mapping[str, object
         raise TypeError(f"{call}: config must be {_a(kind.__name__)}, not {_kind_of(config)}")
     base: Any = kind() if config is None else config
     known = [field.name for field in dataclasses.fields(base)]
-    for name in params:
-        if name not in known:
-            raise TypeError(unknown_option(call, name, known))
+    unknown = [name for name in params if name not in known]
+    if unknown:
+        raise TypeError(unknown_option(call, unknown, known))
     result: C = dataclasses.replace(base, **params)
     check(result)
     return result
 
 
-def unknown_option(call: str, name: str, known: Iterable[str]) -> str:
-    """Say that a call does not have an option, and which one may be meant.
+def unknown_option(
+    call: str, names: Iterable[str], known: Collection[str], elsewhere: Mapping[str, str] = _ELSEWHERE
+) -> str:
+    """Say that a call does not have some options, and what may be meant.
 
     Args:
         call: The call.
-        name: What was given.
+        names: What was given.
         known: The options that there are.
+        elsewhere: What to say of names that stand for something that is had in another way.
 
     Returns:
         The text for an exception.
     """
-    if name == "timeout":
-        return f"{call}() has no option 'timeout': deadlines are cancel scopes, as in `with trio.fail_after(1):`"
-    close = difflib.get_close_matches(name, known, 1)
-    return f"{call}() has no option {name[:40]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    told = []
+    for name in names:
+        near = difflib.get_close_matches(name, known, 1, 0.7)
+        hint = elsewhere.get(name) or (f"did you mean {near[0]!r}?" if near else "")
+        told.append(f"{name[:40]!r}{f': {hint}' if hint else ''}")
+    return f"{call}() has no option {'; '.join(told)}"
 
 
 # Each check gives the exception's class, where in the value it is, and what is wrong; or None.
@@ -171,8 +177,8 @@ def _check_of(hint: Any, name: str) -> Check:  # noqa: ANN401 - an annotation ma
         return _list_of(_check_of(inner[0], name))
     if origin is dict and inner:
         return _dict_of(*(_check_of(one, name) for one in inner))
-    if dataclasses.is_dataclass(hint):
-        return _nested(typing.cast("type", hint))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _nested(hint)
     if hint is float:
         return _seconds(negative=name in _MAY_BE_NEGATIVE)
     if hint is int:

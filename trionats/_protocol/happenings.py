@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Answered", "Event", "Garbage", "InfoChanged", "Loss", "OverLimit", "Refused"]
+__all__ = ["Event", "Garbage", "InfoChanged", "Loss", "OverLimit", "PongArrived", "Refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PongArrived:
     """A PONG came for a PING that somebody waits for."""
 
     token: Any
@@ -46,7 +46,7 @@ class Garbage:
     error: Exception
 
 
-Event = Answered | InfoChanged | Refused | OverLimit | Garbage
+Event = PongArrived | InfoChanged | Refused | OverLimit | Garbage
 
 
 @dataclass(frozen=True, slots=True)

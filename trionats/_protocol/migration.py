@@ -1,25 +1,41 @@
 """A planned move: two sessions at once, and which of them hears what.
 
 A server in lame duck mode asks its clients to go. So that nothing in flight is lost, the new connection comes first, and the
-old one stays for a while. Each subscription goes over in one of three ways:
+old one stays for a while (design 29). Each subscription goes over in one of three ways:
 
 * `OVERLAP`: it is on both sides for a while. Queue subscriptions, since the servers give each message to one member of the
-  group, whichever connection it is on; and receivers that say that they ignore what comes twice (the answers to
+  group, whichever connection it is on; and receivers that say that they ignore what comes twice (the replies to
   requests). A queue subscription with a count does not: the server would give us more than the count, and nobody else
   would get what is too much.
 * `FENCE`: it is on one side at a time. UNSUB and PING go to the old server, and only when the PONG says that nothing will
   come from there any more is the new one told. So no message comes twice. One can be missed: what is published between
-  the old server's UNSUB and the moment in which the whole cluster knows of the new SUB.
-* `STAY`: inboxes are where answers in flight come in, so they stay on the old side while they are open and the old side
-  lasts. Those that outlast it cross like the others, and their receivers are told as of a lost connection, since an answer
-  may have been missed.
+  the old server's UNSUB and the moment in which the whole cluster knows of the new SUB (design 30).
+* `STAY`: inboxes are where replies in flight come in, so they stay on the old side while they are open and the old side
+  lasts. Those that outlast it cross like the others, and their receivers are told as of a lost connection, since a reply may
+  have been missed.
 
 The same PING holds back what is published: it goes to the old server before the fence and to the new one behind it, so
 that a subscriber never sees the two in the wrong order.
 
-The stages: `arrive` when the newcomer has logged in; `switch` once it has answered the PING behind its subscriptions;
-`crossed` when the old server has answered the fence, or is gone; `unqueue` a little later; `leave` when nobody waits for
-the old side any more; `close` when its last PONG has come, or it is gone.
+Stages
+    `arrive` when the newcomer has logged in: what may overlap is subscribed there, and a PING stands behind it.
+    `switch` once that PONG has come: the engines exchange their sessions, and the fence goes to the old server. Until it answers,
+    the new session's writer writes nothing.
+    `crossed` when the PONG of the fence has come, or the old server is gone: what crossed is subscribed on the new side, in front of
+    what was queued meanwhile.
+    `unqueue` a little later ends the overlap of queue subscriptions; `leave`, when nobody waits for the old side any more, asks for
+    its last PONG; `close`, when that has come or the old side is gone, brings over what stayed.
+
+Invariants
+    * No subscription but one that overlaps is on both sides at any time.
+    * What was published is on one side, once, and in order.
+    * A subscription that is given up at any stage is given up on both sides; one that is made anew is made on the client's own side.
+    * Whose messages may have been missed is told (`connection_lost`, `connection_restored`); nobody else is.
+
+What can go wrong
+    The newcomer is lost before the switch, or the old side is: `abandon`, and the client reconnects as ever. The old side goes between
+    switch and fence: everybody is told. The new side is lost before `close`: all is replayed, and `close` changes nothing. The new
+    server takes smaller messages: what is too large is dropped at the fence, and counted.
 """
 
 from __future__ import annotations
@@ -30,12 +46,12 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
-    from trionats._protocol.subscriptions import Subscription
+    from trionats._protocol.registrations import Registration
 
 QUEUE_OVERLAP = 0.25
 """Seconds for which queue subscriptions are on both sides: until the cluster knows of the new one."""
 LONGEST_STAY = 10.0
-"""Seconds that the old side waits for answers in flight."""
+"""Seconds that the old side waits for replies in flight."""
 
 
 class IgnoresRepeats(Protocol):
@@ -44,7 +60,7 @@ class IgnoresRepeats(Protocol):
     ignores_repeats: bool
 
     def waiting(self) -> frozenset[str]:
-        """Name the answers that are waited for."""
+        """Name the replies that are waited for."""
 
 
 def ignores_repeats(receiver: object) -> TypeGuard[IgnoresRepeats]:
@@ -60,7 +76,7 @@ class Way(Enum):
     STAY = "on the old side while that lasts"
 
 
-def way(row: Subscription, inbox_prefix: bytes) -> Way:
+def way(row: Registration, inbox_prefix: bytes) -> Way:
     """Say how a subscription goes over.
 
     Args:
@@ -69,10 +85,10 @@ def way(row: Subscription, inbox_prefix: bytes) -> Way:
     """
     if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
         return Way.OVERLAP
-    return Way.STAY if row.answers or row.subject.startswith(inbox_prefix) else Way.FENCE
+    return Way.STAY if row.for_replies or row.subject.startswith(inbox_prefix) else Way.FENCE
 
 
-class Move:
+class Migration:
     """One move, from the newcomer's greeting to the old side's end.
 
     Args:
@@ -86,8 +102,8 @@ class Move:
         self.side = Engine(engine.message_type, main=engine)
         """The other session: the new one before `switch`, the old one from there on."""
         self._on_both: set[int] = set()
-        self._crossing: list[Subscription] = []
-        self._staying: list[Subscription] = []
+        self._crossing: list[Registration] = []
+        self._staying: list[Registration] = []
 
     def arrive(self, token: object) -> None:
         """Subscribe on the newcomer what may be on both sides.
@@ -126,14 +142,14 @@ class Move:
         """Subscribe on the new side what crossed the fence, in front of what was queued meanwhile.
 
         Args:
-            reason: Why there was no fence: the old side is gone. Then receivers are told, since answers may be missing.
+            reason: Why there was no fence: the old side is gone. Then receivers are told, since replies may be missing.
         """
         self._engine.drop_oversized()
         self._bring_over(self._crossing)
         if reason is not None:
             self._bring_over(self._staying)
             self._staying = []
-            self._tell(list(self._engine.subscriptions.values()), reason)
+            self._tell(list(self._engine.registrations.values()), reason)
 
     def unqueue(self) -> None:
         """End the overlap of the queue subscriptions."""
@@ -174,22 +190,22 @@ class Move:
 
     # Inside.
 
-    def _rows(self, wanted: Way) -> list[Subscription]:
+    def _rows(self, wanted: Way) -> list[Registration]:
         return [
-            row for row in self._engine.subscriptions.values() if not row.retired and way(row, self._prefix) is wanted
+            row for row in self._engine.registrations.values() if not row.retired and way(row, self._prefix) is wanted
         ]
 
-    def _is_open(self, row: Subscription) -> bool:
-        return row.sid in self._engine.subscriptions
+    def _is_open(self, row: Registration) -> bool:
+        return row.sid in self._engine.registrations
 
-    def _bring_over(self, rows: list[Subscription]) -> None:
+    def _bring_over(self, rows: list[Registration]) -> None:
         self._engine.tell_first([row for row in rows if self._is_open(row)])
 
-    def _unsubscribe(self, row: Subscription) -> None:
+    def _unsubscribe(self, row: Registration) -> None:
         if self._is_open(row) and self.side.phase is Phase.ONLINE:
             self.side.tell_unsubscribed(row)
 
-    def _tell(self, rows: list[Subscription], reason: Exception) -> None:
+    def _tell(self, rows: list[Registration], reason: Exception) -> None:
         for row in rows:
             row.receiver.connection_lost(reason)
         for row in rows:

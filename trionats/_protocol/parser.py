@@ -44,12 +44,12 @@ _BEGINNING = _SHOWN
 
 
 class Message:
-    """A message as it came.
+    """A message as it came, whether or not it can be answered.
 
     Args:
         sid: The number of the subscription it is for.
         subject: Where it was published to. Bytes that are not UTF-8 are surrogate escapes, here and in `reply`.
-        reply: Where an answer is expected, or "".
+        reply: Where a reply is expected, or "".
         data: The payload.
         header_block: The raw header block, None for a message without one.
     """

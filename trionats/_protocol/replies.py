@@ -1,28 +1,72 @@
-"""Many answers to one request: which are kept, and when there are enough (ADR-47).
+"""What replies say: that nobody is listening, and, of many to one request, when there are enough (ADR-47).
 
-Four things end it, whichever comes first: the total time, a stall (no further answer for a while; the first one has the
-whole total), a number of answers, and a sentinel, which is an answer that says that it is the last and is not kept itself.
-And one makes it fail: nobody listens to the request.
+Four things end a request for many, whichever comes first: the total time, a stall (no further reply for a while; the first one
+has the whole total), a number of replies, and a sentinel, which is a reply that says that it is the last and is not kept
+itself. And one makes it fail: nobody is listening.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from trionats import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trionats._protocol.parser import Message
 
-__all__ = ["ReplyPolicy", "Verdict", "nobody_listens"]
+__all__ = [
+    "NO_RESPONDERS",
+    "Disposition",
+    "ReplyPolicy",
+    "no_jetstream",
+    "no_responders",
+    "no_stream",
+    "nobody_listens",
+]
 
-NO_RESPONDERS = 503
+#: The status of the server's word that nobody listens to what was published with a reply subject.
+NO_RESPONDERS: Final = 503
 
 
-class Verdict(enum.Enum):
-    """What becomes of an answer."""
+def nobody_listens(reply: Message) -> bool:
+    """Say whether a reply is the server's word that nobody listens to the request."""
+    return reply.header_block is not None and not reply.data and reply.status == NO_RESPONDERS
+
+
+def no_responders(subject: str) -> errors.NoRespondersError:
+    """Make the error for a request that nobody listens to."""
+    return errors.explained(errors.NoRespondersError, f"request to {subject!r}: nobody is listening there")
+
+
+def no_stream(doing: str, why: str = "no stream answers there") -> errors.NoStreamResponseError:
+    """Make the error for a publish into a stream, where none is listening.
+
+    Args:
+        doing: What was published, for the text.
+        why: What is known of it.
+    """
+    text = f"{doing}: {why}"
+    return errors.explained(errors.NoStreamResponseError, text, description=text)
+
+
+def no_jetstream(subject: str, prefix: str) -> errors.ServiceUnavailableError:
+    """Make the error for a request to the JetStream API, where no server is listening.
+
+    Args:
+        subject: Where the request went.
+        prefix: The API's prefix.
+    """
+    text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
+    known = {"code": NO_RESPONDERS, "err_code": None, "stream": None, "seq": None}
+    return errors.explained(errors.ServiceUnavailableError, text, description=text, **known)
+
+
+class Disposition(enum.Enum):
+    """What becomes of a reply."""
 
     KEEP = enum.auto()
     """It is kept, and more may come."""
@@ -34,20 +78,15 @@ class Verdict(enum.Enum):
     """It is the server's, and says that nobody listens."""
 
 
-def nobody_listens(message: Message) -> bool:
-    """Say whether an answer is the server's word that nobody listens to the request."""
-    return message.header_block is not None and not message.data and message.status == NO_RESPONDERS
-
-
 class ReplyPolicy:
-    """The answers to one request, as far as they are counted and timed.
+    """The replies to one request, as far as they are counted and timed.
 
     Args:
         now: When the request was made.
         total: How long the whole may take.
-        stall: How long after an answer another one may take; None for as long as the whole.
-        max_msgs: How many answers are enough; 0 for no limit.
-        sentinel: Says of an answer whether it is the mark behind the last one. What it raises comes out of `received`.
+        stall: How long after a reply another one may take; None for as long as the whole.
+        max_msgs: How many replies are enough; 0 for no limit.
+        sentinel: Says of a reply whether it is the mark behind the last one. What it raises comes out of `received`.
 
     Raises:
         TypeError: An argument is of a wrong kind.
@@ -80,22 +119,22 @@ class ReplyPolicy:
         self.ends = self._total_ends
         """When it is over unless something comes before; `received` moves it."""
 
-    def received(self, message: Message, now: float) -> Verdict:
-        """Take an answer.
+    def received(self, reply: Message, now: float) -> Disposition:
+        """Take a reply.
 
         Args:
-            message: The answer.
+            reply: The reply.
             now: When it came.
 
         Returns:
             What becomes of it.
         """
-        if nobody_listens(message):
-            return Verdict.NOBODY
-        if now >= self.ends or (self._sentinel is not None and self._sentinel(message)):
-            return Verdict.OVER
+        if nobody_listens(reply):
+            return Disposition.NOBODY
+        if now >= self.ends or (self._sentinel is not None and self._sentinel(reply)):
+            return Disposition.OVER
         self._left -= 1
         if self._left <= 0:
-            return Verdict.LAST
+            return Disposition.LAST
         self.ends = min(self._total_ends, now + self._stall)
-        return Verdict.KEEP
+        return Disposition.KEEP

@@ -25,6 +25,7 @@ Time is whatever the caller's clock says; randomness is a `random.Random` that t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
@@ -36,7 +37,7 @@ from trionats._protocol.addresses import check_list, told_servers
 from trionats._protocol.addresses import parse_servers as parse_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from random import Random
 
 MAX_ATTEMPTS = 60  # nats-py and nats.go
@@ -77,7 +78,7 @@ class KnownServer:
     last_error: Exception | None
 
 
-PickServer: TypeAlias = "Callable[[tuple[KnownServer, ...], dict[str, Any]], tuple[KnownServer | None, float]]"
+PickServer: TypeAlias = Callable[[tuple[KnownServer, ...], dict[str, Any]], tuple[KnownServer | None, float]]
 
 
 @dataclass(frozen=True, slots=True)

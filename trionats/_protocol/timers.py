@@ -1,7 +1,7 @@
-"""What is to happen when, unless it is called off first: a heap that forgets.
+"""What is to happen when, unless it is cancelled first: a heap that forgets.
 
-Nearly every alarm is called off (a request is answered long before its timeout), so calling off only marks it, and the
-heap is swept when more than half of it is marked: adding and calling off cost the same however many alarms there are.
+Nearly every timer is cancelled (a reply comes long before the request's timeout), so cancelling only marks it, and the heap
+is swept when more than half of it is marked: adding and cancelling cost the same however many timers there are.
 """
 
 from __future__ import annotations
@@ -12,68 +12,70 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Below this many alarms a sweep is not worth it.
+__all__ = ["SWEEP_AT", "Timer", "Timers"]
+
+#: Below this many timers a sweep is not worth it.
 SWEEP_AT = 64
 
 
 class Timer:
     """Something that will happen."""
 
-    __slots__ = ("_alarms", "ring", "when")
+    __slots__ = ("_timers", "fire", "when")
 
-    def __init__(self, alarms: Timers, when: float, ring: Callable[[], None]) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, when: float, fire: Callable[[], None]) -> None:
+        self._timers = timers
         self.when = when
-        self.ring: Callable[[], None] | None = ring
+        self.fire: Callable[[], None] | None = fire
 
     def __lt__(self, other: Timer) -> bool:
         return self.when < other.when
 
     def cancel(self) -> None:
         """Let it not happen. Idempotent, also once it has."""
-        if self.ring is not None:
-            self.ring = None
-            self._alarms.called_off()
+        if self.fire is not None:
+            self.fire = None
+            self._timers.count_cancelled()
 
 
 class Timers:
     """All that will happen to one client."""
 
-    __slots__ = ("_heap", "_off")
+    __slots__ = ("_cancelled", "_heap")
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
-        self._off = 0
+        self._cancelled = 0
 
     def __len__(self) -> int:
-        return len(self._heap) - self._off
+        return len(self._heap) - self._cancelled
 
-    def add(self, when: float, ring: Callable[[], None]) -> Timer:
-        """Let `ring` be called once it is `when`."""
-        alarm = Timer(self, when, ring)
-        heappush(self._heap, alarm)
-        return alarm
+    def add(self, when: float, fire: Callable[[], None]) -> Timer:
+        """Let `fire` be called once it is `when`."""
+        timer = Timer(self, when, fire)
+        heappush(self._heap, timer)
+        return timer
 
-    def called_off(self) -> None:
-        """Count an alarm that was called off, and sweep if they are many."""
-        self._off += 1
-        if len(self._heap) > SWEEP_AT and self._off * 2 > len(self._heap):
-            self._heap = [alarm for alarm in self._heap if alarm.ring is not None]
+    def count_cancelled(self) -> None:
+        """Count a timer that was cancelled, and sweep if they are many."""
+        self._cancelled += 1
+        if len(self._heap) > SWEEP_AT and self._cancelled * 2 > len(self._heap):
+            self._heap = [timer for timer in self._heap if timer.fire is not None]
             heapify(self._heap)
-            self._off = 0
+            self._cancelled = 0
 
     def next(self) -> float | None:
-        """Say when the next one is; None when there is none."""
+        """Say when the next one is due; None when there is none."""
         heap = self._heap
-        while heap and heap[0].ring is None:
+        while heap and heap[0].fire is None:
             heappop(heap)
-            self._off -= 1
+            self._cancelled -= 1
         return heap[0].when if heap else None
 
-    def ring(self, now: float) -> None:
+    def fire(self, now: float) -> None:
         """Let happen what is due, in order."""
         while (when := self.next()) is not None and when <= now:
-            alarm = heappop(self._heap)
-            ring, alarm.ring = alarm.ring, None
-            assert ring is not None, "`next` leaves none that was called off"
-            ring()
+            timer = heappop(self._heap)
+            fire, timer.fire = timer.fire, None
+            assert fire is not None, "`next` leaves none that was cancelled"
+            fire()

@@ -1,6 +1,6 @@
 """A nats-server as a child process: found, started, asked, frozen, killed.
 
-Synchronous, and without Trio; `trionats.testing` is its public face and adds the Trio form.
+Synchronous, and without Trio; `_trio_server` has the form for Trio code.
 
 Who ends the server: `close`; `atexit` when nobody closed it; and, where there is a `sh`, a watchdog that kills it when this
 process dies without a word. (Linux could do that alone, with PR_SET_PDEATHSIG, but it means the *thread* that started the

@@ -1,4 +1,4 @@
-"""Object stores: their buckets, the infos of objects, their chunks in and out, and their watchers.
+"""Object stores: the names and streams of buckets, transfers into them, the infos of objects, their chunks in and out.
 
 It may know JetStream's rooms beside this folder, except for the context, which stands above the stores.
 """

@@ -10,7 +10,7 @@ Strategy
 Invariants
     The chunks lie in the stream in their order: what the server refused because it was busy or without a leader is sent
     again together with all that followed it, after those of the followers that were stored have been deleted.
-    When `abandon` returns, what was stored is purged, or `_purging` sees to it.
+    When `abandon` returns, what was stored is purged, or `purging` sees to it (design 57).
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
-from trionats._jetstream.context import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
-from trionats._jetstream.destination import bucket_destination, written_at
+from trionats._jetstream.destination import written_at
 from trionats._jetstream.objects.purging import Purge
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._jetstream.objects.transfer import IDLE_LIMIT, Transfer, idle_error
+from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trionats._client import Client
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._jetstream.api import Api
+    from trionats._protocol.jetstream.acks import AckSubject
 
 #: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
 #: 1 Gbit/s with a round trip of 60 ms.
@@ -51,8 +53,6 @@ READ_BYTES = 8 * 1024 * 1024
 #: SHA-256 runs at about 1 MB per ms, and handing data to a thread cost more than it gained up to this size (measured:
 #: 64 MiB in blocks of 1 MiB took 20 % more CPU, and no less time). Above it the event loop would wait too long.
 HASH_IN_THREAD = 2 * 1024 * 1024
-#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
-IDLE_LIMIT = 30.0
 
 TOO_MANY_REQUESTS = 429
 
@@ -89,60 +89,6 @@ class Digest:
         return base64.urlsafe_b64decode(form[1].replace("+", "-").replace("/", "_") + "=") == self._hash.digest()
 
 
-async def answer(reply: PendingReply, doing: str) -> Msg:
-    """Wait for the answer to one step of a transfer.
-
-    Args:
-        reply: What is waited for.
-        doing: The transfer, for the text of the exception.
-
-    Returns:
-        The answer.
-
-    Raises:
-        nats.errors.NoRespondersError: Nobody listens there.
-        trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
-        nats.errors.Error: As for any request; the text says what was being done.
-    """
-    with trio.move_on_after(IDLE_LIMIT):
-        try:
-            return await reply.wait()
-        except errors.NoRespondersError:
-            raise
-        except errors.Error as error:
-            raise errors.explained(type(error), f"{doing}: {error}", **vars(error)) from error
-    raise idle_error(doing)
-
-
-async def writable(nc: Client, doing: str) -> None:
-    """Wait until one more message can be queued.
-
-    Args:
-        nc: The client, which has too many queued.
-        doing: The transfer, for the text of the exception.
-
-    Raises:
-        trionats.errors.TimeoutError: It could not for `IDLE_LIMIT` seconds.
-    """
-    with trio.move_on_after(IDLE_LIMIT):
-        await nc.wait_writable()
-        return
-    raise idle_error(doing)
-
-
-def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
-    """Make the exception for a transfer in which nothing moves.
-
-    Args:
-        doing: The transfer.
-        refusal: What the server says instead of answering, where it says anything.
-    """
-    if refusal is not None:
-        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
-        return errors.explained(type(refusal), text, **vars(refusal))
-    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")
-
-
 class _Flying(NamedTuple):
     data: bytes | memoryview
     reply: PendingReply
@@ -152,20 +98,17 @@ class ChunkWriter:
     """Stores the chunks of one new object, in order.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream.
         subject: The object's own chunk subject.
         doing: The transfer, for the text of exceptions.
     """
 
-    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
-        self._js = js
-        # A transfer has a limit for standing still, and none for an answer.
-        self._nc = js.nc.with_options(request_timeout=None)
+    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
+        self._api = jetstream
         self._stream = stream
         self._subject = subject
-        self._doing = doing
-        self._destination = bucket_destination(js, stream, subject, doing)
+        self._transfer = Transfer(jetstream, stream, subject, doing)
         self._waiting: deque[bytes | memoryview] = deque()
         self._flying: deque[_Flying] = deque()
         self._flying_bytes = 0
@@ -196,11 +139,13 @@ class ChunkWriter:
     async def abandon(self) -> None:
         """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.
 
-        What the server has not answered by then may still be stored; its answer leads to one more purge.
+        What the server has not acknowledged by then may still be stored; its acknowledgement leads to one more purge.
         """
         if not self._sent_any:
             return
-        purge = Purge(self._js, self._stream, self._subject, self._doing, [flying.reply for flying in self._flying])
+        purge = Purge(
+            self._api, self._stream, self._subject, self._transfer.doing, [flying.reply for flying in self._flying]
+        )
         self._flying.clear()
         await purge.wait()
         if purge.failure is not None:
@@ -214,7 +159,7 @@ class ChunkWriter:
                 await self._settle_oldest()
                 continue
             try:
-                reply = self._nc.request_nowait(self._subject, self._waiting[0], chooser=self._destination.chooser())
+                reply = self._transfer.send_nowait(self._waiting[0])
             except (trio.WouldBlock, errors.OutboundBufferLimitError):
                 await self._make_room()
                 continue
@@ -226,14 +171,13 @@ class ChunkWriter:
         if self._flying:
             await self._settle_oldest()
         else:
-            await writable(self._js.nc, self._doing)
+            await self._transfer.wait_writable()
 
     async def _settle_oldest(self) -> None:
         try:
-            msg = await answer(self._flying[0].reply, self._doing)
-            ack = publish_ack(self._destination.doing, msg)
+            ack = self._transfer.ack(await self._transfer.wait_reply(self._flying[0].reply))
         except errors.NoRespondersError:
-            await self._send_again(no_stream(self._doing))
+            await self._send_again(no_stream(self._transfer.doing))
             return
         except errors.APIError as error:
             if error.code != TOO_MANY_REQUESTS:
@@ -241,7 +185,7 @@ class ChunkWriter:
             await self._send_again(error)
             return
         if ack.seq <= self._last_seq:
-            text = f"{self._doing}: the server stored a chunk at {ack.seq}, behind one at {self._last_seq}"
+            text = f"{self._transfer.doing}: the server stored a chunk at {ack.seq}, behind one at {self._last_seq}"
             raise errors.explained(errors.ObjectIncompleteError, text)
         self._last_seq = ack.seq
         self._refusals = 0
@@ -263,28 +207,28 @@ class ChunkWriter:
 
     async def _unstore(self, flying: _Flying) -> None:
         try:
-            ack = publish_ack(self._destination.doing, await answer(flying.reply, self._doing))
+            ack = self._transfer.ack(await self._transfer.wait_reply(flying.reply))
         except (errors.NoRespondersError, errors.APIError):
             return
-        js, stream = written_at(self._js, self._stream)
-        await js.api_request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
+        there, stream = written_at(self._api, self._stream)
+        await there.request(f"STREAM.MSG.DELETE.{stream}", {"seq": ack.seq, "no_erase": True})
 
 
 class ChunkReader:
     """Reads the chunks of one object, in order.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream.
         subject: The object's own chunk subject.
         count: How many chunks there should be.
         doing: The transfer, for the text of exceptions.
     """
 
-    def __init__(self, js: JetStream, stream: str, subject: str, count: int, doing: str) -> None:
+    def __init__(self, jetstream: Api[Messaging], stream: str, subject: str, count: int, doing: str) -> None:
         ordered = Ordered(
             stream,
-            js.nc.new_token(),
+            jetstream.connection.new_token(),
             JITTER,
             filter_subjects=[subject],
             snapshot=True,
@@ -293,7 +237,7 @@ class ChunkReader:
             # Whether all that there should be has come is known without the leader.
             lazy=True,
         )
-        self._source = OrderedSource(js, ordered, self)
+        self._source = OrderedSource(jetstream, ordered, Sink(self._take, self._stored_read))
         self._doing = doing
         self._missing = count
         self._chunks: list[bytes] = []
@@ -343,8 +287,7 @@ class ChunkReader:
 
     # What the source calls.
 
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take a chunk."""
+    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         self._chunks.append(msg.data)
         self._sizes.append(size)
         self._bytes += len(msg.data)
@@ -354,10 +297,6 @@ class ChunkReader:
             self._source.wake()
         return Handed.KEPT
 
-    def stored_read(self) -> None:
-        """Know that there are no more."""
+    def _stored_read(self) -> None:
         self._at_end = True
         self._source.wake()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nothing to do: the next step raises why."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import trio
 
 from trionats import errors
-from trionats._jetstream.context import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, no_stream, publish_ack
-from trionats._jetstream.destination import bucket_destination
-from trionats._jetstream.objects.chunks import IDLE_LIMIT, answer, idle_error, writable
-from trionats._jetstream.objects.purging import CLEANUP_LIMIT
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource
+from trionats._jetstream.api import in_store
+from trionats._jetstream.entries import Entries
+from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, Transfer, idle_error
+from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.objects import expecting, info_bytes, read_info
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Start
+from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,25 +25,21 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging, Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
-    from trionats._protocol.jetstream.pull import AckSubject
+    from trionats._jetstream.api import Api
+    from trionats._jetstream.objects.buckets import Bucket
+    from trionats._protocol.jetstream.acks import AckSubject
 
 #: How often a list begins anew because another stream took the place of the one that was read.
 READ_ATTEMPTS = 10
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
 class InfoWrite:
     """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
 
-    def __init__(self, js: JetStream, stream: str, subject: str, doing: str) -> None:
-        self._js = js
-        # As for the chunks.
-        self._nc = js.nc.with_options(request_timeout=None)
-        self._subject = subject
-        self._doing = doing
-        self._destination = bucket_destination(js, stream, subject, doing)
+    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
+        self._transfer = Transfer(jetstream, stream, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self._under_way = False
@@ -57,11 +55,11 @@ class InfoWrite:
         return self.revision is None and (self._under_way or self._lost or self._disputed)
 
     def is_not_stored(self) -> None:
-        """Know that it is not, and will not be: somebody else's stands in its place."""
+        """Take note that it is not stored, and will not be: somebody else's stands in its place."""
         self._under_way = self._lost = self._disputed = False
 
     def is_unchanged(self) -> None:
-        """Know that the stream itself says that nothing has changed, some time after it was refused."""
+        """Take note that the stream itself says that nothing has changed, some time after it was refused."""
         self._looks += 1
         if self._looks > 1:
             self._disputed = False
@@ -80,10 +78,10 @@ class InfoWrite:
             self.close()
             self._reply = await self._queue(data, headers)
             try:
-                return self._stored(await self._answer(self._reply))
+                return self._stored(await self._wait(self._reply))
             except errors.NoRespondersError:
                 self._under_way = False
-        raise no_stream(self._doing)
+        raise no_stream(self._transfer.doing)
 
     def close(self) -> None:
         """Forget what was sent. Synchronous, idempotent."""
@@ -103,7 +101,7 @@ class InfoWrite:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                publish_ack(self._destination.doing, outcome)
+                self._transfer.ack(outcome)
             except (errors.NoRespondersError, errors.APIError):
                 # What was sent and lost before may have been stored all the same.
                 if not (self._lost or self._disputed):
@@ -114,24 +112,24 @@ class InfoWrite:
                 stored()
 
         reply, self._reply = self._reply, None
-        if reply is not None and not reply.leave(told) and not (self._lost or self._disputed):
+        if reply is not None and not self._transfer.leave(reply, told) and not (self._lost or self._disputed):
             refused()
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
-                reply = self._nc.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
+                reply = self._transfer.send_nowait(data, headers)
             except trio.WouldBlock:
-                await writable(self._js.nc, self._doing)
+                await self._transfer.wait_writable()
                 continue
             self._lost = self._lost or self._under_way
             self._under_way = True
             return reply
 
-    async def _answer(self, reply: PendingReply) -> Msg:
+    async def _wait(self, reply: PendingReply) -> Msg:
         try:
-            return await answer(reply, self._doing)
+            return await self._transfer.wait_reply(reply)
         except trio.Cancelled:
             # It is under way: whether the chunks are to stay depends on what becomes of it.
             with trio.move_on_after(CLEANUP_LIMIT, shield=True):
@@ -147,103 +145,104 @@ class InfoWrite:
         self._under_way = False
         self._disputed = self._disputed or (self._reply is not None and self._reply.given_up)
         try:
-            self.revision = publish_ack(self._destination.doing, msg).seq
+            self.revision = self._transfer.ack(msg).seq
         except errors.APIError as error:
             if error.err_code not in WRONG_LAST_SEQUENCE:
                 raise
-            text = f"{self._doing}: somebody else changed it at the same time ({error.description})"
+            text = f"{self._transfer.doing}: somebody else changed it at the same time ({error.description})"
             raise errors.explained(type(error), text, **vars(error)) from None
         return self.revision
 
 
-async def read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
-    """Read the last info of every object in a bucket.
+def infos_in(jetstream: Api[Messaging], bucket: Bucket, *, ignore_deletes: bool) -> Entries[api.ObjectInfo]:
+    """Say where the infos of a bucket are and how each is read, as lists and watchers want to know.
 
     Args:
-        js: Through which.
-        bucket: The bucket's name, for texts.
-        stream: The stream that holds it.
-        subject: The pattern that all infos match.
-
-    Returns:
-        The infos, markers of deleted objects included, in the order of their last change.
-
-    Raises:
-        nats.errors.Error: As for any question to the JetStream API.
+        jetstream: Where the bucket is.
+        bucket: The bucket.
+        ignore_deletes: Whether to leave out the markers of deleted objects.
     """
-    for _ in range(READ_ATTEMPTS - 1):
-        # The stream was made anew, or went back: what was read belongs to no list.
-        with suppress(errors.StreamRegressedError):
-            return await _read_infos(js, bucket, stream, subject)
-    return await _read_infos(js, bucket, stream, subject)
-
-
-async def _read_infos(js: JetStream, bucket: str, stream: str, subject: str) -> list[api.ObjectInfo]:
-    reader = _InfoReader(js.nc.foreign, bucket)
-    ordered = Ordered(
-        stream,
-        js.nc.new_token(),
-        JITTER,
-        filter_subjects=[subject],
-        start=Start("last_per_subject"),
-        snapshot=True,
+    return Entries(
+        str(bucket),
+        jetstream,
+        bucket.stream,
+        (bucket.infos,),
+        read=partial(_read_one, jetstream.connection.foreign, bucket.name, ignore_deletes),
+        # Two objects may have one name, in two places.
+        key=attrgetter("subject"),
         # An info replaces the one before (`Nats-Rollup`).
         one_per_subject=True,
     )
-    reader.source = source = OrderedSource(js, ordered, reader)
-    try:
-        await source.open()
-        with reader.patience:
-            reader.patience.deadline = trio.current_time() + IDLE_LIMIT
-            while not reader.complete:
-                await source.step()
-    finally:
-        source.close()
-    if not reader.complete:
-        raise idle_error(f"list of bucket {bucket!r}", source.refusal)
-    return list(reader.infos.values())
 
 
-def read_entry(foreign: Foreign, bucket: str, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
-    """Read one info of many, as lists and watchers do; None for what is to be left out.
+def _read_one(foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.ObjectInfo | None:
+    # Anybody may write into the bucket's subjects (design 56).
+    info = foreign.read(
+        f"infos of bucket {bucket!r}",
+        read_info,
+        bucket,
+        msg.data,
+        revision=ack.sequence,
+        stored_at=ack.timestamp,
+        subject=msg.subject,
+    )
+    return None if info is None or (ignore_deletes and info.deleted) else info
+
+
+async def list_infos(infos: Entries[api.ObjectInfo], doing: str) -> list[api.ObjectInfo]:
+    """Read the last info of every object in a bucket.
 
     Args:
-        foreign: The boundary that it crosses.
-        bucket: The bucket, for texts.
-        msg: The meta message.
-        ack: Its place in the stream.
+        infos: Where they are.
+        doing: The list, for the text of an exception.
+
+    Returns:
+        The infos, in the order of their last change.
+
+    Raises:
+        nats.errors.BucketNotFoundError: There is no such bucket.
+        nats.errors.Error: As for any request to the JetStream API.
     """
-    where = f"infos of bucket {bucket!r}"
-    return foreign.read(
-        where, read_info, bucket, msg.data, revision=ack.sequence, stored_at=ack.timestamp, subject=msg.subject
-    )
+    with in_store(infos.store):
+        for _ in range(READ_ATTEMPTS - 1):
+            # The stream was made anew, or went back: what was read belongs to no list.
+            with suppress(errors.StreamRegressedError):
+                return await _InfoList(infos, doing).read()
+        return await _InfoList(infos, doing).read()
 
 
-class _InfoReader:
-    """Collects infos; what is none is left out, since anybody may write into the bucket's subjects."""
+class _InfoList:
+    """Reads until all is there; a later info of the same place replaces the one before."""
 
-    source: OrderedSource
+    def __init__(self, infos: Entries[api.ObjectInfo], doing: str) -> None:
+        self._doing = doing
+        self._read_one = infos.read
+        self._source = infos.source(Sink(self._take, self._stored_read), LAST_PER_SUBJECT)
+        self._found: dict[str, api.ObjectInfo] = {}
+        self._complete = False
+        self._patience = trio.CancelScope()
 
-    def __init__(self, foreign: Foreign, bucket: str) -> None:
-        self._foreign = foreign
-        self._bucket = bucket
-        self.infos: dict[str, api.ObjectInfo] = {}
-        self.complete = False
-        self.patience = trio.CancelScope()
+    async def read(self) -> list[api.ObjectInfo]:
+        try:
+            await self._source.open()
+            with self._patience:
+                self._patience.deadline = trio.current_time() + IDLE_LIMIT
+                while not self._complete:
+                    await self._source.step()
+        finally:
+            self._source.close()
+        if not self._complete:
+            raise idle_error(self._doing, self._source.refusal)
+        return list(self._found.values())
 
-    def take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        """Take an info; a later one of the same subject replaces it."""
-        self.patience.deadline = trio.current_time() + IDLE_LIMIT
-        self.infos.pop(msg.subject, None)
-        info = read_entry(self._foreign, self._bucket, msg, ack)
+    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
+        self._patience.deadline = trio.current_time() + IDLE_LIMIT
+        self._found.pop(msg.subject, None)
+        info = self._read_one(msg, ack)
         if info is not None:
-            self.infos[msg.subject] = info
+            self._found[msg.subject] = info
         return Handed.DROPPED
 
-    def stored_read(self) -> None:
-        """Know that these were all."""
-        self.complete = True
-        self.source.wake()
-
-    def ended(self, reason: BaseException | None) -> None:
-        """Nothing to do: the next step raises why."""
+    def _stored_read(self) -> None:
+        self._complete = True
+        self._source.wake()

@@ -1,7 +1,12 @@
-"""Chunks that no object names any more are purged: asked for at once, and again for as long as something may be left.
+"""Chunks that no object names any more are purged: asked for at once, and again for as long as something may be left (design 57).
 
-`_protocol.remnants` decides; here it is done, without a task: what is asked, and what was sent before, have callbacks
-in the table of requests. So it goes on when whoever began it is gone, and ends with the client.
+How it goes on
+    `_protocol.jetstream.remnants` decides whether something may be left; a `Purge` does what follows from that, in `_go_on`, and has no
+    task. Three things bring it there: the acknowledgement of a chunk that was under way (`_landed`), the response to a
+    purge (`_purged`), and a time of the connection's own (`_due`). The first two are callbacks in the table of requests, the third is one of
+    its timers. So it goes on when whoever began it is gone, and ends with the connection.
+
+    Whoever waits for it (`wait`) waits until it rests, for a bounded time, shielded; it does not matter to the rest.
 """
 
 from __future__ import annotations
@@ -15,18 +20,18 @@ import trio
 from trionats import errors, events
 from trionats._jetstream.api import decode
 from trionats._jetstream.destination import written_at
+from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
 from trionats._protocol.jetstream.remnants import SETTLING, Remnant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trionats._core.message import Msg
+    from trionats._core.messaging import Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.context import JetStream
+    from trionats._jetstream.api import Api
     from trionats._protocol.timers import Timer
 
-#: How long a cancelled or failed transfer may take to clean up behind itself.
-CLEANUP_LIMIT: Final = 2.0
 UNAVAILABLE: Final = 503
 
 
@@ -35,7 +40,7 @@ class Purge:
     """The purge of one object's chunks: `begin` it, or `wait` for it.
 
     Args:
-        js: Through which.
+        jetstream: Where the bucket is.
         stream: The bucket's stream; where it is a mirror, its origin is purged, and then the mirror itself.
         subject: The object's own chunk subject.
         doing: What it belongs to, for texts.
@@ -43,17 +48,25 @@ class Purge:
     """
 
     def __init__(
-        self, js: JetStream, stream: str, subject: str, doing: str, flying: Iterable[PendingReply] = ()
+        self,
+        jetstream: Api[Publishing],
+        stream: str,
+        subject: str,
+        doing: str,
+        flying: Iterable[PendingReply] = (),
     ) -> None:
-        self._js, self._stream = written_at(js, stream)
+        self._api, self._stream = written_at(jetstream, stream)
+        self._connection = jetstream.connection
         # A mirror is not told of a purge of its origin.
-        self._mirror = f"{js.prefix}.STREAM.PURGE.{stream}" if (js, stream) != (self._js, self._stream) else ""
+        self._mirror = (
+            f"{jetstream.prefix}.STREAM.PURGE.{stream}" if (jetstream, stream) != (self._api, self._stream) else ""
+        )
         self._request = json.dumps({"filter": subject}).encode()
         self._subject = subject
         self._doing = doing
         self._remnant = Remnant()
         self._settled = trio.Event()
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
         self._watched = False
         self._closed = False
         self.failure: Exception | None = None
@@ -62,9 +75,9 @@ class Purge:
         for _ in replies:
             self._remnant.sent()
         for reply in replies:
-            if not reply.leave(partial(self._landed, reply)):
+            if not self._connection.leave(reply, partial(self._landed, reply)):
                 self._remnant.unsent()
-        if not js.nc.is_connected:
+        if not self._connection.is_connected:
             self._remnant.hurry()
 
     def begin(self) -> None:
@@ -72,14 +85,14 @@ class Purge:
         self._go_on()
 
     async def wait(self) -> None:
-        """Ask for it, and wait until it is answered for now: shielded, for `CLEANUP_LIMIT` at the most.
+        """Ask for it, and wait until nothing is under way: shielded, for `CLEANUP_LIMIT` at the most.
 
         It goes on by itself when it is not done by then. It raises nothing; `failure` says what the server said.
         """
         self._watched = True
         self._go_on()
         with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-            if self._js.nc.is_connected:
+            if self._connection.is_connected:
                 await self._settled.wait()
         self._watched = False
         self._remnant.hurry()
@@ -88,28 +101,28 @@ class Purge:
     def tell(self) -> None:
         """Tell that the data stays."""
         assert self.failure is not None, "it has not failed"
-        self._js.nc.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
+        self._connection.emit(events.ChunksLeft(self._stream, self._subject, self.failure))
 
-    # What the answers lead to.
+    # What brings it further.
 
-    def _landed(self, reply: PendingReply, answer: Msg | Exception) -> None:
-        if isinstance(answer, errors.ConnectionClosedError):
+    def _landed(self, reply: PendingReply, ack: Msg | Exception) -> None:
+        if isinstance(ack, errors.ConnectionClosedError):
             self._close()
-        elif reply.given_up or isinstance(answer, (errors.DisconnectedError, errors.TimeoutError)):
+        elif reply.given_up or isinstance(ack, (errors.DisconnectedError, errors.TimeoutError)):
             self._remnant.missed()
         else:
             self._remnant.landed()
         self._go_on()
 
-    def _answered(self, answer: Msg | Exception) -> None:
+    def _purged(self, response: Msg | Exception) -> None:
         now = trio.current_time()
         try:
-            if isinstance(answer, Exception):
-                raise answer
-            decode(self._doing, answer.data)
+            if isinstance(response, Exception):
+                raise response
+            decode(self._doing, response.data)
             self._remnant.purged(now)
             if self._mirror:
-                self._js.nc.publish_aside(self._mirror, self._request)
+                self._connection.publish_aside(self._mirror, self._request)
         except errors.ConnectionClosedError:
             self._close()
         except errors.DisconnectedError:
@@ -138,12 +151,12 @@ class Purge:
         if not self._watched:
             self.tell()
 
-    def _look(self) -> None:
+    def _due(self) -> None:
         now = trio.current_time()
-        if not self._js.nc.is_connected:
-            self._alarm = self._js.nc.alarm(now + SETTLING, self._look)
+        if not self._connection.is_connected:
+            self._timer = self._connection.call_at(now + SETTLING, self._due)
             return
-        self._alarm = None
+        self._timer = None
         self._remnant.look(now)
         if self._remnant.given_up and self.failure is None:
             text = f"{self._doing}: the server does not answer the request to purge its data"
@@ -155,16 +168,17 @@ class Purge:
         self._closed = True
 
     def _go_on(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._closed or self._remnant.rests:
             self._settled.set()
         if self._closed or self._remnant.done:
             return
-        nc = self._js.nc
         if self._remnant.ask(trio.current_time()):
-            nc.ask_nowait(f"{self._js.prefix}.STREAM.PURGE.{self._stream}", self._request, self._answered)
-        # While somebody waits, nothing is due as soon as that, and an alarm costs a trip through the scheduler.
+            self._connection.request_aside(
+                f"{self._api.prefix}.STREAM.PURGE.{self._stream}", self._request, self._purged
+            )
+        # While somebody waits, nothing is due as soon as that, and a timer costs a trip through the scheduler.
         if self._remnant.look_at is not None and not self._watched:
-            self._alarm = nc.alarm(self._remnant.look_at, self._look)
+            self._timer = self._connection.call_at(self._remnant.look_at, self._due)

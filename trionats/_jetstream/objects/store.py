@@ -14,19 +14,14 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._jetstream.api import api_error
-from trionats._jetstream.context import PUBLISH_RETRY_WAIT, bucket_not_found, max_msg_size, provide_object_stores
-from trionats._jetstream.objects.chunks import (
-    BLOCK_SIZE,
-    IDLE_LIMIT,
-    ChunkReader,
-    ChunkWriter,
-    Digest,
-    idle_error,
-)
-from trionats._jetstream.objects.infos import WRONG_LAST_SEQUENCE, InfoWrite, read_infos
-from trionats._jetstream.objects.purging import CLEANUP_LIMIT, Purge
-from trionats._jetstream.ordered import NO_MESSAGE
+from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
+from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.objects.buckets import max_msg_size
+from trionats._jetstream.objects.chunks import BLOCK_SIZE, ChunkReader, ChunkWriter, Digest
+from trionats._jetstream.objects.infos import InfoWrite, infos_in, list_infos
+from trionats._jetstream.objects.purging import Purge
+from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, idle_error
+from trionats._jetstream.publish import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects import (
     CHUNK_SIZE,
@@ -43,7 +38,9 @@ from trionats._protocol.jetstream.objects import (
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
-    from trionats._jetstream.context import JetStream
+    from trionats._core.messaging import Publishing
+    from trionats._jetstream.entries import Entries
+    from trionats._jetstream.objects.buckets import Bucket
 
 __all__ = ["ObjectGoneError", "ObjectStore"]
 
@@ -65,13 +62,12 @@ class ObjectStore:
     closing, and may be used from several tasks at once.
     """
 
-    def __init__(self, js: JetStream, bucket: str, *, origin: str | None = None, max_msg_size: int = 0) -> None:
-        self._js = js
-        self._bucket = bucket
+    def __init__(self, jetstream: Api[Publishing], bucket: Bucket, max_msg_size: int = 0) -> None:
+        self._api = jetstream
+        self._names = bucket
+        self._bucket, self._stream = bucket.name, bucket.stream
         # As it was said last; it may have been changed since.
         self._max_msg_size = max_msg_size
-        # A mirror holds the messages of another bucket, under that bucket's subjects.
-        self._subjects = f"$O.{origin or bucket}"
         self._nuids = subjects.Nuid(random.SystemRandom())
 
     def __repr__(self) -> str:
@@ -84,18 +80,12 @@ class ObjectStore:
 
     @property
     def stream(self) -> str:
-        """The name of the stream that holds the bucket."""
-        return f"OBJ_{self._bucket}"
+        """The name of the stream that holds it."""
+        return self._stream
 
-    @property
-    def js(self) -> JetStream:
-        """The JetStream that this store was found through."""
-        return self._js
-
-    @property
-    def meta_subject(self) -> str:
-        """The pattern that the infos of all objects match in the stream."""
-        return f"{self._subjects}.M.>"
+    def __entries__(self, *, ignore_deletes: bool = False) -> Entries[api.ObjectInfo]:
+        """Give what a watcher has to know, as `__messaging__` gives the seam to what is built on a client."""
+        return infos_in(self._api, self._names, ignore_deletes=ignore_deletes)
 
     @enable_ki_protection
     async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
@@ -256,13 +246,10 @@ class ObjectStore:
 
         Raises:
             trionats.errors.BucketNotFoundError: There is no such bucket any more.
-            nats.errors.Error: As for any question to the JetStream API.
+            nats.errors.Error: As for any request to the JetStream API.
         """
-        try:
-            infos = await read_infos(self._js, self._bucket, self.stream, self.meta_subject)
-        except errors.NotFoundError as error:
-            raise bucket_not_found(self._bucket, error) from None
-        return [info for info in infos if not (ignore_deletes and info.deleted)]
+        infos = self.__entries__(ignore_deletes=ignore_deletes)
+        return await list_infos(infos, f"list of bucket {self._bucket!r}")
 
     # Inside.
 
@@ -277,14 +264,13 @@ class ObjectStore:
         elif chunks:
             reader: ChunkReader | None = None
             try:
-                reader = await self._open_reader(info, chunks, doing)
-                while count < chunks and (more := await reader.receive()):
-                    count += len(more)
-                    # Each chunk is freed at once: joining all of them in the end took 20 % more.
-                    content.writelines(more)
-                    await digest.update(more)
-            except errors.NotFoundError as error:
-                raise bucket_not_found(self._bucket, error) from None
+                with in_store(str(self._names)):
+                    reader = await self._open_reader(info, chunks, doing)
+                    while count < chunks and (more := await reader.receive()):
+                        count += len(more)
+                        # Each chunk is freed at once: joining all of them in the end took 20 % more.
+                        content.writelines(more)
+                        await digest.update(more)
             finally:
                 if reader is not None:
                     reader.close()
@@ -300,7 +286,7 @@ class ObjectStore:
     async def _open_reader(self, info: api.ObjectInfo, chunks: int, doing: str) -> ChunkReader:
         with trio.move_on_after(IDLE_LIMIT):
             while True:
-                reader = ChunkReader(self._js, self.stream, self._chunk_subject(info.nuid), chunks, doing)
+                reader = ChunkReader(self._api, self._stream, self._names.chunk_subject(info.nuid), chunks, doing)
                 with suppress(errors.DisconnectedError):  # nothing was read yet: begin anew
                     await reader.open()
                     return reader
@@ -308,15 +294,15 @@ class ObjectStore:
 
     async def _only_chunk(self, info: api.ObjectInfo, doing: str) -> bytes | None:
         """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
-        subject = f"{self._js.prefix}.DIRECT.GET.{self.stream}.{self._chunk_subject(info.nuid)}"
+        subject = f"{self._api.prefix}.DIRECT.GET.{self._stream}.{self._names.chunk_subject(info.nuid)}"
         try:
             with trio.fail_after(IDLE_LIMIT):
-                # As for every transfer: the limit is for standing still, not for an answer.
-                msg = await self._js.nc.with_options(request_timeout=None).request(subject)
+                # As for every transfer: the limit is for standing still, not for a reply.
+                msg = await self._api.connection.with_request_timeout(None).request(subject)
         except trio.TooSlowError:
             raise idle_error(doing) from None
         except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
-            # The bucket or the server does not allow it, or the answer was lost: the other way is longer, and goes on.
+            # The bucket or the server does not allow it, or the reply was lost: the other way is longer, and goes on.
             return None
         # Any replica answers; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
@@ -328,38 +314,31 @@ class ObjectStore:
             raise bad_meta(info.name, self._bucket, "its info names no size, chunks, digest or nuid")
         return info.size, info.chunks, info.digest
 
-    def _chunk_subject(self, nuid: str) -> str:
-        return f"{self._subjects}.C.{nuid}"
-
     def _not_found(self, name: str) -> errors.ObjectNotFoundError:
         text = f"there is no object {name!r} in bucket {self._bucket!r}"
         return api_error(errors.ObjectNotFoundError, text, text, code=404, err_code=NO_MESSAGE)
 
     async def _find(self, name: str) -> Place:
         """Read what stands under a name, in the place where everybody looks, or else in nats.js's."""
-        first, *others = (f"{self._subjects}.M.{token}" for token in places(name, self._bucket))
-        found = await self._look(name, first)
+        first, *others = map(self._names.info_subject, places(name, self._bucket))
+        found = await self._read_place(name, first)
         for subject in others if not found.taken else ():
-            other = await self._look(name, subject)
+            other = await self._read_place(name, subject)
             if other.taken or (other.elsewhere is None and other.revision and not found.revision):
                 return other
         return found
 
-    async def _look(self, name: str, subject: str) -> Place:
+    async def _read_place(self, name: str, subject: str) -> Place:
         """Read what stands in one place, as the stream's leader has it."""
-        try:
-            found = await self._js.api_request(f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": subject})
-        except errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
-                return Place(subject)
-            raise bucket_not_found(self._bucket, error) from None
-        return read_place(self._bucket, name, subject, found.get("message"))
+        with in_store(str(self._names)):
+            message = await self._api.last_stored(self._stream, subject)
+        return Place(subject) if message is None else read_place(self._bucket, name, subject, message)
 
     # Writing.
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self._js.nc.max_payload, self._max_msg_size)
+        return Limits(self._api.connection.max_payload, self._max_msg_size)
 
     async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
         """Decide on the size of chunks, and refuse what is too large before anything is stored."""
@@ -367,7 +346,7 @@ class ObjectStore:
             return self._fitted(info, asked, size)
         except errors.BadObjectMetaError:
             # The bucket's limit may have been raised since.
-            ours = self._limits.least < self._js.nc.max_payload
+            ours = self._limits.least < self._api.connection.max_payload
             if not ours or not await self._ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 raise
             return self._fitted(info, asked, size)
@@ -383,7 +362,7 @@ class ObjectStore:
         """Ask for the bucket's limit anew; say whether it is another one."""
         before = self._max_msg_size
         with suppress(errors.Error):
-            self._max_msg_size = max_msg_size(await self._js.stream_info(self.stream))
+            self._max_msg_size = max_msg_size(await JetStreamManager(self._api).stream_info(self._stream))
         return self._max_msg_size != before
 
     async def _is_smaller(self, limits: Limits, error: errors.Error) -> bool:
@@ -396,8 +375,8 @@ class ObjectStore:
 
     async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._bucket!r}"
-        chunks = ChunkWriter(self._js, self.stream, self._chunk_subject(info.nuid), doing)
-        write = InfoWrite(self._js, self.stream, place.subject, doing)
+        chunks = ChunkWriter(self._api, self._stream, self._names.chunk_subject(info.nuid), doing)
+        write = InfoWrite(self._api, self._stream, place.subject, doing)
         try:
             await self._upload(chunks, content, info)
             info.revision = await self._write(write, info, place)
@@ -417,7 +396,7 @@ class ObjectStore:
         return info
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
-        write = InfoWrite(self._js, self.stream, place.subject, doing)
+        write = InfoWrite(self._api, self._stream, place.subject, doing)
         try:
             try:
                 await write.send(marker(place, name, self._bucket, self._limits), place.revision)
@@ -463,7 +442,7 @@ class ObjectStore:
         info.size, info.chunks, info.digest = len(content), count, str(digest)
 
     async def _write(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> int:
-        """Store an info; one whose answer was lost, or may be another domain's, is sent again until it is known what became of it.
+        """Store an info; one whose acknowledgement was lost, or may be another domain's, is sent again until it is known what became of it.
 
         It is stored once at the most: each time the same last info is expected.
         """
@@ -492,7 +471,7 @@ class ObjectStore:
             pass
         # Whatever the refusal says of this time, it says nothing of the first.
         with suppress(errors.DisconnectedError):
-            now = await self._look(info.name, place.subject)
+            now = await self._read_place(info.name, place.subject)
             if now.info is not None and now.nuid == info.nuid:
                 write.revision = now.revision
             elif overtaken and now.revision != place.revision:
@@ -509,7 +488,7 @@ class ObjectStore:
 
     def _purge_of(self, nuid: str, doing: str) -> Purge | None:
         """Make the purge of an object's chunks; an object that has none of its own needs none."""
-        return Purge(self._js, self.stream, self._chunk_subject(nuid), doing) if nuid else None
+        return Purge(self._api, self._stream, self._names.chunk_subject(nuid), doing) if nuid else None
 
     def _begin_purge(self, nuid: str, doing: str) -> None:
         """Purge an object's chunks, without waiting for it."""
@@ -528,13 +507,6 @@ class ObjectStore:
         purge = await self._purge(place.nuid, doing)
         if purge is not None and purge.failure is not None:
             purge.tell()
-
-
-def _object_store(js: JetStream, bucket: str, origin: str, max_msg_size: int) -> ObjectStore:
-    return ObjectStore(js, bucket, origin=origin, max_msg_size=max_msg_size)
-
-
-provide_object_stores(_object_store)
 
 
 def _data_stays(doing: str, why: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""What CONNECT says about who we are, whether TLS comes before it, and what the server's refusals mean.
+"""What CONNECT says about who we are, whether TLS comes before it, and what we know of why we were not let in.
 
 Nothing here is kept: the client evaluates callbacks and reads files before every connect and hands over plain values, so
 that rotated credentials are used from the next connect on.
@@ -6,7 +6,6 @@ that rotated credentials are used from the next connect on.
 
 from __future__ import annotations
 
-import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,19 +13,15 @@ from typing import TYPE_CHECKING
 
 from trionats import errors
 from trionats._protocol.auth.credentials import validity
-from trionats._protocol.showing import foreign, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-    from trionats._protocol.servers import Server
+    from trionats._protocol.addresses import Server
 
 LANG = "python-trio"
 PROTOCOL = 1  # we understand INFO at any time
-
-#: What to say of an inbox that the server refused.
-INBOX_HINT = "; set inbox_prefix= to what this user may subscribe to"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -171,86 +166,3 @@ def why_refused(login: LoginOptions, server: Server, now: float) -> str:
 
 def _told(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-_QUOTED = r'"((?:[^"\\]|\\.)*)"'
-_PERMISSIONS = re.compile(
-    rf"permissions violation for (publish to|publish with reply of|subscription to) {_QUOTED}"
-    rf"(?:, too many tokens)?(?: using queue {_QUOTED})?(?: \(sid {_QUOTED}\))?",
-    re.IGNORECASE,
-)
-_OPERATIONS = {"publish to": "publish", "publish with reply of": "reply", "subscription to": "subscription"}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL)
-
-# By the beginning of the text, in lower case. What is not listed (limits of the account, throttling, "authentication
-# timeout") says nothing about us that another attempt could not change.
-_REFUSALS: tuple[tuple[str, type[errors.Error]], ...] = (
-    ("authorization violation", errors.AuthorizationError),
-    ("user authentication expired", errors.AuthorizationError),
-    ("user authentication revoked", errors.AuthorizationError),
-    ("account authentication expired", errors.AuthorizationError),
-    ("stale connection", errors.StaleConnectionError),
-    ("secure connection - tls required", errors.SecureConnRequiredError),
-    ("maximum payload", errors.MaxPayloadError),
-    ("invalid subject", errors.BadSubjectError),
-    ("invalid publish subject", errors.BadSubjectError),
-    ("unknown protocol operation", errors.ProtocolError),
-    ("invalid client protocol", errors.ProtocolError),
-    ("maximum control line exceeded", errors.ProtocolError),
-)
-
-
-def server_error(text: str, confided: Iterable[str] = ()) -> errors.Error:
-    """Turn the text of an `-ERR` into the exception that it means.
-
-    The exception says nothing about whether the connection goes on: the server closes it, or leaves it open.
-
-    Args:
-        text: What stands behind `-ERR`, with or without its quotes, in upper or lower case.
-        confided: What it must not be quoted with.
-
-    Returns:
-        The exception. A `PermissionsViolationError` has the attributes `operation` ("publish", "subscription", or
-        "reply" for the reply subject of a publish), `subject` (both empty when the text cannot be read), `queue` (None for
-        none) and `sid` (None unless the server says which subscription it removed).
-    """
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        text = text[1:-1].strip()
-    explanation = f"the server says: {foreign(hidden(text, confided))}"
-    lowered = text.lower()
-    if lowered.startswith("permissions violation"):
-        return errors.explained(errors.PermissionsViolationError, explanation, **_violation(text))
-    for beginning, kind in _REFUSALS:
-        if lowered.startswith(beginning):
-            return errors.explained(kind, explanation)
-    return errors.Error(explanation)
-
-
-def _violation(text: str) -> dict[str, Any]:
-    match = _PERMISSIONS.fullmatch(text)
-    if match is None:
-        return {"operation": "", "subject": "", "queue": None, "sid": None}
-    operation, subject, queue, sid = match.groups()
-    return {
-        "operation": _OPERATIONS[operation.lower()],
-        "subject": _unquoted(subject),
-        "queue": None if queue is None else _unquoted(queue),
-        "sid": int(sid) if sid and sid.isascii() and sid.isdigit() and len(sid) < 20 else None,
-    }
-
-
-def _unquoted(text: str) -> str:
-    """Undo Go's `%q`, as far as names of subjects need it."""
-    return _ESCAPE.sub(_unescaped, text)
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    number = match[1] or match[2] or match[3]
-    if number is None:
-        return _CONTROLS.get(match[4], match[4])
-    point = int(number, 16)
-    return chr(point) if point < 0x110000 else match[0]
-
-
-_CONTROLS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}

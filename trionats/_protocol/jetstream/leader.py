@@ -1,14 +1,19 @@
 """What the stream's leader says: which stream it is, and what a snapshot of it must have reached.
 
 Strategy
-    A consumer without replicas may be placed on a replica that lags, and then knows neither what the stream holds nor
-    how much that is. And a stream of the same name need not be the same stream. So two things are asked of the stream's
-    leader, each time *after* a consumer was made: when the stream was made, and which sequence is the last one that
-    matches.
+    A consumer without replicas may be placed on a replica that lags, and then knows neither what the stream holds nor how much that
+    is. And a stream of the same name need not be the same stream. So two things are asked of the stream's leader, each time
+    *after* a consumer was made: when the stream was made, which is its identity, and which sequence is the last (`hear`), or the
+    last that matches (`find`): the mark that must have been reached.
 
-    A server outside a cluster has no replicas. Its consumers say so (their info names no cluster), and then nothing is
-    asked as long as the first consumer lives: that one is younger than its stream, so a stream that is younger than it
-    is another one.
+    A server outside a cluster has no replicas. Its consumers say so (their info names no cluster), and then nothing is asked as
+    long as the first consumer lives: that one is younger than its stream, so a stream that is younger than it is another one
+    (design 60).
+
+Invariants
+    * A mark never hides what is missing: it is the leader's last at a moment behind the making of the consumer.
+    * Who may not ask (`mute`: for the stream's info; `blind`: for its messages) reads on, and is told once that nothing vouches
+      for the end; nothing fails for it (design 59).
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from trionats._protocol.jetstream.pull import count_of
+from trionats._protocol.jetstream.acks import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +39,7 @@ def read_stream(info: Mapping[str, object]) -> StreamSaid | None:
     """Read a stream info.
 
     Args:
-        info: The server's answer.
+        info: The API's response.
 
     Returns:
         What it says, or None when it is no such info.
@@ -69,7 +74,7 @@ class Leader:
         """Tell that a consumer was made.
 
         Args:
-            info: The server's answer, a consumer info.
+            info: The API's response, a consumer info.
         """
         self.clustered = isinstance(info.get("cluster"), dict)
         if self._made is None:
@@ -105,7 +110,7 @@ class Leader:
         self._mark = mark
 
     def meet(self, said: StreamSaid) -> None:
-        """Know that another stream is read from now on.
+        """Begin with another stream, which is read from now on.
 
         Args:
             said: What the leader says of it.

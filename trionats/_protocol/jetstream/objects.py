@@ -25,7 +25,7 @@ from nats.js.api import ObjectMetaOptions as AnyOptions
 
 from trionats import api, errors
 from trionats._protocol import headers
-from trionats._protocol.jetstream.pull import LARGEST, count_of
+from trionats._protocol.jetstream.acks import LARGEST, count_of
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta

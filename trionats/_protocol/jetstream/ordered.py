@@ -1,18 +1,40 @@
 """Where to resume: a stream in order, through one consumer of our own after another.
 
 Strategy
-    `Ordered` is told what came (`received`, `status`, `created`, ...) and asked what to do (`next`, `pull`); it never
-    waits, sends or reads a clock. Whenever it is in doubt it resets: a fresh consumer, from where it is.
+    `Ordered` is told what came (`received`, `status`, `created`, ...) and asked what to do (`next`, `pull`); it never waits, sends
+    or reads a clock. Whenever it is in doubt it resets: a fresh consumer, from where it is. Three parts decide with it: `Window`
+    how much to ask for, `Leader` which stream it is and what the leader has of it, `Snapshot` when all has come that was stored.
+
+States
+    UNMADE: there is no consumer. `next` says `Create`, not before a pause that grows with the failures in a row; `created` leads
+    to DOUBTFUL or READING, `create_failed` back here.
+
+    DOUBTFUL: the consumer is made, and the leader has not said yet whether this still is the stream that was read (design 60), or
+    from where on messages are new. `next` says `Look`; `looked` leads to READING, to FAILED where the stream went backwards
+    (after a second look, since a leader that was just elected may be mistaken once), or to UNMADE where it was made anew and is
+    read from its beginning. The first consumer needs no such proof, and reading begins while the leader is asked.
+
+    READING: messages are handed over. A gap, silence, a deleted consumer and a returned connection lead back to UNMADE.
+
+    FAILED: `next` says `Fail`, for good.
+
+The end of a snapshot
+    The consumer says how many messages it has when it is made. They are counted here as they come, before anybody looks into them
+    (design 10). At that count the snapshot ends, unless `Snapshot` has reason to doubt the count or `Leader` has not been
+    reached; then it says what has to be found out (`inspects`, `asks`, `finds`), and nothing is asked for meanwhile.
 
 Invariants
-    * The cursor moves when a message was handed over (`delivered`), never when it was merely seen.
+    * The cursor moves when a message was handed over (`delivered`) or is wanted by nobody (`dropped`), never when it was merely
+      seen (design 11).
     * Each consumer has a name of its own, and what comes from another one is ignored.
-    * What is stored is counted as it comes, before anybody looks into it (`snapshot`).
-    * Nothing is handed over from a second consumer before the leader has said that it is still the same stream.
+    * What was not handed over is asked for again; what was, is dropped when it comes again, by its sequence and timestamp.
+    * Nothing is handed over from a second consumer before the leader has said that it is the same stream, or that it may not say.
+    * Each consumer that may be on the server is deleted: by `Delete`, or by who leaves.
 
 What can go wrong
-    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags, a stream that is
-    purged while it is read, restored from an older backup, made anew, or removed: each has its test.
+    Lost, doubled and late messages, silence, deleted consumers, lost connections, a replica that lags (design 59), a stream that is
+    purged while it is read, restored from an older backup, made anew, or removed, requests that are refused for a while or for
+    good (design 62): each has its test.
 """
 
 from __future__ import annotations
@@ -22,28 +44,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
+from trionats._protocol.jetstream.acks import NANOSECONDS, AckSubject, parse_ack_subject, whole_number
+from trionats._protocol.jetstream.actions import ALL, Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import Leader
-from trionats._protocol.jetstream.pull import (
-    ALL,
-    NANOSECONDS,
-    AckSubject,
-    Action,
-    Create,
-    Delete,
-    Ending,
-    Fail,
-    Find,
-    Inspect,
-    Look,
-    Pull,
-    Start,
-    Wait,
-    Window,
-    backoff,
-    parse_ack_subject,
-    whole_number,
-)
-from trionats._protocol.jetstream.refusals import Refusals, Verdict
+from trionats._protocol.jetstream.pull import Ending, Pull, Window
+from trionats._protocol.jetstream.refusals import Refusals, Retry, backoff
 from trionats._protocol.jetstream.snapshot import Course, Snapshot
 
 if TYPE_CHECKING:
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trionats._protocol.jetstream.leader import StreamSaid
+
+__all__ = ["Ordered"]
 
 _SECOND_LOOK_AFTER: Final = 0.25
 
@@ -242,14 +249,14 @@ class Ordered:
         """Tell that the consumer was created.
 
         Args:
-            info: The server's answer, a consumer info.
+            info: The API's response, a consumer info.
         """
         self._pending, _, before = _counts(info)
         leader, first = self._leader, not self._begun
         leader.consumer_made(info)
         if first:
             self._begun = True
-            # One before the first, for every policy: all that is needed to resume (measured, wire.md section 3).
+            # One before the first, for every policy: all that is needed to resume (measured).
             self.cursor = (before, 0)
             self._opening = leader.clustered and self._beginning.policy == "new"
         if leader.mute or (first and not (leader.known or self._opening)):
@@ -522,10 +529,10 @@ class Ordered:
         if error is None:
             return False
         self.refusal = error if isinstance(error, errors.APIError) else None
-        verdict = refusals.judge(error)
-        if verdict is Verdict.OVER:
+        retry = refusals.judge(error)
+        if retry is Retry.NEVER:
             self._fail(error)
-        return verdict is Verdict.TOLD
+        return retry is Retry.AND_TELL
 
     def _reset(self, now: float) -> None:
         if self._phase is _Phase.FAILED:

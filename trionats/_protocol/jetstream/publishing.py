@@ -1,9 +1,9 @@
-"""What a publish may ask for, and which answer to it counts.
+"""What a publish into a stream may ask for, and which PubAck counts.
 
 A stream's subjects do not end where its JetStream domain does: what is published at a leaf reaches a stream of the hub
-and one of the leaf, if both listen, and both answer. An acknowledgement names the domain that it comes from; a refusal
-names none. So where a domain was asked for, only its own acknowledgement counts, and a refusal counts only once that
-acknowledgement has had its time to come.
+and one of the leaf, if both listen, and both reply. A PubAck names the domain that it comes from; a refusal names none.
+So where a domain was asked for, only its own PubAck counts, and a refusal counts only once that PubAck has had its time
+to come (design 54).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from trionats._protocol.fields import MOST_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AckChooser", "Verdict", "judge", "patience", "time_to_live"]
+__all__ = ["AckChooser", "AckKind", "judge", "patience", "time_to_live"]
 
 
-class Answer(Protocol):
+class Reply(Protocol):
     """What is needed of a message."""
 
     @property
@@ -29,9 +29,9 @@ class Answer(Protocol):
         """Its payload."""
 
 
-Msg = TypeVar("Msg", bound=Answer)
+Msg = TypeVar("Msg", bound=Reply)
 
-#: How long the own acknowledgement may take behind one from elsewhere.
+#: How long the own PubAck may take behind one from elsewhere.
 ELSEWHERE_PATIENCE: Final = 3.0
 #: And behind a refusal, where it is not known how far away the domain is; and besides its round trips where it is.
 UNKNOWN_DISTANCE: Final = 0.5
@@ -39,45 +39,45 @@ LEAST_PATIENCE: Final = 0.1
 ROUND_TRIPS: Final = 4
 
 
-class Verdict(enum.Enum):
-    """What an answer to a publish is."""
+class AckKind(enum.Enum):
+    """What a reply to a publish is."""
 
     OURS = enum.auto()
-    """It counts: the acknowledgement of the domain that was asked for, or no answer of a stream at all."""
+    """It counts: the PubAck of the domain that was asked for, or what is none at all."""
     ELSEWHERE = enum.auto()
-    """The acknowledgement of another domain."""
+    """The PubAck of another domain."""
     REFUSAL = enum.auto()
     """Somebody's refusal; it does not say whose."""
 
 
-def judge(data: bytes, domain: str, *, strict: bool) -> tuple[Verdict, str, str]:
-    """Read whose answer to a publish this is.
+def judge(data: bytes, domain: str, *, strict: bool) -> tuple[AckKind, str, str]:
+    """Read whose reply to a publish this is.
 
     Args:
-        data: The answer's payload.
+        data: The reply's payload.
         domain: The domain that was asked for.
-        strict: An answer without a domain is one from elsewhere. It is where the domain's API has named itself; else
+        strict: A PubAck without a domain is one from elsewhere. It is where the domain's API has named itself; else
             the name may be an alias of ours.
 
     Returns:
-        The verdict, and the stream and the domain that it names.
+        What it is, and the stream and the domain that it names.
     """
     try:
-        answer: Any = json.loads(data)
+        said: Any = json.loads(data)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        return Verdict.OURS, "", ""
-    stream, named = (text if isinstance(text, str) else "" for text in (answer.get("stream"), answer.get("domain")))
-    if "error" in answer:
-        return Verdict.REFUSAL, stream, named
+        said = None
+    if not isinstance(said, dict):
+        return AckKind.OURS, "", ""
+    stream, named = (text if isinstance(text, str) else "" for text in (said.get("stream"), said.get("domain")))
+    if "error" in said:
+        return AckKind.REFUSAL, stream, named
     if not stream or named == domain or not (named or strict):
-        return Verdict.OURS, stream, named
-    return Verdict.ELSEWHERE, stream, named
+        return AckKind.OURS, stream, named
+    return AckKind.ELSEWHERE, stream, named
 
 
 class AckChooser(Generic[Msg]):
-    """Chooses among the answers to one publish that was meant for one domain.
+    """Chooses among the replies to one publish that was meant for one domain.
 
     Args:
         domain: The domain.
@@ -93,30 +93,30 @@ class AckChooser(Generic[Msg]):
         self._refusal: Msg | None = None
         self._elsewhere = ""
 
-    def choose(self, answer: Msg) -> float:
-        """Take an answer.
+    def choose(self, message: Msg) -> float:
+        """Take a reply.
 
         Args:
-            answer: The answer.
+            message: The reply.
 
         Returns:
             0 if this is the one, else how many seconds to wait at the most for a better one.
         """
-        verdict, stream, domain = judge(answer.data, self._domain, strict=self._strict)
-        if verdict is Verdict.OURS:
+        kind, stream, domain = judge(message.data, self._domain, strict=self._strict)
+        if kind is AckKind.OURS:
             return 0
-        if verdict is Verdict.ELSEWHERE:
+        if kind is AckKind.ELSEWHERE:
             self._elsewhere = domain
             self._tell(stream, domain)
         elif self._refusal is None:
-            self._refusal = answer
+            self._refusal = message
         return ELSEWHERE_PATIENCE if self._refusal is None else self._patience
 
     def give_up(self) -> Msg | Exception:
         """Take what has come for all that comes.
 
         Returns:
-            The refusal, or that nobody has answered who was asked.
+            The refusal, or that nobody has replied who was asked.
         """
         if self._refusal is not None:
             return self._refusal
@@ -125,17 +125,17 @@ class AckChooser(Generic[Msg]):
 
 
 def patience(round_trip: float | None) -> float:
-    """Say how long a domain's own acknowledgement may take behind somebody's refusal.
+    """Say how long a domain's own PubAck may take behind somebody's refusal.
 
     Args:
-        round_trip: How long the domain's API took to answer, or None where it was not asked.
+        round_trip: How long the domain's API took to respond, or None where it was not asked.
 
     Returns:
         Seconds.
     """
     if round_trip is None:
         return UNKNOWN_DISTANCE
-    # One answer that took long, of a server that stood still, is no measure of the distance.
+    # One response that took long, of a server that stood still, is no measure of the distance.
     return min(LEAST_PATIENCE + ROUND_TRIPS * round_trip, ELSEWHERE_PATIENCE)
 
 

@@ -16,108 +16,23 @@ import enum
 import json
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from trionats._protocol.jetstream.acks import NANOSECONDS, whole_number
+from trionats._protocol.jetstream.refusals import backoff
+from trionats._protocol.replies import NO_RESPONDERS
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-NANOSECONDS: Final = 1_000_000_000
-_SHORTEST_BACKOFF: Final = 0.05
-_LONGEST_BACKOFF: Final = 10.0
+__all__ = ["Ending", "Pull", "PullInbox", "Window"]
+
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
 # A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out.
 _PROOF_WITHIN: Final = 0.5
-#: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
-LARGEST: Final = (1 << 63) - 1
-
-
-class AckSubject(NamedTuple):
-    """What the reply subject of a JetStream message says about it; the timestamp counts nanoseconds."""
-
-    stream: str
-    consumer: str
-    deliveries: int
-    sequence: int
-    consumer_sequence: int
-    timestamp: int
-    pending: int
-    domain: str = ""
-
-
-def parse_ack_subject(reply: str) -> AckSubject | None:
-    """Read the reply subject of a JetStream message, in its old (9 tokens) or new (11 and more) form.
-
-    Args:
-        reply: The message's reply subject.
-
-    Returns:
-        What it says, or None when it is not such a subject.
-    """
-    if not reply.startswith("$JS.ACK."):
-        return None
-    tokens = reply.split(".")
-    count = len(tokens)
-    # ADR-15: ten tokens are neither form; more than eleven may come one day and mean nothing yet.
-    if count == 9:
-        first, domain = 2, ""
-    elif count >= 11:
-        first, domain = 4, "" if tokens[2] == "_" else tokens[2]
-    else:
-        return None
-    try:
-        deliveries, sequence, consumer_sequence, timestamp, pending = map(int, tokens[first + 2 : first + 7])
-    except ValueError:
-        return None
-    if not (0 <= sequence <= LARGEST and 0 <= timestamp <= LARGEST and 0 <= pending <= LARGEST):
-        return None
-    return AckSubject(
-        tokens[first], tokens[first + 1], deliveries, sequence, consumer_sequence, timestamp, pending, domain
-    )
-
-
-def backoff(failures: int, rng: random.Random) -> float:
-    """Say how long to wait after a failure: exponential, at most 10 s, half of it random.
-
-    Args:
-        failures: How many there were in a row before this one.
-        rng: Where the randomness comes from.
-
-    Returns:
-        Seconds.
-    """
-    longest = min(_LONGEST_BACKOFF, _SHORTEST_BACKOFF * 2.0 ** min(failures, 16))
-    return longest * rng.uniform(0.5, 1.0)
-
-
-def whole_number(fields: Mapping[str, object], name: str) -> int:
-    """Read a count from a header or a JSON object.
-
-    Args:
-        fields: The header fields or the object.
-        name: The field's name.
-
-    Returns:
-        The number, or 0 when there is none.
-    """
-    value = fields.get(name)
-    if isinstance(value, str):
-        return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else 0
-    return count_of(value) or 0
-
-
-def count_of(value: object) -> int | None:
-    """Read a count that an answer holds.
-
-    Args:
-        value: Whatever stands in its place.
-
-    Returns:
-        The number, or None when it is no count.
-    """
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,76 +63,31 @@ class Pull:
         return json.dumps(fields, separators=(",", ":")).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where reading begins, in the server's words: `policy` and, for two of the policies, `sequence` or `time`."""
+class PullInbox:
+    """Where the messages of one reader come, and the statuses, each at the reply subject of the request that it answers.
 
-    policy: str
-    sequence: int = 0
-    time: str = ""
+    Args:
+        inbox: A subject that nobody else has.
+    """
 
-    def config(self) -> dict[str, object]:
-        """Give the fields of a consumer's configuration that say so."""
-        fields: dict[str, object] = {"deliver_policy": self.policy}
-        if self.sequence:
-            fields["opt_start_seq"] = self.sequence
-        if self.time:
-            fields["opt_start_time"] = self.time
-        return fields
+    __slots__ = ("_prefix",)
 
+    def __init__(self, inbox: str) -> None:
+        self._prefix = f"{inbox}."
 
-ALL: Final = Start("all")
+    @property
+    def pattern(self) -> str:
+        """What to subscribe to."""
+        return f"{self._prefix}*"
 
+    def reply_to(self, pull: Pull) -> str:
+        """Make the reply subject of a request."""
+        return f"{self._prefix}{pull.number}"
 
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Create a consumer of this name and configuration, then tell `created` or `create_failed`."""
-
-    name: str
-    config: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete the consumer of this name, without waiting for an answer."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Inspect:
-    """Ask for the consumer's info, then tell `inspected` or `inspect_failed`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Ask for the stream's info, then tell `looked` or `look_failed`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Find:
-    """Ask the stream's leader for the last sequence that matches one of `filters`, then tell `found` or `look_failed`."""
-
-    filters: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Give up: reading cannot go on."""
-
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do before `until`, unless something comes."""
-
-    until: float
-
-
-Action = Create | Delete | Inspect | Look | Find | Fail | Wait | Pull
+    def number(self, subject: str) -> int:
+        """Read which request a status answers, from the subject that it came to; 0 where that names none."""
+        token = subject.removeprefix(self._prefix)
+        return int(token) if token.isdecimal() and len(token) < 20 else 0
 
 
 class Ending(enum.Enum):
@@ -412,7 +282,7 @@ class Window:
             self._refusals = 0
             return Ending.ALIVE
         text = description.lower()
-        if code == 503 or (code == 409 and ("consumer deleted" in text or "push based" in text)):
+        if code == NO_RESPONDERS or (code == 409 and ("consumer deleted" in text or "push based" in text)):
             return Ending.GONE
         if number == self._proof:
             return Ending.ENDED

@@ -2,15 +2,20 @@
 
 A stream without a leader, a server that is just starting or an account that is moved refuse for a while, and that
 must not end what is to survive a rolling restart. A limit of consumers or of the account stays; but the consumer of a
-process that crashed takes up a place for half a minute, so even that is waited for as long as that.
+process that crashed takes up a place for half a minute, so even that is waited for as long as that (design 62).
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trionats import errors
+
+if TYPE_CHECKING:
+    import random
+
+__all__ = ["GIVEN_UP_AFTER", "TOLD_AFTER", "Refusals", "Retry", "backoff", "is_missing", "passes"]
 
 STREAM_NOT_FOUND: Final = 10059
 #: The codes of what passes: no leader yet, no quorum, JetStream not switched on yet; too many requests.
@@ -25,18 +30,20 @@ STAYING: Final = frozenset({10039, 10035})
 TOLD_AFTER: Final = 3
 #: After how many of them it is given up: with those pauses 36 to 73 s, more than a consumer lives that nobody asks.
 GIVEN_UP_AFTER: Final = 15
+_SHORTEST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 10.0
 #: How often a stream that is gone is looked for again where it may be made anew: for 0.8 to 1.6 s.
 LOOKED_FOR: Final = 5
 
 
-class Verdict(enum.Enum):
+class Retry(enum.Enum):
     """What a refusal means."""
 
     AGAIN = enum.auto()
     """It is tried again."""
-    TOLD = enum.auto()
+    AND_TELL = enum.auto()
     """It is tried again, and somebody should know."""
-    OVER = enum.auto()
+    NEVER = enum.auto()
     """Trying again is of no use."""
 
 
@@ -52,26 +59,26 @@ class Refusals:
         self._count = self._missing = 0
 
     def forget(self) -> None:
-        """Know that what was asked for was granted."""
+        """Begin to count anew: what was asked for was granted."""
         self._count = self._missing = 0
 
-    def judge(self, error: Exception) -> Verdict:
+    def judge(self, error: Exception) -> Retry:
         """Say what the next refusal means.
 
         Args:
-            error: The refusal, or whatever else came instead of an answer.
+            error: The refusal, or whatever else came instead of a response.
         """
         if isinstance(error, (errors.ConnectionClosedError, errors.PermissionsViolationError)):
-            return Verdict.OVER
+            return Retry.NEVER
         if is_missing(error):
             self._missing += 1
-            return Verdict.AGAIN if self._patient and self._missing < LOOKED_FOR else Verdict.OVER
+            return Retry.AGAIN if self._patient and self._missing < LOOKED_FOR else Retry.NEVER
         if passes(error):
-            return Verdict.AGAIN
+            return Retry.AGAIN
         self._count += 1
         if self._count >= GIVEN_UP_AFTER:
-            return Verdict.OVER
-        return Verdict.TOLD if self._count == TOLD_AFTER else Verdict.AGAIN
+            return Retry.NEVER
+        return Retry.AND_TELL if self._count == TOLD_AFTER else Retry.AGAIN
 
 
 def is_missing(error: Exception) -> bool:
@@ -86,3 +93,17 @@ def passes(error: Exception) -> bool:
     kind = error.err_code if isinstance(error.err_code, int) else 0
     code = error.code if isinstance(error.code, int) else 0
     return kind in PASSING or (code in PASSING_CODES and kind not in STAYING)
+
+
+def backoff(failures: int, rng: random.Random) -> float:
+    """Say how long to wait after a failure: exponential, at most 10 s, half of it random.
+
+    Args:
+        failures: How many there were in a row before this one.
+        rng: Where the randomness comes from.
+
+    Returns:
+        Seconds.
+    """
+    longest = min(_LONGEST_BACKOFF, _SHORTEST_BACKOFF * 2.0 ** min(failures, 16))
+    return longest * rng.uniform(0.5, 1.0)

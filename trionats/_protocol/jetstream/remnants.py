@@ -2,10 +2,10 @@
 
 Strategy
     A purge and the chunks that it is to take go different ways through the server, and the purge is the faster one. So
-    what was sent and not acknowledged may be stored behind a purge that was answered: each acknowledgement that comes
+    what was sent and not acknowledged may be stored behind a purge that was done: each acknowledgement that comes
     late says that there is something to purge again. Where the acknowledgements were lost with the connection, nothing
     says when the chunks have arrived that were on their way, so one more purge follows some time after the next
-    connection answered.
+    connection responded.
 
 Invariants
     What may be stored is followed by a purge that was asked for later, for as long as there is a client.
@@ -17,13 +17,13 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-__all__ = ["ANSWER", "ATTEMPTS", "SETTLING", "Remnant"]
+__all__ = ["ATTEMPTS", "RESPONSE_TIME", "SETTLING", "Remnant"]
 
 #: After how many seconds a purge that was refused for the moment is asked for again; and how long what was on its way
-#: when a connection broke may take to arrive, counted from the next connection's first answer.
+#: when a connection broke may take to arrive, counted from the next connection's first response.
 SETTLING: Final = 5.0
-#: After how many seconds a purge without an answer is asked for again.
-ANSWER: Final = 30.0
+#: After how many seconds a purge without a response is asked for again.
+RESPONSE_TIME: Final = 30.0
 #: How often that is done.
 ATTEMPTS: Final = 3
 
@@ -38,10 +38,10 @@ class Remnant:
         self._hurried = False
         self._unsettled = False
         self._attempts = 0
-        self._answer_by = inf
+        self._response_by = inf
         self._again_at = inf
         self.given_up = False
-        """Whether it was in vain: the server refuses, or never answers."""
+        """Whether it was in vain: the server refuses, or never responds."""
 
     def __repr__(self) -> str:
         return f"<Remnant, {self._coming} chunks to come, {'done' if self.done else 'not done'}>"
@@ -59,7 +59,7 @@ class Remnant:
     @property
     def look_at(self) -> float | None:
         """When to call `look`; None where there is nothing to wait for."""
-        when = min(self._answer_by, self._again_at)
+        when = min(self._response_by, self._again_at)
         return None if self.given_up or when == inf else when
 
     def ask(self, now: float) -> bool:
@@ -68,7 +68,7 @@ class Remnant:
             return False
         self._dirty = False
         self._asking = True
-        self._answer_by = now + ANSWER
+        self._response_by = now + RESPONSE_TIME
         return True
 
     def hurry(self) -> None:
@@ -78,27 +78,27 @@ class Remnant:
     # The chunks that were sent.
 
     def sent(self) -> None:
-        """Know of a chunk whose acknowledgement may still come."""
+        """Count a chunk whose acknowledgement may still come."""
         self._coming += 1
 
     def landed(self) -> None:
-        """Know that it came: the chunk is stored, or was refused."""
+        """It came: the chunk is stored, or was refused."""
         self._coming -= 1
         self._dirty = True
 
     def unsent(self) -> None:
-        """Know that the chunk never left us."""
+        """The chunk never left us."""
         self._coming -= 1
 
     def missed(self) -> None:
-        """Know that its acknowledgement was lost with the connection."""
+        """Its acknowledgement was lost with the connection."""
         self._coming -= 1
         self._dirty = self._unsettled = True
 
     # The purge.
 
     def purged(self, now: float) -> None:
-        """Know that the server has done it."""
+        """The server has done it."""
         self._over()
         self._attempts = 0
         if self._unsettled:
@@ -106,34 +106,34 @@ class Remnant:
             self._again_at = now + SETTLING
 
     def lost(self) -> None:
-        """Know that the answer was lost with the connection."""
+        """The response was lost with the connection."""
         self._over()
         self._dirty = True
 
     def postponed(self, now: float) -> None:
-        """Know that the server was not ready for it."""
+        """The server was not ready for it: later, again."""
         self._over()
         self._again_at = now + SETTLING
         self._count()
 
     def refused(self) -> None:
-        """Know that the server will not do it."""
+        """The server will not do it."""
         self._over()
         self.given_up = True
 
     def look(self, now: float) -> None:
-        """Know that the time has come to look again."""
+        """Look again: the time has come that `look_at` named."""
         if now >= self._again_at:
             self._again_at = inf
             self._dirty = True
-        if now >= self._answer_by:
+        if now >= self._response_by:
             self._over()
             self._dirty = True
             self._count()
 
     def _over(self) -> None:
         self._asking = False
-        self._answer_by = inf
+        self._response_by = inf
 
     def _count(self) -> None:
         self._attempts += 1

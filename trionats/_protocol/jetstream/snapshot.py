@@ -1,10 +1,25 @@
 """Whether all that was stored when reading began has come.
 
 Strategy
-    A consumer says how many messages it has when it is made, and they are counted as they come. That is not enough
-    where entries are written or deleted meanwhile, since the server's own count lags behind that; so an end that is in
-    doubt takes a second opinion: another consumer, behind which nothing is found. Nor is it enough where the consumer
-    may have been placed on a replica that lags; so what the leader says must have been reached, too (`leader`).
+    A consumer says how many messages it has when it is made (`begin`), and they are counted as they come (`count`). Three things
+    make that count doubtful, and each has its own way out:
+
+    Writes overtake the snapshot. An entry that is written again leaves its place and comes later, and the server's own count lags
+    behind that. So where there is more by now, that is read too, and where the numbers disagreed once, the end takes a second
+    opinion: another consumer, made at that moment, behind which nothing is found (design 42).
+
+    There is less than was counted, since entries were deleted or purged: the server then says that it has nothing (404), and the
+    consumer's info says whether that is so (`inspects`).
+
+    The consumer may stand on a replica that lags. So in a cluster the stream's leader is asked (`asks`), and where the stream has
+    replicas and its last sequence was not reached, for the last one that matches (`finds`). A replica that has not come up to
+    there is left for another consumer, or waited for, by turns (design 59).
+
+Invariants
+    * Once done, always done, but for a stream that was made anew.
+    * While something is to be found out (`pauses`), nothing is asked for.
+    * Second opinions and additions are bounded: a writer that never rests cannot put off the end for ever.
+    * What is counted was received, whether or not anybody wanted it: the end never depends on an entry being readable.
 """
 
 from __future__ import annotations
@@ -51,7 +66,7 @@ class Snapshot:
         self.begin_anew(done=done)
 
     def begin_anew(self, *, done: bool) -> None:
-        """Know that another stream is read from now on.
+        """Forget what was read: another stream follows.
 
         Args:
             done: Whether there is nothing to wait for.
@@ -62,7 +77,7 @@ class Snapshot:
         self.forget()
 
     def forget(self) -> None:
-        """Know that another consumer follows."""
+        """Forget what one consumer said: another one follows."""
         self.inspects = self.asks = self.finds = False
         self.patient = self._stuck = self._ended = self._waits = False
         self.received = self._expected = self._rounds = self._doubts = self._found = 0

@@ -13,9 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from trionats._protocol.jetstream.acks import AckSubject
+from trionats._protocol.jetstream.actions import Create, Delete, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import AckSubject, Create, Delete, Find, Inspect, Look, Pull, Start, Wait
+from trionats._protocol.jetstream.pull import Pull
 
 SUBJECTS = ("a", "b", "c", "d")
 

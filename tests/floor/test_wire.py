@@ -1,0 +1,88 @@
+"""The two directions of a stream, of any kind and of a socket: read, written, full and broken."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from trionats._connection.wire import Wire, wire
+
+
+async def pair() -> tuple[Wire, trio.SocketStream]:
+    left, right = trio.socket.socketpair()
+    return wire(trio.SocketStream(left)), trio.SocketStream(right)
+
+
+async def test_a_stream_of_any_kind() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    end = wire(ours)
+    assert (type(end), end.send_now) == (Wire, None)
+    await end.send_all(b"abc")
+    assert await theirs.receive_some() == b"abc"
+    await theirs.send_all(bytearray(b"def"))
+    data = await end.receive_some(100)
+    assert (data, type(data)) == (b"def", bytes)
+    await theirs.send_eof()
+    assert await end.receive_some(100) == b""
+    await end.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.send_all(b"x")
+
+
+async def test_a_socket() -> None:
+    end, theirs = await pair()
+    assert end.send_now is not None
+    assert end.send_now(b"now,") == 4
+    await end.send_all(b"then")
+    assert await theirs.receive_some() == b"now,then"
+    await theirs.send_all(b"answer")
+    assert [await end.receive_some(size) for size in (2, 100)] == [b"an", b"swer"]
+    with trio.move_on_after(0.01) as scope:
+        await end.receive_some(1)
+    assert scope.cancelled_caught
+    await theirs.aclose()
+    assert await end.receive_some(1) == b""
+    with pytest.raises(trio.BrokenResourceError, match="the connection broke"):
+        await end.send_all(b"x")
+    await end.aclose()
+    assert end.send_now is None
+
+
+async def test_a_full_socket() -> None:
+    end, theirs = await pair()
+    data = os.urandom(4 * 1024 * 1024)
+    received = bytearray()
+
+    async def read() -> None:
+        while len(received) < len(data):
+            received.extend(await theirs.receive_some(100_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.send_all, data)
+        await trio.testing.wait_all_tasks_blocked()
+        assert end.send_now is not None
+        with pytest.raises(BlockingIOError):
+            end.send_now(b"more")
+        nursery.start_soon(read)
+    assert received == data
+    with trio.move_on_after(0.01) as scope:
+        await end.send_all(data)
+    assert scope.cancelled_caught
+    await end.aclose()
+    await theirs.aclose()
+
+
+async def test_a_reset() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listeners[0]:
+        end = wire(await trio.open_tcp_stream("127.0.0.1", listeners[0].socket.getsockname()[1]))
+        theirs = await listeners[0].accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        await theirs.aclose()
+        with pytest.raises(trio.BrokenResourceError, match=r"the connection broke.*reset"):
+            await end.receive_some(1)
+        await end.aclose()

@@ -1,0 +1,309 @@
+"""Where an ordered reader resumes, what makes it begin with another consumer, and what ends it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.protocol.readers import MADE, SIZE, Bench, info, reading
+from trionats import errors
+from trionats._protocol.jetstream.actions import Create, Delete, Fail, Look, Start, Wait
+from trionats._protocol.jetstream.leader import StreamSaid
+from trionats._protocol.jetstream.pull import Pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GONE = errors.NotFoundError(code=404, err_code=10059)
+
+
+def test_the_consumers_configuration() -> None:
+    assert reading().config == {
+        "name": "pre_1",
+        "deliver_policy": "last_per_subject",
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": 30_000_000_000,
+        "filter_subject": "m.>",
+    }
+    config = reading(headers_only=True, filter_subjects=["a", "b"]).config
+    assert (config["headers_only"], config["filter_subjects"]) == (True, ["a", "b"])
+    assert "filter_subject" not in config
+    assert reading(filter_subjects=()).config["filter_subject"] == ">"
+
+
+LAST = Start("last_per_subject")
+
+
+@pytest.mark.parametrize(
+    ("start", "at", "unread", "read"),
+    [
+        (Start("all"), 0, ("by_start_sequence", 1), ("by_start_sequence", 12)),
+        (Start("new"), 9, ("by_start_sequence", 10), ("by_start_sequence", 12)),
+        (Start("last"), 9, ("by_start_sequence", 10), ("by_start_sequence", 12)),
+        (LAST, 9, ("last_per_subject", None), ("last_per_subject", None)),
+        (Start("by_start_sequence", 10), 9, ("by_start_sequence", 10), ("by_start_sequence", 12)),
+        (Start("by_start_time", time="2026-01-01T00:00:00Z"), 9, ("by_start_sequence", 10), ("by_start_sequence", 12)),
+    ],
+)
+def test_where_it_resumes(start: Start, at: int, unread: tuple[object, object], read: tuple[object, object]) -> None:
+    bench = reading(start=start, at=at)
+    assert start.config().items() <= bench.config.items()
+    for _ in range(2):
+        assert bench.reset(5) == unread
+        assert "opt_start_time" not in bench.config
+    assert bench.feed((11, 0), (12, 0)) == "++"
+    assert [bench.reset(5), bench.reset(5)] == [read, read]
+
+
+def test_after_the_snapshot_it_resumes_where_it_was() -> None:
+    bench = reading(pending=2)
+    assert bench.feed((3, 1), (8, 0)) == "++!"
+    assert bench.reset(1) == ("by_start_sequence", 8)
+    assert bench.feed((8, 0), (9, 0)) == "-+"
+
+
+def test_names_are_fresh_and_old_consumers_deleted() -> None:
+    bench = reading()
+    names = {bench.ordered.name}
+    for _ in range(5):
+        old = bench.ordered.name
+        bench.refused()
+        assert bench.ordered.next(bench.now) == Delete(old)
+        bench.create(5)
+        names.add(bench.ordered.name)
+    assert (len(names), bench.ordered.resets) == (6, 5)
+    assert bench.ordered.leave() == [bench.ordered.name or "pre_6"]
+    assert bench.ordered.leave() == []
+
+
+def test_two_reasons_are_one_reset_more_and_no_second_deletion() -> None:
+    bench = reading()
+    bench.refused()
+    bench.refused()
+    assert bench.ordered.leave() == ["pre_1"]
+
+
+def test_resets_are_spaced_out() -> None:
+    bench = reading()
+    spaces = []
+    for _ in range(12):
+        bench.ordered.create_failed(bench.now)
+        begun = bench.now
+        assert isinstance(bench.due(), Create)
+        spaces.append(bench.now - begun)
+    assert 0.02 < spaces[0] <= 0.05
+    assert max(spaces) <= 10
+    assert all(space >= 5 for space in spaces[-3:])
+
+
+def test_progress_forgives() -> None:
+    bench = reading("all")
+    for _ in range(8):
+        bench.reset(5)
+    bench.message(1)
+    bench.refused()
+    begun = bench.now
+    bench.due()
+    assert bench.now - begun <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("happening", "resets"),
+    [
+        (lambda bench: bench.message(4), 0),
+        (lambda bench: bench.message(3, consumer_seq=1), 0),
+        (lambda bench: bench.message(5, consumer_seq=3), 1),
+        (lambda bench: bench.message(4, consumer_seq=1), 1),
+        (lambda bench: bench.status(1, 100, "Idle Heartbeat", {"Nats-Last-Consumer": "1"}), 0),
+        (lambda bench: bench.status(1, 100, "Idle Heartbeat", {"Nats-Last-Consumer": "2"}), 1),
+        (lambda bench: bench.status(1, 503), 1),
+        (lambda bench: bench.status(1, 409, "Consumer Deleted"), 1),
+        (lambda bench: bench.status(1, 409, "Consumer is push based"), 1),
+        (lambda bench: bench.status(1, 409, "Leadership Change"), 0),
+        (lambda bench: bench.status(0, 409, "Consumer Deleted"), 0),
+        (lambda bench: bench.status(1, 408, "Request Timeout", {"Nats-Pending-Messages": "0"}), 0),
+        (lambda bench: bench.ordered.next(bench.now + 9.9), 0),
+        (lambda bench: bench.ordered.next(bench.now + 10), 1),
+        (lambda bench: bench.ordered.refused(bench.now), 1),
+        (lambda bench: bench.ordered.connection_lost(), 0),
+        (lambda bench: bench.ordered.connection_restored(bench.now), 1),
+        (lambda bench: bench.ordered.inspect_failed("another", bench.now), 0),
+        (lambda bench: bench.ordered.inspect_failed("pre_1", bench.now), 1),
+    ],
+)
+def test_what_resets(happening: Callable[[Bench], object], resets: int) -> None:
+    bench = reading("all", snapshot=False)
+    bench.pull()
+    bench.message(3)
+    happening(bench)
+    assert (bench.ordered.resets, bench.ordered.attention) == (resets, bool(resets))
+
+
+def test_nothing_of_another_consumer_is_read() -> None:
+    bench = reading("all")
+    reply = f"$JS.ACK.S.{bench.ordered.name}.1.1.1.10.0"
+    bench.refused()
+    assert bench.ordered.received(reply, SIZE, bench.now) is None
+    bench.create(5)
+    assert bench.ordered.received(reply, SIZE, bench.now) is None
+    assert bench.ordered.received("no ack subject", SIZE, bench.now) is None
+    assert bench.ordered.resets == 1
+
+
+def test_disconnected_it_waits_and_silence_means_nothing() -> None:
+    bench = reading("all", snapshot=False)
+    bench.pull()
+    bench.ordered.connection_lost()
+    assert bench.ordered.next(bench.now + 1000) == Wait(inf)
+    assert bench.ordered.pull(bench.now) is None
+    assert bench.ordered.next_event == inf
+    bench.ordered.connection_restored(bench.now)
+    assert isinstance(bench.due(), Create)
+    # Not twice: nothing has begun since.
+    bench.ordered.connection_restored(bench.now)
+    assert bench.ordered.resets == 1
+
+
+def test_a_status_between_two_consumers_changes_nothing() -> None:
+    bench = reading("all")
+    bench.pull()
+    bench.refused()
+    bench.status(1, 503)
+    assert bench.ordered.resets == 1
+
+
+def test_a_reader_finds_out_whether_its_consumer_is_there() -> None:
+    bench = reading("all", snapshot=False)
+    first = bench.pull()
+    assert bench.ordered.next_event == bench.now + 0.5
+    assert bench.ordered.next(bench.now + 0.4) == Wait(bench.now + 0.5)
+    proof = bench.due()
+    assert isinstance(proof, Pull)
+    assert (proof.name, proof.batch, proof.max_bytes) == (first.name, 1, 1)
+    assert bench.ordered.next(bench.now) == Wait(bench.now + 9.5)
+    bench.status(proof.number, 503)
+    assert bench.ordered.resets == 1
+
+
+# A stream that goes backwards, and what cannot be mended.
+
+
+def failure(bench: Bench) -> Exception:
+    """Why it gave up, for good."""
+    action = bench.due()
+    assert isinstance(action, Fail)
+    assert bench.ordered.attention
+    assert not bench.message(99)
+    bench.refused()
+    assert bench.due() == action
+    return action.error
+
+
+@pytest.mark.parametrize("moved", [5, 4])
+def test_the_same_sequence_with_a_later_timestamp(moved: int) -> None:
+    bench = reading(pending=2)
+    bench.message(4, timestamp=70)
+    bench.message(5, timestamp=60)
+    bench.reset(2)
+    # The clocks of two leaders differ: 4 is older than 5 and still has the later timestamp.
+    assert not bench.message(4, timestamp=70)
+    bench.message(moved, timestamp=71)
+    error = failure(bench)
+    assert isinstance(error, errors.StreamRegressedError)
+    assert "'S'" in str(error)
+
+
+def doubtful(last_read: int = 5) -> Bench:
+    """A reader whose second consumer was made, and whose leader is about to say which stream it is."""
+    bench = reading("all", pending=1, trusting=False)
+    bench.message(last_read)
+    bench.reset(at=last_read - 1)
+    return bench
+
+
+def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice() -> None:
+    bench = doubtful()
+    bench.look(3, created=MADE)
+    assert bench.ordered.pull(bench.now) is None
+    begun = bench.now
+    bench.look(3, created=MADE)
+    assert bench.now > begun
+    assert isinstance(failure(bench), errors.StreamRegressedError)
+    bench.ordered.looked(StreamSaid(MADE, 9), bench.now)
+    bench.ordered.look_failed(bench.now)
+    assert isinstance(failure(bench), errors.StreamRegressedError)
+
+
+def test_a_replica_that_lags_is_forgiven() -> None:
+    bench = doubtful()
+    bench.look(3, created=MADE)
+    bench.look(5, created=MADE)
+    assert bench.caught_up()
+    assert bench.pull().batch == 499
+
+
+def test_a_stream_that_was_purged_did_not_go_backwards() -> None:
+    bench = reading("all", pending=1)
+    bench.message(5)
+    bench.reset(at=9)
+    assert bench.pull().batch == 499
+
+
+def test_a_look_without_a_response_is_a_reset() -> None:
+    bench = doubtful()
+    assert bench.due() == Look()
+    bench.ordered.look_failed(bench.now)
+    assert isinstance(bench.due(), Create)
+    bench = doubtful()
+    assert not bench.ordered.look_failed(bench.now, GONE)
+    assert failure(bench) is GONE
+
+
+def test_a_stream_that_is_gone_ends_it() -> None:
+    bench = reading("all")
+    bench.refused()
+    assert isinstance(bench.due(), Create)
+    bench.ordered.create_failed(bench.now, GONE)
+    assert failure(bench) is GONE
+
+
+def test_a_request_that_the_server_refuses_ends_it() -> None:
+    bench = reading("all")
+    bench.pull()
+    refused = errors.PermissionsViolationError()
+    bench.ordered.forbidden(refused)
+    assert failure(bench) is refused
+    assert bench.ordered.pull(bench.now) is None
+    assert bench.ordered.leave() == ["pre_1"], "the consumer is deleted all the same"
+
+
+def test_a_request_that_the_server_does_not_understand_ends_it() -> None:
+    bench = reading("all")
+    bench.pull()
+    bench.status(1, 400, "Bad Request - heartbeat value too large")
+    assert "heartbeat value too large" in str(failure(bench))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {},
+        {"delivered": None},
+        {"delivered": {"stream_seq": "x"}, "num_pending": []},
+        {"num_pending": -3, "delivered": {"stream_seq": -1, "consumer_seq": True}},
+        {"num_pending": 1e300, "delivered": [], "cluster": 7, "created": 7},
+        {"num_pending": None, "cluster": None, "created": "never"},
+    ],
+)
+def test_a_response_that_says_nothing_is_one_of_an_empty_consumer(response: dict[str, object]) -> None:
+    bench = reading()
+    bench.refused()
+    bench.due()
+    bench.ordered.created(response, bench.now)
+    assert bench.ordered.cursor == (0, 0)
+    bench.ordered.inspected("pre_2", info(7), bench.now)  # nobody asked
+    assert bench.ordered.cursor == (0, 0)

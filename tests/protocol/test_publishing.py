@@ -1,0 +1,146 @@
+"""Which answer to a publish counts, and how long a message may be asked to live."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionats import errors
+from trionats._protocol.jetstream import publishing as acks
+from trionats._protocol.jetstream.publishing import AckKind
+
+
+@dataclass(frozen=True)
+class Answer:
+    data: bytes
+
+
+def answer(**fields: object) -> Answer:
+    return Answer(json.dumps(fields).encode())
+
+
+OURS = answer(stream="S", seq=1, domain="hub")
+THEIRS = answer(stream="S", seq=1, domain="leaf")
+NAMELESS = answer(stream="S", seq=1)
+REFUSAL = answer(stream="S", seq=0, error={"code": 503})
+
+
+@pytest.mark.parametrize(
+    ("given", "strict", "expected"),
+    [
+        (OURS, True, (AckKind.OURS, "S", "hub")),
+        (THEIRS, True, (AckKind.ELSEWHERE, "S", "leaf")),
+        (THEIRS, False, (AckKind.ELSEWHERE, "S", "leaf")),
+        (NAMELESS, True, (AckKind.ELSEWHERE, "S", "")),
+        (NAMELESS, False, (AckKind.OURS, "S", "")),
+        (REFUSAL, True, (AckKind.REFUSAL, "S", "")),
+        (answer(stream="S", seq=1, domain=5), False, (AckKind.OURS, "S", "")),
+        (answer(stream=5, seq=1, domain="leaf"), True, (AckKind.OURS, "", "leaf")),
+        (answer(error=None, stream="S", domain="hub"), True, (AckKind.REFUSAL, "S", "hub")),
+    ],
+)
+def test_whose_answer_it_is(given: Answer, strict: bool, expected: tuple[AckKind, str, str]) -> None:
+    assert acks.judge(given.data, "hub", strict=strict) == expected
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\xff", b"[]", b"null", b"5", b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_answer_of_a_stream_is_not_waited_behind(data: bytes) -> None:
+    assert acks.judge(data, "hub", strict=True) == (AckKind.OURS, "", "")
+
+
+@given(
+    st.binary()
+    | st.recursive(
+        st.none() | st.text() | st.integers(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["stream", "domain", "error"]), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_answer_is_judged(data: bytes) -> None:
+    assert isinstance(acks.judge(data, "hub", strict=True)[0], AckKind)
+
+
+def choose(*answers: Answer, patience: float = 0.3) -> tuple[list[float], Any, list[tuple[str, str]]]:
+    told: list[tuple[str, str]] = []
+    chooser: acks.AckChooser[Answer] = acks.AckChooser(
+        "hub", strict=True, patience=patience, tell=lambda *what: told.append(what)
+    )
+    waits = [chooser.choose(one) for one in answers]
+    return waits, chooser.give_up() if all(waits) else None, told
+
+
+def test_our_own_acknowledgement_counts_at_once_wherever_it_comes() -> None:
+    assert choose(OURS) == ([0], None, [])
+    assert choose(THEIRS, OURS) == ([3.0, 0], None, [("S", "leaf")])
+    assert choose(REFUSAL, OURS) == ([0.3, 0], None, [])
+    assert choose(THEIRS, REFUSAL, OURS) == ([3.0, 0.3, 0], None, [("S", "leaf")])
+
+
+def test_a_refusal_counts_when_nothing_better_comes() -> None:
+    other = answer(error={"code": 400})
+    for answers in ((REFUSAL,), (REFUSAL, other), (THEIRS, REFUSAL), (REFUSAL, THEIRS)):
+        waits, last, _ = choose(*answers)
+        assert waits[-1] == 0.3
+        assert last is REFUSAL
+    assert choose(REFUSAL, patience=0) == ([0], None, [])
+
+
+def test_where_only_others_have_stored_it_that_is_said() -> None:
+    for one, where in ((THEIRS, "'leaf'"), (NAMELESS, "'no domain'")):
+        waits, last, told = choose(one)
+        assert waits == [3.0]
+        assert isinstance(last, errors.NoStreamResponseError)
+        assert str(last) == f"no stream in domain 'hub' has answered, but one in {where}"
+        assert len(told) == 1
+
+
+def test_the_patience_follows_the_distance() -> None:
+    assert acks.patience(None) == 0.5
+    assert acks.patience(0.0) == 0.1
+    assert acks.patience(0.2) == pytest.approx(0.9)
+    assert acks.patience(60.0) == 3.0, "a server that stood still once is not far away for that"
+
+
+@pytest.mark.parametrize(
+    ("ttl", "text"),
+    [
+        (1, "1s"),
+        (60.0, "60s"),
+        (123_456, "123456s"),
+        (123_457.0, "123457s"),
+        (1_000_000, "1000000s"),
+        (1e9, "1000000000s"),
+        (9_223_372_036, "9223372036s"),
+        ("never", "never"),
+    ],
+)
+def test_a_time_to_live_is_written_as_the_server_reads_it(ttl: object, text: str) -> None:
+    assert acks.time_to_live("publish to 'a'", ttl) == text
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 0.5, math.nan, math.inf, -math.inf, 9_223_372_037, 1e300, 10**400])
+def test_a_time_that_the_server_does_not_take_is_refused(ttl: float) -> None:
+    with pytest.raises(
+        ValueError, match=r"^publish to 'a': msg_ttl must be from 1 to 9223372036 seconds, or \"never\"$"
+    ):
+        acks.time_to_live("publish to 'a'", ttl)
+
+
+@pytest.mark.parametrize("ttl", [1.5, 123_456.7, 1_000_000.1])
+def test_a_fraction_that_the_server_would_cut_is_refused(ttl: float) -> None:
+    with pytest.raises(ValueError, match=r"^publish to 'a': msg_ttl is .* cuts it to whole seconds"):
+        acks.time_to_live("publish to 'a'", ttl)
+
+
+@pytest.mark.parametrize("ttl", ["5", "5s", "Never", "", b"never", True, False, Decimal(5), [5], 5j])
+def test_what_is_no_time_is_refused(ttl: object) -> None:
+    with pytest.raises(TypeError, match=r"^publish to 'a': msg_ttl must be whole seconds or \"never\", not \w+$"):
+        acks.time_to_live("publish to 'a'", ttl)

@@ -1,0 +1,279 @@
+"""Our own connection, as what is built on it sees it: one end of the seam (`messaging`).
+
+`Client` is the face of one of these, and adds what programs call; both work with the parts that are put together here.
+"""
+
+from __future__ import annotations
+
+import copy
+from threading import get_ident
+from typing import TYPE_CHECKING, final
+
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
+
+from trionats import events
+from trionats._connection.supervisor import Supervisor
+from trionats._core.attachments import Attachment, Listeners
+from trionats._core.barrier import wait_barrier
+from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
+from trionats._core.drain import Draining
+from trionats._core.foreign import Foreign
+from trionats._core.frames import Frames
+from trionats._core.logbook import Logbook
+from trionats._core.message import messages_of
+from trionats._core.request_many import ManyRequest
+from trionats._core.requests import Requests
+from trionats._feeds.feed import OpenFeeds
+from trionats._feeds.pace import Pace
+from trionats._protocol import subjects
+from trionats._protocol.commands import Aside, Passing
+from trionats._protocol.engine import Engine, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    import trio
+
+    from trionats._connection.options import Options
+    from trionats._core.frames import Headers
+    from trionats._core.message import Msg, Responder
+    from trionats._core.messaging import Listener
+    from trionats._core.requests import Chooser, PendingReply
+    from trionats._protocol.commands import Payload
+    from trionats._protocol.receivers import Receiver
+    from trionats._protocol.timers import Timer
+
+
+@final
+class Connection:
+    """A connection to NATS through all its sessions, and who uses it: implements `messaging.Publishing`.
+
+    Args:
+        servers: One URL or several.
+        options: Those of `open_client`.
+        responder: Through whom messages are answered.
+    """
+
+    def __init__(self, servers: str | Sequence[str], options: Options, responder: Responder) -> None:
+        self._logbook = Logbook()
+        self._nuid = subjects.Nuid(options.rng)
+        self._inbox_prefix = subjects.inbox_prefix(options.inbox_prefix)
+        self.request_timeout = options.request_timeout
+        self.pace = Pace()
+        self.feeds = OpenFeeds()
+        self.engine = Engine(messages_of(responder))
+        self.supervisor = Supervisor(self.engine, servers, options, self.pace, self.emit)
+        self.requests = Requests(self._nuid.next, self.engine, self.supervisor, self.new_inbox())
+        self.frames = Frames(self.supervisor)
+        self._listeners = Listeners(self.requests)
+        self.foreign = Foreign(self.emit)
+        silence = REQUEST_TIMEOUT if self.request_timeout is None else self.request_timeout
+        self.draining = Draining(
+            self.engine, self.supervisor, self.requests, self.feeds, options.drain_timeout, silence
+        )
+
+    def __messaging__(self) -> Connection:
+        return self
+
+    # What reading needs.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self.engine.phase is Phase.ONLINE
+
+    @property
+    def server_id(self) -> str:
+        """The server's id."""
+        return str(self.engine.info.get("server_id", ""))
+
+    def new_inbox(self) -> str:
+        """Make a subject that nobody else has, under `inbox_prefix`."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
+        return f"{self._inbox_prefix}.{self._nuid.next()}"
+
+    def new_token(self) -> str:
+        """Make a name that nobody else has: 22 letters and digits."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
+        return self._nuid.next()
+
+    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
+        """Publish a request and wait for its reply, as `Client.request`, which says more, does."""
+        await checkpoint_if_cancelled()
+        return await self.ask(subject, payload, headers)
+
+    @enable_ki_protection
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, as `Messaging.publish_aside` says."""
+        self.pace.run.check()
+        if self.supervisor.finished.is_set() or (passing and not self.is_connected):
+            return
+        frame, size = self.frames.make(subject, payload, reply, None)
+        self.engine.outbox.publish((Passing if passing else Aside)(frame), size)
+        self.supervisor.wake()
+
+    @enable_ki_protection
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
+        """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
+        self.pace.run.check()
+        self.supervisor.check_open()
+        self.draining.refuse(f"subscribe to {subject!r}")
+        where = subjects.subscribe_subject(subject)
+        group = subjects.queue_name(queue) if queue else b""
+        row = self.engine.subscribe(where, group, max_msgs, receiver)
+        self.supervisor.wake()
+        return Attachment(self.engine, self.supervisor, row)
+
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what takes events, as `Messaging.add_listener` says."""
+        self.pace.run.check()
+        if not self.supervisor.finished.is_set():
+            self._listeners.add(listener, refused)
+        elif not refused:
+            listener.push(events.Closed(self.supervisor.failure))
+            listener.end(self.supervisor.failure)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Remove a listener. Idempotent."""
+        self.pace.run.check()
+        self._listeners.remove(listener)
+
+    def emit(self, event: events.ConnectionEvent) -> None:
+        """Tell the listeners, and the log, of an event."""
+        self.pace.run.check()
+        self._logbook.write(event)
+        self._listeners.emit(event)
+
+    # What writing needs besides.
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes headers and payload of a message may have together, as the server says."""
+        return self.supervisor.max_payload
+
+    async def wait_writable(self) -> None:
+        """Wait until a message can be queued; a checkpoint."""
+        self.pace.run.check()
+        await checkpoint()
+        self.supervisor.check_open()
+        await self.supervisor.wait_room()
+
+    @enable_ki_protection
+    def request_nowait(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
+    ) -> PendingReply:
+        """Queue a request, as `Messaging.request_nowait` says."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
+        return self._begin(subject, payload, headers, chooser)
+
+    @enable_ki_protection
+    def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+        """Queue a request whose reply goes to a callback, as `Publishing.request_aside` says."""
+        self.pace.run.check()
+        if self.supervisor.finished.is_set():
+            return
+        reply, inbox = self.requests.prepare(subject, self.request_timeout)
+        frame, size = self.frames.make(subject, payload, inbox, None)
+        self.requests.start_left(reply, Aside(frame), size, then)
+        self.supervisor.push()
+
+    @enable_ki_protection
+    def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
+        """Let what still comes of a request go to a callback, as `Publishing.leave` says."""
+        self.pace.run.check()
+        return self.requests.leave(reply, then)
+
+    def call_at(self, when: float, then: Callable[[], None]) -> Timer:
+        """Have a callback called at a time of Trio's clock, as `Publishing.call_at` says."""
+        self.pace.run.check()
+        return self.supervisor.timekeeper.call_at(when, then)
+
+    def with_request_timeout(self, seconds: float | None) -> Connection:
+        """Make a view of this connection whose requests have another `request_timeout`."""
+        view = copy.copy(self)
+        view.request_timeout = seconds
+        return view
+
+    # What the client and its feeds use besides.
+
+    async def ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
+        """Publish a request and wait for its reply, for whom it has been seen who calls.
+
+        As `with request_nowait() as reply: wait()`, of which each part would look once more.
+        """
+        if not self.supervisor.has_room or not self.supervisor.accepting:
+            with self.limit(f"request to {subject!r}"):
+                await self.supervisor.wait_room()
+                return await self._exchange(subject, payload, headers)
+        # As `_exchange`, without one more coroutine for each request.
+        reply = self._begin(subject, payload, headers, None)
+        try:
+            return await self.requests.wait(reply)
+        finally:
+            self.requests.forget(reply)
+
+    def limit(self, what: str) -> AbstractContextManager[None]:
+        """Bound a wait for one reply of the server."""
+        return reply_within(self.request_timeout, what)
+
+    def ask_many(
+        self, subject: str, payload: Payload, headers: Headers | None, reply: str
+    ) -> tuple[ManyRequest, bytes, int]:
+        """Make a request with an inbox of its own, and its frame with its size; nothing is queued.
+
+        Args:
+            subject: Where to.
+            payload: The request.
+            headers: Names and values.
+            reply: The inbox; a new one where it is empty.
+        """
+        self.supervisor.check_open()
+        inbox = reply or self.new_inbox()
+        frame, size = self.frames.make(subject, payload, inbox, headers, "request")
+        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
+
+    async def barrier(self) -> None:
+        """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
+        await wait_barrier([feed for feed in self.feeds if not feed._outlasts])
+
+    def begin_drain(self, nursery: trio.Nursery) -> None:
+        """Begin to drain, as `Client.drain_nowait` does: in a task of its own. Idempotent."""
+        if self.draining.begun or not self.supervisor.accepting:
+            return
+        self.draining.begun = self.supervisor.draining = True
+        self.add_listener(self.draining)
+        self.emit(events.Draining())
+        nursery.start_soon(self.draining.run, self.aclose, name="trionats drain")
+
+    async def aclose(self) -> None:
+        """End all feeds, send what is queued, and say goodbye, as `Client.aclose` does."""
+        self.pace.run.check()
+        self.supervisor.refuse()
+        self.engine.end_all(None)
+        await self.supervisor.close()
+
+    # Inside.
+
+    async def _exchange(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
+        reply = self._begin(subject, payload, headers, None)
+        try:
+            return await self.requests.wait(reply)
+        finally:
+            self.requests.forget(reply)
+
+    def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
+        self.supervisor.check_open()
+        self.supervisor.check_room()
+        reply, inbox = self.requests.prepare(subject, self.request_timeout)
+        frame, size = self.frames.make(subject, payload, inbox, headers, "request")
+        self.requests.start(reply, frame, size, chooser)
+        # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
+        if len(self.requests) == 1:
+            self.supervisor.push()
+        else:
+            self.supervisor.wake()
+        return reply

@@ -1,0 +1,210 @@
+"""The seam: what a connection offers to what is built on it.
+
+Feeds, JetStream, its stores and the bridge's watchers know a connection by these protocols, and never the class `Client`.
+`Connection` (`_core.connection`) is ours, behind `Client`; `NatsPyConnection` (`_bridge.connection`) is nats-py's client. Whoever
+writes a third one gives it the members of `Messaging`, and, if objects are to be stored through it, those of `Publishing`.
+
+A program holds the face of a connection, with what programs call; `__messaging__` leads from there to the seam, as
+`__fspath__` leads from a path to its text. So what only feeds and clients show each other is in nobody's completion.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from trionats._feeds.feed import FeedOwner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionats import events
+    from trionats._core.foreign import Foreign
+    from trionats._core.frames import Headers
+    from trionats._core.message import Msg
+    from trionats._core.requests import Chooser, PendingReply
+    from trionats._protocol.commands import Payload
+    from trionats._protocol.receivers import Receiver
+    from trionats._protocol.timers import Timer
+
+__all__ = ["Attached", "HasMessaging", "Listener", "Messaging", "Publishing", "messaging_of"]
+
+
+class Listener(Protocol):
+    """What takes connection events. Its methods are called synchronously; they do not wait and do not raise."""
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Take one event."""
+
+    def end(self, reason: BaseException | None) -> None:
+        """There will be no more events."""
+
+
+class Attached(Protocol):
+    """A subscription without a channel: what `Messaging.attach` gives."""
+
+    @property
+    def subject(self) -> str:
+        """The subject that was subscribed."""
+
+    def detach(self) -> None:
+        """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the connection."""
+
+
+class Messaging(FeedOwner, Protocol):
+    """What reading needs: feeds, management, ordered consumers, watchers."""
+
+    @property
+    def foreign(self) -> Foreign:
+        """The boundary where what other programs made is read."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now."""
+
+    @property
+    def server_id(self) -> str:
+        """The id of the server at its other end."""
+
+    def new_inbox(self) -> str:
+        """Make a subject that nobody else has."""
+
+    def new_token(self) -> str:
+        """Make a name that nobody else has: 22 letters and digits."""
+
+    async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
+        """Publish a request and wait for its reply, as `Client.request` does."""
+
+    def publish_aside(self, subject: str, payload: bytes = b"", reply: str = "", *, passing: bool = False) -> None:
+        """Queue what no program asked for, such as a goodbye.
+
+        It is queued even where too much is queued already, and nothing happens on a connection that is closed. No drain
+        waits for it, and that it was lost is told to nobody.
+
+        Args:
+            subject: Where to.
+            payload: The message.
+            reply: Where a reply is expected.
+            passing: It means nothing to the next connection; other goodbyes wait for that.
+        """
+
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attached:
+        """Subscribe, with a receiver that the reader calls: what the feeds are built on.
+
+        The receiver's methods are called synchronously by the reader; they must not wait and must not raise.
+
+        Args:
+            subject: The subject; wildcards allowed.
+            receiver: What takes the messages.
+            queue: The queue group, or an empty string.
+            max_msgs: Unsubscribe after so many messages; 0 for never.
+
+        Raises:
+            nats.errors.BadSubjectError: The subject or the queue is not valid.
+            nats.errors.ConnectionDrainingError: The connection is being drained.
+            nats.errors.ConnectionClosedError: The connection is closed.
+        """
+
+    def add_listener(self, listener: Listener, *, refused: str = "") -> None:
+        """Register what takes events.
+
+        Args:
+            listener: What is called with them, synchronously.
+            refused: Only tell it that the server refused a publish to this subject; called again with another one, that
+                one takes its place.
+        """
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Remove a listener. Idempotent."""
+
+    def emit(self, event: events.ConnectionEvent) -> None:
+        """Tell the listeners, and the log, of an event."""
+
+
+class Publishing(Messaging, Protocol):
+    """What writing needs besides: acknowledged publishes, stores, transfers."""
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes headers and payload of a message may have together."""
+
+    async def wait_writable(self) -> None:
+        """Wait until a message can be queued, as `Client.wait_writable` does."""
+
+    def request_nowait(
+        self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
+    ) -> PendingReply:
+        """Queue a request, as `Client.request_nowait` does.
+
+        Args:
+            subject: Where to.
+            payload: The request.
+            headers: Names and values.
+            chooser: Chooses among the replies where the first one may not be the one.
+        """
+
+    def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+        """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.
+
+        It is queued even where too much is queued already, waits for a connection where there is none, and does nothing
+        on a connection that is closed.
+
+        Args:
+            subject: Where to.
+            payload: The request.
+            then: Called once, synchronously, with the reply or with what waiting for it would have raised.
+        """
+
+    def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
+        """Wait no longer for a reply, and let what still comes go to a callback: for those who clean up behind themselves.
+
+        A drain does not wait for it, and a closed connection tells it.
+
+        Args:
+            reply: The request under way.
+            then: As for `request_aside`; called at once if something has come already.
+
+        Returns:
+            False where the request had not left us: it is not sent then, and nothing comes.
+
+        Raises:
+            trio.BusyResourceError: A task waits for it, or it was left already.
+        """
+
+    def call_at(self, when: float, then: Callable[[], None]) -> Timer:
+        """Have a callback called at a time of Trio's clock, unless it is cancelled first or the connection is closed.
+
+        Args:
+            when: The time.
+            then: Called synchronously; it must not wait and must not raise.
+        """
+
+    def with_request_timeout(self, seconds: float | None) -> Publishing:
+        """Make a view of this connection whose requests have another `request_timeout`."""
+
+
+@runtime_checkable
+class HasMessaging(Protocol):
+    """The face of a connection, or a connection itself: what can be passed where a client is expected."""
+
+    def __messaging__(self) -> Messaging:
+        """Give the seam."""
+
+
+def messaging_of(nc: object, opener: str) -> Messaging:
+    """Give the seam of what was passed to an `open_*` function as its client, or refuse it.
+
+    Args:
+        nc: What was passed as the second argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is no client.
+        RuntimeError: It belongs to another Trio run.
+    """
+    if not isinstance(nc, HasMessaging):
+        of_nats_py = type(nc).__module__.startswith("nats.")
+        given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
+        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
+    messaging = nc.__messaging__()
+    messaging.pace.run.check(opener)
+    return messaging

@@ -1,0 +1,108 @@
+"""One transfer into a bucket: its messages, which step waits for what, and when it fails because nothing moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trionats import errors
+from trionats._jetstream.destination import bucket_destination
+from trionats._jetstream.publish import publish_ack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trionats import api
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Publishing
+    from trionats._core.requests import PendingReply
+    from trionats._jetstream.api import Api
+
+__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Transfer", "idle_error"]
+
+#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
+IDLE_LIMIT: Final = 30.0
+#: How long a cancelled or failed transfer may take to clean up behind itself.
+CLEANUP_LIMIT: Final = 2.0
+
+
+@final
+class Transfer:
+    """What is published under one subject of a bucket, each message of it a request for an acknowledgement.
+
+    Args:
+        jetstream: Where the bucket is.
+        stream: The bucket's stream.
+        subject: The subject.
+        doing: The transfer, for the text of exceptions.
+    """
+
+    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
+        # A transfer has a limit for standing still, and none for a reply.
+        self._connection = jetstream.connection.with_request_timeout(None)
+        self._destination = bucket_destination(jetstream, stream, subject, doing)
+        self._subject = subject
+        self.doing = doing
+
+    def send_nowait(self, data: bytes | memoryview, headers: Mapping[str, str] | None = None) -> PendingReply:
+        """Queue a message.
+
+        Raises:
+            trio.WouldBlock: Too much is queued.
+            nats.errors.Error: As for `Client.request_nowait`.
+        """
+        return self._connection.request_nowait(self._subject, data, headers, chooser=self._destination.chooser())
+
+    def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
+        """Wait no longer for a reply, as `Publishing.leave` says."""
+        return self._connection.leave(reply, then)
+
+    async def wait_writable(self) -> None:
+        """Wait until one more message can be queued.
+
+        Raises:
+            trionats.errors.TimeoutError: It could not for `IDLE_LIMIT` seconds.
+        """
+        with trio.move_on_after(IDLE_LIMIT):
+            await self._connection.wait_writable()
+            return
+        raise idle_error(self.doing)
+
+    async def wait_reply(self, reply: PendingReply) -> Msg:
+        """Wait for the reply to a message.
+
+        Raises:
+            nats.errors.NoRespondersError: Nobody is listening.
+            trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
+            nats.errors.Error: As for any request; the text says what was being done.
+        """
+        with trio.move_on_after(IDLE_LIMIT):
+            try:
+                return await reply.wait()
+            except errors.NoRespondersError:
+                raise
+            except errors.Error as error:
+                raise errors.explained(type(error), f"{self.doing}: {error}", **vars(error)) from error
+        raise idle_error(self.doing)
+
+    def ack(self, reply: Msg) -> api.PubAck:
+        """Read a reply as the stream's acknowledgement.
+
+        Raises:
+            trionats.errors.APIError: The stream refused the message, or what replied is no stream.
+        """
+        return publish_ack(self._destination.doing, reply)
+
+
+def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
+    """Make the exception for a transfer in which nothing moves.
+
+    Args:
+        doing: The transfer.
+        refusal: What the server says instead of responding, where it says anything.
+    """
+    if refusal is not None:
+        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
+        return errors.explained(type(refusal), text, **vars(refusal))
+    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")

@@ -1,0 +1,115 @@
+"""open_watcher: our own stores, or the bridge's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+from trionats._feeds.opening import check_nursery, opens
+from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.watcher import Watcher, watching, where_to_start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import nats.js.kv
+    import nats.js.object_store
+    import trio
+
+    from trionats import api
+    from trionats._feeds.opening import Opening
+    from trionats._jetstream.watcher import OnRecreate
+
+
+@overload
+def open_watcher(
+    nursery: trio.Nursery,
+    store: ObjectStore | nats.js.object_store.ObjectStore,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
+) -> Opening[Watcher[api.ObjectInfo]]: ...
+
+
+@overload
+def open_watcher(
+    nursery: trio.Nursery,
+    store: nats.js.kv.KeyValue,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
+) -> Opening[Watcher[nats.js.kv.KeyValue.Entry]]: ...
+
+
+@opens
+async def open_watcher(
+    nursery: trio.Nursery,
+    store: ObjectStore | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
+) -> AsyncIterator[Watcher[Any]]:
+    """Watch an object store: the last state of each object first, then every change.
+
+    Entering asks the server once, and waits for the response as `Client.request` does.
+    Failed or cancelled, it leaves nothing on the server. Leaving ends the feed synchronously and waits, shielded and
+    bounded, only until its task is gone; the server is told to delete its consumer, and nobody waits for its response.
+
+    No object's last state is lost and no change comes twice, whatever happens to the connection or to the server's
+    consumer, and however slow the receiver is: it is asked for what there is room for. A state that is replaced before the
+    server has sent it does not come, since the bucket does not hold it any more. Where the store has replicas, what is
+    stored is what the leader of its stream has: a replica that lags is waited for or left.
+
+    `receive` raises `nats.errors.BucketNotFoundError` when the store is deleted, within 2 s; `StreamRegressedError`
+    when it went back to an earlier state or was made anew (see `on_recreate`); `PermissionsViolationError` when the
+    server refuses to be asked for more; and what the server said when it has refused 15 times in a row, in 36 to 73 s,
+    to create a consumer, for a reason that does not pass by itself, such as a limit (`events.ReaderRefused` says so
+    before). For what else ends it see `Feed`.
+
+    Args:
+        nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
+        store: The store; also nats-py's own object stores and key-value buckets, see `trionats.bridge.open_watcher`.
+        ignore_deletes: Leave out what tells that an object was deleted.
+        include_history: Begin with every state that is stored, not only with the last of each object.
+        updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
+        on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"`, or `"restart"`,
+            which begins with what the new one holds (all of it, with `updates_only`); an `events.StreamRecreated` says
+            so, and `snapshot` gives nothing of the old one. A store that is not there again within about a second is
+            gone.
+
+    Returns:
+        An async context manager that gives the `Watcher`.
+
+    Raises:
+        nats.errors.BucketNotFoundError: There is no such store.
+        nats.errors.Error: As for `Client.request`.
+        TypeError: `store` is no object store.
+        ValueError: Both `include_history` and `updates_only`, or `on_recreate` is neither of the two.
+    """
+    if type(store).__module__.startswith("nats.js."):
+        from trionats import bridge  # noqa: PLC0415 - it brings trio-asyncio, which patches asyncio
+
+        open_bridged: Callable[..., Opening[Watcher[Any]]] = bridge.open_watcher
+        async with open_bridged(
+            nursery,
+            store,
+            ignore_deletes=ignore_deletes,
+            include_history=include_history,
+            updates_only=updates_only,
+            on_recreate=on_recreate,
+        ) as bridged:
+            yield bridged
+        return
+    check_nursery(nursery, "open_watcher")
+    if not isinstance(store, ObjectStore):
+        raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
+    start = where_to_start(include_history, updates_only, on_recreate)
+    entries = store.__entries__(ignore_deletes=ignore_deletes)
+    entries.jetstream.connection.pace.run.check("open_watcher")
+    async with watching(nursery, entries, start, on_recreate) as watcher:
+        yield watcher
