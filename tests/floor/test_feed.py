@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
-from tests.worlds import Turns, busy, elsewhere, end, observe, put, settled, unobserve
+from tests.worlds import Turns, busy, elsewhere, end, observe, observers, put, settled, unobserve
 from trionats import errors
 from trionats._feeds import busy_tasks
 from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
@@ -104,6 +104,7 @@ async def test_an_observer_may_leave_twice() -> None:
     observe(feed, observer)
     unobserve(feed, observer)
     unobserve(feed, observer)
+    assert not observers(feed)
     end(feed)
 
 
