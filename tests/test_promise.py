@@ -4,14 +4,13 @@ A test takes a `Kind` (how to open the feed, and how to make one item of it) and
 
 * `inside`: the consumer is the body of the block;
 * `parked`: it is a task in a nursery of its own, waiting in `receive` when the feed ends;
-* `workers`: it is such a task, between two receives when the feed ends, with items buffered.
+* `busy`: it is such a task, between two receives when the feed ends, with items buffered.
 
 The feed's own nursery is either around the block, or belongs to a task that has nothing to do with it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import sys
@@ -28,16 +27,25 @@ import trio.testing
 
 import trionats
 from tests import bridged
-from tests.fake_jetstream import FakeStream
-from tests.fakes import FakeServer
-from tests.worlds import find_store
-from trionats._feeds.bounded import BoundedFeed as Bounded
+from tests.fake_jetstream import FakeObjects
+from tests.worlds import (
+    find_store,
+    has_ended,
+    nursery_elsewhere,
+    open_live,
+    open_world,
+    reconnected,
+    settled,
+    until,
+)
 from trionats._feeds.feed import Feed
-from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+
+    from tests.fakes import FakeServer
+    from trionats.testing import TrioNatsServer
 
 ITEMS = 3
 PLACES = ["inside", "parked", "busy"]
@@ -45,19 +53,21 @@ PLACES = ["inside", "parked", "busy"]
 
 # -- the kinds of feeds, and the worlds they live in --------------------------------------------------------------------
 
+Make: TypeAlias = "Callable[[int], Awaitable[object]]"
+Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Feed[Any]]]"
+
 
 @dataclass
 class World:
     """A client, and what it is connected to."""
 
-    background: trio.Nursery
     nc: trionats.Client
-    make: Callable[[int], Awaitable[None]]
-    open: Callable[..., AbstractAsyncContextManager[Feed[Any]]]
+    make: Make
+    open: Open
     """Takes the nursery, and for subscriptions their options."""
     lose: Callable[[], None]
     """Lose the server; the client was told not to reconnect."""
-    blink: Callable[[], None] | None = None
+    blink: Callable[[], None]
     """Lose the connection, with the server in its place."""
 
     @asynccontextmanager
@@ -75,173 +85,112 @@ class World:
         await until(lambda: len(feed) >= before + last - first + 1)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something has come about that is under way."""
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - a real server has no event to wait for
-            await trio.sleep(0.001)
-
-
-def has_come_back(nc: trionats.Client, reconnects: int) -> bool:
-    return nc.is_connected and nc.statistics().reconnects > reconnects
-
-
 def number_of(item: trionats.Msg | trionats.api.ObjectInfo) -> int:
     return int(item.data) if isinstance(item, trionats.Msg) else bridged.number_of(item)
 
 
-@asynccontextmanager
-async def fake_subscription(**options: float) -> AsyncIterator[World]:
-    server = FakeServer()
+def opens_subscription(nc: trionats.Client) -> Open:
+    return lambda nursery, **how: trionats.open_subscription(nursery, nc, "promise.*", **how)
 
+
+async def fake_subscription(server: FakeServer, nc: trionats.Client) -> tuple[Make, Open]:
     async def make(number: int) -> None:
         server.publish("promise.kept", b"%d" % number)
 
-    async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery, **how: trionats.open_subscription(nursery, nc, "promise.*", **how),
-            lose=lambda: refuse(server),
-            blink=server.cut,
-        )
-    server.check()
+    return make, opens_subscription(nc)
+
+
+async def fake_watcher(server: FakeServer, nc: trionats.Client) -> tuple[Make, Open]:
+    bucket = FakeObjects(server, "promise")
+
+    async def make(number: int) -> None:
+        bucket.add(str(number))
+
+    return make, lambda nursery: trionats.open_watcher(nursery, find_store(nc, "promise"))
+
+
+async def fake_replies(server: FakeServer, nc: trionats.Client) -> tuple[Make, Open]:
+    server.on("promise.ask", lambda _: None)
+
+    async def make(number: int) -> None:
+        server.publish(server.sent("PUB", "promise.ask")[-1].reply, b"%d" % number)
+
+    return make, lambda nursery: trionats.open_replies(nursery, nc, "promise.ask")
 
 
 @asynccontextmanager
-async def fake_watcher(**options: float) -> AsyncIterator[World]:
-    server = FakeServer()
-    stream = FakeStream(server, "OBJ_promise", "$O.promise.>")
+async def in_memory(
+    kind: Callable[[FakeServer, trionats.Client], Awaitable[tuple[Make, Open]]],
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[World]:
+    options = {"reconnect_time_wait": 0.001, "request_timeout": 60, **options}
 
-    async def make(number: int) -> None:
-        meta = {"name": str(number), "bucket": "promise", "nuid": str(number), "size": 0, "chunks": 0}
-        stream.store(f"$O.promise.M.{number}", json.dumps(meta).encode())
+    def refuse() -> None:
+        server.accepting = False
+        server.cut()
 
-    async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
-        store = find_store(nc, "promise")
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery: trionats.open_watcher(nursery, store),
-            lose=lambda: refuse(server),
-            blink=server.cut,
-        )
+    async with open_world(**options) as (server, nc, _):
+        yield World(nc, *await kind(server, nc), lose=refuse, blink=server.cut)
         if nc.is_connected:
             await nc.flush()
-            assert not stream.consumers, "a consumer was left on the server"
-    server.check()
+            made, deleted = (server.sent("PUB", f"$JS.API.CONSUMER.{what}.>") for what in ("CREATE", "DELETE"))
+            assert len(made) == len(deleted), "a consumer was left on the server"
 
 
-def open_fake(
-    server: FakeServer, background: trio.Nursery, **options: float
-) -> AbstractAsyncContextManager[trionats.Client]:
-    return trionats.open_client(background, dial=server.dial, **{"reconnect_time_wait": 0.001, **options})  # type: ignore[arg-type]
+async def live_subscription(server: TrioNatsServer, nc: trionats.Client, _: trio.Nursery) -> tuple[Make, Open]:
+    return lambda number: nc.publish("promise.kept", b"%d" % number), opens_subscription(nc)
 
 
-def refuse(server: FakeServer) -> None:
-    server.accepting = False
-    server.cut()
+async def live_watcher(server: TrioNatsServer, nc: trionats.Client, _: trio.Nursery) -> tuple[Make, Open]:
+    store = await nc.jetstream().create_object_store("promise")
+    return lambda number: store.put(str(number), b""), lambda nursery: trionats.open_watcher(nursery, store)
 
 
-@asynccontextmanager
-async def live_subscription(**options: float) -> AsyncIterator[World]:
-    async with live_client(**options) as (server, background, nc):
-
-        async def make(number: int) -> None:
-            await nc.publish("promise.kept", b"%d" % number)
-
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery, **how: trionats.open_subscription(nursery, nc, "promise.*", **how),
-            lose=server.kill,
-            blink=lambda: background.start_soon(nc.reconnect),
-        )
-
-
-@asynccontextmanager
-async def live_watcher(**options: float) -> AsyncIterator[World]:
-    async with live_client(**options) as (server, background, nc):
-        store = await nc.jetstream().create_object_store("promise")
-
-        async def make(number: int) -> None:
-            await store.put(str(number), b"")
-
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery: trionats.open_watcher(nursery, store),
-            lose=server.kill,
-            blink=lambda: background.start_soon(nc.reconnect),
-        )
-
-
-@asynccontextmanager
-async def live_client(**options: float) -> AsyncIterator[tuple[NatsServer, trio.Nursery, trionats.Client]]:
-    with NatsServer(jetstream=True) as server:
+async def live_replies(server: TrioNatsServer, nc: trionats.Client, nursery: trio.Nursery) -> tuple[Make, Open]:
+    async def serve(*, task_status: trio.TaskStatus[trionats.Subscription]) -> None:
         async with (
-            trio.open_nursery() as background,
-            trionats.open_client(background, server.url, **{"reconnect_time_wait": 0.01, **options}) as nc,  # type: ignore[arg-type]
+            open_world(server) as (_, service, own),
+            trionats.open_subscription(own, service, "promise.ask") as asked,
         ):
-            yield server, background, nc
-
-
-@asynccontextmanager
-async def fake_replies(**options: float) -> AsyncIterator[World]:
-    server = FakeServer()
-    inboxes: list[str] = []
-    server.on("promise.ask", lambda frame: inboxes.append(frame.reply))
+            await service.flush()
+            task_status.started(asked)
+            services.append(service)
+            await trio.sleep_forever()
 
     async def make(number: int) -> None:
-        server.publish(inboxes[-1], b"%d" % number)
+        while len(asked) or not inboxes:
+            inboxes.append((await asked.receive()).reply)
+        await services[0].publish(inboxes[-1], b"%d" % number)
 
-    options = {"request_timeout": 60, **options}
-    async with trio.open_nursery() as background, open_fake(server, background, **options) as nc:
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery: trionats.open_replies(nursery, nc, "promise.ask"),
-            lose=lambda: refuse(server),
-        )
-    server.check()
+    inboxes: list[str] = []
+    services: list[trionats.Client] = []
+    asked = await nursery.start(serve)
+    return make, lambda within: trionats.open_replies(within, nc, "promise.ask")
 
 
 @asynccontextmanager
-async def live_replies(**options: float) -> AsyncIterator[World]:
-    async with (
-        live_client(**{"request_timeout": 60, **options}) as (server, background, nc),
-        trionats.open_client(background, server.url) as service,
-        trionats.open_subscription(background, service, "promise.ask") as asked,
-    ):
-        await service.flush()
-        inboxes: list[str] = []
-
-        async def make(number: int) -> None:
-            while len(asked) or not inboxes:
-                inboxes.append((await asked.receive()).reply)
-            await service.publish(inboxes[-1], b"%d" % number)
-
-        yield World(
-            background=background,
-            nc=nc,
-            make=make,
-            open=lambda nursery: trionats.open_replies(nursery, nc, "promise.ask"),
-            lose=server.kill,
-        )
+async def live(
+    kind: Callable[[TrioNatsServer, trionats.Client, trio.Nursery], Awaitable[tuple[Make, Open]]],
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[World]:
+    options = {"reconnect_time_wait": 0.01, "request_timeout": 60, **options}
+    async with open_live(jetstream=True, **options) as (server, nc, nursery):
+        made = await kind(server, nc, nursery)
+        yield World(nc, *made, lose=server.server.kill, blink=lambda: nursery.start_soon(nc.reconnect))
+        nursery.cancel_scope.cancel()
 
 
-FAKES = {"subscription": fake_subscription, "watcher": fake_watcher, "replies": fake_replies}
-LIVE = {"subscription": live_subscription, "watcher": live_watcher, "replies": live_replies, **bridged.KINDS}
 Kind: TypeAlias = "Callable[..., AbstractAsyncContextManager[World]]"
-
+FAKES = {"subscription": fake_subscription, "watcher": fake_watcher, "replies": fake_replies}
+LIVE: dict[str, Any] = {
+    "subscription": partial(live, live_subscription),
+    "watcher": partial(live, live_watcher),
+    "replies": partial(live, live_replies),
+    **bridged.KINDS,
+}
 ALL_KINDS = [
-    *(pytest.param(world, id=f"fake {name}") for name, world in FAKES.items()),
-    *(pytest.param(world, id=f"live {name}", marks=pytest.mark.live(seconds=30)) for name, world in LIVE.items()),
+    *(pytest.param(partial(in_memory, kind), id=f"fake {name}") for name, kind in FAKES.items()),
+    *(pytest.param(kind, id=f"live {name}", marks=pytest.mark.live(seconds=30)) for name, kind in LIVE.items()),
 ]
 
 
@@ -303,23 +252,6 @@ class Consumer:
 
 
 @asynccontextmanager
-async def foreign_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery that belongs to another task: the block that uses it stands outside it."""
-
-    async def hold(*, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            task_status.started(nursery)
-
-    async with trio.open_nursery() as holder:
-        nursery = await holder.start(hold)
-        try:
-            yield nursery
-        finally:
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def open_feed(
     world: World, place: str, *, outside: bool
 ) -> AsyncIterator[tuple[Feed[Any], Consumer, trio.Nursery]]:
@@ -327,18 +259,15 @@ async def open_feed(
     consumer = Consumer()
     async with AsyncExitStack() as stack:
         elsewhere = await stack.enter_async_context(trio.open_nursery())
-        if outside:
-            nursery = await stack.enter_async_context(foreign_nursery())
-        else:
-            nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery = await stack.enter_async_context(nursery_elsewhere() if outside else trio.open_nursery())
         rx = await stack.enter_async_context(world.opened(nursery))
         if place == "parked":
             elsewhere.start_soon(consumer.consume, rx)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
             for number in range(1, ITEMS + 1):
                 await world.make(number)
             await until(lambda: len(consumer.seen) == ITEMS)
-            await trio.testing.wait_all_tasks_blocked()
+            await settled()
         else:
             await world.fill(rx)
             if place == "busy":
@@ -347,7 +276,7 @@ async def open_feed(
         try:
             yield rx, consumer, nursery
         finally:
-            # No checkpoint until the block is left: a workers consumer goes on only then.
+            # No checkpoint until the block is left: a busy consumer goes on only then.
             consumer.go.set()
 
 
@@ -426,7 +355,7 @@ async def test_the_task_is_gone_when_the_block_is(kind: Kind) -> None:
 @block
 async def test_the_bodys_exception_is_not_replaced(kind: Kind, outside: bool) -> None:
     async with kind() as world, AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(foreign_nursery() if outside else trio.open_nursery())
+        nursery = await stack.enter_async_context(nursery_elsewhere() if outside else trio.open_nursery())
         with pytest.raises(LookupError, match=r"^mine$"):  # noqa: PT012 - the block is what raises
             async with world.opened(nursery) as rx:
                 await world.fill(rx)
@@ -435,7 +364,7 @@ async def test_the_bodys_exception_is_not_replaced(kind: Kind, outside: bool) ->
 
 @every_kind
 async def test_the_bodys_exception_survives_cancellation(kind: Kind) -> None:
-    async with kind() as world, foreign_nursery() as nursery:
+    async with kind() as world, nursery_elsewhere() as nursery:
         with trio.CancelScope() as scope, pytest.raises(LookupError, match=r"^mine$"):  # noqa: PT012 - the block is what raises
             async with world.opened(nursery):
                 scope.cancel()
@@ -480,7 +409,7 @@ async def test_cancelling_the_nursery_cancels_a_block_inside(kind: Kind, place: 
                 body.append("cancelled")
                 raise
         assert body == ["cancelled"]
-        # The way out of `open_feed` lets a workers consumer go on only once the block has been left.
+        # The way out of `open_feed` lets a busy consumer go on only once the block has been left.
         consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
 
 
@@ -525,12 +454,10 @@ async def test_losing_the_connection_for_good_raises_why(kind: Kind, place: str,
 @surviving_kinds
 async def test_a_connection_that_comes_back_is_not_seen(kind: Kind) -> None:
     async with kind() as world, open_feed(world, "inside", outside=False) as (rx, _, _):
-        assert world.blink is not None
         for again in range(5):
             reconnects = world.nc.statistics().reconnects
             world.blink()
-            await until(partial(has_come_back, world.nc, reconnects))
-            await world.nc.flush()
+            await reconnected(world.nc, reconnects + 1)
             await world.fill(rx, ITEMS + again + 1, ITEMS + again + 1)
         assert [number_of(await rx.receive()) for _ in range(ITEMS + 5)] == list(range(1, ITEMS + 6))
         with pytest.raises(trio.WouldBlock):
@@ -544,7 +471,7 @@ async def test_a_bug_never_looks_like_an_end(
     kind: Kind, place: str, outside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug = trio.CancelScope()
-    run = Feed._run
+    run: Callable[..., Awaitable[None]] = vars(Feed)["_run"]
 
     def run_until_bug(feed: Feed[Any], produce: Callable[[], Awaitable[None]]) -> Awaitable[None]:
         async def crash() -> None:
@@ -559,7 +486,7 @@ async def test_a_bug_never_looks_like_an_end(
     async def trigger() -> None:
         await until(lambda: len(consumer.seen) == (1 if place == "busy" else ITEMS))
         bug.cancel()
-        await until(lambda: rx._ended)
+        await until(lambda: has_ended(rx))
         consumer.go.set()
         await until(lambda: bool(consumer.outcome))
 
@@ -567,10 +494,7 @@ async def test_a_bug_never_looks_like_an_end(
         async with kind() as world, trio.open_nursery() as elsewhere, AsyncExitStack() as stack:
             # From here on: a kind may have feeds of its own.
             monkeypatch.setattr(Feed, "_run", run_until_bug)
-            if outside:
-                nursery = await stack.enter_async_context(foreign_nursery())
-            else:
-                nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery = await stack.enter_async_context(nursery_elsewhere() if outside else trio.open_nursery())
             rx = await stack.enter_async_context(world.opened(nursery))
             await world.fill(rx)
             elsewhere.start_soon(trigger)
@@ -593,7 +517,7 @@ async def test_a_slow_subscriber_fails_after_what_is_buffered(kind: Kind) -> Non
             await world.nc.flush()
             for number in range(1, 10):
                 await world.make(number)
-            await until(lambda: rx._ended)
+            await until(lambda: has_ended(rx))
             await consumer.consume(rx)
         consumer.expect(ITEMS, nats.errors.SlowConsumerError)
         assert "promise.*" in str(consumer.outcome)
@@ -607,7 +531,7 @@ async def test_a_slow_subscriber_drops_and_counts(kind: Kind, overflow: str) -> 
             await world.nc.flush()
             for number in range(1, 10):
                 await world.make(number)
-            assert isinstance(rx, Bounded)
+            assert isinstance(rx, trionats.BoundedFeed)
             await until(lambda: rx.statistics().delivered == 9)
             assert rx.statistics().dropped == 9 - ITEMS
             first = 1 if overflow == "drop_new" else 10 - ITEMS
@@ -620,7 +544,7 @@ async def test_a_slow_watcher_loses_nothing(kind: Kind) -> None:
     async with kind() as world, trio.open_nursery() as nursery, world.opened(nursery) as rx:
         for number in range(1, count + 1):
             await world.make(number)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         assert len(rx) < count, "nothing is held back from it"
         assert [number_of(await rx.receive()) for _ in range(count)] == list(range(1, count + 1))
 

@@ -636,9 +636,15 @@ def busy(feed: Feed[Any]) -> int:
     return len(feed._busy.busy)
 
 
+def kept(nc: Client) -> tuple[object, ...]:
+    """All that a client keeps and counts, to see whether a call has changed anything."""
+    engine, listeners = seam(nc).engine, seam(nc)._listeners
+    return (nc.statistics(), len(engine.outbox.frames), list(engine.registrations), len(listeners))
+
+
 def alarms(nc: Client) -> int:
     """How many timers are set."""
-    return int(nc._supervisor.timekeeper._timers.next() is not None)
+    return int(seam(nc).supervisor.timekeeper._timers.next() is not None)
 
 
 class Listener:

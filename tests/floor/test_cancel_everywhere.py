@@ -331,7 +331,7 @@ def test_every_public_coroutine_has_a_case() -> None:
     missing = {
         name
         for name in public_coroutines() - have
-        if name.split(".")[0] not in ("Feed", "BoundedFeed", "JetStreamManager")  # their kinds are there
+        if name.split(".")[0] not in ("Feed", "BoundedFeed", "JetStreamManager")  # bases: their kinds are there
     }
     assert missing == set()
     assert have - TASKS <= public_coroutines()

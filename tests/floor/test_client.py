@@ -6,7 +6,7 @@ import logging
 import random
 import signal
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.aio.client
 import pytest
@@ -19,7 +19,9 @@ from tests.leaks import held, leaks, told_by
 from tests.worlds import (
     HOUR,
     Receiver,
+    assert_nothing_left,
     connected,
+    kept,
     lose,
     open_bucket,
     open_world,
@@ -29,9 +31,13 @@ from tests.worlds import (
     seam,
     settled,
     stuck,
+    subscribed,
     takes,
 )
 from trionats import Client, bridge, errors, events, open_client, open_events, open_replies, open_subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -103,12 +109,15 @@ async def test_bad_options(servers: Any, options: dict[str, Any], error: type[Ex
 
 
 async def test_not_with_and_not_await() -> None:
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', not with 'with'"):
-            with open_client(nursery):
-                pass
-        with pytest.raises(TypeError, match=r"open_client\(\) is entered with 'async with', it cannot be awaited"):
-            await open_client(nursery)
+    """What reads from a client is in tests/test_promise.py, but for its events."""
+    async with open_world() as (_, nc, nursery):
+        before = set(nursery.child_tasks)
+        for name, opening in (("open_client", open_client(nursery)), ("open_events", open_events(nursery, nc))):
+            with pytest.raises(TypeError, match=rf"{name}\(\) is entered with 'async with', not with 'with'"):
+                with opening:
+                    pass
+            with pytest.raises(TypeError, match=rf"{name}\(\) is entered with 'async with', it cannot be awaited"):
+                await opening
         remedy = r"open_client\(\) gives an async context manager: async with open_client\(...\) as nc"
         with pytest.raises(AttributeError, match=f"{remedy}: 'publish'"):
             await open_client(nursery).publish("a")  # type: ignore[attr-defined,unused-ignore]
@@ -116,22 +125,28 @@ async def test_not_with_and_not_await() -> None:
             async for _ in open_client(nursery):
                 pass
         with pytest.raises(AttributeError, match=r"async with open_events\(...\) as rx: 'receive'"):
-            open_events(nursery, "nc").receive  # type: ignore[arg-type,attr-defined,unused-ignore]  # noqa: B018
+            open_events(nursery, nc).receive  # type: ignore[attr-defined,unused-ignore]  # noqa: B018
         assert not hasattr(open_client(nursery), "publish")
-        assert not nursery.child_tasks
+        assert set(nursery.child_tasks) == before
 
 
 async def test_nurseries_that_cannot_be_used() -> None:
-    server = FakeServer()
-    async with trio.open_nursery() as closed:
-        pass
-    with pytest.raises(RuntimeError, match=r"open_client\(nursery, \.\.\.\): the nursery is closed"):
-        async with open_client(closed, dial=server.dial):
+    other = FakeServer()
+    async with open_world() as (_, nc, _nursery):
+        async with trio.open_nursery() as closed:
             pass
-    with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not str"):
-        async with open_client("nats://a", dial=server.dial):  # type: ignore[arg-type]
-            pass
-    assert server.dialled == []
+        wrong: Any = "nats://a"
+        openers: list[Callable[[trio.Nursery], Any]] = [
+            lambda nursery: open_client(nursery, dial=other.dial),
+            lambda nursery: open_events(nursery, nc),
+        ]
+        for opener in openers:
+            with pytest.raises(RuntimeError, match=r"nursery .*is closed"):
+                await opener(closed).__aenter__()
+            with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not str"):
+                await opener(wrong).__aenter__()
+        assert_nothing_left(nc)
+    assert other.dialled == []
 
 
 @pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
@@ -429,17 +444,33 @@ async def test_blocked_publishers_wake_when(what: str) -> None:
     assert len(server.sent("PUB", "a")) == (2 if what == "the client is closed" else 0)
 
 
-# -- flush -------------------------------------------------------------------------------------------------------------
+# -- flush and round trip ------------------------------------------------------------------------------------------------
 
 
-async def test_flush_stands_behind_what_is_queued() -> None:
-    async with open_world() as (server, nc, _):
-        for _again in range(3):
-            nc.publish_nowait("a", b"x")
+async def test_a_flush_stands_behind_all_that_was_queued() -> None:
+    async with open_world(FakeServer(sip=4)) as (server, nc, nursery):
+        for count in (1, 50):
             await nc.flush()
-            assert [frame.verb for frame in server.frames[-2:]] == ["PUB", "PING"]
-        nc.publish_nowait("a", b"x")
+            before = len(server.frames)
+            for _ in range(count):
+                nc.publish_nowait("a", b"x")
+            async with open_subscription(nursery, nc, "b"):
+                await nc.flush()
+                assert [frame.verb for frame in server.frames[before:]] == ["PUB"] * count + ["SUB", "PING"]
+
+
+async def test_the_round_trip_is_measured() -> None:
+    async with open_world() as (server, nc, nursery):
         assert await nc.rtt() == 0.0
+        server.mute = {"PING"}
+
+        async def answer() -> None:
+            await trio.sleep(0.25)
+            server.inject(b"PONG\r\n")
+
+        nursery.start_soon(answer)
+        assert await nc.rtt() == pytest.approx(0.25)
+        server.mute = set()
 
 
 async def test_flush_fails_with_the_connection_and_is_not_answered_by_the_next() -> None:
@@ -463,22 +494,25 @@ async def test_flush_fails_with_the_connection_and_is_not_answered_by_the_next()
         assert nc.statistics().reconnects == 1
 
 
-async def test_a_cancelled_flush_leaves_the_next_its_own_answer() -> None:
+async def test_each_flush_waits_for_its_own_answer_also_behind_one_that_was_cancelled() -> None:
     ended: list[str] = []
     async with open_world() as (server, nc, nursery):
-        server.link.stall(down=True)
+
+        async def flush(name: str) -> None:
+            await nc.flush()
+            ended.append(name)
+
+        server.mute = {"PING"}
         with trio.move_on_after(1):
             await nc.flush()
-
-        async def flush() -> None:
-            await nc.flush()
-            ended.append("second")
-
-        nursery.start_soon(flush)
-        await settled()
-        assert ended == []
-        server.link.resume()
-    assert ended == ["second"]
+        for name in ("first", "second"):
+            nursery.start_soon(flush, name)
+            await settled()
+        for answered in ([], ["first"], ["first", "second"]):
+            server.inject(b"PONG\r\n")
+            await settled()
+            assert ended == answered
+        server.mute = set()
 
 
 # -- closing -----------------------------------------------------------------------------------------------------------
@@ -753,3 +787,36 @@ async def test_a_call_from_another_thread_does_not_put_the_writer_to_sleep_for_g
             await trio.to_thread.run_sync(nc.publish_nowait, "a")
         with trio.fail_after(5):
             await nc.flush()
+
+
+@pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
+async def test_calls_from_another_run_while_the_client_is_busy_change_nothing() -> None:
+    """The writer needs no waking then, and the last trip through the scheduler was a moment ago."""
+    async with subscribed() as (server, nc, rx):
+        server.publish("a", b"1")
+        await nc.flush()
+        server.link.stall(up=True)
+        nc.publish_nowait("in.hand")
+        await settled()
+        before = kept(nc)
+        for call in (
+            lambda: nc.publish("s", b"x"),
+            rx.receive,
+            trio_wrapped(lambda: nc.publish_nowait("s", b"x")),
+            trio_wrapped(rx.receive_nowait),
+        ):
+            seam(nc).pace.due, seam(nc).pace.left = float("inf"), 1000
+            with pytest.raises(RuntimeError, match=r"was called"):
+                await trio.to_thread.run_sync(trio.run, call)
+            assert kept(nc) == before
+        seam(nc).pace.left = 0
+        server.link.resume()
+        assert (await rx.receive()).data == b"1"
+
+
+def trio_wrapped(call: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    async def wrapped() -> object:
+        await trio.lowlevel.checkpoint()
+        return call()
+
+    return wrapped

@@ -50,12 +50,29 @@ async def test_a_conversation() -> None:
     server.check()
 
 
-async def test_headers_and_replies() -> None:
+@pytest.mark.parametrize(
+    ("sent", "given"),
+    [
+        (
+            b"SUB a 1\r\nHPUB a r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n",
+            b"HMSG a 1 r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n",
+        ),
+        (b"SUB in.* 1\r\nPUB nobody in.7 0\r\n\r\n", b"HMSG in.7 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"),
+        (b"SUB in.* 1\r\nPUB $JS.API.INFO in.1 0\r\n\r\n", b'MSG in.1 1 25\r\n{"asked": "$JS.API.INFO"}\r\n'),
+        (
+            b"SUB in.* 1\r\nPUB nothing in.3 0\r\n\r\nPUB text in.2 2\r\nab\r\n",
+            b"MSG in.2 1 2\r\nAB\r\n",
+        ),
+    ],
+    ids=["headers and a reply", "nobody listens", "a responder", "one that is silent"],
+)
+async def test_what_is_answered(sent: bytes, given: bytes) -> None:
     server, link = await dialled()
-    await link.send_all(b"SUB a 1\r\nHPUB a r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n")
-    assert await link.receive_some() == b"HMSG a 1 r 19 21\r\nNATS/1.0\r\nA: bc\r\n\r\nhi\r\n"
-    assert server.publish("a", b"x", reply="s") == 1
-    assert await link.receive_some() == b"MSG a 1 s 1\r\nx\r\n"
+    server.on("$JS.API.>", lambda frame: {"asked": frame.subject})
+    server.on("text", lambda frame: frame.payload.decode().upper())
+    server.on("nothing", lambda _: None)
+    await link.send_all(sent)
+    assert await link.receive_some() == given
     server.check()
 
 
@@ -76,24 +93,6 @@ async def test_auto_unsubscribe_counts_what_was_delivered() -> None:
     assert server.subscriptions == []
 
 
-async def test_nobody_listens() -> None:
-    _server, link = await dialled()
-    await link.send_all(b"SUB in.* 1\r\nPUB nobody in.7 0\r\n\r\n")
-    assert await link.receive_some() == b"HMSG in.7 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
-
-
-async def test_responders_are_interest() -> None:
-    server = FakeServer()
-    server.on("$JS.API.>", lambda frame: {"asked": frame.subject})
-    server.on("text", lambda frame: frame.payload.decode().upper())
-    server.on("nothing", lambda _: None)
-    link = await login(server)
-    await link.send_all(
-        b"SUB in.* 1\r\nPUB $JS.API.INFO in.1 0\r\n\r\nPUB text in.2 2\r\nab\r\nPUB nothing in.3 0\r\n\r\n"
-    )
-    assert await link.receive_some() == b'MSG in.1 1 25\r\n{"asked": "$JS.API.INFO"}\r\nMSG in.2 1 2\r\nAB\r\n'
-
-
 async def test_no_echo() -> None:
     server = FakeServer()
     link = await login(server, b'CONNECT {"echo":false}\r\n')
@@ -102,6 +101,8 @@ async def test_no_echo() -> None:
     await link.send_all(b"SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n")
     assert await link.receive_some() == b"PONG\r\n"
     assert await other.receive_some() == b"MSG a 1 1\r\nx\r\n"
+    assert server.publish("a", b"x", reply="s") == 2
+    assert await link.receive_some() == b"MSG a 1 s 1\r\nx\r\n"
 
 
 async def test_refusals() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
-from tests.worlds import Turns, busy, elsewhere, end, observe, put, settled, unobserve
+from tests.worlds import Turns, busy, elsewhere, end, observe, observers, put, settled, unobserve
 from trionats import errors
 from trionats._feeds import busy_tasks
 from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
@@ -19,7 +20,7 @@ from trionats._feeds.opening import opens
 from trionats._feeds.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Nobody:
@@ -43,6 +44,17 @@ class Owner:
 
     def __init__(self) -> None:
         self.pace, self.feeds = Pace(), OpenFeeds()
+
+
+@asynccontextmanager
+async def at_work(count: int, work: Callable[[], Awaitable[object]]) -> AsyncIterator[trio.Nursery]:
+    """Let so many tasks do the same, and wait until they wait; the block waits for their ends."""
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(work)
+            await settled()
+            yield nursery
 
 
 async def test_an_empty_feed_is_true() -> None:
@@ -104,6 +116,7 @@ async def test_an_observer_may_leave_twice() -> None:
     observe(feed, observer)
     unobserve(feed, observer)
     unobserve(feed, observer)
+    assert not observers(feed)
     end(feed)
 
 
@@ -141,19 +154,15 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
         async for _ in feed:
             await trio.lowlevel.checkpoint()
 
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            with monkeypatch.context() as during:
-                during.setattr(trio.Nursery, "child_tasks", property(copied))
-                for _ in range(pool):
-                    nursery.start_soon(work)
-                await settled()
-                for number in range(items):
-                    put(feed, number)
-                    if number % 100 == 0:
-                        await settled()
-                end(feed)
-                await settled()
+    async with at_work(pool, work):
+        with monkeypatch.context() as during:
+            during.setattr(trio.Nursery, "child_tasks", property(copied))
+            for number in range(items):
+                put(feed, number)
+                if number % 100 == 0:
+                    await settled()
+            end(feed)
+            await settled()
     # To double the number of those that are remembered takes one look at each.
     assert sought <= 4 * pool
 
@@ -167,18 +176,14 @@ async def test_a_burst_wakes_no_more_tasks_than_it_takes() -> None:
         seen.extend([number async for number in feed])
 
     steps = 0
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            for _ in range(pool):
-                nursery.start_soon(work)
-            await settled()
-            for _ in range(10):
-                with Turns() as turns:
-                    for number in range(burst):
-                        put(feed, number)
-                    await settled()
-                steps += turns.count
-            end(feed)
+    async with at_work(pool, work):
+        for _ in range(10):
+            with Turns() as turns:
+                for number in range(burst):
+                    put(feed, number)
+                await settled()
+            steps += turns.count
+        end(feed)
     assert sorted(seen) == sorted(list(range(burst)) * 10)
     assert steps <= 10 * 3 * AT_THE_DOOR
 
@@ -187,29 +192,25 @@ async def test_slow_consumers_are_soon_all_at_work() -> None:
     pool = 1000
     feed = Feed[int]("test", ROOMY, Owner())
     hold = trio.Event()
-    at_work = 0
+    begun = 0
 
     async def work() -> None:
-        nonlocal at_work
+        nonlocal begun
         async for _ in feed:
-            at_work += 1
+            begun += 1
             await hold.wait()
 
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            for _ in range(pool):
-                nursery.start_soon(work)
-            await settled()
-            for number in range(pool):
-                put(feed, number)
-            passes = 0
-            while at_work < pool:
-                await trio.lowlevel.checkpoint()
-                passes += 1
-            # Each time twice as many: 2 ** 10 is more than all of them.
-            assert passes <= 12
-            hold.set()
-            end(feed)
+    async with at_work(pool, work):
+        for number in range(pool):
+            put(feed, number)
+        passes = 0
+        while begun < pool:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+        # Each time twice as many: 2 ** 10 is more than all of them.
+        assert passes <= 12
+        hold.set()
+        end(feed)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -292,15 +293,11 @@ async def test_each_of_many_that_wait_learns_of_the_end(how: str) -> None:
             await feed.receive()
         ends.append(caught.type)
 
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            for _ in range(5 * AT_THE_DOOR):
-                nursery.start_soon(work)
-            await settled()
-            if how == "left":
-                await feed.aclose()
-            else:
-                end(feed, errors.TimeoutError() if how == "failed" else None)
+    async with at_work(5 * AT_THE_DOOR, work):
+        if how == "left":
+            await feed.aclose()
+        else:
+            end(feed, errors.TimeoutError() if how == "failed" else None)
     assert ends == [errors.TimeoutError if how == "failed" else trio.EndOfChannel] * (5 * AT_THE_DOOR)
 
 
@@ -363,10 +360,7 @@ async def test_a_burst_finds_room_with_all_that_wait(limit: int) -> None:
     async def work() -> None:
         seen.append(await feed.receive())
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(waiting):
-            nursery.start_soon(work)
-        await settled()
+    async with at_work(waiting, work):
         for number in range(waiting + limit):
             assert put(feed, number)
         assert not put(feed, waiting + limit)

@@ -54,6 +54,7 @@ def test_a_draw_repeats_itself_and_changes_each_line_once(source: str) -> None:
     assert len({(mutant.path, mutant.line) for mutant in drawn}) == 20
     for mutant in drawn:
         lines = (mutants.ROOT / mutant.path).read_text().splitlines()
+        assert lines[mutant.line - 1] == mutant.before != mutant.after
         lines[mutant.line - 1] = mutant.after
         compile("\n".join(lines), mutant.path, "exec")
 

@@ -112,31 +112,6 @@ async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], erro
         assert_nothing_left(nc)
 
 
-async def test_not_with_and_not_await() -> None:
-    async with open_world() as (_server, nc, nursery):
-        for opening in (open_subscription(nursery, nc, "a"), open_events(nursery, nc)):
-            with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', not with 'with'"):
-                with opening:
-                    pass
-            with pytest.raises(TypeError, match=r"open_\w+\(\) is entered with 'async with', it cannot be awaited"):
-                await opening
-        assert not nursery.child_tasks
-
-
-async def test_nurseries_that_cannot_be_used() -> None:
-    async with open_world() as (_server, nc, _nursery):
-        async with trio.open_nursery() as closed:
-            pass
-        for opener in (lambda n: open_subscription(n, nc, "a"), lambda n: open_events(n, nc)):
-            with pytest.raises(RuntimeError, match=r"nursery .*is closed"):
-                async with opener(closed):
-                    pass
-            with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not Client"):
-                async with opener(nc):
-                    pass
-        assert_nothing_left(nc)
-
-
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +278,16 @@ async def test_the_account_is_true(
             assert statistics.pending_msgs == len(waiting) <= most
             assert statistics.pending_bytes == sum(msg.size for msg in waiting) <= most_bytes
         assert nc.is_connected
+
+
+async def test_the_most_that_waited() -> None:
+    async with subscribed() as (server, nc, rx):
+        await arrive(server, nc, *[b"x"] * 1000)
+        for _ in range(1000):
+            await rx.receive()
+        statistics = rx.statistics()
+        assert (statistics.delivered, statistics.pending_msgs, statistics.pending_bytes) == (1000, 0, 0)
+        assert 1000 - 64 <= statistics.max_pending_msgs <= 1000
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -6,18 +6,18 @@ import json
 import re
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
 
-from trionats import api, errors, events, open_client, open_events, open_replies, open_subscription, open_watcher
-from trionats.testing import open_server
+from tests.worlds import arrived, connected, consumers_are, open_live
+from trionats import api, errors, events, open_events, open_replies, open_subscription, open_watcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from trionats import Client, Events, ObjectStore
+    from trionats import Client, Events, JetStream, ObjectStore
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -49,10 +49,8 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
         }}}}
     ] }}"""
     async with (
-        open_server(users, jetstream=True) as server,
-        trio.open_nursery() as nursery,
-        open_client(nursery, server.url, user="boss", password="b0ss") as boss,
-        open_client(nursery, server.url, user="guest", password="guest") as guest,
+        open_live(users, jetstream=True, user="boss", password="b0ss") as (server, boss, nursery),
+        connected(server, user="guest", password="guest") as guest,
         open_events(nursery, guest) as told,
     ):
         js = boss.jetstream()
@@ -68,14 +66,7 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
 async def refused(guest: Client, told: Events) -> list[str]:
     """What the server has refused so far."""
     await guest.flush()
-    found: list[str] = []
-    while True:
-        try:
-            event = told.receive_nowait()
-        except trio.WouldBlock:
-            return found
-        if isinstance(event, events.PermissionViolation):
-            found.append(event.error.subject)
+    return [event.error.subject for event in arrived(told, events.PermissionViolation)]
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
@@ -131,9 +122,7 @@ async def pause_and_resume(boss: Client, guest: Client) -> None:
 async def list_objects(boss: Client, guest: Client) -> None:
     for _ in range(3):
         assert [info.name for info in await (await bucket(guest)).list()] == ["small", "large"]
-    with trio.fail_after(5):
-        while await boss.jetstream().consumers_info("OBJ_b"):  # noqa: ASYNC110 - the server tells nobody
-            await trio.sleep(0.01)
+    await consumers_are(await bucket(boss))
 
 
 async def watch(boss: Client, guest: Client) -> None:
@@ -142,9 +131,7 @@ async def watch(boss: Client, guest: Client) -> None:
         assert [(await rx.receive()).name for _ in range(2)] == ["small", "large"]
         await (await bucket(boss)).put("new", b"")
         assert (await rx.receive()).name == "new"
-    with trio.fail_after(5):
-        while await boss.jetstream().consumers_info("OBJ_b"):  # noqa: ASYNC110 - the server tells nobody
-            await trio.sleep(0.01)
+    await consumers_are(await bucket(boss))
 
 
 async def get_large(boss: Client, guest: Client) -> None:
@@ -166,60 +153,71 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
-async def done(call: Awaitable[object]) -> None:
-    assert await call is not False
+async def get_info(boss: Client, guest: Client) -> None:
+    assert (await (await bucket(guest)).get_info("small")).size == 1
+
+
+async def get_small(boss: Client, guest: Client) -> None:
+    assert (await (await bucket(guest)).get("small")).data == b"x"
+
+
+SAME: Final[dict[str, Any]] = {
+    "name": "S",
+    "subjects": ["s.*"],
+    "storage": api.StorageType.MEMORY,
+    "allow_direct": True,
+}
+
+
+def simply(call: Callable[[Client], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    async def do(boss: Client, guest: Client) -> None:
+        assert await call(guest) is not False
+
+    return do
+
+
+def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    return simply(lambda nc: call(nc.jetstream()))
 
 
 DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
-    "flush": lambda boss, guest: done(guest.flush()),
+    "flush": simply(lambda nc: nc.flush()),
     "open_subscription": subscribe,
-    "publish": lambda boss, guest: done(guest.publish("s.a", b"x")),
-    "request": lambda boss, guest: done(guest.request("s.a", b"x")),
+    "publish": simply(lambda nc: nc.publish("s.a", b"x")),
+    "request": simply(lambda nc: nc.request("s.a", b"x")),
     "request_many": request_many,
     "open_replies": replies,
-    "JetStream.publish": lambda boss, guest: done(guest.jetstream().publish("s.a", b"x")),
-    "account_info": lambda boss, guest: done(guest.jetstream().account_info()),
-    "find_stream_name_by_subject": lambda boss, guest: done(guest.jetstream().find_stream_name_by_subject("s.a")),
-    "stream_info": lambda boss, guest: done(guest.jetstream().stream_info("S")),
-    "streams_info": lambda boss, guest: done(guest.jetstream().streams_info()),
-    "add_stream": lambda boss, guest: done(
-        guest.jetstream().add_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
-    ),
-    "update_stream": lambda boss, guest: done(
-        guest.jetstream().update_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
-    ),
-    "purge_stream": lambda boss, guest: done(guest.jetstream().purge_stream("S")),
-    "delete_stream": lambda boss, guest: done(guest.jetstream().delete_stream("S")),
-    "get_msg": lambda boss, guest: done(guest.jetstream().get_msg("S", 1)),
-    "get_msg, direct, by sequence": lambda boss, guest: done(guest.jetstream().get_msg("S", 1, direct=True)),
-    "get_last_msg, direct": lambda boss, guest: done(guest.jetstream().get_last_msg("S", "s.a", direct=True)),
-    "delete_msg": lambda boss, guest: done(guest.jetstream().delete_msg("S", 1)),
+    "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
+    "account_info": manage(lambda js: js.account_info()),
+    "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
+    "stream_info": manage(lambda js: js.stream_info("S")),
+    "streams_info": manage(lambda js: js.streams_info()),
+    "add_stream": manage(lambda js: js.add_stream(**SAME)),
+    "update_stream": manage(lambda js: js.update_stream(**SAME)),
+    "purge_stream": manage(lambda js: js.purge_stream("S")),
+    "delete_stream": manage(lambda js: js.delete_stream("S")),
+    "get_msg": manage(lambda js: js.get_msg("S", 1)),
+    "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
+    "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
+    "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
     "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
-    "consumer_info": lambda boss, guest: done(guest.jetstream().consumer_info("S", "c")),
-    "consumers_info": lambda boss, guest: done(guest.jetstream().consumers_info("S")),
+    "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
+    "consumers_info": manage(lambda js: js.consumers_info("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
-    "reset_consumer": lambda boss, guest: done(guest.jetstream().reset_consumer("S", "c")),
-    "delete_consumer": lambda boss, guest: done(guest.jetstream().delete_consumer("S", "c")),
-    "create_object_store": lambda boss, guest: done(guest.jetstream().create_object_store("b")),
-    "delete_object_store": lambda boss, guest: done(guest.jetstream().delete_object_store("b")),
-    "object_store": lambda boss, guest: done(bucket(guest)),
-    "get_info": lambda boss, guest: done(get_info(guest)),
+    "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
+    "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "create_object_store": manage(lambda js: js.create_object_store("b")),
+    "delete_object_store": manage(lambda js: js.delete_object_store("b")),
+    "object_store": manage(lambda js: js.object_store("b")),
+    "get_info": get_info,
     "list": list_objects,
     "open_watcher": watch,
-    "get of a small object": lambda boss, guest: done(get_small(guest)),
+    "get of a small object": get_small,
     "get of an object of several chunks": get_large,
     "put": put,
     "put over an object, and delete": put_over_and_delete,
 }
-
-
-async def get_info(guest: Client) -> api.ObjectInfo:
-    return await (await bucket(guest)).get_info("small")
-
-
-async def get_small(guest: Client) -> api.ObjectResult:
-    return await (await bucket(guest)).get("small")
 
 
 def test_the_page_and_the_tests_know_the_same_operations() -> None:

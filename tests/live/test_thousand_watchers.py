@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,18 @@ import nats.errors
 import pytest
 import trio
 
-import trionats
+from tests.worlds import open_world, until
+from trionats import open_watcher
+from trionats.api import StorageType
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trionats import Client, ObjectStore, Watcher
+    from trionats.api import ObjectInfo
+
+pytestmark = pytest.mark.live(seconds=180)
 
 COUNT = int(os.environ.get("TRIONATS_WATCHERS", "1000"))
 #: Where memory has settled, and what it may grow from there to the end.
@@ -30,38 +37,47 @@ GROWTH = 2 * 1024 * 1024
 TOGETHER = 50
 
 
-async def stop(store: trionats.ObjectStore) -> None:
-    async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
+@asynccontextmanager
+async def watching(store: ObjectStore) -> AsyncIterator[tuple[Watcher[ObjectInfo], trio.Nursery]]:
+    """A watcher that has received the one object, and its nursery."""
+    async with trio.open_nursery() as nursery, open_watcher(nursery, store) as rx:
         await rx.receive()
+        yield rx, nursery
+
+
+async def assert_over(rx: Watcher[ObjectInfo]) -> None:
+    with pytest.raises(trio.EndOfChannel):
+        await rx.receive()
+
+
+async def stop(store: ObjectStore) -> None:
+    async with watching(store) as (rx, _):
         rx.stop()
-        async for _ in rx:
-            raise AssertionError("there was one object")
+        await assert_over(rx)
 
 
-async def leave_loop(store: trionats.ObjectStore) -> None:
-    async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
+async def leave_loop(store: ObjectStore) -> None:
+    async with trio.open_nursery() as nursery, open_watcher(nursery, store) as rx:
         async for _ in rx:
             break
 
 
-async def deadline(store: trionats.ObjectStore) -> None:
-    async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
-        await rx.receive()
+async def deadline(store: ObjectStore) -> None:
+    async with watching(store) as (rx, _):
         with trio.move_on_after(0):
             await rx.receive()
 
 
-async def nursery_cancelled(store: trionats.ObjectStore) -> None:
-    async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
+async def nursery_cancelled(store: ObjectStore) -> None:
+    async with trio.open_nursery() as nursery, open_watcher(nursery, store) as rx:
         await rx.receive()
         nursery.cancel_scope.cancel()
         await rx.receive()
 
 
-async def body_raises(store: trionats.ObjectStore) -> None:
+async def body_raises(store: ObjectStore) -> None:
     with pytest.RaisesGroup(LookupError):
-        async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, store) as rx:
-            await rx.receive()
+        async with watching(store):
             raise LookupError("planted")
 
 
@@ -76,15 +92,12 @@ def server(server_executable: Path) -> NatsServer:
 @asynccontextmanager
 async def one_object(
     server: NatsServer, *, allow_reconnect: bool = True
-) -> AsyncIterator[tuple[trionats.Client, trionats.ObjectStore]]:
+) -> AsyncIterator[tuple[Client, ObjectStore, trio.Nursery]]:
     """A client, and a store with one object in it."""
-    async with (
-        trio.open_nursery() as background,
-        trionats.open_client(background, server.url, allow_reconnect=allow_reconnect) as nc,
-    ):
-        store = await nc.jetstream().create_object_store("watched", storage=trionats.api.StorageType.MEMORY)
+    async with open_world(server, allow_reconnect=allow_reconnect) as (_, nc, nursery):
+        store = await nc.jetstream().create_object_store("watched", storage=StorageType.MEMORY)
         await store.put("one", b"")
-        yield nc, store
+        yield nc, store, nursery
 
 
 class Census:
@@ -109,10 +122,12 @@ class Census:
 
     async def settle(self, before: dict[str, int]) -> None:
         """Wait until everything is back: the server deletes consumers beside the connection that asked for it."""
-        with trio.move_on_after(5):
-            while await self.count() != before:  # noqa: ASYNC110 - the server tells nobody
-                await trio.sleep(0.01)
+        with suppress(trio.TooSlowError):
+            await until(lambda: self.same(before), within=5, pause=0.01)
         assert await self.count() == before
+
+    async def same(self, before: dict[str, int]) -> bool:
+        return await self.count() == before
 
     def check_memory(self) -> None:
         """Assert that it has not grown."""
@@ -121,7 +136,7 @@ class Census:
             assert last - settled < GROWTH, f"grew by {(last - settled) / 1024:.0f} KiB"
 
 
-async def reason(rx: trionats.Watcher[trionats.api.ObjectInfo]) -> str:
+async def reason(rx: Watcher[ObjectInfo]) -> str:
     """Receive why the watcher ended; without pytest's own record of it, which would be weighed with the rest."""
     try:
         await rx.receive()
@@ -134,12 +149,11 @@ def resident_size() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.live(seconds=180)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_thousand_watchers(way: Callable[[trionats.ObjectStore], Awaitable[None]], server: NatsServer) -> None:
+async def test_thousand_watchers(way: Callable[[ObjectStore], Awaitable[None]], server: NatsServer) -> None:
     with server:
         census = Census(server)
-        async with one_object(server) as (nc, store):
+        async with one_object(server) as (nc, store, _):
             await nc.flush()
             before = await census.count()
             await way(store)
@@ -151,36 +165,28 @@ async def test_thousand_watchers(way: Callable[[trionats.ObjectStore], Awaitable
         census.check_memory()
 
 
-@pytest.mark.live(seconds=180)
 async def test_thousand_watchers_of_clients_that_are_closed(server: NatsServer) -> None:
     with server:
         census = Census(server)
         async with one_object(server):
             before = await census.count()
             for number in range(1, COUNT + 1):
-                async with trio.open_nursery() as background, trionats.open_client(background, server.url) as nc:
-                    store = await nc.jetstream().object_store("watched")
-                    async with trionats.open_watcher(background, store) as rx:
-                        await rx.receive()
+                async with open_world(server) as (_, nc, _nursery):
+                    async with watching(await nc.jetstream().object_store("watched")) as (rx, _):
                         await nc.aclose()
-                        async for _ in rx:
-                            raise AssertionError("there was one object")
+                        await assert_over(rx)
                 census.watched(number)
             await census.settle(before)
         census.check_memory()
 
 
-@pytest.mark.live(seconds=180)
 async def test_thousand_watchers_of_servers_that_are_killed(server: NatsServer) -> None:
     census = Census(server)
     before = trio.lowlevel.current_statistics().tasks_living
     for number in range(TOGETHER, COUNT + 1, TOGETHER):
         with server:
-            async with one_object(server, allow_reconnect=False) as (_, store), AsyncExitStack() as stack:
-                nursery = await stack.enter_async_context(trio.open_nursery())
-                opened = [
-                    await stack.enter_async_context(trionats.open_watcher(nursery, store)) for _ in range(TOGETHER)
-                ]
+            async with one_object(server, allow_reconnect=False) as (_, store, nursery), AsyncExitStack() as stack:
+                opened = [await stack.enter_async_context(open_watcher(nursery, store)) for _ in range(TOGETHER)]
                 for rx in opened:
                     await rx.receive()
                 await trio.to_thread.run_sync(server.kill)

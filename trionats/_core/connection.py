@@ -102,6 +102,8 @@ class Connection:
 
     async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Publish a request and wait for its reply, as `Client.request`, which says more, does."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
         await checkpoint_if_cancelled()
         return await self.ask(subject, payload, headers)
 
