@@ -1,11 +1,11 @@
-"""A planned move to another server, carried out: what waits, of what `_protocol.migration` decides.
+"""A planned migration to another server, carried out: what waits, of what `_protocol.migration` decides.
 
 A server in lame duck mode asks its clients to go. The old connection goes on as if nothing were while the supervisor's task
 dials and logs in elsewhere (`_arrive`), and only when the new one stands does anything change (design 29). What each server
 hears, in this order:
 
 1. The new one: CONNECT; the subscriptions that may be on both sides at once, and a PING. Its PONG says that they stand. If
-   another server is about to go, too, or does not answer, it is left, and nothing has happened.
+   another server is about to go, too, or says nothing, it is left, and nothing has happened.
 2. The old one: all that was published so far, the UNSUBs of what may be on one side only, and a PING: the fence. From here on
    (`_cross`) the client's calls go to the new session, but its writer waits at a gate, so that nothing published later overtakes
    what the old server still gets (design 30). What the fence guards is on no side meanwhile.
@@ -57,7 +57,7 @@ class MigrationHost(SessionOwner, Protocol):
         """Make another session the client's own."""
 
     def migrated(self, session: Session, left: Server) -> None:
-        """Open the new session's gate, and tell that the client has moved."""
+        """Open the new session's gate, and tell that the client has migrated."""
 
     def dial_failed(self, server: Server, error: Exception) -> None:
         """Note that a server could not be reached, and say so."""
@@ -88,7 +88,7 @@ class Migrator:
         if self._attempt is not None:
             self._attempt.cancel()
 
-    async def move(self, old: Session) -> Session | None:
+    async def migrate(self, old: Session) -> Session | None:
         """Leave a server that is about to go for another one.
 
         Args:
@@ -105,32 +105,32 @@ class Migrator:
             dial = self._plan.next(avoiding=old.server)
             if dial is None:
                 return None
-            move = Migration(self._engine, self._inbox_prefix)
+            migration = Migration(self._engine, self._inbox_prefix)
             with trio.CancelScope() as self._attempt:
                 await trio.sleep_until(max(dial.not_before, trio.current_time() + spread))
                 spread = 0.0
-                new = await self._arrive(dial, move)
+                new = await self._arrive(dial, migration)
                 if new is not None:
-                    await self._cross(old, new, move)
+                    await self._cross(old, new, migration)
             if self._host.current is not old:
                 return self._host.current
         return None
 
-    async def _arrive(self, dial: Dial, move: Migration) -> Session | None:
+    async def _arrive(self, dial: Dial, migration: Migration) -> Session | None:
         """Log in elsewhere, and subscribe there what may be on both sides."""
         server = dial.server
         try:
-            wire = await connect(server, move.side, self._options)
+            wire = await connect(server, migration.side, self._options)
         except (OSError, errors.Error) as error:
             self._host.dial_failed(server, error.with_traceback(None))
             return None
-        new = Session(self._host, wire, server, move.side, self._options)
+        new = Session(self._host, wire, server, migration.side, self._options)
         self._host.start(new)
         try:
-            if move.side.info.get("ldm"):
+            if migration.side.info.get("ldm"):
                 raise errors.explained(errors.UnexpectedEOF, f"{server} is about to go, too")
             pong = PongWaiter()
-            move.arrive(pong)
+            migration.arrive(pong)
             new.wake()
             with trio.fail_after(self._options.connect_timeout):
                 await pong.wait()
@@ -138,18 +138,18 @@ class Migrator:
             reason = error if isinstance(error, errors.Error) else _silent(server)
             self._host.dial_failed(server, reason)
             new.lose(reason)
-            move.abandon()
+            migration.abandon()
             return None
         except BaseException:
-            new.lose(errors.explained(errors.DisconnectedError, f"the move to {server} was interrupted"))
-            move.abandon()
+            new.lose(errors.explained(errors.DisconnectedError, f"the migration to {server} was interrupted"))
+            migration.abandon()
             raise
         return new
 
-    async def _cross(self, old: Session, new: Session, move: Migration) -> None:
+    async def _cross(self, old: Session, new: Session, migration: Migration) -> None:
         """Make the new session the client's, and bring over what the fence guards."""
         fence = PongWaiter()
-        move.switch(fence)
+        migration.switch(fence)
         replies = AwaitedReplies(self._engine)
         self._host.take_over(old, new)
         reason: Exception | None = _silent(old.server)
@@ -164,36 +164,36 @@ class Migrator:
         finally:
             if reason is not None:
                 old.lose(reason)
-            move.crossed(reason)
+            migration.crossed(reason)
             self._host.migrated(new, old.server)
-            self._host.start_task(self._linger, old, new, move, replies)
+            self._host.start_task(self._linger, old, new, migration, replies)
 
-    async def _linger(self, old: Session, new: Session, move: Migration, replies: AwaitedReplies) -> None:
+    async def _linger(self, old: Session, new: Session, migration: Migration, replies: AwaitedReplies) -> None:
         """Stay on the old side for replies in flight, then leave it."""
         deadline = trio.current_time() + LONGEST_STAY
         try:
             unqueue_at = trio.current_time() + QUEUE_OVERLAP
             while trio.current_time() < unqueue_at and self._both(old, new):  # noqa: ASYNC110 - several things end it, and it is short
                 await trio.sleep(POLL_SECONDS)
-            move.unqueue()
+            migration.unqueue()
             old.wake()
             while not self._hurry and trio.current_time() < deadline and self._both(old, new):
-                if not (move.awaited or replies.missing):
+                if not (migration.awaited or replies.missing):
                     break
                 await trio.sleep(POLL_SECONDS)
             if self._both(old, new):
                 farewell = PongWaiter()
-                move.leave(farewell)
+                migration.leave(farewell)
                 old.wake()
                 with trio.move_on_after(FAREWELL_SECONDS):
                     await farewell.wait()
         except errors.Error:
             pass  # the old side went first
         finally:
-            text = f"the connection moved from {old.server} to {new.server}"
+            text = f"the connection migrated from {old.server} to {new.server}"
             reason = errors.explained(errors.DisconnectedError, text)
             old.lose(reason)
-            move.close(old.reason or reason, still=self._host.current is new and new.reason is None)
+            migration.close(old.reason or reason, still=self._host.current is new and new.reason is None)
             self._host.wake()
             self._left.set()
 
@@ -202,10 +202,10 @@ class Migrator:
 
 
 class AwaitedReplies:
-    """Which replies were waited for when the client moved, by receivers that ignore what comes twice."""
+    """Which replies were waited for when the migration began, by receivers that ignore what comes twice."""
 
     def __init__(self, engine: Engine) -> None:
-        receivers = [row.receiver for row in engine.registrations.values()]
+        receivers = [each.receiver for each in engine.registrations.values()]
         self._receivers = [receiver for receiver in receivers if ignores_repeats(receiver)]
         self._names = self._now()
 
@@ -220,4 +220,4 @@ class AwaitedReplies:
 
 
 def _silent(server: Server) -> errors.Error:
-    return errors.explained(errors.TimeoutError, f"{server} did not answer in time while we moved")
+    return errors.explained(errors.TimeoutError, f"{server} was silent for too long during the migration")

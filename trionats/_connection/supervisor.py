@@ -15,8 +15,8 @@ holds the caller's nursery for ever. Three things end this one:
 
 However it ends, `_finish` runs once, and wakes whoever waits for anything of the connection: each wait here has its way out.
 
-Only bugs cross the nursery. What the network does is recorded by the session (`Session.reason`), told as an event, and answered
-by the next dial.
+Only bugs cross the nursery. What the network does is recorded by the session (`Session.reason`) and told as an event, and the
+next dial follows.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Supervisor:
         self.flushing = False
         """A drain is through with the subscriptions, and sends what is left."""
         self.silent = False
-        """A drain found that the server does not answer: the last goodbye is sent, but its PONG not waited for."""
+        """A drain found the server silent: the last goodbye is sent, but its PONG not waited for."""
 
     # In the caller's nursery.
 
@@ -156,7 +156,7 @@ class Supervisor:
     async def close(self) -> None:
         """Say goodbye and end the connection: bounded by `close_timeout`, shielded against cancellation.
 
-        What was queued is sent and confirmed by the server, unless it does not answer in time. Disconnected there is nobody
+        What was queued is sent and confirmed by the server, unless it does not do so in time. Disconnected there is nobody
         to say goodbye to, and it does not wait.
         """
         limit = self._options.close_timeout
@@ -264,7 +264,7 @@ class Supervisor:
         """Wait until the server has processed all that was queued before.
 
         Raises:
-            nats.errors.Error: The connection broke or was given up before the server answered.
+            nats.errors.Error: The connection broke or was given up before the PONG came.
         """
         await self.wait_online()
         pong = PongWaiter()
@@ -273,7 +273,7 @@ class Supervisor:
         await pong.wait()
 
     async def reconnect(self) -> None:
-        """Leave the connection for a new one, and wait until that stands.
+        """Leave the connection for a new one, and wait until that stands (design 52).
 
         Raises:
             nats.errors.ConnectionClosedError: There will be none.
@@ -403,7 +403,7 @@ class Supervisor:
             await session.news.wait()
             session.news = trio.Event()
             if session.reason is None and self._options.allow_reconnect:
-                session = await self._migrator.move(session) or session
+                session = await self._migrator.migrate(session) or session
         await session.over.wait()
         self._disconnected(session, session.reason)
         return session
@@ -464,7 +464,7 @@ class Supervisor:
         self._connected(new)
 
     def migrated(self, session: Session, left: Server) -> None:
-        """Open the new session's gate, and tell that the client has moved."""
+        """Open the new session's gate, and tell that the client has migrated."""
         session.open_gate()
         self._emit(events.Moved(str(session.server), str(left)))
         self.report_oversized()
@@ -544,19 +544,19 @@ class Supervisor:
 
     def _over_limit(self, session: Session, text: str) -> None:
         """End the subscriptions that were too many, each with an error that names it."""
-        rows = session.engine.over_limit()
+        refused = session.engine.over_limit()
         said = refusal(session.server, text, session.engine.confided)
-        for row in rows:
-            subject, queue = row.subject.decode(), row.queue.decode() or None
+        for registration in refused:
+            subject, queue = registration.subject.decode(), registration.queue.decode() or None
             error = errors.explained(
                 errors.MaxSubscriptionsError,
                 f"{said}; {subject!r} is not subscribed",
                 subject=subject,
                 queue=queue,
             )
-            session.engine.refuse(row, error)
+            session.engine.refuse(registration, error)
             self._emit(events.ServerRefusal(error))
-        if not rows:
+        if not refused:
             self._emit(events.ServerRefusal(said))
 
     # The end.

@@ -29,13 +29,13 @@ class Fence:
 
     Args:
         engine: Whose subscriptions they are.
-        rows: The subscriptions.
+        registrations: The subscriptions.
         pongs: How many PONGs are waited for.
     """
 
-    def __init__(self, engine: Engine, rows: Sequence[Registration], pongs: int = 1) -> None:
+    def __init__(self, engine: Engine, registrations: Sequence[Registration], pongs: int = 1) -> None:
         self._engine = engine
-        self._rows = rows
+        self._registrations = registrations
         self._missing = pongs
         self.passed = trio.Event()
         self.heard = False
@@ -55,8 +55,8 @@ class Fence:
 
     def open(self) -> None:
         """End them."""
-        for row in self._rows:
-            self._engine.complete(row)
+        for registration in self._registrations:
+            self._engine.complete(registration)
         self.passed.set()
 
     def _one_less(self) -> None:
@@ -65,23 +65,23 @@ class Fence:
             self.open()
 
 
-def retire(engine: Engine, supervisor: Supervisor, rows: Sequence[Registration]) -> Fence:
+def retire(engine: Engine, supervisor: Supervisor, registrations: Sequence[Registration]) -> Fence:
     """Unsubscribe, and take what is on its way; without a connection, end at once.
 
     Args:
         engine: Whose subscriptions they are.
         supervisor: What sends.
-        rows: The subscriptions.
+        registrations: The subscriptions.
 
     Returns:
         What says when they have ended.
     """
-    beside = engine.beside if rows else None
+    beside = engine.beside if registrations else None
     # In a planned move the other server may have sent something, too.
     asked = [each for each in (engine, beside) if each is not None and each.phase is Phase.ONLINE]
-    fence = Fence(engine, rows, len(asked))
-    for row in rows:
-        engine.retire(row)
+    fence = Fence(engine, registrations, len(asked))
+    for registration in registrations:
+        engine.retire(registration)
     for each in asked:
         each.ping(fence)
     if asked:
@@ -144,28 +144,28 @@ class Listeners:
 class Attachment:
     """A subscription on the seam below the feeds: what `Messaging.attach` returns."""
 
-    __slots__ = ("_engine", "_row", "_supervisor")
+    __slots__ = ("_engine", "_registration", "_supervisor")
 
-    def __init__(self, engine: Engine, supervisor: Supervisor, row: Registration) -> None:
+    def __init__(self, engine: Engine, supervisor: Supervisor, registration: Registration) -> None:
         self._engine = engine
         self._supervisor = supervisor
-        self._row = row
+        self._registration = registration
 
     @property
     def subject(self) -> str:
         """The subject that was subscribed."""
-        return self._row.subject.decode()
+        return self._registration.subject.decode()
 
     @property
     def sid(self) -> int:
         """The number of the subscription."""
-        return self._row.sid
+        return self._registration.sid
 
     @enable_ki_protection
     def detach(self) -> None:
         """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the client."""
         self._supervisor.pace.run.check()
-        self._engine.unsubscribe(self._row)
+        self._engine.unsubscribe(self._registration)
         self._supervisor.wake()
 
     @enable_ki_protection
@@ -175,5 +175,5 @@ class Attachment:
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
         """
         self._supervisor.pace.run.check()
-        if self._row.sid in self._engine.registrations and not self._row.retired:
-            retire(self._engine, self._supervisor, [self._row])
+        if self._registration.sid in self._engine.registrations and not self._registration.retired:
+            retire(self._engine, self._supervisor, [self._registration])

@@ -125,9 +125,9 @@ class Connection:
         self.draining.refuse(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
-        row = self.engine.subscribe(where, group, max_msgs, receiver)
+        registration = self.engine.subscribe(where, group, max_msgs, receiver)
         self.supervisor.wake()
-        return Attachment(self.engine, self.supervisor, row)
+        return Attachment(self.engine, self.supervisor, registration)
 
     def add_listener(self, listener: Listener, *, refused: str = "") -> None:
         """Register what takes events, as `Messaging.add_listener` says."""

@@ -1,10 +1,10 @@
-"""Draining: give up subscriptions without losing what is on its way, and let consumers finish.
+"""Draining: give up subscriptions without losing what is on its way, and let consumers finish (design 19, 20).
 
 A subscription is drained by UNSUB and a PING behind it: what the server sent before it knew comes before the PONG, so with
 the PONG the feed ends (`retire`). A client is drained (`Draining`) in this order: all subscriptions at once; then its
 consumers work off what is buffered, and may publish and ask meanwhile; then the requests that still wait for replies; then
 it is flushed and closed. Without a connection it goes on, for as long as somebody works on a message, whose reply is to be
-sent, or publishes wait for the next connection. A server that is silent for `request_timeout` is taken for dead.
+sent, or publishes wait for the next connection. A server that is silent for `request_timeout` is taken for dead (design 48).
 
 Each feed says when something happens to it, and only those that did are looked at again, so that a message costs the
 same whatever the number of feeds. Nothing is polled, but for the one thing that Trio tells nobody: that a task has
@@ -204,8 +204,8 @@ class Draining:
         self._feeds.noticed = self._observe
         for feed in self._feeds:
             self._observe(feed)
-        rows = [row for row in self._engine.registrations.values() if not row.for_replies]
-        fence = retire(self._engine, self._supervisor, rows)
+        asked_for = [each for each in self._engine.registrations.values() if not each.for_replies]
+        fence = retire(self._engine, self._supervisor, asked_for)
         if not await self._passes(fence):
             fence.open()
         if not self._online:

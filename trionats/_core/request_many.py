@@ -44,7 +44,7 @@ class ManyRequest:
         self.subject = subject
         self.inbox = inbox
         self._receiver: Receiver[Msg] | None = None
-        self._row: Registration | None = None
+        self._registration: Registration | None = None
         self._queued: Queued
 
     def start(self, receiver: Receiver[Msg], frame: bytes, size: int, max_msgs: int) -> None:
@@ -57,8 +57,8 @@ class ManyRequest:
             max_msgs: After how many replies the server needs to send no more; 0 for never.
         """
         self._receiver = receiver
-        self._row = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
-        self._row.for_replies = True
+        self._registration = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
+        self._registration.for_replies = True
         self._queued = self._engine.outbox.publish_tracked(frame, size)
         self._requests.track(self)
         self._supervisor.wake()
@@ -75,11 +75,11 @@ class ManyRequest:
 
     def close(self) -> None:
         """Unsubscribe, and take the request back if it still waits here. Synchronous, idempotent."""
-        if self._row is not None:
+        if self._registration is not None:
             self._engine.outbox.withdraw(self._queued)
-            self._engine.unsubscribe(self._row)
+            self._engine.unsubscribe(self._registration)
             # Each knows the other: no circle for the garbage collector.
-            self._row = self._receiver = None
+            self._registration = self._receiver = None
             self._supervisor.wake()
         self._requests.untrack(self)
 

@@ -51,7 +51,7 @@ def statistics_of(connection: Connection) -> ClientStatistics:
         in_bytes=engine.in_bytes,
         out_bytes=engine.outbox.out_bytes,
         reconnects=connection.supervisor.reconnects,
-        subscriptions=sum(row.receiver is not connection.requests for row in engine.registrations.values()),
+        subscriptions=sum(each.receiver is not connection.requests for each in engine.registrations.values()),
         pending_requests=len(connection.requests),
         outbox_bytes=engine.outbox.bytes,
         feeds=tuple(feed.name for feed in connection.feeds),

@@ -47,32 +47,32 @@ class Admissions:
         self._denied: set[tuple[bytes, bytes]] = set()
         """What was refused for its subject, and is still among what was told."""
 
-    def subscribed(self, row: Registration) -> bool:
+    def subscribed(self, registration: Registration) -> bool:
         """Note that a SUB was queued.
 
         Returns:
             Whether so much was told since the last PING that another one has to follow.
         """
-        if (row.subject, row.queue) in self._denied:
+        if (registration.subject, registration.queue) in self._denied:
             self._forget_denied()
-        self._told.append((row, True))
+        self._told.append((registration, True))
         return len(self._told) >= MOST_TOLD
 
-    def unsubscribed(self, row: Registration) -> bool:
+    def unsubscribed(self, registration: Registration) -> bool:
         """Note that an UNSUB was queued, or that the subscription has had all it was to get; as `subscribed`."""
-        self._told.append((row, False))
+        self._told.append((registration, False))
         return len(self._told) >= MOST_TOLD
 
-    def replayed(self, rows: Iterable[Registration], waiting: int) -> None:
+    def replayed(self, registrations: Iterable[Registration], waiting: int) -> None:
         """Note that SUBs were put in front of what is queued.
 
         Args:
-            rows: The subscriptions.
+            registrations: The subscriptions.
             waiting: How many PINGs are queued behind them.
         """
         self._forget_denied()
         window = self._fenced[-waiting] if waiting else self._told
-        window[:0] = [(row, True) for row in rows]
+        window[:0] = [(registration, True) for registration in registrations]
 
     def pinged(self) -> None:
         """Note that a PING was queued."""
@@ -119,7 +119,7 @@ class Admissions:
     def _forget_denied(self) -> None:
         if self._denied:
             denied, self._denied = self._denied, set()
-            self._forget(lambda row: (row.subject, row.queue) in denied)
+            self._forget(lambda registration: (registration.subject, registration.queue) in denied)
 
     def _forget(self, which: Callable[[Registration], bool]) -> None:
         for window in (*(window for window, _ in self._due), *self._fenced, self._told):
@@ -141,11 +141,11 @@ def _refused(window: Sequence[Told], count: int) -> list[Registration]:
 def _played(window: Sequence[Told], places: int) -> list[Registration]:
     """Say which subscriptions a server with so many free places refuses."""
     refused: dict[Registration, None] = {}
-    for row, begins in window:
+    for registration, begins in window:
         if not begins:
-            places += row not in refused
+            places += registration not in refused
         elif places:
             places -= 1
         else:
-            refused[row] = None
+            refused[registration] = None
     return list(refused)

@@ -1,18 +1,18 @@
 """One session after another: handshake, subscriptions, pings, what to replay.
 
 Strategy
-    The engine has all the state of a client's conversation with its servers, and no way to wait. Bytes from the network go in
-    by `receive`, which hands messages to their receivers at once and returns what else happened. What there is to say
-    gathers in its `outbox`; whoever owns the stream takes it from there in batches. The engine outlives connections: `begin`
-    starts a session, `lost` ends one, and what must be said again is known in between.
+    The engine has all the state of a client's sessions, and no way to wait. Bytes from the network go in by `receive`, which
+    hands messages to their receivers at once and returns what else happened. What there is to say waits in its `outbox`;
+    whoever owns the stream takes it from there in batches. The engine outlives sessions: `begin` starts one, `lost` ends
+    one, and what must be said again is known in between.
 
 States
     `Phase` says how far the session is. `begin` leads from OFFLINE to GREETING, the server's INFO to GREETED, `greet` to
     PROVING and the PONG behind it to ONLINE; `lost` leads from anywhere back to OFFLINE. Where TLS follows INFO, `secured`
     forgets on the way what anybody may have said (design 25).
 
-    In a planned move there are two engines (design 29): the client's own, and one made with it as its `main`, which has the
-    same table of registrations and an outbox of its own. `exchange` lets them exchange sessions in the middle of both. What
+    In a migration there are two engines (design 29): the client's own, and one made with it as its `main`, which has the same
+    table of registrations and an outbox of its own. `exchange` lets them exchange sessions in the middle of both. What
     belongs to a session is in one object, and goes over with it; the table, the sids and the counters stay.
 
 Invariants
@@ -20,7 +20,7 @@ Invariants
     * A sid is never used twice. SUB and UNSUB are never kept for the next connection: they are replayed from the table, with
       what is left of each count.
     * A receiver hears of a loss only of a session that was ONLINE; that it ended it hears once at the most, and last.
-    * PONGs answer PINGs in order, so a PING is a fence: behind its PONG, all that stands before it has been processed.
+    * PONGs come in the order of their PINGs, so a PING is a fence: behind its PONG, all that stands before it has been processed.
     * With a side engine, whatever ends a registration is told to both servers: a queue's messages would still be given to us.
 
 What can go wrong
@@ -73,7 +73,7 @@ class Phase(Enum):
 class _SessionState:
     """What belongs to one session, and goes over to another engine with it."""
 
-    __slots__ = ("admissions", "confided", "info", "over_limit", "parser", "phase", "pings", "unanswered")
+    __slots__ = ("admissions", "confided", "info", "keepalives", "over_limit", "parser", "phase", "pings")
 
     def __init__(self, message_type: type[Message]) -> None:
         self.parser = Parser(message_type)
@@ -84,15 +84,15 @@ class _SessionState:
         self.admissions = Admissions()
         # The server's words to the last subscription that was too many.
         self.over_limit = ""
-        # How many keepalive pings were not answered.
-        self.unanswered = 0
+        # How many keepalive pings have had no PONG.
+        self.keepalives = 0
 
 
 class Engine:
-    """The state of one client's conversation with its servers.
+    """The state of one client's sessions.
 
     Attributes:
-        beside: The other engine, during a planned move; see `_protocol.migration`.
+        beside: The other engine, during a migration; see `_protocol.migration`.
         registrations: What is subscribed, by its sid.
         outbox: What there is to say; the same object for as long as there is the engine.
         heard: How often something came: as long as this stays the same, the server is silent.
@@ -149,7 +149,7 @@ class Engine:
         session.info = {key: value for key, value in session.info.items() if key not in _UNTRUSTED}
 
     def greet(self, options: Mapping[str, Any]) -> bytes:
-        """Answer INFO: what to send before anything else.
+        """Introduce us, behind INFO: what to send before anything else.
 
         Args:
             options: The fields of CONNECT.
@@ -172,21 +172,21 @@ class Engine:
         """
         events: list[Event] = []
         message_type = self.message_type
-        row_of = self.registrations.get
+        registration_of = self.registrations.get
         messages = size = 0
         for event in self._session.parser.feed(data):
             if event.__class__ is message_type:
                 messages += 1
                 block = event.header_block
                 size += len(event.data) if block is None else len(event.data) + len(block)
-                row = row_of(event.sid)
-                if row is None:
+                registration = registration_of(event.sid)
+                if registration is None:
                     continue
-                row.delivered += 1
-                row.deliver(event)
-                if row.delivered == row.max_msgs:
+                registration.delivered += 1
+                registration.deliver(event)
+                if registration.delivered == registration.max_msgs:
                     # Its receiver may have unsubscribed on this very message.
-                    self.complete(row)
+                    self.complete(registration)
             else:
                 self._control(event, events)
         self.heard += 1
@@ -211,10 +211,10 @@ class Engine:
         loss = Loss(self.outbox.lost(), [token for token in session.pings if token is not None])
         session.pings.clear()
         session.admissions = Admissions()
-        session.unanswered = 0
+        session.keepalives = 0
         if was_online and self._main is None:
-            for row in list(self.registrations.values()):
-                row.receiver.connection_lost(reason)
+            for registration in list(self.registrations.values()):
+                registration.receiver.connection_lost(reason)
         return loss
 
     def exchange(self, other: Engine) -> None:
@@ -249,14 +249,14 @@ class Engine:
         """Ping an idle peer.
 
         Args:
-            most: How many keepalive pings may stay unanswered.
+            most: How many keepalive pings may be without their PONG.
 
         Returns:
             False when the peer is to be given up, because so many are.
         """
-        if self._session.unanswered >= most:
+        if self._session.keepalives >= most:
             return False
-        self._session.unanswered += 1
+        self._session.keepalives += 1
         self.ping()
         return True
 
@@ -271,72 +271,72 @@ class Engine:
             max_msgs: After how many messages it ends by itself; 0 for never.
             receiver: Who takes the messages.
         """
-        row = Registration(self._next_sid, subject, queue, max_msgs, receiver)
+        registration = Registration(self._next_sid, subject, queue, max_msgs, receiver)
         self._next_sid += 1
-        self.registrations[row.sid] = row
-        self._named.add(name_of(subject, queue), row)
+        self.registrations[registration.sid] = registration
+        self._named.add(name_of(subject, queue), registration)
         if self._session.phase is Phase.ONLINE:
-            self.tell([row])
-        return row
+            self.tell([registration])
+        return registration
 
-    def tell(self, rows: Sequence[Registration]) -> None:
+    def tell(self, registrations: Sequence[Registration]) -> None:
         """Tell the server of subscriptions."""
-        for row in rows:
-            self.outbox.queue(row.frames())
-            if self._session.admissions.subscribed(row):
+        for registration in registrations:
+            self.outbox.queue(registration.frames())
+            if self._session.admissions.subscribed(registration):
                 self.ping()
 
-    def tell_first(self, rows: Sequence[Registration]) -> None:
+    def tell_first(self, registrations: Sequence[Registration]) -> None:
         """Tell the server of subscriptions, before anything that is queued."""
-        rows = [row for row in rows if not row.retired]
-        self.outbox.put_first([row.frames() for row in rows])
-        self._session.admissions.replayed(rows, self.outbox.frames.count(commands.PING))
+        wanted = [each for each in registrations if not each.retired]
+        self.outbox.put_first([each.frames() for each in wanted])
+        self._session.admissions.replayed(wanted, self.outbox.frames.count(commands.PING))
 
-    def tell_unsubscribed(self, row: Registration) -> None:
+    def tell_unsubscribed(self, registration: Registration) -> None:
         """Tell the server that a subscription is over."""
-        self.outbox.queue(commands.unsub(row.sid))
-        if self._session.admissions.unsubscribed(row):
+        self.outbox.queue(commands.unsub(registration.sid))
+        if self._session.admissions.unsubscribed(registration):
             self.ping()
 
-    def unsubscribe(self, row: Registration) -> None:
+    def unsubscribe(self, registration: Registration) -> None:
         """Take a subscription out of the table, and tell the server if there is one. Idempotent."""
-        if self._take_out(row):
-            self._tell_unsubscribed(row)
+        if self._take_out(registration):
+            self._tell_unsubscribed(registration)
 
-    def retire(self, row: Registration) -> None:
+    def retire(self, registration: Registration) -> None:
         """Tell the server that no more is wanted, and go on taking what it has sent already. Idempotent.
 
-        The row stays until `complete`, which is due with the PONG behind this, or with the connection's end.
+        It stays in the table until `complete`, which is due with the PONG behind this, or with the connection's end.
         """
-        if not row.retired and row.sid in self.registrations:
-            self._tell_unsubscribed(row)
-            row.retired = True
+        if not registration.retired and registration.sid in self.registrations:
+            self._tell_unsubscribed(registration)
+            registration.retired = True
 
-    def complete(self, row: Registration) -> None:
+    def complete(self, registration: Registration) -> None:
         """End a subscription that has had all it will get. Idempotent."""
-        if self._take_out(row):
-            if not row.retired:
-                self._session.admissions.unsubscribed(row)
-            row.receiver.ended(None)
+        if self._take_out(registration):
+            if not registration.retired:
+                self._session.admissions.unsubscribed(registration)
+            registration.receiver.ended(None)
 
-    def _take_out(self, row: Registration) -> bool:
-        self._named.remove(name_of(row.subject, row.queue), row)
-        return self.registrations.pop(row.sid, None) is not None
+    def _take_out(self, registration: Registration) -> bool:
+        self._named.remove(name_of(registration.subject, registration.queue), registration)
+        return self.registrations.pop(registration.sid, None) is not None
 
-    def _tell_unsubscribed(self, row: Registration) -> None:
-        if row.retired:
+    def _tell_unsubscribed(self, registration: Registration) -> None:
+        if registration.retired:
             return
         if self._session.phase is Phase.ONLINE:
-            self.tell_unsubscribed(row)
+            self.tell_unsubscribed(registration)
         if self.beside is not None and self.beside.phase is Phase.ONLINE:
             # A queue's messages would still be given to us there, and to nobody else. A sid that is not known is ignored.
-            self.beside.tell_unsubscribed(row)
+            self.beside.tell_unsubscribed(registration)
 
     def end_all(self, reason: BaseException | None) -> None:
         """End every subscription, telling the receivers why, and the server if there is one."""
-        for row in list(self.registrations.values()):
-            self.unsubscribe(row)
-            row.receiver.ended(reason)
+        for registration in list(self.registrations.values()):
+            self.unsubscribe(registration)
+            registration.receiver.ended(reason)
 
     def refuse_subscription(self, subject: str, queue: str, error: Exception) -> bool:
         """End the subscriptions that the server refused.
@@ -352,30 +352,30 @@ class Engine:
         # The server may name what we never subscribed, in characters that do not exist.
         wanted = (subject.encode(errors="replace"), queue.encode(errors="replace"))
         refused = self._named.find(name_of(*wanted))
-        for row in refused:
-            self._take_out(row)
-            row.receiver.ended(error)
+        for registration in refused:
+            self._take_out(registration)
+            registration.receiver.ended(error)
         self._session.admissions.denied(*wanted)
         return bool(refused)
 
     def over_limit(self) -> list[Registration]:
         """Say, once for each `OverLimit`, which subscriptions were refused that are still wanted; `refuse` ends each."""
-        return [row for row in self._session.admissions.settle() if row.sid in self.registrations]
+        return [each for each in self._session.admissions.settle() if each.sid in self.registrations]
 
-    def refuse(self, row: Registration, error: Exception) -> None:
+    def refuse(self, registration: Registration, error: Exception) -> None:
         """End one subscription that the server refused. Idempotent.
 
         Args:
-            row: The row.
+            registration: The subscription.
             error: What its receiver is told.
         """
-        if not self._take_out(row):
+        if not self._take_out(registration):
             return
         for other in (self.beside, self._main):
-            # In a planned move the other side may have taken it.
+            # In a migration the other side may have taken it.
             if other is not None and other.phase is Phase.ONLINE:
-                other.tell_unsubscribed(row)
-        row.receiver.ended(error)
+                other.tell_unsubscribed(registration)
+        registration.receiver.ended(error)
 
     def refuse_overlong(self, error: Exception) -> None:
         """End the subscriptions whose SUB is longer than what servers take by default.
@@ -385,10 +385,10 @@ class Engine:
         Args:
             error: What their receivers are told.
         """
-        for row in list(self.registrations.values()):
-            if len(commands.sub(row.subject, row.queue, row.sid)) > CONTROL_LINE:
-                self._take_out(row)
-                row.receiver.ended(error)
+        for registration in list(self.registrations.values()):
+            if len(commands.sub(registration.subject, registration.queue, registration.sid)) > CONTROL_LINE:
+                self._take_out(registration)
+                registration.receiver.ended(error)
 
     def drop_oversized(self) -> None:
         """Drop the publishes that wait and are more than the server takes; a program's are counted (`Outbox.oversized`)."""
@@ -429,7 +429,7 @@ class Engine:
         if session.phase is Phase.PROVING:
             self._go_online()
             return
-        session.unanswered = 0
+        session.keepalives = 0
         if not session.pings:
             return
         token = session.pings.popleft()
@@ -444,5 +444,5 @@ class Engine:
             return
         self.drop_oversized()
         self.tell_first(list(self.registrations.values()))
-        for row in list(self.registrations.values()):
-            row.receiver.connection_restored()
+        for registration in list(self.registrations.values()):
+            registration.receiver.connection_restored()

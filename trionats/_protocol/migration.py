@@ -1,4 +1,4 @@
-"""A planned move: two sessions at once, and which of them hears what.
+"""A planned migration: two sessions at once, and which of them hears what.
 
 A server in lame duck mode asks its clients to go. So that nothing in flight is lost, the new connection comes first, and the
 old one stays for a while (design 29). Each subscription goes over in one of three ways:
@@ -19,8 +19,8 @@ that a subscriber never sees the two in the wrong order.
 
 Stages
     `arrive` when the newcomer has logged in: what may overlap is subscribed there, and a PING stands behind it.
-    `switch` once that PONG has come: the engines exchange their sessions, and the fence goes to the old server. Until it answers,
-    the new session's writer writes nothing.
+    `switch` once that PONG has come: the engines exchange their sessions, and the fence goes to the old server. Until its
+    PONG comes, the new session's writer writes nothing.
     `crossed` when the PONG of the fence has come, or the old server is gone: what crossed is subscribed on the new side, in front of
     what was queued meanwhile.
     `unqueue` a little later ends the overlap of queue subscriptions; `leave`, when nobody waits for the old side any more, asks for
@@ -76,20 +76,20 @@ class Way(Enum):
     STAY = "on the old side while that lasts"
 
 
-def way(row: Registration, inbox_prefix: bytes) -> Way:
+def way(registration: Registration, inbox_prefix: bytes) -> Way:
     """Say how a subscription goes over.
 
     Args:
-        row: The subscription.
+        registration: The subscription.
         inbox_prefix: What the client's inboxes begin with, with a dot at its end.
     """
-    if ignores_repeats(row.receiver) or (row.queue and not row.max_msgs):
+    if ignores_repeats(registration.receiver) or (registration.queue and not registration.max_msgs):
         return Way.OVERLAP
-    return Way.STAY if row.for_replies or row.subject.startswith(inbox_prefix) else Way.FENCE
+    return Way.STAY if registration.for_replies or registration.subject.startswith(inbox_prefix) else Way.FENCE
 
 
 class Migration:
-    """One move, from the newcomer's greeting to the old side's end.
+    """One migration, from the newcomer's greeting to the old side's end.
 
     Args:
         engine: The client's engine: the old session before `switch`, the new one from there on.
@@ -112,9 +112,9 @@ class Migration:
             token: For the PING behind it.
         """
         self._engine.beside = self.side
-        for row in self._rows(Way.OVERLAP):
-            self.side.tell([row])
-            self._on_both.add(row.sid)
+        for registration in self._registrations(Way.OVERLAP):
+            self.side.tell([registration])
+            self._on_both.add(registration.sid)
         self.side.ping(token)
 
     def abandon(self) -> None:
@@ -129,13 +129,13 @@ class Migration:
             token: For the PING that is the fence.
         """
         engine, side = self._engine, self.side
-        late = [row for row in self._rows(Way.OVERLAP) if row.sid not in self._on_both]
-        self._crossing = self._rows(Way.FENCE)
-        self._staying = self._rows(Way.STAY)
+        late = [each for each in self._registrations(Way.OVERLAP) if each.sid not in self._on_both]
+        self._crossing = self._registrations(Way.FENCE)
+        self._staying = self._registrations(Way.STAY)
         engine.exchange(side)
         engine.tell_first(late)
-        for row in self._crossing:
-            side.tell_unsubscribed(row)
+        for registration in self._crossing:
+            side.tell_unsubscribed(registration)
         side.ping(token)
 
     def crossed(self, reason: Exception | None) -> None:
@@ -153,14 +153,14 @@ class Migration:
 
     def unqueue(self) -> None:
         """End the overlap of the queue subscriptions."""
-        for row in self._rows(Way.OVERLAP):
-            if row.queue:
-                self._unsubscribe(row)
+        for registration in self._registrations(Way.OVERLAP):
+            if registration.queue:
+                self._unsubscribe(registration)
 
     @property
     def awaited(self) -> bool:
         """Whether an inbox that stayed on the old side is still open."""
-        return any(self._is_open(row) for row in self._staying)
+        return any(map(self._is_open, self._staying))
 
     def leave(self, token: object) -> None:
         """Unsubscribe the inboxes from the old side, and ask for its last PONG.
@@ -168,8 +168,8 @@ class Migration:
         Args:
             token: For the PING.
         """
-        for row in self._staying:
-            self._unsubscribe(row)
+        for registration in self._staying:
+            self._unsubscribe(registration)
         self.side.ping(token)
 
     def close(self, reason: Exception, *, still: bool) -> None:
@@ -177,37 +177,39 @@ class Migration:
 
         Args:
             reason: What the receivers of what stayed are told.
-            still: The new session is the one that this move made. Otherwise everything was, or will be, replayed,
+            still: The new session is the one that this migration made. Otherwise everything was, or will be, replayed,
                 and the receivers were told.
         """
         self._engine.beside = None
         self._engine.absorb(self.side)
         if not still:
             return
-        staying = [row for row in self._staying if self._is_open(row)]
+        staying = list(filter(self._is_open, self._staying))
         self._bring_over(staying)
         self._tell(staying, reason)
 
     # Inside.
 
-    def _rows(self, wanted: Way) -> list[Registration]:
+    def _registrations(self, wanted: Way) -> list[Registration]:
         return [
-            row for row in self._engine.registrations.values() if not row.retired and way(row, self._prefix) is wanted
+            registration
+            for registration in self._engine.registrations.values()
+            if not registration.retired and way(registration, self._prefix) is wanted
         ]
 
-    def _is_open(self, row: Registration) -> bool:
-        return row.sid in self._engine.registrations
+    def _is_open(self, registration: Registration) -> bool:
+        return registration.sid in self._engine.registrations
 
-    def _bring_over(self, rows: list[Registration]) -> None:
-        self._engine.tell_first([row for row in rows if self._is_open(row)])
+    def _bring_over(self, registrations: list[Registration]) -> None:
+        self._engine.tell_first(list(filter(self._is_open, registrations)))
 
-    def _unsubscribe(self, row: Registration) -> None:
-        if self._is_open(row) and self.side.phase is Phase.ONLINE:
-            self.side.tell_unsubscribed(row)
+    def _unsubscribe(self, registration: Registration) -> None:
+        if self._is_open(registration) and self.side.phase is Phase.ONLINE:
+            self.side.tell_unsubscribed(registration)
 
-    def _tell(self, rows: list[Registration], reason: Exception) -> None:
-        for row in rows:
-            row.receiver.connection_lost(reason)
-        for row in rows:
-            if self._is_open(row):
-                row.receiver.connection_restored()
+    def _tell(self, registrations: list[Registration], reason: Exception) -> None:
+        for registration in registrations:
+            registration.receiver.connection_lost(reason)
+        for registration in registrations:
+            if self._is_open(registration):
+                registration.receiver.connection_restored()

@@ -1,6 +1,6 @@
-"""One row of an engine's table: what was subscribed, how much has come, who takes it.
+"""What an engine has of each subscription: what was subscribed, how much has come, who takes it.
 
-Programs have subscriptions, as feeds; what the engine has of each is its registration.
+A subscription is what a server is told of, and what programs have, as a feed; its registration stands in the engine's table.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ made or when the current server is lost, and ends with `connected`. Within an ou
   each failure (full jitter): `reconnect_time_wait`, twice that, ... up to `max_reconnect_time_wait`; the server whose
   wait ends first comes next;
 * a server is dialled at most `max_attempts` times, and only a finished login (`connected`) begins the count anew: a
-  server that accepts the socket and refuses the rest must not keep us trying for ever. Dials that fail in a planned move,
+  server that accepts the socket and refuses the rest must not keep us trying for ever. Dials that fail in a migration,
   while the connection stands, are no part of the outage that may follow.
 
 What begins an outage for one client usually begins it for all its neighbours in the same millisecond, and with one
@@ -170,7 +170,7 @@ class ServerPool:
 
         Args:
             now: The clock.
-            avoiding: A server to leave out, for a planned move away from it.
+            avoiding: A server to leave out, for a migration away from it.
 
         Returns:
             The dial, or None when no server is left; `surrender` says why.
@@ -212,14 +212,14 @@ class ServerPool:
                 for the choice that `next` would make.
             info: What the last server said of itself.
             now: The clock.
-            avoiding: A server to leave out, for a planned move away from it.
+            avoiding: A server to leave out, for a migration away from it.
 
         Returns:
             The dial, or None when no server is left.
 
         Raises:
             nats.errors.ServerNotInPoolError: The choice is not in the pool.
-            Exception: Whatever `pick` raises, and what follows from an answer of another form.
+            Exception: Whatever `pick` raises, and what follows where it returns something else.
         """
         usual = self.next(now, avoiding=avoiding)
         if usual is None:
@@ -239,7 +239,7 @@ class ServerPool:
         raise errors.explained(ServerNotInPoolError, f"server {chosen.url} is not in the pool")
 
     def spread(self) -> float:
-        """Say how long to wait before a planned move, since all clients of the server were asked to go in this moment."""
+        """Say how long to wait before a migration, since all clients of the server were asked to go in this moment."""
         return self._rng.uniform(0.0, min(self._wait * FIRST_WAIT_SHARE, self._max_wait))
 
     def connected(self, server: Server, now: float) -> None:
@@ -251,7 +251,7 @@ class ServerPool:
         """
         server.did_connect = True
         if self._current is not None:
-            self._lived(now)  # a planned move: the connection that is left has not been lost
+            self._lived(now)  # a migration: the connection that is left has not been lost
         self._current = server
         self._begin_anew()
         self._connected_at = now
@@ -265,8 +265,8 @@ class ServerPool:
         Args:
             server: The server of the dial.
             error: Why. The same `AuthorizationError` twice in a row from one server ends the search, unless a connection
-                stands; everything else, limits of the account included, is tried again. A dial that got no answer to our
-                credentials does not break the row.
+                stands; everything else, limits of the account included, is tried again. A dial that did not get as far
+                as our credentials changes nothing of that.
             now: The clock.
         """
         server.tried = True
@@ -283,7 +283,7 @@ class ServerPool:
         """Note that the established connection to `server` ended, which begins an outage.
 
         Args:
-            server: The server of the connection. If a planned move has left it behind, this is not an outage.
+            server: The server of the connection. If a migration has left it behind, this is not an outage.
             now: The clock.
             error: Why it ended.
             forced: The user wanted it, so nobody else dials in this moment and nothing waits.
