@@ -53,11 +53,10 @@ FLOORS: dict[str, list[str]] = {
         "supervisor",
     ],
     "_core": [
-        "* barrier deadlines foreign logbook message tracing",
+        "* attachments barrier deadlines foreign logbook message tracing",
         "frames requests",
         "messaging request_many",
-        "attachments",
-        "drain",
+        "drain listeners",
         "connection",
         "status",
     ],

@@ -1,6 +1,7 @@
 """open_client: publish, request, reconnect, drain.
 
-What programs call. What is built on a client knows the `Connection` behind it (`_core.connection`) instead, through the seam.
+What is built on a client does not know it, but the `Connection` behind it (`_core.connection`), through the seam: so do
+`open_subscription` and its like, and `JetStream`, which is made here and knows nothing of clients.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
-from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ReplyCollector
 from trionats._core.status import ClientStatistics, state_of, statistics_of
 from trionats._discretion import Given, guarded, guarded_async
@@ -223,7 +223,7 @@ class Client:
         """Publish a request and collect its replies: from many services, or many from one.
 
         It ends with the last reply: after `max_msgs`, when they stall, with the sentinel, and when the time is over. Then
-        the answers that came are returned, also if there is none: when the deadline in force passes, too, so a
+        the replies that came are returned, also if there is none: when the deadline in force passes, too, so a
         `trio.move_on_after` around it loses nothing. A `request_timeout` that was chosen ends it as well, and where
         there is neither, 5 s do. Cancelled for another reason or failed, nothing is left of it. `open_replies` gives
         the replies one by one.
@@ -388,8 +388,8 @@ class Client:
         the most. Then what is queued is sent, and the client is closed.
 
         A task that calls this is not waited for: what only it receives can still be received afterwards, but not
-        answered; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its
-        opener's. A server that says nothing for `request_timeout` is not waited for any longer. Without a connection,
+        responded to; `drain_nowait` lets such a loop go on. A feed that nobody has received from yet counts as its
+        opener's. A server that says nothing for `request_timeout` is given up. Without a connection,
         also when it breaks meanwhile, the next one is tried for at once, and waited for as long as somebody works on a
         message, or what was published waits to be sent; where neither is so, the client is closed at once, and feeds
         give what is buffered. Idempotent; who calls it while it is under way joins. Cancelled, it goes on by itself
@@ -652,20 +652,3 @@ async def _made(given: Given) -> Client:
     if offer.url and isinstance(given.servers, DefaultServers):
         given.servers = offer.url
     return Client(given.servers, Options.of({**offer.options, **given.options}), offer.jetstream)
-
-
-def connection_of(nc: object, opener: str) -> Connection:
-    """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
-
-    Args:
-        nc: What was passed as the second argument.
-        opener: The name of the function, for the error.
-
-    Raises:
-        TypeError: It is no client.
-        RuntimeError: It belongs to another Trio run.
-    """
-    messaging = messaging_of(nc, opener)
-    if not isinstance(messaging, Connection):
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
-    return messaging

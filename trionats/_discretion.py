@@ -1,4 +1,4 @@
-"""Complaints that hold no secret, wherever it was put.
+"""Complaints that hold no secret, wherever it was put (design 44).
 
 Strategy: no text is searched for secrets after it was made. Complaints about what somebody gave us are raised in words
 that hold none of it, and on their way out they lose what led to them: the frames below, whose local variables are the

@@ -1,6 +1,6 @@
 """open_replies: the many replies to one request, as a feed.
 
-Strategy: an inbox of its own (`_many_request`), the decisions of `_protocol.replies`, and the buffer of a subscription. The
+Strategy: an inbox of its own (`_core.request_many`), the decisions of `_protocol.replies`, and the buffer of a subscription. The
 feeding task only watches the time.
 """
 
@@ -12,7 +12,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import events
-from trionats._client import connection_of
+from trionats._core.connection import connection_of
 from trionats._core.deadlines import seconds_to_wait
 from trionats._core.message import Msg
 from trionats._core.request_many import MOST_BYTES, MOST_REPLIES

@@ -8,7 +8,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import events
-from trionats._client import connection_of
+from trionats._core.connection import connection_of
 from trionats._core.message import Msg
 from trionats._feeds.bounded import BoundedFeed, check_limits
 from trionats._feeds.feed import feeding

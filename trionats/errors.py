@@ -164,7 +164,7 @@ class ServerURLError(Error, ValueError):
 
 
 class DisconnectedError(Error):
-    """The connection was lost while an answer was awaited; whether the server acted on it is unknown."""
+    """The connection was lost while a reply was awaited; whether the server acted on it is unknown."""
 
 
 class PermissionsViolationError(Error):

@@ -126,7 +126,7 @@ class PublishesTooLarge(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class ReconnectFailed(ConnectionEvent):
-    """One attempt to connect again, or to connect at last, or to move, failed.
+    """One attempt to connect again, or to connect at last, or to migrate, failed.
 
     Attributes:
         server: The server that was tried.
@@ -166,11 +166,11 @@ class Moved(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class CallbackFailed(ConnectionEvent):
-    """A callback of `open_client` failed, or its answer could not be used; the default took its place.
+    """A callback of `open_client` failed, or what it returned could not be used; the default took its place.
 
     Attributes:
         option: The name of the option.
-        error: What it raised, or what was wrong with its answer.
+        error: What it raised, or what was wrong with what it returned.
     """
 
     option: str

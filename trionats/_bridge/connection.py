@@ -39,8 +39,8 @@ from trionats._bridge.loop import is_open, runs_here, wait_stopped
 from trionats._bridge.messages import ours
 from trionats._bridge.overlay import Overlay
 from trionats._bridge.requests import SharedInbox
-from trionats._core.attachments import Listeners
 from trionats._core.foreign import Foreign
+from trionats._core.listeners import Listeners
 from trionats._feeds.feed import OpenFeeds
 from trionats._feeds.pace import Pace
 from trionats._protocol import subjects

@@ -1,7 +1,7 @@
 """What programs hand us to be called: options that may be a callback, asked anew at each connect.
 
-No callback can end the connection (design 32). What one raises is told by its class and place only: its words and its frames
-may hold the secret that it was about to give (design 44).
+One that fails makes the attempt to connect fail, and no more than that (design 26). What it raises is told by its class and
+place only: its words and its frames may hold the secret that it was about to give (design 44).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ async def ask(
     if not callable(value):
         return value
     try:
-        answer = value(*arguments)
-        if inspect.isawaitable(answer):
-            answer = await answer
+        given = value(*arguments)
+        if inspect.isawaitable(given):
+            given = await given
     except Exception as error:
         text = f"{option}: the callback failed ({raised(error)})"
         failure = errors.explained(errors.InvalidUserCredentialsError, text) if told is None else told(error)
     else:
-        return answer
+        return given
     raise failure  # outside of `except`, so that it leads to nothing of the callback's
 
 

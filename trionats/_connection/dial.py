@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 async def dial_tcp(host: str, port: int, *, rng: random.Random | None = None) -> trio.abc.Stream:
-    """Open a TCP connection, trying all of the host's addresses, one after the other (ADR-11).
+    """Open a TCP connection, trying all of the host's addresses, one after the other (ADR-11, design 31).
 
-    Each has its share of the time that is left until the deadline in force, so that one that does not answer leaves some to
+    Each has its share of the time that is left until the deadline in force, so that one that is silent leaves some to
     the others. Not at once, as `trio.open_tcp_stream` does: a race would begin logins that count against the limits of
     several servers, and always go to the one that is nearest.
 
@@ -40,7 +40,7 @@ async def dial_tcp(host: str, port: int, *, rng: random.Random | None = None) ->
         The stream, with Nagle's algorithm off.
 
     Raises:
-        OSError: No address answered; the text names the last reason.
+        OSError: Nobody is at any of the addresses; the text names the last reason.
     """
     try:
         found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
@@ -87,7 +87,7 @@ async def dialled(server: Server, options: Options) -> trio.abc.Stream:
         The connection, in clear.
 
     Raises:
-        OSError: Nobody answered; or `dial`, which may be the user's, failed otherwise, which says only that this
+        OSError: Nobody is there; or `dial`, which may be the user's, failed otherwise, which says only that this
             attempt has.
         nats.errors.Error: `dial` said so, or TLS is wanted and cannot be had.
     """

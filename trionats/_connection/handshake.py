@@ -1,7 +1,7 @@
 """One attempt to get in: dial, INFO, TLS where it is due, CONNECT, and the PONG that lets us in.
 
 What the server says before TLS may be anybody's: it is read up to the end of INFO and not a byte further, and of INFO only
-what the login needs outlives the TLS handshake. CONNECT is sent when everything that was demanded of the connection holds.
+what the login needs outlives the TLS handshake (design 25). CONNECT is sent when everything that was demanded of the connection holds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trionats._protocol.servers import Server
 
 #: How much is read at once, unless a large payload is under way. It is also how far the reader can get ahead of a
-#: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured.
+#: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured (design 35).
 READ_SIZE = 16_384
 #: How long a connection that takes nothing more is still read.
 LAST_WORDS_SECONDS = 0.25
@@ -50,7 +50,7 @@ async def connect(server: Server, engine: Engine, options: Options) -> Wire:
         The connection.
 
     Raises:
-        OSError: Nobody answered.
+        OSError: Nobody is there.
         nats.errors.Error: The server did not let us in, or we did not want to; the text names it and the reason.
     """
     try:

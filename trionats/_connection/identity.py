@@ -1,4 +1,4 @@
-"""Who we are, found out anew at each connect: callbacks are asked, files are read, nonces are signed.
+"""Who we are, found out anew at each connect (design 26): callbacks are asked, files are read, nonces are signed.
 
 Nothing is kept from one connect to the next, so that rotated credentials are used from the next connect on. Files are read
 in a worker thread. What fails here fails the attempt to connect, not the client: a file may just be being replaced.

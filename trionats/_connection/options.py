@@ -1,4 +1,4 @@
-"""The options of `open_client`: each one's type, default and meaning, once.
+"""The options of `open_client`: each one's type, default and meaning, once (design 65).
 
 A caller writes `ClientOptions`. `Options` is made of them, once a client, with the defaults in their places, and goes whole to
 whoever uses one. One that exists was checked: what can be seen here is refused here, because it would show late and far from
@@ -258,7 +258,7 @@ class Options:
     )
     ws_compression: bool = _option(False, "Offer to compress what a WebSocket carries.")
     # How the server is to talk to us: `identity`.
-    verbose: bool = _option(False, "Ask the server to answer each command with `+OK`.")
+    verbose: bool = _option(False, "Ask the server to say `+OK` to each command.")
     pedantic: bool = _option(False, "Ask the server to check subjects strictly.")
     no_echo: bool = _option(False, "Do not deliver what this client published to its own subscriptions.")
     # Where replies come: `_core.connection`, `migration`, `supervisor`.
@@ -318,7 +318,9 @@ class Options:
         check_seconds,
     )
     ping_interval: float = _option(120.0, "How often the server is pinged (120 s).", _check_pause)
-    max_outstanding_pings: int = _option(2, "After how many unanswered pings the server is given up (2).", _check_count)
+    max_outstanding_pings: int = _option(
+        2, "After how many pings without a PONG the server is given up (2).", _check_count
+    )
     # How much may wait to be sent: `supervisor`.
     pending_size: int = _option(
         2 * 1024 * 1024,

@@ -91,7 +91,7 @@ class WebSocketStream(trio.abc.Stream):
         return None if close is None else (int(close.code), foreign(hidden(close.reason, self._confided)))
 
     def confide(self, secrets: Iterable[str]) -> None:
-        """Know more that the other end must not be quoted with."""
+        """Leave more out of what the other end is quoted with."""
         self._confided = (*self._confided, *secrets)
 
     def compress_up_to(self, size: int) -> None:
@@ -210,7 +210,7 @@ class WebSocketStream(trio.abc.Stream):
             self._protocol.receive_eof()
             self._at_end = True
         self._take_in(self._protocol.events_received())
-        # The answer to a ping or a close frame. Whoever holds the lock sends it along with its own.
+        # What is due for a ping or a close frame. Whoever holds the lock sends it along with its own.
         if not self._lock.locked() and not self._torn and not self._closed:
             with suppress(trio.BrokenResourceError):
                 async with self._lock:
@@ -266,7 +266,7 @@ async def open_websocket(
         The stream.
 
     Raises:
-        nats.errors.ProtocolError: The other end does not want to; the text says what it answered.
+        nats.errors.ProtocolError: The other end does not want to; the text says what it said instead.
         nats.errors.BadHeaderError: A header is not valid.
         trio.BrokenResourceError: The connection broke.
     """

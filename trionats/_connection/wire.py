@@ -96,8 +96,8 @@ class WebSocketWire(Wire):
 class SocketWire(Wire):
     """A plain TCP connection, read and written by its file descriptor.
 
-    `trio.SocketStream` first tries to read, which fails each time for a client that waits for answers, and costs a
-    system call and an exception. Here the wait comes first; in the other direction, where there nearly always is room, it
+    `trio.SocketStream` first tries to read, which fails each time for a client that waits for replies, and costs a
+    system call and an exception. Here the wait comes first (design 34); in the other direction, where there nearly always is room, it
     comes second. A file descriptor also lets `send_now` do what Trio's socket has no public call for. Not on Windows,
     where descriptors and sockets are different things.
     """

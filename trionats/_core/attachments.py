@@ -1,7 +1,6 @@
-"""The seam below the feeds: a subscription without a channel, and who listens to events.
+"""A subscription without a channel, below the feeds, and how it is given up without losing what is on its way.
 
-Split off `_client`; `Messaging.attach` and `Client.add_listener` lead here, and so does what the bridge has in their
-places.
+The second is a fence: UNSUB and a PING, behind whose PONG nothing can come any more that the server sent before it knew.
 """
 
 from __future__ import annotations
@@ -11,21 +10,18 @@ from typing import TYPE_CHECKING, final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trionats import events
 from trionats._protocol.engine import Phase
-from trionats._protocol.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trionats._connection.supervisor import Supervisor
-    from trionats._core.messaging import Listener
     from trionats._protocol.engine import Engine
     from trionats._protocol.registrations import Registration
 
 
 class Fence:
-    """Subscriptions that end with the PONG behind their UNSUB; in a planned move, with those of both servers.
+    """Subscriptions that end with the PONG behind their UNSUB; in a migration, with those of both servers.
 
     Args:
         engine: Whose subscriptions they are.
@@ -77,7 +73,7 @@ def retire(engine: Engine, supervisor: Supervisor, registrations: Sequence[Regis
         What says when they have ended.
     """
     beside = engine.beside if registrations else None
-    # In a planned move the other server may have sent something, too.
+    # In a migration the other server may have sent something, too.
     asked = [each for each in (engine, beside) if each is not None and each.phase is Phase.ONLINE]
     fence = Fence(engine, registrations, len(asked))
     for registration in registrations:
@@ -92,57 +88,8 @@ def retire(engine: Engine, supervisor: Supervisor, registrations: Sequence[Regis
 
 
 @final
-class Listeners:
-    """Who is told what happens to a connection: of everything, or only that the server refused what they publish.
-
-    So a refusal costs the same however many there are that publish.
-    """
-
-    def __init__(self, first: Listener) -> None:
-        self._to_all: dict[Listener, None] = {first: None}
-        self._to_refusals: Index[str, Listener] = Index()
-        self._subjects: dict[Listener, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._to_all) + len(self._subjects)
-
-    def add(self, listener: Listener, refused: str = "") -> None:
-        """Tell somebody from now on.
-
-        Args:
-            listener: Who is told.
-            refused: The subject whose refused publishes it is told of, and of nothing else; it takes the place of the
-                one before. Empty for everything that happens.
-        """
-        if not refused:
-            self._to_all[listener] = None
-            return
-        self.remove(listener)
-        # nats-py, whose client it may be, tells in lower case.
-        self._subjects[listener] = subject = refused.lower()
-        self._to_refusals.add(subject, listener)
-
-    def remove(self, listener: Listener) -> None:
-        """Tell them no more. Idempotent."""
-        self._to_all.pop(listener, None)
-        subject = self._subjects.pop(listener, None)
-        if subject is not None:
-            self._to_refusals.remove(subject, listener)
-
-    def emit(self, event: events.ConnectionEvent) -> None:
-        """Tell of an event."""
-        for listener in list(self._to_all):
-            listener.push(event)
-            if isinstance(event, events.Closed):
-                listener.end(event.reason)
-        if isinstance(event, events.PermissionViolation) and event.error.operation == "publish":
-            for listener in self._to_refusals.find(event.error.subject.lower()):
-                listener.push(event)
-
-
-@final
 class Attachment:
-    """A subscription on the seam below the feeds: what `Messaging.attach` returns."""
+    """A subscription without a channel: what `Connection.attach` returns."""
 
     __slots__ = ("_engine", "_registration", "_supervisor")
 

@@ -1,4 +1,4 @@
-"""A barrier: wait until what is buffered in feeds was worked off."""
+"""A barrier: wait until what is buffered in feeds was worked off (design 23)."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Barrier:
         self._buffered = 0 if only_mine else len(feed)
         self._busy.observe(self)
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """See whether it can pass: nobody says that a task has ended, or that items were dropped to make room."""
         self._tasks &= self._busy.working()
-        self._look()
+        self._pass_if_done()
 
     def close(self) -> None:
         """Observe no more."""
@@ -55,7 +55,7 @@ class Barrier:
     def came_back(self, task: Task) -> None:
         """Cross off a task that is done with what it took."""
         self._tasks.discard(task)
-        self._look()
+        self._pass_if_done()
 
     def ended(self) -> None:
         """Nothing to see: what is buffered can still be received."""
@@ -64,9 +64,9 @@ class Barrier:
         """Wait for nothing more: the rest is of no interest to anybody."""
         self._buffered = 0
         self._tasks.clear()
-        self._look()
+        self._pass_if_done()
 
-    def _look(self) -> None:
+    def _pass_if_done(self) -> None:
         self._buffered = min(self._buffered, len(self._feed))
         if not self._buffered and not self._tasks:
             self._passed(self)
@@ -91,7 +91,7 @@ async def wait_barrier(feeds: Sequence[Feed[Any]]) -> None:
     try:
         while True:
             for barrier in list(waiting):
-                barrier.look()
+                barrier.recheck()
             if not waiting:
                 return
             with trio.move_on_after(LOOK_SECONDS):

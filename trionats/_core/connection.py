@@ -13,14 +13,16 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from trionats import events
 from trionats._connection.supervisor import Supervisor
-from trionats._core.attachments import Attachment, Listeners
+from trionats._core.attachments import Attachment
 from trionats._core.barrier import wait_barrier
 from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
 from trionats._core.frames import Frames
+from trionats._core.listeners import Listeners
 from trionats._core.logbook import Logbook
 from trionats._core.message import messages_of
+from trionats._core.messaging import messaging_of
 from trionats._core.request_many import ManyRequest
 from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
@@ -52,7 +54,7 @@ class Connection:
     Args:
         servers: One URL or several.
         options: Those of `open_client`.
-        responder: Through whom messages are answered.
+        responder: Through whom messages are responded to.
     """
 
     def __init__(self, servers: str | Sequence[str], options: Options, responder: Responder) -> None:
@@ -85,7 +87,7 @@ class Connection:
 
     @property
     def server_id(self) -> str:
-        """The server's id."""
+        """The id of the server at the other end."""
         return str(self.engine.info.get("server_id", ""))
 
     def new_inbox(self) -> str:
@@ -157,7 +159,7 @@ class Connection:
         return self.supervisor.max_payload
 
     async def wait_writable(self) -> None:
-        """Wait until a message can be queued; a checkpoint."""
+        """Wait until a message can be queued, as `Client.wait_writable` does; always a checkpoint."""
         self.pace.run.check()
         await checkpoint()
         self.supervisor.check_open()
@@ -167,7 +169,7 @@ class Connection:
     def request_nowait(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
     ) -> PendingReply:
-        """Queue a request, as `Messaging.request_nowait` says."""
+        """Queue a request, as `Publishing.request_nowait` says."""
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
@@ -273,9 +275,26 @@ class Connection:
         reply, inbox = self.requests.prepare(subject, self.request_timeout)
         frame, size = self.frames.make(subject, payload, inbox, headers, "request")
         self.requests.start(reply, frame, size, chooser)
-        # Alone, it leaves at once; many together leave in one batch, which takes a third off each.
+        # Alone, it leaves at once; many together leave in one batch, which takes a third off each (design 34).
         if len(self.requests) == 1:
             self.supervisor.push()
         else:
             self.supervisor.wake()
         return reply
+
+
+def connection_of(nc: object, opener: str) -> Connection:
+    """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
+
+    Args:
+        nc: What was passed as the second argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is no client.
+        RuntimeError: It belongs to another Trio run.
+    """
+    messaging = messaging_of(nc, opener)
+    if not isinstance(messaging, Connection):
+        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+    return messaging

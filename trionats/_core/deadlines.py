@@ -1,4 +1,4 @@
-"""When a wait for one reply ends: the deadline in force, a `request_timeout` that was chosen, or 5 s."""
+"""When a wait for one reply ends: the deadline in force, a `request_timeout` that was chosen, or 5 s (design 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The boundary where what other programs stored or sent is read.
+"""The boundary where what other programs stored or sent is read (design 56).
 
 Whatever stands there can end nothing but its own entry: what a parser raises, foreseen or not, is counted here, told
 once an episode, and the entry is left out.

@@ -1,6 +1,6 @@
 """A message checked, and made a frame.
 
-Split off `_client`, which takes a shorter way through `heads` for small messages without headers.
+`Client.publish` takes a shorter way, through `Frames.heads`, for small messages without headers (design 34).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a client's events goes to the log, and how loudly.
+"""What of a client's events goes to the log, and how loudly (design 17).
 
 Operators are told of connections that come and go (INFO), and of what got lost or was refused (WARNING): once an
 episode, which ends with the next connection, since what is refused is refused for each message. Nothing that a program

@@ -1,4 +1,4 @@
-"""A message that can be answered."""
+"""A message that can be responded to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Responder(Protocol):
-    """Through whom a message is answered: a client."""
+    """Through whom a message is responded to: a client."""
 
     async def publish(
         self,
@@ -86,9 +86,9 @@ class Msg(Message):
 
 
 def messages_of(responder: Responder) -> type[Msg]:
-    """Make the class of one client's messages, which know through whom they are answered.
+    """Make the class of one client's messages, which know through whom they are responded to (design 34).
 
-    A class rather than an attribute that is set on each message: most are never answered, and a store per message counts.
+    A class rather than an attribute that is set on each message: most get no reply, and a store per message counts.
     """
     made = type("Msg", (Msg,), {"__slots__": (), "__module__": "trionats", "_responder": responder})
     assert issubclass(made, Msg)

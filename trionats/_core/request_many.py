@@ -1,7 +1,7 @@
-"""A request that has an inbox of its own, for many replies: its frame, its inbox, and what can happen to both.
+"""A request that has an inbox of its own, for many replies (design 21): its frame, its inbox, and what can happen to both.
 
 `Client.request_many` collects the replies in the caller's own task (`ReplyCollector`); `open_replies` gives them as a feed. Both
-are the receiver behind an `ManyRequest`.
+are the receiver behind a `ManyRequest`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ManyRequest:
 
     def disconnected(self, reason: Exception) -> Exception:
         """Make the error for a request whose replies may have been lost with the connection."""
-        text = f"request to {self.subject!r}: the connection was lost while answers were awaited: {reason}"
+        text = f"request to {self.subject!r}: the connection was lost while replies were awaited: {reason}"
         return errors.explained(errors.DisconnectedError, text)
 
 
@@ -226,7 +226,7 @@ class ReplyCollector:
 
     def _too_many(self) -> Exception:
         text = (
-            f"request to {self._many_request.subject!r}: more than {MOST_REPLIES} answers or {MOST_BYTES} bytes of them; "
+            f"request to {self._many_request.subject!r}: more than {MOST_REPLIES} replies or {MOST_BYTES} bytes of them; "
             "set max_msgs, or take them one by one with open_replies"
         )
         return errors.explained(

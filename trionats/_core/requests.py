@@ -2,7 +2,7 @@
 
 A waiter is entered before its frame is queued and leaves the table with its reply, its failure or its `close`, whichever
 comes first; `PendingReply` is a context manager so that nothing else can happen. When the connection breaks, requests
-that were sent fail at once, and those whose frame still waits in the outbox go on waiting with it.
+that were sent fail at once, and those whose frame still waits in the outbox go on waiting with it (design 13).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PendingReply:
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
         self._then: Callable[[Msg | Exception], None] | None = None
-        # Its reply may be another one's than that which was asked: that one's was not waited for any longer.
+        # It was settled by its chooser because the time was up: who was really meant may still reply.
         self.given_up = False
         self.subject = subject
 
@@ -329,7 +329,7 @@ class Requests:
         """Fail the requests that were sent; the others wait for the next connection."""
         for reply in list(self._waiting.values()):
             if not self._outbox.waits(reply._queued):
-                text = f"request to {reply.subject!r}: the connection was lost while an answer was awaited: {reason}"
+                text = f"request to {reply.subject!r}: the connection was lost while a reply was awaited: {reason}"
                 self._fail(reply, errors.explained(errors.DisconnectedError, text))
 
     def connection_restored(self) -> None:
@@ -354,7 +354,7 @@ class Requests:
     # The listener to what the server says besides.
 
     def push(self, event: events.ConnectionEvent) -> None:
-        """Fail the requests that the server has refused to pass on, or whose replies it would refuse."""
+        """Fail the requests that the server has refused to pass on, or whose replies it would refuse (design 22)."""
         if not isinstance(event, events.PermissionViolation) or event.error.operation not in ("publish", "reply"):
             return
         refused = event.error

@@ -1,4 +1,4 @@
-"""Message tracing: the headers with which servers tell where a message goes (ADR-41, nats-server 2.11)."""
+"""Message tracing (design 24): the headers with which servers tell where a message goes (ADR-41, nats-server 2.11)."""
 
 from __future__ import annotations
 

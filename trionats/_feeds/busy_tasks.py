@@ -1,4 +1,4 @@
-"""Which tasks receive from a feed, and which of them work on what they took: what a drain and a barrier ask.
+"""Which tasks receive from a feed, and which of them work on what they took: what a drain and a barrier ask (design 19).
 
 An empty buffer only says that somebody has the last item in hand. So each feed knows who has taken an item and has not come
 back for another. That is known exactly while somebody observes, and before that for a consumer that is one task all the time; of
@@ -7,7 +7,7 @@ several, one may be missing that never had to wait, so that it costs the fast pa
 Between the buffer and the task there is one more place where an item can be: Trio's channel hands it to a task that waits,
 and that task runs later. Whoever looks in between finds the buffer empty and the task still waiting, as far as it knows.
 
-Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others on a bench. Else a burst of a hundred
+Where many tasks wait, `AT_THE_DOOR` of them wait in the channel and the others on a bench (design 47). Else a burst of a hundred
 messages would wake a hundred tasks for one message each, where ten take ten each for a fraction of that. (Where little
 can be buffered all wait in the channel, which holds one message more for each of them.) Nobody is forgotten on the
 bench:
@@ -117,7 +117,7 @@ class BusyTasks(Generic[T]):
     def belongs_to(self, tasks: Collection[Task]) -> bool:
         """Say whether nobody but some of these is known to receive, where nobody else works on anything.
 
-        Before anybody has received, that is who opened the feed.
+        Before anybody has received, that is who opened the feed (design 49).
         """
         return bool(self.busy) or (not self._several and (self._reader or self.opener) in tasks)
 

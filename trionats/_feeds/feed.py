@@ -3,12 +3,12 @@
 Everything that arrives over time is the receive end of one real memory channel. Whoever feeds it (the client's reader, in
 the hot path) calls `Feed._put`; a feeding task in the nursery that the caller passed in ties the feed's life to that
 nursery. Every way to end (`stop`, the block left, the nursery cancelled, the client closed, the connection lost) comes
-down to one synchronous function, `Feed._end`, which cancels the task first, undoes the registration, and then closes the
-send side. Trio's channel does the rest: what is buffered can still be received, and nobody stays parked.
+down to one synchronous function, `Feed._end`, which cancels the task first, cuts off what feeds it (`Feed._undo`), and then
+closes the send side. Trio's channel does the rest: what is buffered can still be received, and nobody stays parked.
 
 Scars kept as tests: a bare channel pair makes a crashed feed look complete (so a bug is recorded before the send side
-closes, and `receive` raises it); `end` cancels before it closes (else the feeding task runs into a closed channel);
-`put` swallows a closed channel (else one stopped feed kills the reader for all).
+closes, and `receive` raises it; design 4); `_end` cancels before it closes (else the feeding task runs into a closed
+channel); `_put` swallows a closed channel (else one stopped feed kills the reader for all).
 """
 
 from __future__ import annotations
@@ -212,8 +212,8 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """End the feed: what is buffered can still be received, then the loop ends.
 
         Synchronous and idempotent; call it from any task of this Trio run, also from inside the loop. From another
-        thread use `trio.from_thread.run_sync(rx.stop)`. The registration is gone when it returns, and its goodbye to
-        the server is queued.
+        thread use `trio.from_thread.run_sync(rx.stop)`. Nothing feeds it any more when it returns, and the
+        goodbye to the server is queued.
         """
         self._pace.run.check()
         self._end(None)
@@ -243,7 +243,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     @enable_ki_protection
     def _end(self, reason: BaseException | None) -> None:
-        """End production: cancel the feeding task, undo the registration, close the send side.
+        """End production: cancel the feeding task, cut off what feeds it, close the send side.
 
         Idempotent: the first reason stays.
 
@@ -266,7 +266,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         """Account for an item that leaves the channel."""
 
     def _undo(self) -> None:
-        """Undo the registration: synchronous, called once."""
+        """Cut off what feeds it: synchronous, called once."""
 
     def _sampled(self) -> None:
         """Take note of what is not worth looking at for each item."""
@@ -307,7 +307,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         if failure is None:
             return trio.EndOfChannel()
         if isinstance(failure, Error):
-            # Raised each time it is asked for, and for each feed of a lost client: the same object would gather the
+            # Raised each time it is asked for, and for each feed of a lost client: the same object would collect the
             # tracebacks of all, and keep alive what stands in them.
             return errors.again(failure)
         broken = trio.BrokenResourceError(f"{self._name}: the feeding task failed: {failure!r}")

@@ -1,4 +1,4 @@
-"""When the fast paths of a client go through Trio's scheduler."""
+"""When the fast paths of a client go through Trio's scheduler (design 15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Trio run that an object belongs to, and the refusal of calls from anywhere else.
+"""The Trio run that an object belongs to, and the refusal of calls from anywhere else (design 50).
 
 A call from another thread, or from another `trio.run`, would change what the tasks of the object's own run are working
 on, and wake them from where they cannot be woken: an event counts as set then, and nobody runs. So it is refused before

@@ -1,4 +1,4 @@
-"""What the URL of a server says: where it is, how to reach it, who we are there.
+"""What the URL of a server says: where it is (design 46), how to reach it, who we are there.
 
 Strategy: the URL is taken apart by hand. `urllib.parse` drops control characters silently and shows the whole text, password
 included, in its complaints. Whatever is refused here is refused in words that hold no userinfo, no port (it may be a password

@@ -80,7 +80,7 @@ def pub(subject: bytes, reply: bytes, data: Payload) -> bytes:
 
     Args:
         subject: Where to.
-        reply: Where answers are expected, b"" for nowhere.
+        reply: Where replies are expected, b"" for nowhere.
         data: The payload.
 
     Returns:
@@ -110,7 +110,7 @@ def hpub(subject: bytes, reply: bytes, header_block: bytes, data: Payload) -> by
 
     Args:
         subject: Where to.
-        reply: Where answers are expected, b"" for nowhere.
+        reply: Where replies are expected, b"" for nowhere.
         header_block: What `headers.encode` made.
         data: The payload.
 

@@ -1,8 +1,8 @@
 """What may stand in the fields of configurations, and in those of what the server says.
 
-One checker for all dataclasses: what a field may hold is read from its annotation. Configurations are checked before
+One checker for all dataclasses (design 53): what a field may hold is read from its annotation. Configurations are checked before
 nats-py turns them into JSON, because it multiplies every duration by 10**9 without a look: the text "6" becomes a
-gigabyte of sixes. Answers are checked after nats-py has read them, because it keeps whatever stands there.
+gigabyte of sixes. Responses are checked after nats-py has read them, because it keeps whatever stands there.
 
 A float in these classes is always a number of seconds, which the wire carries as nanoseconds in 64 bits.
 """
@@ -79,7 +79,7 @@ def complaint(info: object) -> str | None:
     """Say what is wrong with what the server said.
 
     Args:
-        info: A dataclass that nats-py has read from an answer.
+        info: A dataclass that nats-py has read from a response.
 
     Returns:
         Which field holds what it cannot hold, or None.

@@ -56,4 +56,4 @@ class Loss:
     frames: int
     """A program's publishes in the batch that was being sent: they may or may not have arrived, and are not sent again."""
     pings: list[Any] = field(default_factory=list)
-    """The tokens of pings that were not answered."""
+    """The tokens of the pings whose PONG will not come."""

@@ -44,7 +44,7 @@ _BEGINNING = _SHOWN
 
 
 class Message:
-    """A message as it came, whether or not it can be answered.
+    """A message as it came, whether or not it can be responded to.
 
     Args:
         sid: The number of the subscription it is for.
@@ -82,7 +82,7 @@ class Message:
     @property
     def status(self) -> int | None:
         """The server's status, None for a message of a peer."""
-        # Asked of every message, so that the answer for most of them must not cost a look at all headers.
+        # Asked of every message, so that for most of them it must not cost a look at all headers.
         block = self.header_block
         return None if block is None or block.startswith(_NO_STATUS) else self._headers().status
 
@@ -122,7 +122,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The server answered a PING."""
+    """The PONG for a PING of ours."""
 
 
 @dataclass(frozen=True, slots=True)

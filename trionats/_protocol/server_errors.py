@@ -2,7 +2,8 @@
 
 A complaint is a line of text. It says whether the connection goes on only by what follows, and names what was refused by its
 subject at the best. So three things are decided here: which exception it is; whether it refuses something that we asked for
-without an answer of its own (a request, its reply subject, an inbox, a pull); and what that is to whoever asked.
+that gets no reply of its own from the server (a request, its reply subject, an inbox, a pull); and what that is to whoever
+asked.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _unescaped(match: re.Match[str]) -> str:
 _CONTROLS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
-# What is asked for without an answer of its own.
+# What is asked for and gets no reply of its own from the server.
 
 Refusal: TypeAlias = errors.PermissionsViolationError | errors.MaxSubscriptionsError
 #: What a server says that lets nobody subscribe to an inbox, or publish a request: the connection goes on.

@@ -160,7 +160,7 @@ class NatsServer:
 
     @property
     def monitor_url(self) -> str:
-        """Where monitoring answers; a restart changes it."""
+        """Where to ask for monitoring; a restart changes it."""
         return self._address("monitoring")
 
     @property
@@ -304,7 +304,7 @@ class NatsServer:
             The JSON, parsed.
 
         Raises:
-            OSError: The server does not answer (refused, or more than 5 s of silence).
+            OSError: The server does not respond (refused, or more than 5 s of silence).
         """
         # Not urllib: a proxy in the environment is no way to a port on loopback.
         connection = http.client.HTTPConnection(urllib.parse.urlsplit(self.monitor_url).netloc, timeout=MONITOR_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Object stores."""
+"""Object stores: put, get, info, list, delete, over what the other rooms of this folder do (design 12, 40, 58)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ObjectStore:
         The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or
         of `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all
         at once, when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the
-        server does not answer for 30 s, or when the connection breaks before its last step.
+        server says nothing for 30 s, or when the connection breaks before its last step.
 
         A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for
         that, shielded, for 2 s at the most; what the server stores later than that is purged when its acknowledgement
@@ -133,7 +133,7 @@ class ObjectStore:
             text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
             raise bad_meta(name, self._bucket, text)
         while True:
-            # What the server takes may have been said just now, in answer to nothing.
+            # What the server takes may have been said just now, unasked.
             if self._limits != limits:
                 limits = await self._fit(info, asked, len(content))
             try:
@@ -304,7 +304,7 @@ class ObjectStore:
         except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
             # The bucket or the server does not allow it, or the reply was lost: the other way is longer, and goes on.
             return None
-        # Any replica answers; one that lags says that there is no such message, and the leader is asked then.
+        # Any replica responds; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
 
     def _promised(self, info: api.ObjectInfo) -> tuple[int, int, str]:

@@ -6,7 +6,7 @@ selected one. Nothing here reads them; paths are made from what the environment 
 Values may refer to something else, and which fields may is the tool's business (jsm.go's `natscontext`): in paths, `~`
 and variables of the environment are expanded; credentials may be the content of a file, of a variable or of the
 reference itself. What would take another program is refused, and so is a reference where the tool knows none: sent as
-it stands it would be taken for the secret.
+it stands it would be taken for the secret (design 45).
 """
 
 from __future__ import annotations

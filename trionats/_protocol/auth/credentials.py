@@ -144,7 +144,7 @@ def parse_jwt(text: str, source: str = "the JWT") -> str:
     """Find the user's JWT: in its frame of dashes, or alone.
 
     Args:
-        text: The text of a file, or of an answer.
+        text: The text of a file, or what a callback gave.
         source: Where it comes from, for complaints.
 
     Returns:

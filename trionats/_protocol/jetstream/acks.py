@@ -78,7 +78,7 @@ def whole_number(fields: Mapping[str, object], name: str) -> int:
 
 
 def count_of(value: object) -> int | None:
-    """Read a count that an answer holds.
+    """Read a count that a response holds.
 
     Args:
         value: Whatever stands in its place.

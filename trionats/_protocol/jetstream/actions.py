@@ -42,7 +42,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete the consumer of this name, without waiting for an answer."""
+    """Delete the consumer of this name, without waiting for the response."""
 
     name: str
 

@@ -7,7 +7,7 @@ Strategy
 
     A name stands in the subject as base64 of its UTF-8. nats.js writes base64 of Latin-1, so a name with letters beyond
     ASCII and within Latin-1 has two places; and what is one name's place in one of the two may be another name's in the
-    other.
+    other (design 58).
 """
 
 from __future__ import annotations
@@ -142,10 +142,10 @@ def read_place(bucket: str, name: str, subject: str, message: Any) -> Place:  # 
         bucket: The bucket, for texts.
         name: The object that is looked for.
         subject: The place.
-        message: The `message` of the answer.
+        message: The `message` of the response.
 
     Raises:
-        trionats.errors.APIError: The answer is none.
+        trionats.errors.APIError: It is none.
     """
     try:
         data = base64.b64decode(message.get("data") or "")

@@ -184,7 +184,7 @@ class Ordered:
         """Say what to do now.
 
         An action that was not carried out, because whoever should have was cancelled, is said again. A `Create` must be
-        answered by `create_failed` even then, since the server may have seen it.
+        followed by `create_failed` even then, since the server may have seen it.
 
         Returns:
             One thing to do.
@@ -434,7 +434,7 @@ class Ordered:
         """Tell that a status came.
 
         Args:
-            number: Which request it answers.
+            number: Which request it is about.
             code: 100, 404, 409, ...
             description: Its text.
             headers: Its header fields.

@@ -1,13 +1,13 @@
-"""How many to ask for, what silence means.
+"""Pulling: what a request for messages says, how many to ask for, what silence means.
 
 Strategy
     `Window` keeps the credit of one reader. What was asked for and has not come, and what was handed over and has not
     been taken, are together never more than the credit, in messages and in bytes, so that the channel behind it cannot
     overflow. It is refilled when half of it is free.
 
-    Messages do not say which request they answer (the server serves several in turn), statuses do: they arrive at the
-    reply subject of one request. So what is outstanding is one sum, and a status takes what its request left
-    unanswered out of it (ADR-37). The sum never gets below zero, and when nothing can be left it is zero.
+    Messages do not say which request they come for (the server serves several in turn), statuses do: they arrive at the
+    reply subject of one request. So what is outstanding is one sum, and a status takes what its request did not get
+    out of it (ADR-37). The sum never gets below zero, and when nothing can be left it is zero.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ __all__ = ["Ending", "Pull", "PullInbox", "Window"]
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
-# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out.
+# A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out
+# (design 61).
 _PROOF_WITHIN: Final = 0.5
 
 
@@ -64,7 +65,7 @@ class Pull:
 
 
 class PullInbox:
-    """Where the messages of one reader come, and the statuses, each at the reply subject of the request that it answers.
+    """Where the messages of one reader come, and the statuses, each at the reply subject of the request that it is about.
 
     Args:
         inbox: A subject that nobody else has.
@@ -85,7 +86,7 @@ class PullInbox:
         return f"{self._prefix}{pull.number}"
 
     def number(self, subject: str) -> int:
-        """Read which request a status answers, from the subject that it came to; 0 where that names none."""
+        """Read which request a status is about, from the subject that it came to; 0 where that names none."""
         token = subject.removeprefix(self._prefix)
         return int(token) if token.isdecimal() and len(token) < 20 else 0
 
@@ -104,7 +105,7 @@ class Ending(enum.Enum):
     MISTAKEN = enum.auto()
     """The server does not understand the request: repeating it is useless."""
     UNKNOWN = enum.auto()
-    """It answers a request that ended before."""
+    """It is about a request that ended before."""
 
 
 class Window:
@@ -167,7 +168,7 @@ class Window:
             name: The consumer's name.
 
         Returns:
-            A request that the server answers at once, whatever it has, and that no message fits into: it takes no
+            A request that the server responds to at once, whatever it has, and that no message fits into: it takes no
             credit.
         """
         self._proof_until = inf
@@ -190,7 +191,7 @@ class Window:
         Args:
             name: The consumer's name.
             at_most: When not 0: ask for no more, for nothing that is not there, and for nothing while a request is
-                under way (the 404 that ends such a request does not say how much it leaves unanswered, and the server
+                under way (the 404 that ends such a request does not say how much it did not get, and the server
                 refuses a second one when it has little left).
             patient: With `at_most`: wait a moment for what is not there yet.
 
@@ -263,7 +264,7 @@ class Window:
         """Tell that a status came.
 
         Args:
-            number: Which request it answers.
+            number: Which request it is about.
             code: 100, 404, 409, ...
             description: Its text.
             headers: Its header fields.
@@ -276,7 +277,7 @@ class Window:
             return Ending.UNKNOWN
         self._heard = now
         if number == self._proof or number in self._pulls:
-            # What answers an earlier request may have crossed this one.
+            # What is about an earlier request may have crossed this one.
             self._proof_until = inf
         if code == 100:
             self._refusals = 0
@@ -289,13 +290,13 @@ class Window:
         pull = self._pulls.pop(number, None)
         if pull is None:
             return Ending.UNKNOWN
-        unanswered, unanswered_bytes = pull.batch, pull.max_bytes or self._max_bytes
+        missing, missing_bytes = pull.batch, pull.max_bytes or self._max_bytes
         if "Nats-Pending-Messages" in headers:
-            unanswered = whole_number(headers, "Nats-Pending-Messages")
-            unanswered_bytes = whole_number(headers, "Nats-Pending-Bytes")
-        if code == 409 and "exceeds maxbytes" in text and unanswered == pull.batch:
+            missing = whole_number(headers, "Nats-Pending-Messages")
+            missing_bytes = whole_number(headers, "Nats-Pending-Bytes")
+        if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
             self._too_small = pull.max_bytes
-        self._settle(unanswered, unanswered_bytes)
+        self._settle(missing, missing_bytes)
         return self._meaning(code, text, now)
 
     def _meaning(self, code: int, text: str, now: float) -> Ending:
