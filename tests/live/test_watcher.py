@@ -543,7 +543,7 @@ class Collector:
     ],
 )
 async def test_any_credit_is_enough(nats_server: TrioNatsServer, options: dict[str, Any]) -> None:
-    """Also one that the largest messages do not fit into: they come alone (failures.md E7, E8)."""
+    """Also one that the largest messages do not fit into: they come alone."""
     async with open_store(nats_server) as (store, nc, _):
         lengths = [1 + number * 37 % 900 for number in range(60)]
         for length in lengths:

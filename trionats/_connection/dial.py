@@ -13,7 +13,7 @@ from trionats import errors
 from trionats._connection import tls as _tls
 from trionats._connection.callbacks import ask
 from trionats._connection.wire import WebSocketWire, Wire, wire
-from trionats._protocol.servers import parse_servers
+from trionats._protocol.addresses import parse_servers
 
 if TYPE_CHECKING:
     import random

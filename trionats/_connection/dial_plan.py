@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trionats._connection.options import Options
+    from trionats._protocol.addresses import Server
     from trionats._protocol.engine import Engine
-    from trionats._protocol.servers import Dial, Server
+    from trionats._protocol.servers import Dial
 
 
 class DialPlan:

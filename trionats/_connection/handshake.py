@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from trionats._connection.options import Options
     from trionats._connection.wire import Wire
+    from trionats._protocol.addresses import Server
     from trionats._protocol.auth.login import LoginOptions
     from trionats._protocol.engine import Engine
-    from trionats._protocol.servers import Server
 
 #: How much is read at once, unless a large payload is under way. It is also how far the reader can get ahead of a
 #: consumer that keeps up: 100 messages of 128 bytes, 1,260 of the smallest. 64 KiB save nothing that can be measured (design 35).

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from trionats._connection.dial_plan import DialPlan
     from trionats._connection.options import Options
+    from trionats._protocol.addresses import Server
     from trionats._protocol.engine import Engine
-    from trionats._protocol.servers import Dial, Server
+    from trionats._protocol.servers import Dial
 
 #: How often it is looked whether the old session is still needed, while it is waited for.
 POLL_SECONDS = 0.02

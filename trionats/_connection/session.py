@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from trionats._connection.options import Options
     from trionats._connection.wire import Wire
     from trionats._feeds.pace import Pace
+    from trionats._protocol.addresses import Server
     from trionats._protocol.engine import Engine
     from trionats._protocol.happenings import Event
-    from trionats._protocol.servers import Server
 
 #: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576

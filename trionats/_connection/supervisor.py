@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trionats._connection.options import Options
     from trionats._connection.tls import TLSState
     from trionats._feeds.pace import Pace
-    from trionats._protocol.servers import Server
+    from trionats._protocol.addresses import Server
 
 #: How long a server that is left may take to confirm what it was sent.
 FENCE_SECONDS = 1.0

@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 from nats.errors import ServerNotInPoolError
 
 from trionats import errors
-from trionats._protocol.addresses import Server as Server
 from trionats._protocol.addresses import check_list, told_servers
-from trionats._protocol.addresses import parse_servers as parse_servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
+
+    from trionats._protocol.addresses import Server
 
 MAX_ATTEMPTS = 60  # nats-py and nats.go
 RECONNECT_TIME_WAIT = 2.0  # nats-py and nats.go
@@ -101,9 +101,7 @@ class ServerPool:
         rng: For the shuffling and the jitter.
         dont_randomize: Keep the order given.
         max_attempts: Dials of each server in one outage; negative for no limit. With 0 a lost connection is not
-            re-established.
-        max_first_attempts: The same until the client is connected for the first time; at least 1, `max_attempts` when
-            left out.
+            re-established, and the first one is dialled once.
         reconnect_time_wait: The first bound of the back-off, in seconds; with 0 there is none.
         max_reconnect_time_wait: The last bound of the back-off; `reconnect_time_wait` if that is greater.
         ignore_discovered_servers: Never add what a server says about others.
@@ -121,7 +119,6 @@ class ServerPool:
         rng: Random,
         dont_randomize: bool = False,
         max_attempts: int = MAX_ATTEMPTS,
-        max_first_attempts: int | None = None,
         reconnect_time_wait: float = RECONNECT_TIME_WAIT,
         max_reconnect_time_wait: float = MAX_RECONNECT_TIME_WAIT,
         ignore_discovered_servers: bool = False,
@@ -130,11 +127,10 @@ class ServerPool:
     ) -> None:
         if not 0 <= reconnect_time_wait < math.inf or not 0 <= max_reconnect_time_wait < math.inf:
             raise ValueError("reconnect_time_wait and max_reconnect_time_wait are neither negative nor infinite")
-        first = max_attempts if max_first_attempts is None else max_first_attempts
         self._rng = rng
         self._dont_randomize = dont_randomize
-        self._limit = math.inf if first < 0 else max(first, 1)
         self._later_limit = math.inf if max_attempts < 0 else max_attempts
+        self._limit = max(self._later_limit, 1)
         self._wait = reconnect_time_wait
         self._max_wait = max(max_reconnect_time_wait, reconnect_time_wait)
         self._ignore_discovered = ignore_discovered_servers
