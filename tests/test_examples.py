@@ -35,7 +35,7 @@ EXPECTED = {
         "all: room.kitchen.temperature 22",
         "kitchen: room.kitchen.temperature 21",
     ],
-    "request_reply.py": ["Hello, trio!", "no answer in time", "nobody listens there"],
+    "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [
         "12:00 fine",
         "18:00 fine",

@@ -43,8 +43,8 @@ async def main(url: str) -> None:
             await aio_as_trio(broker.connection.flush)()
             for item in PRICES:
                 await nc.publish("orders.new", json.dumps({"item": item}).encode())
-                order, answer = await new.receive(), await priced.receive()
-                print(f"{json.loads(order.data)['item']} costs {json.loads(answer.data)['price']}")
+                order, reply = await new.receive(), await priced.receive()
+                print(f"{json.loads(order.data)['item']} costs {json.loads(reply.data)['price']}")
 
         await aio_as_trio(broker.stop)()
 

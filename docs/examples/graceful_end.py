@@ -1,4 +1,4 @@
-"""A service that ends on SIGTERM: what it was asked by then is answered, and it ends in time whatever the server does.
+"""A service that ends on SIGTERM: what it was asked by then gets its reply, and it ends in time whatever the server does.
 
 Run it with the URL of a server, or without: then it starts a server of its own.
 """

@@ -1,4 +1,4 @@
-"""Ask many services at once, read an answer in parts, and shut a service down without losing a request.
+"""Ask many services at once, read a reply in parts, and shut a service down without losing a request.
 
 Run it with the URL of a server, or without: then it starts a server of its own.
 """
@@ -28,7 +28,7 @@ async def weather(url: str, city: str, *, task_status: trio.TaskStatus[trionats.
                 for hour in (6, 12, 18):
                     await msg.respond(f"{hour}:00 fine".encode())
                 await msg.respond()
-    # The loop has come to its end, and every answer is sent.
+    # The loop has come to its end, and every reply is sent.
     print(f"{city} is closed")
 
 
@@ -41,10 +41,10 @@ async def main(url: str) -> None:
         oslo: trionats.Client = await services.start(weather, url, "oslo")
         rome: trionats.Client = await services.start(weather, url, "rome")
 
-        # All that answer within a second; no longer than 0.3 s between two of them.
+        # All that reply within a second; no longer than 0.3 s between two of them.
         with trio.move_on_after(1):
-            answers = await nc.request_many("weather.here", stall=0.3)
-            print(sorted(answer.data.decode() for answer in answers))
+            reports = await nc.request_many("weather.here", stall=0.3)
+            print(sorted(report.data.decode() for report in reports))
 
         # One after the other, until an empty one says that there are no more.
         async with trionats.open_replies(

@@ -1,4 +1,4 @@
-"""Ask and answer, with deadlines that are cancel scopes.
+"""Request and reply, with deadlines that are cancel scopes.
 
 Run it with the URL of a server, or without: then it starts a server of its own.
 """
@@ -13,7 +13,7 @@ import trionats
 from trionats.testing import NatsServer
 
 
-async def answer(background: trio.Nursery, nc: trionats.Client, *, task_status: trio.TaskStatus[None]) -> None:
+async def reply(background: trio.Nursery, nc: trionats.Client, *, task_status: trio.TaskStatus[None]) -> None:
     async with trionats.open_subscription(background, nc, "greet.*", queue="greeters") as rx:
         task_status.started()
         async for msg in rx:
@@ -28,14 +28,14 @@ async def main(url: str) -> None:
         trionats.open_client(background, url) as nc,
         trio.open_nursery() as workers,
     ):
-        await workers.start(answer, background, nc)
+        await workers.start(reply, background, nc)
 
         reply = await nc.request("greet.trio")
         print(reply.data.decode())
 
         with trio.move_on_after(0.2) as scope:
             await nc.request("greet.nobody")
-        print("no answer in time" if scope.cancelled_caught else "an answer")
+        print("no reply in time" if scope.cancelled_caught else "a reply")
 
         try:
             await nc.request("insult.trio")
