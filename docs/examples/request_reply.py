@@ -13,7 +13,7 @@ import trionats
 from trionats.testing import NatsServer
 
 
-async def reply(background: trio.Nursery, nc: trionats.Client, *, task_status: trio.TaskStatus[None]) -> None:
+async def greet(background: trio.Nursery, nc: trionats.Client, *, task_status: trio.TaskStatus[None]) -> None:
     async with trionats.open_subscription(background, nc, "greet.*", queue="greeters") as rx:
         task_status.started()
         async for msg in rx:
@@ -28,7 +28,7 @@ async def main(url: str) -> None:
         trionats.open_client(background, url) as nc,
         trio.open_nursery() as workers,
     ):
-        await workers.start(reply, background, nc)
+        await workers.start(greet, background, nc)
 
         reply = await nc.request("greet.trio")
         print(reply.data.decode())

@@ -34,7 +34,7 @@ async def main() -> None:
             trionats.open_events(background, nc) as events,
             trio.open_nursery() as workers,
         ):
-            workers.start_soon(reply, background, nc)
+            workers.start_soon(greet, background, nc)
             workers.start_soon(ask, nc)
             await trio.sleep(0.5)
             servers[0].lame_duck()
@@ -46,7 +46,7 @@ async def main() -> None:
             workers.cancel_scope.cancel()
 
 
-async def reply(background: trio.Nursery, nc: trionats.Client) -> None:
+async def greet(background: trio.Nursery, nc: trionats.Client) -> None:
     async with trionats.open_subscription(background, nc, "greet", queue="greeters") as requests:
         async for request in requests:
             await request.respond(b"hello")

@@ -2,7 +2,8 @@
 
 Feeds, JetStream, its stores and the bridge's watchers know a connection by these protocols, and never the class `Client`.
 `Connection` (`_core.connection`) is ours, behind `Client`; `NatsPyConnection` (`_bridge.connection`) is nats-py's client. Whoever
-writes a third one gives it the members of `Messaging`, and, if objects are to be stored through it, those of `Publishing`.
+writes a third one gives it the members of `Messaging`, a `Pace` and `OpenFeeds` of its own among them, and, if objects are to be
+stored through it, those of `Publishing` (design 63).
 
 A program holds the face of a connection, with what programs call; `__messaging__` leads from there to the seam, as
 `__fspath__` leads from a path to its text. So what only feeds and clients show each other is in nobody's completion.
@@ -51,7 +52,7 @@ class Attached(Protocol):
 
 
 class Messaging(FeedOwner, Protocol):
-    """What reading needs: feeds, management, ordered consumers, watchers."""
+    """What reading needs: feeds, management, ordered readers, watchers."""
 
     @property
     def foreign(self) -> Foreign:

@@ -223,7 +223,7 @@ class Outbox:
                 self.oversized += is_programs(frame)
 
     def exchange(self, other: Outbox) -> None:
-        """Exchange connections with another outbox: what waits goes with the connection that it was meant for.
+        """Exchange connections with another outbox (design 66): what waits goes with the connection that it was meant for.
 
         What waited here counts as taken from now on, since a server is about to see it; what `other` held goes in front.
         """

@@ -32,7 +32,7 @@ class Receiver(Protocol[M]):
 
 
 class Intake(Generic[M]):
-    """A receiver made of four callables: for what does not show them as its own methods.
+    """A receiver made of four callables: for what does not show them as its own methods (design 64).
 
     Nothing stands between a callable and who calls it, so a message costs what a method call costs.
     """
