@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
     # nats-py and multidict publish no inventory that could be copied.
     (r"py:.*", r"nats(\..*)?"),
     (r"py:.*", r"multidict\..*"),
-    (r"py:class", r"NATS|JetStreamContext\..*"),
+    (r"py:class", r"NATS|JetStreamContext\..*|KeyValue\..*"),
     # Private names in public signatures: type variables and aliases.
     (r"py:class", r"Api|NatsPyConnection|OnRecreate|Overflow|Opening"),
     (r"py:.*", r"trionats\._.*"),

@@ -1,13 +1,13 @@
-"""The floors of the house as data: who may import whom, and what may be called where.
+"""The house as data: which rooms there are, who may import whom, and what may stand where.
 
-The table is that of `trionats/__init__.py` and `docs/design.rst`. A module imports only from rows above its own.
-Everything here is read from the syntax trees; nothing is imported.
+This is the only copy of the floors. Everything here is read from the syntax trees; nothing is imported. What is listed has to
+exist, and what exists has to be listed.
 """
 
 from __future__ import annotations
 
 import ast
-import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,133 +15,155 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "trionats"
 
-# From the bottom of the house to its top. Modules of one row do not know each other.
-FLOORS = (
-    ("errors", "_version"),
-    ("api", "events", "_discretion"),
-    ("_protocol",),
-    ("_protocol.showing",),
-    (
-        "_protocol.subjects",
-        "_protocol.headers",
-        "_protocol.addresses",
-        "_protocol.alarms",
-        "_protocol.fields",
-        "_protocol.index",
-    ),
-    ("_protocol.admission", "_protocol.numbering", "_protocol.happenings"),
-    ("_protocol.credentials",),
-    ("_protocol.issuing", "_protocol.contexts"),
-    ("_protocol.parser", "_protocol.commands"),
-    ("_protocol.subscriptions",),
-    ("_protocol.servers", "_protocol.pulling", "_protocol.acks"),
-    ("_protocol.leader", "_protocol.refusals"),
-    ("_protocol.snapshot",),
-    ("_protocol.ordered", "_protocol.objects", "_protocol.remnants"),
-    ("_protocol.login", "_protocol.engine", "_protocol.replies"),
-    ("_protocol.move",),
-    ("_identity",),
-    ("_tls", "_websocket"),
-    ("_tracing",),
-    ("_transport",),
-    ("_busy", "_deadlines", "_foreign", "_run", "_logbook"),
-    ("_feed",),
-    ("_message",),
-    ("_options",),
-    ("_contexts", "_handshake"),
-    ("_session",),
-    ("_moving",),
-    ("_link",),
-    ("_requests",),
-    ("_many_request", "_drain", "_frames"),
-    ("_attachment", "_facts"),
-    ("_client",),
-    ("_subscription",),
-    ("_replies",),
-    ("_api",),
-    ("_management",),
-    ("_destination",),
-    ("_jetstream",),
-    ("_consumer", "_purging"),
-    ("_chunks", "_kv"),
-    ("_infos",),
-    ("_objects",),
-    ("_watcher",),
-    ("_services",),
-    ("_asyncio_loop",),
-    ("_answers", "_carried"),
-    ("_nats_py",),
-    ("_bridged",),
-    ("bridge",),
-    ("_nats_server",),
-    ("", "testing"),
-    ("_demo",),
-    ("__main__",),
-)
-
-# Imports upwards at run time, inside a function, each with its reason.
-UPWARDS = {
-    ("_watcher", "bridge"): "open_watcher also takes nats-py's own stores",
+# The rooms of each folder, from its ground to its top. A room imports only what stands in a row before its own, types included;
+# rooms of one row do not know each other. A folder stands in its parent as one room. "*" is the face of a folder: its
+# `__init__`, where that hands names on.
+FLOORS: dict[str, list[str]] = {
+    "": [
+        "_version api errors testing",
+        "_discretion _protocol events",
+        "_feeds",
+        "_connection",
+        "_core",
+        "_jetstream",
+        "_bridge _client",
+        "_event_feed _replies _subscription bridge",
+        "_watch",
+        "*",
+        "_cli",
+        "__main__",
+    ],
+    "_bridge": [
+        "* attachments loop messages overlay requests",
+        "client commands",
+        "connection",
+        "pull_subscription stores subscription",
+    ],
+    "_cli": [
+        "* demo",
+    ],
+    "_connection": [
+        "* callbacks options timers websocket",
+        "identity tls",
+        "cli_context wire",
+        "dial",
+        "dial_plan handshake",
+        "session",
+        "migration",
+        "supervisor",
+    ],
+    "_core": [
+        "* barrier deadlines foreign logbook message tracing",
+        "frames requests",
+        "messaging request_many",
+        "attachments",
+        "drain",
+        "connection",
+        "status",
+    ],
+    "_feeds": [
+        "* busy_tasks opening run",
+        "pace",
+        "feed",
+        "bounded",
+    ],
+    "_jetstream": [
+        "* whereabouts",
+        "api",
+        "destination management ordered",
+        "entries publish",
+        "objects watcher",
+        "context",
+    ],
+    "_jetstream.objects": [
+        "* buckets transfer",
+        "infos purging",
+        "chunks",
+        "store",
+    ],
+    "_protocol": [
+        "* commands fields happenings headers index receivers showing subjects timers",
+        "addresses outbox parser registrations server_errors",
+        "admission auth replies servers",
+        "engine jetstream",
+        "migration",
+    ],
+    "_protocol.auth": [
+        "* credentials",
+        "cli_context login user_jwt",
+    ],
+    "_protocol.jetstream": [
+        "* acks publishing refusals remnants",
+        "leader objects pull",
+        "actions snapshot",
+        "ordered",
+    ],
+    "testing": [
+        "_server",
+        "_trio_server",
+        "_leaks",
+        "*",
+    ],
 }
+# What is seen at a glance.
+MOST_FLOORS = 12
+MOST_ROOMS = 25
 
-# Types of an upper floor that a module names, for type checkers only, each with its reason.
-NAMED_FROM_BELOW = {
-    ("_message", "_client"): "a message knows the client that it can be answered through",
-    ("_requests", "_many_request"): "those with an inbox of their own are requests, too",
-    ("_answers", "_nats_py"): "split off _nats_py",
-    ("_answers", "_carried"): "what the connection gives it",
-    ("_carried", "_nats_py"): "split off _nats_py",
-    ("_client", "_jetstream"): "jetstream() returns one; what makes it is handed down when the package is imported",
-    ("_jetstream", "_objects"): "object_store() returns one; the class is handed down when the package is imported",
-}
-
-# Function-level imports, each with its reason (module, what it imports).
+# Imports inside functions, each with its reason: all that there are.
 LAZY = {
-    ("_protocol.credentials", "nkeys"): "an extra, for those who sign",
-    ("_transport", "trionats"): "_websocket needs an extra",
-    ("_watcher", "trionats"): UPWARDS["_watcher", "bridge"],
+    ("_protocol.auth.credentials", "nkeys"): "an extra, for those who sign",
+    ("_connection.dial", "trionats._connection.websocket"): "it needs an extra",
+    ("_watch", "trionats.bridge"): "for nats-py's own stores; it brings trio-asyncio, which patches asyncio",
 }
 
 CELLAR_FORBIDS = frozenset(
     {"trio", "asyncio", "trio_asyncio", "socket", "ssl", "time", "select", "selectors", "threading", "subprocess"}
 )
-ASYNCIO = frozenset({"asyncio", "trio_asyncio"})
-MAY_USE_ASYNCIO = frozenset(
-    {"_asyncio_loop", "_answers", "_carried", "_nats_py", "_bridged", "bridge"}
-)  # the last one, in six parts
-# Two were split off _client.
-MAY_START_TASKS = frozenset({"_client", "_link", "_session", "_feed", "_services", "bridge"})
+ASYNCIO = frozenset({"asyncio", "trio_asyncio", "nats.aio"})
+MAY_USE_ASYNCIO = ("_bridge", "bridge")
 
-# Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the link's writer;
-# where a stream passes it on to the stream below.
-SEND_ALL = {"_handshake": 1, "_session": 1, "_transport": 1, "_websocket": 2}
-
-# From here up a user could have written the module: no underscore attribute of a lower floor's object.
-PUBLIC_ONLY = frozenset(
-    {
-        "_api",
-        "_management",
-        "_destination",
-        "_jetstream",
-        "_consumer",
-        "_purging",
-        "_chunks",
-        "_infos",
-        "_kv",
-        "_objects",
-        "_watcher",
-        "_services",
-        "testing",
-        "_demo",
-    }
+# Where tasks are started, and by how many calls.
+TASKS = {
+    "_bridge.client": 1,
+    "_bridge.commands": 2,
+    "_bridge.connection": 1,
+    "_bridge.loop": 1,
+    "_cli.demo": 1,
+    "_client": 2,
+    "_connection.session": 3,
+    "_connection.supervisor": 3,
+    "_core.connection": 1,
+    "_feeds.feed": 1,
+}
+# Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
+# stream passes it on to the stream below.
+SEND_ALL = {
+    "_connection.handshake": 1,
+    "_connection.session": 1,
+    "_connection.websocket": 2,
+}
+# From here up a user could have written the module: no underscore attribute of what another module has made.
+PUBLIC_ONLY = (
+    "_jetstream",
+    "_client",
+    "_subscription",
+    "_replies",
+    "_event_feed",
+    "_watch",
+    "_bridge",
+    "bridge",
+    "_cli",
+    "testing",
 )
-
-# What leaves the limits of size, with the reason: "module" or "module:function".
-MODULE_LINES = 600
-FUNCTION_LINES = 80
-LARGE = {
-    "_client": "half of its lines are docstrings: what users call stands in one place",
-    "_client:open_client": "its docstring says what each option does",
+# Except for these of nats-py and of trio-asyncio, which the bridge cannot do without.
+OTHERS_PRIVATE = {
+    "_bridge.attachments": "_id _remove_sub",
+    "_bridge.client": "_flush_queue _transport",
+    "_bridge.connection": "_error_cb _reading_task _server_info",
+    "_bridge.loop": "_io_task _main_loop_one _nursery _unregister_task",
+    "_bridge.pull_subscription": "_js _nc _prefix",
+    "_bridge.stores": "_js _name _pre _prefix _stream",
+    "bridge": "_js _nc _pre",
 }
 
 
@@ -154,8 +176,11 @@ class Module(NamedTuple):
     source: str
 
     @property
-    def in_cellar(self) -> bool:
-        return self.name.partition(".")[0] == "_protocol"
+    def is_folder(self) -> bool:
+        return self.path.stem == "__init__"
+
+    def is_in(self, *places: str) -> bool:
+        return any(self.name == place or self.name.startswith(f"{place}.") for place in places)
 
 
 class Import(NamedTuple):
@@ -174,21 +199,13 @@ def load(path: Path) -> Module:
 
 
 MODULES = {module.name: module for module in map(load, sorted(PACKAGE.rglob("*.py")))}
-ROW = {name: row for row, names in enumerate(FLOORS) for name in names}
+ROW = {
+    (folder, room): row for folder, rows in FLOORS.items() for row, rooms in enumerate(rows) for room in rooms.split()
+}
 
 
-def absolute(module: Module, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    package = ["trionats", *module.name.split(".")] if module.name else ["trionats"]
-    if module.path.stem != "__init__":
-        package.pop()
-    package = package[: len(package) - (node.level - 1)]
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
-def is_submodule(name: str) -> bool:
-    return name.startswith("trionats.") and name.removeprefix("trionats.") in MODULES
+def is_module(name: str) -> bool:
+    return name.removeprefix("trionats.") in MODULES
 
 
 def imports(module: Module) -> list[Import]:
@@ -204,35 +221,43 @@ def imports(module: Module) -> list[Import]:
         if isinstance(node, ast.Import):
             found += [Import(alias.name, node.lineno, id(node) in inner) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = absolute(module, node)
             for alias in node.names:
-                full = f"{base}.{alias.name}"
-                found.append(Import(full if is_submodule(full) else base, node.lineno, id(node) in inner))
+                full = f"{node.module}.{alias.name}"
+                found.append(Import(full if is_module(full) else node.module or "", node.lineno, id(node) in inner))
     return found
 
 
-def for_type_checkers(module: Module) -> set[int]:
-    """Return the lines that stand under `if TYPE_CHECKING:`."""
-    return {
-        line
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for child in node.body
-        for line in range(child.lineno, (child.end_lineno or child.lineno) + 1)
-    }
+def place(name: str) -> tuple[str, ...]:
+    """Say through which folders a module is reached; what a folder's own `__init__` does, it does as "*"."""
+    module = MODULES[name]
+    return (*(name.split(".") if name else ()), *(("*",) if module.is_folder else ()))
 
 
-def calls(module: Module, *names: str) -> list[int]:
-    """Return the lines on which something of that name is called, whatever it is an attribute of."""
-    return [
-        node.lineno
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call)
-        and (
-            (isinstance(node.func, ast.Attribute) and node.func.attr in names)
-            or (isinstance(node.func, ast.Name) and node.func.id in names)
-        )
+def goes_down(importer: str, imported: str) -> bool:
+    """Say whether an import leads to a lower floor of the first folder in which the two ways part."""
+    one, other = place(importer), place(imported)
+    depth = next((depth for depth, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    if depth is None:
+        return False
+    folder = ".".join(one[:depth])
+    return ROW[folder, other[depth]] < ROW[folder, one[depth]]
+
+
+def count_calls(module: Module, *names: str) -> int:
+    """Count the calls of something of that name, whatever it is an attribute of."""
+    functions = [node.func for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    called = [
+        function.attr if isinstance(function, ast.Attribute) else function.id
+        for function in functions
+        if isinstance(function, ast.Attribute | ast.Name)
     ]
+    return sum(name in names for name in called)
+
+
+def where_called(*names: str) -> dict[str, int]:
+    """Say which modules call something of that name, and how often."""
+    counted = {name: count_calls(module, *names) for name, module in MODULES.items()}
+    return {name: count for name, count in counted.items() if count}
 
 
 def public_functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -250,49 +275,84 @@ def public_functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunction
     return found
 
 
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def own_private_names(module: Module) -> set[str]:
+    """Return the underscore names that the module itself gives to its classes and their instances."""
+    names: set[str] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign | ast.Assign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for below in ast.walk(target):
+                    if isinstance(below, ast.Name):
+                        names.add(below.id)
+                    elif isinstance(below, ast.Attribute) and ast.unparse(below.value) in ("self", "cls"):
+                        names.add(below.attr)
+    return {name for name in names if is_private(name)}
+
+
+def others_private_names(module: Module) -> set[str]:
+    """Return the underscore attributes that a module uses of what it does not define."""
+    own = own_private_names(module)
+    return {
+        node.attr
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and node.attr not in own
+        and ast.unparse(node.value) not in ("self", "cls", "super()")
+    }
+
+
 each_module = pytest.mark.parametrize("module", MODULES.values(), ids=[name or "__init__" for name in MODULES])
+each_folder = pytest.mark.parametrize("folder", FLOORS, ids=[folder or "trionats" for folder in FLOORS])
 
 
-def test_the_table_has_each_name_once() -> None:
-    assert len(ROW) == sum(len(names) for names in FLOORS)
+def test_every_room_is_listed_and_every_listed_room_is_there() -> None:
+    there = {
+        (".".join(module.name.split(".")[:-1]), module.name.split(".")[-1])
+        for module in MODULES.values()
+        if module.name
+    }
+    faces = {(module.name, "*") for module in MODULES.values() if module.is_folder}
+    assert set(ROW) == there | faces
+    assert len(ROW) == sum(len(rooms.split()) for rows in FLOORS.values() for rooms in rows)
 
 
-def test_the_comment_of_the_package_names_the_modules_in_this_order() -> None:
-    entry = re.compile(r"^#   (  )?((?:\w+)(?:, \w+)*)/? {2,}\S", re.MULTILINE)
-    named = [
-        f"_protocol.{name}" if inside else name
-        for inside, names in entry.findall(MODULES[""].source)
-        for name in names.split(", ")
-    ]
-    assert sorted(named) == sorted(MODULES.keys() - {"", "_version"})
-    assert [ROW[name] for name in named] == sorted(ROW[name] for name in named)
-
-
-@each_module
-def test_the_table_knows_every_module(module: Module) -> None:
-    assert module.name in ROW
+@each_folder
+def test_a_folder_is_seen_at_a_glance(folder: str) -> None:
+    rooms = [room for rooms in FLOORS[folder] for room in rooms.split() if room != "*"]
+    assert len(rooms) <= MOST_ROOMS
+    assert len([rooms for rooms in FLOORS[folder] if rooms != "*"]) <= MOST_FLOORS
 
 
 @each_module
 def test_imports_go_down(module: Module) -> None:
-    wrong = []
-    typing_only = for_type_checkers(module)
-    for found in imports(module):
-        if found.target.partition(".")[0] != "trionats":
-            continue
-        target = found.target.removeprefix("trionats").lstrip(".")
-        if found.in_function and (module.name, target) in UPWARDS:
-            continue
-        if found.line in typing_only and (module.name, target) in NAMED_FROM_BELOW:
-            continue
-        if ROW[target] >= ROW[module.name]:
-            wrong.append(f"line {found.line} imports {target or 'trionats'}")
+    own = [found for found in imports(module) if found.target.partition(".")[0] == "trionats"]
+    targets = [(found.line, found.target.removeprefix("trionats").lstrip(".")) for found in own]
+    wrong = [f"line {line} imports {target}" for line, target in targets if not goes_down(module.name, target)]
     assert not wrong
 
 
 @each_module
+def test_imports_are_written_in_full(module: Module) -> None:
+    assert not [node.lineno for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_imports_stand_at_the_top_except_for_these() -> None:
+    lazy = {
+        (module.name, found.target) for module in MODULES.values() for found in imports(module) if found.in_function
+    }
+    assert lazy == set(LAZY)
+
+
+@each_module
 def test_the_cellar_knows_no_tasks_no_network_and_no_clock(module: Module) -> None:
-    if not module.in_cellar:
+    if not module.is_in("_protocol"):
         return
     assert not [found for found in imports(module) if found.target.partition(".")[0] in CELLAR_FORBIDS]
     assert not [node.lineno for node in ast.walk(module.tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
@@ -300,40 +360,33 @@ def test_the_cellar_knows_no_tasks_no_network_and_no_clock(module: Module) -> No
 
 @each_module
 def test_only_the_bridge_speaks_asyncio(module: Module) -> None:
-    if module.name in MAY_USE_ASYNCIO:
+    if module.is_in(*MAY_USE_ASYNCIO):
         return
-    typing_only = for_type_checkers(module)
     assert not [
-        found
+        found.line
         for found in imports(module)
-        if (found.target.partition(".")[0] in ASYNCIO or found.target.startswith("nats.aio"))
-        and found.line not in typing_only
+        if any(found.target == name or found.target.startswith(f"{name}.") for name in ASYNCIO)
     ]
 
 
-@each_module
-def test_tasks_are_started_in_four_places_only(module: Module) -> None:
-    assert not calls(module, "ensure_future", "spawn_system_task", "run_coroutine_threadsafe")
-    # asyncio's tasks: one call under way, and what carries out our commands while somebody is attached.
-    assert not calls(module, "create_task") or module.name in {"_asyncio_loop", "_nats_py"}
-    if module.name in MAY_START_TASKS | {"_demo"}:  # the demo is a user
-        return
-    assert not calls(module, "start_soon")
-    awaited = [node.value for node in ast.walk(module.tree) if isinstance(node, ast.Await)]
-    functions = [node.func for node in awaited if isinstance(node, ast.Call)]
-    starts = [node for node in functions if isinstance(node, ast.Attribute) and node.attr == "start"]
-    assert not [node.lineno for node in starts if "nursery" in ast.unparse(node.value)]
+def test_tasks_are_started_in_these_places_only() -> None:
+    starts = Counter(where_called("start_soon"))
+    for module in MODULES.values():
+        awaited = [node.value for node in ast.walk(module.tree) if isinstance(node, ast.Await)]
+        functions = [node.func for node in awaited if isinstance(node, ast.Call)]
+        named = [node for node in functions if isinstance(node, ast.Attribute) and node.attr == "start"]
+        if count := sum("nursery" in ast.unparse(node.value) for node in named):
+            starts[module.name] += count
+    assert starts + Counter(where_called("create_task")) == TASKS
+    assert not where_called("ensure_future", "spawn_system_task", "run_coroutine_threadsafe")
 
 
-@each_module
-def test_one_place_sends(module: Module) -> None:
-    assert len(calls(module, "send_all")) <= SEND_ALL.get(module.name, 0)
+def test_one_place_sends() -> None:
+    assert where_called("send_all") == SEND_ALL
 
 
-@each_module
-def test_imports_stand_at_the_top(module: Module) -> None:
-    lazy = [found for found in imports(module) if found.in_function]
-    assert not [found for found in lazy if (module.name, found.target.partition(".")[0]) not in LAZY]
+def test_no_type_is_asserted_that_the_checker_cannot_see() -> None:
+    assert not where_called("cast")
 
 
 @each_module
@@ -353,43 +406,27 @@ def test_no_coroutine_takes_a_timeout(module: Module) -> None:
             assert "timeout" not in {argument.arg for argument in named}, function.name
 
 
-@each_module
-def test_upper_floors_use_public_names_only(module: Module) -> None:
-    """An underscore attribute is used on `self`, `cls` and what the module itself defines, never on a lower floor."""
-    if module.name not in PUBLIC_ONLY:
-        return
-    own = private_attributes(module)
-    wrong = []
-    for node in ast.walk(module.tree):
-        if not isinstance(node, ast.Attribute) or not is_private(node.attr):
-            continue
-        on_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
-        if not on_self and node.attr not in own:
-            wrong.append(f"line {node.lineno}: {ast.unparse(node)}")
-    assert not wrong
+def test_upper_floors_use_public_names_only() -> None:
+    """An underscore attribute is used on `self`, `cls` and what the module itself defines, never on another's object."""
+    used = {
+        module.name: names
+        for module in MODULES.values()
+        if module.is_in(*PUBLIC_ONLY) and (names := others_private_names(module))
+    }
+    assert used == {name: set(names.split()) for name, names in OTHERS_PRIVATE.items()}
 
 
 @each_module
-def test_upper_floors_import_public_names_only(module: Module) -> None:
-    """`from ._feed import open_feed` is one house; `from ._client import _Reader` is a break-in."""
+def test_public_names_only_are_imported(module: Module) -> None:
+    """`from trionats._feeds.feed import feeding` is one house; `from trionats._client import _Reader` is a break-in."""
     wrong = [
         f"line {node.lineno}: {alias.name}"
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("trionats"))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trionats")
         for alias in node.names
-        if is_private(alias.name) and not is_submodule(f"{absolute(module, node)}.{alias.name}")
+        if is_private(alias.name) and not is_module(f"{node.module}.{alias.name}")
     ]
     assert not wrong
-
-
-@each_module
-def test_modules_and_functions_stay_small(module: Module) -> None:
-    lines = module.source.count("\n")
-    assert lines <= MODULE_LINES or module.name in LARGE, f"{lines} lines"
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= FUNCTION_LINES or f"{module.name}:{node.name}" in LARGE, f"{node.name}: {length} lines"
 
 
 @each_module
@@ -402,27 +439,6 @@ def test_every_module_says_what_it_is(module: Module) -> None:
 @each_module
 def test_cancelled_has_two_ls(module: Module) -> None:
     assert "cance" + "led" not in module.source.lower()
-
-
-def is_private(name: str) -> bool:
-    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
-
-
-def private_attributes(module: Module) -> set[str]:
-    """Return the underscore names that the module itself gives to its classes and their instances."""
-    names: set[str] = set()
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.AnnAssign | ast.Assign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for below in ast.walk(target):
-                    if isinstance(below, ast.Name):
-                        names.add(below.id)
-                    elif isinstance(below, ast.Attribute):
-                        names.add(below.attr)
-    return {name for name in names if is_private(name)}
 
 
 def test_top_level_of_the_project() -> None:

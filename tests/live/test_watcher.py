@@ -47,7 +47,7 @@ def names(infos: list[api.ObjectInfo]) -> list[str]:
 
 
 async def received(rx: Watcher[api.ObjectInfo], count: int) -> list[str]:
-    with trio.fail_after(10):
+    with trio.fail_after(10):  # noqa: ASYNC100 - the comprehension has them
         return [(await rx.receive()).name for _ in range(count)]
 
 
