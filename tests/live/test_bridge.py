@@ -705,8 +705,8 @@ async def pulled(server: Server, count: int = 10, client: Any = None, **config: 
         await aio_as_trio(js.add_stream)(name=name, subjects=[name])
         for number in range(count):
             await aio_as_trio(js.publish)(name, b"%d" % number)
-        config = ConsumerConfig(**{"ack_wait": 60.0, **config})
-        psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=config)
+        kept = ConsumerConfig(**{"ack_wait": 60.0, **config})
+        psub = await aio_as_trio(js.pull_subscribe)(name, durable="d", config=kept)
         yield nc, nursery, psub, name
         if nc.is_connected:
             await aio_as_trio(js.delete_stream)(name)
