@@ -117,8 +117,6 @@ class FakeStream:
             self._serve(consumer)
         return {"stream": self.name, "seq": self.last}
 
-    # -- the API -------------------------------------------------------------------------------------------------------
-
     def _named(self, frame: Frame) -> Consumer | None:
         return self.consumers.get(frame.subject.rsplit(".", 1)[1])
 
@@ -177,8 +175,6 @@ class FakeStream:
         pull = Pull(frame.reply, request.get("batch", 1), bool(request.get("no_wait")))
         consumer.pulls.append(pull)
         self._serve(consumer)
-
-    # -- delivering ----------------------------------------------------------------------------------------------------
 
     def _wants(self, config: dict[str, Any], message: Stored) -> bool:
         filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
@@ -245,8 +241,6 @@ class FakeObjects(FakeStream):
         self.server.on(f"{api}.STREAM.MSG.DELETE.{name}", self._erase)
         self.server.on(f"{api}.STREAM.PURGE.{name}", self.purge)
 
-    # -- for the test --------------------------------------------------------------------------------------------------
-
     def answer(self, pattern: str, *answers: Any) -> None:  # noqa: ANN401 - whatever a hook may answer
         """Give these answers to what matches, one after the other, and then none."""
         waiting = deque(answers)
@@ -303,8 +297,6 @@ class FakeObjects(FakeStream):
                 assert info["digest"] == digest_of(data), f"{info['name']!r} is mixed"
         assert not chunks, f"orphans: {chunks}"
         return found
-
-    # -- the API -------------------------------------------------------------------------------------------------------
 
     def _last(self, subject: str) -> Stored | None:
         return next((m for m in reversed(self.messages) if m.subject == subject), None)

@@ -112,8 +112,6 @@ class FakeServer:
         self._responders: list[tuple[str, Callable[[Frame], Any]]] = []
         self._turns: Counter[str] = Counter()
 
-    # -- for the client ------------------------------------------------------------------------------------------------
-
     async def dial(self, host: str = "fake", port: int = 4222) -> trio.abc.Stream:
         """Open a link: what is given to the client as `dial=`."""
         self.dialled.append((host, port))
@@ -127,8 +125,6 @@ class FakeServer:
         self.links.append(link)
         link.write(b"INFO " + json.dumps(self.info).encode() + b" " + CRLF)
         return link
-
-    # -- for the test --------------------------------------------------------------------------------------------------
 
     @property
     def link(self) -> Link:
@@ -184,8 +180,6 @@ class FakeServer:
         """Raise AssertionError if the client has sent anything but whole, well-formed frames."""
         torn = [f"half a frame at the end of a link: {link.torn!r}" for link in self.links if link.torn]
         assert not self.problems + torn, "; ".join(self.problems + torn)
-
-    # -- acting on frames ----------------------------------------------------------------------------------------------
 
     def handle(self, link: Link, frame: Frame) -> None:
         """Do what one frame asks for."""
@@ -293,8 +287,6 @@ class Link(trio.abc.Stream):
         self._readable = trio.Event()
         self._busy: set[str] = set()
 
-    # -- what the test does --------------------------------------------------------------------------------------------
-
     @property
     def alive(self) -> bool:
         """Whether neither side has ended it."""
@@ -359,8 +351,6 @@ class Link(trio.abc.Stream):
         self._stalled_down = False
         self._readable.set()
 
-    # -- what the client does ------------------------------------------------------------------------------------------
-
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._alone("sending"):
             rest = bytes(data)
@@ -400,8 +390,6 @@ class Link(trio.abc.Stream):
         self.subscriptions.clear()
         self.resume()
         await trio.lowlevel.checkpoint()
-
-    # -- bytes ---------------------------------------------------------------------------------------------------------
 
     def _can_receive(self) -> bool:
         if self.closed or self.ending == "reset" or self._cut_down == 0:
