@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from nats.js.kv import KeyValue
 import trionats
 from tests import bridged
 from tests.bridged import cut, ignore
-from tests.worlds import collect, nursery_elsewhere, settled, unique, until
+from tests.worlds import collect, elsewhere, nursery_elsewhere, settled, unique, until
 from trionats import bridge, errors
 from trionats._bridge import stores as bridged_stores
 from trionats._bridge.loop import loop_here, trio_asyncio
@@ -243,8 +242,8 @@ PLAIN = """
 
 
 def test_nats_py_under_asyncio_hangs_after_stop(shared_server: NatsServer) -> None:
-    done = run_python(PLAIN, shared_server.url)
-    assert json.loads(done.stdout) == {"hangs": True, "tasks": 1, "hangs after close": True}
+    said, _, _ = run_python(PLAIN, shared_server.url)
+    assert json.loads(said) == {"hangs": True, "tasks": 1, "hangs after close": True}
     assert shared_server.consumers("OBJ_seed")
 
 
@@ -321,54 +320,45 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
 
 
-@pytest.mark.parametrize("what", ["objects", "keys"])
-async def test_what_cannot_be_read_ends_nothing_but_its_own_entry(
+ODD = {"objects": ("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}'), "keys": ("$KV.odd.bad", b"1")}
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_what_cannot_be_read_ends_nothing_but_its_own_entry_and_a_deletion_does(
     what: str, nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = bridged_stores.read_entry
-
     def read_entry(*arguments: Any) -> KeyValue.Entry | None:  # noqa: ANN401 - read_entry's
         entry = real(*arguments)
         if entry is not None and entry.key == "bad":
             raise OverflowError("nobody foresaw this")
         return entry
 
+    real = bridged_stores.read_entry
     monkeypatch.setattr(bridged_stores, "read_entry", read_entry)
     async with connected(nats_server) as (nc, nursery):
-        js = nc.jetstream()
-        store, delete = await create_store(js, what, "odd")
+        store, delete = await create_store(nc.jetstream(), what, "odd")
         await aio_as_trio(store.put)("before", b"1")
-        if what == "objects":
-            await aio_as_trio(js.publish)("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}')
-        else:
-            await aio_as_trio(store.put)("bad", b"1")
+        await aio_as_trio(nc.jetstream().publish)(*ODD[what])
         await aio_as_trio(store.put)("behind", b"1")
         async with trionats.open_watcher(nursery, store) as rx:
             names = [getattr(entry, "name", None) or entry.key for entry in await rx.snapshot()]
-        assert names == ["before", "behind"]
-        assert "skipped what cannot be read" in caplog.text
-        await delete("odd")
-
-
-@pytest.mark.parametrize("what", ["objects", "keys"])
-async def test_a_store_that_is_deleted_ends_its_watcher(what: str, nats_server: TrioNatsServer) -> None:
-    async with connected(nats_server) as (nc, nursery):
-        store, delete = await create_store(nc.jetstream(), what, "gone")
-        async with trionats.open_watcher(nursery, store) as rx:
-            await rx.snapshot()
-            await delete("gone")
+            assert names == ["before", "behind"]
+            assert "skipped what cannot be read" in caplog.text
+            await delete("odd")
             # A request that crosses the deletion is not told of it.
-            with trio.fail_after(2), pytest.raises(errors.BucketNotFoundError, match="gone"):
+            with trio.fail_after(2), pytest.raises(errors.BucketNotFoundError, match="odd"):
                 await rx.receive()
-        with pytest.raises(errors.BucketNotFoundError, match="gone"):
+        with pytest.raises(errors.BucketNotFoundError, match="odd"):
             await trionats.open_watcher(nursery, store).__aenter__()
 
 
-async def test_watchers_resume_where_they_were_when_the_server_is_killed() -> None:
+async def test_watchers_resume_and_pull_subscriptions_go_on_when_the_server_is_killed() -> None:
     with NatsServer(jetstream=True) as server:
-        async with connected(server, **RECONNECTS) as (nc, nursery):
+        async with pulled(server, 2, RECONNECTS) as (nc, nursery, psub, name):
             bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="survives", history=64)
-            async with trionats.open_watcher(nursery, bucket) as rx:
+            opening = bridge.open_pull_subscription(nursery, psub)
+            async with trionats.open_watcher(nursery, bucket) as rx, opening as pulling:
+                assert [(await pulling.receive()).data for _ in range(2)] == [b"0", b"1"]
                 seen: list[int] = []
                 for number in range(30):
                     if number % 10 == 5:
@@ -379,7 +369,11 @@ async def test_watchers_resume_where_they_were_when_the_server_is_killed() -> No
                         seen += [int((await rx.receive()).value or b"") for _ in range(10)]
                 assert seen == list(range(30))
                 assert rx.statistics().resets >= 3
-            await until(lambda: server.consumers() == [])
+                await aio_as_trio(nc.jetstream().publish)(name, b"2")
+                # A server that is killed may not remember what it delivered and nobody acknowledged.
+                while (await pulling.receive()).data != b"2":
+                    pass
+            await until(lambda: server.consumers("KV_survives") == [])
 
 
 # -- subscriptions ---------------------------------------------------------------------------------------------------------
@@ -460,7 +454,6 @@ PERMISSIONS = """
         {{ user: u, password: p, permissions: {{ {denied} }} }}
     ] }}
 """
-MAY_NOT_PULL = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}'
 
 
 @asynccontextmanager
@@ -481,29 +474,33 @@ async def denied(
             yield nc, nursery, bucket, context.PullSubscription(context, theirs._sub, "DENIED", "d", b"unused.")
 
 
-@pytest.mark.parametrize("what", ['subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'])
-async def test_a_request_that_is_refused_fails_at_once(what: str, tmp_path: Path) -> None:
-    async with denied(what, tmp_path) as (_, nursery, bucket, psub):
-        hint = ".*; set inbox_prefix= to what" if "_INBOX" in what else ""
-        with trio.fail_after(3):
-            with pytest.raises(errors.PermissionsViolationError, match=rf"CONSUMER\.CREATE\.KV_denied{hint}"):
-                await bridge.open_watcher(nursery, bucket).__aenter__()
-            with pytest.raises(errors.PermissionsViolationError, match=r"CONSUMER\.INFO\.DENIED\.d"):
-                await bridge.open_pull_subscription(nursery, psub).__aenter__()
+NO_INBOX, NO_CONSUMER = 'subscribe: {deny: "_INBOX.>"}', 'publish: {deny: "$JS.API.CONSUMER.>"}'
+NO_PULL, NO_SECRET = 'publish: {deny: "$JS.API.CONSUMER.MSG.NEXT.>"}', 'subscribe: {deny: "secret.>"}'
+CREATES, HINT, ASKS = r"CONSUMER\.CREATE\.KV_denied", ".*; set inbox_prefix= to what", r"CONSUMER\.INFO\.DENIED\.d"
 
 
 @pytest.mark.parametrize(
-    ("what", "open_", "says"),
+    ("what", "open_", "says", "opens"),
     [
-        ('subscribe: {deny: "secret.>"}', lambda n, nc, *_: bridge.open_subscription(n, nc, "secret.x"), r"secret\.x"),
-        (MAY_NOT_PULL, lambda n, _nc, _kv, psub: bridge.open_pull_subscription(n, psub), "consumer 'd'"),
-        (MAY_NOT_PULL, lambda n, _nc, kv, _: trionats.open_watcher(n, kv, updates_only=True), r"msg\.next\.kv_denied"),
+        (NO_INBOX, lambda n, _nc, kv, _: bridge.open_watcher(n, kv), CREATES + HINT, False),
+        (NO_INBOX, lambda n, _nc, _kv, psub: bridge.open_pull_subscription(n, psub), ASKS, False),
+        (NO_CONSUMER, lambda n, _nc, kv, _: bridge.open_watcher(n, kv), CREATES, False),
+        (NO_CONSUMER, lambda n, _nc, _kv, psub: bridge.open_pull_subscription(n, psub), ASKS, False),
+        (NO_SECRET, lambda n, nc, *_: bridge.open_subscription(n, nc, "secret.x"), r"secret\.x", True),
+        (NO_PULL, lambda n, _nc, _kv, psub: bridge.open_pull_subscription(n, psub), "consumer 'd'", True),
+        (NO_PULL, lambda n, _nc, kv, _: trionats.open_watcher(n, kv, updates_only=True), r"msg\.next\.kv_denied", True),
     ],
 )
-async def test_what_is_refused_ends_the_feed(what: str, open_: Callable[..., Any], says: str, tmp_path: Path) -> None:
-    async with denied(what, tmp_path) as (nc, nursery, bucket, psub), open_(nursery, nc, bucket, psub) as rx:
-        with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=says):
-            await rx.receive()
+async def test_what_is_refused_ends_the_opening_or_the_feed(
+    what: str, open_: Callable[..., Any], says: str, opens: bool, tmp_path: Path
+) -> None:
+    opened = False
+    async with denied(what, tmp_path) as (nc, nursery, bucket, psub):
+        with trio.fail_after(3), pytest.raises(errors.PermissionsViolationError, match=says):  # noqa: PT012 - which is it
+            async with open_(nursery, nc, bucket, psub) as rx:
+                opened = True
+                await rx.receive()
+    assert opened is opens
 
 
 async def test_what_a_reader_may_not_ask_is_told_to_the_error_callback(tmp_path: Path) -> None:
@@ -820,28 +817,19 @@ async def test_a_consumer_that_is_made_anew_ends_its_feed(what: str, live: bool,
         await until(lambda: nc.is_connected)
 
 
-async def test_a_pull_subscription_goes_on_after_a_restart() -> None:
-    with NatsServer(jetstream=True) as server:
-        async with pulled(server, 2, RECONNECTS) as (nc, nursery, psub, name):
-            async with bridge.open_pull_subscription(nursery, psub) as rx:
-                assert [(await rx.receive()).data for _ in range(2)] == [b"0", b"1"]
-                await trio.to_thread.run_sync(lambda: server.restart(kill=True))
-                await reconnected(nc, 1)
-                await aio_as_trio(nc.jetstream().publish)(name, b"2")
-                # A server that is killed may not remember what it delivered and nobody acknowledged.
-                while (await rx.receive()).data != b"2":
-                    pass
-
-
 # -- the loop --------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_bodys_exception_comes_out_as_it_is(nats_server: TrioNatsServer) -> None:
+async def test_the_bodys_exception_comes_out_as_it_is_and_another_task_may_leave(nats_server: TrioNatsServer) -> None:
     async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
         with pytest.raises(LookupError, match=r"^mine$"):
             async with bridge.open_nats_py(nursery, nats_server.url):
                 raise LookupError("mine")
         assert loop_here() is None
+        opening = bridge.open_nats_py(nursery, nats_server.url)
+        await elsewhere(opening.__aenter__)
+        await opening.__aexit__(None, None, None)
+        assert not nursery.child_tasks
 
 
 async def test_an_open_loop_is_joined_and_stays_as_it_is(nats_server: TrioNatsServer) -> None:
@@ -880,13 +868,13 @@ async def test_a_cancelled_nursery_ends_the_loop_of_a_block_outside(nats_server:
             await until(lambda: nc.is_closed)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 5, 20, 60, 200])
-async def test_a_connect_that_is_cancelled_leaves_nothing(steps: int, nats_server: TrioNatsServer) -> None:
-    async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
-        with trio.CancelScope() as scope:
-            nursery.start_soon(cancel_after, scope, steps)  # noqa: ASYNC111 - that is the test
-            async with bridge.open_nats_py(nursery, nats_server.url):
-                await trio.sleep_forever()
+async def test_a_connect_that_is_cancelled_leaves_nothing(nats_server: TrioNatsServer) -> None:
+    for steps in (0, 1, 5, 20, 60, 200):
+        async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel_after, scope, steps)  # noqa: ASYNC111 - that is the test
+                async with bridge.open_nats_py(nursery, nats_server.url):
+                    await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "own loop"])
@@ -919,15 +907,6 @@ async def test_a_nursery_that_is_cancelled_elsewhere_while_we_connect(
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name == "trionats"]
-
-
-async def test_left_in_another_task_than_it_was_entered_in(nats_server: TrioNatsServer) -> None:
-    async with assert_no_leaks(server=nats_server), trio.open_nursery() as nursery:
-        opening = bridge.open_nats_py(nursery, nats_server.url)
-        async with trio.open_nursery() as other:  # noqa: ASYNC112 - another task is what it is for
-            other.start_soon(opening.__aenter__)
-        await opening.__aexit__(None, None, None)
-        assert not nursery.child_tasks
 
 
 async def test_a_server_that_is_not_there(nursery: trio.Nursery) -> None:
@@ -1099,21 +1078,18 @@ INTERRUPTED = """
 """
 
 
-def run_python(program: str, *arguments: str, interrupt: bool = False) -> subprocess.CompletedProcess[str]:
+def run_python(program: str, *arguments: str, interrupt: bool = False) -> tuple[str, str, int]:
+    """Give what was printed, and the exit status."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             if interrupt:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "ready\n"
                 process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=10)
-        except BaseException:
+            return *process.communicate(timeout=10), process.returncode
+        finally:
             process.kill()
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.mark.parametrize(
@@ -1125,9 +1101,9 @@ def run_python(program: str, *arguments: str, interrupt: bool = False) -> subpro
     ],
 )
 def test_ctrl_c_and_exits_of_asyncio_code_end_the_program(how: str, says: str, shared_server: NatsServer) -> None:
-    done = run_python(INTERRUPTED, how, shared_server.url, interrupt="planted" not in says)
-    assert says in done.stderr
-    assert done.returncode == 1
+    _, complaint, status = run_python(INTERRUPTED, how, shared_server.url, interrupt="planted" not in says)
+    assert says in complaint
+    assert status == 1
     deadline = time.monotonic() + 5  # the server hears of a closed socket later than we do
     while shared_server.connections():
         assert time.monotonic() < deadline
