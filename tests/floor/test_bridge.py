@@ -337,19 +337,24 @@ async def test_goodbyes_come_before_the_close() -> None:
             await connection.request("too.late")
 
 
-async def test_a_receiver_with_a_bug_ends(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: object) -> None:
+async def test_receivers_and_error_callbacks_with_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(_: Exception) -> None:
         raise ZeroDivisionError
 
     async with connected() as (client, connection):
-        receiver = Receiver(fail)
+        receiver = Receiver(lambda message: message.sid / 0)
         attachment = connection.attach_plain("a", receiver)
         await settled()
         await aio_as_trio(client.subscriptions[0].callback)(theirs())
         assert isinstance(receiver.told[1], ZeroDivisionError)
         attachment.detach()
         await settled()
-    assert [record.levelname for record in caplog.records if record.name == "trionats"] == ["ERROR"]
+        assert [record.levelname for record in caplog.records if record.name == "trionats"] == ["ERROR"]
+        client._error_cb = fails
+        connection.loop.call_soon(connection.tell_error_cb, errors.Error("told"))
+        await settled()
+        assert not asyncio.all_tasks(connection.loop)
+    assert "the error callback of nats-py's client" in caplog.text
 
 
 async def ask(connection: NatsPyConnection, subject: str, failures: dict[str, Exception]) -> None:
@@ -563,18 +568,6 @@ async def test_a_refused_request_fails_at_once(refusal: str, autojump_clock: tri
         await trio.sleep(10)
         kind = errors.PermissionsViolationError if "wildcard" in refusal else errors.TimeoutError
         assert isinstance(failures["question.b"], kind)
-
-
-async def test_an_error_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(_: Exception) -> None:
-        raise ZeroDivisionError
-
-    async with connected() as (client, connection):
-        client._error_cb = fails
-        connection.loop.call_soon(connection.tell_error_cb, errors.Error("told"))
-        await settled()
-        assert not asyncio.all_tasks(connection.loop)
-    assert "the error callback of nats-py's client" in caplog.text
 
 
 # -- the loop --------------------------------------------------------------------------------------------------------------

@@ -165,15 +165,6 @@ async def test_in_trio() -> None:
     assert gone(pid)
 
 
-async def test_consumers_are_listed() -> None:
-    async with open_live(jetstream=True) as (server, nc, _):
-        js = nc.jetstream()
-        await js.add_stream(name="S", subjects=["s"])
-        await js.add_consumer("S", durable_name="C")
-        assert await server.consumers() == await server.consumers("S") == ["S/C"]
-        assert await server.consumers("T") == []
-
-
 async def test_a_paused_server_is_silent_and_a_lame_duck_says_so() -> None:
     async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
         stream = await greeted(server)
@@ -199,9 +190,6 @@ async def test_reloading() -> None:
         assert "Failed to reload" in server.log
 
 
-# -- leaks -------------------------------------------------------------------------------------------------------------
-
-
 class FakeClient(SimpleNamespace):
     """What `assert_no_leaks` knows of a client."""
 
@@ -212,14 +200,34 @@ class FakeClient(SimpleNamespace):
         return self
 
 
-async def test_nothing_left(nats_server: TrioNatsServer) -> None:
-    client = FakeClient()
+async def test_nothing_left_and_a_late_goodbye_is_waited_for(
+    nats_server: TrioNatsServer, nursery: trio.Nursery
+) -> None:
+    client, inside = FakeClient(), trio.Event()
     async with assert_no_leaks(client, server=nats_server):
         stream = await greeted(nats_server, "short", b"SUB a 1\r\n")
         client.received += 5
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.lowlevel.checkpoint)
-            nursery.start_soon(stream.aclose)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.lowlevel.checkpoint)
+            inner.start_soon(stream.aclose)
+
+    async def goodbye() -> None:
+        await inside.wait()
+        await trio.sleep(0.1)
+        client.subscriptions = 0
+
+    nursery.start_soon(goodbye)
+    async with assert_no_leaks(client, server=nats_server):
+        client.subscriptions = 1
+        inside.set()
+    with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
+        async with assert_no_leaks(client, within=0.05):
+            client.subscriptions = 1
+    client.subscriptions = 0
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the body's own, whatever is left
+        async with assert_no_leaks(client):
+            client.subscriptions = 1
+            raise ZeroDivisionError
 
 
 async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
@@ -260,14 +268,19 @@ async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(
             attachment.detach()
 
 
-async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own() -> None:
+async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own_and_consumers_are_listed() -> None:
     for _ in range(2):
         async with open_live("jetstream: enabled\n") as (server, nc, _):
+            js = nc.jetstream()
             with pytest.raises(errors.BucketNotFoundError):
-                await nc.jetstream().object_store("mine")
-            await nc.jetstream().create_object_store("mine")
+                await js.object_store("mine")
+            await js.create_object_store("mine")
             where = (await server.monitor("jsz"))["config"]["store_dir"]
             assert where.startswith(str(server.server.directory))
+            await js.add_stream(name="S", subjects=["s"])
+            await js.add_consumer("S", durable_name="C")
+            assert await server.consumers() == await server.consumers("S") == ["S/C"]
+            assert await server.consumers("T") == []
 
 
 @pytest.mark.parametrize("config", ["", "jetstream: enabled\n"])
@@ -275,29 +288,3 @@ async def test_a_store_of_ones_own_is_used_and_stays(config: str, tmp_path: Path
     async with open_server(config, jetstream=not config, store=tmp_path / "mine") as server:
         assert (await server.monitor("jsz"))["config"]["store_dir"].startswith(str(tmp_path / "mine"))
     assert (tmp_path / "mine").exists()
-
-
-async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
-    client = FakeClient()
-    inside = trio.Event()
-
-    async def goodbye() -> None:
-        await inside.wait()
-        await trio.sleep(0.1)
-        client.subscriptions = 0
-
-    nursery.start_soon(goodbye)
-    async with assert_no_leaks(client, server=nats_server):
-        client.subscriptions = 1
-        inside.set()
-    with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
-        async with assert_no_leaks(client, within=0.05):
-            client.subscriptions = 1
-
-
-async def test_the_bodys_own_exception_comes_through() -> None:
-    client = FakeClient()
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - which of them raises is the point
-        async with assert_no_leaks(client):
-            client.subscriptions = 1
-            raise ZeroDivisionError
