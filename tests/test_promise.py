@@ -307,11 +307,6 @@ async def test_the_bodys_exception_is_not_replaced(kind: Kind, outside: bool) ->
             async with world.opened(nursery) as rx:
                 await world.fill(rx)
                 raise LookupError("mine")
-
-
-@every_kind
-async def test_the_bodys_exception_survives_cancellation(kind: Kind) -> None:
-    async with kind() as world, nursery_elsewhere() as nursery:
         with trio.CancelScope() as scope, pytest.raises(LookupError, match=r"^mine$"):  # noqa: PT012 - the block is what raises
             async with world.opened(nursery):
                 scope.cancel()

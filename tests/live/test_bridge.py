@@ -247,21 +247,9 @@ def test_nats_py_under_asyncio_hangs_after_stop(shared_server: NatsServer) -> No
     assert shared_server.consumers("OBJ_seed")
 
 
-async def test_nats_py_under_trio_asyncio_hangs_after_stop(nats_server: TrioNatsServer) -> None:
-    async with trio_asyncio.open_loop():
-        nc = await aio_as_trio(nats.connect)(nats_server.url)
-        store = await aio_as_trio(nc.jetstream().create_object_store)("seed")
-        watcher = await aio_as_trio(store.watch)()
-        assert await aio_as_trio(watcher.updates)() is None
-        await aio_as_trio(watcher.stop)()
-        with trio.move_on_after(0.5) as scope:
-            await aio_as_trio(watcher.__anext__)()
-        assert scope.cancelled_caught
-        assert await nats_server.consumers("OBJ_seed")
-        await aio_as_trio(nc.close)()
-
-
-async def test_nats_py_under_trio_asyncio_outlives_its_nursery(nats_server: TrioNatsServer) -> None:
+async def test_nats_py_under_trio_asyncio_hangs_after_stop_and_outlives_its_nursery(
+    nats_server: TrioNatsServer,
+) -> None:
     async def iterate(*, task_status: trio.TaskStatus[None]) -> None:
         watcher = await aio_as_trio(bucket.watchall)()
         task_status.started()
@@ -269,6 +257,16 @@ async def test_nats_py_under_trio_asyncio_outlives_its_nursery(nats_server: Trio
             await aio_as_trio(watcher.__anext__)()
 
     async with connected(nats_server) as (nc, _):
+        store, delete_store = await create_store(nc.jetstream(), "objects", "seed")
+        watcher = await aio_as_trio(store.watch)()
+        assert await aio_as_trio(watcher.updates)() is None
+        await aio_as_trio(watcher.stop)()
+        with trio.move_on_after(0.5) as scope:
+            await aio_as_trio(watcher.__anext__)()
+        assert scope.cancelled_caught
+        assert await nats_server.consumers("OBJ_seed")
+        await delete_store("seed")
+
         bucket, delete = await create_store(nc.jetstream(), "keys", "seed")
         tasks, subscriptions = len(aio_tasks()), len(nc._subs)
         async with trio.open_nursery() as nursery:
