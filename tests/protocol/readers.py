@@ -6,7 +6,8 @@ import random
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from trionats._protocol.jetstream.actions import Action, Create, Delete, Find, Inspect, Look, Start, Wait
+from trionats import errors
+from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 SIZE = 50
+GONE = errors.NotFoundError(code=404, err_code=10059)
 
 
 class Bench:
@@ -31,13 +33,7 @@ class Bench:
     """
 
     def __init__(
-        self,
-        policy: str = "last_per_subject",
-        *,
-        clustered: bool = False,
-        trusting: bool = True,
-        takes: bool = False,
-        **options: object,
+        self, policy: str, *, clustered: bool = False, trusting: bool = True, takes: bool = False, **options: object
     ) -> None:
         given: dict[str, Any] = {"filter_subjects": ["m.>"], "start": Start(policy), "snapshot": True, **options}
         self.ordered = Ordered("S", "pre", random.Random(3), **given)
@@ -63,13 +59,15 @@ class Bench:
                 return action
             self.now = action.until
 
-    def create(self, pending: int = 0, *, at: int = 0, **fields: object) -> tuple[object, object]:
+    def create(self, pending: int = 0, *, at: int = 0, at_once: bool = False) -> tuple[object, object]:
         """Have the next consumer created; say where it begins. Its whole configuration is in `config`."""
+        before = self.now
         action = self.due()
         assert isinstance(action, Create)
+        assert self.now == before or not at_once
         self.sequence, self.config = 0, action.config
         cluster = {"cluster": {"name": "c", "leader": "n1"}} if self.clustered else {}
-        self.ordered.created({**info(pending, at=at), "created": MADE, **cluster, **fields}, self.now)
+        self.ordered.created({**info(pending, at=at), "created": MADE, **cluster}, self.now)
         if self.trusting and self.ordered.attention and self.due() == Look():
             self.ordered.looked(StreamSaid(MADE, 1 << 40), self.now)
         return action.config["deliver_policy"], action.config.get("opt_start_seq")
@@ -83,28 +81,36 @@ class Bench:
         self.refused()
         return self.create(pending, at=at)
 
-    def look(self, last: int, *, mark: int | None = None, created: str = EARLY, replicated: bool = True) -> None:
+    # After each answer: whether it has caught up.
+
+    def look(self, last: int, *, mark: int | None = None, created: str = EARLY, replicated: bool = True) -> bool:
         """Be asked for the stream, and answer; then, with a mark, be asked for the last message that matches."""
         assert self.due() == Look()
         self.ordered.looked(StreamSaid(created, last, replicated), self.now)
-        if mark is not None:
-            self.find(mark)
+        return self.caught_up() if mark is None else self.find(mark)
 
     def refuse_to_look(self, error: Exception | None = None) -> bool:
         """Be asked for the stream, or for the last message that matches, and refuse; say whether somebody is told."""
         assert isinstance(self.due(), Look | Find)
         return self.ordered.look_failed(self.now, error)
 
-    def find(self, mark: int) -> None:
+    def find(self, mark: int) -> bool:
         """Be asked for the last message that matches, and answer."""
         assert self.due() == Find(("m.>",))
         self.ordered.found(mark, self.now)
+        return self.caught_up()
 
-    def inspect(self, pending: int = 0, *, sent: int | None = None) -> None:
+    def inspect(self, pending: int = 0, *, sent: int | None = None) -> bool:
         """Be asked for the consumer, and answer; it has sent what came, unless something else is said."""
         name = self.ordered.name
         assert self.ordered.next(self.now) == Inspect(name)
         self.ordered.inspected(name, info(pending, sent=self.sequence if sent is None else sent), self.now)
+        return self.caught_up()
+
+    def nothing(self, number: int, pending: int = 0, *, sent: int | None = None) -> bool:
+        """Answer a request with the word that there is nothing, and the question that follows."""
+        self.status(number, 404, "No Messages")
+        return self.inspect(pending, sent=sent)
 
     def pull(self) -> Pull:
         """Be asked for messages."""
@@ -149,10 +155,15 @@ class Bench:
     def status(self, number: int, code: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.ordered.status(number, code, text, headers or {}, self.now)
 
-    def nothing(self, number: int, pending: int = 0, *, sent: int | None = None) -> None:
-        """Answer a request with the word that there is nothing, and the question that follows."""
-        self.status(number, 404, "No Messages")
-        self.inspect(pending, sent=sent)
+    def failure(self) -> Exception:
+        """Why it gave up, for good."""
+        action = self.due()
+        assert isinstance(action, Fail)
+        assert self.ordered.attention
+        assert not self.message(99)
+        self.refused()
+        assert self.due() == action
+        return action.error
 
 
 def info(pending: int = 0, *, sent: int = 0, at: int = 0) -> dict[str, object]:

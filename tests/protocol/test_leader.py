@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.readers import EARLY, LATER, MADE, Bench, reading
+from tests.protocol.readers import EARLY, GONE, LATER, MADE, Bench, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
-from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull
 
 JSON = st.recursive(
@@ -27,26 +25,22 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize(
-    ("info", "said"),
+    ("state", "config", "said"),
     [
-        ({"created": MADE, "state": {"last_seq": 7}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": {"num_replicas": 1}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 0}, "config": {"num_replicas": 3}}, StreamSaid(MADE, 0, True)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": {"num_replicas": "3"}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": None}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": None}, None),
-        ({"created": MADE, "state": []}, None),
-        ({"created": MADE, "state": {}}, None),
-        ({"created": MADE, "state": {"last_seq": None}}, None),
-        ({"created": MADE, "state": {"last_seq": True}}, None),
-        ({"created": MADE, "state": {"last_seq": -1}}, None),
-        ({"created": MADE, "state": {"last_seq": 1 << 63}}, None),
-        ({"created": None, "state": {"last_seq": 7}}, None),
-        ({}, None),
+        ({"last_seq": 7}, {}, StreamSaid(MADE, 7)),
+        ({"last_seq": 7}, {"num_replicas": 1}, StreamSaid(MADE, 7)),
+        ({"last_seq": 0}, {"num_replicas": 3}, StreamSaid(MADE, 0, True)),
+        ({"last_seq": 7}, {"num_replicas": "3"}, StreamSaid(MADE, 7)),
+        ({"last_seq": 7}, None, StreamSaid(MADE, 7)),
+        *((state, {}, None) for state in [None, [], {}, *({"last_seq": no} for no in (None, True, -1, 1 << 63))]),
     ],
 )
-def test_a_stream_info(info: dict[str, object], said: StreamSaid | None) -> None:
-    assert read_stream(info) == said
+def test_a_stream_info(state: object, config: object, said: StreamSaid | None) -> None:
+    info = {"created": MADE, "state": state}
+    assert read_stream({**info, "config": config}) == said
+    if config == {}:
+        assert read_stream(info) == said
+    assert read_stream({**info, "created": None}) is read_stream({}) is None
 
 
 @given(st.dictionaries(st.sampled_from(["created", "state", "config", "x"]), JSON))
@@ -97,13 +91,10 @@ def reader(policy: str = "last_per_subject", pending: int = 0, **options: object
     return reading(policy, pending, **given)
 
 
-def test_outside_a_cluster_nothing_is_asked() -> None:
+def test_only_in_a_cluster_the_leader_is_asked_and_reading_goes_on_meanwhile() -> None:
     bench = reader(pending=2, clustered=False)
     assert bench.feed((1, 1), (2, 0)) == "++!"
     assert not bench.ordered.attention
-
-
-def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
     bench = reader(pending=2)
     assert bench.feed((1, 1)) == "+"
     bench.look(2, replicated=False)
@@ -111,36 +102,26 @@ def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
     assert bench.feed((2, 0)) == "+!"
 
 
-def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
+@pytest.mark.parametrize(("last", "mark"), [(5, None), (9, 0), (9, 4), (9, 5)])
+def test_an_end_before_the_leader_has_answered_waits_for_it(last: int, mark: int | None) -> None:
+    """What matches may end before the stream does."""
     bench = reader(pending=1)
     assert bench.feed((5, 0)) == "+"
     # Nothing is asked for that would wait for what is new.
-    assert bench.ordered.pull(bench.now) is None
-    bench.look(5)
-    assert bench.caught_up()
-
-
-@pytest.mark.parametrize("mark", [0, 4, 5])
-def test_what_matches_may_end_before_the_stream_does(mark: int) -> None:
-    bench = reader(pending=1)
-    assert bench.feed((5, 0)) == "+"
-    bench.look(9)
-    assert not bench.caught_up()
-    assert bench.ordered.pull(bench.now) is None
-    bench.find(mark)
-    assert bench.caught_up()
+    assert not bench.asks()
+    assert bench.look(last) is (mark is None)
+    if mark is not None:
+        assert not bench.asks()
+        assert bench.find(mark)
     assert bench.pull().expires == 30
 
 
 def test_an_empty_replica_is_not_an_empty_stream() -> None:
     bench = reader()
     assert not bench.caught_up()
-    bench.look(3, mark=3)
-    assert not bench.caught_up()
+    assert not bench.look(3, mark=3)
     # Another consumer, at once, from where it is.
-    now = bench.now
-    assert bench.create(3) == ("by_start_sequence", 1)
-    assert bench.now == now
+    assert bench.create(3, at_once=True) == ("by_start_sequence", 1)
     bench.look(3)
     assert bench.feed((1, 2), (2, 1), (3, 0)) == "+++!"
 
@@ -162,11 +143,10 @@ def test_a_second_replica_that_lags_is_waited_for() -> None:
     assert bench.feed((1, 0)) == "+"
     bench.find(3)
     waiting = bench.pull()
-    assert (waiting.batch, waiting.expires) == (1, 1.0)
     # What was missing begins to come; nobody asks again as long as it does.
     bench.message(2)
     more = bench.pull()
-    assert (more.batch, more.expires) == (1, 1.0)
+    assert [(pull.batch, pull.expires) for pull in (waiting, more)] == [(1, 1.0)] * 2
     assert bench.feed((3, 0)) == "+!"
 
 
@@ -175,12 +155,9 @@ def test_a_mark_that_was_purged_is_asked_for_again() -> None:
     bench.look(3, mark=3)
     bench.create(0, at=0)
     bench.look(3, mark=3)
-    pull = bench.pull()
-    bench.ordered.status(pull.number, 408, "Request Timeout", {"Nats-Pending-Messages": "1"}, bench.now)
-    bench.nothing(bench.pull().number)
-    assert not bench.caught_up()
-    bench.find(0)
-    assert bench.caught_up()
+    bench.status(bench.pull().number, 408, "Request Timeout", {"Nats-Pending-Messages": "1"})
+    assert not bench.nothing(bench.pull().number)
+    assert bench.find(0)
 
 
 def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
@@ -197,7 +174,7 @@ def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
         else:
             courses += "waited "
             assert isinstance(action, Pull)
-            bench.ordered.status(action.number, 408, "Request Timeout", {}, bench.now)
+            bench.status(action.number, 408, "Request Timeout")
             bench.nothing(bench.pull().number)
     assert courses == "left waited left waited left waited "
 
@@ -216,30 +193,27 @@ def test_a_lazy_reader_asks_at_the_end() -> None:
 # What is new.
 
 
-def test_what_a_replica_that_lags_takes_for_new_is_not() -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_what_a_replica_that_lags_takes_for_new_is_not(reset: bool) -> None:
     bench = reader("new", at=4)
-    assert bench.opening()
-    assert bench.ordered.pull(bench.now) is None
+    if reset:  # before the leader has answered: it still has to find out
+        assert not bench.refuse_to_look()
+        assert bench.create(0, at=4) == ("by_start_sequence", 5)
+    assert (bench.opening(), bench.asks()) == (True, False)
     bench.look(9)
     assert not bench.opening()
     assert bench.feed((5, 0), (7, 0), (9, 0), (10, 0)) == "---+"
     assert bench.reset(0) == ("by_start_sequence", 10)
 
 
-def test_a_reset_before_the_leader_answered_still_has_to_find_out_what_is_new() -> None:
-    bench = reader("new", at=4)
-    assert not bench.refuse_to_look()
-    assert bench.create(0, at=4) == ("by_start_sequence", 5)
-    assert bench.opening()
-    bench.look(9)
-    assert bench.feed((7, 0), (10, 0)) == "-+"
-
-
-@pytest.mark.parametrize(("clustered", "replicated"), [(False, False), (True, False)])
-def test_without_replicas_the_consumer_knows_what_is_new(clustered: bool, replicated: bool) -> None:
-    bench = reader("new", clustered=clustered, at=4)
-    if clustered:
-        bench.look(9, replicated=replicated)
+@pytest.mark.parametrize("how", ["alone", "without replicas", "not allowed to ask"])
+def test_the_consumer_is_taken_by_its_word_for_what_is_new(how: str) -> None:
+    bench = reader("new", clustered=how != "alone", at=4)
+    if how == "without replicas":
+        bench.look(9, replicated=False)
+    elif how == "not allowed to ask":
+        assert bench.refuse_to_look(REFUSED)
+    assert not bench.opening()
     assert bench.message(5)
 
 
@@ -257,10 +231,9 @@ def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
     # Nothing of it is handed over before.
     assert not bench.message(7)
     bench.look(9, created=LATER)
-    action = bench.due()
-    assert isinstance(action, Fail)
-    assert isinstance(action.error, errors.StreamRegressedError)
-    assert "made anew at 2026-11-28T22:53:59" in str(action.error)
+    error = bench.failure()
+    assert isinstance(error, errors.StreamRegressedError)
+    assert "made anew at 2026-11-28T22:53:59" in str(error)
 
 
 def test_an_empty_stream_made_anew_is_told_too() -> None:
@@ -268,7 +241,7 @@ def test_an_empty_stream_made_anew_is_told_too() -> None:
     assert bench.caught_up()
     bench.reset(0)
     bench.look(0, created=LATER)
-    assert isinstance(bench.due(), Fail)
+    assert isinstance(bench.failure(), errors.StreamRegressedError)
 
 
 def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
@@ -283,22 +256,16 @@ def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "again"),
-    [
-        ("new", ("all", None)),
-        ("all", ("all", None)),
-        ("last_per_subject", ("last_per_subject", None)),
-        ("last", ("last", None)),
-    ],
+    ("policy", "again"), [("new", "all"), ("all", "all"), ("last_per_subject", "last_per_subject"), ("last", "last")]
 )
-def test_it_begins_anew(policy: str, again: tuple[object, object]) -> None:
+def test_it_begins_anew(policy: str, again: str) -> None:
     bench = reader(policy, 1, clustered=False, restart=True)
     bench.message(4)
     assert bench.caught_up()
     assert bench.reset(5) == ("by_start_sequence", 4)
     bench.look(9, created=LATER)
     assert bench.ordered.restarts == 1
-    assert bench.create(2) == again
+    assert bench.create(2) == (again, None)
     bench.look(9, created=LATER)
     bench.pull()
     assert bench.message(2, 1, timestamp=1)
@@ -306,18 +273,15 @@ def test_it_begins_anew(policy: str, again: tuple[object, object]) -> None:
     assert bench.caught_up()
 
 
-def test_a_store_that_is_not_there_may_come_back_at_once() -> None:
-    gone = errors.NotFoundError(code=404, err_code=10059)
-    for restart, asked in ((False, 1), (True, 5)):
-        bench = reader("all", 1, clustered=False, restart=restart)
-        bench.message(4)
-        bench.refused()
-        begun = bench.now
-        for _ in range(asked):
-            assert isinstance(bench.due(), Create)
-            assert not bench.ordered.create_failed(bench.now, gone)
-        assert bench.due() == Fail(gone)
-        assert bench.now - begun < 1.6
+@pytest.mark.parametrize(("restart", "asked"), [(False, 1), (True, 5)])
+def test_a_store_that_is_not_there_may_come_back_at_once(restart: bool, asked: int) -> None:
+    bench = reader("all", 1, clustered=False, restart=restart)
+    bench.message(4)
+    bench.refused()
+    begun = bench.now
+    assert refuse(bench, GONE, asked) == [False] * asked
+    assert bench.due() == Fail(GONE)
+    assert bench.now - begun < 1.6
 
 
 # Who may not ask.
@@ -333,6 +297,10 @@ def test_who_may_not_ask_for_the_stream_goes_on_without() -> None:
     bench.reset(0, at=3)
     # It is not asked again.
     assert bench.feed((9, 0)) == "+"
+    # The end may have been reached before.
+    bench = reader()
+    assert bench.refuse_to_look(REFUSED)
+    assert bench.caught_up()
 
 
 def test_who_may_not_ask_for_messages_goes_on_without() -> None:
@@ -344,19 +312,6 @@ def test_who_may_not_ask_for_messages_goes_on_without() -> None:
     bench.reset(1)
     bench.look(9, created=LATER)
     assert isinstance(bench.due(), Fail), "which stream it is can be asked still"
-
-
-def test_who_may_not_ask_takes_the_consumer_by_its_word_for_what_is_new() -> None:
-    bench = reader("new", at=4)
-    assert bench.refuse_to_look(REFUSED)
-    assert not bench.opening()
-    assert bench.message(5)
-
-
-def test_an_end_that_was_reached_before_the_refusal() -> None:
-    bench = reader()
-    assert bench.refuse_to_look(REFUSED)
-    assert bench.caught_up()
 
 
 @pytest.mark.parametrize("asks", ["look", "find"])
@@ -379,9 +334,9 @@ def test_answers_that_nobody_waits_for_change_nothing() -> None:
 
 
 def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
-    bench = reader("all", clustered=False)
-    bench.ordered = Ordered("S", "pre", random.Random(3), start=Start("by_start_sequence", 1000))
-    bench.create(0, at=999)
+    bench = reader(
+        start=Start("by_start_sequence", 1000), clustered=False, snapshot=False, one_per_subject=False, at=999
+    )
     bench.reset(0, at=999)
     bench.look(10)
     assert bench.feed((1000, 0)) == "+"
@@ -449,9 +404,7 @@ def test_refusals_to_find_the_end_add_up_although_each_time_a_consumer_is_grante
     bench = reader()
     assert refuse_to_find(bench, 15) == [False, False, True] + [False] * 12
     assert bench.due() == Fail(LIMIT)
-
-
-def test_refusals_to_find_the_end_are_forgotten_with_an_answer() -> None:
+    # They are forgotten with an answer.
     bench = reader()
     refuse_to_find(bench, 14)
     read_until_find(bench)

@@ -9,8 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
 
-
-# What happens to it, word by word, and how it stands then: whether it asks, rests, is done, and when it wants to be looked at.
+#: What happens to it, word by word, and how it stands then.
 SCRIPTS = {
     "what is acknowledged is purged once": "asks !asks !done coming=0 purged@1 done coming=0 !asks@1",
     "it waits for what is on its way": "sent sent !asks coming=2 landed !asks coming=1 landed asks purged done coming=0",
@@ -29,7 +28,7 @@ SCRIPTS = {
 def test_a_purge_is_asked_for_as_long_as_something_may_be_left(name: str) -> None:
     remnant = Remnant()
     for word in SCRIPTS[name].split():
-        verb, at, when = word.removeprefix("!").partition("@")
+        verb, _, when = word.removeprefix("!").partition("@")
         match verb.partition("="):
             case "asks", _, _:
                 assert remnant.ask(float(when or 0)) is not word.startswith("!"), word
@@ -145,7 +144,7 @@ class Bucket(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_when_it_is_done(self) -> None:
         if self.remnant.done:
-            assert not (self.stored or self.flying or self.adrift)
+            assert (self.stored, self.flying, self.adrift) == (False, 0, 0)
 
     def teardown(self) -> None:
         self.online = True
