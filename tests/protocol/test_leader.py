@@ -24,6 +24,9 @@ JSON = st.recursive(
 # What a response says.
 
 
+NO_STATES: list[object] = [None, [], {}, *({"last_seq": number} for number in (None, True, -1, 1 << 63))]
+
+
 @pytest.mark.parametrize(
     ("state", "config", "said"),
     [
@@ -32,7 +35,7 @@ JSON = st.recursive(
         ({"last_seq": 0}, {"num_replicas": 3}, StreamSaid(MADE, 0, True)),
         ({"last_seq": 7}, {"num_replicas": "3"}, StreamSaid(MADE, 7)),
         ({"last_seq": 7}, None, StreamSaid(MADE, 7)),
-        *((state, {}, None) for state in [None, [], {}, *({"last_seq": no} for no in (None, True, -1, 1 << 63))]),
+        *((state, {}, None) for state in NO_STATES),
     ],
 )
 def test_a_stream_info(state: object, config: object, said: StreamSaid | None) -> None:
