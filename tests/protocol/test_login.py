@@ -54,22 +54,6 @@ def test_no_echo_needs_a_server_that_knows_it() -> None:
         connect_options({"proto": 0}, replace(OPTIONS, no_echo=True), one(f"{SECRET}@h"))
 
 
-@pytest.mark.parametrize(
-    ("url", "info", "tls", "expected"),
-    [
-        ("nats://h", {}, False, False),
-        ("nats://h", {"tls_required": True}, False, True),
-        ("nats://h", {"tls_available": True}, False, False),
-        ("nats://h", {}, True, True),
-        ("tls://h", {}, False, True),
-        ("wss://h", {}, False, True),
-        ("ws://h", {}, False, False),
-    ],
-)
-def test_connect_says_whether_we_insist_on_tls(url: str, info: dict[str, Any], tls: bool, expected: bool) -> None:
-    assert connect_options(info, replace(OPTIONS, tls=tls), one(url))["tls_required"] is expected
-
-
 SIGNED = {"jwt": "j", "sig": "x"}
 ALL = {"user": "u", "password": "p", "token": "t"}
 
@@ -110,23 +94,34 @@ def test_a_signature_is_base64url_without_padding(signature: bytes) -> None:
 # TLS
 
 
+REQUIRED, AVAILABLE = {"tls_required": True}, {"tls_available": True}
+
+
 @pytest.mark.parametrize(
-    ("url", "info", "tls", "expected"),
+    ("url", "info", "tls", "insists", "comes_next"),
     [
-        ("nats://h", {}, False, False),
-        ("nats://h", {"tls_available": True}, False, False),
-        ("nats://h", {"tls_required": True}, False, True),
-        ("nats://h", {"tls_required": True}, True, True),
-        ("nats://h", {"tls_available": True}, True, True),
-        ("tls://h", {"tls_required": True}, False, True),
-        ("tls://h", {"tls_available": True}, False, True),
-        ("ws://h", {}, False, False),
-        ("ws://h", {"tls_required": True}, False, False),
+        ("nats://h", {}, False, False, False),
+        ("nats://h", AVAILABLE, False, False, False),
+        ("nats://h", REQUIRED, False, True, True),
+        ("nats://h", REQUIRED, True, True, True),
+        ("nats://h", AVAILABLE, True, True, True),
+        ("nats://h", {}, True, True, None),
+        ("tls://h", REQUIRED, False, True, True),
+        ("tls://h", AVAILABLE, False, True, True),
+        ("tls://h", {}, False, True, None),
+        ("wss://h", {}, False, True, None),
+        ("ws://h", {}, False, False, False),
+        ("ws://h", REQUIRED, False, True, False),
     ],
 )
-def test_whether_tls_comes_next(url: str, info: dict[str, Any], tls: bool, expected: bool) -> None:
-    assert must_use_tls(info, replace(OPTIONS, tls=tls), one(url)) is expected
-    assert must_use_tls(info, replace(OPTIONS, tls=tls), one(url), secured=True) is False
+def test_connect_says_whether_we_insist_on_tls_and_it_comes_next_where_it_can(
+    url: str, info: dict[str, Any], tls: bool, insists: bool, comes_next: bool | None
+) -> None:
+    options, server = replace(OPTIONS, tls=tls), one(url)
+    assert connect_options(info, options, server)["tls_required"] is insists
+    if comes_next is not None:  # else it is refused, see below
+        assert must_use_tls(info, options, server) is comes_next
+    assert must_use_tls(info, options, server, secured=True) is False
 
 
 @pytest.mark.parametrize(
