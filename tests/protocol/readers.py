@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 SIZE = 50
+REFUSED = errors.PermissionsViolationError("no")
 GONE = errors.NotFoundError(code=404, err_code=10059)
 
 
@@ -37,7 +38,7 @@ class Bench:
     ) -> None:
         given: dict[str, Any] = {"filter_subjects": ["m.>"], "start": Start(policy), "snapshot": True, **options}
         self.ordered = Ordered("S", "pre", random.Random(3), **given)
-        self.now, self.sequence = 100.0, 0
+        self.now, self.sequence, self.number = 100.0, 0, 0
         self.clustered, self.trusting, self.takes = clustered, trusting, takes
         self.config: dict[str, object] = {}
 
@@ -46,6 +47,28 @@ class Bench:
 
     def opening(self) -> bool:
         return self.ordered.opening
+
+    def attention(self) -> bool:
+        return self.ordered.attention
+
+    def play(self, story: str) -> None:
+        """Play a story, word by word.
+
+        `1:2,3:0=+-` is what `feed` does, `!asks` looks at a fact, anything else is a happening with its numbers: `look:3`.
+        What stands behind = must come of it; of a consumer that is made it is where it begins.
+        """
+        for word in story.split():
+            what, _, outcome = word.removeprefix("!").partition("=")
+            if what[0].isdigit():
+                came: object = self.feed(*(tuple(map(int, message.split(":"))) for message in what.split(",")))
+            else:
+                name, *numbers = what.split(":")
+                came = getattr(self, name)(*map(int, numbers))
+            if what in ("caught_up", "opening", "attention", "asks", "regressed"):
+                assert came is not word.startswith("!"), f"{word} in {story}"
+            elif outcome:
+                came = came[1] or came[0] if isinstance(came, tuple) else came
+                assert str(came) == outcome, f"{word} in {story}"
 
     # What it does, and what comes of it.
 
@@ -59,7 +82,7 @@ class Bench:
                 return action
             self.now = action.until
 
-    def create(self, pending: int = 0, *, at: int = 0, at_once: bool = False) -> tuple[object, object]:
+    def create(self, pending: int = 0, at: int = 0, *, at_once: bool = False) -> tuple[object, object]:
         """Have the next consumer created; say where it begins. Its whole configuration is in `config`."""
         before = self.now
         action = self.due()
@@ -76,18 +99,30 @@ class Bench:
         """Have a message refused, so that another consumer is due."""
         self.ordered.refused(self.now)
 
-    def reset(self, pending: int = 0, *, at: int = 0) -> tuple[object, object]:
+    def reset(self, pending: int = 0, at: int = 0) -> tuple[object, object]:
         """Have it begin with another consumer; as `create`."""
         self.refused()
-        return self.create(pending, at=at)
+        return self.create(pending, at)
+
+    def create_at_once(self, pending: int) -> tuple[object, object]:
+        return self.create(pending, at_once=True)
 
     # After each answer: whether it has caught up.
 
-    def look(self, last: int, *, mark: int | None = None, created: str = EARLY, replicated: bool = True) -> bool:
+    def look(self, last: int, mark: int | None = None, *, created: str = EARLY, replicated: bool = True) -> bool:
         """Be asked for the stream, and answer; then, with a mark, be asked for the last message that matches."""
         assert self.due() == Look()
         self.ordered.looked(StreamSaid(created, last, replicated), self.now)
         return self.caught_up() if mark is None else self.find(mark)
+
+    def look_alone(self, last: int) -> bool:
+        return self.look(last, replicated=False)
+
+    def look_anew(self, last: int) -> bool:
+        return self.look(last, created=LATER)
+
+    def forbid_to_look(self) -> bool:
+        return self.refuse_to_look(REFUSED)
 
     def refuse_to_look(self, error: Exception | None = None) -> bool:
         """Be asked for the stream, or for the last message that matches, and refuse; say whether somebody is told."""
@@ -100,27 +135,57 @@ class Bench:
         self.ordered.found(mark, self.now)
         return self.caught_up()
 
-    def inspect(self, pending: int = 0, *, sent: int | None = None) -> bool:
+    def inspect(self, pending: int = 0, sent: int | None = None) -> bool:
         """Be asked for the consumer, and answer; it has sent what came, unless something else is said."""
         name = self.ordered.name
         assert self.ordered.next(self.now) == Inspect(name)
         self.ordered.inspected(name, info(pending, sent=self.sequence if sent is None else sent), self.now)
         return self.caught_up()
 
-    def nothing(self, number: int, pending: int = 0, *, sent: int | None = None) -> bool:
-        """Answer a request with the word that there is nothing, and the question that follows."""
-        self.status(number, 404, "No Messages")
-        return self.inspect(pending, sent=sent)
+    def nothing(self, pending: int = 0, sent: int | None = None) -> bool:
+        """Answer the request with the word that there is nothing, and the question that follows."""
+        self.asks()
+        self.status(self.number, 404, "No Messages")
+        assert (self.attention(), self.asks()) == (True, False)
+        self.ordered.inspected("pre_0", info(), self.now)  # of another consumer, which nobody asked about
+        return self.inspect(pending, sent)
+
+    def expired(self, left: int) -> None:
+        """Let the request end, with so much of it unanswered."""
+        self.status(self.pull().number, 408, "Request Timeout", {"Nats-Pending-Messages": str(left)})
 
     def pull(self) -> Pull:
         """Be asked for messages."""
         pull = self.ordered.pull(self.now)
         assert pull is not None
+        self.number = pull.number
         return pull
+
+    def regressed(self) -> bool:
+        return isinstance(self.failure(), errors.StreamRegressedError)
+
+    def deletes(self) -> str:
+        """Be asked to delete a consumer."""
+        action = self.ordered.next(self.now)
+        assert isinstance(action, Delete)
+        return action.name
+
+    def restarts(self) -> int:
+        return self.ordered.restarts
+
+    def resets(self) -> int:
+        return self.ordered.resets
+
+    def pulls(self) -> str:
+        """Be asked for messages; say for how many, and how long they are waited for."""
+        pull = self.pull()
+        return f"{pull.batch}/{pull.expires:g}"
 
     def asks(self) -> bool:
         """Whether it asks for messages now."""
-        return self.ordered.pull(self.now) is not None
+        pull = self.ordered.pull(self.now)
+        self.number = pull.number if pull is not None else self.number
+        return pull is not None
 
     # What comes.
 
@@ -138,14 +203,14 @@ class Bench:
                 self.ordered.taken(SIZE)
         return ack is not None
 
-    def feed(self, *messages: tuple[int, int]) -> str:
+    def feed(self, *messages: tuple[int, ...]) -> str:
         """Let it ask for messages if it wants some, and deliver these, each with how many more the server says there are.
 
         Returns:
             A sign for each: + where it was handed over, - where not; and ! where it has caught up since the one before.
         """
         signs = ""
-        self.ordered.pull(self.now)
+        self.asks()
         for seq, pending in messages:
             before = self.caught_up()
             signs += "+" if self.message(seq, pending) else "-"
@@ -176,3 +241,12 @@ def reading(policy: str = "last_per_subject", pending: int = 5, *, at: int = 0, 
     bench = Bench(policy, **options)
     bench.create(pending, at=at)
     return bench
+
+
+def play(story: str, **options: Any) -> None:  # noqa: ANN401
+    """Play a story: `policy pending@at options | happenings`, where options are what is true of the reader."""
+    made, _, happenings = story.partition(" | ")
+    policy, pending, *more = made.split()
+    left, _, at = pending.partition("@")
+    policy = "last_per_subject" if policy == "snapshot" else policy
+    reading(policy, int(left), at=int(at or 0), **options, **dict.fromkeys(more, True)).play(happenings)

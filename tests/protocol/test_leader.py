@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.readers import EARLY, GONE, LATER, MADE, Bench, reading
+from tests.protocol.readers import EARLY, GONE, LATER, MADE, REFUSED, Bench, play, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
@@ -94,73 +94,56 @@ def reader(policy: str = "last_per_subject", pending: int = 0, **options: object
     return reading(policy, pending, **given)
 
 
-def test_only_in_a_cluster_the_leader_is_asked_and_reading_goes_on_meanwhile() -> None:
-    bench = reader(pending=2, clustered=False)
-    assert bench.feed((1, 1), (2, 0)) == "++!"
-    assert not bench.ordered.attention
-    bench = reader(pending=2)
-    assert bench.feed((1, 1)) == "+"
-    bench.look(2, replicated=False)
-    assert not bench.ordered.attention
-    assert bench.feed((2, 0)) == "+!"
-
-
-@pytest.mark.parametrize(("last", "mark"), [(5, None), (9, 0), (9, 4), (9, 5)])
-def test_an_end_before_the_leader_has_answered_waits_for_it(last: int, mark: int | None) -> None:
-    """What matches may end before the stream does."""
-    bench = reader(pending=1)
-    assert bench.feed((5, 0)) == "+"
-    # Nothing is asked for that would wait for what is new.
-    assert not bench.asks()
-    assert bench.look(last) is (mark is None)
-    if mark is not None:
-        assert not bench.asks()
-        assert bench.find(mark)
-    assert bench.pull().expires == 30
-
-
-def test_an_empty_replica_is_not_an_empty_stream() -> None:
-    bench = reader()
-    assert not bench.caught_up()
-    assert not bench.look(3, mark=3)
-    # Another consumer, at once, from where it is.
-    assert bench.create(3, at_once=True) == ("by_start_sequence", 1)
-    bench.look(3)
-    assert bench.feed((1, 2), (2, 1), (3, 0)) == "+++!"
-
-
-def test_a_bucket_with_history_begins_from_the_beginning() -> None:
-    bench = reader(pending=1, one_per_subject=False)
-    assert bench.feed((1, 0)) == "+"
-    bench.look(3, mark=3)
-    assert bench.create(2) == ("last_per_subject", None)
-    bench.look(3)
-    assert bench.feed((1, 1), (3, 0)) == "-+!"
-
-
-def test_a_second_replica_that_lags_is_waited_for() -> None:
-    bench = reader("all")
-    bench.look(3, mark=3)
-    bench.create(1)
-    bench.look(4)
-    assert bench.feed((1, 0)) == "+"
-    bench.find(3)
-    waiting = bench.pull()
+STORIES = {
+    "in a cluster reading goes on meanwhile": """snapshot 2 clustered one_per_subject | 1:1=+ look_alone:2 !attention
+        2:0=+!""",
+    "outside of one nothing is asked": "snapshot 2 one_per_subject | 1:1,2:0=++! !attention",
+    "an end before the answer waits for it": """snapshot 1 clustered one_per_subject | 5:0=+ !asks look:5 caught_up
+        pulls=500/30""",
+    "what matches ends before the stream": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks
+        find:4 caught_up pulls=500/30""",
+    "what matches ends where it is": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:5
+        caught_up pulls=500/30""",
+    "nothing matches": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:0 caught_up
+        pulls=500/30""",
+    "an empty replica is no empty stream": """snapshot 0 clustered one_per_subject | !caught_up look:3:3 !caught_up
+        create_at_once:3=1 look:3 1:2,2:1,3:0=+++!""",
+    "a bucket with history begins from the beginning": """snapshot 1 clustered | 1:0=+ look:3:3
+        create:2=last_per_subject look:3 1:1,3:0=-+!""",
     # What was missing begins to come; nobody asks again as long as it does.
-    bench.message(2)
-    more = bench.pull()
-    assert [(pull.batch, pull.expires) for pull in (waiting, more)] == [(1, 1.0)] * 2
-    assert bench.feed((3, 0)) == "+!"
+    "a second replica that lags is waited for": """all 0 clustered one_per_subject | look:3:3 create:1 look:4 1:0=+
+        find:3 pulls=1/1 2:0=+ pulls=1/1 3:0=+!""",
+    "a mark that was purged is asked for again": """all 0 clustered one_per_subject | look:3:3 create:0 look:3:3
+        expired:1 nothing !caught_up find:0 caught_up""",
+    "a lazy reader asks at the end": """all 2 clustered lazy one_per_subject | asks !attention 1:1,2:0=++ look:3:3
+        create:1:1 look:3 2:1,3:0=-+!""",
+    "what a lagging replica takes for new is not": """new 0@4 clustered one_per_subject | opening !asks look:9 !opening
+        5:0,7:0,9:0,10:0=---+ reset:0=10""",
+    "nor after a reset before the answer": """new 0@4 clustered one_per_subject | refuse_to_look=False create:0:4=5
+        opening !asks look:9 !opening 5:0,7:0,9:0,10:0=---+ reset:0=10""",
+    "alone, the consumer knows what is new": "new 0@4 one_per_subject | !opening 5:0=+",
+    "and in a stream without replicas": "new 0@4 clustered one_per_subject | look_alone:9 !opening 5:0=+",
+    "and where nobody may ask": "new 0@4 clustered one_per_subject | forbid_to_look=True !opening 5:0=+",
+    "an empty stream made anew is told": "all 0 one_per_subject | caught_up reset look_anew:0 regressed",
+    # It could have been made anew once more.
+    "where nothing was handed over it is not": """snapshot 3 one_per_subject | reset:3 look_anew:9
+        create:1=last_per_subject look_anew:9 9:0=+! restarts=0""",
+    "who may not ask for the stream goes on": """snapshot 1 clustered one_per_subject | forbid_to_look=True 4:0=+!
+        reset:0:3 9:0=+""",
+    "also at the end": "snapshot 0 clustered one_per_subject | forbid_to_look=True caught_up",
+    # Which stream it is can be asked still.
+    "who may not ask for messages goes on": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 forbid_to_look=True
+        caught_up reset:1 look_anew:9 regressed""",
+    "who looks in vain makes another consumer": """snapshot 1 clustered one_per_subject | 4:0=+ refuse_to_look=False
+        !caught_up create:1=last_per_subject""",
+    "who finds in vain, too": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 refuse_to_look=False !caught_up
+        create:1=last_per_subject""",
+}
 
 
-def test_a_mark_that_was_purged_is_asked_for_again() -> None:
-    bench = reader("all")
-    bench.look(3, mark=3)
-    bench.create(0, at=0)
-    bench.look(3, mark=3)
-    bench.status(bench.pull().number, 408, "Request Timeout", {"Nats-Pending-Messages": "1"})
-    assert not bench.nothing(bench.pull().number)
-    assert bench.find(0)
+@pytest.mark.parametrize("title", STORIES)
+def test_what_the_leader_says_is_followed(title: str) -> None:
+    play(STORIES[title], trusting=False, takes=True)
 
 
 def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
@@ -178,46 +161,8 @@ def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
             courses += "waited "
             assert isinstance(action, Pull)
             bench.status(action.number, 408, "Request Timeout")
-            bench.nothing(bench.pull().number)
+            bench.nothing()
     assert courses == "left waited left waited left waited "
-
-
-def test_a_lazy_reader_asks_at_the_end() -> None:
-    bench = reader("all", 2, lazy=True)
-    bench.pull()
-    assert not bench.ordered.attention
-    assert bench.feed((1, 1), (2, 0)) == "++"
-    bench.look(3, mark=3)
-    bench.create(1, at=1)
-    bench.look(3)
-    assert bench.feed((2, 1), (3, 0)) == "-+!"
-
-
-# What is new.
-
-
-@pytest.mark.parametrize("reset", [False, True])
-def test_what_a_replica_that_lags_takes_for_new_is_not(reset: bool) -> None:
-    bench = reader("new", at=4)
-    if reset:  # before the leader has answered: it still has to find out
-        assert not bench.refuse_to_look()
-        assert bench.create(0, at=4) == ("by_start_sequence", 5)
-    assert (bench.opening(), bench.asks()) == (True, False)
-    bench.look(9)
-    assert not bench.opening()
-    assert bench.feed((5, 0), (7, 0), (9, 0), (10, 0)) == "---+"
-    assert bench.reset(0) == ("by_start_sequence", 10)
-
-
-@pytest.mark.parametrize("how", ["alone", "without replicas", "not allowed to ask"])
-def test_the_consumer_is_taken_by_its_word_for_what_is_new(how: str) -> None:
-    bench = reader("new", clustered=how != "alone", at=4)
-    if how == "without replicas":
-        bench.look(9, replicated=False)
-    elif how == "not allowed to ask":
-        assert bench.refuse_to_look(REFUSED)
-    assert not bench.opening()
-    assert bench.message(5)
 
 
 # Another stream.
@@ -237,25 +182,6 @@ def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
     error = bench.failure()
     assert isinstance(error, errors.StreamRegressedError)
     assert "made anew at 2026-11-28T22:53:59" in str(error)
-
-
-def test_an_empty_stream_made_anew_is_told_too() -> None:
-    bench = reader("all", 0, clustered=False)
-    assert bench.caught_up()
-    bench.reset(0)
-    bench.look(0, created=LATER)
-    assert isinstance(bench.failure(), errors.StreamRegressedError)
-
-
-def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
-    bench = reader(pending=3, clustered=False)
-    bench.reset(3)
-    bench.look(9, created=LATER)
-    assert bench.create(1) == ("last_per_subject", None)
-    # It could have been made anew once more.
-    bench.look(9, created=LATER)
-    assert bench.feed((9, 0)) == "+!"
-    assert bench.ordered.restarts == 0
 
 
 @pytest.mark.parametrize(
@@ -287,47 +213,6 @@ def test_a_store_that_is_not_there_may_come_back_at_once(restart: bool, asked: i
     assert bench.now - begun < 1.6
 
 
-# Who may not ask.
-
-
-REFUSED = errors.PermissionsViolationError("no")
-
-
-def test_who_may_not_ask_for_the_stream_goes_on_without() -> None:
-    bench = reader(pending=1)
-    assert bench.refuse_to_look(REFUSED), "somebody is told"
-    assert bench.feed((4, 0)) == "+!"
-    bench.reset(0, at=3)
-    # It is not asked again.
-    assert bench.feed((9, 0)) == "+"
-    # The end may have been reached before.
-    bench = reader()
-    assert bench.refuse_to_look(REFUSED)
-    assert bench.caught_up()
-
-
-def test_who_may_not_ask_for_messages_goes_on_without() -> None:
-    bench = reader(pending=1)
-    assert bench.feed((4, 0)) == "+"
-    bench.look(9)
-    assert bench.refuse_to_look(REFUSED)
-    assert bench.caught_up()
-    bench.reset(1)
-    bench.look(9, created=LATER)
-    assert isinstance(bench.due(), Fail), "which stream it is can be asked still"
-
-
-@pytest.mark.parametrize("asks", ["look", "find"])
-def test_a_leader_that_does_not_answer_is_asked_through_another_consumer(asks: str) -> None:
-    bench = reader(pending=1)
-    assert bench.feed((4, 0)) == "+"
-    if asks == "find":
-        bench.look(9)
-    assert not bench.refuse_to_look(errors.TimeoutError())
-    assert not bench.caught_up()
-    assert bench.create(1) == ("last_per_subject", None)
-
-
 def test_answers_that_nobody_waits_for_change_nothing() -> None:
     bench = reader(pending=1, clustered=False)
     bench.ordered.looked(StreamSaid(LATER, 0, True), bench.now)
@@ -337,12 +222,8 @@ def test_answers_that_nobody_waits_for_change_nothing() -> None:
 
 
 def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
-    bench = reader(
-        start=Start("by_start_sequence", 1000), clustered=False, snapshot=False, one_per_subject=False, at=999
-    )
-    bench.reset(0, at=999)
-    bench.look(10)
-    assert bench.feed((1000, 0)) == "+"
+    bench = reading(start=Start("by_start_sequence", 1000), snapshot=False, pending=0, at=999, trusting=False)
+    bench.play("reset:0:999 look:10 1000:0=+")
 
 
 # Refusals in a row.

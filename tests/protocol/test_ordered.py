@@ -54,13 +54,6 @@ def test_where_it_resumes(start: Start, at: int, unread: tuple[object, object], 
     assert [bench.reset(5), bench.reset(5)] == [read, read]
 
 
-def test_after_the_snapshot_it_resumes_where_it_was() -> None:
-    bench = reading(pending=2)
-    assert bench.feed((3, 1), (8, 0)) == "++!"
-    assert bench.reset(1) == ("by_start_sequence", 8)
-    assert bench.feed((8, 0), (9, 0)) == "-+"
-
-
 def test_names_are_fresh_and_old_consumers_deleted_once() -> None:
     bench = reading()
     names = {bench.ordered.name}
@@ -205,7 +198,7 @@ def test_a_stream_that_ends_before_the_cursor_is_looked_at_twice(lags: bool) -> 
 def test_a_stream_that_was_purged_did_not_go_backwards() -> None:
     bench = reading("all", pending=1)
     bench.message(5)
-    bench.reset(at=9)
+    bench.reset(0, 9)
     assert bench.pull().batch == 499
 
 
@@ -213,7 +206,7 @@ def doubtful() -> Bench:
     """A reader whose second consumer was made, and whose leader is about to say which stream it is."""
     bench = reading("all", pending=1, trusting=False)
     bench.message(5)
-    bench.reset(at=4)
+    bench.reset(0, 4)
     return bench
 
 

@@ -51,9 +51,9 @@ class Consumer:
     name: str
     first: list[int]
     then: int
-    lags: bool = False
+    lags: bool
+    last: int
     sequence: int = 0
-    last: int = 0
     asked: list[Asked] = field(default_factory=list)
 
 
@@ -113,22 +113,18 @@ class Server:
     def create(self, config: dict[str, Any], lags: bool = False) -> dict[str, Any]:
         """Make a consumer, be it on the replica that lags."""
         assert config["name"] not in self.consumers
-        newest = self.newest(lags)
         last = self.last if not lags or self.lag is None else self.lag
         first: list[int] = []
+        then = last + 1
         match config["deliver_policy"]:
             case "all":
                 then = 1
-            case "new":
-                then = last + 1
             case "by_start_sequence":
-                then = config["opt_start_seq"]
-                oldest = min((one.seq for one in self.seen(lags)), default=last + 1)
                 # As measured: it goes on to the first there is, but never back to the last there is.
-                then = max(then, oldest)
-            case _:
-                first, then = newest, last + 1
-        consumer = Consumer(config["name"], first, then, lags, last=(first[0] if first else then) - 1)
+                then = max(config["opt_start_seq"], min((one.seq for one in self.seen(lags)), default=then))
+            case "last_per_subject":
+                first = self.newest(lags)
+        consumer = Consumer(config["name"], first, then, lags, (first[0] if first else then) - 1)
         self.consumers[consumer.name] = consumer
         cluster = {"cluster": {"name": "c"}} if self.clustered else {}
         return {**cluster, "created": self.moment(), **self.info(consumer)}
@@ -391,25 +387,17 @@ class Reader(RuleBasedStateMachine):
     def write(self, subject: str, size: int) -> None:
         self.server.write(subject, size)
 
-    @rule()
-    def purge(self) -> None:
-        self.server.remove(list(self.server.stored))
-
     @precondition(lambda self: self.server.stored)
-    @rule(data=st.data())
-    def delete_message(self, data: st.DataObject) -> None:
-        self.server.remove([data.draw(st.sampled_from(sorted(self.server.stored)))])
+    @rule(data=st.data(), purge=st.booleans())
+    def delete_messages(self, data: st.DataObject, purge: bool) -> None:
+        stored = sorted(self.server.stored)
+        self.server.remove(stored if purge else [data.draw(st.sampled_from(stored))])
 
     @precondition(lambda self: self.server.wire)
-    @rule(data=st.data())
-    def lose(self, data: st.DataObject) -> None:
-        del self.server.wire[data.draw(st.integers(0, len(self.server.wire) - 1))]
-
-    @precondition(lambda self: self.server.wire)
-    @rule(data=st.data())
-    def double(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), times=st.sampled_from([0, 2]))
+    def lose_or_double(self, data: st.DataObject, times: int) -> None:
         place = data.draw(st.integers(0, len(self.server.wire) - 1))
-        self.server.wire.insert(place, self.server.wire[place])
+        self.server.wire[place : place + 1] = [self.server.wire[place]] * times
 
     @precondition(lambda self: self.old_wire)
     @rule(data=st.data())
@@ -449,18 +437,14 @@ class Reader(RuleBasedStateMachine):
             self.server.write(SUBJECTS[number], 10)
         self.unwanted, self.at_start, self.before = set(), set(), 0
 
-    @precondition(lambda self: self.linked)
     @rule()
-    def disconnect(self) -> None:
-        self.server.disconnect()
-        self.ordered.connection_lost()
-        self.linked = False
-
-    @precondition(lambda self: not self.linked)
-    @rule()
-    def reconnect(self) -> None:
-        self.linked = True
-        self.ordered.connection_restored(self.server.now)
+    def disconnect_or_reconnect(self) -> None:
+        if self.linked:
+            self.server.disconnect()
+            self.ordered.connection_lost()
+        else:
+            self.ordered.connection_restored(self.server.now)
+        self.linked = not self.linked
 
     # What must hold.
 
@@ -481,7 +465,7 @@ class Reader(RuleBasedStateMachine):
         if not hasattr(self, "ordered"):
             return
         if not self.linked:
-            self.reconnect()
+            self.disconnect_or_reconnect()
         self.settle(5)
         self.catch_up()
         # A minute for what went wrong; and where there is little room, a message takes two requests, with one a second.

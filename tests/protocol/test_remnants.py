@@ -12,14 +12,14 @@ from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTL
 #: What happens to it, word by word, and how it stands then.
 SCRIPTS = {
     "what is acknowledged is purged once": "asks !asks !done coming=0 purged@1 done coming=0 !asks@1",
-    "it waits for what is on its way": "sent sent !asks coming=2 landed !asks coming=1 landed asks purged done coming=0",
+    "it waits for what is to come": "sent sent !asks coming=2 landed !asks coming=1 landed asks purged done coming=0",
     "it rests while it only waits for a time to come": f"""sent !rests missed asks !rests purged rests !done
         look@{SETTLING} !rests asks@{SETTLING} refused rests""",
     "one that is in a hurry purges again after each that comes late": """sent sent sent hurry asks purged !done !asks
         landed asks@1 landed !asks@1 purged@1 asks@1 purged@1 !done unsent done""",
     "what was adrift is purged some time after the next connection stands": f"""sent sent missed missed asks purged@100
-        again={100 + SETTLING} !done look@{100 + SETTLING - 1} !asks@100 look@{100 + SETTLING} asks@105 purged@106 done""",
-    "a response that was lost is asked for again": f"{'asks lost again=None ' * 10} asks purged done",
+        again={100 + SETTLING} !done look@{99 + SETTLING} !asks@100 look@{100 + SETTLING} asks@105 purged@106 done""",
+    "a response that was lost is asked for again": "asks lost again=None " * 10 + "asks purged done",
     "a refusal ends it": "sent hurry asks refused landed look@1000 !asks@1000 done",
 }
 
