@@ -37,9 +37,9 @@ def window(messages: int = 10, size: int = 1000) -> Window:
     return Window(messages, size, heartbeat=5.0, expires=30.0, rng=random.Random(1))
 
 
-def asking(messages: int = 10, size: int = 1000, at_most: int = 0) -> Window:
+def asking(messages: int = 10, size: int = 1000) -> Window:
     opened = window(messages, size)
-    pulled(opened, at_most=at_most)
+    pulled(opened)
     return opened
 
 
@@ -47,13 +47,11 @@ def asks(opened: Window, now: float = 0.0) -> bool:
     return opened.pull("C", now) is not None
 
 
-def came(opened: Window, size: int = 1, times: int = 1, *, taken: bool = False) -> None:
+def came(opened: Window, size: int = 1, times: int = 1) -> None:
     """Let messages come, and be handed over."""
     for _ in range(times):
         opened.arrived(size, 0)
         opened.buffered(size)
-        if taken:
-            opened.taken(size)
 
 
 def pulled(opened: Window, now: float = 0.0, at_most: int = 0) -> Pull:
@@ -68,54 +66,47 @@ def test_a_request_waits_with_heartbeats_or_not_at_all() -> None:
     assert json.loads(pulled(window(), at_most=3).body()) == {"batch": 3, "max_bytes": 1000, "no_wait": True}
 
 
-def test_it_is_refilled_when_half_is_free() -> None:
-    opened = asking(10)
-    for _ in range(5):
-        assert not asks(opened)
-        came(opened)
-        assert not asks(opened)
-        opened.taken(1)
-    assert (pulled(opened).batch, opened.asked) == (5, 10)
-    # What is not taken counts.
-    opened = asking(4)
-    came(opened, times=4)
-    assert opened.next_event(0) == inf
-    for _ in range(2):
-        assert not asks(opened)
-        opened.taken(1)
-    assert pulled(opened).batch == 2
-    # Large messages are refilled by bytes.
-    opened = asking(100, 1000)
-    came(opened, 100, 5)
-    for _ in range(5):
-        assert not asks(opened)
-        opened.taken(100)
-    refill = pulled(opened)
-    assert (refill.batch, refill.max_bytes) == (5, 500)
+STORIES = {
+    "when half is free": "10/1000 pull=10/1000 " + "!asks came:1 !asks taken:1 " * 5 + "pull=5 asked=10",
+    "what is not taken counts": "4/1000 pull came:1:4 rests !asks taken:1 !asks taken:1 pull=2",
+    "large messages by bytes": f"100/1000 pull came:100:5 {'!asks taken:100 ' * 5} pull=5/500",
+    # A request that is complete gives back the bytes it did not need: that alone is no reason to ask.
+    "small messages not one by one": f"""100/100000 pull {"came:10 taken:10 " * 50} pull=50 came:10:50 completed:1:0:99000
+        taken:10 !asks""",
+    "bytes are credit too": "100/1000 pull came:900 exceeded:1:99:0 !asks taken:900 pull=100/1000",
+    "bytes that are used up end the request without a word": "10/100 pull came:100 asked=0",
+    # The same again would be refused again.
+    "what does not fit when there is room": """10/1000 pull came:400 exceeded:1:9:0 pull=9/600 exceeded:2:9:600 !asks
+        taken:400 pull=10/1000""",
+    "what never fits alone": "10/1000 pull exceeded:1:10:1000 pull=1/0 came:5000 !asks taken:5000 pull=10 asked=10",
+}
 
 
-def test_small_messages_are_not_refilled_one_by_one() -> None:
-    """A request that is complete gives back the bytes it did not need: that alone is no reason to ask."""
-    opened = asking(100, 100_000)
-    came(opened, 10, 50, taken=True)
-    assert pulled(opened).batch == 50
-    came(opened, 10, 50)
-    opened.status(1, 409, "Batch Completed", left(0, 99_000), 0)
-    opened.taken(10)
-    assert not asks(opened)
-
-
-def test_bytes_are_credit_too() -> None:
-    opened = asking(100, 1000)
-    came(opened, 900)
-    opened.status(1, 409, SIZE_EXCEEDED, left(99), 0)
-    assert not asks(opened)
-    opened.taken(900)
-    assert pulled(opened).max_bytes == 1000
-    # When they are used up, the request ends without a word.
-    opened = asking(10, 100)
-    opened.arrived(100, 0)
-    assert opened.asked == 0
+@pytest.mark.parametrize("title", STORIES)
+def test_it_is_refilled(title: str) -> None:
+    credit, *words = STORIES[title].split()
+    opened = window(*map(int, credit.split("/")))
+    for word in words:
+        what, _, outcome = word.removeprefix("!").partition("=")
+        name, *numbers = what.split(":")
+        match name, list(map(int, numbers)):
+            case "pull", []:
+                pull = pulled(opened)
+                assert outcome in ("", f"{pull.batch}", f"{pull.batch}/{pull.max_bytes}"), word
+                assert ("max_bytes" in json.loads(pull.body())) is (pull.max_bytes > 0)
+            case "asks", []:
+                assert asks(opened) is not word.startswith("!"), word
+            case "asked", []:
+                assert opened.asked == int(outcome)
+            case "rests", []:
+                assert opened.next_event(0) == inf
+            case "came", given:
+                came(opened, *given)
+            case "taken", [size]:
+                opened.taken(size)
+            case _, [number, *unanswered]:
+                text = SIZE_EXCEEDED if name == "exceeded" else "Batch Completed"
+                opened.status(number, 409, text, left(*unanswered), 0)
 
 
 @given(st.integers(1, 3), st.lists(st.booleans(), max_size=60))
@@ -130,33 +121,12 @@ def test_a_small_credit_never_stalls(credit: int, taken: list[bool]) -> None:
 
 
 def test_one_request_at_a_time_while_nothing_may_wait() -> None:
-    opened = asking(10, at_most=100)
+    opened = window(10)
+    pulled(opened, at_most=100)
     for _ in range(10):
         assert opened.pull("C", 0, 100) is None
         opened.arrived(1, 0)
     assert pulled(opened, at_most=100).batch == 10
-
-
-def test_what_does_not_fit_comes_when_there_is_room_or_alone() -> None:
-    opened = asking(10, 1000)
-    came(opened, 400)
-    opened.status(1, 409, SIZE_EXCEEDED, left(9), 0)
-    second = pulled(opened)
-    assert second.max_bytes == 600
-    opened.status(2, 409, SIZE_EXCEEDED, left(second.batch, 600), 0)
-    # The same again would be refused again.
-    assert not asks(opened)
-    opened.taken(400)
-    assert pulled(opened).max_bytes == 1000
-    opened = asking(10, 1000)
-    opened.status(1, 409, SIZE_EXCEEDED, left(10, 1000), 0)
-    alone = pulled(opened)
-    assert (alone.batch, alone.max_bytes) == (1, 0)
-    assert "max_bytes" not in json.loads(alone.body())
-    came(opened, 5000)
-    assert not asks(opened)
-    opened.taken(5000)
-    assert (pulled(opened).batch, opened.asked) == (10, 10)
 
 
 @pytest.mark.parametrize(
