@@ -64,7 +64,7 @@ class Bench:
             else:
                 name, *numbers = what.split(":")
                 came = getattr(self, name)(*map(int, numbers))
-            if what in ("caught_up", "opening", "attention", "asks", "regressed"):
+            if what in ("caught_up", "opening", "attention", "asks", "remade"):
                 assert came is not word.startswith("!"), f"{word} in {story}"
             elif outcome:
                 came = came[1] or came[0] if isinstance(came, tuple) else came
@@ -150,9 +150,10 @@ class Bench:
         self.ordered.inspected("pre_0", info(), self.now)  # of another consumer, which nobody asked about
         return self.inspect(pending, sent)
 
-    def expired(self, left: int) -> None:
+    def expired(self, left: int | None = None) -> None:
         """Let the request end, with so much of it unanswered."""
-        self.status(self.pull().number, 408, "Request Timeout", {"Nats-Pending-Messages": str(left)})
+        headers = {} if left is None else {"Nats-Pending-Messages": str(left)}
+        self.status(self.pull().number, 408, "Request Timeout", headers)
 
     def pull(self) -> Pull:
         """Be asked for messages."""
@@ -161,8 +162,9 @@ class Bench:
         self.number = pull.number
         return pull
 
-    def regressed(self) -> bool:
-        return isinstance(self.failure(), errors.StreamRegressedError)
+    def remade(self) -> bool:
+        error = self.failure()
+        return isinstance(error, errors.StreamRegressedError) and "made anew at 2026-11-28T22:53:59" in str(error)
 
     def deletes(self) -> str:
         """Be asked to delete a consumer."""

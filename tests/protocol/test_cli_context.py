@@ -25,6 +25,10 @@ def test_contexts_lie_where_the_tool_puts_them() -> None:
     assert contexts.directory({"XDG_CONFIG_HOME": ""}, HOME) == PurePath("/home/me/.config/nats")
     assert contexts.directory({"XDG_CONFIG_HOME": "/etc/me"}, HOME) == PurePath("/etc/me/nats")
     assert contexts.file_name("prod.eu") == PurePath("context/prod.eu.json")
+    # The selected name stands alone in its file.
+    assert contexts.selected_name(" prod\n") == "prod"
+    with pytest.raises(ContextError, match="no nats context is selected"):
+        contexts.selected_name("\n")
 
 
 @pytest.mark.parametrize(
@@ -34,12 +38,6 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     with pytest.raises(ContextError, match="no name of a nats context") as caught:
         contexts.file_name(name)
     assert len(str(caught.value)) < 50
-
-
-def test_the_selected_name_stands_alone_in_its_file() -> None:
-    assert contexts.selected_name(" prod\n") == "prod"
-    with pytest.raises(ContextError, match="no nats context is selected"):
-        contexts.selected_name("\n")
 
 
 def parsed(fields: object, **environment: str) -> contexts.Context:

@@ -21,7 +21,6 @@ from trionats._protocol.auth.credentials import (
     parse_creds,
     parse_jwt,
     parse_seed,
-    validity,
 )
 
 JWT = "eyJ0eXAi.eyJqdGki.c2lnbmVk"
@@ -38,11 +37,7 @@ def test_a_seed_gives_the_public_key_and_signs_as_its_owner_would() -> None:
 @pytest.mark.parametrize(
     ("seed", "said"),
     [
-        ("", "no NKey seed"),
-        ("SUAB", "no NKey seed"),
-        ("not base32!", "no NKey seed"),
-        (KEY.public, "no NKey seed"),
-        (KEY.seed.lower(), "no NKey seed"),
+        *((text, "no NKey seed") for text in ("", "SUAB", "not base32!", KEY.public, KEY.seed.lower())),
         (KEY.seed[:20] + ("A" if KEY.seed[20] != "A" else "B") + KEY.seed[21:], "mistyped"),
         (KEY.seed + "AAAAAAAA", "no NKey seed"),
         ("ä" * 58, "no NKey seed"),
@@ -83,7 +78,7 @@ BRACKETS = base64.urlsafe_b64encode(b"[" * 100_000).decode()
     ],
 )
 def test_when_a_jwt_is_valid_is_what_can_be_read_of_it(jwt: str, valid: tuple[float | None, float | None]) -> None:
-    assert tuple(validity(jwt)) == valid
+    assert tuple(credentials.validity(jwt)) == valid
 
 
 def test_a_credentials_file_as_nsc_writes_it_is_read() -> None:
@@ -111,14 +106,10 @@ def test_files_that_went_through_hands_and_editors_are_read_too(text: str) -> No
     assert parse_creds(text) == (JWT, KEY.seed)
 
 
-@pytest.mark.parametrize("text", [JWT, f"\n# a comment\n{JWT}\n", f"---BEGIN JWT---\n{JWT}\n---END JWT---"])
-def test_a_jwt_may_stand_alone(text: str) -> None:
-    assert parse_jwt(text) == JWT
-
-
-@pytest.mark.parametrize("text", [KEY.seed, f"# nk\n{KEY.seed}\n{KEY.public}\n"])
-def test_a_seed_may_stand_alone(text: str) -> None:
-    assert parse_seed(text) == KEY.seed
+@pytest.mark.parametrize("jwt", [JWT, f"\n# a comment\n{JWT}\n", f"---BEGIN JWT---\n{JWT}\n---END JWT---"])
+@pytest.mark.parametrize("seed", [KEY.seed, f"# nk\n{KEY.seed}\n{KEY.public}\n"])
+def test_a_jwt_and_a_seed_may_stand_alone(jwt: str, seed: str) -> None:
+    assert (parse_jwt(jwt), parse_seed(seed)) == (JWT, KEY.seed)
 
 
 @pytest.mark.parametrize(

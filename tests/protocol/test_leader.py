@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.readers import EARLY, GONE, LATER, MADE, REFUSED, Bench, play, reading
 from trionats import errors
-from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Look, Start
+from trionats._protocol.jetstream.actions import Create, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
 from trionats._protocol.jetstream.pull import Pull
 
@@ -115,6 +115,8 @@ STORIES = {
         find:3 pulls=1/1 2:0=+ pulls=1/1 3:0=+!""",
     "a mark that was purged is asked for again": """all 0 clustered one_per_subject | look:3:3 create:0 look:3:3
         expired:1 nothing !caught_up find:0 caught_up""",
+    "replicas that lag for long are left and waited for by turns": "all 0 clustered one_per_subject | look:3 "
+    + "find:3 deletes create_at_once:0 look:3 find:3 expired nothing " * 3,
     "a lazy reader asks at the end": """all 2 clustered lazy one_per_subject | asks !attention 1:1,2:0=++ look:3:3
         create:1:1 look:3 2:1,3:0=-+!""",
     "what a lagging replica takes for new is not": """new 0@4 clustered one_per_subject | opening !asks look:9 !opening
@@ -124,7 +126,13 @@ STORIES = {
     "alone, the consumer knows what is new": "new 0@4 one_per_subject | !opening 5:0=+",
     "and in a stream without replicas": "new 0@4 clustered one_per_subject | look_alone:9 !opening 5:0=+",
     "and where nobody may ask": "new 0@4 clustered one_per_subject | forbid_to_look=True !opening 5:0=+",
-    "an empty stream made anew is told": "all 0 one_per_subject | caught_up reset look_anew:0 regressed",
+    "an empty stream made anew is told": "all 0 one_per_subject | caught_up reset look_anew:0 remade",
+    # Nothing of it is handed over before.
+    **{
+        f"made anew, {policy}{cluster}": f"{policy} 1 one_per_subject{cluster} 4:0 reset:5 7:0=- look_anew:9 remade"
+        for policy in ("all", "snapshot", "new")
+        for cluster in (" |", " clustered | look_alone:4")
+    },
     # It could have been made anew once more.
     "where nothing was handed over it is not": """snapshot 3 one_per_subject | reset:3 look_anew:9
         create:1=last_per_subject look_anew:9 9:0=+! restarts=0""",
@@ -133,7 +141,7 @@ STORIES = {
     "also at the end": "snapshot 0 clustered one_per_subject | forbid_to_look=True caught_up",
     # Which stream it is can be asked still.
     "who may not ask for messages goes on": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 forbid_to_look=True
-        caught_up reset:1 look_anew:9 regressed""",
+        caught_up reset:1 look_anew:9 remade""",
     "who looks in vain makes another consumer": """snapshot 1 clustered one_per_subject | 4:0=+ refuse_to_look=False
         !caught_up create:1=last_per_subject""",
     "who finds in vain, too": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 refuse_to_look=False !caught_up
@@ -146,42 +154,7 @@ def test_what_the_leader_says_is_followed(title: str) -> None:
     play(STORIES[title], trusting=False, takes=True)
 
 
-def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
-    bench = reader("all")
-    bench.look(3)
-    courses = ""
-    for _ in range(6):
-        bench.find(3)
-        action = bench.ordered.next(bench.now)
-        if isinstance(action, Delete):
-            courses += "left "
-            bench.create(0)
-            bench.look(3)
-        else:
-            courses += "waited "
-            assert isinstance(action, Pull)
-            bench.status(action.number, 408, "Request Timeout")
-            bench.nothing()
-    assert courses == "left waited left waited left waited "
-
-
 # Another stream.
-
-
-@pytest.mark.parametrize("clustered", [False, True])
-@pytest.mark.parametrize("policy", ["all", "last_per_subject", "new"])
-def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
-    bench = reader(policy, 1, clustered=clustered)
-    if clustered:
-        bench.look(4, replicated=False)
-    bench.message(4)
-    bench.reset(5)
-    # Nothing of it is handed over before.
-    assert not bench.message(7)
-    bench.look(9, created=LATER)
-    error = bench.failure()
-    assert isinstance(error, errors.StreamRegressedError)
-    assert "made anew at 2026-11-28T22:53:59" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +213,7 @@ def refuse(bench: Bench, error: Exception, times: int) -> list[bool]:
 LIMIT = errors.BadRequestError(code=400, err_code=10026, description="maximum consumers limit reached")
 
 
-def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
+def test_refusals_in_a_row_are_told_and_then_end_it() -> None:
     bench = reader("all", 1, clustered=False)
     bench.refused()
     begun = bench.now
@@ -249,9 +222,7 @@ def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
     assert bench.ordered.refusal is LIMIT
     # Longer than the consumer of a process that crashed takes up its place.
     assert 36 < bench.now - begun < 73
-
-
-def test_progress_and_what_passes_do_not_add_up() -> None:
+    # With progress in between, or what passes, they do not add up.
     bench = reader("all", 1, clustered=False)
     bench.refused()
     refuse(bench, LIMIT, 14)
@@ -276,22 +247,19 @@ def read_until_find(bench: Bench) -> None:
             bench.message(4)
 
 
-def refuse_to_find(bench: Bench, times: int) -> list[bool]:
-    told = []
-    for _ in range(times):
-        read_until_find(bench)
-        told.append(bench.ordered.look_failed(bench.now, LIMIT))
-    return told
+def refuse_to_find(bench: Bench) -> bool:
+    read_until_find(bench)
+    return bench.ordered.look_failed(bench.now, LIMIT)
 
 
 def test_refusals_to_find_the_end_add_up_although_each_time_a_consumer_is_granted() -> None:
     bench = reader()
-    assert refuse_to_find(bench, 15) == [False, False, True] + [False] * 12
+    assert [refuse_to_find(bench) for _ in range(15)] == [False, False, True] + [False] * 12
     assert bench.due() == Fail(LIMIT)
     # They are forgotten with an answer.
     bench = reader()
-    refuse_to_find(bench, 14)
+    assert [refuse_to_find(bench) for _ in range(14)][2]
     read_until_find(bench)
     bench.find(9)
-    assert refuse_to_find(bench, 14)[2]
+    assert [refuse_to_find(bench) for _ in range(14)][2]
     assert isinstance(bench.due(), Create)

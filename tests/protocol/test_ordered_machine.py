@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -145,16 +146,9 @@ class Server:
         if consumer is None:
             self.say(pull.number, 503, "")
             return
-        asked = Asked(
-            pull.number,
-            body["batch"],
-            body.get("max_bytes", 1 << 40),
-            body.get("no_wait", False),
-            ends=self.now + body.get("expires", float("inf")) / 1e9,
-            heartbeat=body.get("idle_heartbeat", 0) / 1e9,
-            beats=self.now,
-            unlimited="max_bytes" not in body,
-        )
+        limit, ends = body.get("max_bytes", 1 << 40), self.now + body.get("expires", inf) / 1e9
+        pace, no_wait = body.get("idle_heartbeat", 0) / 1e9, body.get("no_wait", False)
+        asked = Asked(pull.number, body["batch"], limit, no_wait, ends, pace, self.now, "max_bytes" not in body)
         pending = len(self.pending(consumer))
         if asked.no_wait and not pending:
             self.say(pull.number, 404, "No Messages")
@@ -224,8 +218,7 @@ class Server:
                     self.say(asked.number, 100, "Idle Heartbeat", **last)
 
     def delete(self, name: str) -> None:
-        consumer = self.consumers.pop(name, None)
-        for asked in consumer.asked if consumer else ():
+        for asked in self.consumers.pop(name).asked if name in self.consumers else ():
             self.say(asked.number, 409, "Consumer Deleted")
 
     def disconnect(self) -> None:
@@ -296,8 +289,7 @@ class Reader(RuleBasedStateMachine):
                     self.create(config, outcome, lags)
                     break
                 case Inspect(name):
-                    consumer = self.server.consumers.get(name)
-                    if outcome == "ok" and consumer is not None:
+                    if outcome == "ok" and (consumer := self.server.consumers.get(name)):
                         self.ordered.inspected(name, self.server.info(consumer), now)
                     else:
                         self.ordered.inspect_failed(name, now)
@@ -421,13 +413,9 @@ class Reader(RuleBasedStateMachine):
                 self.server.end(consumer, asked, 409, text, counts=text == "Server Shutdown")
 
     @precondition(lambda self: self.server.replicated)
-    @rule()
-    def fall_behind(self) -> None:
-        self.server.lag = self.server.last
-
-    @rule()
-    def catch_up(self) -> None:
-        self.server.lag = None
+    @rule(behind=st.booleans())
+    def fall_behind_or_catch_up(self, behind: bool) -> None:
+        self.server.lag = self.server.last if behind else None
         self.server.serve_all()
 
     @rule(writes=st.integers(0, 4))
@@ -467,7 +455,7 @@ class Reader(RuleBasedStateMachine):
         if not self.linked:
             self.disconnect_or_reconnect()
         self.settle(5)
-        self.catch_up()
+        self.fall_behind_or_catch_up(False)
         # A minute for what went wrong; and where there is little room, a message takes two requests, with one a second.
         self.settle(60 + 2 * self.server.last)
         assert not self.missing(below=self.server.last + 1)

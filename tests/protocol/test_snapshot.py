@@ -36,6 +36,7 @@ STORIES = {
     "a reset drops what was seen": "snapshot 3 | 1:2,2:1=++ reset:3=last_per_subject 1:2,2:1,3:0=--+!",
     "and may find nothing else": "snapshot 3 | 1:2=+ reset:1 1:0=-!",
     "what becomes the last before anything was read": "snapshot 1@1 | reset:1:0 1:0=+!",
+    "a stream that was purged did not go backwards": "all 1 | 5:0=+! reset:0:9 pulls=499/30",
     "after the snapshot it resumes where it was": "snapshot 2 | 3:1,8:0=++! reset:1=8 8:0,9:0=-+",
 }
 
