@@ -24,13 +24,9 @@ GONE = errors.NotFoundError(code=404, err_code=10059)
 class Bench:
     """An ordered reader of the stream `S`.
 
-    Args:
-        policy: Where it begins.
-        clustered: Whether its consumers say that there is a cluster.
-        trusting: Whether the stream's leader, when it is asked behind a second consumer, says at once that it is the stream that
-            it was; else the test answers (`look`).
-        takes: Whether what is handed over makes room at once.
-        options: For the reader.
+    It begins where `policy` says; `clustered`: its consumers say that there is a cluster; `takes`: what is handed over makes
+    room at once; `trusting`: asked behind a second consumer, the stream's leader says that it is the stream that it was,
+    else the test answers (`look`).
     """
 
     def __init__(
@@ -192,7 +188,7 @@ class Bench:
     # What comes.
 
     def message(
-        self, seq: int, pending: int = 0, *, timestamp: int | None = None, consumer_seq: int | None = None
+        self, seq: int, pending: int = 0, timestamp: int | None = None, *, consumer_seq: int | None = None
     ) -> bool:
         """Deliver a message; say whether it was handed over."""
         self.sequence = self.sequence + 1 if consumer_seq is None else consumer_seq

@@ -133,6 +133,11 @@ STORIES = {
         for policy in ("all", "snapshot", "new")
         for cluster in (" |", " clustered | look_alone:4")
     },
+    **{
+        f"reading {policy} begins anew": f"""{policy} 1 restart one_per_subject | message:4=True caught_up reset:5=4
+            look_anew:9 restarts=1 create:2={again} look_anew:9 asks message:2:1:1=True message:3:0:2=True caught_up"""
+        for policy, again in {"new": "all", "all": "all", "snapshot": "last_per_subject", "last": "last"}.items()
+    },
     # It could have been made anew once more.
     "where nothing was handed over it is not": """snapshot 3 one_per_subject | reset:3 look_anew:9
         create:1=last_per_subject look_anew:9 9:0=+! restarts=0""",
@@ -152,27 +157,6 @@ STORIES = {
 @pytest.mark.parametrize("title", STORIES)
 def test_what_the_leader_says_is_followed(title: str) -> None:
     play(STORIES[title], trusting=False, takes=True)
-
-
-# Another stream.
-
-
-@pytest.mark.parametrize(
-    ("policy", "again"), [("new", "all"), ("all", "all"), ("last_per_subject", "last_per_subject"), ("last", "last")]
-)
-def test_it_begins_anew(policy: str, again: str) -> None:
-    bench = reader(policy, 1, clustered=False, restart=True)
-    bench.message(4)
-    assert bench.caught_up()
-    assert bench.reset(5) == ("by_start_sequence", 4)
-    bench.look(9, created=LATER)
-    assert bench.ordered.restarts == 1
-    assert bench.create(2) == (again, None)
-    bench.look(9, created=LATER)
-    bench.pull()
-    assert bench.message(2, 1, timestamp=1)
-    assert bench.message(3, 0, timestamp=2)
-    assert bench.caught_up()
 
 
 @pytest.mark.parametrize(("restart", "asked"), [(False, 1), (True, 5)])

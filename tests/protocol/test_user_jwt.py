@@ -36,9 +36,6 @@ def test_the_claims_are_those_of_adr_14() -> None:
     head, _, signature = jwt.rpartition(".")
     assert json.loads(decoded(head.split(".")[0])) == {"typ": "JWT", "alg": "ed25519-nkey"}
     assert decoded(signature) == SIGNER.sign(head.encode())
-
-
-def test_name_expiry_and_tags_are_told() -> None:
     options = {**OPTIONS, "name": "me", "expires_in": 60, "tags": ["a", "b"]}
     found = claims(user_jwt(SIGNER.seed, ACCOUNT.public, USER.public, **options))
     assert (found["name"], found["exp"], found["nats"]["tags"]) == ("me", 1060, ["a", "b"])
