@@ -6,6 +6,8 @@ import random
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import strategies as st
+
 from trionats import errors
 from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 SIZE = 50
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
 REFUSED = errors.PermissionsViolationError("no")
 GONE = errors.NotFoundError(code=404, err_code=10059)
 
@@ -24,9 +31,9 @@ GONE = errors.NotFoundError(code=404, err_code=10059)
 class Bench:
     """An ordered reader of the stream `S`.
 
-    It begins where `policy` says; `clustered`: its consumers say that there is a cluster; `takes`: what is handed over makes
-    room at once; `trusting`: asked behind a second consumer, the stream's leader says that it is the stream that it was,
-    else the test answers (`look`).
+    It begins where `policy` says. `clustered`: its consumers say that there is a cluster. `takes`: what is handed over
+    makes room at once. `trusting`: asked behind a second consumer, the stream's leader says that it is still the same
+    one, else the test answers (`look`).
     """
 
     def __init__(
@@ -50,7 +57,7 @@ class Bench:
     def play(self, story: str) -> None:
         """Play a story, word by word.
 
-        `1:2,3:0=+-` is what `feed` does, `!asks` looks at a fact, anything else is a happening with its numbers: `look:3`.
+        `1:2,3:0=+-` is what `feed` does, `!asks` looks at a fact, anything else happens with its numbers: `look:3`.
         What stands behind = must come of it; of a consumer that is made it is where it begins.
         """
         for word in story.split():

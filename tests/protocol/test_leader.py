@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.readers import EARLY, GONE, LATER, MADE, REFUSED, Bench, play, reading
+from tests.protocol.readers import EARLY, GONE, JSON, LATER, MADE, REFUSED, Bench, play, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
 from trionats._protocol.jetstream.pull import Pull
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
 
 # What a response says.
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.protocol.readers import JSON
 from trionats import api, errors
 from trionats._protocol import headers
 from trionats._protocol.jetstream import objects
@@ -128,13 +129,7 @@ def test_what_nobody_foresaw_ends_nothing_either(monkeypatch: pytest.MonkeyPatch
         objects.read_info(BUCKET, encoded(SOUND), revision=7, stored_at=10**40)
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(st.dictionaries(st.sampled_from([*SOUND, "x"]), anything) | anything | st.just(LINK))
+@given(st.dictionaries(st.sampled_from([*SOUND, "x"]), JSON) | JSON | st.just(LINK))
 def test_whatever_stands_there_is_an_info_or_a_complaint(fields: Any) -> None:  # noqa: ANN401 - anything
     place = place_of({**SOUND, **fields} if isinstance(fields, dict) else fields)
     assert place.taken is (place.info is None or not place.info.deleted)

@@ -71,8 +71,8 @@ STORIES = {
     "what is not taken counts": "4/1000 pull came:1:4 rests !asks taken:1 !asks taken:1 pull=2",
     "large messages by bytes": f"100/1000 pull came:100:5 {'!asks taken:100 ' * 5} pull=5/500",
     # A request that is complete gives back the bytes it did not need: that alone is no reason to ask.
-    "small messages not one by one": f"""100/100000 pull {"came:10 taken:10 " * 50} pull=50 came:10:50 completed:1:0:99000
-        taken:10 !asks""",
+    "small messages not one by one": f"""100/100000 pull {"came:10 taken:10 " * 50} pull=50 came:10:50
+        completed:1:0:99000 taken:10 !asks""",
     "bytes are credit too": "100/1000 pull came:900 exceeded:1:99:0 !asks taken:900 pull=100/1000",
     "bytes that are used up end the request without a word": "10/100 pull came:100 asked=0",
     # The same again would be refused again.

@@ -24,8 +24,8 @@ STORIES = {
         10:0=+ inspect=False create:1=10 10:0=-! !attention resets=2""",
     "holes in what was read to its end all the same": "snapshot 5 | nothing:1 7:0=+! attention create:1=7",
     # Measured: of s.1 to s.3, s.1 was written again while the consumer was made, which was never told of s.1 anew.
-    "a pending that stays too low": """snapshot 3 one_per_subject | 2:1,3:0=++ nothing=False create_at_once:2=3 3:1,5:0=-+
-        inspect=False create_at_once:1 5:0=-!""",
+    "a pending that stays too low": """snapshot 3 one_per_subject | 2:1,3:0=++ nothing=False create_at_once:2=3
+        3:1,5:0=-+ inspect=False create_at_once:1 5:0=-!""",
     # s.2 is written again, too, and comes first: as many as were expected, and still not all.
     "and one more": """snapshot 3 one_per_subject | 2:1,3:0=++ 4:0=+ inspect=False create_at_once:2=4 4:1,5:0=-+
         inspect=False create_at_once:1 5:0=-!""",
