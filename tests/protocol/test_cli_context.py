@@ -76,8 +76,7 @@ def test_every_key_of_the_tool_is_understood() -> None:
     assert parsed("{}") == contexts.Context("prod")
 
 
-# -- references, as jsm.go's natscontext resolves them ------------------------------------------------------------------------
-
+# References are resolved as jsm.go's natscontext does it.
 PATHS = ("creds", "nkey", "cert", "key", "ca")
 SECRETS = ("token", "password", "user_jwt", "user_seed")
 UNSET = "an environment variable in it is not set"

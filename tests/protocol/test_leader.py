@@ -176,9 +176,6 @@ def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
     bench.play("reset:0:999 look:10 1000:0=+")
 
 
-# Refusals in a row.
-
-
 def refuse(bench: Bench, error: Exception, times: int) -> list[bool]:
     told = []
     for _ in range(times):

@@ -29,9 +29,6 @@ def one(text: str = "nats://h") -> Server:
     return server
 
 
-# CONNECT
-
-
 def test_connect_says_what_we_understand_and_what_the_user_wishes() -> None:
     said = {"lang": "python-trio", "version": "1.2.3", "protocol": 1, "headers": True, "no_responders": True}
     said |= {"verbose": False, "pedantic": False, "tls_required": False, "echo": True}
@@ -91,9 +88,6 @@ def test_a_signature_is_base64url_without_padding(signature: bytes) -> None:
     assert base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) == signature
 
 
-# TLS
-
-
 REQUIRED, AVAILABLE = {"tls_required": True}, {"tls_available": True}
 
 
@@ -137,8 +131,6 @@ def test_tls_wanted_and_not_offered_is_an_error(url: str, tls: bool, info: dict[
     assert must_use_tls(info, options, server, secured=True) is False
 
 
-# Refusals
-
 JWT = "; the JWT in 'me.creds'"
 
 
@@ -161,8 +153,6 @@ def test_what_we_know_of_a_refusal(fields: dict[str, Any], url: str, said: str) 
     login = replace(OPTIONS, jwt_source="in 'me.creds'", **fields)
     assert why_refused(login, one(url), 1_700_000_000.0) == said
 
-
-# Secrets
 
 SHOWN = ("version", "name", "no_echo", "verbose", "pedantic", "tls", "jwt_source")
 SECRETS = ("user", "password", "token", "nkey", "jwt", "sig")

@@ -45,9 +45,6 @@ def place_of(fields: object) -> Place:
     return objects.read_place(BUCKET, "n", "$O.b.M.bg==", message(fields))
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_whole_info_is_read_and_written_back_as_it_was() -> None:
     info = read({**SOUND, "colour": "red", "revision": 3, "subject": "x", "extra": "y"})
     assert (info.revision, info.subject, info.mtime, info.extra) == (7, "s", "now", {"colour": "red"})
@@ -138,9 +135,6 @@ def test_whatever_stands_there_is_an_info_or_a_complaint(fields: Any) -> None:  
     assert (again.deleted, again.nuid) == (True, place.nuid)
 
 
-# -- where it stands ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
@@ -205,9 +199,6 @@ PARTIAL = [{}, {"seq": 1}, {"seq": None, "time": ""}, {"seq": 1, "time": "", "da
 def test_an_answer_that_is_none_is_an_error_of_its_own(answer: object) -> None:
     with pytest.raises(errors.APIError, match="object 'n' in bucket 'b': what came back is no stored message"):
         objects.read_place(BUCKET, "n", "$O.b.M.bg==", answer)
-
-
-# -- what fits ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,6 @@ def test_a_reader_finds_out_whether_its_consumer_is_there() -> None:
     assert bench.ordered.resets == 1
 
 
-# A stream that goes backwards, and what cannot be mended.
-
-
 @pytest.mark.parametrize("moved", [5, 4])
 def test_the_same_sequence_with_a_later_timestamp(moved: int) -> None:
     bench = reading(pending=2)
