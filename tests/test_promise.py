@@ -29,7 +29,7 @@ from tests import bridged
 from tests.bridged import World, number_of
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
-from tests.worlds import find_store, nursery_elsewhere, settled, until
+from tests.worlds import find_store, has_ended, nursery_elsewhere, settled, until
 from trionats import Client, open_client, open_replies, open_subscription, open_watcher
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
@@ -414,7 +414,7 @@ async def test_a_bug_never_looks_like_an_end(
     kind: Kind, place: str, outside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug = trio.CancelScope()
-    run = Feed._run
+    run: Callable[..., Awaitable[None]] = vars(Feed)["_run"]
 
     def run_until_bug(feed: Feed[Any], produce: Callable[[], Awaitable[None]]) -> Awaitable[None]:
         async def crash() -> None:
@@ -429,7 +429,7 @@ async def test_a_bug_never_looks_like_an_end(
     async def trigger() -> None:
         await until(lambda: len(consumer.seen) == (1 if place == "busy" else ITEMS))
         bug.cancel()
-        await until(lambda: rx._ended)
+        await until(lambda: has_ended(rx))
         consumer.go.set()
         await until(lambda: bool(consumer.outcome))
 
@@ -461,7 +461,7 @@ async def test_a_slow_subscriber_fails_or_drops_and_counts(kind: Kind, overflow:
             for number in range(1, 10):
                 await world.make(number)
             assert isinstance(rx, Bounded)
-            await until(lambda: rx._ended if overflow == "fail" else rx.statistics().delivered == 9)
+            await until(lambda: has_ended(rx) if overflow == "fail" else rx.statistics().delivered == 9)
             assert rx.statistics().dropped == (1 if overflow == "fail" else 9 - ITEMS)
             assert [number_of(await rx.receive()) for _ in range(ITEMS)] == list(range(first, first + ITEMS))
             with pytest.raises(nats.errors.SlowConsumerError if overflow == "fail" else trio.WouldBlock) as caught:
