@@ -10,6 +10,7 @@ from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
+    from trionats._protocol.happenings import Loss
     from trionats._protocol.outbox import Outbox, Queued
     from trionats._protocol.parser import Message
 
@@ -18,7 +19,7 @@ BROKEN = errors.UnexpectedEOF()
 
 
 class Recorder:
-    """A receiver that writes down what it is told."""
+    """A receiver that writes down what it is told, and nothing comes once it has ended."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -26,6 +27,7 @@ class Recorder:
         self.ends: list[BaseException | None] = []
 
     def deliver(self, message: Message) -> None:
+        assert not self.ends
         self.messages.append(message.data)
 
     def connection_lost(self, reason: Exception) -> None:
@@ -51,20 +53,29 @@ def online(engine: Engine | None = None, info: bytes = INFO) -> Engine:
     return engine
 
 
-def drained(engine: Engine) -> bytes:
-    """Take all that is to be sent, and have it sent."""
-    batch = engine.outbox.take(1 << 30)
-    engine.outbox.sent()
+def reconnected(engine: Engine) -> Loss:
+    """Lose the connection, and begin another session."""
+    loss = engine.lost(BROKEN)
+    online(engine)
+    return loss
+
+
+def sent(outbox: Outbox, limit: int = 1 << 30) -> bytes:
+    """Take what is to be sent, and have it sent."""
+    batch = outbox.take(limit)
+    outbox.sent()
     return batch
 
 
+def drained(engine: Engine) -> bytes:
+    return sent(engine.outbox)
+
+
 def publish(outbox: Outbox, data: bytes = b"x") -> Queued:
-    """Publish something."""
     return outbox.publish_tracked(commands.pub(b"s", b"", data), len(data))
 
 
 def msg(sid: int, data: bytes = b"x") -> bytes:
-    """A message from the server."""
     return b"MSG s %d %d\r\n%b\r\n" % (sid, len(data), data)
 
 

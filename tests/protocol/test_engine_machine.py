@@ -13,39 +13,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.protocol.sessions import BROKEN, Server, publish
+from tests.protocol.sessions import BROKEN, Recorder, Server, publish
 from trionats import errors
 from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.happenings import Loss, PongArrived
 
 if TYPE_CHECKING:
     from trionats._protocol.outbox import Queued
-    from trionats._protocol.parser import Message
 
-SUBJECTS = (b"a", b"b")
+SUBJECTS = st.sampled_from([b"a", b"b"])
+ANY = st.integers(0, 1 << 16)
+
+connected = precondition(lambda self: self.connected)
+disconnected = precondition(lambda self: not self.connected)
 
 
-class Consumer:
-    """A receiver that keeps count."""
+class Consumer(Recorder):
+    """A receiver that knows what it was promised."""
 
     def __init__(self, subject: bytes, queue: bytes, max_msgs: int) -> None:
+        super().__init__()
         self.subject, self.queue, self.max_msgs = subject, queue, max_msgs
-        self.received = 0
-        self.ends: list[BaseException | None] = []
-        self.linked = True
-
-    def deliver(self, _: Message) -> None:
-        assert not self.ends
-        self.received += 1
-
-    def connection_lost(self, _: Exception) -> None:
-        self.linked = False
-
-    def connection_restored(self) -> None:
-        self.linked = True
-
-    def ended(self, reason: BaseException | None) -> None:
-        self.ends.append(reason)
 
 
 class Session(RuleBasedStateMachine):
@@ -54,9 +42,9 @@ class Session(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = Engine()
-        self.server: Server | None = None
+        self.server = Server()
+        self.connected = False
         self.consumers: dict[int, Consumer] = {}
-        self.sids: list[int] = []
         self.wire = b""  # taken from the outbox, and on its way
         self.batch: list[bytes] = []  # the payloads in it
         self.publishing = 0
@@ -66,7 +54,6 @@ class Session(RuleBasedStateMachine):
         self.arrived: list[bytes] = []
         self.in_doubt: set[bytes] = set()
         self.pings: list[object] = []
-        self.keepalives: list[object] = []
         self.tokens = 0
 
     # The connection.
@@ -75,19 +62,19 @@ class Session(RuleBasedStateMachine):
     def connect(self) -> None:
         self.reconnect()
 
-    @precondition(lambda self: self.server is None)
+    @disconnected
     @rule()
     def reconnect(self) -> None:
-        engine, self.server = self.engine, Server()
-        engine.begin()
-        engine.receive(b'INFO {"max_payload":1000}\r\n')
-        assert engine.phase is Phase.GREETED
-        self.server.take(engine.greet({"verbose": False}))
+        self.server, self.connected = Server(published=self.arrived), True
+        self.engine.begin()
+        self.engine.receive(b'INFO {"max_payload":1000}\r\n')
+        assert (self.engine.phase, self.engine.info) == (Phase.GREETED, {"max_payload": 1000})
+        self.server.take(self.engine.greet({"verbose": False}))
         assert self.server.verbs == [b"CONNECT", b"PING"]
-        self.keepalives = []
-        self.settle_answers()
+        self.hear()
+        assert self.engine.phase is Phase.ONLINE
 
-    @precondition(lambda self: self.server is None)
+    @disconnected
     @rule(stage=st.sampled_from(["silence", "half an INFO", "INFO", "CONNECT", "refusal"]))
     def fail_to_connect(self, stage: str) -> None:
         engine = self.engine
@@ -104,25 +91,21 @@ class Session(RuleBasedStateMachine):
         assert engine.lost(BROKEN) == Loss(0, [])
         assert engine.outbox.frames == [frame for frame in before if frame]
 
-    @precondition(lambda self: self.server is not None)
-    @rule(through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
+    @connected
+    @rule(through=ANY, heard=ANY)
     def cut(self, through: int, heard: int) -> None:
         """Break it: part of what is on the way still arrives, in both directions."""
-        assert self.server is not None
         self.server.take(self.wire[: through % (len(self.wire) + 1)])
-        answers = self.server.answers
-        self.hear(answers[: heard % (len(answers) + 1)])
-        self.collect()
+        self.hear(heard % (len(self.server.answers) + 1))
         loss = self.engine.lost(BROKEN)
         assert loss.frames == len(self.batch)
         assert loss.pings == [token for token in self.pings if token is not None]
         self.in_doubt.update(self.batch)
-        self.batch, self.wire, self.pings = [], b"", []
-        self.server = None
-        assert not any(consumer.linked for sid, consumer in self.consumers.items() if sid in self.engine.registrations)
+        self.batch, self.wire, self.pings, self.connected = [], b"", [], False
+        assert all(self.consumers[sid].told[-1:] == ["lost"] for sid in self.engine.registrations)
 
-    @precondition(lambda self: self.server is not None)
-    @rule(subject=st.sampled_from(SUBJECTS), through=st.integers(0, 1 << 16), heard=st.integers(0, 1 << 16))
+    @connected
+    @rule(subject=SUBJECTS, through=ANY, heard=ANY)
     def break_off_and_return(self, subject: bytes, through: int, heard: int) -> None:
         self.come_to_rest()
         self.deliver(subject, 5)
@@ -131,38 +114,31 @@ class Session(RuleBasedStateMachine):
 
     # What the client does.
 
-    @rule(subject=st.sampled_from(SUBJECTS), queue=st.sampled_from([b"", b"q"]), max_msgs=st.sampled_from([0, 1, 3, 6]))
+    @rule(subject=SUBJECTS, queue=st.sampled_from([b"", b"q"]), max_msgs=st.sampled_from([0, 1, 3, 6]))
     def subscribe(self, subject: bytes, queue: bytes, max_msgs: int) -> None:
         consumer = Consumer(subject, queue, max_msgs)
         row = self.engine.subscribe(subject, queue, max_msgs, consumer)
         assert row.sid not in self.consumers
         self.consumers[row.sid] = consumer
-        self.sids.append(row.sid)
-        consumer.linked = self.server is not None
 
-    @precondition(lambda self: self.sids)
-    @rule(which=st.integers(0, 1000))
+    @precondition(lambda self: self.consumers)
+    @rule(which=ANY)
     def unsubscribe(self, which: int) -> None:
-        sid = self.sids[which % len(self.sids)]
-        row = self.engine.registrations.get(sid)
+        row = self.engine.registrations.get([*self.consumers][which % len(self.consumers)])
         if row is not None:
             self.engine.unsubscribe(row)
             self.engine.unsubscribe(row)
 
-    @precondition(lambda self: self.sids)
-    @rule(which=st.integers(0, 1000))
+    @precondition(lambda self: self.consumers)
+    @rule(which=ANY)
     def refused(self, which: int) -> None:
-        consumer = self.consumers[self.sids[which % len(self.sids)]]
-        mine = [
-            sid
-            for sid, row in self.engine.registrations.items()
-            if (row.subject, row.queue) == (consumer.subject, consumer.queue)
-        ]
+        one = [*self.consumers.values()][which % len(self.consumers)]
+        table, name = self.engine.registrations, (one.subject, one.queue)
+        mine = [sid for sid, row in table.items() if (row.subject, row.queue) == name]
         error = errors.PermissionsViolationError()
-        found = self.engine.refuse_subscription(consumer.subject.decode(), consumer.queue.decode(), error)
-        assert found == bool(mine)
+        assert self.engine.refuse_subscription(one.subject.decode(), one.queue.decode(), error) == bool(mine)
         assert all(self.consumers[sid].ends == [error] for sid in mine)
-        if self.server is not None:
+        if self.connected:
             # What arrives for it afterwards is nobody's; the server has no row of it.
             self.flow()
             for sid in mine:
@@ -176,7 +152,7 @@ class Session(RuleBasedStateMachine):
         self.order.append(payload)
 
     @precondition(lambda self: self.order)
-    @rule(which=st.integers(0, 1000))
+    @rule(which=ANY)
     def withdraw(self, which: int) -> None:
         """What a request does that ends before it was sent."""
         payload = self.order[which % len(self.order)]
@@ -189,14 +165,14 @@ class Session(RuleBasedStateMachine):
         self.order.remove(payload)
         self.withdrawn.add(payload)
 
-    @precondition(lambda self: self.server is not None)
+    @connected
     @rule()
     def ping(self) -> None:
         self.tokens += 1
         self.pings.append(self.tokens)
         self.engine.ping(self.tokens)
 
-    @precondition(lambda self: self.server is not None)
+    @connected
     @rule()
     def keepalive(self) -> None:
         if self.engine.keepalive(3):
@@ -206,85 +182,66 @@ class Session(RuleBasedStateMachine):
 
     # What the session's writer and reader do.
 
-    @precondition(lambda self: self.server is not None and not self.wire)
+    @precondition(lambda self: self.connected and not self.wire)
     @rule(limit=st.integers(1, 1000))
     def take(self, limit: int) -> None:
         self.wire = self.engine.outbox.take(limit)
-        going = [payload for payload, queued in self.waiting.items() if not self.engine.outbox.waits(queued)]
-        for payload in going:
+        self.batch = [payload for payload, queued in self.waiting.items() if not self.engine.outbox.waits(queued)]
+        for payload in self.batch:
             del self.waiting[payload]
-        self.batch = going
         if not self.wire:
             self.engine.outbox.sent()
 
-    @precondition(lambda self: self.server is not None and self.wire)
-    @rule(part=st.integers(1, 1 << 16))
+    @precondition(lambda self: self.connected and self.wire)
+    @rule(part=ANY)
     def write(self, part: int) -> None:
-        assert self.server is not None
         count = 1 + part % len(self.wire)
         self.server.take(self.wire[:count])
         self.wire = self.wire[count:]
         if not self.wire:
             self.engine.outbox.sent()
             self.batch = []
-        self.collect()
 
-    @precondition(lambda self: self.server is not None and self.server.answers)
-    @rule(part=st.integers(1, 1 << 16))
+    @precondition(lambda self: self.connected and self.server.answers)
+    @rule(part=ANY)
     def read(self, part: int) -> None:
-        assert self.server is not None
-        count = 1 + part % len(self.server.answers)
-        data, self.server.answers = self.server.answers[:count], self.server.answers[count:]
-        self.hear(data)
+        self.hear(1 + part % len(self.server.answers))
 
     # What the server does.
 
-    @precondition(lambda self: self.server is not None)
-    @rule(subject=st.sampled_from(SUBJECTS), size=st.integers(0, 50))
+    @connected
+    @rule(subject=SUBJECTS, size=st.integers(0, 50))
     def deliver(self, subject: bytes, size: int) -> None:
-        assert self.server is not None
         self.server.deliver(subject, b"m" * size)
 
-    @precondition(lambda self: self.server is not None)
+    @connected
     @rule(text=st.sampled_from([b"PING\r\n", b"+OK\r\n", b"-ERR 'whatever'\r\n", b'INFO {"more":1}\r\n']))
     def speak(self, text: bytes) -> None:
-        assert self.server is not None
         self.server.answers += text
 
-    @precondition(lambda self: self.server is not None)
+    @connected
     @rule()
     def come_to_rest(self) -> None:
         """Let all arrive in both directions: the tables are equal then."""
         self.flow()
-        assert self.server is not None
-        mine = {
+        assert {sid: (row.subject, row.queue, row.left) for sid, row in self.server.rows.items()} == {
             sid: (row.subject, row.queue, row.max_msgs - row.delivered if row.max_msgs else None)
             for sid, row in self.engine.registrations.items()
         }
-        assert {sid: (row.subject, row.queue, row.left) for sid, row in self.server.rows.items()} == mine
-        assert self.server.unread == b""
-        assert self.pings == []
-        assert not self.waiting
-        assert self.engine.outbox.bytes == 0
+        assert (self.server.unread, self.pings, self.waiting, self.engine.outbox.bytes) == (b"", [], {}, 0)
 
     # Inside.
 
     def flow(self) -> None:
-        assert self.server is not None
         while self.engine.outbox.frames or self.wire or self.server.answers:
             if not self.wire:
                 self.take(100)
             if self.wire:
-                self.write(1 << 30)
-                self.server.take(self.wire)
-                if self.wire:
-                    self.engine.outbox.sent()
-                    self.wire, self.batch = b"", []
-                self.collect()
-            data, self.server.answers = self.server.answers, b""
-            self.hear(data)
+                self.write(len(self.wire) - 1)
+            self.hear()
 
-    def hear(self, data: bytes) -> None:
+    def hear(self, count: int = 1 << 30) -> None:
+        data, self.server.answers = self.server.answers[:count], self.server.answers[count:]
         for event in self.engine.receive(data):
             if isinstance(event, PongArrived):
                 # A PONG to a keepalive gives no event; those in front of this one were such.
@@ -295,17 +252,6 @@ class Session(RuleBasedStateMachine):
         while len(self.pings) > waiting:
             assert self.pings.pop(0) is None
         assert waiting == len(self.pings)
-
-    def settle_answers(self) -> None:
-        assert self.server is not None
-        data, self.server.answers = self.server.answers, b""
-        self.hear(data)
-        assert self.engine.phase is Phase.ONLINE
-
-    def collect(self) -> None:
-        assert self.server is not None
-        self.arrived += self.server.published
-        self.server.published = []
 
     @invariant()
     def numbers_are_true(self) -> None:
@@ -321,18 +267,16 @@ class Session(RuleBasedStateMachine):
         assert not self.withdrawn.intersection(self.arrived)
         numbers = [places[payload] for payload in self.arrived]
         assert numbers == sorted(set(numbers))
-        under_way = set(self.batch)
-        for payload in self.order:
-            known = payload in self.waiting or payload in under_way or payload in self.in_doubt
-            assert known or payload in set(self.arrived), f"{payload!r} vanished"
+        vanished = set(self.order).difference(self.waiting, self.batch, self.in_doubt, self.arrived)
+        assert not vanished
 
     @invariant()
     def subscriptions_keep_their_word(self) -> None:
         for sid, consumer in self.consumers.items():
             assert len(consumer.ends) <= 1
             if consumer.max_msgs:
-                assert consumer.received <= consumer.max_msgs
-                if consumer.received == consumer.max_msgs:
+                assert len(consumer.messages) <= consumer.max_msgs
+                if len(consumer.messages) == consumer.max_msgs:
                     assert consumer.ends == [None]
             assert (sid in self.engine.registrations) <= (not consumer.ends)
 
@@ -340,11 +284,10 @@ class Session(RuleBasedStateMachine):
     def nothing_but_frames(self) -> None:
         for frame in self.engine.outbox.frames:
             assert not frame or re.fullmatch(rb"(?:[A-Z]+[^\r\n]*\r\n)+|PUB s \d+\r\n.*\r\n", frame, re.DOTALL)
-        if self.server is None:
-            assert all(not frame or frame.startswith(b"PUB ") for frame in self.engine.outbox.frames)
+            assert self.connected or not frame or frame.startswith(b"PUB ")
 
     def teardown(self) -> None:
-        if self.server is None:
+        if not self.connected:
             self.reconnect()
         self.come_to_rest()
 
