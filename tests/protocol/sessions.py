@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.parser import Message, Parser
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trionats._protocol.happenings import Loss
     from trionats._protocol.outbox import Outbox, Queued
-    from trionats._protocol.parser import Message
 
 INFO = b'INFO {"server_id":"A","max_payload":100}\r\n'
 BROKEN = errors.UnexpectedEOF()
@@ -77,6 +79,22 @@ def publish(outbox: Outbox, data: bytes = b"x") -> Queued:
 
 def msg(sid: int, data: bytes = b"x") -> bytes:
     return b"MSG s %d %d\r\n%b\r\n" % (sid, len(data), data)
+
+
+def cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[i : i + size] for i in range(0, len(stream), size)]
+
+
+def parsed(pieces: Iterable[bytes], parser: Parser | None = None) -> list[object]:
+    """All events of some pieces: those of messages as their fields, which compare."""
+    parser = parser or Parser()
+    return [fields(event) for piece in pieces for event in parser.feed(piece)]
+
+
+def fields(event: object) -> object:
+    if isinstance(event, Message):
+        return event.sid, event.subject, event.reply, event.data, event.header_block
+    return event
 
 
 @dataclass
