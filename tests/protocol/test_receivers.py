@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.protocol.sessions import BROKEN, drained, msg, online
+from tests.protocol.sessions import BROKEN, drained, msg, online, reconnected
 from trionats._protocol.receivers import Intake
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ def test_it_is_told_all_that_a_subscription_is() -> None:
     row = engine.subscribe(b"s", b"", 2, intake)
     assert row.deliver is deliver, "nothing stands between"
     engine.receive(msg(1))
-    engine.lost(BROKEN)
-    online(engine)
+    reconnected(engine)
     engine.receive(msg(1, b"y"))
     assert told == [b"x", BROKEN, "restored", b"y", None]
 
@@ -32,8 +31,7 @@ def test_what_makes_no_difference_need_not_be_said() -> None:
     ends: list[BaseException | None] = []
     engine = online()
     engine.subscribe(b"s", b"", 0, Intake(lambda _: None, ends.append))
-    engine.lost(BROKEN)
-    online(engine)
+    reconnected(engine)
     assert drained(engine) == b"SUB s 1\r\n"
     engine.end_all(BROKEN)
     assert ends == [BROKEN]

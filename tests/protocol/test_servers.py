@@ -325,32 +325,7 @@ def test_a_forced_end_of_a_short_life_does_not_forget_those_before_it() -> None:
     assert max(waits) > 4.0
 
 
-def test_a_forced_reconnect_does_not_wait() -> None:
-    pool = make_pool("a,b")
-    outage(pool, forced=True)
-    assert due(pool, 100.0) == Dial(pool.servers[1], 100.0)
-
-
-def test_hurry_forgets_all_waits() -> None:
-    pool = make_pool("a")
-    for make_wait in (outage, fail):
-        make_wait(pool, 100.0)
-        assert due(pool, 100.0).not_before > 100.0
-        pool.hurry()
-        assert due(pool, 100.0).not_before == 100.0
-
-
 # Giving up
-
-
-@pytest.mark.parametrize("attempts", [1, 2, 7])
-def test_every_server_is_dialled_exactly_max_attempts_times(attempts: int) -> None:
-    pool = make_pool(max_attempts=attempts)
-    outage(pool)
-    dialled: Counter[str] = Counter()
-    while pool.next(100.0) is not None:
-        dialled[fail(pool, 100.0)[0]] += 1
-    assert dialled == {"a": attempts, "b": attempts, "c": attempts}
 
 
 def test_only_a_finished_login_begins_the_count_anew() -> None:
@@ -365,11 +340,12 @@ def test_only_a_finished_login_begins_the_count_anew() -> None:
     fails(pool, 6)
 
 
-def test_for_ever() -> None:
+@pytest.mark.parametrize("error", [REFUSED, errors.Error("maximum account active connections exceeded")])
+def test_for_ever_whatever_fails_and_limits_of_the_account_do(error: Exception) -> None:
     pool = make_pool("a", max_attempts=-1)
     now = 0.0
     for _ in range(3000):
-        now = fail(pool, now)[1]
+        now = fail(pool, now, error)[1]
     assert due(pool, now).not_before <= now + 8.0
 
 
@@ -408,13 +384,6 @@ def test_the_same_refusal_may_be_ignored() -> None:
     pool = make_pool("a", ignore_auth_error_abort=True, max_attempts=10)
     fails(pool, 10, auth_error())
     assert isinstance(pool.surrender(), errors.AuthorizationError)
-
-
-def test_limits_of_the_account_are_tried_again() -> None:
-    pool = make_pool("a", max_attempts=-1)
-    for _ in range(100):
-        fail(pool, error=errors.Error("the server says: maximum account active connections exceeded"))
-    assert pool.next(0.0) is not None
 
 
 def test_giving_up_names_the_servers_and_has_the_cause() -> None:
@@ -578,8 +547,8 @@ def test_a_bad_replacement_changes_nothing() -> None:
 # All of it together
 
 HOSTS = ["a", "b", "c", "d", "e"]
+ANY_SEED = st.integers(0, 1 << 16)
 SOME_HOSTS = st.lists(st.sampled_from(HOSTS), min_size=1, unique=True)
-MAX_ATTEMPTS = 3
 WAIT = 2.0
 MAX_WAIT = 8.0
 
@@ -592,10 +561,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     pool: ServerPool
 
-    @initialize(explicit=SOME_HOSTS, seed=st.integers(0, 1 << 16), keep_order=st.booleans())
-    def begin(self, explicit: list[str], seed: int, keep_order: bool) -> None:
-        limits = {"max_attempts": MAX_ATTEMPTS, "reconnect_time_wait": WAIT, "max_reconnect_time_wait": MAX_WAIT}
+    @initialize(explicit=SOME_HOSTS, seed=ANY_SEED, keep_order=st.booleans(), attempts=st.sampled_from([1, 2, 3, 7]))
+    def begin(self, explicit: list[str], seed: int, keep_order: bool, attempts: int) -> None:
+        limits = {"max_attempts": attempts, "reconnect_time_wait": WAIT, "max_reconnect_time_wait": MAX_WAIT}
         self.pool = make_pool(",".join(explicit), seed=seed, dont_randomize=keep_order, **limits)
+        self.attempts = attempts
         self.now = 0.0
         self.explicit = set(explicit)
         self.current: Any = None
@@ -609,7 +579,7 @@ class PoolMachine(RuleBasedStateMachine):
     def dial(self) -> Dial | None:
         """Ask, compare the answer with the model, and go to its time."""
         dial = self.pool.next(self.now)
-        left = [s for s in self.pool.servers if self.dials[s.host] < MAX_ATTEMPTS]
+        left = [s for s in self.pool.servers if self.dials[s.host] < self.attempts]
         if self.over or not left:
             assert dial is None
             assert isinstance(self.pool.surrender(), errors.Error)
