@@ -70,7 +70,7 @@ class Session(RuleBasedStateMachine):
         self.engine.receive(b'INFO {"max_payload":1000}\r\n')
         assert (self.engine.phase, self.engine.info) == (Phase.GREETED, {"max_payload": 1000})
         self.server.take(self.engine.greet({"verbose": False}))
-        assert self.server.verbs == [b"CONNECT", b"PING"]
+        assert self.server.verbs == ["CONNECT", "PING"]
         self.hear()
         assert self.engine.phase is Phase.ONLINE
 

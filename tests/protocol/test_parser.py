@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import tracemalloc
 from contextlib import contextmanager
@@ -12,16 +13,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from tests.protocol.sessions import cut, parsed
 from trionats import errors
 from trionats._protocol import parser
 from trionats._protocol.parser import Info, Message, Ok, Parser, Ping, Pong, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 BLOCK = b"NATS/1.0\r\nK: V\r\n\r\n"
 DENIED = 'Permissions Violation for Subscription to "a b" using queue "q"'
+
+
+def cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[i : i + size] for i in range(0, len(stream), size)]
+
+
+def parsed(pieces: Iterable[bytes], parser: Parser | None = None) -> list[object]:
+    """All events of some pieces: those of messages as their fields, which compare."""
+    parser = parser or Parser()
+    return [fields(event) for piece in pieces for event in parser.feed(piece)]
+
+
+def fields(event: object) -> object:
+    if isinstance(event, Message):
+        return event.sid, event.subject, event.reply, event.data, event.header_block
+    return event
 
 
 def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser's own options
@@ -33,56 +49,50 @@ def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser
 # -- what lines mean ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("stream", "expected"),
-    [
-        (b"MSG a 1 5\r\nhello\r\n", (1, "a", "", b"hello", None)),
-        (b"MSG a.b 12 _R.x 5\r\nhello\r\n", (12, "a.b", "_R.x", b"hello", None)),
-        (b"MSG a 1 0\r\n\r\n", (1, "a", "", b"", None)),
-        (b"MSG a 1 8\r\n\r\nMSG a\n\r\n", (1, "a", "", b"\r\nMSG a\n", None)),
-        (b"MSG a 1 2\r\n\r\n\r\n", (1, "a", "", b"\r\n", None)),
-        (b"MSG a 007 005\r\nhello\r\n", (7, "a", "", b"hello", None)),
-        (b"MSG a 999999999999999999 1\r\nx\r\n", (999999999999999999, "a", "", b"x", None)),
-        (b"HMSG a 1 18 20\r\n" + BLOCK + b"xy\r\n", (1, "a", "", b"xy", BLOCK)),
-        (b"HMSG a 1 r 18 18\r\n" + BLOCK + b"\r\n", (1, "a", "r", b"", BLOCK)),
-        (b"HMSG a 1 0 2\r\nxy\r\n", (1, "a", "", b"xy", b"")),
-        # What peers may publish to, as the server delivers it (2.15.1).
-        ("MSG grüße.日本 1 1\r\nx\r\n".encode(), (1, "grüße.日本", "", b"x", None)),
-        (b"MSG a\xff 1 1\r\nx\r\n", (1, "a\udcff", "", b"x", None)),
-        (b"MSG a 1 \xfe 1\r\nx\r\n", (1, "a", "\udcfe", b"x", None)),
-        (b"MSG a\x0bb\x0c\x00\x85 1 1\r\nx\r\n", (1, "a\x0bb\x0c\x00\udc85", "", b"x", None)),
-        (b"MSG %b 1 %b 1\r\nx\r\n" % (b"s" * 4096, b"r" * 4096), (1, "s" * 4096, "r" * 4096, b"x", None)),
-        (b"MSG %b 1 1\r\nx\r\n" % (b"s" * 4096), (1, "s" * 4096, "", b"x", None)),
-        # In any case and with any white space.
-        (b"msg a 1 1\r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"mSg A 1 R 1\r\nx\r\n", (1, "A", "R", b"x", None)),
-        (b"hmsg a 1 18 18\r\n" + BLOCK + b"\r\n", (1, "a", "", b"", BLOCK)),
-        (b"MSG\ta\t1\tr\t1\r\nx\r\n", (1, "a", "r", b"x", None)),
-        (b"MSG  a  1  1  \r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"MSG a 1  1\r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"MSG a 1 1 \t\r\nx\r\n", (1, "a", "", b"x", None)),
-        # What is no message.
-        (b"PING\r\n", Ping()),
-        (b"ping\r\n", Ping()),
-        (b"PING \t\r\n", Ping()),
-        (b"PING now\r\n", Ping()),
-        (b"PONG\r\n", Pong()),
-        (b"Pong\r\n", Pong()),
-        (b"+OK\r\n", Ok()),
-        (b"+ok\r\n", Ok()),
-        (b"INFO {}\r\n", Info({})),
-        (b'INFO {"server_id":"x","max_payload":1048576} \r\n', Info({"server_id": "x", "max_payload": 1048576})),
-        (b'info\t{"ldm":true} \r\n', Info({"ldm": True})),
-        ('INFO {"server_name":"grüße"}\r\n'.encode(), Info({"server_name": "grüße"})),
-        (b"-ERR 'Stale Connection'\r\n", ServerError("Stale Connection")),
-        (b"-err  'Invalid Subject' \r\n", ServerError("Invalid Subject")),
-        (f"-ERR '{DENIED}'\r\n".encode(), ServerError(DENIED)),
-        (b"-ERR plain\r\n", ServerError("plain")),
-        (b"-ERR '\r\n", ServerError("'")),
-        (b"-ERR\r\n", ServerError("")),
-        (b"-ERR 'gr\xfc\xdfe'\r\n", ServerError("gr\\xfc\\xdfe")),
-    ],
-)
+#: What a server may send for an event; of a message, its fields.
+LINES: list[tuple[object, list[bytes]]] = [
+    ((1, "a", "", b"hello", None), [b"MSG a 1 5\r\nhello\r\n"]),
+    ((12, "a.b", "_R.x", b"hello", None), [b"MSG a.b 12 _R.x 5\r\nhello\r\n"]),
+    ((1, "a", "", b"", None), [b"MSG a 1 0\r\n\r\n"]),
+    ((1, "a", "", b"\r\nMSG a\n", None), [b"MSG a 1 8\r\n\r\nMSG a\n\r\n"]),
+    ((1, "a", "", b"\r\n", None), [b"MSG a 1 2\r\n\r\n\r\n"]),
+    ((7, "a", "", b"hello", None), [b"MSG a 007 005\r\nhello\r\n"]),
+    ((999999999999999999, "a", "", b"x", None), [b"MSG a 999999999999999999 1\r\nx\r\n"]),
+    ((1, "a", "", b"xy", BLOCK), [b"HMSG a 1 18 20\r\n" + BLOCK + b"xy\r\n"]),
+    ((1, "a", "r", b"", BLOCK), [b"HMSG a 1 r 18 18\r\n" + BLOCK + b"\r\n"]),
+    ((1, "a", "", b"xy", b""), [b"HMSG a 1 0 2\r\nxy\r\n"]),
+    # What peers may publish to, as the server delivers it (2.15.1).
+    ((1, "grüße.日本", "", b"x", None), ["MSG grüße.日本 1 1\r\nx\r\n".encode()]),
+    ((1, "a\udcff", "", b"x", None), [b"MSG a\xff 1 1\r\nx\r\n"]),
+    ((1, "a", "\udcfe", b"x", None), [b"MSG a 1 \xfe 1\r\nx\r\n"]),
+    ((1, "a\x0bb\x0c\x00\udc85", "", b"x", None), [b"MSG a\x0bb\x0c\x00\x85 1 1\r\nx\r\n"]),
+    ((1, "s" * 4096, "r" * 4096, b"x", None), [b"MSG %b 1 %b 1\r\nx\r\n" % (b"s" * 4096, b"r" * 4096)]),
+    ((1, "s" * 4096, "", b"x", None), [b"MSG %b 1 1\r\nx\r\n" % (b"s" * 4096)]),
+    # In any case and with any white space.
+    ((1, "a", "", b"x", None), [b"msg a 1 1\r\nx\r\n", b"MSG  a  1  1  \r\nx\r\n", b"MSG a 1  1\r\nx\r\n"]),
+    ((1, "a", "", b"x", None), [b"MSG a 1 1 \t\r\nx\r\n"]),
+    ((1, "A", "R", b"x", None), [b"mSg A 1 R 1\r\nx\r\n"]),
+    ((1, "a", "", b"", BLOCK), [b"hmsg a 1 18 18\r\n" + BLOCK + b"\r\n"]),
+    ((1, "a", "r", b"x", None), [b"MSG\ta\t1\tr\t1\r\nx\r\n"]),
+    # What is no message.
+    (Ping(), [b"PING\r\n", b"ping\r\n", b"PING \t\r\n", b"PING now\r\n"]),
+    (Pong(), [b"PONG\r\n", b"Pong\r\n"]),
+    (Ok(), [b"+OK\r\n", b"+ok\r\n"]),
+    (Info({}), [b"INFO {}\r\n"]),
+    (Info({"server_id": "x", "max_payload": 1048576}), [b'INFO {"server_id":"x","max_payload":1048576} \r\n']),
+    (Info({"ldm": True}), [b'info\t{"ldm":true} \r\n']),
+    (Info({"server_name": "grüße"}), ['INFO {"server_name":"grüße"}\r\n'.encode()]),
+    (ServerError("Stale Connection"), [b"-ERR 'Stale Connection'\r\n"]),
+    (ServerError("Invalid Subject"), [b"-err  'Invalid Subject' \r\n"]),
+    (ServerError(DENIED), [f"-ERR '{DENIED}'\r\n".encode()]),
+    (ServerError("plain"), [b"-ERR plain\r\n"]),
+    (ServerError("'"), [b"-ERR '\r\n"]),
+    (ServerError(""), [b"-ERR\r\n"]),
+    (ServerError("gr\\xfc\\xdfe"), [b"-ERR 'gr\xfc\xdfe'\r\n"]),
+]
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(stream, event) for event, many in LINES for stream in many])
 def test_each_line_has_its_event_in_any_form_that_a_server_may_send(stream: bytes, expected: object) -> None:
     subject = Parser()
     # Twice: the second time what was learnt from the first is used.
@@ -257,6 +267,101 @@ def test_anything_gives_events_and_at_most_one_violation_at_the_end(pieces: list
     assert not any(isinstance(event, errors.ProtocolError) for event in parsed(pieces, subject)[:-1])
     assert 0 <= subject.wanted <= 66
     assert sum(map(len, subject._pieces + subject._blocks)) <= 130
+
+
+# -- however a stream is cut, the same events come out of it -----------------------------------------------------------
+
+LIMITS: dict[str, Any] = {"max_info": 300, "max_control_line": 150, "max_message": 500}
+
+STREAMS = {
+    "messages": b"MSG a 1 2\r\nhi\r\nMSG a.b 2 r.s 0\r\n\r\nMSG a 1 4\r\n\r\n\r\n\r\n",
+    "headers": b"HMSG a 1 12 14\r\nNATS/1.0\r\n\r\nhi\r\nHMSG a 1 r 12 12\r\nNATS/1.0\r\n\r\n\r\nHMSG a 1 0 0\r\n\r\n",
+    "others": b"INFO {\"a\":1} \r\nPING\r\npong\r\n+OK\r\n-ERR 'x y'\r\nmsg  a\t1 1 \r\nx\r\n",
+    "not UTF-8": b"MSG a\xff 1 \xfe 1\r\n\xfd\r\nHMSG \xc3\xbc 1 1 2\r\n\xff\xff\r\n-ERR \xff\r\n",
+    "garbage": b"PING\r\nMSG a 1 1\r\nx\r\nPANG\r\nPING\r\n",
+    "no end": b"MSG a 1 1\r\nxy\r\nPING\r\n",
+    "half an end": b"MSG a 1 1\r\nx\ry\nPING\r\n",
+    "bare LF": b"PING\r\nPING\nPING\r\n",
+    "CR in a line": b"PING\r\rPING\r\nPING\r\n",
+    "bad number": b"MSG a 1 1\r\nx\r\nMSG a 1 1x\r\nPING\r\n",
+    "unfinished": b"PING\r\nMSG a 1 5\r\nhell",
+}
+
+
+def fed(stream: bytes, cuts: Iterable[int] = (), **limits: Any) -> list[str]:  # noqa: ANN401 - the parser's own options
+    """All events of a stream that is cut at some places."""
+    pieces = [stream[start:end] for start, end in itertools.pairwise([0, *cuts, len(stream)])]
+    return list(map(repr, parsed(pieces, Parser(**limits))))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_one_two_and_three_pieces(name: str) -> None:
+    stream = STREAMS[name]
+    whole = fed(stream)
+    for cuts in itertools.combinations_with_replacement(range(len(stream) + 1), 2):
+        assert fed(stream, cuts) == whole, cuts
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 64])
+def test_pieces_of_one_size(name: str, size: int) -> None:
+    stream = STREAMS[name]
+    assert fed(stream, range(size, len(stream), size)) == fed(stream)
+
+
+def test_byte_by_byte_with_long_ones_between() -> None:
+    # Long enough for every way of holding what is not complete: short, long, and in more pieces than a list should have.
+    stream = b'INFO {"a":"%b"}\r\nMSG a 1 9000\r\n%b\r\n' % (b"i" * 9000, b"\r\n" * 4500)
+    stream += b"HMSG a 1 5000 9000\r\n%b\r\n" % bytes(9000)
+    stream += b"MSG %b 1 %b 1\r\nx\r\nPING\r\n" % (b"s" * 5000, b"r" * 5000)
+    assert len(fed(stream)) == 5
+    assert fed(stream, range(1, len(stream))) == fed(stream, range(4096, len(stream), 4096)) == fed(stream)
+
+
+any_words = st.binary(min_size=1, max_size=60).map(lambda raw: raw.translate(None, b" \t\r\n") or b"w")
+ends = [b"\r\n", b"\r", b"\n", b"PING\r\n", b"\r\n\r\n", b"MSG a 1 1\r\nx\r\n"]
+payloads = st.binary(max_size=40) | st.sampled_from(ends)
+sids = st.integers(0, 10**19)
+blanks = st.sampled_from([b" ", b" ", b" ", b"  ", b"\t"])
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    block, data = draw(st.none() | payloads), draw(payloads)
+    sizes = [len(data)] if block is None else [len(block), len(block) + len(data)]
+    line = [
+        draw(any_words),
+        b"%d" % draw(sids),
+        *draw(st.lists(any_words, max_size=1)),
+        *(b"%d" % size for size in sizes),
+    ]
+    verb = (b"" if block is None else b"H") + draw(st.sampled_from([b"MSG", b"msg", b"Msg"]))
+    return verb + draw(blanks) + draw(blanks).join(line) + b"\r\n" + (block or b"") + data + b"\r\n"
+
+
+others = st.sampled_from([b"PING\r\n", b"pong\r\n", b"+OK\r\n", b"-ERR 'x'\r\n", b'INFO {"a":[1]}\r\n', b"PING x\r\n"])
+long_ones = st.builds(
+    lambda verb, length: verb + b"x" * length + b"\r\n", st.sampled_from([b"INFO ", b"-ERR "]), st.integers(100, 350)
+)
+bad = [b"\r\n", b"\n", b"MSG a 1\r\n", b"MSG a 1 501\r\n", b"HMSG a 1 2 1\r\n"]
+garbage = st.binary(max_size=10) | st.sampled_from(bad)
+
+
+@given(st.data())
+def test_any_stream_cut_anywhere(data: st.DataObject) -> None:
+    frames = data.draw(st.lists(messages() | messages() | messages() | others | long_ones | garbage, max_size=8))
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    for limits in ({}, LIMITS):
+        assert fed(stream, cuts, **limits) == fed(stream, range(1, len(stream)), **limits) == fed(stream, **limits)
+
+
+@given(st.lists(messages() | others, max_size=8), st.data())
+def test_a_good_stream_loses_nothing(frames: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    events = fed(stream, cuts)
+    assert len(events) == len(frames) or "ProtocolError" in events[-1]
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ BAD_NAMES: list[tuple[Check, str, type[Exception], str, list[str]]] = [
     (subjects.queue_name, "queue group", errors.BadSubjectError, "white space", ["a b", "a\r\n"]),
     (subjects.queue_name, "queue group", errors.BadSubjectError, "control", ["\x01"]),
     (subjects.queue_name, "queue group", errors.BadSubjectError, "Unicode", ["\udfff"]),
-    (subjects.bucket_name, "bucket", errors.InvalidBucketNameError, "", BAD_BUCKETS),
+    (subjects.bucket_name, "bucket", errors.InvalidBucketNameError, "bucket", BAD_BUCKETS),
     (subjects.stream_name, "stream", ValueError, "not allowed|empty|Unicode", BAD_TOKENS),
     (subjects.consumer_name, "consumer", ValueError, "not allowed|empty|Unicode", BAD_TOKENS),
 ]
