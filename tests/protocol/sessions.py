@@ -10,6 +10,8 @@ from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._protocol.happenings import Loss
     from trionats._protocol.outbox import Outbox, Queued
     from trionats._protocol.parser import Message
@@ -19,9 +21,10 @@ BROKEN = errors.UnexpectedEOF()
 
 
 class Recorder:
-    """A receiver that writes down what it is told, and nothing comes once it has ended."""
+    """A receiver that writes down what it is told, and does something then; nothing comes once it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[str], object] = lambda _: None) -> None:
+        self.then = then
         self.messages: list[bytes] = []
         self.told: list[str] = []
         self.ends: list[BaseException | None] = []
@@ -29,17 +32,22 @@ class Recorder:
     def deliver(self, message: Message) -> None:
         assert not self.ends
         self.messages.append(message.data)
+        self.then("message")
 
     def connection_lost(self, reason: Exception) -> None:
         assert isinstance(reason, errors.Error)
-        self.told.append("lost")
+        self._tell("lost")
 
     def connection_restored(self) -> None:
-        self.told.append("restored")
+        self._tell("restored")
 
     def ended(self, reason: BaseException | None) -> None:
-        self.told.append("ended")
         self.ends.append(reason)
+        self._tell("ended")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self.then(what)
 
 
 def online(engine: Engine | None = None, info: bytes = INFO) -> Engine:

@@ -61,14 +61,6 @@ def ends(row: Registration) -> int:
     return len(row.receiver.ends)
 
 
-def test_the_last_ones_are_those_that_were_refused() -> None:
-    engine, server = greeted_by(2)
-    rows = [sub(engine, b"s%d" % n) for n in range(5)]
-    assert talk(engine, server) == rows[2:]
-    assert list(engine.registrations) == [1, 2]
-    assert [ends(row) for row in rows] == [0, 0, 1, 1, 1]
-
-
 def test_a_server_that_refuses_more_than_was_told() -> None:
     engine, server = greeted_by(5)
     row = sub(engine, b"a")

@@ -7,6 +7,7 @@ step the client's numbers must be true; whenever both are at rest the tables mus
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -73,6 +74,7 @@ class Session(RuleBasedStateMachine):
         assert self.server.verbs == ["CONNECT", "PING"]
         self.hear()
         assert self.engine.phase is Phase.ONLINE
+        assert not any(self.consumers[sid].told[-1:] == ["lost"] for sid in self.engine.registrations)
 
     @disconnected
     @rule(stage=st.sampled_from(["silence", "half an INFO", "INFO", "CONNECT", "refusal"]))
@@ -274,6 +276,7 @@ class Session(RuleBasedStateMachine):
     def subscriptions_keep_their_word(self) -> None:
         for sid, consumer in self.consumers.items():
             assert len(consumer.ends) <= 1
+            assert all(before != after for before, after in pairwise(consumer.told))
             if consumer.max_msgs:
                 assert len(consumer.messages) <= consumer.max_msgs
                 if len(consumer.messages) == consumer.max_msgs:
