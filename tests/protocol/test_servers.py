@@ -18,6 +18,7 @@ from trionats import errors
 from trionats._protocol.servers import Dial, KnownServer, Server, ServerPool, parse_servers
 
 REFUSED = ConnectionRefusedError(111, "connection refused")
+LIMIT = errors.Error("the server says: maximum account active connections exceeded")
 
 
 def auth_error(text: str = "authorization violation") -> Exception:
@@ -77,9 +78,6 @@ def told_by_seed(*urls: str) -> tuple[ServerPool, Server]:
     server = connect(pool)
     pool.discovered([*urls])
     return pool, server
-
-
-# Order
 
 
 def test_the_order_is_shuffled_and_all_are_tried_at_once() -> None:
@@ -191,9 +189,6 @@ def test_the_users_own_choice() -> None:
     with pytest.raises(ServerNotInPoolError, match=r"nats://x:4222 is not in the pool") as caught:
         pool.dial(stranger, 5.0)
     assert "s3cr3t" not in str(caught.value)
-
-
-# Waiting
 
 
 def test_back_off_is_exponential_with_full_jitter_and_a_cap() -> None:
@@ -318,9 +313,6 @@ def test_a_forced_end_of_a_short_life_does_not_forget_those_before_it() -> None:
     assert max(waits) > 4.0
 
 
-# Giving up
-
-
 def test_only_a_finished_login_begins_the_count_anew() -> None:
     pool = make_pool("a,b", max_attempts=3)
     outage(pool, 0.0)
@@ -333,7 +325,7 @@ def test_only_a_finished_login_begins_the_count_anew() -> None:
     fails(pool, 6)
 
 
-@pytest.mark.parametrize("error", [REFUSED, errors.Error("maximum account active connections exceeded")])
+@pytest.mark.parametrize("error", [REFUSED, LIMIT])
 def test_for_ever_whatever_fails_and_limits_of_the_account_do(error: Exception) -> None:
     pool = make_pool("a", max_attempts=-1)
     now = 0.0
@@ -342,41 +334,40 @@ def test_for_ever_whatever_fails_and_limits_of_the_account_do(error: Exception) 
     assert due(pool, now).not_before <= now + 8.0
 
 
-def test_attempts_of_the_first_connect_are_counted_apart() -> None:
+def test_no_attempt_at_all() -> None:
     pool = make_pool("a", max_attempts=0)
     outage(pool)
     assert pool.next(100.0) is None
     assert str(pool.surrender()) == "no server may be tried"
-    fails(make_pool("a", max_first_attempts=1), 1)
-    pool = make_pool("a", max_attempts=1, max_first_attempts=-1)
-    for _ in range(100):
-        fail(pool)
-    outage(pool)
-    fails(pool, 1)
 
 
-def test_the_same_refusal_twice_on_one_server_ends_it() -> None:
-    pool = make_pool("a,b", max_attempts=-1)
-    assert [fail(pool, error=auth_error())[0] for _ in range(2)] == ["a", "b"]
-    last = auth_error("Authorization VIOLATION")
-    fails(pool, 1, last)
-    assert pool.surrender() is last
+LOGIN = None
+OTHER = "user authentication expired"
 
 
-def test_another_refusal_or_a_login_breaks_the_row_and_silence_does_not() -> None:
-    pool = make_pool("a", max_attempts=-1)
-    for text in ("authorization violation", "user authentication expired", "authorization violation"):
-        fail(pool, error=auth_error(text))
-    outage(pool)
-    fail(pool, error=auth_error())
-    fail(pool)
-    fails(pool, 1, auth_error())
-
-
-def test_the_same_refusal_may_be_ignored() -> None:
-    pool = make_pool("a", ignore_auth_error_abort=True, max_attempts=10)
-    fails(pool, 10, auth_error())
-    assert isinstance(pool.surrender(), errors.AuthorizationError)
+@pytest.mark.parametrize(
+    ("servers", "options", "ends"),
+    [
+        # Attempts of the first connect are counted apart.
+        ("a", {"max_first_attempts": 1}, [REFUSED]),
+        ("a", {"max_attempts": 1, "max_first_attempts": -1}, [*[REFUSED] * 100, LOGIN, REFUSED]),
+        # The same refusal twice on one server ends it, unless it is ignored. Another one or a login breaks the row.
+        ("a,b", {"max_attempts": -1}, [auth_error(), auth_error(), auth_error("Authorization VIOLATION")]),
+        ("a", {"max_attempts": -1}, [auth_error(), auth_error(OTHER), auth_error(), LOGIN, auth_error(), auth_error()]),
+        ("a", {"max_attempts": -1}, [auth_error(), REFUSED, auth_error()]),
+        ("a", {"max_attempts": 10, "ignore_auth_error_abort": True}, [auth_error() for _ in range(10)]),
+    ],
+)
+def test_when_there_is_nothing_left_to_try(servers: str, options: Any, ends: list[Exception | None]) -> None:  # noqa: ANN401 - the pool's own
+    pool = make_pool(servers, **options)
+    for error in ends:
+        if error is LOGIN:
+            outage(pool)
+        else:
+            fail(pool, error=error)
+    assert pool.next(0.0) is None
+    error = pool.surrender()
+    assert ends[-1] in (error, error.__cause__)
 
 
 def test_giving_up_names_the_servers_and_has_the_cause() -> None:
@@ -408,9 +399,6 @@ def test_a_verdict_common_to_all_servers_is_the_reason(found: list[type[Exceptio
         fail(pool, error=kind())
     assert type(pool.surrender()).__name__ == expected.__name__
     assert isinstance(pool.surrender(), expected)
-
-
-# Discovery
 
 
 def test_discovered_servers_come_and_go() -> None:
@@ -479,9 +467,6 @@ def test_a_server_told_of_is_known_by_its_endpoint_whatever_its_userinfo() -> No
     assert len(pool.servers) == 3
 
 
-# Replacing the pool
-
-
 def test_replacing_keeps_what_is_known_of_those_that_stay() -> None:
     pool = make_pool("a,b", max_attempts=2)
     fail(pool)
@@ -536,8 +521,6 @@ def test_a_bad_replacement_changes_nothing() -> None:
     with pytest.raises(ValueError, match="no servers"):
         ServerPool([], rng=random.Random(0))
 
-
-# All of it together
 
 HOSTS = ["a", "b", "c", "d", "e"]
 ANY_SEED = st.integers(0, 1 << 16)
