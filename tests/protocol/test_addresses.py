@@ -75,6 +75,7 @@ def test_a_string_holds_several_and_a_sequence_one_each() -> None:
 
 def test_repetitions_are_left_out_but_not_other_users_of_one_server() -> None:
     assert len(parse_servers(["a", "nats://A:4222", "a:4222/"])) == 1
+    assert list(map(str, parse_servers("h.,h,nats://h.:4222,h:1"))) == ["nats://h.:4222", "nats://h:1"]
     assert [s.username for s in parse_servers(["u:p@a", "v:p@a", "u:p@a"])] == ["u", "v"]
 
 
@@ -176,10 +177,6 @@ def test_an_absolute_name_keeps_its_dot_for_the_resolver_only() -> None:
     assert (told.endpoint, told.verified_name) == (("other.example.", 1), "other.example")
     (told,) = told_servers(["1.2.3.4:1"], server)
     assert told.verified_name == "nats.example"
-
-
-def test_with_and_without_the_final_dot_it_is_one_server() -> None:
-    assert [str(server) for server in parse_servers("h.,h,nats://h.:4222,h:1")] == ["nats://h.:4222", "nats://h:1"]
 
 
 def test_no_secret_in_what_a_server_shows() -> None:

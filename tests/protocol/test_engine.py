@@ -13,12 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.protocol.sessions import BROKEN, INFO, Recorder, Server, drained, msg, online, publish, reconnected
 from trionats import errors
+from trionats._protocol.commands import Aside, pub
 from trionats._protocol.engine import CONTROL_LINE, Engine, Phase
 from trionats._protocol.happenings import Garbage, InfoChanged, Loss, PongArrived, Refused
 from trionats._protocol.receivers import Intake
 from trionats._protocol.registrations import Registration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._protocol.outbox import Queued
     from trionats._protocol.parser import Message
 
@@ -102,14 +105,6 @@ def test_a_subscription_is_told_to_the_server_and_delivered_until_it_is_left() -
     assert (engine.in_msgs, engine.in_bytes) == (4, 4)
     engine.receive(b"HMSG c 3 12 15\r\nNATS/1.0\r\n\r\nabc\r\n")
     assert (receiver.messages[2:], receiver.told, engine.in_bytes) == ([b"abc"], [], 4 + 15)
-
-
-def test_the_last_message_ends_a_subscription() -> None:
-    engine, receiver, row = subscribed(2)
-    engine.receive(msg(1, b"1") + msg(1, b"2") + msg(1, b"3"))
-    assert (receiver.messages, receiver.told, engine.registrations) == ([b"1", b"2"], ["ended"], {})
-    engine.unsubscribe(row)
-    assert drained(engine) == b""
 
 
 def test_a_receiver_unsubscribes_on_the_very_message_that_completes_the_count() -> None:
@@ -227,63 +222,54 @@ def test_of_an_intake_what_makes_no_difference_need_not_be_said() -> None:
     assert ends == [BROKEN]
 
 
-def retired(max_msgs: int = 0) -> tuple[Engine, Recorder, Registration]:
-    engine, receiver, row = subscribed(max_msgs)
-    engine.retire(row)
-    engine.retire(row)
-    return engine, receiver, row
+#: What may happen to a subscription.
+STEPS: dict[str, Callable[[Engine, Registration], object]] = {
+    "message": lambda engine, _: engine.receive(msg(1)),
+    "unsubscribe": lambda engine, row: engine.unsubscribe(row),
+    "retire": lambda engine, row: engine.retire(row),
+    "complete": lambda engine, row: engine.complete(row),
+    "fence": lambda engine, _: engine.ping("fence"),
+    "pong": lambda engine, _: engine.receive(b"PONG\r\n"),
+    "lose": lambda engine, _: engine.lost(BROKEN),
+    "reconnect": lambda engine, _: reconnected(engine),
+}
 
 
-def test_what_comes_before_the_pong_is_delivered() -> None:
-    engine, receiver, row = retired()
-    engine.ping("fence")
-    assert drained(engine) == b"UNSUB 1\r\nPING\r\n"
-    assert engine.receive(msg(1) + b"PONG\r\n") == [PongArrived("fence")]
-    engine.complete(row)
-    engine.complete(row)
-    engine.receive(msg(1, b"late"))
-    assert (receiver.messages, receiver.ends, engine.registrations) == ([b"x"], [None], {})
-
-
-def test_leaving_one_that_is_retired_says_nothing_again() -> None:
-    engine, receiver, row = retired()
-    engine.unsubscribe(row)
-    engine.complete(row)
-    assert (drained(engine), receiver.told) == (b"UNSUB 1\r\n", [])
-
-
-def test_one_that_is_retired_is_not_replayed() -> None:
-    engine, receiver, row = retired()
-    reconnected(engine)
-    engine.complete(row)
-    assert (drained(engine), receiver.told) == (b"", ["lost", "restored", "ended"])
-
-
-def test_the_agreed_number_ends_it_before_the_pong() -> None:
-    engine, receiver, row = retired(max_msgs=1)
-    engine.receive(msg(1))
-    engine.complete(row)
-    assert (receiver.messages, receiver.ends) == ([b"x"], [None])
-
-
-def test_without_a_connection_or_once_it_has_ended_retiring_says_nothing() -> None:
-    engine, _, row = subscribed()
-    engine.lost(BROKEN)
-    engine.retire(row)
-    assert drained(engine) == b""
-    engine, _, row = subscribed()
-    engine.unsubscribe(row)
-    drained(engine)
-    engine.retire(row)
-    assert drained(engine) == b""
+@pytest.mark.parametrize(
+    ("max_msgs", "steps", "said", "told"),
+    [
+        # The last message ends it.
+        (2, "message message message unsubscribe", b"", ["message", "message", "ended"]),
+        # It is given up without losing what is on its way: what comes before the PONG is delivered.
+        (0, "retire retire fence message pong complete complete message", b"UNSUB 1\r\nPING\r\n", ["message", "ended"]),
+        # Leaving one that is retired says nothing again, and it is not replayed.
+        (0, "retire unsubscribe complete", b"UNSUB 1\r\n", []),
+        (0, "retire reconnect complete", b"", ["lost", "restored", "ended"]),
+        # The agreed number ends it before the PONG.
+        (1, "retire message complete", b"UNSUB 1\r\n", ["message", "ended"]),
+        # Without a connection or once it has ended retiring says nothing.
+        (0, "lose retire", b"", ["lost"]),
+        (0, "unsubscribe retire", b"UNSUB 1\r\n", []),
+    ],
+)
+def test_how_a_subscription_ends(max_msgs: int, steps: str, said: bytes, told: list[str]) -> None:
+    seen: list[str] = []
+    engine, receiver, row = subscribed(max_msgs, Recorder(seen.append))
+    for step in steps.split():
+        STEPS[step](engine, row)
+    assert (drained(engine), seen) == (said, told)
+    assert receiver.ends == [None] * told.count("ended")
+    assert (row.sid in engine.registrations) == ("ended" not in told and "unsubscribe" not in steps)
 
 
 def test_what_the_next_server_does_not_take_is_dropped() -> None:
     engine = Engine()
+    engine.outbox.publish(Aside(pub(b"goodbye", b"", b"x" * 101)), 101)
     publish(engine.outbox, b"x" * 101)
     fits = publish(engine.outbox, b"x" * 100)
     online(engine)
-    assert (engine.outbox.oversized, drained(engine)) == (1, fits.frame)
+    # Of the two, only a program's own is counted.
+    assert (engine.outbox.oversized, engine.outbox.bytes, drained(engine)) == (1, len(fits.frame), fits.frame)
 
 
 def test_what_follows_a_fence_goes_behind_the_replay_of_the_next_connection() -> None:

@@ -71,15 +71,6 @@ def test_our_own_publishes_are_nobodys_loss() -> None:
     assert outbox.discard() == 0
 
 
-def test_what_is_too_large_is_dropped_and_a_programs_counted() -> None:
-    outbox = Outbox()
-    outbox.publish(Aside(pub(b"goodbye", b"", b"x" * 101)), 101)
-    publish(outbox, b"x" * 101)
-    fits = publish(outbox, b"x" * 100)
-    outbox.drop_oversized(100)
-    assert (outbox.oversized, outbox.bytes, sent(outbox)) == (1, len(fits.frame), fits.frame)
-
-
 def test_withdrawing_leaves_no_trace() -> None:
     outbox = Outbox()
     one, two, three = (publish(outbox, data) for data in (b"1", b"22", b"333"))
@@ -104,19 +95,6 @@ def test_an_outage_full_of_withdrawn_requests_takes_no_room() -> None:
     assert outbox.waits(kept)
     assert outbox.waits(publish(outbox))
     assert outbox.out_msgs == 2
-
-
-def test_a_request_that_stays_open_lets_no_gaps_pile_up_behind_it() -> None:
-    outbox = Outbox()
-    for _ in range(20_000):
-        given_up, kept = publish(outbox), publish(outbox)
-        assert outbox.withdraw(given_up)
-        assert outbox.waits(kept)
-        # The next one is queued before this one is given up: no gap is ever the last.
-        later = publish(outbox)
-        assert outbox.withdraw(kept)
-        assert outbox.withdraw(later) or not outbox.waits(later)
-    assert len(outbox.frames) <= 2 * FEW_GAPS
 
 
 def test_requests_that_overlap_leave_no_more_than_a_few_gaps() -> None:

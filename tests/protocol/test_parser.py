@@ -46,9 +46,6 @@ def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser
     return str(error)
 
 
-# -- what lines mean ---------------------------------------------------------------------------------------------------
-
-
 #: What a server may send for an event; of a message, its fields.
 LINES: list[tuple[object, list[bytes]]] = [
     ((1, "a", "", b"hello", None), [b"MSG a 1 5\r\nhello\r\n"]),
@@ -124,18 +121,12 @@ def test_a_message_type_of_one_s_own() -> None:
     assert [type(event) for event in events] == [Own, Own]
 
 
-# -- the message -------------------------------------------------------------------------------------------------------
-
-
-def test_a_message_with_headers() -> None:
+def test_a_message_with_and_without_headers() -> None:
     message = Message(7, "a", "r", b"four", b"NATS/1.0 503 Oh\r\nK: V\r\nK: W\r\n\r\n")
     assert message.headers.getall("K") == ["V", "W"]
     assert message.headers is message.headers
     assert (message.status, message.description, message.size) == (503, "Oh", 31 + 4)
     assert repr(message) == "<Message sid=7 subject='a' reply='r' size=35>"
-
-
-def test_a_message_without_headers() -> None:
     message = Message(7, "a", "", b"four")
     assert message.headers == MultiDict()
     assert message.headers is message.headers
@@ -173,9 +164,6 @@ def test_payloads_do_not_change_when_more_is_read() -> None:
     payloads = [bytes([i % 256]) * (i % 97) for i in range(1000)]
     stream = b"".join(b"MSG a 1 %d\r\n%b\r\n" % (len(payload), payload) for payload in payloads)
     assert parsed(cut(stream, 333)) == [(1, "a", "", payload, None) for payload in payloads]
-
-
-# -- what ends a session ------------------------------------------------------------------------------------------
 
 
 GARBAGE: dict[str, list[bytes]] = {
@@ -240,16 +228,13 @@ def test_a_line_may_be_as_long_as_the_limit_and_no_longer(verb: bytes, limit: st
             assert ("a line that is too long" in str(events)) is (too_long or not end)
 
 
-def test_a_long_line_of_a_message_is_judged_by_its_length_too() -> None:
+def test_a_message_and_the_line_of_one_may_be_as_long_as_the_limit_and_no_longer() -> None:
     stream = b"MSG %b 1 1\r\nx\r\n"
     assert len(Parser(max_control_line=100).feed(stream % (b"s" * 92))) == 1
     learnt = Parser(max_control_line=100)
     learnt.feed(b"MSG a 1 1\r\nx\r\n")
     assert isinstance(learnt.feed(stream % (b"s" * 93))[0], errors.ProtocolError)
     assert "too long" in violation(stream % (b"s" * 93), max_control_line=100)
-
-
-def test_a_message_may_be_as_long_as_the_limit_and_no_longer() -> None:
     assert len(Parser(max_message=10).feed(b"MSG a 1 10\r\n0123456789\r\n")) == 1
     assert "too long" in violation(b"MSG a 1 11\r\n", max_message=10)
     assert "too long" in violation(b"HMSG a 1 1 11\r\n", max_message=10)
@@ -268,8 +253,6 @@ def test_anything_gives_events_and_at_most_one_violation_at_the_end(pieces: list
     assert 0 <= subject.wanted <= 66
     assert sum(map(len, subject._pieces + subject._blocks)) <= 130
 
-
-# -- however a stream is cut, the same events come out of it -----------------------------------------------------------
 
 LIMITS: dict[str, Any] = {"max_info": 300, "max_control_line": 150, "max_message": 500}
 
@@ -362,9 +345,6 @@ def test_a_good_stream_loses_nothing(frames: list[bytes], data: st.DataObject) -
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     events = fed(stream, cuts)
     assert len(events) == len(frames) or "ProtocolError" in events[-1]
-
-
-# -- what it costs -----------------------------------------------------------------------------------------------------
 
 
 def test_wanted_tells_how_much_of_a_message_is_missing() -> None:

@@ -56,13 +56,6 @@ def outage(pool: ServerPool, now: float = 100.0, **how: Any) -> Server:  # noqa:
     return server
 
 
-def fails(pool: ServerPool, times: int, error: Exception = REFUSED) -> None:
-    """Let dials fail, and nothing is left to try."""
-    for _ in range(times):
-        fail(pool, error=error)
-    assert pool.next(0.0) is None
-
-
 def hosts(pool: ServerPool) -> list[str]:
     return [server.host for server in pool.servers]
 
@@ -322,7 +315,9 @@ def test_only_a_finished_login_begins_the_count_anew() -> None:
     assert {server.attempts for server in pool.servers} == {0}
     pool.lost(pool.servers[0], 100.0)
     pool.lost(pool.servers[1], 100.0)
-    fails(pool, 6)
+    for _ in range(6):
+        fail(pool)
+    assert pool.next(100.0) is None
 
 
 @pytest.mark.parametrize("error", [REFUSED, LIMIT])
@@ -573,28 +568,20 @@ class PoolMachine(RuleBasedStateMachine):
         return dial
 
     @disconnected
-    @rule(took=st.floats(0, 3))
-    def dial_fails(self, took: float) -> None:
-        if dial := self.dial():
-            self.fail(dial.server, REFUSED, took)
-
-    @disconnected
-    @rule(text=st.sampled_from(["authorization violation", "user authentication expired"]))
-    def login_is_refused(self, text: str) -> None:
-        if dial := self.dial():
-            self.fail(dial.server, auth_error(text), 0.0)
-            host = dial.server.host
-            self.over = self.refused.get(host) == text
-            self.refused[host] = text
-
-    def fail(self, server: Server, error: Exception, took: float) -> None:
-        host = server.host
+    @rule(took=st.floats(0, 3), refusal=st.sampled_from(["", "authorization violation", "user authentication expired"]))
+    def dial_fails(self, took: float, refusal: str) -> None:
+        if (dial := self.dial()) is None:
+            return
+        server, host = dial.server, dial.server.host
         self.now += took
-        self.pool.failed(server, error, self.now)
+        self.pool.failed(server, auth_error(refusal) if refusal else REFUSED, self.now)
         self.dials[host] += 1
         self.untried.discard(host)
         self.may_dial[host] = server.not_before
         assert self.now <= server.not_before <= self.now + min(WAIT * 2 ** (self.dials[host] - 1), MAX_WAIT)
+        if refusal:
+            self.over = self.refused.get(host) == refusal
+            self.refused[host] = refusal
 
     @disconnected
     @rule()
@@ -635,7 +622,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(hosts(self.pool)) == self.explicit
         # what was dropped is forgotten: it comes back as a new server
         for host in set(HOSTS) - (before & self.explicit):
-            self.forget(host)
+            for known in (self.dials, self.refused, self.may_dial):
+                known.pop(host, None)
+            self.untried.add(host)
+            if host == self.just_lost:
+                self.just_lost = ""
 
     @connected
     @rule()
@@ -643,13 +634,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.replace(parse_servers([*self.explicit, self.current.host]))
         self.explicit.add(self.current.host)
         assert self.current in self.pool.servers
-
-    def forget(self, host: str) -> None:
-        for known in (self.dials, self.refused, self.may_dial):
-            known.pop(host, None)
-        self.untried.add(host)
-        if host == self.just_lost:
-            self.just_lost = ""
 
     @rule()
     def hurry(self) -> None:
