@@ -56,11 +56,6 @@ def sub(engine: Engine, subject: bytes) -> Registration:
     return engine.subscribe(subject, b"", 0, Recorder())
 
 
-def ends(row: Registration) -> int:
-    assert isinstance(row.receiver, Recorder)
-    return len(row.receiver.ends)
-
-
 def test_a_server_that_refuses_more_than_was_told() -> None:
     engine, server = greeted_by(5)
     row = sub(engine, b"a")
@@ -140,7 +135,8 @@ def test_many_are_asked_about_now_and_then_and_a_refusal_is_told_once() -> None:
     assert talk(engine, server) == []
     for _ in range(2):
         engine.refuse(rows[0], errors.Error())
-    assert ends(rows[0]) == 1
+    assert isinstance(rows[0].receiver, Recorder)
+    assert len(rows[0].receiver.ends) == 1
 
 
 def test_a_replay_that_is_refused_in_part() -> None:

@@ -55,6 +55,8 @@ Fields = dict[str, str] | None
 @example("a\tb", "", None, b"")
 @example("a", "", {"k": "v\r\n\r\n"}, b"")
 @example("a", "", {"k\r\n": "v"}, b"\r\nPING\r\n")
+@example("a", "", {"a\r\nb": "c"}, b"")
+@example("a", "", {"a": "\udc0d\udc0a"}, b"")
 @example("a", "b", {"k": "v"}, b"\r\nPING\r\n")
 def test_no_text_of_a_publish_makes_another_frame(subject: str, reply: str, fields: Fields, data: bytes) -> None:
     try:
@@ -68,8 +70,10 @@ def test_no_text_of_a_publish_makes_another_frame(subject: str, reply: str, fiel
         assert received(commands.pub(to, answer, data)) == ([Frame("PUB", words, b"", data)], b"")
     else:
         assert received(commands.hpub(to, answer, block, data)) == ([Frame("HPUB", words, block, data)], b"")
-        lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n").split(b"\r\n")[:-1]
+        version, *lines, end, rest = block.split(b"\r\n")
+        assert (version, end, rest) == (b"NATS/1.0", b"", b"")
         assert [tuple(line.decode().split(": ", 1)) for line in lines] == list((fields or {}).items())
+        assert not {*b"\r\n"}.intersection(b"".join(lines))
 
 
 wire_text = st.text(st.characters(codec="utf-8", exclude_characters=" .*>"), min_size=1, max_size=5)

@@ -207,18 +207,3 @@ def test_what_was_encoded_is_read_back(pairs: list[tuple[str, str]]) -> None:
     parsed = headers.parse(headers.encode(MultiDict(pairs)))
     assert list(parsed.fields.items()) == pairs
     assert parsed[1:] == (None, "", None)
-
-
-@given(st.dictionaries(st.text(), st.text()))
-@example({"a": "b\r\n\r\n"})
-@example({"a\r\nb": "c"})
-@example({"a": "\udc0d\udc0a"})
-def test_no_text_injects_a_line(fields: dict[str, str]) -> None:
-    try:
-        block = headers.encode(fields)
-    except errors.BadHeaderError:
-        return
-    lines = block.split(b"\r\n")
-    assert [lines[0], *lines[-2:]] == [b"NATS/1.0", b"", b""]
-    assert [tuple(line.decode().split(": ", 1)) for line in lines[1:-2]] == list(fields.items())
-    assert not {*b"\r\n"}.intersection(b"".join(lines))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.sessions import BROKEN, Recorder, Server, drained, msg, online, publish
 from trionats._protocol.engine import Engine
+from trionats._protocol.happenings import PongArrived
 from trionats._protocol.migration import Migration, Way, way
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Mux(Recorder):
 
 
 @pytest.mark.parametrize(
-    ("subject", "queue", "count", "receiver", "expected"),
+    ("subject", "queue", "count", "receiver", "expect"),
     [
         (b"s", b"", 0, Recorder(), Way.FENCE),
         (b"s", b"", 5, Recorder(), Way.FENCE),
@@ -42,9 +43,9 @@ class Mux(Recorder):
     ],
 )
 def test_how_a_subscription_goes_over(
-    subject: bytes, queue: bytes, count: int, receiver: Recorder, expected: Way
+    subject: bytes, queue: bytes, count: int, receiver: Recorder, expect: Way
 ) -> None:
-    assert way(Engine().subscribe(subject, queue, count, receiver), PREFIX) is expected
+    assert way(Engine().subscribe(subject, queue, count, receiver), PREFIX) is expect
 
 
 def test_inboxes_for_replies_stay_wherever_they_are() -> None:
@@ -68,7 +69,7 @@ def prepared(max_payload: int = 100) -> tuple[Engine, Migration, dict[bytes, Rec
 def test_a_move_from_the_newcomers_greeting_to_the_old_sides_end() -> None:
     engine, move, receivers = prepared()
     assert drained(move.side) == b"SUB work q 2\r\nSUB _INBOX.m.* 4\r\nPING\r\n"
-    assert [event.token for event in move.side.receive(b"PONG\r\n")] == ["arrived"]  # type: ignore[union-attr]
+    assert move.side.receive(b"PONG\r\n") == [PongArrived("arrived")]
     before = publish(engine.outbox, b"before")
     assert engine.outbox.waits(before)
     move.switch("fence")
@@ -85,7 +86,7 @@ def test_a_move_from_the_newcomers_greeting_to_the_old_sides_end() -> None:
     assert move.awaited  # noqa: PGH005 - a property of ours, no mock
     move.leave("farewell")
     assert drained(move.side) == b"UNSUB 3\r\nPING\r\n"
-    assert [event.token for event in move.side.receive(b"PONG\r\n")] == ["farewell"]  # type: ignore[union-attr]
+    assert move.side.receive(b"PONG\r\n") == [PongArrived("farewell")]
     move.close(BROKEN, still=True)
     assert drained(engine) == b"SUB _INBOX.a 3\r\n"
     assert (receivers[b"plain"].messages, receivers[b"plain"].told) == ([b"x"], [])
