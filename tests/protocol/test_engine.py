@@ -121,14 +121,6 @@ def test_who_subscribes_when_the_connection_is_restored_is_not_replayed_twice() 
     assert drained(engine) == b"SUB s 1\r\nSUB more 2\r\n"
 
 
-def test_a_failed_handshake_tells_no_receiver() -> None:
-    engine, receiver = Engine(), Recorder()
-    engine.subscribe(b"s", b"", 0, receiver)
-    engine.begin()
-    assert engine.lost(BROKEN) == Loss(0, [])
-    assert receiver.told == []
-
-
 def test_refused_subscriptions_end() -> None:
     engine, receivers = online(), [Recorder() for _ in range(4)]
     for receiver, subject, queue in zip(receivers, (b"s", b"s", b"s", b"t"), (b"", b"q", b"", b""), strict=True):

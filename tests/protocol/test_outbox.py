@@ -85,18 +85,6 @@ def test_withdrawing_leaves_no_trace() -> None:
     assert counted(outbox) == (0, 2, 4)
 
 
-def test_an_outage_full_of_withdrawn_requests_takes_no_room() -> None:
-    outbox = Outbox()
-    kept = publish(outbox)
-    for _ in range(1000):
-        for waiting in [publish(outbox, b"request") for _ in range(3)]:
-            assert outbox.withdraw(waiting)
-    assert (len(outbox.frames), *counted(outbox)) == (1, len(kept.frame), 1, 1)
-    assert outbox.waits(kept)
-    assert outbox.waits(publish(outbox))
-    assert outbox.out_msgs == 2
-
-
 def test_requests_that_overlap_leave_no_more_than_a_few_gaps() -> None:
     outbox = Outbox()
     first, before = publish(outbox), publish(outbox)
@@ -226,6 +214,7 @@ class Queue(RuleBasedStateMachine):
         assert not any(map(outbox.waits, self.gone))
         assert outbox.bytes == sum(map(len, outbox.frames))
         assert outbox._numbers.gaps == outbox.frames.count(b"")
+        assert outbox.frames[-1:] != [b""], "an outage full of requests that were withdrawn takes no room"
         if not outbox.sendable:
             assert not (self.waiting if self.fenced is None else self.fenced.intersection(self.waiting))
 

@@ -620,6 +620,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.replace(parse_servers(explicit))
         self.explicit = set(explicit)
         assert set(hosts(self.pool)) == self.explicit
+        assert self.current is None or (self.current in self.pool.servers) == (self.current.host in self.explicit)
         # what was dropped is forgotten: it comes back as a new server
         for host in set(HOSTS) - (before & self.explicit):
             for known in (self.dials, self.refused, self.may_dial):
@@ -627,13 +628,6 @@ class PoolMachine(RuleBasedStateMachine):
             self.untried.add(host)
             if host == self.just_lost:
                 self.just_lost = ""
-
-    @connected
-    @rule()
-    def all_is_said_again(self) -> None:
-        self.pool.replace(parse_servers([*self.explicit, self.current.host]))
-        self.explicit.add(self.current.host)
-        assert self.current in self.pool.servers
 
     @rule()
     def hurry(self) -> None:
