@@ -117,7 +117,7 @@ def received(stream: bytes) -> tuple[list[Frame], bytes]:
 
 @dataclass
 class Row:
-    """What the server knows of one subscription."""
+    """What the server knows of one subscription, and how many messages are left of it."""
 
     subject: bytes
     queue: bytes
@@ -126,7 +126,6 @@ class Row:
 
     @property
     def left(self) -> int | None:
-        """How many more it gets."""
         return self.limit - self.delivered if self.limit else None
 
 

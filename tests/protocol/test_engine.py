@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.protocol.sessions import BROKEN, INFO, Recorder, Server, drained, msg, online, publish, reconnected
 from trionats import errors
@@ -343,10 +343,6 @@ class Session(RuleBasedStateMachine):
         self.arrived: list[bytes] = []
         self.in_doubt: set[bytes] = set()
         self.pings: list[object] = []
-        self.tokens = 0
-
-    @initialize()
-    def connect(self) -> None:
         self.reconnect()
 
     @disconnected
@@ -454,9 +450,9 @@ class Session(RuleBasedStateMachine):
     @connected
     @rule()
     def ping(self) -> None:
-        self.tokens += 1
-        self.pings.append(self.tokens)
-        self.engine.ping(self.tokens)
+        token = object()
+        self.pings.append(token)
+        self.engine.ping(token)
 
     @connected
     @rule()

@@ -278,18 +278,12 @@ def fed(stream: bytes, cuts: Iterable[int] = (), **limits: Any) -> list[str]:  #
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_one_two_and_three_pieces(name: str) -> None:
+def test_one_two_and_three_pieces_and_many_of_one_size(name: str) -> None:
     stream = STREAMS[name]
     whole = fed(stream)
-    for cuts in itertools.combinations_with_replacement(range(len(stream) + 1), 2):
+    sizes = [range(size, len(stream), size) for size in (1, 2, 3, 5, 7, 11, 64)]
+    for cuts in [*itertools.combinations_with_replacement(range(len(stream) + 1), 2), *sizes]:
         assert fed(stream, cuts) == whole, cuts
-
-
-@pytest.mark.parametrize("name", STREAMS)
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 11, 64])
-def test_pieces_of_one_size(name: str, size: int) -> None:
-    stream = STREAMS[name]
-    assert fed(stream, range(size, len(stream), size)) == fed(stream)
 
 
 def test_byte_by_byte_with_long_ones_between() -> None:

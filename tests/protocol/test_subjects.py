@@ -65,18 +65,15 @@ def test_a_wildcard_in_the_wrong_place_is_refused(subject: str) -> None:
         subjects.publish_subject(subject)
 
 
-def test_a_refusal_shows_the_beginning_of_an_endless_subject() -> None:
-    with pytest.raises(errors.BadSubjectError) as caught:
-        subjects.publish_subject("a" * 1_000_000 + " ")
-    assert len(str(caught.value)) < 300
-    assert str(caught.value).startswith("publish to 'aaaa")
+ENDLESS = ["." * 100_000, "a." * 100_000, "*." * 100_000 + "**", "a" * 100_000 + " ", "a" * 1_000_000 + " "]
 
 
-@pytest.mark.parametrize("subject", ["." * 100_000, "a." * 100_000, "*." * 100_000 + "**", "a" * 100_000 + " "])
-def test_a_hostile_subject_is_refused_without_backtracking(subject: str) -> None:
-    for check in (subjects.publish_subject, subjects.subscribe_subject):
-        with pytest.raises(errors.BadSubjectError):
+@pytest.mark.parametrize("subject", ENDLESS, ids=len)
+def test_an_endless_subject_is_refused_without_backtracking_and_shown_in_part(subject: str) -> None:
+    for check, kind in ((subjects.publish_subject, "publish"), (subjects.subscribe_subject, "subscribe")):
+        with pytest.raises(errors.BadSubjectError, match=f"^{kind} to '{re.escape(subject[:4])}") as caught:
             check(subject)
+        assert len(str(caught.value)) < 300
 
 
 @given(st.text())
