@@ -11,7 +11,7 @@ import inspect
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 import trio
@@ -38,6 +38,10 @@ NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
 TASKS: Final = frozenset[str]()
+
+
+#: Prepares an operation: a context manager that gives what is to be called.
+Case: TypeAlias = "Callable[[Everything], AbstractAsyncContextManager[Callable[[], Awaitable[object]]]]"
 
 
 @dataclass
@@ -110,7 +114,7 @@ async def opening(opened: AbstractAsyncContextManager[Any]) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Callable[[Everything], Any]:
+def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Case:
     """An operation on a feed that was opened before, with items or without."""
 
     @asynccontextmanager
@@ -139,7 +143,7 @@ OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed
 }
 
 
-def simply(use: Callable[[Everything], Awaitable[object]]) -> Callable[[Everything], Any]:
+def simply(use: Callable[[Everything], Awaitable[object]]) -> Case:
     """An operation that needs nothing to be prepared."""
 
     @asynccontextmanager
@@ -149,7 +153,7 @@ def simply(use: Callable[[Everything], Awaitable[object]]) -> Callable[[Everythi
     return prepared
 
 
-def after(prepare: Callable[[Everything], Awaitable[object]], use: Callable[[Everything], Awaitable[object]]) -> Any:  # noqa: ANN401 - as `simply`
+def after(prepare: Callable[[Everything], Awaitable[object]], use: Callable[[Everything], Awaitable[object]]) -> Case:
     @asynccontextmanager
     async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
         await prepare(w)
@@ -189,15 +193,15 @@ async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
 
-def objects(name: str, *arguments: object) -> Callable[[Everything], Any]:
+def objects(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.store, name)(*arguments))
 
 
-def management(name: str, *arguments: object) -> Callable[[Everything], Any]:
+def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
 
 
-CASES: Final[dict[str, Callable[[Everything], Any]]] = {
+CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
     "Client.publish, waiting for room": after(Everything.full, lambda w: w.nc.publish("a", b"x" * 50)),
     "Client.publish, without a connection": after(Everything.drop, lambda w: w.nc.publish("a", b"x")),

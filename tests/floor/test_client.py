@@ -163,36 +163,38 @@ async def test_a_nursery_of_another_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "error", "text"),
+    ("options", "error", "text"),
     [
-        (("a b",), {}, errors.BadSubjectError, "'a b'"),
-        (("a..b",), {}, errors.BadSubjectError, r"'a\.\.b'"),
-        (("",), {}, errors.BadSubjectError, "''"),
-        (("a.*",), {}, errors.BadSubjectError, "wildcard"),
-        (("a\r\nPUB b 0\r\n",), {}, errors.BadSubjectError, "publish to"),
-        (("a",), {"reply": "b c"}, errors.BadSubjectError, "'b c'"),
-        (("a",), {"headers": {"A": "b\r\nC: d"}}, errors.BadHeaderError, "A"),
-        (("a",), {"headers": {"A B": "c"}}, errors.BadHeaderError, "A B"),
-        (("a", "text"), {}, TypeError, "publish to 'a': the payload must be bytes, not str"),
-        (("a", bytes(101)), {}, errors.MaxPayloadError, "101 bytes of headers and payload, the server takes 100"),
-        (("a", bytes(90)), {"headers": {"A": "b"}}, errors.MaxPayloadError, "'a'"),
+        ({"subject": "a b"}, errors.BadSubjectError, "'a b'"),
+        ({"subject": "a..b"}, errors.BadSubjectError, r"'a\.\.b'"),
+        ({"subject": ""}, errors.BadSubjectError, "''"),
+        ({"subject": "a.*"}, errors.BadSubjectError, "wildcard"),
+        ({"subject": "a\r\nPUB b 0\r\n"}, errors.BadSubjectError, "(publish|request) to"),
+        ({"reply": "b c"}, errors.BadSubjectError, "'b c'"),
+        ({"headers": {"A": "b\r\nC: d"}}, errors.BadHeaderError, "A"),
+        ({"headers": {"A B": "c"}}, errors.BadHeaderError, "A B"),
+        ({"headers": {"a:": "b"}}, errors.BadHeaderError, "a:"),
+        ({"payload": "text"}, TypeError, "to 'a': the payload must be bytes, not str"),
+        ({"payload": bytes(101)}, errors.MaxPayloadError, "101 bytes of headers and payload, the server takes 100"),
+        ({"payload": bytes(90), "headers": {"A": "b"}}, errors.MaxPayloadError, "'a'"),
     ],
 )
-async def test_bad_publishes(
-    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    server = FakeServer(info={"max_payload": 100})
-    async with connected(server) as nc:
+async def test_bad_publishes(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    """And requests, which are publishes: nothing is sent, and nothing is left."""
+    async with open_world(FakeServer(info={"max_payload": 100})) as (server, nc, _):
         await settled()
         sent = len(server.link.received)
-        with pytest.raises(error, match=text):
-            await nc.publish(*arguments, **options)
-        with pytest.raises(error, match=text):
-            nc.publish_nowait(*arguments, **options)
+        arguments = {"subject": "a", **options}
+        for kind in ["publish"] if "reply" in options else ["publish", "request"]:
+            with pytest.raises(error, match=text):
+                await getattr(nc, kind)(**arguments)
+            with pytest.raises(error, match=text):
+                getattr(nc, f"{kind}_nowait")(**arguments)
         await settled()
         assert len(server.link.received) == sent
+        assert_nothing_left(nc)
         assert nc.is_connected
-        assert nc.statistics().out_msgs == 0
+        assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
 
 
 async def test_what_is_opened_from_something_wrong_is_a_clear_error() -> None:

@@ -276,30 +276,6 @@ async def test_two_answers_to_one_request() -> None:
         assert_nothing_left(nc)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (("a b",), errors.BadSubjectError),
-        (("a.*",), errors.BadSubjectError),
-        (("a", b"x", {"a:": "b"}), errors.BadHeaderError),
-        (("a", bytes(1024 * 1024 + 1)), errors.MaxPayloadError),
-        (("a", "text"), TypeError),
-    ],
-)
-async def test_a_request_that_cannot_be_sent_leaves_nothing(arguments: tuple[Any, ...], error: type[Exception]) -> None:
-    async with open_world() as (server, nc, _):
-        await settled()
-        sent = len(server.link.received)
-        with pytest.raises(error):
-            nc.request_nowait(*arguments)
-        with pytest.raises(error):
-            await nc.request(*arguments)
-        await settled()
-        assert len(server.link.received) == sent
-        assert_nothing_left(nc)
-        assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
-
-
 @pytest.mark.parametrize("way", ["a deadline", "a cancellation", "the default timeout"])
 async def test_a_request_that_is_given_up_leaves_nothing(way: str) -> None:
     scope = trio.CancelScope()
