@@ -18,6 +18,7 @@ from tests.worlds import (
     alarms,
     assert_nothing_left,
     connected,
+    hold_back,
     lose,
     open_world,
     payloads,
@@ -264,9 +265,7 @@ async def test_a_refusal_of_something_else_fails_nothing() -> None:
 
 async def test_a_request_that_waits_here_is_not_refused_with_another() -> None:
     async with open_world() as (server, nc, _):
-        server.link.stall(up=True)
-        await nc.publish("fill")
-        await settled()
+        await hold_back(server, nc)
         with nc.request_nowait("ask") as waits:
             server.inject(b"-ERR 'Permissions Violation for Publish to \"ask\"'\r\n")
             await settled()

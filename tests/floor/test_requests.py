@@ -15,6 +15,7 @@ from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from tests.worlds import (
     assert_nothing_left,
     connected,
+    hold_back,
     lose,
     open_world,
     payloads,
@@ -161,10 +162,7 @@ async def test_the_total_of_many_answers(chosen: float | None, deadline: float |
 @pytest.mark.parametrize("chosen", [None, 3.0])
 async def test_the_wait_for_room_counts(chosen: float | None) -> None:
     async with open_world(request_timeout=chosen, pending_size=100) as (server, nc, nursery):
-        server.link.stall(up=True)
-        await nc.publish("in.the.pipe", bytes(50))
-        await settled()
-        await nc.publish("filling", bytes(200))
+        await hold_back(server, nc, 200)
         lasts = chosen or 5.0
 
         async def opened() -> None:
@@ -359,9 +357,7 @@ async def test_a_request_that_is_done_or_was_not_sent_says_so_at_once() -> None:
         (answer,) = told(nc, answered)
         assert answer.data == b"x"
         assert isinstance(told(nc, closed)[0], errors.ConnectionClosedError)
-        server.link.stall(up=True)
-        nc.publish_nowait("in.hand")
-        await settled()
+        await hold_back(server, nc)
         assert told(nc, nc.request_nowait("void", b"unsent")) == [False]
         server.link.resume()
         await nc.flush()
@@ -528,14 +524,12 @@ async def test_an_unsent_request_that_ends_takes_its_frame_back(how: str) -> Non
 
 async def test_a_request_stuck_in_a_full_socket_was_not_sent_until_it_was_taken() -> None:
     async with open_world(answering()) as (server, nc, _):
-        server.link.stall(up=True)
-        await nc.publish("first")
-        await settled()
+        await hold_back(server, nc)
         with trio.move_on_after(1):
             await nc.request("echo", b"x")
         server.link.resume()
         await nc.flush()
-        assert [frame.subject for frame in server.sent("PUB")] == ["first"]
+        assert [frame.subject for frame in server.sent("PUB")] == ["in.hand"]
 
 
 async def test_closing_fails_requests_and_keeps_back_their_unsent_frames() -> None:
@@ -550,9 +544,7 @@ async def test_closing_fails_requests_and_keeps_back_their_unsent_frames() -> No
 
         nursery.start_soon(one)
         await settled()
-        server.link.stall(up=True)
-        await nc.publish("in.the.pipe")
-        await settled()
+        await hold_back(server, nc)
         nursery.start_soon(one)
         await settled()
         nursery.start_soon(nc.aclose)
@@ -612,10 +604,7 @@ async def test_a_refusal_fails_the_request_of_its_subject_or_inbox_alone(operati
 async def test_a_full_outbox() -> None:
     answers = []
     async with open_world(answering(), pending_size=100) as (server, nc, nursery):
-        server.link.stall(up=True)
-        await nc.publish("a", bytes(50))
-        await settled()
-        await nc.publish("a", bytes(500))
+        await hold_back(server, nc, 500)
         with pytest.raises(trio.WouldBlock):
             nc.request_nowait("echo")
 
