@@ -143,20 +143,15 @@ OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed
 }
 
 
-def simply(use: Callable[[Everything], Awaitable[object]]) -> Case:
-    """An operation that needs nothing to be prepared."""
+def simply(
+    use: Callable[[Everything], Awaitable[object]], prepare: Callable[[Everything], Awaitable[object]] | None = None
+) -> Case:
+    """An operation, and what is to be done before it."""
 
     @asynccontextmanager
     async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        yield partial(use, w)
-
-    return prepared
-
-
-def after(prepare: Callable[[Everything], Awaitable[object]], use: Callable[[Everything], Awaitable[object]]) -> Case:
-    @asynccontextmanager
-    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        await prepare(w)
+        if prepare is not None:
+            await prepare(w)
         yield partial(use, w)
 
     return prepared
@@ -203,23 +198,23 @@ def management(name: str, *arguments: object) -> Case:
 
 CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
-    "Client.publish, waiting for room": after(Everything.full, lambda w: w.nc.publish("a", b"x" * 50)),
-    "Client.publish, without a connection": after(Everything.drop, lambda w: w.nc.publish("a", b"x")),
+    "Client.publish, waiting for room": simply(lambda w: w.nc.publish("a", b"x" * 50), Everything.full),
+    "Client.publish, without a connection": simply(lambda w: w.nc.publish("a", b"x"), Everything.drop),
     "Client.request": simply(lambda w: w.nc.request("echo", b"x", HEADERS)),
     "Client.request, nobody there": simply(lambda w: w.nc.request("nobody", b"x")),
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
-    "Client.request, waiting for room": after(Everything.full, lambda w: w.nc.request("echo", b"x")),
-    "Client.request, without a connection": after(Everything.drop, lambda w: w.nc.request("echo", b"x")),
+    "Client.request, waiting for room": simply(lambda w: w.nc.request("echo", b"x"), Everything.full),
+    "Client.request, without a connection": simply(lambda w: w.nc.request("echo", b"x"), Everything.drop),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),
-    "Client.flush, without a connection": after(Everything.drop, lambda w: w.nc.flush()),
+    "Client.flush, without a connection": simply(lambda w: w.nc.flush(), Everything.drop),
     "Client.rtt": simply(lambda w: w.nc.rtt()),
     "Client.barrier": simply(lambda w: w.nc.barrier()),
-    "Client.wait_connected": after(Everything.drop, lambda w: w.nc.wait_connected()),
-    "Client.wait_writable": after(Everything.full, lambda w: w.nc.wait_writable()),
+    "Client.wait_connected": simply(lambda w: w.nc.wait_connected(), Everything.drop),
+    "Client.wait_writable": simply(lambda w: w.nc.wait_writable(), Everything.full),
     "Client.reconnect": simply(lambda w: w.nc.reconnect()),
-    "Client.reconnect, without a connection": after(Everything.drop, lambda w: w.nc.reconnect()),
+    "Client.reconnect, without a connection": simply(lambda w: w.nc.reconnect(), Everything.drop),
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
@@ -238,7 +233,7 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get_info": objects("get_info", "many"),
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
-    "ObjectStore.delete, once more": after(delete_one, delete_one),
+    "ObjectStore.delete, once more": simply(delete_one, delete_one),
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),

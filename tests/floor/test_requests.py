@@ -149,14 +149,18 @@ async def test_what_was_chosen_counts_and_the_default_gives_way(
     ("chosen", "deadline", "lasts"),
     [(None, None, 5.0), (None, 100.0, 100.0), (7.0, None, 7.0), (7.0, 100.0, 7.0), (7.0, 2.0, 2.0)],
 )
-async def test_the_total_of_many_answers(chosen: float | None, deadline: float | None, lasts: float) -> None:
+@pytest.mark.parametrize("came", [[], [b"1", b"2"]])
+async def test_the_total_of_many_answers(
+    chosen: float | None, deadline: float | None, lasts: float, came: list[bytes]
+) -> None:
+    """What has come until then is given, whatever it is."""
     async with open_world(request_timeout=chosen) as (server, nc, nursery):
-        server.on("many", lambda _: b"one")
+        server.on("many", lambda frame: ([server.publish(frame.reply, payload) for payload in came], None)[1])
         with takes(lasts), trio.move_on_after(math.inf if deadline is None else deadline):
-            assert [msg.data for msg in await nc.request_many("many")] == [b"one"]
+            assert [msg.data for msg in await nc.request_many("many")] == came
         with takes(lasts), trio.move_on_after(math.inf if deadline is None else deadline):
             async with open_replies(nursery, nc, "many") as rx:
-                assert await payloads(rx) == [b"one"]
+                assert await payloads(rx) == came
 
 
 @pytest.mark.parametrize("chosen", [None, 3.0])
@@ -381,20 +385,29 @@ async def test_a_request_that_was_left_is_told_what_became_of_it(how: str) -> No
         assert_nothing_left(nc)
 
 
-async def test_a_reply_that_somebody_waits_for_cannot_be_left_and_has_no_other_waiter() -> None:
+async def test_a_reply_has_one_waiter_cannot_be_left_meanwhile_and_wakes_it_when_closed() -> None:
+    woken: list[bool] = []
     async with open_world(answering()) as (_, nc, nursery):
-        with nc.request_nowait("void") as reply:
-            nursery.start_soon(reply.wait)
-            await settled()
-            with pytest.raises(trio.BusyResourceError, match="another task waits for this reply"):
-                told(nc, reply)
+        reply = nc.request_nowait("void")
+
+        async def wait() -> None:
+            with pytest.raises(errors.ConnectionClosedError):
+                await reply.wait()
+            woken.append(True)
+
+        nursery.start_soon(wait)
+        await settled()
+        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+            told(nc, reply)
+        with pytest.raises(trio.BusyResourceError):
+            await reply.wait()
+        with trio.CancelScope() as scope:
+            scope.cancel()
             with pytest.raises(trio.BusyResourceError):
                 await reply.wait()
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                with pytest.raises(trio.BusyResourceError):
-                    await reply.wait()
-            nursery.cancel_scope.cancel()
+        reply.close()
+        await settled()
+        assert woken
 
 
 async def test_a_reply_that_was_left_is_neither_waited_for_nor_left_again() -> None:
@@ -444,19 +457,6 @@ async def test_timers() -> None:
         await trio.sleep(10)
     await trio.sleep(20)
     assert rung == [5]
-
-
-async def test_close_wakes_the_waiter() -> None:
-    async with open_world(answering()) as (_, nc, nursery):
-        reply = nc.request_nowait("void")
-
-        async def wait() -> None:
-            with pytest.raises(errors.ConnectionClosedError):
-                await reply.wait()
-
-        nursery.start_soon(wait)
-        await settled()
-        reply.close()
 
 
 async def test_a_cancelled_wait_may_be_repeated() -> None:
