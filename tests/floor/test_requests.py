@@ -397,7 +397,7 @@ async def test_a_reply_has_one_waiter_cannot_be_left_meanwhile_and_wakes_it_when
 
         nursery.start_soon(wait)
         await settled()
-        with pytest.raises(trio.BusyResourceError, match="a task waits for this reply"):
+        with pytest.raises(trio.BusyResourceError, match="another task waits for this reply"):
             told(nc, reply)
         with pytest.raises(trio.BusyResourceError):
             await reply.wait()
