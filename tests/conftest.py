@@ -25,6 +25,7 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
+from tests.certificates import Authority
 from trionats.testing import NatsServer, TrioNatsServer, find_server
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ def seed(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def rng(seed: str) -> random.Random:
     return random.Random(seed)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Somebody who issues certificates, for this test."""
+    return Authority(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -561,9 +561,11 @@ def meta_info(bucket: str, name: str, **fields: object) -> bytes:
 
 async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None:
     """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
+    connection = store._api.connection
+    assert isinstance(connection, Connection)
     for name in names[:-1]:
         subject, data = meta_subject(store.bucket, name), meta_info(store.bucket, name, **fields)
-        publish_forced(store._api.connection, subject, data, headers={"Nats-Rollup": "sub"})
+        publish_forced(connection, subject, data, headers={"Nats-Rollup": "sub"})
     # The acknowledgement of the last one says that the stream has them all, which a flush does not.
     last = meta_subject(store.bucket, names[-1]), meta_info(store.bucket, names[-1], **fields)
     await context_of(store).publish(*last, headers={"Nats-Rollup": "sub"})
@@ -581,11 +583,6 @@ def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> O
     """Give a store without asking whether there is one."""
     prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
     return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
-
-
-def stream_of(store: ObjectStore) -> str:
-    """The name of the stream that holds a bucket."""
-    return f"OBJ_{store.bucket}"
 
 
 def context_of(store: ObjectStore) -> JetStream:

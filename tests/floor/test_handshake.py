@@ -17,7 +17,7 @@ from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import Key
 from tests.peers import Peer, Peers
-from tests.worlds import connected, next_event, refusal, watched
+from tests.worlds import collect, connected, next_event, refusal, watched
 from trionats import errors, events, open_client, open_events
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 NAME = "seed.example"
 SEED = Key().seed
 CONTENT = f"-----BEGIN USER NKEY SEED-----\n{SEED}\n------END USER NKEY SEED------\n"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 def serving(
@@ -79,17 +74,7 @@ async def refused(
     return await refusal(url, dial=peers.dial, allow_reconnect=False, **options)
 
 
-async def until_lost(nursery: trio.Nursery, nc: trionats.Client) -> list[events.ConnectionEvent]:
-    """Collect what happens until the client gives up."""
-    seen: list[events.ConnectionEvent] = []
-    async with open_events(nursery, nc) as rx:
-        with pytest.raises(errors.Error):  # noqa: PT012 - it comes when it comes
-            while True:
-                seen.append(await rx.receive())
-    return seen
-
-
-# -- H1: no credentials in clear where TLS was wanted ------------------------------------------------------------------
+# -- H1, H3: no credentials in clear where TLS was wanted, and none to somebody of another name ------------------------------
 
 
 @pytest.mark.parametrize("wanted", ["url", "context", "callback", "True"])
@@ -113,8 +98,11 @@ async def test_h1_h2_a_server_without_tls_gets_no_byte_on_a_reconnect(
 ) -> None:
     peers = Peers(nursery, serving(authority.server(NAME), later=later, stays=False), in_clear)
     options: dict[str, Any] = {"tls": authority.trusting(), "max_reconnect_attempts": attempts}
-    async with open_client(nursery, url, dial=peers.dial, **options) as nc:
-        failed = [event.reason for event in await until_lost(nursery, nc) if isinstance(event, ReconnectFailed)]
+    seen: list[events.ConnectionEvent] = []
+    async with open_client(nursery, url, dial=peers.dial, **options) as nc, open_events(nursery, nc) as rx:
+        with pytest.raises(errors.Error):
+            await collect(rx, seen)
+    failed = [event.reason for event in seen if isinstance(event, ReconnectFailed)]
     assert [isinstance(error, errors.SecureConnWantedError) for error in failed] == [True, True]
     assert [peer.in_clear for peer in peers.peers] == [b""] * 3
     assert not later or "10.0.0.2:4222" in peers.dialled
@@ -127,9 +115,6 @@ async def test_h1_a_websocket_in_clear_is_not_even_dialled_where_tls_is_wanted(a
     assert isinstance(error, errors.SecureConnWantedError)
     assert "wss://" in str(error)
     assert server.dialled == []
-
-
-# -- H3: names -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -163,11 +148,6 @@ async def test_tls_hostname_overrides_the_name_of_the_url(authority: Authority, 
     error = await refused(nursery, peers, "tls://10.1.1.1", tls=authority.trusting())
     assert isinstance(error, errors.SecureConnFailedError)
     assert "IP address mismatch" in str(error)
-
-
-async def test_no_tls_is_no_state_of_tls() -> None:
-    async with connected(FakeServer()) as nc:
-        assert nc.tls is None
 
 
 # -- H4: what is said in clear -------------------------------------------------------------------------------------------
@@ -327,17 +307,6 @@ async def test_connect_timeout_covers_the_handshakes(
     assert trio.current_time() - start == pytest.approx(3)
     assert f"{what} within 3 s" in str(error)
     nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01"])
-async def test_what_speaks_something_else_is_named(autojump_clock: Clock, words: bytes, nursery: trio.Nursery) -> None:
-    async def other(peer: Peer) -> None:
-        await peer.stream.send_all(words)
-        await peer.line()
-
-    error = await refused(nursery, other, "nats://other")
-    assert isinstance(error, errors.ProtocolError | errors.NoServersError)
-    assert "nats://other:4222" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,12 @@ def source(room: str) -> str:
     return (ROOMS / f"{path}.py").read_text(encoding="utf-8")
 
 
+def test_none_is_no_choice() -> None:
+    none: Any = {option.name: None for option in fields(Options) if option.default is None or option.name == "rng"}
+    assert repr(Options.of(none)) == repr(Options()) == "Options()"
+
+
 def test_what_is_shown_of_options_is_numbers_and_no_secret() -> None:
-    assert repr(Options()) == "Options()"
     secret: Any = "hunter2-7f3a"
     given = Options.of(
         {

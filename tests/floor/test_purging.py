@@ -486,8 +486,7 @@ async def test_a_purge_of_a_sealed_stream_is_an_error_and_one_of_a_stream_that_i
 async def open_unpurgeable() -> AsyncGenerator[tuple[FakeObjects, ObjectStore, Client, Events]]:
     async with open_bucket() as (bucket, store, nc, nursery), open_events(nursery, nc) as told:
         bucket.server.deny_publish = (PURGES,)
-        with trio.fail_after(5):  # noqa: ASYNC100 - the body has checkpoints
-            yield bucket, store, nc, told
+        yield bucket, store, nc, told
 
 
 async def test_a_delete_that_may_not_purge_says_that_the_data_stays() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +12,7 @@ from tests.fakes import FakeServer
 from tests.worlds import (
     HOUR,
     Hosts,
+    collect,
     connected,
     events_until,
     lose,
@@ -26,15 +26,7 @@ from tests.worlds import (
 from trionats import errors, events, open_events, open_subscription
 from trionats.events import ConnectionState, PublishesLost, PublishesTooLarge, Reconnected, ReconnectFailed
 
-if TYPE_CHECKING:
-    from trionats import Events
-
 pytestmark = pytest.mark.usefixtures("autojump_clock")
-
-
-async def until_over(rx: Events) -> None:
-    async for _ in rx:
-        pass
 
 
 def names(seen: list[events.ConnectionEvent]) -> list[str]:
@@ -164,7 +156,7 @@ async def test_reconnecting_without_reconnects() -> None:
         assert "reconnect() was called" in str(gone.reason)
         hosts["a"].cut()
         with pytest.raises(errors.UnexpectedEOF):
-            await until_over(rx)
+            await collect(rx, [])
 
 
 async def test_reconnecting_where_nobody_is_left() -> None:
@@ -544,7 +536,7 @@ async def test_info_of_a_reconnect_is_that_servers() -> None:
 
 
 async def test_statistics_go_on_across_reconnects() -> None:
-    async with open_world(rng=random.Random(7)) as (_, nc, nursery), open_subscription(nursery, nc, "s") as feed:
+    async with open_world() as (_, nc, nursery), open_subscription(nursery, nc, "s") as feed:
         for number in range(1, 4):
             await nc.publish("s", b"four", headers={"A": "b"})
             assert (await feed.receive()).data == b"four"

@@ -23,9 +23,6 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 DENIED = "Authorization Violation"
 
 
-# -- why it went -------------------------------------------------------------------------------------------------------
-
-
 def deny(server: FakeServer, nc: Client) -> None:
     server.link.error(DENIED, fatal=True)
 
@@ -105,9 +102,6 @@ async def test_oddities_end_nothing(text: bytes) -> None:
         assert nc.statistics().reconnects == 0
 
 
-# -- pings -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_dead_peer_is_found_by_pings(full: bool) -> None:
     server = FakeServer()
@@ -157,9 +151,6 @@ async def test_the_servers_pings_are_answered_whoever_reads() -> None:
             server.inject(b"PING\r\n")
         await settled()
         assert len(server.sent("PONG")) == 100
-
-
-# -- what goes over the wire -----------------------------------------------------------------------------------------------
 
 
 async def test_no_subject_from_outside_makes_a_line_of_its_own() -> None:

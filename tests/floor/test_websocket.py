@@ -397,34 +397,30 @@ async def lost(script: Callable[[Peer], Awaitable[None]], **options: Any) -> eve
     return told
 
 
-async def test_the_code_and_the_words_of_a_close_frame_are_told() -> None:
-    told = await lost(closing(1001, b"Server Shutdown"))
-    assert (told.close_code, told.close_reason) == (1001, "Server Shutdown")
-    assert isinstance(told.reason, errors.UnexpectedEOF)
-    assert str(told.reason) == "ws://fake:80 closed the connection (WebSocket close 1001: Server Shutdown)"
-
-
-async def test_a_close_frame_hides_no_better_words() -> None:
-    told = await lost(closing(1009, b"Maximum Payload Exceeded", words=b"-ERR 'Maximum Payload Violation'\r\n"))
-    assert (told.close_code, told.close_reason) == (1009, "Maximum Payload Exceeded")
-    assert isinstance(told.reason, errors.MaxPayloadError)
-    said = "the server says: Maximum Payload Violation (WebSocket close 1009: Maximum Payload Exceeded)"
-    assert str(told.reason) == f"ws://fake:80: {said}"
+OVERSIZED = "Maximum Payload Violation"
 
 
 @pytest.mark.parametrize(
-    ("reason", "shown"),
+    ("code", "reason", "words", "kind", "said", "shown"),
     [
-        (b"", ""),
-        (b"a\r\nb\x1b[2J", "a\\r\\nb\\x1b[2J"),
-        ("\u202eevil".encode(), "\\u202eevil"),
-        (b"x" * 123, "x" * 123),
+        (1001, b"Server Shutdown", "", errors.UnexpectedEOF, "", "Server Shutdown"),
+        # It hides no better words.
+        (1009, b"Too much", OVERSIZED, errors.MaxPayloadError, f": the server says: {OVERSIZED}", "Too much"),
+        # They are somebody else's.
+        (1008, b"", "", errors.UnexpectedEOF, "", ""),
+        (1008, b"a\r\nb\x1b[2J", "", errors.UnexpectedEOF, "", "a\\r\\nb\\x1b[2J"),
+        (1008, "\u202eevil".encode(), "", errors.UnexpectedEOF, "", "\\u202eevil"),
+        (1008, b"x" * 123, "", errors.UnexpectedEOF, "", "x" * 123),
     ],
 )
-async def test_the_words_of_a_close_frame_are_somebody_elses(reason: bytes, shown: str) -> None:
-    told = await lost(closing(1008, reason))
-    assert (told.close_code, told.close_reason) == (1008, shown)
-    assert str(told.reason).endswith(f"(WebSocket close 1008{': ' if shown else ''}{shown})")
+async def test_the_code_and_the_words_of_a_close_frame_are_told(
+    code: int, reason: bytes, words: str, kind: type[Exception], said: str, shown: str
+) -> None:
+    told = await lost(closing(code, reason, words=f"-ERR '{words}'\r\n".encode() if words else b""))
+    assert (told.close_code, told.close_reason) == (code, shown)
+    assert isinstance(told.reason, kind)
+    closed = f"(WebSocket close {code}{': ' if shown else ''}{shown})"
+    assert str(told.reason) == f"ws://fake:80{said or ' closed the connection'} {closed}"
     assert str(told.reason).isprintable()
 
 

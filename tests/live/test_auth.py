@@ -19,11 +19,10 @@ import trio
 import trionats
 from tests.keys import House, Key, User
 from tests.leaks import leaks, shown, told_by
-from tests.worlds import connected, next_event, open_world, refusal, watched
+from tests.worlds import connected, free_port, next_event, open_world, refusal, watched
 from trionats import errors
 from trionats.events import Closed, Disconnected, Reconnected, ReconnectFailed
 from trionats.testing import NatsServer, open_server
-from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

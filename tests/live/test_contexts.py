@@ -11,7 +11,6 @@ import pytest
 import trio
 
 import trionats
-from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import House, Key
 from tests.worlds import next_event
@@ -22,6 +21,8 @@ from trionats.testing import open_server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from tests.certificates import Authority
 
     Write = Callable[..., None]
 
@@ -115,8 +116,7 @@ async def test_credentials_of_a_context(write: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [False, True])
-async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Path, authority: Authority) -> None:
     certificate, key = authority.files()
     more = f"verify: true, handshake_first: {str(first).lower()}"
     async with open_server(authority.config("127.0.0.1", more=more)) as server:

@@ -355,7 +355,7 @@ async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> N
         bucket = unique()
         config = api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
         store = await js.create_object_store(bucket, config, compression=True, metadata={"owner": "me"})
-        stream = (await js.stream_info(f"OBJ_{store.bucket}")).config
+        stream = (await js.stream_info(store.stream)).config
         assert stream.subjects == [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"]
         assert (stream.description, stream.max_age, stream.max_bytes) == ("d", 60, 10_000_000)
         assert (stream.compression, (stream.metadata or {})["owner"]) == (api.StoreCompression.S2, "me")

@@ -25,7 +25,6 @@ from tests.worlds import (
     open_live,
     open_store,
     open_world,
-    stream_of,
     unique,
     until,
 )
@@ -44,7 +43,7 @@ KIB, MIB = 1024, 1024 * 1024
 
 async def stored_chunks(store: ObjectStore) -> dict[str, int]:
     """Count the chunks in a bucket, by the nuid of their object."""
-    info = await context_of(store).stream_info(stream_of(store), f"$O.{store.bucket}.C.>")
+    info = await context_of(store).stream_info(store.stream, f"$O.{store.bucket}.C.>")
     return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
 
 
@@ -187,7 +186,7 @@ async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, r
     data = rng.randbytes(300_000)
     async with open_store(nats_server) as (made, nc, _):
         js = nc.jetstream()
-        config = (await js.stream_info(stream_of(made))).config
+        config = (await js.stream_info(made.stream)).config
         for limit in (65536, 20_000, 500):
             await js.update_stream(config, max_msg_size=limit)
             # One that was found before the change, and one that was found behind it.
@@ -209,7 +208,7 @@ async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer)
     """What is refused is what the server would refuse, but for a few digits."""
     async with open_store(nats_server) as (store, nc, _):
         js = nc.jetstream()
-        config = (await js.stream_info(stream_of(store))).config
+        config = (await js.stream_info(store.stream)).config
         await js.update_stream(config, max_msg_size=2000)
         small = await js.object_store(store.bucket)
         length = 2000
@@ -220,7 +219,7 @@ async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer)
             with suppress(errors.BadObjectMetaError):
                 await small.put("n", b"data", api.ObjectMeta(description="d" * length))
                 break
-        stored = await js.get_last_msg(stream_of(store), place_of(store, "n"))
+        stored = await js.get_last_msg(store.stream, place_of(store, "n"))
         assert 1950 < len(stored.data or b"") + 88 <= 2000
 
 
@@ -294,8 +293,8 @@ async def test_a_missing_chunk_is_an_error_and_not_a_hang(nats_server: TrioNatsS
     async with open_store(nats_server) as (store, _, _):
         info = await store.put("n", bytes(size))
         js = context_of(store)
-        message = await js.get_last_msg(stream_of(store), f"$O.{store.bucket}.C.{info.nuid}")
-        await js.delete_msg(stream_of(store), message.seq or 0)
+        message = await js.get_last_msg(store.stream, f"$O.{store.bucket}.C.{info.nuid}")
+        await js.delete_msg(store.stream, message.seq or 0)
         with trio.fail_after(5), pytest.raises(errors.ObjectIncompleteError, match=f"'n' from bucket '{store.bucket}'"):
             await store.get("n")
         await consumers_are(store)
@@ -369,7 +368,7 @@ async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNats
 
 async def test_a_bucket_that_allows_no_direct_reads(nats_server: TrioNatsServer) -> None:
     async with open_store(nats_server) as (store, _, _):
-        config = (await context_of(store).stream_info(stream_of(store))).config
+        config = (await context_of(store).stream_info(store.stream)).config
         await context_of(store).update_stream(config, allow_direct=False)
         await store.put("n", b"small")
         assert (await store.get("n")).data == b"small"
@@ -381,12 +380,12 @@ async def test_a_mirror_of_a_bucket(nats_server: TrioNatsServer) -> None:
         await store.put("n", bytes(300_000))
         js = nc.jetstream()
         mirror = unique()
-        source = api.StreamSource(name=stream_of(store))
+        source = api.StreamSource(name=store.stream)
         await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY)
         copy = await js.object_store(mirror)
 
         async def copied() -> bool:
-            return (await js.stream_info(stream_of(copy))).state.messages == 4
+            return (await js.stream_info(copy.stream)).state.messages == 4
 
         await until(copied)
         assert (await copy.get("n")).data == bytes(300_000)

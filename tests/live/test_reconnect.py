@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.worlds import (
-    arrived,
-    connected,
-    consume,
-    events_until,
-    open_live,
-    open_world,
-    payloads,
-    reconnected,
-    until,
-    watched,
-)
+from tests.worlds import arrived, connected, consume, events_until, open_live, open_world, reconnected, until, watched
 from trionats import Subscription, errors, events, open_events, open_subscription
 from trionats.testing import open_server
 
@@ -44,7 +33,7 @@ async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> 
     rows = PLAIN + QUEUE + WILD + COUNTED
 
     async def hear(rx: Subscription, subject: str) -> None:
-        heard[subject] = await payloads(rx)
+        heard[subject] = [msg.data async for msg in rx]
 
     # The bound, too: connections that live as shortly as these would be waited for longer and longer.
     options: dict[str, Any] = {**FOR_EVER, "max_reconnect_time_wait": 0.1}

@@ -9,11 +9,10 @@ import pytest
 import trio
 
 from tests.certificates import Authority
-from tests.worlds import connected, next_event, refusal, watched
+from tests.worlds import connected, free_port, next_event, refusal, watched
 from trionats import errors, open_subscription
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
-from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
     from trionats import Events
 
 ACCOUNT = "authorization { user: u, password: s3cret }\n"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 @pytest.fixture
@@ -216,12 +210,10 @@ async def test_discovered_servers_of_an_absolute_name(authority: Authority) -> N
             assert (nc.server_name, nc.connected_url) == ("two", "tls://nats.example.:1")
 
 
-async def test_h7_certificates_are_read_anew_at_each_connect(tmp_path: Path) -> None:
-    authorities = []
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
-        authorities.append(Authority(tmp_path / name))
-    old, new = authorities
+async def test_h7_certificates_are_read_anew_at_each_connect(
+    authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    old, new = authority, stranger
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(old.file.read_bytes())
     mine = tmp_path / "mine.pem"

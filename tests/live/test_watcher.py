@@ -22,7 +22,6 @@ from tests.worlds import (
     reconnected,
     seam,
     settled,
-    stream_of,
     until,
     write_infos,
 )
@@ -47,8 +46,11 @@ def names(infos: list[api.ObjectInfo]) -> list[str]:
 
 
 async def received(rx: Watcher[api.ObjectInfo], count: int) -> list[str]:
-    with trio.fail_after(10):  # noqa: ASYNC100 - the comprehension has them
-        return [(await rx.receive()).name for _ in range(count)]
+    seen: list[str] = []
+    with trio.fail_after(10):
+        while len(seen) < count:
+            seen.append((await rx.receive()).name)
+    return seen
 
 
 # -- what it yields ----------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ async def test_the_end_is_never_lost(nats_server: TrioNatsServer, state: str, ig
             await write_infos(store, *map(str, range(2000)))
         async with open_watcher(nursery, store, ignore_deletes=ignore_deletes) as rx:
             if state == "purged while it opens":
-                await context_of(store).purge_stream(stream_of(store))
+                await context_of(store).purge_stream(store.stream)
             with trio.fail_after(2):
                 seen = await rx.snapshot()
             assert rx.caught_up
@@ -320,8 +322,8 @@ async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServe
         for number in range(5):
             await write_infos(store, f"k{number}")
             js = context_of(store)
-            for consumer in await js.consumers_info(stream_of(store)):
-                await js.delete_consumer(stream_of(store), consumer.name)
+            for consumer in await js.consumers_info(store.stream):
+                await js.delete_consumer(store.stream, consumer.name)
             assert await received(rx, 1) == [f"k{number}"]
         assert rx.statistics().resets
         await consumers_are(store, 1)
@@ -393,15 +395,15 @@ async def test_a_bucket_that_is_made_anew_went_backwards(nats_server: TrioNatsSe
     ):
         await write_infos(store, *map(str, range(5)))
         await received(rx, 5)
-        config = (await other.jetstream().stream_info(stream_of(store))).config
+        config = (await other.jetstream().stream_info(store.stream)).config
         # While we are away: seen in between, the bucket would be gone.
         gate = trio.Event()
         nursery.start_soon(nc.reconnect)
         await events_until(happened, events.Disconnected)
-        await other.jetstream().delete_stream(stream_of(store))
+        await other.jetstream().delete_stream(store.stream)
         await other.jetstream().add_stream(config)
         gate.set()
-        with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=stream_of(store)):
+        with trio.fail_after(20), pytest.raises(errors.StreamRegressedError, match=store.stream):
             await rx.receive()
 
 
@@ -547,7 +549,7 @@ async def test_any_credit_is_enough(nats_server: TrioNatsServer, options: dict[s
         for length in lengths:
             await context_of(store).publish(f"$O.{store.bucket}.C.x", b"x" * length)
         collector = Collector()
-        source = await collector.read(nc, stream_of(store), **options)
+        source = await collector.read(nc, store.stream, **options)
         assert source.resets == 0
         read = [len(msg.data) for msg in collector.messages]
         assert read == ([0] * 60 if options.get("headers_only") else lengths)
@@ -559,7 +561,7 @@ async def test_what_is_refused_comes_again(nats_server: TrioNatsServer) -> None:
         for number in range(30):
             await context_of(store).publish(f"$O.{store.bucket}.C.x", str(number).encode())
         collector = Collector(room=7)
-        source = await collector.read(nc, stream_of(store))
+        source = await collector.read(nc, store.stream)
         assert [int(msg.data) for msg in collector.messages] == list(range(30))
         assert source.resets
         await consumers_are(store, 0)

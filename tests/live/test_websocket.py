@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.certificates import Authority
 from tests.keys import House
-from tests.worlds import connected, next_event, open_world, refusal, until, watched
+from tests.worlds import connected, free_port, next_event, open_world, refusal, until, watched
 from trionats import errors, open_subscription
 from trionats.events import Disconnected, Reconnected, ServersDiscovered
 from trionats.testing import open_server
-from trionats.testing._server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+    from tests.certificates import Authority
     from trionats import Client
     from trionats.testing import TrioNatsServer
 
@@ -76,8 +74,7 @@ async def test_messages_of_all_sizes_before_and_after_a_restart(compression: boo
 
 
 @pytest.mark.parametrize("compression", [False, True], ids=["plain", "compressed"])
-async def test_wss(compression: bool, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+async def test_wss(compression: bool, authority: Authority) -> None:
     options: dict[str, Any] = {"ws_compression": compression, "reconnect_time_wait": 0.05}
     account = "authorization { user: u, password: s3cret }\n"
     async with serving(f"compression: true, {authority.config('localhost')}", account) as (server, where):
@@ -97,8 +94,7 @@ async def test_wss(compression: bool, tmp_path: Path) -> None:
         assert "IP address mismatch" in str(error)
 
 
-async def test_wss_to_an_absolute_name(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+async def test_wss_to_an_absolute_name(authority: Authority) -> None:
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         assert host == "nats.example."  # for the resolver

@@ -349,7 +349,10 @@ class Options:
         unknown = sorted(given.keys() - ClientOptions.__annotations__.keys())
         if unknown:
             raise TypeError(unknown_option("open_client", unknown, ClientOptions.__annotations__, _ELSEWHERE))
-        return cls(**given)
+        own = given.copy()
+        if own.get("rng") is None:  # where None is the default, some write it
+            own.pop("rng", None)
+        return cls(**own)
 
     def __post_init__(self) -> None:
         self._at_most_one("user_credentials", "user_jwt_cb")
