@@ -64,5 +64,4 @@ def test_they_do_what_a_sorted_list_would(steps: list[tuple[str, int]]) -> None:
             assert sorted(fired) == sorted((when, serial) for serial, when in due.items())
             assert [when for when, _ in fired] == sorted(due.values())
             live = {serial: when for serial, when in live.items() if serial not in due}
-        assert len(timers) == len(live)
-        assert timers.next() == (min(live.values()) if live else None)
+        assert (len(timers), timers.next()) == (len(live), min(live.values(), default=None))
