@@ -1,11 +1,10 @@
-"""The worlds of tests/test_promise.py for the bridge's feeds: nats-py's client against a real server.
+"""The worlds of tests/test_promise.py, and those with the bridge's feeds: nats-py's client against a real server.
 
-Each of `KINDS` is one for its table; `World.nc` is a stand-in with what that file asks of a client.
+There `World.nc` is a stand-in with what that file asks of a client.
 """
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,9 +72,6 @@ class Client:
         feeds = tuple(feed.name for feed in self.connection.feeds)
         return SimpleNamespace(feeds=feeds, reconnects=self.nats_py.stats["reconnects"])
 
-    def asyncio_tasks(self) -> int:
-        return len(asyncio.all_tasks(self.loop))
-
 
 def cut(nc: nats.aio.client.Client) -> None:
     """Lose the connection, as when a router forgets it."""
@@ -89,23 +85,27 @@ async def ignore(_: Exception) -> None:
 
 @dataclass
 class World:
-    """A client of nats-py, and what it is connected to; for its fields see tests/test_promise.py."""
+    """A client, of ours or of nats-py, and what it is connected to."""
 
-    background: trio.Nursery
-    nc: Client
-    server: NatsServer
+    nc: Any
     make: Make
     open: Open
-    lose: Callable[[], None]
-    blink: Callable[[], None] | None = None
+    """Takes the nursery, and for subscriptions their options."""
+    lose: Callable[[], object]
+    """Lose the server; the client was told not to reconnect."""
+    blink: Callable[[], object]
+    """Lose the connection, with the server in its place."""
+    server: NatsServer | None = None
 
     @asynccontextmanager
     async def opened(self, nursery: trio.Nursery) -> AsyncIterator[Feed[Any]]:
+        """Open the feed, and see to it that the server knows."""
         async with self.open(nursery) as rx:
             await self.nc.flush()
             yield rx
 
     async def fill(self, feed: Feed[Any], first: int = 1, last: int = 3) -> None:
+        """Make items, and wait until the feed has them buffered."""
         there = len(feed) + last - first + 1
         for number in range(first, last + 1):
             await self.make(number)
@@ -114,7 +114,7 @@ class World:
 
 def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     """Say which item it is, of those that `World.make` makes."""
-    if isinstance(item, Msg):
+    if isinstance(item, (Msg, trionats.Msg)):
         return int(item.data)
     return int(item.key) if isinstance(item, KeyValue.Entry) else int(item.name)
 
@@ -158,7 +158,7 @@ async def open_world(kind: Callable[[Client], Awaitable[tuple[Make, Open]]], **o
         async with trio.open_nursery() as background, bridge.open_nats_py(background, server.url, **options) as theirs:
             nc = Client(theirs)
             make, open_ = await kind(nc)
-            yield World(background, nc, server, make, open_, lose=server.kill, blink=nc.cut)
+            yield World(nc, make, open_, server.kill, nc.cut, server)
 
 
 #: For tests/test_promise.py: every one of them talks to a real server.

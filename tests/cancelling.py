@@ -45,31 +45,24 @@ STUCK_SECONDS = 3600.0
 
 
 class Cut(trio.abc.Instrument):
-    """One run's cancellation: given to the scenario, which calls it once with the operation.
-
-    Attributes:
-        fired: Whether the operation was still running at the step in question, and was cancelled there.
-        steps: How many steps the operation took.
-        cancelled: Whether the operation ended by being cancelled.
-        result: What it returned, if it did.
-    """
+    """One run's cancellation: given to the scenario, which calls it once with the operation."""
 
     def __init__(self, way: Way, at: int) -> None:
-        self.way = way
-        self.at = at
-        self.fired = self.cancelled = self.called = False
+        self.way, self.at = way, at
+        #: Whether the operation was still running at the step in question, and was cancelled there.
+        self.fired = False
+        #: Whether the operation ended by being cancelled.
+        self.cancelled = False
+        self.called = False
         self.steps = 0
+        #: What it returned, if it did.
         self.result: object = None
         self._task: trio.lowlevel.Task | None = None
         self._inner = trio.CancelScope()
         self._outer = trio.CancelScope()
 
     async def __call__(self, operation: Callable[..., Awaitable[T]], *args: object, **options: object) -> T | None:
-        """Run the operation in the task that calls, and cancel it at the appointed step.
-
-        Returns:
-            What it returned; None if it was cancelled.
-        """
+        """Run the operation in the task that calls, and cancel it at the appointed step; None if it was cancelled."""
         assert not self.called, "a scenario cuts once"
         self.called = True
         if self.way == "already":
@@ -122,16 +115,8 @@ def cancel_everywhere(
 ) -> dict[Way, int]:
     """Run a scenario once for each step of the operation that it cuts, and for each way of cancelling it there.
 
-    Args:
-        scenario: Prepares, awaits `cut(operation, ...)` once, and raises if anything is wrong afterwards.
-        seed: What Trio's scheduler draws from; it stands in the failure.
-        ways: Those to try.
-
-    Returns:
-        At how many steps the operation was cancelled, for each way.
-
-    Raises:
-        BaseException: What the scenario raised, with a note that says where the operation was cancelled.
+    The scenario prepares, awaits `cut(operation, ...)` once, and raises if anything is wrong afterwards; a note says where
+    the operation was cancelled. Returns at how many steps it was, for each way.
     """
     return {way: _one_way(scenario, way, seed) for way in ways}
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMESTAMP = 1_700_000_000_000_000_000
+CREATED = "2026-11-23T17:00:00Z"
 
 
 def refusal(code: int, err_code: int, description: str) -> dict[str, Any]:
@@ -35,6 +36,10 @@ BUSY = refusal(429, 10167, "too many requests")
 FULL = refusal(400, 10077, "maximum bytes exceeded")
 UNAVAILABLE = refusal(503, 10008, "JetStream system temporarily unavailable")
 WRONG_SEQUENCE = refusal(400, 10071, "wrong last sequence")
+
+
+def digest_of(data: bytes) -> str:
+    return f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}"
 
 
 @dataclasses.dataclass(slots=True)
@@ -56,8 +61,8 @@ class Pull:
     """One pull request that is not satisfied yet."""
 
     inbox: str
-    batch: int
-    no_wait: bool
+    batch: int = 1
+    no_wait: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,13 +78,7 @@ class Consumer:
 
 
 class FakeStream:
-    """A stream on a fake server.
-
-    Args:
-        server: The server; its links see the stream at once.
-        name: The stream's name.
-        subjects: The patterns it stores.
-    """
+    """A stream on a fake server, whose links see it at once; it stores what matches the subjects."""
 
     def __init__(self, server: FakeServer, name: str, *subjects: str) -> None:
         self.server = server
@@ -105,11 +104,8 @@ class FakeStream:
     def about(self) -> dict[str, Any]:
         """What the server says of the stream."""
         state = {"messages": len(self.messages), "bytes": 0, "first_seq": 1, "last_seq": self.last}
-        return {
-            "config": {"name": self.name},
-            "created": "2026-11-23T17:00:00Z",
-            "state": {**state, "consumer_count": len(self.consumers)},
-        }
+        state["consumer_count"] = len(self.consumers)
+        return {"config": {"name": self.name}, "created": CREATED, "state": state}
 
     def store(self, subject: str, payload: bytes, *, rollup: bool = True, headers: bytes = b"") -> dict[str, Any]:
         """Add a message; with `rollup` it replaces the earlier ones of its subject."""
@@ -120,8 +116,6 @@ class FakeStream:
         for consumer in list(self.consumers.values()):
             self._serve(consumer)
         return {"stream": self.name, "seq": self.last}
-
-    # -- the API -------------------------------------------------------------------------------------------------------
 
     def _named(self, frame: Frame) -> Consumer | None:
         return self.consumers.get(frame.subject.rsplit(".", 1)[1])
@@ -149,32 +143,20 @@ class FakeStream:
         return None
 
     def _created(self, config: dict[str, Any]) -> dict[str, Any]:
-        consumer = Consumer(config["name"], config, self._start(config))
-        if config["deliver_policy"] == "last_per_subject":
-            newest = {m.subject: m.sequence for m in self.messages if self._wants(config, m)}
-            consumer.cursor, consumer.chosen = 0, set(newest.values())
+        starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
+        policy = config["deliver_policy"]
+        consumer = Consumer(config["name"], config, starts.get(policy, 0))
+        if policy == "last_per_subject":
+            consumer.chosen = set({m.subject: m.sequence for m in self.messages if self._wants(config, m)}.values())
         self.consumers[consumer.name] = consumer
         return self._info(consumer)
-
-    def _start(self, config: dict[str, Any]) -> int:
-        match config["deliver_policy"]:
-            case "new":
-                return self.last
-            case "by_start_sequence":
-                return int(config["opt_start_seq"]) - 1
-            case _:
-                return 0
 
     def _info(self, consumer: Consumer | None) -> dict[str, Any]:
         if consumer is None:
             return refusal(404, 10014, "consumer not found")
-        return {
-            "stream_name": self.name,
-            "name": consumer.name,
-            "config": consumer.config,
-            "num_pending": sum(1 for _ in self._pending(consumer)),
-            "delivered": {"consumer_seq": consumer.delivered, "stream_seq": consumer.cursor},
-        }
+        info = {"stream_name": self.name, "name": consumer.name, "config": consumer.config}
+        delivered = {"consumer_seq": consumer.delivered, "stream_seq": consumer.cursor}
+        return {**info, "num_pending": sum(1 for _ in self._pending(consumer)), "delivered": delivered}
 
     def _delete(self, frame: Frame) -> dict[str, Any]:
         consumer = self.consumers.pop(frame.subject.rsplit(".", 1)[1], None)
@@ -187,14 +169,12 @@ class FakeStream:
     def _next(self, frame: Frame) -> None:
         consumer = self._named(frame)
         request = json.loads(frame.payload or b"{}")
-        pull = Pull(frame.reply, request.get("batch", 1), bool(request.get("no_wait")))
         if consumer is None:
-            self.server.publish(frame.reply, headers=b"NATS/1.0 503\r\n\r\n")
+            self.server.publish(frame.reply, headers=NO_RESPONDERS)
             return
+        pull = Pull(frame.reply, request.get("batch", 1), bool(request.get("no_wait")))
         consumer.pulls.append(pull)
         self._serve(consumer)
-
-    # -- delivering ----------------------------------------------------------------------------------------------------
 
     def _wants(self, config: dict[str, Any], message: Stored) -> bool:
         filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
@@ -212,15 +192,14 @@ class FakeStream:
         while consumer.pulls:
             pull = consumer.pulls[0]
             message = next(self._pending(consumer), None)
-            if message is None:
-                if not pull.no_wait:
-                    return
-                consumer.pulls.pop(0)
+            if message is not None:
+                self._deliver(consumer, message, pull.inbox)
+                pull.batch -= 1
+            elif pull.no_wait:
                 self._status(pull, "404 No Messages")
-                continue
-            self._deliver(consumer, message, pull.inbox)
-            pull.batch -= 1
-            if not pull.batch:
+            else:
+                return
+            if message is None or not pull.batch:
                 consumer.pulls.pop(0)
 
     def _deliver(self, consumer: Consumer, message: Stored, inbox: str) -> None:
@@ -240,12 +219,7 @@ class FakeStream:
 
 
 class FakeObjects(FakeStream):
-    """The stream of one bucket, with what an object store asks of it.
-
-    Args:
-        server: The server.
-        bucket: The bucket's name.
-    """
+    """The stream of one bucket, with what an object store asks of it."""
 
     def __init__(self, server: FakeServer, bucket: str) -> None:
         super().__init__(server, f"OBJ_{bucket}")
@@ -267,8 +241,6 @@ class FakeObjects(FakeStream):
         self.server.on(f"{api}.STREAM.MSG.DELETE.{name}", self._erase)
         self.server.on(f"{api}.STREAM.PURGE.{name}", self.purge)
 
-    # -- for the test --------------------------------------------------------------------------------------------------
-
     def answer(self, pattern: str, *answers: Any) -> None:  # noqa: ANN401 - whatever a hook may answer
         """Give these answers to what matches, one after the other, and then none."""
         waiting = deque(answers)
@@ -281,21 +253,17 @@ class FakeObjects(FakeStream):
         return [message.payload for message in self.messages if matches(pattern, message.subject)]
 
     def data(self, nuid: str | None) -> list[bytes]:
-        """The chunks of one object."""
         return self.payloads(f"{self.prefix}.C.{nuid}")
 
     @property
     def chunks(self) -> int:
-        """How many chunks there are, of whatever object."""
         return len(self.sequences(f"{self.prefix}.C.*"))
 
     @property
     def metas(self) -> list[dict[str, Any]]:
-        """The infos, as they are stored."""
         return [json.loads(payload) for payload in self.payloads(f"{self.prefix}.M.*")]
 
     def forget(self, pattern: str) -> None:
-        """Delete what matches."""
         self.messages = [m for m in self.messages if not matches(pattern, m.subject)]
 
     def purged(self) -> int:
@@ -306,9 +274,8 @@ class FakeObjects(FakeStream):
         """Store an object as a client would have done."""
         for chunk in chunks:
             self.store(f"{self.prefix}.C.nuid-{name}", chunk, rollup=False)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(b"".join(chunks)).digest()).decode()
         info = {"name": name, "bucket": self.bucket, "nuid": f"nuid-{name}", "deleted": deleted}
-        counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": f"SHA-256={digest}"}
+        counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": digest_of(b"".join(chunks))}
         subject = f"{self.prefix}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
         self.store(subject, json.dumps({**info, **counts, **more}).encode())
 
@@ -318,26 +285,18 @@ class FakeObjects(FakeStream):
         Raises:
             AssertionError: One of them is not whole, or there are chunks that belong to none.
         """
-        chunks: dict[str, list[bytes]] = {}
-        for message in self.messages:
-            if matches(f"{self.prefix}.C.*", message.subject):
-                chunks.setdefault(message.subject.rsplit(".", 1)[1], []).append(message.payload)
+        chunked = [message.subject for message in self.messages if matches(f"{self.prefix}.C.*", message.subject)]
+        chunks = {subject.rsplit(".", 1)[1]: self.payloads(subject) for subject in chunked}
         found = {}
-        for message in self.messages:
-            if not matches(f"{self.prefix}.M.*", message.subject):
-                continue
-            info = json.loads(message.payload)
+        for info in self.metas:
             if not info["deleted"]:
                 parts = chunks.pop(info["nuid"], [])
                 found[info["name"]] = data = b"".join(parts)
-                digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
                 is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])
                 assert is_there == promised, f"{info['name']!r} is not whole"
-                assert info["digest"] == f"SHA-256={digest}", f"{info['name']!r} is mixed"
+                assert info["digest"] == digest_of(data), f"{info['name']!r} is mixed"
         assert not chunks, f"orphans: {chunks}"
         return found
-
-    # -- the API -------------------------------------------------------------------------------------------------------
 
     def _last(self, subject: str) -> Stored | None:
         return next((m for m in reversed(self.messages) if m.subject == subject), None)
@@ -369,7 +328,7 @@ class FakeObjects(FakeStream):
         if found is None:
             return refusal(404, 10037, "no message found")
         data = base64.b64encode(found.payload).decode()
-        fields = {"subject": found.subject, "seq": found.sequence, "data": data, "time": "2026-11-23T17:00:00Z"}
+        fields = {"subject": found.subject, "seq": found.sequence, "data": data, "time": CREATED}
         return {"message": fields}
 
     def _direct_get(self, frame: Frame) -> None:

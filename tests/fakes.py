@@ -26,12 +26,13 @@ import dataclasses
 import errno
 import json
 from collections import Counter
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FakeServer", "Frame", "Link", "Subscription"]
 
@@ -77,50 +78,27 @@ class Subscription:
     delivered: int = 0
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class FakeServer:
-    """A scripted server; see the module's text.
+    """A scripted server; see the module's text."""
 
-    Args:
-        info: Fields that replace those of the usual INFO.
-        authorize: Given the CONNECT's fields, says what is wrong with them, as the server would (`"Authorization
-            Violation"`); None is welcome.
-        deny_publish: Patterns that the client may not publish to.
-        deny_subscribe: Patterns that the client may not subscribe to.
-        chunk: How many bytes a `receive_some` gets at most; 0 for no limit.
-        sip: How many bytes of a `send_all` are taken before the next scheduling point; 0 for all of them. A `send_all` that
-            is cancelled between two sips leaves half a frame, as a socket would.
-    """
+    #: Fields that replace those of the usual INFO, and then all of them.
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: Given the CONNECT's fields, says what is wrong with them, as the server would; None is welcome.
+    authorize: Callable[[dict[str, Any]], str | None] | None = None
+    #: Patterns that the client may not publish or subscribe to.
+    deny_publish: tuple[str, ...] = ()
+    deny_subscribe: tuple[str, ...] = ()
+    #: How many bytes a `receive_some` gets at most; 0 for no limit.
+    chunk: int = 0
+    #: How many bytes of a `send_all` are taken before the next scheduling point; 0 for all of them. A `send_all` that is
+    #: cancelled between two sips leaves half a frame, as a socket would.
+    sip: int = 0
 
-    def __init__(
-        self,
-        *,
-        info: Mapping[str, Any] | None = None,
-        authorize: Callable[[dict[str, Any]], str | None] | None = None,
-        deny_publish: tuple[str, ...] = (),
-        deny_subscribe: tuple[str, ...] = (),
-        chunk: int = 0,
-        sip: int = 0,
-    ) -> None:
-        self.info: dict[str, Any] = {
-            "server_id": "FAKE",
-            "server_name": "fake",
-            "version": "2.15.1",
-            "proto": 1,
-            "go": "go1.25",
-            "host": "127.0.0.1",
-            "port": 4222,
-            "headers": True,
-            "max_payload": 1024 * 1024,
-            "jetstream": True,
-            "client_id": 1,
-            "client_ip": "127.0.0.1",
-            **(info or {}),
-        }
-        self.authorize = authorize
-        self.deny_publish = deny_publish
-        self.deny_subscribe = deny_subscribe
-        self.chunk = chunk
-        self.sip = sip
+    def __post_init__(self) -> None:
+        usual: dict[str, Any] = {"server_id": "FAKE", "server_name": "fake", "version": "2.15.1", "proto": 1}
+        usual |= {"go": "go1.25", "host": "127.0.0.1", "port": 4222, "client_id": 1, "client_ip": "127.0.0.1"}
+        self.info = {**usual, "headers": True, "max_payload": 1024 * 1024, "jetstream": True, **self.info}
         #: Verbs that get no answer and no effect, such as "PING" for a peer that is dead but connected.
         self.mute: set[str] = set()
         #: How the next dials end: "refuse", "hang"; when it is used up, they are accepted.
@@ -133,8 +111,6 @@ class FakeServer:
         self.problems: list[str] = []
         self._responders: list[tuple[str, Callable[[Frame], Any]]] = []
         self._turns: Counter[str] = Counter()
-
-    # -- for the client ------------------------------------------------------------------------------------------------
 
     async def dial(self, host: str = "fake", port: int = 4222) -> trio.abc.Stream:
         """Open a link: what is given to the client as `dial=`."""
@@ -149,8 +125,6 @@ class FakeServer:
         self.links.append(link)
         link.write(b"INFO " + json.dumps(self.info).encode() + b" " + CRLF)
         return link
-
-    # -- for the test --------------------------------------------------------------------------------------------------
 
     @property
     def link(self) -> Link:
@@ -204,12 +178,8 @@ class FakeServer:
 
     def check(self) -> None:
         """Raise AssertionError if the client has sent anything but whole, well-formed frames."""
-        problems = self.problems + [
-            f"half a frame at the end of a link: {torn!r}" for link in self.links if (torn := link.torn)
-        ]
-        assert not problems, "; ".join(problems)
-
-    # -- acting on frames ----------------------------------------------------------------------------------------------
+        torn = [f"half a frame at the end of a link: {link.torn!r}" for link in self.links if link.torn]
+        assert not self.problems + torn, "; ".join(self.problems + torn)
 
     def handle(self, link: Link, frame: Frame) -> None:
         """Do what one frame asks for."""
@@ -219,17 +189,13 @@ class FakeServer:
         self.frames.append(frame)
         if frame.verb in self.mute:
             return
-        match frame.verb:
-            case "CONNECT":
-                self._connect(link, frame)
-            case "PING":
-                link.write(b"PONG" + CRLF)
-            case "SUB":
-                self._subscribe(link, frame)
-            case "UNSUB":
-                self._unsubscribe(link, frame)
-            case "PUB" | "HPUB":
-                self._published(link, frame)
+        acts = {"CONNECT": self._connect, "SUB": self._subscribe, "UNSUB": self._unsubscribe, "PING": self._ping}
+        acts |= {"PUB": self._published, "HPUB": self._published}
+        if frame.verb in acts:
+            acts[frame.verb](link, frame)
+
+    def _ping(self, link: Link, _: Frame) -> None:
+        link.write(b"PONG" + CRLF)
 
     def _connect(self, link: Link, frame: Frame) -> None:
         link.options = json.loads(frame.payload)
@@ -278,10 +244,8 @@ class FakeServer:
     def _answer(self, reply: str, answer: object) -> None:
         if answer is None or not reply:
             return
-        if isinstance(answer, str):
-            answer = answer.encode()
-        elif not isinstance(answer, bytes):
-            answer = json.dumps(answer).encode()
+        if not isinstance(answer, bytes):
+            answer = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.publish(reply, answer)
 
     def _route(self, subject: str, reply: str, headers: bytes, payload: bytes, links: dict[int, Link]) -> int:
@@ -321,9 +285,7 @@ class Link(trio.abc.Stream):
         self._stalled_up: trio.Event | None = None
         self._stalled_down = False
         self._readable = trio.Event()
-        self._sending = self._receiving = False
-
-    # -- what the test does --------------------------------------------------------------------------------------------
+        self._busy: set[str] = set()
 
     @property
     def alive(self) -> bool:
@@ -337,10 +299,9 @@ class Link(trio.abc.Stream):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client as they are."""
-        if not self.alive:
-            return
-        self._down += data
-        self._readable.set()
+        if self.alive:
+            self._down += data
+            self._readable.set()
 
     def error(self, text: str, *, fatal: bool = False) -> None:
         """Send `-ERR`, and end the link if the error is of that kind."""
@@ -354,11 +315,8 @@ class Link(trio.abc.Stream):
         if subscription.limit and subscription.delivered >= subscription.limit:
             self.subscriptions.pop(subscription.sid, None)
         to = f"{subject} {subscription.sid} {reply + ' ' if reply else ''}"
-        if headers:
-            line = f"HMSG {to}{len(headers)} {len(headers) + len(payload)}\r\n"
-        else:
-            line = f"MSG {to}{len(payload)}\r\n"
-        self.write(line.encode() + headers + payload + CRLF)
+        line = f"HMSG {to}{len(headers)} {len(headers) + len(payload)}" if headers else f"MSG {to}{len(payload)}"
+        self.write(line.encode() + CRLF + headers + payload + CRLF)
 
     def cut(self, how: Ending = "eof") -> None:
         """End the link now, as the server does in good order ("eof"), or as a network does ("reset").
@@ -393,13 +351,8 @@ class Link(trio.abc.Stream):
         self._stalled_down = False
         self._readable.set()
 
-    # -- what the client does ------------------------------------------------------------------------------------------
-
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this link")
-        self._sending = True
-        try:
+        with self._alone("sending"):
             rest = bytes(data)
             sip = self.server.sip or len(rest)
             while True:
@@ -408,8 +361,6 @@ class Link(trio.abc.Stream):
                 rest = rest[sip:]
                 if not rest:
                     return
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -417,25 +368,28 @@ class Link(trio.abc.Stream):
             await self._stalled_up.wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving on this link")
-        self._receiving = True
-        try:
+        with self._alone("receiving"):
             await trio.lowlevel.checkpoint()
             while not self._can_receive():
                 self._readable = trio.Event()
                 await self._readable.wait()
             return self._give(max_bytes)
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        if what in self._busy:
+            raise trio.BusyResourceError(f"another task is {what} on this link")
+        self._busy.add(what)
+        try:
+            yield
         finally:
-            self._receiving = False
+            self._busy.discard(what)
 
     async def aclose(self) -> None:
         self.closed = True
         self.subscriptions.clear()
         self.resume()
         await trio.lowlevel.checkpoint()
-
-    # -- bytes ---------------------------------------------------------------------------------------------------------
 
     def _can_receive(self) -> bool:
         if self.closed or self.ending == "reset" or self._cut_down == 0:
@@ -505,8 +459,9 @@ def cut_frame(buffer: bytearray) -> Frame | None:
             return None
         frame, size = found
     else:
-        frame, size = Frame(name, _arguments(line, rest, *_COUNTS[name])), end + 2
-        _checked_numbers(frame, line)
+        frame, size = Frame(name, _arguments(name, line, rest)), end + 2
+        for text in frame.arguments[-1 if name == "SUB" else 0 :]:
+            _number(text, line)
     del buffer[:size]
     return frame
 
@@ -515,7 +470,7 @@ _COUNTS = {"PING": (0, 0), "PONG": (0, 0), "SUB": (2, 3), "UNSUB": (1, 2), "PUB"
 
 
 def _message(buffer: bytearray, name: str, line: bytes, rest: bytes, start: int) -> tuple[Frame, int] | None:
-    arguments = _arguments(line, rest, *_COUNTS[name])
+    arguments = _arguments(name, line, rest)
     sizes = [_number(text, line) for text in arguments[-(1 if name == "PUB" else 2) :]]
     total, header_size = sizes[-1], sizes[0] if name == "HPUB" else 0
     if header_size > total:
@@ -531,7 +486,8 @@ def _message(buffer: bytearray, name: str, line: bytes, rest: bytes, start: int)
     return Frame(name, arguments, headers, payload), start + total + 2
 
 
-def _arguments(line: bytes, rest: bytes, least: int, most: int) -> tuple[str, ...]:
+def _arguments(name: str, line: bytes, rest: bytes) -> tuple[str, ...]:
+    least, most = _COUNTS[name]
     try:
         arguments = tuple(rest.decode().split(" ")) if rest else ()
     except UnicodeDecodeError:
@@ -541,18 +497,11 @@ def _arguments(line: bytes, rest: bytes, least: int, most: int) -> tuple[str, ..
     return arguments
 
 
-def _checked_numbers(frame: Frame, line: bytes) -> None:
-    for text in frame.arguments[-1:] if frame.verb == "SUB" else frame.arguments if frame.verb == "UNSUB" else ():
-        _number(text, line)
-
-
 def _checked_json(text: bytes) -> None:
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise MalformedFrameError("a CONNECT without a JSON object")
+    with suppress(ValueError):
+        if isinstance(json.loads(text), dict):
+            return
+    raise MalformedFrameError("a CONNECT without a JSON object")
 
 
 def _number(text: str, line: bytes) -> int:

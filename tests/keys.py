@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 PREFIX = {"operator": 14 << 3, "account": 0, "user": 20 << 3, "server": 13 << 3}
 SEED = 18 << 3
-UNLIMITED = {
-    **dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1),
-    "wildcards": True,
-}
+UNLIMITED = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1) | {"wildcards": True}
 
 
 class Key:
@@ -73,8 +70,8 @@ class House:
 
     def __init__(self) -> None:
         self.operator, self.system, self.account = Key("operator"), Key("account"), Key("account")
+        #: A signing key of the account, whose users may use `greet` and nothing else.
         self.scoped = Key("account")
-        """A signing key of the account, whose users may use `greet` and nothing else."""
         self.revocations: dict[str, int] = {}
         nats = {"type": "operator", "version": 2, "system_account": self.system.public}
         # Once: the server refuses to load a configuration again in which this is another one.
@@ -88,9 +85,7 @@ class House:
             f"  {self.account.public}: {self._account(self.account)}\n}}\n"
         )
 
-    def user(
-        self, *, expires: float | None = None, bearer: bool = False, key: Key | None = None, subs: int = -1
-    ) -> User:
+    def user(self, *, expires: float = 0, bearer: bool = False, key: Key | None = None, subs: int = -1) -> User:
         """Make a user of the account; `expires` is seconds since the epoch, `subs` a limit of subscriptions."""
         key = key or Key()
         nats: dict[str, Any] = {"type": "user", "version": 2, "pub": {}, "sub": {}}
@@ -98,7 +93,7 @@ class House:
         if bearer:
             nats["bearer_token"] = True
         claims: dict[str, Any] = {"sub": key.public, "name": "U", "nats": nats}
-        if expires is not None:
+        if expires:
             claims["exp"] = math.ceil(expires)
         return User(key, jwt(claims, self.account))
 
@@ -112,9 +107,8 @@ class House:
         if account is self.account:
             only = {"allow": ["greet"]}
             template = {"pub": only, "sub": only, "subs": -1, "data": -1, "payload": -1}
-            nats["signing_keys"] = [
-                {"kind": "user_scope", "key": self.scoped.public, "role": "greeter", "template": template}
-            ]
+            scope = {"kind": "user_scope", "key": self.scoped.public, "role": "greeter", "template": template}
+            nats["signing_keys"] = [scope]
             if self.revocations:
                 nats["revocations"] = self.revocations
         return jwt({"sub": account.public, "name": "A", "nats": nats}, self.operator)

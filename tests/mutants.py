@@ -210,7 +210,7 @@ def killer(mutant: Mutant, names: list[str], tree: Path, seconds: float, *, live
         _write(path, "".join(lines))
         for where, marks, environment in runs:
             done = _in_tree(tree, _pytest(where, marks), seconds, **environment)
-            if done.returncode:
+            if done.returncode not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
                 failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
                 return failed[1] if failed else f"pytest, which ended with {done.returncode}"
     except subprocess.TimeoutExpired:

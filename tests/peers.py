@@ -15,6 +15,7 @@ connection.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -30,12 +31,10 @@ class Peer:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.heard = b""
-        """What came since the last TLS handshake, and was not taken yet."""
-        self.in_clear = b""
-        """All that came before the TLS handshake."""
+        #: What came since the last TLS handshake, and was not taken yet; and all that came before it.
+        self.heard = self.in_clear = b""
+        #: The fields of CONNECT.
         self.options: dict[str, Any] = {}
-        """The fields of CONNECT."""
 
     async def info(self, *, behind: bytes = b"", **fields: object) -> None:
         """Send an INFO, and more bytes together with it."""
@@ -97,14 +96,13 @@ class Peers:
         ours, theirs = trio.testing.memory_stream_pair()
         peer = Peer(theirs)
         self.peers.append(peer)
-        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        self._nursery.start_soon(self._run, script, peer)
+        self._nursery.start_soon(self._run, self._scripts.pop(0) if self._scripts[1:] else self._scripts[0], peer)
         return ours
 
     async def _run(self, script: Callable[[Peer], Awaitable[None]], peer: Peer) -> None:
         try:
-            await script(peer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went away; the test looks at why
+            # The client may go away; the test looks at why.
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await script(peer)
         finally:
             await trio.aclose_forcefully(peer.stream)

@@ -37,13 +37,8 @@ EXPECTED = {
     ],
     "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [
-        "12:00 fine",
-        "18:00 fine",
-        "6:00 fine",
-        "['oslo: fine', 'rome: fine']",
-        "nobody is left",
-        "oslo is closed",
-        "rome is closed",
+        *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
+        *("nobody is left", "oslo is closed", "rome is closed"),
     ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "events.py": ["Disconnected", "Reconnected"],
@@ -56,25 +51,15 @@ LISTENS = {"events.py"}  # with a server that is there it listens for ten second
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
-each_example = pytest.mark.parametrize("name", sorted(EXPECTED))
-
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | environment,
-    )
+    command, how = [sys.executable, "-W", "error", *arguments], {"env": os.environ | environment, "timeout": 60}
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload,no-any-return]
 
 
 def run(name: str, *arguments: str) -> list[str]:
     done = python(str(EXAMPLES / name), *arguments)
-    assert done.stderr == ""
-    assert done.returncode == 0
+    assert (done.stderr, done.returncode) == ("", 0)
     lines = done.stdout.splitlines()
     return sorted(lines) if name in CONCURRENT else lines
 
@@ -83,10 +68,9 @@ def test_every_example_is_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
 
 
-@each_example
+@pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_with_a_server_of_its_own(name: str) -> None:
-    lines = run(name)
-    assert [line for line in lines if line != "ReconnectFailed"] == EXPECTED[name]
+    assert [line for line in run(name) if line != "ReconnectFailed"] == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", sorted(set(EXPECTED) - LISTENS))
@@ -127,56 +111,48 @@ def test_what_the_readme_names_is_there() -> None:
 
 def test_the_demonstration_finds_every_count_back_at_the_start() -> None:
     done = python("-m", "trionats", "demo")
-    assert done.stderr == ""
+    assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.endswith("\nEvery count is back at the start.\n")
     assert done.stdout.count("   back\n") == 7
-    assert done.returncode == 0
 
 
-@pytest.mark.parametrize(
-    "sabotage",
-    [
-        "trionats._jetstream.ordered.OrderedSource._delete = lambda *_: None",
-        "trionats._core.attachments.Attachment.detach = lambda _: None",
-        """
+SABOTAGE = {
+    "consumers": "trionats._jetstream.ordered.OrderedSource._delete = lambda *_: None",
+    "subscriptions": "trionats._core.attachments.Attachment.detach = lambda _: None",
+    "a task, at first": """
 watch_files = demo.watch_files
 async def watch_and_leave(background, *others):
     await watch_files(background, *others)
     background.start_soon(demo.trio.sleep_forever)
 demo.watch_files = watch_and_leave
 """,
-        """
+    "a task, later": """
 by_stop = demo.by_stop
 async def stop_and_leave(stage):
     stage.background.start_soon(demo.trio.sleep_forever)
     return await by_stop(stage)
 demo.WAYS = (("rx.stop()", stop_and_leave), *demo.WAYS[1:])
 """,
-    ],
-    ids=["consumers", "subscriptions", "a task, at first", "a task, later"],
-)
+}
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGE.values(), ids=SABOTAGE)
 def test_the_demonstration_finds_what_is_left(sabotage: str) -> None:
-    program = (
-        f"import trionats._cli.demo as demo, trionats\n{sabotage}\ndemo.PATIENCE = 0.2\nraise SystemExit(demo.main())"
-    )
-    done = python("-c", program)
+    imports = "import trionats._cli.demo as demo, trionats"
+    done = python("-c", f"{imports}\n{sabotage}\ndemo.PATIENCE = 0.2\nraise SystemExit(demo.main())")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.endswith("\nSomething was left behind.\n")
 
 
 def test_the_demonstration_says_what_it_needs() -> None:
     done = python("-m", "trionats", "demo", NATS_SERVER="/no/such/program")
-    assert done.stderr == ""
+    assert (done.stderr, done.returncode) == ("", 2)
     assert "/no/such/program" in done.stdout
     assert "pip install 'trionats[server]'" in done.stdout
-    assert done.returncode == 2
 
 
-def test_the_program_says_its_version() -> None:
+def test_the_program_says_its_version_and_wants_a_command() -> None:
     assert python("-m", "trionats", "--version").stdout == f"trionats {trionats.__version__}\n"
-
-
-def test_the_program_wants_a_command() -> None:
     done = python("-m", "trionats")
     assert done.returncode == 2
     assert "demo" in done.stderr

@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-PUBLIC_MODULES = (
-    "trionats",
-    "trionats.api",
-    "trionats.bridge",
-    "trionats.errors",
-    "trionats.events",
-    "trionats.testing",
-)
+PUBLIC_MODULES = ("trionats", *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "testing")))
 
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
@@ -58,10 +51,8 @@ def ours(thing: object) -> bool:
 def public(module_name: str) -> Iterator[tuple[str, object]]:
     """Yield the public names of a module that are not modules themselves, with their full names."""
     module = importlib.import_module(module_name)
-    for name in module.__all__:
-        thing = getattr(module, name)
-        if not isinstance(thing, types.ModuleType):
-            yield f"{module_name}.{name}", thing
+    things = ((f"{module_name}.{name}", getattr(module, name)) for name in module.__all__)
+    yield from (item for item in things if not isinstance(item[1], types.ModuleType))
 
 
 NAMES = {full: thing for module in PUBLIC_MODULES for full, thing in public(module)}
@@ -92,36 +83,28 @@ def plain(member: Any) -> Any:  # noqa: ANN401 - whatever stands in a class
 
 
 def annotation(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, ForwardRef):
-        return value.__forward_arg__
-    return inspect.formatannotation(value)
+    value = value.__forward_arg__ if isinstance(value, ForwardRef) else value
+    return value if isinstance(value, str) else inspect.formatannotation(value)
+
+
+class Verbatim(str):
+    """An annotation whose `repr` is its text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def verbatim(kind: object) -> object:
+    return kind if kind is inspect.Parameter.empty else Verbatim(annotation(kind))
 
 
 def signature(function: Any) -> str:  # noqa: ANN401 - any callable
     """Write a signature the same way on every Python version."""
     found = inspect.signature(function)
-    parameters = [
-        parameter.replace(annotation=Verbatim(annotation(parameter.annotation)))
-        if parameter.annotation is not inspect.Parameter.empty
-        else parameter
-        for parameter in found.parameters.values()
-    ]
-    returns = found.return_annotation
-    if returns is not inspect.Signature.empty:
-        returns = Verbatim(annotation(returns))
-    return str(found.replace(parameters=parameters, return_annotation=returns))
-
-
-class Verbatim:
-    """An annotation whose `repr` is its text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
+    parameters = [each.replace(annotation=verbatim(each.annotation)) for each in found.parameters.values()]
+    return str(found.replace(parameters=parameters, return_annotation=verbatim(found.return_annotation)))
 
 
 def attributes(cls: type) -> dict[str, Any]:
@@ -183,36 +166,28 @@ def test_all_is_complete(module_name: str) -> None:
     """That it is sorted is ruff's to say (RUF022)."""
     module = importlib.import_module(module_name)
     assert len(set(module.__all__)) == len(module.__all__)
-    defined = {
-        name
-        for name, thing in vars(module).items()
-        if not name.startswith("_")
-        and getattr(thing, "__module__", "") == module_name
-        and not isinstance(thing, TypeVar)
-    }
-    assert defined <= set(module.__all__)
+    here = {name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module_name}
+    assert {
+        name for name in here if not name.startswith("_") and not isinstance(getattr(module, name), TypeVar)
+    } <= set(module.__all__)
 
 
 def test_every_public_module_is_known_here() -> None:
-    found = {
-        f"trionats.{info.name}" for info in pkgutil.iter_modules(trionats.__path__) if not info.name.startswith("_")
-    }
-    assert found == set(PUBLIC_MODULES) - {"trionats"}
+    found = {info.name for info in pkgutil.iter_modules(trionats.__path__) if not info.name.startswith("_")}
+    assert {"trionats", *(f"trionats.{name}" for name in found)} == set(PUBLIC_MODULES)
 
 
 def test_names_say_where_users_find_them() -> None:
     homes = {full: f"{thing.__module__}" for full, thing in (CLASSES | FUNCTIONS).items()}
-    assert not {full: home for full, home in homes.items() if home not in PUBLIC_MODULES}, (
-        "names that show a private module"
-    )
-    assert not [
-        full for full, home in homes.items() if full.count(".") == 1 and home not in {"trionats", "trionats.events"}
-    ]
+    assert not {full: home for full, home in homes.items() if home not in PUBLIC_MODULES}, "they show a private module"
+    top = {full: home for full, home in homes.items() if full.count(".") == 1}
+    assert set(top.values()) <= {"trionats", "trionats.events"}, top
 
 
 @pytest.mark.parametrize("full", sorted(CLASSES))
-def test_classes_are_final(full: str) -> None:
-    cls = CLASSES[full]
+def test_classes_are_final_and_derive_from_public_ones(full: str) -> None:
+    cls, public_names = CLASSES[full], set(NAMES.values())
+    assert not [base.__qualname__ for base in cls.__bases__ if ours(base) and base not in public_names]
     if issubclass(cls, Exception) or is_typeddict(cls) or getattr(cls, "_is_protocol", False) or full in NOT_FINAL:
         return
     if any(base.__module__.startswith("nats.") for base in cls.__mro__):
@@ -220,25 +195,14 @@ def test_classes_are_final(full: str) -> None:
     assert getattr(cls, "__final__", False)
 
 
-@pytest.mark.parametrize("full", sorted(CLASSES))
-def test_what_a_class_derives_from_is_public(full: str) -> None:
-    public_names = set(NAMES.values())
-    assert not [base.__qualname__ for base in CLASSES[full].__bases__ if ours(base) and base not in public_names]
-
-
 @pytest.mark.parametrize("full", sorted(OURS))
 def test_everything_public_is_documented(full: str) -> None:
     thing = OURS[full]
-    if not callable(thing):
-        return
-    assert inspect.getdoc(thing), full
+    assert not callable(thing) or inspect.getdoc(thing), full
     if isinstance(thing, type):
-        missing = [
-            name
-            for name, member in members(thing).items()
-            if (inspect.isfunction(plain(member)) or isinstance(member, property)) and not documented(thing, name)
-        ]
-        assert not missing
+        for name, member in members(thing).items():
+            if inspect.isfunction(plain(member)) or isinstance(member, property):
+                assert documented(thing, name), name
 
 
 def test_every_name_stands_in_the_reference() -> None:
@@ -250,9 +214,8 @@ def test_every_name_stands_in_the_reference() -> None:
 
 def test_the_reference_says_what_each_exception_of_nats_py_means() -> None:
     """Their own docstrings are nats-py's: that of `BucketNotFoundError` speaks of a key-value bucket."""
-    rows = re.findall(
-        r"^   \* - ``(\w+)``\n     - \w", (REFERENCE / "errors.rst").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    page = (REFERENCE / "errors.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^   \* - ``(\w+)``\n     - \w", page, re.MULTILINE)
     borrowed = {name for name in trionats.errors.__all__ if not ours(getattr(trionats.errors, name))}
     assert sorted(rows) == sorted(borrowed)
 

@@ -45,7 +45,7 @@ from trionats.testing import NatsServer, TrioNatsServer, open_server
 from trionats.testing._server import free_port as _free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from tests.fakes import Ending
@@ -223,6 +223,7 @@ async def subscribed(
     subject: str = "a",
     server: FakeServer | None = None,
     client: dict[str, Any] | None = None,
+    waiting: Sequence[bytes] = (),
     **options: Any,  # noqa: ANN401 - any option
 ) -> AsyncIterator[Subscribed]:
     """Open a world in memory with a subscription.
@@ -231,6 +232,7 @@ async def subscribed(
         subject: What is subscribed.
         server: The server, if not an ordinary one.
         client: Options of `open_client`.
+        waiting: Messages that have come already.
         options: Those of `open_subscription`.
     """
     async with (
@@ -238,6 +240,10 @@ async def subscribed(
         open_subscription(nursery, nc, subject, **options) as rx,
     ):
         await nc.flush()
+        for payload in waiting:
+            fake.publish(subject, payload)
+        if waiting:
+            await nc.flush()
         yield Subscribed(fake, nc, rx)
 
 
@@ -389,6 +395,15 @@ def takes(least: float, most: float | None = None) -> Iterator[None]:
     yield
     lasted = trio.current_time() - start
     assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
+
+
+async def hold_back(server: FakeServer, nc: Client, size: int = 0) -> None:
+    """Let the server read nothing more: something is in the writer's hands, and so many bytes wait behind it."""
+    server.link.stall(up=True)
+    await nc.publish("in.hand", bytes(50))
+    await settled()
+    if size:
+        await nc.publish("waits", bytes(size))
 
 
 async def lose(server: FakeServer, nc: Client, how: Ending = "eof") -> None:

@@ -53,16 +53,8 @@ def _summary(scenario: str, client: str, runs: list[dict[str, Any]]) -> Summary:
     good = [run for run in runs if run["done"] and not run["error"]]
     cpu, wall = (median(run[what] / run["done"] for run in good) if good else 0.0 for what in ("cpu", "wall"))
     megabytes = good[0].get("megabytes") if good else None
-    return Summary(
-        scenario,
-        client,
-        len(good),
-        cpu,
-        wall,
-        megabytes / wall if megabytes and wall else None,
-        sum(run["lost"] for run in good),
-        len(runs) - len(good),
-    )
+    speed, lost = (megabytes / wall if megabytes and wall else None), sum(run["lost"] for run in good)
+    return Summary(scenario, client, len(good), cpu, wall, speed, lost, len(runs) - len(good))
 
 
 def ratios(table: list[Summary]) -> list[Ratio]:
@@ -76,13 +68,9 @@ def ratios(table: list[Summary]) -> list[Ratio]:
     return found
 
 
-def show(
-    table: list[Summary], compared: list[Ratio], machine: dict[str, Any], versions: dict[str, dict[str, str]]
-) -> None:
-    """Print it."""
-    print(
-        f"\nnats-server {machine['nats-server']}; {machine['cpu']}, {machine['cores']} cores, load {machine['load'][0]:.1f}"
-    )
+def show(table: list[Summary], compared: list[Ratio], machine: dict[str, Any], versions: dict[str, Any]) -> None:
+    print(f"\nnats-server {machine['nats-server']}; {machine['cpu']}", end="")
+    print(f", {machine['cores']} cores, load {machine['load'][0]:.1f}")
     for client, found in versions.items():
         print(f"  {client}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
     print(f"\n{'scenario':12}{'client':24}{'CPU/op':>12}{'wall/op':>12}{'MB/s':>8}{'runs':>6}{'lost':>8}")
@@ -90,18 +78,13 @@ def show(
     for row in table:
         speed = f"{row.megabytes_per_second:8.0f}" if row.megabytes_per_second else " " * 8
         name, last = (row.scenario if row.scenario != last else ""), row.scenario
-        failed = f"  {row.errors} failed" if row.errors else ""
-        print(
-            f"{name:12}{row.client:24}{_time(row.cpu):>12}{_time(row.wall):>12}{speed}{row.runs:6}{row.lost:8}{failed}"
-        )
+        times, failed = f"{_time(row.cpu):>12}{_time(row.wall):>12}", f"  {row.errors} failed" if row.errors else ""
+        print(f"{name:12}{row.client:24}{times}{speed}{row.runs:6}{row.lost:8}{failed}")
     if compared:
         print("\ntrionats compared with")
     for ratio in compared:
-        kept = "kept" if ratio.value <= ratio.bound else "MISSED"
-        print(
-            f"  {ratio.scenario:11} {ratio.other:22} {ratio.measure:5}"
-            f"{ratio.value:7.2f} x, promised at most {ratio.bound:.2f}: {kept}"
-        )
+        kept, what = ratio.value <= ratio.bound, f"  {ratio.scenario:11} {ratio.other:22} {ratio.measure:5}"
+        print(f"{what}{ratio.value:7.2f} x, promised at most {ratio.bound:.2f}: {'kept' if kept else 'MISSED'}")
 
 
 def _time(seconds: float) -> str:

@@ -10,9 +10,10 @@ import platform
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,9 +78,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="a list of %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median counts (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="does more or less of everything (%(default)s)")
-    parser.add_argument(
-        "--json", type=Path, default=Path("benchmarks.json"), help="where the raw figures go (%(default)s)"
-    )
+    parser.add_argument("--json", type=Path, default="benchmarks.json", help="where the raw figures go (%(default)s)")
     parser.add_argument("--check", action="store_true", help="fail if a ratio is over its bound, or anything was lost")
     parser.add_argument(
         "--python",
@@ -95,27 +94,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return wishes
 
 
-# -- interpreters ------------------------------------------------------------------------------------------------------
-
-
 def installed(python: str) -> dict[str, str]:
     """Ask an interpreter which of the packages it has, and in which versions."""
     code = "import json; from tests.benchmarks.measuring import versions; print(json.dumps(versions()))"
     asked = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    found: dict[str, str] = json.loads(asked.stdout) if asked.returncode == 0 else {}
-    return found
+    return dict(json.loads(asked.stdout)) if asked.returncode == 0 else {}
 
 
 def choose_interpreters(clients: Sequence[str], wishes: Sequence[str]) -> dict[str, str]:
     """Find an interpreter for each client: the same for all of them where there is one that has them all."""
-    chosen, candidates = {}, []
-    for wish in wishes:
-        client, _, path = wish.rpartition("=")
-        if client:
-            chosen[client] = path
-        else:
-            candidates.append(path)
-    candidates = candidates or [sys.executable, "python3.13", "python3.14", "python3"]
+    chosen = {client: path for client, _, path in (wish.rpartition("=") for wish in wishes) if client}
+    candidates = [wish for wish in wishes if "=" not in wish] or [sys.executable, "python3.13", "python3.14", "python3"]
     has = {python: installed(python) for python in dict.fromkeys(candidates) if _exists(python)}
     missing = [client for client in clients if client not in chosen]
     for python, packages in has.items():
@@ -135,9 +124,6 @@ def _exists(python: str) -> bool:
         return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
     except OSError:
         return False
-
-
-# -- the other end -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -169,14 +155,9 @@ async def clear(url: str, name: str) -> None:
     nc = await nats.connect(url)
     store = await nc.jetstream().object_store(BUCKET)
     for stored in (name, f"warm-{name}"):
-        try:
+        with suppress(ObjectNotFoundError):
             await store.delete(stored)
-        except ObjectNotFoundError:
-            continue
     await nc.close()
-
-
-# -- runs --------------------------------------------------------------------------------------------------------------
 
 
 def one_run(server: NatsServer, client: str, scenario: str, python: str, turn: int, scale: float) -> Run:
@@ -186,15 +167,15 @@ def one_run(server: NatsServer, client: str, scenario: str, python: str, turn: i
     name = f"bench-{client}-{scenario}-{turn}"
     job = Job(driver.scenarios[scenario], server.url, name, count, SIZE, WORKERS, max(int(OBJECT_SIZE * scale), 65536))
     command = [python, "-m", f"tests.benchmarks.clients.{driver.module}", json.dumps(asdict(job))]
+    nothing: Run = {"done": 0, "cpu": 0.0, "wall": 0.0, "versions": {}}
     run: Run = {"client": client, "scenario": scenario, "turn": turn, "count": count}
     try:
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE * 1.5, check=False)
         run |= json.loads(ran.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        run |= {"error": "did not end", "done": 0, "cpu": 0.0, "wall": 0.0, "versions": {}}
+        run |= nothing | {"error": "did not end"}
     except (IndexError, ValueError):
-        problem = (ran.stderr.strip().splitlines() or ["nothing was printed"])[-1]
-        run |= {"error": problem, "done": 0, "cpu": 0.0, "wall": 0.0, "versions": {}}
+        run |= nothing | {"error": (ran.stderr.strip().splitlines() or ["nothing was printed"])[-1]}
     run["lost"] = count - run["done"]
     if scenario == "publish" and not run["error"]:
         run["lost"] = sum(job.rounds) - arrived(server, name)
@@ -218,14 +199,11 @@ def arrived(server: NatsServer, name: str) -> int:
 def measure(server: NatsServer, pythons: dict[str, str], wanted: argparse.Namespace) -> list[Run]:
     """Let all clients take turns at each scenario."""
     runs = []
-    for scenario in wanted.scenarios.split(","):
-        for turn in range(wanted.repeats):
-            for client, python in pythons.items():
-                if scenario in CLIENTS[client].scenarios:
-                    run = one_run(server, client, scenario, python, turn, wanted.scale)
-                    if run["error"]:
-                        print(f"{client} {scenario}: {run['error']}")
-                    runs.append(run)
+    for scenario, turn, client in product(wanted.scenarios.split(","), range(wanted.repeats), pythons):
+        if scenario in CLIENTS[client].scenarios:
+            runs.append(one_run(server, client, scenario, pythons[client], turn, wanted.scale))
+            if runs[-1]["error"]:
+                print(f"{client} {scenario}: {runs[-1]['error']}")
     return runs
 
 
@@ -235,13 +213,8 @@ def machine(server: NatsServer) -> dict[str, Any]:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "system": platform.platform(),
-        "cpu": cpu or platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "nats-server": varz["version"],
-    }
+    about = {"system": platform.platform(), "cpu": cpu or platform.processor(), "cores": os.cpu_count()}
+    return about | {"load": os.getloadavg(), "nats-server": varz["version"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

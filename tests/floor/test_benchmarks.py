@@ -36,15 +36,8 @@ def test_a_short_run(tmp_path: Path) -> None:
 
 
 def run(client: str, cpu: float, *, scenario: str = "publish", done: int = 10, error: str = "") -> dict[str, object]:
-    return {
-        "scenario": scenario,
-        "client": client,
-        "cpu": cpu,
-        "wall": cpu,
-        "done": done,
-        "lost": 10 - done,
-        "error": error,
-    }
+    figures = {"cpu": cpu, "wall": cpu, "done": done, "lost": 10 - done}
+    return {"scenario": scenario, "client": client, "error": error, **figures}
 
 
 def test_medians_and_ratios() -> None:

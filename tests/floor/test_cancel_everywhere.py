@@ -11,7 +11,7 @@ import inspect
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 import trio
@@ -38,6 +38,10 @@ NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
 TASKS: Final = frozenset[str]()
+
+
+#: Prepares an operation: a context manager that gives what is to be called.
+Case: TypeAlias = "Callable[[Everything], AbstractAsyncContextManager[Callable[[], Awaitable[object]]]]"
 
 
 @dataclass
@@ -110,7 +114,7 @@ async def opening(opened: AbstractAsyncContextManager[Any]) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Callable[[Everything], Any]:
+def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items: bool) -> Case:
     """An operation on a feed that was opened before, with items or without."""
 
     @asynccontextmanager
@@ -139,20 +143,15 @@ OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed
 }
 
 
-def simply(use: Callable[[Everything], Awaitable[object]]) -> Callable[[Everything], Any]:
-    """An operation that needs nothing to be prepared."""
+def simply(
+    use: Callable[[Everything], Awaitable[object]], prepare: Callable[[Everything], Awaitable[object]] | None = None
+) -> Case:
+    """An operation, and what is to be done before it."""
 
     @asynccontextmanager
     async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        yield partial(use, w)
-
-    return prepared
-
-
-def after(prepare: Callable[[Everything], Awaitable[object]], use: Callable[[Everything], Awaitable[object]]) -> Any:  # noqa: ANN401 - as `simply`
-    @asynccontextmanager
-    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        await prepare(w)
+        if prepare is not None:
+            await prepare(w)
         yield partial(use, w)
 
     return prepared
@@ -189,33 +188,33 @@ async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
 
-def objects(name: str, *arguments: object) -> Callable[[Everything], Any]:
+def objects(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.store, name)(*arguments))
 
 
-def management(name: str, *arguments: object) -> Callable[[Everything], Any]:
+def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
 
 
-CASES: Final[dict[str, Callable[[Everything], Any]]] = {
+CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
-    "Client.publish, waiting for room": after(Everything.full, lambda w: w.nc.publish("a", b"x" * 50)),
-    "Client.publish, without a connection": after(Everything.drop, lambda w: w.nc.publish("a", b"x")),
+    "Client.publish, waiting for room": simply(lambda w: w.nc.publish("a", b"x" * 50), Everything.full),
+    "Client.publish, without a connection": simply(lambda w: w.nc.publish("a", b"x"), Everything.drop),
     "Client.request": simply(lambda w: w.nc.request("echo", b"x", HEADERS)),
     "Client.request, nobody there": simply(lambda w: w.nc.request("nobody", b"x")),
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
-    "Client.request, waiting for room": after(Everything.full, lambda w: w.nc.request("echo", b"x")),
-    "Client.request, without a connection": after(Everything.drop, lambda w: w.nc.request("echo", b"x")),
+    "Client.request, waiting for room": simply(lambda w: w.nc.request("echo", b"x"), Everything.full),
+    "Client.request, without a connection": simply(lambda w: w.nc.request("echo", b"x"), Everything.drop),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),
-    "Client.flush, without a connection": after(Everything.drop, lambda w: w.nc.flush()),
+    "Client.flush, without a connection": simply(lambda w: w.nc.flush(), Everything.drop),
     "Client.rtt": simply(lambda w: w.nc.rtt()),
     "Client.barrier": simply(lambda w: w.nc.barrier()),
-    "Client.wait_connected": after(Everything.drop, lambda w: w.nc.wait_connected()),
-    "Client.wait_writable": after(Everything.full, lambda w: w.nc.wait_writable()),
+    "Client.wait_connected": simply(lambda w: w.nc.wait_connected(), Everything.drop),
+    "Client.wait_writable": simply(lambda w: w.nc.wait_writable(), Everything.full),
     "Client.reconnect": simply(lambda w: w.nc.reconnect()),
-    "Client.reconnect, without a connection": after(Everything.drop, lambda w: w.nc.reconnect()),
+    "Client.reconnect, without a connection": simply(lambda w: w.nc.reconnect(), Everything.drop),
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
@@ -234,7 +233,7 @@ CASES: Final[dict[str, Callable[[Everything], Any]]] = {
     "ObjectStore.get_info": objects("get_info", "many"),
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
-    "ObjectStore.delete, once more": after(delete_one, delete_one),
+    "ObjectStore.delete, once more": simply(delete_one, delete_one),
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),

@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.cancelling import WAYS, Cut, cancel_everywhere, same_schedule
+from tests.cancelling import WAYS, Cut, cancel_everywhere
+from tests.worlds import run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,17 +82,14 @@ def test_a_tidy_operation_passes_in_every_way() -> None:
     cancel_everywhere(leaves_nothing(protected_only_once))
 
 
-@pytest.mark.parametrize(
-    ("operation", "way"),
-    [
-        (forgets, "already"),
-        (forgets, "parked"),
-        (forgets, "woken"),
-        (waits_in_cleanup, "already"),
-        (waits_in_cleanup, "parked"),
-        (registers_before_it_looks, "already"),
-    ],
-)
+MISTAKES: dict[Callable[[set[int]], Awaitable[object]], list[Way]] = {
+    forgets: ["already", "parked", "woken"],
+    waits_in_cleanup: ["already", "parked"],
+    registers_before_it_looks: ["already"],
+}
+
+
+@pytest.mark.parametrize(("operation", "way"), [(wrong, way) for wrong, ways in MISTAKES.items() for way in ways])
 def test_mistakes_are_found(operation: Callable[[set[int]], Awaitable[object]], way: Way) -> None:
     with pytest.raises(AssertionError) as caught:
         cancel_everywhere(leaves_nothing(operation), ways=[way], seed="s")
@@ -147,21 +145,18 @@ def test_a_result_comes_through() -> None:
     assert results == [None, None, "done"]
 
 
-def test_a_stuck_scenario_fails() -> None:
-    async def scenario(cut: Cut) -> None:
+def test_a_scenario_that_is_stuck_or_without_a_cut_fails() -> None:
+    async def stuck(cut: Cut) -> None:
         await cut(trio.lowlevel.checkpoint)
         await trio.sleep_forever()
 
-    with pytest.raises(trio.TooSlowError):
-        cancel_everywhere(scenario)
-
-
-def test_a_scenario_without_a_cut_fails() -> None:
-    async def scenario(_: Cut) -> None:
+    async def without(_: Cut) -> None:
         await trio.lowlevel.checkpoint()
 
+    with pytest.raises(trio.TooSlowError):
+        cancel_everywhere(stuck)
     with pytest.raises(AssertionError, match="never used"):
-        cancel_everywhere(scenario)
+        cancel_everywhere(without)
 
 
 def test_the_schedule_repeats_itself() -> None:
@@ -178,11 +173,7 @@ def test_the_schedule_repeats_itself() -> None:
                 nursery.start_soon(runner, number)
         return ran
 
-    def one(seed: int) -> list[int]:
-        with same_schedule(seed):
-            return trio.run(order)
-
     random.seed(0)
-    first = [one(seed) for seed in range(3)]
-    assert first == [one(seed) for seed in range(3)]
+    first = [run(order, seed=seed) for seed in range(3)]
+    assert first == [run(order, seed=seed) for seed in range(3)]
     assert first[0] != first[1]

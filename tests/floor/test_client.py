@@ -21,6 +21,7 @@ from tests.worlds import (
     Receiver,
     assert_nothing_left,
     connected,
+    hold_back,
     kept,
     lose,
     open_bucket,
@@ -34,20 +35,12 @@ from tests.worlds import (
     subscribed,
     takes,
 )
-from trionats import Client, bridge, errors, events, open_client, open_events, open_replies, open_subscription
+from trionats import bridge, errors, events, open_client, open_events, open_replies, open_subscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
-
-
-async def fill(server: FakeServer, nc: Client, size: int = 2000) -> None:
-    """Let the server read nothing more, with the outbox full."""
-    server.link.stall(up=True)
-    await nc.publish("a", bytes(50))
-    await settled()
-    await nc.publish("a", bytes(size))
 
 
 # -- misuse ------------------------------------------------------------------------------------------------------------
@@ -163,36 +156,38 @@ async def test_a_nursery_of_another_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "error", "text"),
+    ("options", "error", "text"),
     [
-        (("a b",), {}, errors.BadSubjectError, "'a b'"),
-        (("a..b",), {}, errors.BadSubjectError, r"'a\.\.b'"),
-        (("",), {}, errors.BadSubjectError, "''"),
-        (("a.*",), {}, errors.BadSubjectError, "wildcard"),
-        (("a\r\nPUB b 0\r\n",), {}, errors.BadSubjectError, "publish to"),
-        (("a",), {"reply": "b c"}, errors.BadSubjectError, "'b c'"),
-        (("a",), {"headers": {"A": "b\r\nC: d"}}, errors.BadHeaderError, "A"),
-        (("a",), {"headers": {"A B": "c"}}, errors.BadHeaderError, "A B"),
-        (("a", "text"), {}, TypeError, "publish to 'a': the payload must be bytes, not str"),
-        (("a", bytes(101)), {}, errors.MaxPayloadError, "101 bytes of headers and payload, the server takes 100"),
-        (("a", bytes(90)), {"headers": {"A": "b"}}, errors.MaxPayloadError, "'a'"),
+        ({"subject": "a b"}, errors.BadSubjectError, "'a b'"),
+        ({"subject": "a..b"}, errors.BadSubjectError, r"'a\.\.b'"),
+        ({"subject": ""}, errors.BadSubjectError, "''"),
+        ({"subject": "a.*"}, errors.BadSubjectError, "wildcard"),
+        ({"subject": "a\r\nPUB b 0\r\n"}, errors.BadSubjectError, "(publish|request) to"),
+        ({"reply": "b c"}, errors.BadSubjectError, "'b c'"),
+        ({"headers": {"A": "b\r\nC: d"}}, errors.BadHeaderError, "A"),
+        ({"headers": {"A B": "c"}}, errors.BadHeaderError, "A B"),
+        ({"headers": {"a:": "b"}}, errors.BadHeaderError, "a:"),
+        ({"payload": "text"}, TypeError, "to 'a': the payload must be bytes, not str"),
+        ({"payload": bytes(101)}, errors.MaxPayloadError, "101 bytes of headers and payload, the server takes 100"),
+        ({"payload": bytes(90), "headers": {"A": "b"}}, errors.MaxPayloadError, "'a'"),
     ],
 )
-async def test_bad_publishes(
-    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    server = FakeServer(info={"max_payload": 100})
-    async with connected(server) as nc:
+async def test_bad_publishes(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    """And requests, which are publishes: nothing is sent, and nothing is left."""
+    async with open_world(FakeServer(info={"max_payload": 100})) as (server, nc, _):
         await settled()
         sent = len(server.link.received)
-        with pytest.raises(error, match=text):
-            await nc.publish(*arguments, **options)
-        with pytest.raises(error, match=text):
-            nc.publish_nowait(*arguments, **options)
+        arguments = {"subject": "a", **options}
+        for kind in ["publish"] if "reply" in options else ["publish", "request"]:
+            with pytest.raises(error, match=text):
+                await getattr(nc, kind)(**arguments)
+            with pytest.raises(error, match=text):
+                getattr(nc, f"{kind}_nowait")(**arguments)
         await settled()
         assert len(server.link.received) == sent
+        assert_nothing_left(nc)
         assert nc.is_connected
-        assert nc.statistics().out_msgs == 0
+        assert (nc.statistics().out_msgs, nc.statistics().outbox_bytes) == (0, 0)
 
 
 async def test_what_is_opened_from_something_wrong_is_a_clear_error() -> None:
@@ -362,9 +357,7 @@ async def test_publish_waits_above_the_mark_and_goes_on() -> None:
     done: list[int] = []
     writable = []
     async with open_world(pending_size=1000) as (server, nc, _):
-        server.link.stall(up=True)
-        await nc.publish("first", b"x")
-        await settled()
+        await hold_back(server, nc)
 
         async def publish(number: int) -> None:
             await nc.publish("a", b"%d" % number + bytes(400))
@@ -396,14 +389,13 @@ async def test_publish_waits_above_the_mark_and_goes_on() -> None:
 
 async def test_a_cancelled_publish_is_queued_whole_or_not_at_all() -> None:
     async with open_world(FakeServer(sip=1), pending_size=100) as (server, nc, _):
-        await fill(server, nc, 200)
+        await hold_back(server, nc, 200)
         with trio.move_on_after(1) as scope:
             await nc.publish("b", b"never")
         assert scope.cancelled_caught
         server.link.resume()
         await nc.flush()
-        assert server.sent("PUB", "b") == []
-        assert len(server.sent("PUB", "a")) == 2
+        assert [frame.subject for frame in server.sent("PUB")] == ["in.hand", "waits"]
 
 
 async def test_disconnected_and_full() -> None:
@@ -424,7 +416,7 @@ async def test_blocked_publishers_wake_when(what: str) -> None:
     """Also those for whom the goodbye makes room: a closed client takes nothing more."""
     error = errors.OutboundBufferLimitError if what == "the connection is lost" else errors.ConnectionClosedError
     async with open_world(pending_size=1000) as (server, nc, _):
-        await fill(server, nc)
+        await hold_back(server, nc, 2000)
 
         async def publish() -> None:
             with pytest.raises(error, match=what if what == "the client is closed" else None):
@@ -440,8 +432,7 @@ async def test_blocked_publishers_wake_when(what: str) -> None:
                 nursery.start_soon(nc.aclose)
                 await settled()
                 server.link.resume()
-    assert server.sent("PUB", "late") == []
-    assert len(server.sent("PUB", "a")) == (2 if what == "the client is closed" else 0)
+    assert [frame.subject for frame in server.sent("PUB")] == (["in.hand", "waits"] if "closed" in what else [])
 
 
 # -- flush and round trip ------------------------------------------------------------------------------------------------
@@ -792,12 +783,8 @@ async def test_a_call_from_another_thread_does_not_put_the_writer_to_sleep_for_g
 @pytest.mark.trio(run=trio.run)  # on the real clock, as the thread is
 async def test_calls_from_another_run_while_the_client_is_busy_change_nothing() -> None:
     """The writer needs no waking then, and the last trip through the scheduler was a moment ago."""
-    async with subscribed() as (server, nc, rx):
-        server.publish("a", b"1")
-        await nc.flush()
-        server.link.stall(up=True)
-        nc.publish_nowait("in.hand")
-        await settled()
+    async with subscribed(waiting=[b"1"]) as (server, nc, rx):
+        await hold_back(server, nc)
         before = kept(nc)
         for call in (
             lambda: nc.publish("s", b"x"),

@@ -141,9 +141,7 @@ async def test_drained_from_inside_its_loop_and_twice_at_once() -> None:
 
 @pytest.mark.parametrize("when", ["before", "in the middle"])
 async def test_without_its_connection_it_ends_at_once_and_is_not_replayed(when: str) -> None:
-    async with subscribed() as (server, nc, rx):
-        server.publish("a", b"1")
-        await nc.flush()
+    async with subscribed(waiting=[b"1"]) as (server, nc, rx):
         if when == "in the middle":
             server.mute.add("PING")
             rx.drain_nowait()
@@ -184,9 +182,7 @@ async def test_stop_in_contrast_takes_nothing_more() -> None:
 
 def test_draining_a_subscription_cancelled_anywhere() -> None:
     async def scenario(cut: Cut) -> None:
-        async with subscribed(server=FakeServer(sip=3)) as (server, nc, rx):
-            server.publish("a", b"1")
-            await nc.flush()
+        async with subscribed(server=FakeServer(sip=3), waiting=[b"1"]) as (server, nc, rx):
             await cut(rx.drain)
             if cut.way == "already":
                 assert "UNSUB" not in verbs(server)
@@ -241,9 +237,7 @@ async def test_all_subscriptions_first_and_the_inbox_of_requests_last() -> None:
 
 
 async def test_what_is_sent_meanwhile_comes_and_nothing_new_is_taken() -> None:
-    async with subscribed() as (server, nc, rx), trio.open_nursery() as nursery:
-        server.publish("a", b"1")
-        await nc.flush()
+    async with subscribed(waiting=[b"1"]) as (server, nc, rx), trio.open_nursery() as nursery:
         nc.drain_nowait()
         nc.drain_nowait()
         with pytest.raises(errors.ConnectionDrainingError, match="'b'"):
@@ -540,10 +534,8 @@ async def test_a_client_that_is_lost_while_it_drains_says_so() -> None:
 
 
 async def test_without_any_connection_it_ends_in_time_and_counts_what_was_not_sent() -> None:
-    async with subscribed() as (server, nc, rx), trio.open_nursery() as nursery:
+    async with subscribed(waiting=[b"1"]) as (server, nc, rx), trio.open_nursery() as nursery:
         async with trionats.open_events(nursery, nc) as happened:
-            server.publish("a", b"1")
-            await nc.flush()
             await lose(server, nc)
             await nc.publish("b")
             await nc.publish("b")
@@ -557,9 +549,7 @@ async def test_without_any_connection_it_ends_in_time_and_counts_what_was_not_se
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 async def test_a_connection_that_breaks_with_nothing_to_send_ends_it_at_once_and_is_no_error(when: str) -> None:
-    async with subscribed() as (server, nc, rx):
-        server.publish("a", b"1")
-        await nc.flush()
+    async with subscribed(waiting=[b"1"]) as (server, nc, rx):
         if when == "meanwhile":
             nc.drain_nowait()
             await settled()
@@ -790,9 +780,7 @@ async def test_a_caller_that_gives_up_waiting_is_waited_for_again() -> None:
 
 @pytest.mark.parametrize("caller", ["opener", "another"])
 async def test_a_barrier_by_the_only_one_that_could_receive_passes(caller: str) -> None:
-    async with subscribed() as (server, nc, rx):
-        publish(server)
-        await nc.flush()
+    async with subscribed(waiting=ZERO_TO_TWO) as (_, nc, rx):
         with trio.move_on_after(5) as scope:
             if caller == "opener":
                 await nc.barrier()
@@ -903,9 +891,7 @@ async def test_a_feed_that_opens_meanwhile_is_waited_for() -> None:
 
 @pytest.mark.parametrize(("limit", "patience"), [(3, 3), (0.01, LEAST_PATIENCE)])
 async def test_a_silent_server_is_given_up_after_the_time_of_a_request(limit: float, patience: float) -> None:
-    async with subscribed(client={"request_timeout": limit}) as (server, nc, rx):
-        server.publish("a", b"1")
-        await nc.flush()
+    async with subscribed(client={"request_timeout": limit}, waiting=[b"1"]) as (server, nc, rx):
         server.mute.update(SILENT)
         await nc.publish("b")
         text = f"drain: the server has not answered for {patience:g} s"

@@ -97,7 +97,7 @@ def test_what_the_tests_of_a_toy_find(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     first, making, *found, count = done.stdout.splitlines()
     assert (first, making) == ("3 mutants of trionats/toy.py, --seed 4", "running all tests under coverage")
-    assert count == "2 of 3 killed"
+    assert count == "2 of 3 killed", done.stdout
     assert sorted(zip(found[::2], found[1::2], strict=True)) == [
         (f"trionats/toy.py:{line}: {before}  ->  {after}", f"    {how}")
         for line, before, after, how in (

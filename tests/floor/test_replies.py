@@ -18,6 +18,7 @@ from tests.worlds import (
     alarms,
     assert_nothing_left,
     connected,
+    hold_back,
     lose,
     open_world,
     payloads,
@@ -75,14 +76,6 @@ async def test_request_many_ends_with_the_count() -> None:
             assert data(await nc.request_many("ask", b"q", max_msgs=2)) == [b"1", b"2"]
         await nc.flush()
         assert not server.subscriptions
-
-
-@pytest.mark.parametrize("came", [[], [b"1", b"2"]])
-@pytest.mark.parametrize("seconds", [1.5, 5.0])
-async def test_request_many_gives_what_came_when_the_time_is_over(came: list[bytes], seconds: float) -> None:
-    async with answered(*came, request_timeout=seconds) as (_, nc, _nursery):
-        with takes(seconds):
-            assert data(await nc.request_many("ask")) == came
 
 
 async def test_a_deadline_in_force_governs_and_loses_nothing() -> None:
@@ -146,13 +139,6 @@ async def test_open_replies_ends_with_the_count_and_tells_no_reason() -> None:
         async with open_replies(nursery, nc, "ask", b"q", max_msgs=2) as rx:
             assert await rx.wait_ended() is None
             assert await payloads(rx) == [b"1", b"2"]
-
-
-async def test_open_replies_ends_after_request_timeout_where_no_deadline_is_in_force() -> None:
-    async with answered(b"1", request_timeout=3) as (_, nc, nursery):
-        with takes(3):
-            async with open_replies(nursery, nc, "ask") as rx:
-                assert await payloads(rx) == [b"1"]
 
 
 async def test_open_replies_leaves_the_time_to_a_deadline() -> None:
@@ -264,9 +250,7 @@ async def test_a_refusal_of_something_else_fails_nothing() -> None:
 
 async def test_a_request_that_waits_here_is_not_refused_with_another() -> None:
     async with open_world() as (server, nc, _):
-        server.link.stall(up=True)
-        await nc.publish("fill")
-        await settled()
+        await hold_back(server, nc)
         with nc.request_nowait("ask") as waits:
             server.inject(b"-ERR 'Permissions Violation for Publish to \"ask\"'\r\n")
             await settled()

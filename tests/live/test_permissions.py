@@ -114,6 +114,10 @@ async def bucket(guest: Client) -> ObjectStore:
     return await guest.jetstream().object_store("b")
 
 
+async def about_small(guest: Client) -> api.ObjectInfo:
+    return await (await bucket(guest)).get_info("small")
+
+
 async def pause_and_resume(boss: Client, guest: Client) -> None:
     assert (await guest.jetstream().pause_consumer("S", "c", "2199-01-01T00:00:00Z")).paused
     assert not (await guest.jetstream().resume_consumer("S", "c")).paused
@@ -134,10 +138,6 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
-async def get_large(boss: Client, guest: Client) -> None:
-    assert (await (await bucket(guest)).get("large")).data == LARGE
-
-
 async def put(boss: Client, guest: Client) -> None:
     store = await bucket(guest)
     await store.put("new", LARGE)
@@ -151,14 +151,6 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     await store.delete("large")
     state = (await boss.jetstream().stream_info("OBJ_b", "$O.b.C.>")).state
     assert len(state.subjects or {}) == 1, "the chunks are gone"
-
-
-async def get_info(boss: Client, guest: Client) -> None:
-    assert (await (await bucket(guest)).get_info("small")).size == 1
-
-
-async def get_small(boss: Client, guest: Client) -> None:
-    assert (await (await bucket(guest)).get("small")).data == b"x"
 
 
 SAME: Final[dict[str, Any]] = {
@@ -178,6 +170,13 @@ def simply(call: Callable[[Client], Awaitable[object]]) -> Callable[[Client, Cli
 
 def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
     return simply(lambda nc: call(nc.jetstream()))
+
+
+def read(name: str, data: bytes) -> Callable[[Client, Client], Awaitable[None]]:
+    async def do(boss: Client, guest: Client) -> None:
+        assert (await (await bucket(guest)).get(name)).data == data
+
+    return do
 
 
 DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
@@ -210,11 +209,11 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
-    "get_info": get_info,
+    "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
-    "get of a small object": get_small,
-    "get of an object of several chunks": get_large,
+    "get of a small object": read("small", b"x"),
+    "get of an object of several chunks": read("large", LARGE),
     "put": put,
     "put over an object, and delete": put_over_and_delete,
 }

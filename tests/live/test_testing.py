@@ -10,6 +10,7 @@ import time
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -77,12 +78,6 @@ def test_a_fixtures_life() -> None:
     assert not directory.exists()
 
 
-def test_a_store_of_ones_own_stays(tmp_path: Path) -> None:
-    with NatsServer(jetstream=True, store=tmp_path / "mine"):
-        pass
-    assert (tmp_path / "mine").exists()
-
-
 def test_a_bad_configuration_is_named() -> None:
     server = NatsServer("max_payload: {")
     with pytest.raises(RuntimeError, match="Parse error"):
@@ -113,16 +108,12 @@ def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(FileNotFoundError, match="nothing"):
         find_server()
     monkeypatch.delenv("NATS_SERVER")
-    monkeypatch.setattr("importlib.metadata.distribution", no_distribution)
+    monkeypatch.setattr("importlib.metadata.distribution", Mock(side_effect=PackageNotFoundError))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="pip install"):
         find_server()
     (tmp_path / "nats-server").symlink_to(server_executable)
     assert find_server() == tmp_path / "nats-server"
-
-
-def no_distribution(name: str) -> None:
-    raise PackageNotFoundError(name)
 
 
 ORPHAN = """
@@ -174,17 +165,8 @@ async def test_in_trio() -> None:
     assert gone(pid)
 
 
-async def test_consumers_are_listed() -> None:
-    async with open_live(jetstream=True) as (server, nc, _):
-        js = nc.jetstream()
-        await js.add_stream(name="S", subjects=["s"])
-        await js.add_consumer("S", durable_name="C")
-        assert await server.consumers() == await server.consumers("S") == ["S/C"]
-        assert await server.consumers("T") == []
-
-
-async def test_a_paused_server_is_silent() -> None:
-    async with open_server() as server:
+async def test_a_paused_server_is_silent_and_a_lame_duck_says_so() -> None:
+    async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
         stream = await greeted(server)
         server.pause()
         await stream.send_all(b"PING\r\n")
@@ -192,15 +174,9 @@ async def test_a_paused_server_is_silent() -> None:
             pytest.fail(f"a frozen server says {await stream.receive_some()!r}")
         server.resume()
         await received(stream, b"PONG\r\n")  # perhaps behind a PING of its own
-        server.pause()
-        await stream.aclose()
-
-
-async def test_a_lame_duck_says_so() -> None:
-    async with open_server('lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n') as server:
-        stream = await greeted(server)
         server.lame_duck()
         await received(stream, b'"ldm":true')
+        server.pause()
         await stream.aclose()
 
 
@@ -214,27 +190,44 @@ async def test_reloading() -> None:
         assert "Failed to reload" in server.log
 
 
-# -- leaks -------------------------------------------------------------------------------------------------------------
-
-
-class FakeClient:
+class FakeClient(SimpleNamespace):
     """What `assert_no_leaks` knows of a client."""
 
-    def __init__(self) -> None:
-        self.numbers = SimpleNamespace(subscriptions=0, pending_requests=0, feeds=(), received=0)
+    subscriptions = pending_requests = received = 0
+    feeds: tuple[str, ...] = ()
 
-    def statistics(self) -> SimpleNamespace:
-        return self.numbers
+    def statistics(self) -> FakeClient:
+        return self
 
 
-async def test_nothing_left(nats_server: TrioNatsServer) -> None:
-    client = FakeClient()
+async def test_nothing_left_and_a_late_goodbye_is_waited_for(
+    nats_server: TrioNatsServer, nursery: trio.Nursery
+) -> None:
+    client, inside = FakeClient(), trio.Event()
     async with assert_no_leaks(client, server=nats_server):
         stream = await greeted(nats_server, "short", b"SUB a 1\r\n")
-        client.numbers.received += 5
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.lowlevel.checkpoint)
-            nursery.start_soon(stream.aclose)
+        client.received += 5
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.lowlevel.checkpoint)
+            inner.start_soon(stream.aclose)
+
+    async def goodbye() -> None:
+        await inside.wait()
+        await trio.sleep(0.1)
+        client.subscriptions = 0
+
+    nursery.start_soon(goodbye)
+    async with assert_no_leaks(client, server=nats_server):
+        client.subscriptions = 1
+        inside.set()
+    with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
+        async with assert_no_leaks(client, within=0.05):
+            client.subscriptions = 1
+    client.subscriptions = 0
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the body's own, whatever is left
+        async with assert_no_leaks(client):
+            client.subscriptions = 1
+            raise ZeroDivisionError
 
 
 async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
@@ -242,8 +235,8 @@ async def test_what_is_left_is_named(nats_server: TrioNatsServer, nursery: trio.
     left = assert_no_leaks(client, server=nats_server.server)
     await left.__aenter__()
     stream = await greeted(nats_server, "long", b"SUB a.b 1\r\n")
-    client.numbers.pending_requests = 2
-    client.numbers.feeds = ("watcher 'w'",)
+    client.pending_requests = 2
+    client.feeds = ("watcher 'w'",)
     nursery.start_soon(trio.sleep_forever)
     with pytest.raises(AssertionError) as caught:
         await left.__aexit__(None, None, None)
@@ -275,42 +268,23 @@ async def test_an_inbox_that_is_left_is_seen_beside_the_one_that_requests_share(
             attachment.detach()
 
 
-async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own() -> None:
+async def test_a_store_that_only_the_configuration_asks_for_is_the_servers_own_and_consumers_are_listed() -> None:
     for _ in range(2):
         async with open_live("jetstream: enabled\n") as (server, nc, _):
+            js = nc.jetstream()
             with pytest.raises(errors.BucketNotFoundError):
-                await nc.jetstream().object_store("mine")
-            await nc.jetstream().create_object_store("mine")
+                await js.object_store("mine")
+            await js.create_object_store("mine")
             where = (await server.monitor("jsz"))["config"]["store_dir"]
             assert where.startswith(str(server.server.directory))
+            await js.add_stream(name="S", subjects=["s"])
+            await js.add_consumer("S", durable_name="C")
+            assert await server.consumers() == await server.consumers("S") == ["S/C"]
+            assert await server.consumers("T") == []
 
 
-async def test_a_store_of_ones_own_is_used_also_where_the_configuration_switches_jetstream_on(tmp_path: Path) -> None:
-    async with open_server("jetstream: enabled\n", store=tmp_path / "mine") as server:
+@pytest.mark.parametrize("config", ["", "jetstream: enabled\n"])
+async def test_a_store_of_ones_own_is_used_and_stays(config: str, tmp_path: Path) -> None:
+    async with open_server(config, jetstream=not config, store=tmp_path / "mine") as server:
         assert (await server.monitor("jsz"))["config"]["store_dir"].startswith(str(tmp_path / "mine"))
-
-
-async def test_a_late_goodbye_is_waited_for(nats_server: TrioNatsServer, nursery: trio.Nursery) -> None:
-    client = FakeClient()
-    inside = trio.Event()
-
-    async def goodbye() -> None:
-        await inside.wait()
-        await trio.sleep(0.1)
-        client.numbers.subscriptions = 0
-
-    nursery.start_soon(goodbye)
-    async with assert_no_leaks(client, server=nats_server):
-        client.numbers.subscriptions = 1
-        inside.set()
-    with pytest.raises(AssertionError, match="1 x client 1: subscriptions"):
-        async with assert_no_leaks(client, within=0.05):
-            client.numbers.subscriptions = 1
-
-
-async def test_the_bodys_own_exception_comes_through() -> None:
-    client = FakeClient()
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - which of them raises is the point
-        async with assert_no_leaks(client):
-            client.numbers.subscriptions = 1
-            raise ZeroDivisionError
+    assert (tmp_path / "mine").exists()

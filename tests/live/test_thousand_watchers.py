@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import nats.errors
 import pytest
 import trio
 
-from tests.worlds import open_world, until
+from tests.worlds import open_world
 from trionats import open_watcher
 from trionats.api import StorageType
 from trionats.testing import NatsServer
@@ -69,8 +69,7 @@ async def deadline(store: ObjectStore) -> None:
 
 
 async def nursery_cancelled(store: ObjectStore) -> None:
-    async with trio.open_nursery() as nursery, open_watcher(nursery, store) as rx:
-        await rx.receive()
+    async with watching(store) as (rx, nursery):
         nursery.cancel_scope.cancel()
         await rx.receive()
 
@@ -122,12 +121,10 @@ class Census:
 
     async def settle(self, before: dict[str, int]) -> None:
         """Wait until everything is back: the server deletes consumers beside the connection that asked for it."""
-        with suppress(trio.TooSlowError):
-            await until(lambda: self.same(before), within=5, pause=0.01)
+        with trio.move_on_after(5):
+            while await self.count() != before:  # noqa: ASYNC110 - the server tells nobody
+                await trio.sleep(0.01)
         assert await self.count() == before
-
-    async def same(self, before: dict[str, int]) -> bool:
-        return await self.count() == before
 
     def check_memory(self) -> None:
         """Assert that it has not grown."""

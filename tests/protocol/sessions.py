@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionats._protocol.happenings import Loss
     from trionats._protocol.outbox import Outbox, Queued
     from trionats._protocol.parser import Message
 
@@ -18,26 +21,33 @@ BROKEN = errors.UnexpectedEOF()
 
 
 class Recorder:
-    """A receiver that writes down what it is told."""
+    """A receiver that writes down what it is told, and does something then; nothing comes once it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[str], object] = lambda _: None) -> None:
+        self.then = then
         self.messages: list[bytes] = []
         self.told: list[str] = []
         self.ends: list[BaseException | None] = []
 
     def deliver(self, message: Message) -> None:
+        assert not self.ends
         self.messages.append(message.data)
+        self.then("message")
 
     def connection_lost(self, reason: Exception) -> None:
         assert isinstance(reason, errors.Error)
-        self.told.append("lost")
+        self._tell("lost")
 
     def connection_restored(self) -> None:
-        self.told.append("restored")
+        self._tell("restored")
 
     def ended(self, reason: BaseException | None) -> None:
-        self.told.append("ended")
         self.ends.append(reason)
+        self._tell("ended")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self.then(what)
 
 
 def online(engine: Engine | None = None, info: bytes = INFO) -> Engine:
@@ -51,26 +61,63 @@ def online(engine: Engine | None = None, info: bytes = INFO) -> Engine:
     return engine
 
 
-def drained(engine: Engine) -> bytes:
-    """Take all that is to be sent, and have it sent."""
-    batch = engine.outbox.take(1 << 30)
-    engine.outbox.sent()
+def reconnected(engine: Engine) -> Loss:
+    """Lose the connection, and begin another session."""
+    loss = engine.lost(BROKEN)
+    online(engine)
+    return loss
+
+
+def sent(outbox: Outbox, limit: int = 1 << 30) -> bytes:
+    """Take what is to be sent, and have it sent."""
+    batch = outbox.take(limit)
+    outbox.sent()
     return batch
 
 
+def drained(engine: Engine) -> bytes:
+    return sent(engine.outbox)
+
+
 def publish(outbox: Outbox, data: bytes = b"x") -> Queued:
-    """Publish something."""
     return outbox.publish_tracked(commands.pub(b"s", b"", data), len(data))
 
 
 def msg(sid: int, data: bytes = b"x") -> bytes:
-    """A message from the server."""
     return b"MSG s %d %d\r\n%b\r\n" % (sid, len(data), data)
+
+
+class Frame(NamedTuple):
+    verb: str
+    words: tuple[str, ...]
+    block: bytes = b""
+    data: bytes = b""
+
+
+def received(stream: bytes) -> tuple[list[Frame], bytes]:
+    """Read what a client wrote as a server does: lines, words, and payloads by their length; and what is no frame yet."""
+    frames = []
+    while b"\r\n" in stream:
+        line, rest = stream.split(b"\r\n", 1)
+        verb, *words = line.decode().replace("\t", " ").split(" ")
+        block = data = b""
+        if verb in ("PUB", "HPUB"):
+            total = int(words.pop())
+            cut = int(words.pop()) if verb == "HPUB" else 0
+            if len(rest) < total + 2:
+                break
+            assert rest[total : total + 2] == b"\r\n"
+            block, data, rest = rest[:cut], rest[cut:total], rest[total + 2 :]
+        elif verb == "CONNECT":
+            words = [line.decode().partition(" ")[2]]
+        frames.append(Frame(verb, tuple(words), block, data))
+        stream = rest
+    return frames, stream
 
 
 @dataclass
 class Row:
-    """What the server knows of one subscription."""
+    """What the server knows of one subscription, and how many messages are left of it."""
 
     subject: bytes
     queue: bytes
@@ -79,7 +126,6 @@ class Row:
 
     @property
     def left(self) -> int | None:
-        """How many more it gets."""
         return self.limit - self.delivered if self.limit else None
 
 
@@ -96,52 +142,42 @@ class Server:
     refused: set[int] = field(default_factory=set)
     unread: bytes = b""
     answers: bytes = b""
-    verbs: list[bytes] = field(default_factory=list)
+    verbs: list[str] = field(default_factory=list)
     published: list[bytes] = field(default_factory=list)
     sids: set[int] = field(default_factory=set)
 
     def take(self, data: bytes) -> None:
         """Take what the client sent, and act on each whole frame."""
-        self.unread += data
-        while b"\r\n" in self.unread:
-            line, rest = self.unread.split(b"\r\n", 1)
-            verb, *arguments = line.split(b" ")
-            if verb == b"PUB":
-                size = int(arguments[-1])
-                if len(rest) < size + 2:
-                    return
-                assert rest[size : size + 2] == b"\r\n"
-                payload, rest = rest[:size], rest[size + 2 :]
+        frames, self.unread = received(self.unread + data)
+        for verb, words, _, payload in frames:
+            self.verbs.append(verb)
+            if verb == "PUB":
                 self.published.append(payload)
-            self.unread = rest
-            self._act(verb, arguments)
+            elif verb == "PING":
+                self.answers += b"PONG\r\n"
+            elif verb == "SUB":
+                self._subscribe(words[0].encode(), "".join(words[1:-1]).encode(), int(words[-1]))
+            elif verb == "UNSUB":
+                self._unsubscribe(*map(int, words))
+            else:
+                assert verb in ("CONNECT", "PONG"), verb
 
-    def _act(self, verb: bytes, arguments: list[bytes]) -> None:
-        self.verbs.append(verb)
-        if verb == b"PING":
-            self.answers += b"PONG\r\n"
-        elif verb == b"SUB":
-            subject, *queue, sid = arguments
-            assert int(sid) not in self.sids, "a sid was used again"
-            self.sids.add(int(sid))
-            if subject == self.denies:
-                self.answers += b"-ERR 'Permissions Violation for Subscription to \"%b\"'\r\n" % subject
-            elif len(self.rows) >= self.limit:
-                self.refused.add(int(sid))
-                self.answers += b"-ERR 'maximum subscriptions exceeded'\r\n"
-            else:
-                self.rows[int(sid)] = Row(subject, b"".join(queue))
-        elif verb == b"UNSUB":
-            row = self.rows.get(int(arguments[0]))
-            if len(arguments) == 2:
-                assert row is not None
-                row.limit = int(arguments[1])
-                if row.limit <= row.delivered:
-                    del self.rows[int(arguments[0])]
-            else:
-                self.rows.pop(int(arguments[0]), None)
+    def _subscribe(self, subject: bytes, queue: bytes, sid: int) -> None:
+        assert sid not in self.sids, "a sid was used again"
+        self.sids.add(sid)
+        if subject == self.denies:
+            self.answers += b"-ERR 'Permissions Violation for Subscription to \"%b\"'\r\n" % subject
+        elif len(self.rows) >= self.limit:
+            self.refused.add(sid)
+            self.answers += b"-ERR 'maximum subscriptions exceeded'\r\n"
         else:
-            assert verb in (b"CONNECT", b"PUB", b"PONG"), verb
+            self.rows[sid] = Row(subject, queue)
+
+    def _unsubscribe(self, sid: int, limit: int = 0) -> None:
+        if limit:
+            self.rows[sid].limit = limit
+        if not limit or limit <= self.rows[sid].delivered:
+            self.rows.pop(sid, None)
 
     def answer(self, data: bytes) -> bytes:
         """Take something, and say at once what there is to say."""

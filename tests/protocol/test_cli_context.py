@@ -25,6 +25,10 @@ def test_contexts_lie_where_the_tool_puts_them() -> None:
     assert contexts.directory({"XDG_CONFIG_HOME": ""}, HOME) == PurePath("/home/me/.config/nats")
     assert contexts.directory({"XDG_CONFIG_HOME": "/etc/me"}, HOME) == PurePath("/etc/me/nats")
     assert contexts.file_name("prod.eu") == PurePath("context/prod.eu.json")
+    # The selected name stands alone in its file.
+    assert contexts.selected_name(" prod\n") == "prod"
+    with pytest.raises(ContextError, match="no nats context is selected"):
+        contexts.selected_name("\n")
 
 
 @pytest.mark.parametrize(
@@ -34,12 +38,6 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     with pytest.raises(ContextError, match="no name of a nats context") as caught:
         contexts.file_name(name)
     assert len(str(caught.value)) < 50
-
-
-def test_the_selected_name_stands_alone_in_its_file() -> None:
-    assert contexts.selected_name(" prod\n") == "prod"
-    with pytest.raises(ContextError, match="no nats context is selected"):
-        contexts.selected_name("\n")
 
 
 def parsed(fields: object, **environment: str) -> contexts.Context:
@@ -61,67 +59,27 @@ def refusal(fields: object, **environment: str) -> str:
 
 
 def test_every_key_of_the_tool_is_understood() -> None:
-    fields = {
-        "description": "production",
-        "url": "nats://a,nats://b",
-        "token": "t0ken",
-        "user": "u",
-        "password": "s3cret",
-        "creds": "~/u.creds",
-        "nkey": "",
-        "cert": "~/c.pem",
-        "key": "k.pem",
-        "ca": "~",
-        "nsc": "",
-        "user_jwt": "",
-        "user_seed": "",
-        "jetstream_domain": "hub",
-        "jetstream_api_prefix": "JS.API",
-        "jetstream_event_prefix": "JS.EVENT",
-        "inbox_prefix": "_INBOX.me",
-        "tls_first": True,
-        "color_scheme": "",
-        "windows_cert_store": None,
-    }
-    context = parsed(fields)
-    assert (context.url, context.user, context.password, context.token) == ("nats://a,nats://b", "u", "s3cret", "t0ken")
-    assert context.creds == "/home/me/u.creds"
-    assert (context.cert, context.key, context.ca) == ("/home/me/c.pem", "k.pem", "/home/me")
-    assert (context.jetstream_domain, context.inbox_prefix, context.tls_first) == ("hub", "_INBOX.me", True)
+    plain = {"user": "u", "password": "s3cret", "token": "t0ken", "url": "nats://a,nats://b", "key": "k.pem"}
+    options = {**plain, "jetstream_domain": "hub", "inbox_prefix": "_INBOX.me", "tls_first": True}
+    paths = {"creds": "~/u.creds", "cert": "~/c.pem", "ca": "~"}
+    unused = {"description": "production", "jetstream_api_prefix": "JS.API", "windows_cert_store": None}
+    unknown = {"color_scheme": "", "jetstream_event_prefix": "JS.EVENT"}
+    empty = dict.fromkeys(("nkey", "nsc", "user_jwt", "user_seed"), "")
+    context = parsed({**options, **paths, **empty, **unused, **unknown})
+    assert {name: getattr(context, name) for name in options} == options
+    assert (context.creds, context.cert, context.ca) == ("/home/me/u.creds", "/home/me/c.pem", "/home/me")
     assert context.unknown == ("color_scheme", "jetstream_event_prefix")
     assert repr(context) == "<Context 'prod'>"
     assert parsed({"nkey": "/keys/u.nk"}).nkey == "/keys/u.nk"
     both = parsed({"user_jwt": USER.jwt, "user_seed": KEY.seed})
     assert (both.user_jwt, both.user_seed) == (USER.jwt, KEY.seed)
-
-
-def test_an_empty_context_says_nothing() -> None:
     assert parsed("{}") == contexts.Context("prod")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "'/c/prod.json' is no JSON object (line 1, column 1)"),
-        ('{"password": "s3cret"', "'/c/prod.json' is no JSON object (line 1, column 22)"),
-        ('["s3cret"]', "'/c/prod.json' is no JSON object"),
-        ('{"password": ' + "9" * 5000 + "}", "'/c/prod.json' is no JSON object that can be read"),
-        ("[" * 100_000, "'/c/prod.json' is no JSON object that can be read"),
-        ('{"password": 5}', "password is no text"),
-        ('{"tls_first": "s3cret"}', "tls_first is neither true nor false"),
-        ('{"nsc": "nsc://s3cret"}', "nsc: looking credentials up with nsc is not supported"),
-        ('{"socks_proxy": "s3cret"}', "socks_proxy: SOCKS proxies are not supported"),
-        ('{"windows_cert_store": "s3cret"}', "windows_cert_store: the certificate store of Windows is not supported"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_by_name_and_without_values(text: str, said: str) -> None:
-    assert refusal(text) == said
-
-
-# -- references, as jsm.go's natscontext resolves them ------------------------------------------------------------------------
-
+# References are resolved as jsm.go's natscontext does it.
 PATHS = ("creds", "nkey", "cert", "key", "ca")
 SECRETS = ("token", "password", "user_jwt", "user_seed")
+UNSET = "an environment variable in it is not set"
 
 
 def embedded(text: str, head: str = ";base64") -> str:
@@ -169,11 +127,7 @@ def test_paths_are_expanded_as_the_tool_does(key: str, value: str, path: str) ->
     [
         ("$NONE/b", "the environment variable 'NONE' is not set"),
         ("/b/${NONE}", "the environment variable 'NONE' is not set"),
-        ("/b/$$NONE", "an environment variable in it is not set"),
-        ("/b/$1", "an environment variable in it is not set"),
-        ("/b/${}", "an environment variable in it is not set"),
-        ("/b/${NONE", "an environment variable in it is not set"),
-        ("/b/${s3cret x}", "an environment variable in it is not set"),
+        *((f"/b/{unset}", UNSET) for unset in ("$$NONE", "$1", "${}", "${NONE", "${s3cret x}")),
         ("$EMPTY", "the environment variables in it leave nothing of it"),
         ("file://$EMPTY", "the environment variables in it leave nothing of it"),
         ("file:/a/s3cret", "the path of a file is written file:///path, or without file://"),
@@ -193,12 +147,10 @@ def test_certificates_are_files_and_nothing_else(key: str, kind: str) -> None:
 
 
 def test_credentials_come_from_a_variable_or_from_the_context_itself() -> None:
-    for head in (";base64", "text/plain;base64", "text/plain; base64"):
-        assert parsed({"creds": embedded(USER.creds, head)}).creds == USER.creds.encode()
+    heads = (";base64", "text/plain;base64", "text/plain; base64")
     wrapped = "data:;base64,\r\n" + base64.encodebytes(USER.creds.encode()).decode()
-    assert parsed({"creds": wrapped}).creds == USER.creds.encode()
-    assert parsed({"creds": "env://MINE"}, MINE=USER.creds).creds == USER.creds.encode()
-    assert parsed({"creds": "Env://$NAME"}, NAME="MINE", MINE=USER.creds).creds == USER.creds.encode()
+    for value in (*(embedded(USER.creds, head) for head in heads), wrapped, "env://MINE", "Env://$NAME"):
+        assert parsed({"creds": value}, NAME="MINE", MINE=USER.creds).creds == USER.creds.encode()
     assert parsed({"nkey": embedded(f"{KEY.seed}\n")}).nkey == f"{KEY.seed}\n".encode()
     assert parsed({"nkey": "env://MINE"}, MINE=KEY.seed).nkey == KEY.seed.encode()
 
@@ -222,7 +174,7 @@ def test_secrets_come_from_a_file_from_a_variable_or_from_the_context_itself() -
         ("nsc://s3cret/x", "nsc:// is not supported: it takes another program"),
         ("env://NONE", "the environment variable 'NONE' is not set"),
         ("env://EMPTY", "the environment variable 'EMPTY' is empty"),
-        ("env://" + Key().seed, "an environment variable in it is not set"),
+        ("env://" + Key().seed, UNSET),
         ("env:s3cret", "a variable of the environment is written env://NAME"),
         ("data:s3cret", "data: is understood in base64 only, as data:;base64,..."),
         ("data:,s3cret", "data: is understood in base64 only, as data:;base64,..."),
@@ -237,6 +189,16 @@ def test_a_reference_that_leads_nowhere_is_never_sent_as_a_secret(key: str, valu
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ("", "'/c/prod.json' is no JSON object (line 1, column 1)"),
+        ('{"password": "s3cret"', "'/c/prod.json' is no JSON object (line 1, column 22)"),
+        ('["s3cret"]', "'/c/prod.json' is no JSON object"),
+        ('{"password": ' + "9" * 5000 + "}", "'/c/prod.json' is no JSON object that can be read"),
+        ("[" * 100_000, "'/c/prod.json' is no JSON object that can be read"),
+        ('{"password": 5}', "password is no text"),
+        ('{"tls_first": "s3cret"}', "tls_first is neither true nor false"),
+        ('{"nsc": "nsc://s3cret"}', "nsc: looking credentials up with nsc is not supported"),
+        ('{"socks_proxy": "s3cret"}', "socks_proxy: SOCKS proxies are not supported"),
+        ('{"windows_cert_store": "s3cret"}', "windows_cert_store: the certificate store of Windows is not supported"),
         ({"creds": embedded("s3cret")}, "creds: no user JWT found"),
         ({"creds": embedded(USER.jwt)}, "creds: this is no NKey seed: not base32, or mistyped"),
         ({"creds": "data:;base64,/w=="}, "creds: no user JWT found"),
@@ -257,7 +219,7 @@ def test_a_reference_that_leads_nowhere_is_never_sent_as_a_secret(key: str, valu
         ({"nkey": "/n", "user_seed": KEY.seed}, "only one of these can be given: nkey, user_seed"),
     ],
 )
-def test_credentials_that_are_none_or_too_many_are_refused_by_field(fields: dict[str, str], said: str) -> None:
+def test_what_cannot_be_used_is_refused_by_name_and_without_values(fields: object, said: str) -> None:
     assert refusal(fields) == said
 
 
@@ -267,18 +229,11 @@ def test_what_the_caller_knows_better_is_not_looked_at() -> None:
     assert contexts.parse("prod", json.dumps(fields), around, identity=False) == contexts.Context("prod", ca="/ca")
 
 
-@given(
-    st.text()
-    | st.builds(
-        json.dumps,
-        st.dictionaries(
-            st.sampled_from(["url", "creds", "nkey", "token", "ca", "user", "tls_first", "x"]),
-            st.none()
-            | st.text()
-            | st.builds("{}{}".format, st.sampled_from(["data:", "env:", "file:", "$", "${"]), st.text()),
-        ),
-    )
-)
+KEYS = st.sampled_from(["url", "creds", "nkey", "token", "ca", "user", "tls_first", "x"])
+REFERENCES = st.builds("{}{}".format, st.sampled_from(["data:", "env:", "file:", "$", "${"]), st.text())
+
+
+@given(st.text() | st.builds(json.dumps, st.dictionaries(KEYS, st.none() | st.text() | REFERENCES)))
 def test_any_text_is_a_context_or_not(text: str) -> None:
     with contextlib.suppress(ContextError):
         parsed(text, A="x")

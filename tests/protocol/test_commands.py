@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.protocol.sessions import Frame, received
 from trionats import errors
 from trionats._protocol import commands, headers, subjects
-
-
-class Frame(NamedTuple):
-    verb: str
-    words: tuple[str, ...]
-    block: bytes = b""
-    data: bytes = b""
-
-
-def received(stream: bytes) -> list[Frame]:
-    """Read what a client wrote as a server does: lines, words, and payloads by their length."""
-    frames = []
-    while stream:
-        line, end, stream = stream.partition(b"\r\n")
-        assert end
-        verb, *words = line.decode().replace("\t", " ").split(" ")
-        block = data = b""
-        if verb in ("PUB", "HPUB"):
-            total = int(words.pop())
-            cut = int(words.pop()) if verb == "HPUB" else 0
-            block, data = stream[:cut], stream[cut:total]
-            assert stream[total : total + 2] == b"\r\n"
-            stream = stream[total + 2 :]
-        elif verb == "CONNECT":
-            words = [line.decode().partition(" ")[2]]
-        frames.append(Frame(verb, tuple(words), block, data))
-    return frames
 
 
 @pytest.mark.parametrize(
@@ -69,25 +43,22 @@ def test_each_command_is_one_frame(frame: bytes, expected: bytes) -> None:
 def test_the_lengths_at_the_end_of_a_line() -> None:
     assert all(end == b"%d\r\n" % length for length, end in enumerate(commands.LENGTHS))
     for length in (len(commands.LENGTHS) - 1, len(commands.LENGTHS), len(commands.LENGTHS) + 1):
-        frame = commands.pub(b"a", b"", bytes(length))
-        assert received(frame) == [Frame("PUB", ("a",), b"", bytes(length))]
+        assert received(commands.pub(b"a", b"", bytes(length))) == ([Frame("PUB", ("a",), b"", bytes(length))], b"")
 
 
-@given(
-    subject=st.text(),
-    reply=st.text(),
-    fields=st.none() | st.dictionaries(st.text(), st.text(), max_size=3),
-    data=st.binary(),
-)
+Fields = dict[str, str] | None
+
+
+@given(st.text(), st.text(), st.none() | st.dictionaries(st.text(), st.text(), max_size=3), st.binary())
 @example("a", "b\r\nPUB c 0\r\n", None, b"")
 @example("a b", "", None, b"")
 @example("a\tb", "", None, b"")
 @example("a", "", {"k": "v\r\n\r\n"}, b"")
 @example("a", "", {"k\r\n": "v"}, b"\r\nPING\r\n")
+@example("a", "", {"a\r\nb": "c"}, b"")
+@example("a", "", {"a": "\udc0d\udc0a"}, b"")
 @example("a", "b", {"k": "v"}, b"\r\nPING\r\n")
-def test_no_text_of_a_publish_makes_another_frame(
-    subject: str, reply: str, fields: dict[str, str] | None, data: bytes
-) -> None:
+def test_no_text_of_a_publish_makes_another_frame(subject: str, reply: str, fields: Fields, data: bytes) -> None:
     try:
         to = subjects.publish_subject(subject)
         answer = subjects.publish_subject(reply) if reply else b""
@@ -96,21 +67,22 @@ def test_no_text_of_a_publish_makes_another_frame(
         return
     words = (subject, reply) if reply else (subject,)
     if block is None:
-        assert received(commands.pub(to, answer, data)) == [Frame("PUB", words, b"", data)]
+        assert received(commands.pub(to, answer, data)) == ([Frame("PUB", words, b"", data)], b"")
     else:
-        assert received(commands.hpub(to, answer, block, data)) == [Frame("HPUB", words, block, data)]
-        lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n").split(b"\r\n")[:-1]
+        assert received(commands.hpub(to, answer, block, data)) == ([Frame("HPUB", words, block, data)], b"")
+        version, *lines, end, rest = block.split(b"\r\n")
+        assert (version, end, rest) == (b"NATS/1.0", b"", b"")
         assert [tuple(line.decode().split(": ", 1)) for line in lines] == list((fields or {}).items())
+        assert not {*b"\r\n"}.intersection(b"".join(lines))
 
 
 wire_text = st.text(st.characters(codec="utf-8", exclude_characters=" .*>"), min_size=1, max_size=5)
 
 
-@given(
-    subject=st.text() | st.lists(wire_text | st.sampled_from(["*", ">"]), min_size=1, max_size=3).map(".".join),
-    queue=st.text() | wire_text,
-    sid=st.integers(1, 10**15),
-)
+patterns = st.lists(wire_text | st.sampled_from(["*", ">"]), min_size=1, max_size=3).map(".".join)
+
+
+@given(st.text() | patterns, st.text() | wire_text, st.integers(1, 10**15))
 @example("a", "q 1\r\nSUB >", 1)
 @example("a b", "", 1)
 def test_no_text_of_a_subscription_makes_another_frame(subject: str, queue: str, sid: int) -> None:
@@ -119,7 +91,7 @@ def test_no_text_of_a_subscription_makes_another_frame(subject: str, queue: str,
     except errors.BadSubjectError:
         return
     words = (subject, queue, str(sid)) if queue else (subject, str(sid))
-    assert received(frame) == [Frame("SUB", words)]
+    assert received(frame) == ([Frame("SUB", words)], b"")
 
 
 @given(st.dictionaries(st.text(), st.text() | st.booleans() | st.integers() | st.none()))
@@ -127,9 +99,8 @@ def test_no_text_of_a_subscription_makes_another_frame(subject: str, queue: str,
 def test_no_text_of_a_connect_makes_another_frame(options: dict[str, Any]) -> None:
     frame = commands.connect(options)
     assert frame.isascii()
-    [(verb, [document], _, _)] = received(frame)
-    assert verb == "CONNECT"
-    assert json.loads(document) == options
+    [(verb, [document], _, _)], rest = received(frame)
+    assert (verb, json.loads(document), rest) == ("CONNECT", options, b"")
 
 
 def test_a_connect_is_json_as_the_server_reads_it() -> None:

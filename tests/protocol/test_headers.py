@@ -30,6 +30,15 @@ NO_END = "there is no empty line at its end"
 NO_FIELD = "a line is not 'name: value'"
 NO_STATUS = "the status is not a number of three digits"
 
+TIMED_OUT = [("Nats-Pending-Messages", "1"), ("Nats-Pending-Bytes", "0")]
+TOO_LARGE = "Bad Request - heartbeat value too large"
+IDLE = [("Nats-Last-Consumer", "7"), ("Nats-Last-Stream", "9")]
+
+
+def written(status: str, fields: list[tuple[str, str]]) -> bytes:
+    return "".join([f"NATS/1.0 {status}\r\n", *(f"{name}: {value}\r\n" for name, value in fields), "\r\n"]).encode()
+
+
 GOLDEN = {
     # As a server or a well-behaved peer writes them; those with a status were measured on nats-server 2.15.1.
     "nothing": Golden(b"NATS/1.0\r\n\r\n", []),
@@ -49,24 +58,9 @@ GOLDEN = {
     "no responders": Golden(b"NATS/1.0 503\r\n\r\n", [], 503),
     "no responders, 2.15": Golden(b"NATS/1.0 503\r\nNats-Subject: x\r\n\r\n", [("Nats-Subject", "x")], 503),
     "no messages": Golden(b"NATS/1.0 404 No Messages\r\n\r\n", [], 404, "No Messages"),
-    "time-out": Golden(
-        b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 1\r\nNats-Pending-Bytes: 0\r\n\r\n",
-        [("Nats-Pending-Messages", "1"), ("Nats-Pending-Bytes", "0")],
-        408,
-        "Request Timeout",
-    ),
-    "heartbeat": Golden(
-        b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 9\r\n\r\n",
-        [("Nats-Last-Consumer", "7"), ("Nats-Last-Stream", "9")],
-        100,
-        "Idle Heartbeat",
-    ),
-    "bad request": Golden(
-        b"NATS/1.0 400 Bad Request - heartbeat value too large\r\n\r\n",
-        [],
-        400,
-        "Bad Request - heartbeat value too large",
-    ),
+    "time-out": Golden(written("408 Request Timeout", TIMED_OUT), TIMED_OUT, 408, "Request Timeout"),
+    "heartbeat": Golden(written("100 Idle Heartbeat", IDLE), IDLE, 100, "Idle Heartbeat"),
+    "bad request": Golden(written(f"400 {TOO_LARGE}", []), [], 400, TOO_LARGE),
     "limit": Golden(b"NATS/1.0 409 Exceeded MaxRequestBatch of 5\r\n\r\n", [], 409, "Exceeded MaxRequestBatch of 5"),
     "status and headers, no words": Golden(b"NATS/1.0 204\r\nA: 1\r\nA: 2\r\n\r\n", [("A", "1"), ("A", "2")], 204),
     "status without a blank": Golden(b"NATS/1.0503\r\n\r\n", [], 503),
@@ -104,18 +98,13 @@ def test_a_block_is_read_as_it_was_meant(name: str) -> None:
     assert Golden(golden.block, list(parsed.fields.items()), *parsed[1:]) == golden
 
 
-@given(st.binary())
-def test_anything_can_be_read(block: bytes) -> None:
-    parsed = headers.parse(block)
-    assert all(name and ":" not in name for name in parsed.fields)
-
-
 tokens = [b"NATS/1.0", b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"503", b"12", b"Key", b"value", b"\xff", "ü".encode()]
 
 
-@given(st.lists(st.sampled_from(tokens), max_size=20).map(b"".join))
-def test_anything_like_a_block_can_be_read(block: bytes) -> None:
+@given(st.binary() | st.lists(st.sampled_from(tokens), max_size=20).map(b"".join))
+def test_anything_can_be_read(block: bytes) -> None:
     parsed = headers.parse(block)
+    assert all(name and ":" not in name for name in parsed.fields)
     assert parsed.status is None or 0 <= parsed.status <= 999
     assert (parsed.problem is None) <= block.startswith(b"NATS/1.0")
 
@@ -174,11 +163,10 @@ BAD_VALUES: dict[str, list[Any]] = {
     "no line ends": ["a\r\nb", "a\nb", "\r", ["fine", "a\r\nX: y"]],
     "control characters": ["a\x00", "a\x0bb", "\x7f"],
     "not valid Unicode": ["\ud800", ["fine", "x\udcff"]],
-    "a value must be str, not int": [7],
+    "a value must be str, not int": [7, ["fine", 7]],
     "not NoneType": [None],
     "not bytes": [b"bytes", [b"bytes"]],
     "not bytearray": [bytearray(b"bytes")],
-    "not int": [["fine", 7]],
     "not dict": [{"a": "b"}, {}, ["fine", {"a": "b"}]],
     "not set": [{"a", "b"}],
     "not dict_keys": [{"a": "b"}.keys()],
@@ -219,20 +207,3 @@ def test_what_was_encoded_is_read_back(pairs: list[tuple[str, str]]) -> None:
     parsed = headers.parse(headers.encode(MultiDict(pairs)))
     assert list(parsed.fields.items()) == pairs
     assert parsed[1:] == (None, "", None)
-
-
-@given(st.dictionaries(st.text(), st.text()))
-@example({"a": "b\r\n\r\n"})
-@example({"a\r\nb": "c"})
-@example({"a": "\udc0d\udc0a"})
-def test_no_text_injects_a_line(fields: dict[str, str]) -> None:
-    try:
-        block = headers.encode(fields)
-    except errors.BadHeaderError:
-        return
-    lines = block.split(b"\r\n")
-    assert lines[0] == b"NATS/1.0"
-    assert lines[-2:] == [b"", b""]
-    assert [tuple(line.decode().split(": ", 1)) for line in lines[1:-2]] == list(fields.items())
-    assert b"\r" not in b"".join(lines)
-    assert b"\n" not in b"".join(lines)

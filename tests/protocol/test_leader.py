@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.readers import EARLY, LATER, MADE, Bench, reading
+from tests.protocol.readers import EARLY, GONE, JSON, LATER, MADE, REFUSED, Bench, play, reading
 from trionats import errors
-from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Look, Start
+from trionats._protocol.jetstream.actions import Create, Fail, Find, Look, Start
 from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
-from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
 
 # What a response says.
 
 
+NO_STATES: list[object] = [None, [], {}, *({"last_seq": number} for number in (None, True, -1, 1 << 63))]
+
+
 @pytest.mark.parametrize(
-    ("info", "said"),
+    ("state", "config", "said"),
     [
-        ({"created": MADE, "state": {"last_seq": 7}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": {"num_replicas": 1}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 0}, "config": {"num_replicas": 3}}, StreamSaid(MADE, 0, True)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": {"num_replicas": "3"}}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": {"last_seq": 7}, "config": None}, StreamSaid(MADE, 7)),
-        ({"created": MADE, "state": None}, None),
-        ({"created": MADE, "state": []}, None),
-        ({"created": MADE, "state": {}}, None),
-        ({"created": MADE, "state": {"last_seq": None}}, None),
-        ({"created": MADE, "state": {"last_seq": True}}, None),
-        ({"created": MADE, "state": {"last_seq": -1}}, None),
-        ({"created": MADE, "state": {"last_seq": 1 << 63}}, None),
-        ({"created": None, "state": {"last_seq": 7}}, None),
-        ({}, None),
+        ({"last_seq": 7}, {}, StreamSaid(MADE, 7)),
+        ({"last_seq": 7}, {"num_replicas": 1}, StreamSaid(MADE, 7)),
+        ({"last_seq": 0}, {"num_replicas": 3}, StreamSaid(MADE, 0, True)),
+        ({"last_seq": 7}, {"num_replicas": "3"}, StreamSaid(MADE, 7)),
+        ({"last_seq": 7}, None, StreamSaid(MADE, 7)),
+        *((state, {}, None) for state in NO_STATES),
     ],
 )
-def test_a_stream_info(info: dict[str, object], said: StreamSaid | None) -> None:
-    assert read_stream(info) == said
+def test_a_stream_info(state: object, config: object, said: StreamSaid | None) -> None:
+    info = {"created": MADE, "state": state}
+    assert read_stream({**info, "config": config}) == said
+    if config == {}:
+        assert read_stream(info) == said
+    assert read_stream({**info, "created": None}) is read_stream({}) is None
 
 
 @given(st.dictionaries(st.sampled_from(["created", "state", "config", "x"]), JSON))
@@ -97,277 +87,80 @@ def reader(policy: str = "last_per_subject", pending: int = 0, **options: object
     return reading(policy, pending, **given)
 
 
-def test_outside_a_cluster_nothing_is_asked() -> None:
-    bench = reader(pending=2, clustered=False)
-    assert bench.feed((1, 1), (2, 0)) == "++!"
-    assert not bench.ordered.attention
-
-
-def test_in_a_cluster_the_leader_is_asked_while_reading_goes_on() -> None:
-    bench = reader(pending=2)
-    assert bench.feed((1, 1)) == "+"
-    bench.look(2, replicated=False)
-    assert not bench.ordered.attention
-    assert bench.feed((2, 0)) == "+!"
-
-
-def test_an_end_before_the_leader_has_answered_waits_for_it() -> None:
-    bench = reader(pending=1)
-    assert bench.feed((5, 0)) == "+"
-    # Nothing is asked for that would wait for what is new.
-    assert bench.ordered.pull(bench.now) is None
-    bench.look(5)
-    assert bench.caught_up()
-
-
-@pytest.mark.parametrize("mark", [0, 4, 5])
-def test_what_matches_may_end_before_the_stream_does(mark: int) -> None:
-    bench = reader(pending=1)
-    assert bench.feed((5, 0)) == "+"
-    bench.look(9)
-    assert not bench.caught_up()
-    assert bench.ordered.pull(bench.now) is None
-    bench.find(mark)
-    assert bench.caught_up()
-    assert bench.pull().expires == 30
-
-
-def test_an_empty_replica_is_not_an_empty_stream() -> None:
-    bench = reader()
-    assert not bench.caught_up()
-    bench.look(3, mark=3)
-    assert not bench.caught_up()
-    # Another consumer, at once, from where it is.
-    now = bench.now
-    assert bench.create(3) == ("by_start_sequence", 1)
-    assert bench.now == now
-    bench.look(3)
-    assert bench.feed((1, 2), (2, 1), (3, 0)) == "+++!"
-
-
-def test_a_bucket_with_history_begins_from_the_beginning() -> None:
-    bench = reader(pending=1, one_per_subject=False)
-    assert bench.feed((1, 0)) == "+"
-    bench.look(3, mark=3)
-    assert bench.create(2) == ("last_per_subject", None)
-    bench.look(3)
-    assert bench.feed((1, 1), (3, 0)) == "-+!"
-
-
-def test_a_second_replica_that_lags_is_waited_for() -> None:
-    bench = reader("all")
-    bench.look(3, mark=3)
-    bench.create(1)
-    bench.look(4)
-    assert bench.feed((1, 0)) == "+"
-    bench.find(3)
-    waiting = bench.pull()
-    assert (waiting.batch, waiting.expires) == (1, 1.0)
+STORIES = {
+    "in a cluster reading goes on meanwhile": """snapshot 2 clustered one_per_subject | 1:1=+ look_alone:2 !attention
+        2:0=+!""",
+    "outside of one nothing is asked": "snapshot 2 one_per_subject | 1:1,2:0=++! !attention",
+    "an end before the answer waits for it": """snapshot 1 clustered one_per_subject | 5:0=+ !asks look:5 caught_up
+        pulls=500/30""",
+    "what matches ends before the stream": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks
+        find:4 caught_up pulls=500/30""",
+    "what matches ends where it is": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:5
+        caught_up pulls=500/30""",
+    "nothing matches": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:0 caught_up
+        pulls=500/30""",
+    "an empty replica is no empty stream": """snapshot 0 clustered one_per_subject | !caught_up look:3:3 !caught_up
+        create_at_once:3=1 look:3 1:2,2:1,3:0=+++!""",
+    "a bucket with history begins from the beginning": """snapshot 1 clustered | 1:0=+ look:3:3
+        create:2=last_per_subject look:3 1:1,3:0=-+!""",
     # What was missing begins to come; nobody asks again as long as it does.
-    bench.message(2)
-    more = bench.pull()
-    assert (more.batch, more.expires) == (1, 1.0)
-    assert bench.feed((3, 0)) == "+!"
-
-
-def test_a_mark_that_was_purged_is_asked_for_again() -> None:
-    bench = reader("all")
-    bench.look(3, mark=3)
-    bench.create(0, at=0)
-    bench.look(3, mark=3)
-    pull = bench.pull()
-    bench.ordered.status(pull.number, 408, "Request Timeout", {"Nats-Pending-Messages": "1"}, bench.now)
-    bench.nothing(bench.pull().number)
-    assert not bench.caught_up()
-    bench.find(0)
-    assert bench.caught_up()
-
-
-def test_replicas_that_lag_for_long_are_left_and_waited_for_by_turns() -> None:
-    bench = reader("all")
-    bench.look(3)
-    courses = ""
-    for _ in range(6):
-        bench.find(3)
-        action = bench.ordered.next(bench.now)
-        if isinstance(action, Delete):
-            courses += "left "
-            bench.create(0)
-            bench.look(3)
-        else:
-            courses += "waited "
-            assert isinstance(action, Pull)
-            bench.ordered.status(action.number, 408, "Request Timeout", {}, bench.now)
-            bench.nothing(bench.pull().number)
-    assert courses == "left waited left waited left waited "
-
-
-def test_a_lazy_reader_asks_at_the_end() -> None:
-    bench = reader("all", 2, lazy=True)
-    bench.pull()
-    assert not bench.ordered.attention
-    assert bench.feed((1, 1), (2, 0)) == "++"
-    bench.look(3, mark=3)
-    bench.create(1, at=1)
-    bench.look(3)
-    assert bench.feed((2, 1), (3, 0)) == "-+!"
-
-
-# What is new.
-
-
-def test_what_a_replica_that_lags_takes_for_new_is_not() -> None:
-    bench = reader("new", at=4)
-    assert bench.opening()
-    assert bench.ordered.pull(bench.now) is None
-    bench.look(9)
-    assert not bench.opening()
-    assert bench.feed((5, 0), (7, 0), (9, 0), (10, 0)) == "---+"
-    assert bench.reset(0) == ("by_start_sequence", 10)
-
-
-def test_a_reset_before_the_leader_answered_still_has_to_find_out_what_is_new() -> None:
-    bench = reader("new", at=4)
-    assert not bench.refuse_to_look()
-    assert bench.create(0, at=4) == ("by_start_sequence", 5)
-    assert bench.opening()
-    bench.look(9)
-    assert bench.feed((7, 0), (10, 0)) == "-+"
-
-
-@pytest.mark.parametrize(("clustered", "replicated"), [(False, False), (True, False)])
-def test_without_replicas_the_consumer_knows_what_is_new(clustered: bool, replicated: bool) -> None:
-    bench = reader("new", clustered=clustered, at=4)
-    if clustered:
-        bench.look(9, replicated=replicated)
-    assert bench.message(5)
-
-
-# Another stream.
-
-
-@pytest.mark.parametrize("clustered", [False, True])
-@pytest.mark.parametrize("policy", ["all", "last_per_subject", "new"])
-def test_a_stream_made_anew_is_told(policy: str, clustered: bool) -> None:
-    bench = reader(policy, 1, clustered=clustered)
-    if clustered:
-        bench.look(4, replicated=False)
-    bench.message(4)
-    bench.reset(5)
+    "a second replica that lags is waited for": """all 0 clustered one_per_subject | look:3:3 create:1 look:4 1:0=+
+        find:3 pulls=1/1 2:0=+ pulls=1/1 3:0=+!""",
+    "a mark that was purged is asked for again": """all 0 clustered one_per_subject | look:3:3 create:0 look:3:3
+        expired:1 nothing !caught_up find:0 caught_up""",
+    "replicas that lag for long are left and waited for by turns": "all 0 clustered one_per_subject | look:3 "
+    + "find:3 deletes create_at_once:0 look:3 find:3 expired nothing " * 3,
+    "a lazy reader asks at the end": """all 2 clustered lazy one_per_subject | asks !attention 1:1,2:0=++ look:3:3
+        create:1:1 look:3 2:1,3:0=-+!""",
+    "what a lagging replica takes for new is not": """new 0@4 clustered one_per_subject | opening !asks look:9 !opening
+        5:0,7:0,9:0,10:0=---+ reset:0=10""",
+    "nor after a reset before the answer": """new 0@4 clustered one_per_subject | refuse_to_look=False create:0:4=5
+        opening !asks look:9 !opening 5:0,7:0,9:0,10:0=---+ reset:0=10""",
+    "alone, the consumer knows what is new": "new 0@4 one_per_subject | !opening 5:0=+",
+    "and in a stream without replicas": "new 0@4 clustered one_per_subject | look_alone:9 !opening 5:0=+",
+    "and where nobody may ask": "new 0@4 clustered one_per_subject | forbid_to_look=True !opening 5:0=+",
+    "an empty stream made anew is told": "all 0 one_per_subject | caught_up reset look_anew:0 remade",
     # Nothing of it is handed over before.
-    assert not bench.message(7)
-    bench.look(9, created=LATER)
-    action = bench.due()
-    assert isinstance(action, Fail)
-    assert isinstance(action.error, errors.StreamRegressedError)
-    assert "made anew at 2026-11-28T22:53:59" in str(action.error)
-
-
-def test_an_empty_stream_made_anew_is_told_too() -> None:
-    bench = reader("all", 0, clustered=False)
-    assert bench.caught_up()
-    bench.reset(0)
-    bench.look(0, created=LATER)
-    assert isinstance(bench.due(), Fail)
-
-
-def test_where_nothing_was_handed_over_there_is_nothing_to_tell() -> None:
-    bench = reader(pending=3, clustered=False)
-    bench.reset(3)
-    bench.look(9, created=LATER)
-    assert bench.create(1) == ("last_per_subject", None)
+    **{
+        f"made anew, {policy}{cluster}": f"{policy} 1 one_per_subject{cluster} 4:0 reset:5 7:0=- look_anew:9 remade"
+        for policy in ("all", "snapshot", "new")
+        for cluster in (" |", " clustered | look_alone:4")
+    },
+    **{
+        f"reading {policy} begins anew": f"""{policy} 1 restart one_per_subject | message:4=True caught_up reset:5=4
+            look_anew:9 restarts=1 create:2={again} look_anew:9 asks message:2:1:1=True message:3:0:2=True caught_up"""
+        for policy, again in {"new": "all", "all": "all", "snapshot": "last_per_subject", "last": "last"}.items()
+    },
     # It could have been made anew once more.
-    bench.look(9, created=LATER)
-    assert bench.feed((9, 0)) == "+!"
-    assert bench.ordered.restarts == 0
+    "where nothing was handed over it is not": """snapshot 3 one_per_subject | reset:3 look_anew:9
+        create:1=last_per_subject look_anew:9 9:0=+! restarts=0""",
+    "who may not ask for the stream goes on": """snapshot 1 clustered one_per_subject | forbid_to_look=True 4:0=+!
+        reset:0:3 9:0=+""",
+    "also at the end": "snapshot 0 clustered one_per_subject | forbid_to_look=True caught_up",
+    # Which stream it is can be asked still.
+    "who may not ask for messages goes on": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 forbid_to_look=True
+        caught_up reset:1 look_anew:9 remade""",
+    "who looks in vain makes another consumer": """snapshot 1 clustered one_per_subject | 4:0=+ refuse_to_look=False
+        !caught_up create:1=last_per_subject""",
+    "who finds in vain, too": """snapshot 1 clustered one_per_subject | 4:0=+ look:9 refuse_to_look=False !caught_up
+        create:1=last_per_subject""",
+}
 
 
-@pytest.mark.parametrize(
-    ("policy", "again"),
-    [
-        ("new", ("all", None)),
-        ("all", ("all", None)),
-        ("last_per_subject", ("last_per_subject", None)),
-        ("last", ("last", None)),
-    ],
-)
-def test_it_begins_anew(policy: str, again: tuple[object, object]) -> None:
-    bench = reader(policy, 1, clustered=False, restart=True)
+@pytest.mark.parametrize("title", STORIES)
+def test_what_the_leader_says_is_followed(title: str) -> None:
+    play(STORIES[title], trusting=False, takes=True)
+
+
+@pytest.mark.parametrize(("restart", "asked"), [(False, 1), (True, 5)])
+def test_a_store_that_is_not_there_may_come_back_at_once(restart: bool, asked: int) -> None:
+    bench = reader("all", 1, clustered=False, restart=restart)
     bench.message(4)
-    assert bench.caught_up()
-    assert bench.reset(5) == ("by_start_sequence", 4)
-    bench.look(9, created=LATER)
-    assert bench.ordered.restarts == 1
-    assert bench.create(2) == again
-    bench.look(9, created=LATER)
-    bench.pull()
-    assert bench.message(2, 1, timestamp=1)
-    assert bench.message(3, 0, timestamp=2)
-    assert bench.caught_up()
-
-
-def test_a_store_that_is_not_there_may_come_back_at_once() -> None:
-    gone = errors.NotFoundError(code=404, err_code=10059)
-    for restart, asked in ((False, 1), (True, 5)):
-        bench = reader("all", 1, clustered=False, restart=restart)
-        bench.message(4)
-        bench.refused()
-        begun = bench.now
-        for _ in range(asked):
-            assert isinstance(bench.due(), Create)
-            assert not bench.ordered.create_failed(bench.now, gone)
-        assert bench.due() == Fail(gone)
-        assert bench.now - begun < 1.6
-
-
-# Who may not ask.
-
-
-REFUSED = errors.PermissionsViolationError("no")
-
-
-def test_who_may_not_ask_for_the_stream_goes_on_without() -> None:
-    bench = reader(pending=1)
-    assert bench.refuse_to_look(REFUSED), "somebody is told"
-    assert bench.feed((4, 0)) == "+!"
-    bench.reset(0, at=3)
-    # It is not asked again.
-    assert bench.feed((9, 0)) == "+"
-
-
-def test_who_may_not_ask_for_messages_goes_on_without() -> None:
-    bench = reader(pending=1)
-    assert bench.feed((4, 0)) == "+"
-    bench.look(9)
-    assert bench.refuse_to_look(REFUSED)
-    assert bench.caught_up()
-    bench.reset(1)
-    bench.look(9, created=LATER)
-    assert isinstance(bench.due(), Fail), "which stream it is can be asked still"
-
-
-def test_who_may_not_ask_takes_the_consumer_by_its_word_for_what_is_new() -> None:
-    bench = reader("new", at=4)
-    assert bench.refuse_to_look(REFUSED)
-    assert not bench.opening()
-    assert bench.message(5)
-
-
-def test_an_end_that_was_reached_before_the_refusal() -> None:
-    bench = reader()
-    assert bench.refuse_to_look(REFUSED)
-    assert bench.caught_up()
-
-
-@pytest.mark.parametrize("asks", ["look", "find"])
-def test_a_leader_that_does_not_answer_is_asked_through_another_consumer(asks: str) -> None:
-    bench = reader(pending=1)
-    assert bench.feed((4, 0)) == "+"
-    if asks == "find":
-        bench.look(9)
-    assert not bench.refuse_to_look(errors.TimeoutError())
-    assert not bench.caught_up()
-    assert bench.create(1) == ("last_per_subject", None)
+    bench.refused()
+    begun = bench.now
+    assert refuse(bench, GONE, asked) == [False] * asked
+    assert bench.due() == Fail(GONE)
+    assert bench.now - begun < 1.6
 
 
 def test_answers_that_nobody_waits_for_change_nothing() -> None:
@@ -379,15 +172,8 @@ def test_answers_that_nobody_waits_for_change_nothing() -> None:
 
 
 def test_a_place_that_was_sought_beyond_the_end_is_not_behind_it() -> None:
-    bench = reader("all", clustered=False)
-    bench.ordered = Ordered("S", "pre", random.Random(3), start=Start("by_start_sequence", 1000))
-    bench.create(0, at=999)
-    bench.reset(0, at=999)
-    bench.look(10)
-    assert bench.feed((1000, 0)) == "+"
-
-
-# Refusals in a row.
+    bench = reading(start=Start("by_start_sequence", 1000), snapshot=False, pending=0, at=999, trusting=False)
+    bench.play("reset:0:999 look:10 1000:0=+")
 
 
 def refuse(bench: Bench, error: Exception, times: int) -> list[bool]:
@@ -401,7 +187,7 @@ def refuse(bench: Bench, error: Exception, times: int) -> list[bool]:
 LIMIT = errors.BadRequestError(code=400, err_code=10026, description="maximum consumers limit reached")
 
 
-def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
+def test_refusals_in_a_row_are_told_and_then_end_it() -> None:
     bench = reader("all", 1, clustered=False)
     bench.refused()
     begun = bench.now
@@ -410,9 +196,7 @@ def test_a_refusal_that_stays_is_told_and_then_ends_it() -> None:
     assert bench.ordered.refusal is LIMIT
     # Longer than the consumer of a process that crashed takes up its place.
     assert 36 < bench.now - begun < 73
-
-
-def test_progress_and_what_passes_do_not_add_up() -> None:
+    # With progress in between, or what passes, they do not add up.
     bench = reader("all", 1, clustered=False)
     bench.refused()
     refuse(bench, LIMIT, 14)
@@ -437,24 +221,19 @@ def read_until_find(bench: Bench) -> None:
             bench.message(4)
 
 
-def refuse_to_find(bench: Bench, times: int) -> list[bool]:
-    told = []
-    for _ in range(times):
-        read_until_find(bench)
-        told.append(bench.ordered.look_failed(bench.now, LIMIT))
-    return told
+def refuse_to_find(bench: Bench) -> bool:
+    read_until_find(bench)
+    return bench.ordered.look_failed(bench.now, LIMIT)
 
 
 def test_refusals_to_find_the_end_add_up_although_each_time_a_consumer_is_granted() -> None:
     bench = reader()
-    assert refuse_to_find(bench, 15) == [False, False, True] + [False] * 12
+    assert [refuse_to_find(bench) for _ in range(15)] == [False, False, True] + [False] * 12
     assert bench.due() == Fail(LIMIT)
-
-
-def test_refusals_to_find_the_end_are_forgotten_with_an_answer() -> None:
+    # They are forgotten with an answer.
     bench = reader()
-    refuse_to_find(bench, 14)
+    assert [refuse_to_find(bench) for _ in range(14)][2]
     read_until_find(bench)
     bench.find(9)
-    assert refuse_to_find(bench, 14)[2]
+    assert [refuse_to_find(bench) for _ in range(14)][2]
     assert isinstance(bench.due(), Create)

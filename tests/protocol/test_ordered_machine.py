@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -43,8 +44,7 @@ class Asked:
     ends: float
     heartbeat: float
     beats: float
-    unlimited: bool = False
-    given: int = 0
+    unlimited: bool
 
 
 @dataclass
@@ -52,27 +52,28 @@ class Consumer:
     name: str
     first: list[int]
     then: int
-    lags: bool = False
+    lags: bool
+    last: int
     sequence: int = 0
-    last: int = 0
     asked: list[Asked] = field(default_factory=list)
 
 
 class Server:
     """A stream and its consumers; what it says goes into `wire`, in order."""
 
-    def __init__(self, history: int, *, clustered: bool = False, replicated: bool = False) -> None:
+    def __init__(self, history: int, kind: str, stored: list[tuple[str, int]]) -> None:
         self.history = history
-        self.clustered, self.replicated = clustered or replicated, replicated
+        self.clustered, self.replicated = kind != "alone", kind == "replicated"
         #: Up to where the replica has come that lags; None when none does.
         self.lag: int | None = None
-        self.generation = self.ticks = 0
+        self.generation = self.ticks = self.last = 0
         self.made = self.moment()
         self.stored: dict[int, Stored] = {}
-        self.last = 0
         self.consumers: dict[str, Consumer] = {}
         self.wire: list[tuple[Any, ...]] = []
         self.now = 0.0
+        for subject, size in stored:
+            self.write(subject, size)
 
     def moment(self) -> str:
         """The next moment of the server's clock, which is never the same twice."""
@@ -113,38 +114,25 @@ class Server:
     def create(self, config: dict[str, Any], lags: bool = False) -> dict[str, Any]:
         """Make a consumer, be it on the replica that lags."""
         assert config["name"] not in self.consumers
-        newest = self.newest(lags)
         last = self.last if not lags or self.lag is None else self.lag
         first: list[int] = []
+        then = last + 1
         match config["deliver_policy"]:
             case "all":
                 then = 1
-            case "new":
-                then = last + 1
             case "by_start_sequence":
-                then = config["opt_start_seq"]
-                oldest = min((one.seq for one in self.seen(lags)), default=last + 1)
                 # As measured: it goes on to the first there is, but never back to the last there is.
-                then = max(then, oldest)
-            case _:
-                first, then = newest, last + 1
-        before = (first[0] if first else then) - 1
-        consumer = Consumer(config["name"], first, then, lags)
+                then = max(config["opt_start_seq"], min((one.seq for one in self.seen(lags)), default=then))
+            case "last_per_subject":
+                first = self.newest(lags)
+        consumer = Consumer(config["name"], first, then, lags, (first[0] if first else then) - 1)
         self.consumers[consumer.name] = consumer
-        return {
-            **({"cluster": {"name": "c"}} if self.clustered else {}),
-            "created": self.moment(),
-            "name": consumer.name,
-            "num_pending": len(self.pending(consumer)),
-            "delivered": {"consumer_seq": 0, "stream_seq": before},
-        }
+        cluster = {"cluster": {"name": "c"}} if self.clustered else {}
+        return {**cluster, "created": self.moment(), **self.info(consumer)}
 
     def info(self, consumer: Consumer) -> dict[str, Any]:
-        return {
-            "name": consumer.name,
-            "num_pending": len(self.pending(consumer)),
-            "delivered": {"consumer_seq": consumer.sequence, "stream_seq": consumer.last},
-        }
+        delivered = {"consumer_seq": consumer.sequence, "stream_seq": consumer.last}
+        return {"name": consumer.name, "num_pending": len(self.pending(consumer)), "delivered": delivered}
 
     def pending(self, consumer: Consumer) -> list[Stored]:
         early = [self.stored[seq] for seq in consumer.first if seq in self.stored]
@@ -158,27 +146,17 @@ class Server:
         if consumer is None:
             self.say(pull.number, 503, "")
             return
-        limit = body.get("max_bytes", 0)
-        asked = Asked(
-            pull.number,
-            body["batch"],
-            limit or 1 << 40,
-            body.get("no_wait", False),
-            self.now + body["expires"] / 1e9 if "expires" in body else float("inf"),
-            body.get("idle_heartbeat", 0) / 1e9,
-            self.now,
-            unlimited=not limit,
-        )
-        if asked.no_wait:
-            pending = len(self.pending(consumer))
-            if not pending:
-                self.say(pull.number, 404, "No Messages")
-                return
-            if pending < sum(other.batch for other in consumer.asked):
-                self.say(pull.number, 408, "Requests Pending")
-                return
-        consumer.asked.append(asked)
-        self.serve(consumer)
+        limit, ends = body.get("max_bytes", 1 << 40), self.now + body.get("expires", inf) / 1e9
+        pace, no_wait = body.get("idle_heartbeat", 0) / 1e9, body.get("no_wait", False)
+        asked = Asked(pull.number, body["batch"], limit, no_wait, ends, pace, self.now, "max_bytes" not in body)
+        pending = len(self.pending(consumer))
+        if asked.no_wait and not pending:
+            self.say(pull.number, 404, "No Messages")
+        elif asked.no_wait and pending < sum(other.batch for other in consumer.asked):
+            self.say(pull.number, 408, "Requests Pending")
+        else:
+            consumer.asked.append(asked)
+            self.serve(consumer)
 
     def say(self, number: int, code: int, text: str, **headers: str) -> None:
         self.wire.append(("status", number, code, text, headers))
@@ -210,16 +188,14 @@ class Server:
                 continue
             self.give(consumer, asked, stored, len(pending) - 1)
             consumer.asked.remove(asked)
-            if asked.batch and asked.max_bytes:
+            if asked.max_bytes and (asked.batch or not asked.unlimited):
                 consumer.asked.append(asked)
-            elif asked.max_bytes and not asked.unlimited:
-                consumer.asked.append(asked)
-                self.end(consumer, asked, 409, "Batch Completed")
+                if not asked.batch:
+                    self.end(consumer, asked, 409, "Batch Completed")
 
     def give(self, consumer: Consumer, asked: Asked, stored: Stored, left: int) -> None:
         asked.batch -= 1
         asked.max_bytes -= stored.size
-        asked.given += 1
         asked.beats = self.now
         consumer.sequence += 1
         consumer.last = stored.seq
@@ -242,8 +218,7 @@ class Server:
                     self.say(asked.number, 100, "Idle Heartbeat", **last)
 
     def delete(self, name: str) -> None:
-        consumer = self.consumers.pop(name, None)
-        for asked in consumer.asked if consumer else ():
+        for asked in self.consumers.pop(name).asked if name in self.consumers else ():
             self.say(asked.number, 409, "Consumer Deleted")
 
     def disconnect(self) -> None:
@@ -256,48 +231,27 @@ class Reader(RuleBasedStateMachine):
     """The machine: rules are what may happen, invariants what must hold whatever happens."""
 
     @initialize(
+        server=st.builds(
+            Server,
+            st.sampled_from([1, 1, 2, 64]),
+            st.sampled_from(["alone", "clustered", "replicated", "replicated"]),
+            st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(2, 60)), max_size=8),
+        ),
         policy=st.sampled_from(["last_per_subject", "all", "new"]),
-        history=st.sampled_from([1, 1, 2, 64]),
-        credit=st.integers(1, 6),
-        room=st.sampled_from([40, 100, 1000]),
-        stored=st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(2, 60)), max_size=8),
         seed=st.integers(0, 1000),
-        servers=st.sampled_from([{}, {"clustered": True}, {"replicated": True}, {"replicated": True}]),
         lag=st.none() | st.integers(0, 8),
-        lazy=st.booleans(),
+        options=st.fixed_dictionaries(
+            {"max_messages": st.integers(1, 6), "max_bytes": st.sampled_from([40, 100, 1000]), "lazy": st.booleans()}
+        ),
     )
-    def begin(
-        self,
-        policy: str,
-        history: int,
-        credit: int,
-        room: int,
-        stored: list[tuple[str, int]],
-        seed: int,
-        servers: dict[str, bool],
-        lag: int | None,
-        lazy: bool,
-    ) -> None:
-        self.server = Server(history, **servers)
-        for subject, size in stored:
-            self.server.write(subject, size)
-        if self.server.replicated and lag is not None:
-            self.server.lag = min(lag, self.server.last)
-        self.policy, self.credit = policy, credit
-        self.ordered = Ordered(
-            "S",
-            "c",
-            random.Random(seed),
-            start=Start(policy),
-            snapshot=True,
-            one_per_subject=history == 1,
-            max_messages=credit,
-            max_bytes=room,
-            heartbeat=5,
-            expires=30,
-            lazy=lazy,
-            restart=True,
-        )
+    def begin(self, server: Server, policy: str, seed: int, lag: int | None, options: dict[str, Any]) -> None:
+        self.server = server
+        if server.replicated and lag is not None:
+            server.lag = min(lag, server.last)
+        self.credit = options["max_messages"]
+        fixed: dict[str, Any] = {"snapshot": True, "heartbeat": 5, "expires": 30, "restart": True}
+        options = {**options, **fixed, "start": Start(policy), "one_per_subject": server.history == 1}
+        self.ordered = Ordered("S", "c", random.Random(seed), **options)
         self.generation, self.restarts = 0, 0
         self.before = self.server.last if policy == "new" else 0
         self.channel: list[Stored] = []
@@ -335,22 +289,17 @@ class Reader(RuleBasedStateMachine):
                     self.create(config, outcome, lags)
                     break
                 case Inspect(name):
-                    consumer = self.server.consumers.get(name)
-                    if outcome == "ok" and consumer is not None:
+                    if outcome == "ok" and (consumer := self.server.consumers.get(name)):
                         self.ordered.inspected(name, self.server.info(consumer), now)
                     else:
                         self.ordered.inspect_failed(name, now)
+                case Look() | Find() if outcome != "ok":
+                    self.ordered.look_failed(now)
                 case Look():
-                    if outcome == "ok":
-                        self.ordered.looked(self.server.said(), now)
-                        self.begun_anew()
-                    else:
-                        self.ordered.look_failed(now)
+                    self.ordered.looked(self.server.said(), now)
+                    self.begun_anew()
                 case Find():
-                    if outcome == "ok":
-                        self.ordered.found(max(self.server.stored, default=0), now)
-                    else:
-                        self.ordered.look_failed(now)
+                    self.ordered.found(max(self.server.stored, default=0), now)
                 case _:
                     pytest.fail(f"it gave up: {action}")
         else:
@@ -365,21 +314,20 @@ class Reader(RuleBasedStateMachine):
             self.delivered.clear()
 
     def create(self, config: dict[str, Any], outcome: str, lags: bool) -> None:
-        if outcome == "refused":
-            self.ordered.create_failed(self.server.now)
-            return
-        if config["deliver_policy"] == "last_per_subject":
-            # A snapshot that begins anew shows what is the last state then.
-            self.unwanted |= set(self.server.stored) - set(self.server.newest())
-        info = self.server.create(config, lags)
+        if outcome != "refused":
+            if config["deliver_policy"] == "last_per_subject":
+                # A snapshot that begins anew shows what is the last state then.
+                self.unwanted |= set(self.server.stored) - set(self.server.newest())
+            info = self.server.create(config, lags)
         if outcome == "ok":
             self.ordered.created(info, self.server.now)
         else:
             self.ordered.create_failed(self.server.now)
 
-    def send(self, pull: Pull) -> None:
-        assert self.linked
-        self.server.pull(pull)
+    def send(self, pull: Pull | None) -> None:
+        if pull is not None:
+            assert self.linked
+            self.server.pull(pull)
 
     @rule(count=st.integers(1, 12))
     def hear(self, count: int) -> None:
@@ -395,13 +343,11 @@ class Reader(RuleBasedStateMachine):
             self.ordered.status(number, code, text, headers, now)
         else:
             _, reply, size, stored = heard
-            ack = self.ordered.received(reply, size, now)
-            if ack is not None:
+            if (ack := self.ordered.received(reply, size, now)) is not None:
                 assert ack.sequence == stored.seq
                 self.hand_over(ack, stored)
         self.look_up()
-        if pull := self.ordered.pull(now):
-            self.send(pull)
+        self.send(self.ordered.pull(now))
 
     def hand_over(self, ack: AckSubject, stored: Stored) -> None:
         assert stored.generation == self.generation, "nobody was told that it is of another stream"
@@ -418,19 +364,14 @@ class Reader(RuleBasedStateMachine):
         self.ordered.delivered(ack, stored.size)
 
     def missing(self, below: int) -> list[Stored]:
-        came = {one.seq for one in self.delivered}
-        return [
-            one
-            for seq, one in sorted(self.server.stored.items())
-            if seq < below and seq not in came and seq not in self.unwanted
-        ]
+        missing = set(self.server.stored) - {one.seq for one in self.delivered} - self.unwanted
+        return [self.server.stored[seq] for seq in sorted(missing) if seq < below]
 
     @rule(count=st.integers(1, 8))
     def take(self, count: int) -> None:
         for _ in range(min(count, len(self.channel))):
             self.ordered.taken(self.channel.pop(0).size)
-            if pull := self.ordered.pull(self.server.now):
-                self.send(pull)
+            self.send(self.ordered.pull(self.server.now))
 
     # What the world does.
 
@@ -438,25 +379,17 @@ class Reader(RuleBasedStateMachine):
     def write(self, subject: str, size: int) -> None:
         self.server.write(subject, size)
 
-    @rule()
-    def purge(self) -> None:
-        self.server.remove(list(self.server.stored))
-
     @precondition(lambda self: self.server.stored)
-    @rule(data=st.data())
-    def delete_message(self, data: st.DataObject) -> None:
-        self.server.remove([data.draw(st.sampled_from(sorted(self.server.stored)))])
+    @rule(data=st.data(), purge=st.booleans())
+    def delete_messages(self, data: st.DataObject, purge: bool) -> None:
+        stored = sorted(self.server.stored)
+        self.server.remove(stored if purge else [data.draw(st.sampled_from(stored))])
 
     @precondition(lambda self: self.server.wire)
-    @rule(data=st.data())
-    def lose(self, data: st.DataObject) -> None:
-        del self.server.wire[data.draw(st.integers(0, len(self.server.wire) - 1))]
-
-    @precondition(lambda self: self.server.wire)
-    @rule(data=st.data())
-    def double(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), times=st.sampled_from([0, 2]))
+    def lose_or_double(self, data: st.DataObject, times: int) -> None:
         place = data.draw(st.integers(0, len(self.server.wire) - 1))
-        self.server.wire.insert(place, self.server.wire[place])
+        self.server.wire[place : place + 1] = [self.server.wire[place]] * times
 
     @precondition(lambda self: self.old_wire)
     @rule(data=st.data())
@@ -480,13 +413,9 @@ class Reader(RuleBasedStateMachine):
                 self.server.end(consumer, asked, 409, text, counts=text == "Server Shutdown")
 
     @precondition(lambda self: self.server.replicated)
-    @rule()
-    def fall_behind(self) -> None:
-        self.server.lag = self.server.last
-
-    @rule()
-    def catch_up(self) -> None:
-        self.server.lag = None
+    @rule(behind=st.booleans())
+    def fall_behind_or_catch_up(self, behind: bool) -> None:
+        self.server.lag = self.server.last if behind else None
         self.server.serve_all()
 
     @rule(writes=st.integers(0, 4))
@@ -496,18 +425,14 @@ class Reader(RuleBasedStateMachine):
             self.server.write(SUBJECTS[number], 10)
         self.unwanted, self.at_start, self.before = set(), set(), 0
 
-    @precondition(lambda self: self.linked)
     @rule()
-    def disconnect(self) -> None:
-        self.server.disconnect()
-        self.ordered.connection_lost()
-        self.linked = False
-
-    @precondition(lambda self: not self.linked)
-    @rule()
-    def reconnect(self) -> None:
-        self.linked = True
-        self.ordered.connection_restored(self.server.now)
+    def disconnect_or_reconnect(self) -> None:
+        if self.linked:
+            self.server.disconnect()
+            self.ordered.connection_lost()
+        else:
+            self.ordered.connection_restored(self.server.now)
+        self.linked = not self.linked
 
     # What must hold.
 
@@ -519,22 +444,18 @@ class Reader(RuleBasedStateMachine):
             assert not early, f"caught up before {early}"
 
     @invariant()
-    def in_order_and_once(self) -> None:
-        seqs = [one.seq for one in getattr(self, "delivered", ())]
+    def in_order_and_once_and_alive(self) -> None:
+        seqs = [one.seq for one in self.delivered]
         assert seqs == sorted(set(seqs))
-
-    @invariant()
-    def alive(self) -> None:
-        if hasattr(self, "ordered"):
-            assert self.ordered.failure is None
+        assert self.ordered.failure is None
 
     def teardown(self) -> None:
         if not hasattr(self, "ordered"):
             return
         if not self.linked:
-            self.reconnect()
+            self.disconnect_or_reconnect()
         self.settle(5)
-        self.catch_up()
+        self.fall_behind_or_catch_up(False)
         # A minute for what went wrong; and where there is little room, a message takes two requests, with one a second.
         self.settle(60 + 2 * self.server.last)
         assert not self.missing(below=self.server.last + 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import tracemalloc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,14 +18,26 @@ from trionats._protocol import parser
 from trionats._protocol.parser import Info, Message, Ok, Parser, Ping, Pong, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 BLOCK = b"NATS/1.0\r\nK: V\r\n\r\n"
+DENIED = 'Permissions Violation for Subscription to "a b" using queue "q"'
 
 
-def fields_of(message: Any) -> tuple[int, str, str, bytes, bytes | None]:  # noqa: ANN401 - asserts what it is
-    assert isinstance(message, Message)
-    return message.sid, message.subject, message.reply, message.data, message.header_block
+def cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[i : i + size] for i in range(0, len(stream), size)]
+
+
+def parsed(pieces: Iterable[bytes], parser: Parser | None = None) -> list[object]:
+    """All events of some pieces: those of messages as their fields, which compare."""
+    parser = parser or Parser()
+    return [fields(event) for piece in pieces for event in parser.feed(piece)]
+
+
+def fields(event: object) -> object:
+    if isinstance(event, Message):
+        return event.sid, event.subject, event.reply, event.data, event.header_block
+    return event
 
 
 def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser's own options
@@ -32,108 +46,71 @@ def violation(stream: bytes, **limits: Any) -> str:  # noqa: ANN401 - the parser
     return str(error)
 
 
-# -- what lines mean ---------------------------------------------------------------------------------------------------
+#: What a server may send for an event; of a message, its fields.
+LINES: list[tuple[object, list[bytes]]] = [
+    ((1, "a", "", b"hello", None), [b"MSG a 1 5\r\nhello\r\n"]),
+    ((12, "a.b", "_R.x", b"hello", None), [b"MSG a.b 12 _R.x 5\r\nhello\r\n"]),
+    ((1, "a", "", b"", None), [b"MSG a 1 0\r\n\r\n"]),
+    ((1, "a", "", b"\r\nMSG a\n", None), [b"MSG a 1 8\r\n\r\nMSG a\n\r\n"]),
+    ((1, "a", "", b"\r\n", None), [b"MSG a 1 2\r\n\r\n\r\n"]),
+    ((7, "a", "", b"hello", None), [b"MSG a 007 005\r\nhello\r\n"]),
+    ((999999999999999999, "a", "", b"x", None), [b"MSG a 999999999999999999 1\r\nx\r\n"]),
+    ((1, "a", "", b"xy", BLOCK), [b"HMSG a 1 18 20\r\n" + BLOCK + b"xy\r\n"]),
+    ((1, "a", "r", b"", BLOCK), [b"HMSG a 1 r 18 18\r\n" + BLOCK + b"\r\n"]),
+    ((1, "a", "", b"xy", b""), [b"HMSG a 1 0 2\r\nxy\r\n"]),
+    # What peers may publish to, as the server delivers it (2.15.1).
+    ((1, "grüße.日本", "", b"x", None), ["MSG grüße.日本 1 1\r\nx\r\n".encode()]),
+    ((1, "a\udcff", "", b"x", None), [b"MSG a\xff 1 1\r\nx\r\n"]),
+    ((1, "a", "\udcfe", b"x", None), [b"MSG a 1 \xfe 1\r\nx\r\n"]),
+    ((1, "a\x0bb\x0c\x00\udc85", "", b"x", None), [b"MSG a\x0bb\x0c\x00\x85 1 1\r\nx\r\n"]),
+    ((1, "s" * 4096, "r" * 4096, b"x", None), [b"MSG %b 1 %b 1\r\nx\r\n" % (b"s" * 4096, b"r" * 4096)]),
+    ((1, "s" * 4096, "", b"x", None), [b"MSG %b 1 1\r\nx\r\n" % (b"s" * 4096)]),
+    # In any case and with any white space.
+    ((1, "a", "", b"x", None), [b"msg a 1 1\r\nx\r\n", b"MSG  a  1  1  \r\nx\r\n", b"MSG a 1  1\r\nx\r\n"]),
+    ((1, "a", "", b"x", None), [b"MSG a 1 1 \t\r\nx\r\n"]),
+    ((1, "A", "R", b"x", None), [b"mSg A 1 R 1\r\nx\r\n"]),
+    ((1, "a", "", b"", BLOCK), [b"hmsg a 1 18 18\r\n" + BLOCK + b"\r\n"]),
+    ((1, "a", "r", b"x", None), [b"MSG\ta\t1\tr\t1\r\nx\r\n"]),
+    # What is no message.
+    (Ping(), [b"PING\r\n", b"ping\r\n", b"PING \t\r\n", b"PING now\r\n"]),
+    (Pong(), [b"PONG\r\n", b"Pong\r\n"]),
+    (Ok(), [b"+OK\r\n", b"+ok\r\n"]),
+    (Info({}), [b"INFO {}\r\n"]),
+    (Info({"server_id": "x", "max_payload": 1048576}), [b'INFO {"server_id":"x","max_payload":1048576} \r\n']),
+    (Info({"ldm": True}), [b'info\t{"ldm":true} \r\n']),
+    (Info({"server_name": "grüße"}), ['INFO {"server_name":"grüße"}\r\n'.encode()]),
+    (ServerError("Stale Connection"), [b"-ERR 'Stale Connection'\r\n"]),
+    (ServerError("Invalid Subject"), [b"-err  'Invalid Subject' \r\n"]),
+    (ServerError(DENIED), [f"-ERR '{DENIED}'\r\n".encode()]),
+    (ServerError("plain"), [b"-ERR plain\r\n"]),
+    (ServerError("'"), [b"-ERR '\r\n"]),
+    (ServerError(""), [b"-ERR\r\n"]),
+    (ServerError("gr\\xfc\\xdfe"), [b"-ERR 'gr\xfc\xdfe'\r\n"]),
+]
 
 
-@pytest.mark.parametrize(
-    ("stream", "expected"),
-    [
-        (b"MSG a 1 5\r\nhello\r\n", (1, "a", "", b"hello", None)),
-        (b"MSG a.b 12 _R.x 5\r\nhello\r\n", (12, "a.b", "_R.x", b"hello", None)),
-        (b"MSG a 1 0\r\n\r\n", (1, "a", "", b"", None)),
-        (b"MSG a 1 8\r\n\r\nMSG a\n\r\n", (1, "a", "", b"\r\nMSG a\n", None)),
-        (b"MSG a 1 2\r\n\r\n\r\n", (1, "a", "", b"\r\n", None)),
-        (b"MSG a 007 005\r\nhello\r\n", (7, "a", "", b"hello", None)),
-        (b"MSG a 999999999999999999 1\r\nx\r\n", (999999999999999999, "a", "", b"x", None)),
-        (b"HMSG a 1 18 20\r\n" + BLOCK + b"xy\r\n", (1, "a", "", b"xy", BLOCK)),
-        (b"HMSG a 1 r 18 18\r\n" + BLOCK + b"\r\n", (1, "a", "r", b"", BLOCK)),
-        (b"HMSG a 1 0 2\r\nxy\r\n", (1, "a", "", b"xy", b"")),
-        # What peers may publish to, as the server delivers it (2.15.1).
-        ("MSG grüße.日本 1 1\r\nx\r\n".encode(), (1, "grüße.日本", "", b"x", None)),
-        (b"MSG a\xff 1 1\r\nx\r\n", (1, "a\udcff", "", b"x", None)),
-        (b"MSG a 1 \xfe 1\r\nx\r\n", (1, "a", "\udcfe", b"x", None)),
-        (b"MSG a\x0bb\x0c\x00\x85 1 1\r\nx\r\n", (1, "a\x0bb\x0c\x00\udc85", "", b"x", None)),
-        # In any case and with any white space.
-        (b"msg a 1 1\r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"mSg A 1 R 1\r\nx\r\n", (1, "A", "R", b"x", None)),
-        (b"hmsg a 1 18 18\r\n" + BLOCK + b"\r\n", (1, "a", "", b"", BLOCK)),
-        (b"MSG\ta\t1\tr\t1\r\nx\r\n", (1, "a", "r", b"x", None)),
-        (b"MSG  a  1  1  \r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"MSG a 1  1\r\nx\r\n", (1, "a", "", b"x", None)),
-        (b"MSG a 1 1 \t\r\nx\r\n", (1, "a", "", b"x", None)),
-    ],
-)
-def test_a_message_is_read_in_any_form_that_a_server_may_send(stream: bytes, expected: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(("stream", "expected"), [(stream, event) for event, many in LINES for stream in many])
+def test_each_line_has_its_event_in_any_form_that_a_server_may_send(stream: bytes, expected: object) -> None:
     subject = Parser()
     # Twice: the second time what was learnt from the first is used.
-    assert [fields_of(event) for event in subject.feed(stream)] == [expected]
-    assert [fields_of(event) for event in subject.feed(stream + stream)] == [expected, expected]
-
-
-@pytest.mark.parametrize(
-    ("stream", "expected"),
-    [
-        (b"PING\r\n", Ping()),
-        (b"ping\r\n", Ping()),
-        (b"PING \t\r\n", Ping()),
-        (b"PING now\r\n", Ping()),
-        (b"PONG\r\n", Pong()),
-        (b"Pong\r\n", Pong()),
-        (b"+OK\r\n", Ok()),
-        (b"+ok\r\n", Ok()),
-        (b"INFO {}\r\n", Info({})),
-        (b'INFO {"server_id":"x","max_payload":1048576} \r\n', Info({"server_id": "x", "max_payload": 1048576})),
-        (b'info\t{"ldm":true} \r\n', Info({"ldm": True})),
-        ('INFO {"server_name":"grüße"}\r\n'.encode(), Info({"server_name": "grüße"})),
-        (b"-ERR 'Stale Connection'\r\n", ServerError("Stale Connection")),
-        (b"-err  'Invalid Subject' \r\n", ServerError("Invalid Subject")),
-        (
-            b'-ERR \'Permissions Violation for Subscription to "a b" using queue "q"\'\r\n',
-            ServerError('Permissions Violation for Subscription to "a b" using queue "q"'),
-        ),
-        (b"-ERR plain\r\n", ServerError("plain")),
-        (b"-ERR '\r\n", ServerError("'")),
-        (b"-ERR\r\n", ServerError("")),
-        (b"-ERR 'gr\xfc\xdfe'\r\n", ServerError("gr\\xfc\\xdfe")),
-    ],
-)
-def test_every_other_line_has_its_event(stream: bytes, expected: object) -> None:
-    subject = Parser()
-    assert subject.feed(stream) == [expected]
-    assert subject.feed(stream + stream) == [expected, expected]
+    assert parsed([stream], subject) == [expected]
+    assert parsed([stream + stream], subject) == [expected, expected]
 
 
 def test_a_whole_session_may_come_in_one_chunk() -> None:
-    stream = (
-        b"INFO {}\r\nPING\r\nMSG a 1 1\r\nx\r\n+OK\r\nHMSG a 1 18 19\r\n" + BLOCK + b"y\r\nMSG a 1 1\r\nz\r\nPONG\r\n"
-    )
-    events = Parser().feed(stream)
-    assert [type(event) for event in events] == [Info, Ping, Message, Ok, Message, Message, Pong]
+    stream = b"INFO {}\r\nPING\r\nMSG a 1 1\r\nx\r\n+OK\r\nHMSG a 1 18 19\r\n%by\r\nMSG a 1 1\r\nz\r\nPONG\r\n" % BLOCK
+    assert [type(event) for event in Parser().feed(stream)] == [Info, Ping, Message, Ok, Message, Message, Pong]
 
 
 def test_an_empty_chunk_changes_nothing() -> None:
     subject = Parser()
-    assert subject.feed(b"") == []
-    subject.feed(b"MSG a 1 5\r\nhe")
-    assert subject.feed(b"") == []
-    assert len(subject.feed(b"llo\r\n")) == 1
+    assert [len(subject.feed(chunk)) for chunk in (b"", b"MSG a 1 5\r\nhe", b"", b"llo\r\n")] == [0, 0, 0, 1]
 
 
-def test_an_info_may_be_of_any_size() -> None:
-    for size in (1 << 10, 1 << 15, 1 << 16, 1 << 17, 1 << 20, (1 << 22) - 1000):
-        url = "x" * size
-        stream = b'INFO {"connect_urls":["%b"]}\r\nPING\r\n' % url.encode()
-        assert Parser().feed(stream) == [Info({"connect_urls": [url]}), Ping()]
-        pieces = Parser()
-        events = [event for i in range(0, len(stream), 1460) for event in pieces.feed(stream[i : i + 1460])]
-        assert events == [Info({"connect_urls": [url]}), Ping()]
-
-
-def test_a_subject_and_a_reply_may_be_long() -> None:
-    subject, reply = "s" * 4096, "r" * 4096
-    stream = f"MSG {subject} 1 {reply} 1\r\nx\r\nMSG {subject} 1 1\r\nx\r\n".encode()
-    events = Parser().feed(stream)
-    assert [fields_of(event)[1:3] for event in events] == [(subject, reply), (subject, "")]
+@pytest.mark.parametrize("size", [1 << 10, 1 << 15, 1 << 16, 1 << 17, 1 << 20, (1 << 22) - 1000])
+def test_an_info_may_be_of_any_size(size: int) -> None:
+    stream = b'INFO {"connect_urls":["%b"]}\r\nPING\r\n' % (b"x" * size)
+    assert parsed([stream]) == parsed(cut(stream, 1460)) == [Info({"connect_urls": ["x" * size]}), Ping()]
 
 
 def test_a_message_type_of_one_s_own() -> None:
@@ -144,18 +121,12 @@ def test_a_message_type_of_one_s_own() -> None:
     assert [type(event) for event in events] == [Own, Own]
 
 
-# -- the message -------------------------------------------------------------------------------------------------------
-
-
-def test_a_message_with_headers() -> None:
+def test_a_message_with_and_without_headers() -> None:
     message = Message(7, "a", "r", b"four", b"NATS/1.0 503 Oh\r\nK: V\r\nK: W\r\n\r\n")
     assert message.headers.getall("K") == ["V", "W"]
     assert message.headers is message.headers
     assert (message.status, message.description, message.size) == (503, "Oh", 31 + 4)
     assert repr(message) == "<Message sid=7 subject='a' reply='r' size=35>"
-
-
-def test_a_message_without_headers() -> None:
     message = Message(7, "a", "", b"four")
     assert message.headers == MultiDict()
     assert message.headers is message.headers
@@ -190,14 +161,9 @@ def test_a_malformed_header_block_costs_neither_the_message_nor_the_conversation
 
 
 def test_payloads_do_not_change_when_more_is_read() -> None:
-    subject = Parser()
     payloads = [bytes([i % 256]) * (i % 97) for i in range(1000)]
     stream = b"".join(b"MSG a 1 %d\r\n%b\r\n" % (len(payload), payload) for payload in payloads)
-    kept = [event for i in range(0, len(stream), 333) for event in subject.feed(stream[i : i + 333])]
-    assert [fields_of(event)[3] for event in kept] == payloads
-
-
-# -- what ends a session ------------------------------------------------------------------------------------------
+    assert parsed(cut(stream, 333)) == [(1, "a", "", payload, None) for payload in payloads]
 
 
 GARBAGE: dict[str, list[bytes]] = {
@@ -235,9 +201,7 @@ def test_garbage_is_the_last_event(stream: bytes, words: str) -> None:
 
 def test_a_dead_parser_holds_nothing() -> None:
     subject = Parser(max_control_line=1000)
-    for _ in range(10):
-        subject.feed(b"x" * 200)
-    assert subject.feed(b"PING\r\n") == []
+    assert len(parsed([b"x" * 200] * 10 + [b"PING\r\n"], subject)) == 1
     assert not subject._pieces
     assert not subject._blocks
 
@@ -260,22 +224,17 @@ def test_a_line_may_be_as_long_as_the_limit_and_no_longer(verb: bytes, limit: st
     limits: dict[str, Any] = {"max_info": 2000, "max_control_line": 200}
     for length, too_long in ((limits[limit], False), (limits[limit] + 1, True)):
         for end in (b"\r\n", b""):
-            subject = Parser(**limits)
-            stream = verb.ljust(length, b"x") + end + b" " * (2 - len(end))
-            events = [event for i in range(0, len(stream), size) for event in subject.feed(stream[i : i + size])]
+            events = parsed(cut(verb.ljust(length, b"x") + end.ljust(2), size), Parser(**limits))
             assert ("a line that is too long" in str(events)) is (too_long or not end)
 
 
-def test_a_long_line_of_a_message_is_judged_by_its_length_too() -> None:
+def test_a_message_and_the_line_of_one_may_be_as_long_as_the_limit_and_no_longer() -> None:
     stream = b"MSG %b 1 1\r\nx\r\n"
     assert len(Parser(max_control_line=100).feed(stream % (b"s" * 92))) == 1
     learnt = Parser(max_control_line=100)
     learnt.feed(b"MSG a 1 1\r\nx\r\n")
     assert isinstance(learnt.feed(stream % (b"s" * 93))[0], errors.ProtocolError)
     assert "too long" in violation(stream % (b"s" * 93), max_control_line=100)
-
-
-def test_a_message_may_be_as_long_as_the_limit_and_no_longer() -> None:
     assert len(Parser(max_message=10).feed(b"MSG a 1 10\r\n0123456789\r\n")) == 1
     assert "too long" in violation(b"MSG a 1 11\r\n", max_message=10)
     assert "too long" in violation(b"HMSG a 1 1 11\r\n", max_message=10)
@@ -290,123 +249,187 @@ tokens = [
 @given(st.lists(st.binary(max_size=20) | st.sampled_from(tokens), max_size=40))
 def test_anything_gives_events_and_at_most_one_violation_at_the_end(pieces: list[bytes]) -> None:
     subject = Parser(max_info=64, max_control_line=64, max_message=64)
-    events = [event for piece in pieces for event in subject.feed(piece)]
-    assert not any(isinstance(event, errors.ProtocolError) for event in events[:-1])
+    assert not any(isinstance(event, errors.ProtocolError) for event in parsed(pieces, subject)[:-1])
     assert 0 <= subject.wanted <= 66
     assert sum(map(len, subject._pieces + subject._blocks)) <= 130
 
 
-# -- what it costs -----------------------------------------------------------------------------------------------------
+LIMITS: dict[str, Any] = {"max_info": 300, "max_control_line": 150, "max_message": 500}
+
+STREAMS = {
+    "messages": b"MSG a 1 2\r\nhi\r\nMSG a.b 2 r.s 0\r\n\r\nMSG a 1 4\r\n\r\n\r\n\r\n",
+    "headers": b"HMSG a 1 12 14\r\nNATS/1.0\r\n\r\nhi\r\nHMSG a 1 r 12 12\r\nNATS/1.0\r\n\r\n\r\nHMSG a 1 0 0\r\n\r\n",
+    "others": b"INFO {\"a\":1} \r\nPING\r\npong\r\n+OK\r\n-ERR 'x y'\r\nmsg  a\t1 1 \r\nx\r\n",
+    "not UTF-8": b"MSG a\xff 1 \xfe 1\r\n\xfd\r\nHMSG \xc3\xbc 1 1 2\r\n\xff\xff\r\n-ERR \xff\r\n",
+    "garbage": b"PING\r\nMSG a 1 1\r\nx\r\nPANG\r\nPING\r\n",
+    "no end": b"MSG a 1 1\r\nxy\r\nPING\r\n",
+    "half an end": b"MSG a 1 1\r\nx\ry\nPING\r\n",
+    "bare LF": b"PING\r\nPING\nPING\r\n",
+    "CR in a line": b"PING\r\rPING\r\nPING\r\n",
+    "bad number": b"MSG a 1 1\r\nx\r\nMSG a 1 1x\r\nPING\r\n",
+    "unfinished": b"PING\r\nMSG a 1 5\r\nhell",
+}
+
+
+def fed(stream: bytes, cuts: Iterable[int] = (), **limits: Any) -> list[str]:  # noqa: ANN401 - the parser's own options
+    """All events of a stream that is cut at some places."""
+    pieces = [stream[start:end] for start, end in itertools.pairwise([0, *cuts, len(stream)])]
+    return list(map(repr, parsed(pieces, Parser(**limits))))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_one_two_and_three_pieces_and_many_of_one_size(name: str) -> None:
+    stream = STREAMS[name]
+    whole = fed(stream)
+    sizes = [range(size, len(stream), size) for size in (1, 2, 3, 5, 7, 11, 64)]
+    for cuts in [*itertools.combinations_with_replacement(range(len(stream) + 1), 2), *sizes]:
+        assert fed(stream, cuts) == whole, cuts
+
+
+def test_byte_by_byte_with_long_ones_between() -> None:
+    # Long enough for every way of holding what is not complete: short, long, and in more pieces than a list should have.
+    stream = b'INFO {"a":"%b"}\r\nMSG a 1 9000\r\n%b\r\n' % (b"i" * 9000, b"\r\n" * 4500)
+    stream += b"HMSG a 1 5000 9000\r\n%b\r\n" % bytes(9000)
+    stream += b"MSG %b 1 %b 1\r\nx\r\nPING\r\n" % (b"s" * 5000, b"r" * 5000)
+    assert len(fed(stream)) == 5
+    assert fed(stream, range(1, len(stream))) == fed(stream, range(4096, len(stream), 4096)) == fed(stream)
+
+
+any_words = st.binary(min_size=1, max_size=60).map(lambda raw: raw.translate(None, b" \t\r\n") or b"w")
+ends = [b"\r\n", b"\r", b"\n", b"PING\r\n", b"\r\n\r\n", b"MSG a 1 1\r\nx\r\n"]
+payloads = st.binary(max_size=40) | st.sampled_from(ends)
+sids = st.integers(0, 10**19)
+blanks = st.sampled_from([b" ", b" ", b" ", b"  ", b"\t"])
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    block, data = draw(st.none() | payloads), draw(payloads)
+    sizes = [len(data)] if block is None else [len(block), len(block) + len(data)]
+    line = [
+        draw(any_words),
+        b"%d" % draw(sids),
+        *draw(st.lists(any_words, max_size=1)),
+        *(b"%d" % size for size in sizes),
+    ]
+    verb = (b"" if block is None else b"H") + draw(st.sampled_from([b"MSG", b"msg", b"Msg"]))
+    return verb + draw(blanks) + draw(blanks).join(line) + b"\r\n" + (block or b"") + data + b"\r\n"
+
+
+others = st.sampled_from([b"PING\r\n", b"pong\r\n", b"+OK\r\n", b"-ERR 'x'\r\n", b'INFO {"a":[1]}\r\n', b"PING x\r\n"])
+long_ones = st.builds(
+    lambda verb, length: verb + b"x" * length + b"\r\n", st.sampled_from([b"INFO ", b"-ERR "]), st.integers(100, 350)
+)
+bad = [b"\r\n", b"\n", b"MSG a 1\r\n", b"MSG a 1 501\r\n", b"HMSG a 1 2 1\r\n"]
+garbage = st.binary(max_size=10) | st.sampled_from(bad)
+
+
+@given(st.data())
+def test_any_stream_cut_anywhere(data: st.DataObject) -> None:
+    frames = data.draw(st.lists(messages() | messages() | messages() | others | long_ones | garbage, max_size=8))
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    for limits in ({}, LIMITS):
+        assert fed(stream, cuts, **limits) == fed(stream, range(1, len(stream)), **limits) == fed(stream, **limits)
+
+
+@given(st.lists(messages() | others, max_size=8), st.data())
+def test_a_good_stream_loses_nothing(frames: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    events = fed(stream, cuts)
+    assert len(events) == len(frames) or "ProtocolError" in events[-1]
 
 
 def test_wanted_tells_how_much_of_a_message_is_missing() -> None:
     subject = Parser()
-    wanted = []
-    for piece in (
-        b"MSG a 1",
-        b" 10\r\n",
-        b"0123",
-        b"456789",
-        b"\r",
-        b"\nPING\r\nMSG a 1 1\r\nx\r\n",
-        b"MSG a 1 3\r\nab",
-    ):
+    pieces = (b"MSG a 1", b" 10\r\n", b"0123", b"456789", b"\r", b"\nPING\r\nMSG a 1 1\r\nx\r\n", b"MSG a 1 3\r\nab")
+    for piece, wanted in zip(pieces, (0, 12, 8, 2, 1, 0, 3), strict=True):
         subject.feed(piece)
-        wanted.append(subject.wanted)
-    assert wanted == [0, 12, 8, 2, 1, 0, 3]
+        assert subject.wanted == wanted
 
 
-def cut(stream: bytes, size: int) -> Iterable[bytes]:
-    return [stream[i : i + size] for i in range(0, len(stream), size)]
-
-
-def seconds_per_mebibyte(payload: int, total: int, size: int) -> float:
-    frame = b"MSG a 1 %d\r\n%b\r\n" % (payload, b"\r" * payload)
-    pieces = cut(frame * (total // payload), size)
+def seconds(work: Callable[[], object]) -> float:
+    """How long something takes, at its best."""
     best = float("inf")
     for _ in range(3):
-        subject = Parser()
         started = time.process_time()
-        count = sum(len(subject.feed(piece)) for piece in pieces)
+        work()
         best = min(best, time.process_time() - started)
-        assert count == total // payload
-    return best / (total / 2**20)
+    return best
+
+
+def seconds_to_parse(stream: bytes, size: int, events: int = 1) -> float:
+    pieces = cut(stream, size)
+
+    def parse() -> None:
+        subject = Parser()
+        assert sum(len(subject.feed(piece)) for piece in pieces) == events
+
+    return seconds(parse)
+
+
+def frame(payload: int, of: bytes = b"\0") -> bytes:
+    return b"MSG a 1 %d\r\n%b\r\n" % (payload, of * payload)
 
 
 @pytest.mark.parametrize(("payload", "size"), [(2**23, 1460), (2**26, 2**16)])
 def test_a_large_payload_is_not_copied_for_every_piece_of_it(payload: int, size: int) -> None:
-    pieces = cut(b"MSG a 1 %d\r\n%b\r\n" % (payload, bytes(payload)), size)
-    copying = parsing = float("inf")
-    for _ in range(3):
-        started = time.process_time()
-        assert len(b"".join(pieces)) > payload
-        copying = min(copying, time.process_time() - started)
-        subject = Parser()
-        started = time.process_time()
-        events = [event for piece in pieces for event in subject.feed(piece)]
-        parsing = min(parsing, time.process_time() - started)
-        assert fields_of(events[0])[3] == bytes(payload)
+    pieces = cut(frame(payload), size)
+    assert parsed(pieces) == [(1, "a", "", bytes(payload), None)]
     # Concatenating what is held would copy 500 times as much in the one case, 2,900 times in the other. What else there
     # is above one copy is the price of the calls, which a coverage measurement multiplies.
-    assert parsing < 100 * copying
+    assert seconds_to_parse(frame(payload), size) < 100 * seconds(lambda: b"".join(pieces))
 
 
 @pytest.mark.parametrize(("small", "large", "size"), [(2**14, 2**17, 1460), (2**17, 2**23, 1460), (2**10, 2**16, 16)])
 def test_the_work_for_a_payload_grows_with_its_length_only(small: int, large: int, size: int) -> None:
     # Concatenating what is held would make a byte large/small times as expensive (8 to 64 times).
-    assert seconds_per_mebibyte(large, large, size) < 4 * seconds_per_mebibyte(small, large, size)
+    times = large // small
+    assert seconds_to_parse(frame(large, b"\r"), size) < 4 * seconds_to_parse(frame(small, b"\r") * times, size, times)
 
 
 def test_the_work_for_a_line_grows_with_its_length_only() -> None:
-    def seconds(length: int) -> float:
-        pieces = cut(b'INFO {"a":"' + b"x" * length + b'"}\r\n', 64)
-        best = float("inf")
-        for _ in range(3):
-            subject = Parser()
-            started = time.process_time()
-            assert sum(len(subject.feed(piece)) for piece in pieces) == 1
-            best = min(best, time.process_time() - started)
-        return best / length
+    short, long = (b'INFO {"a":"%b"}\r\n' % (b"x" * length) for length in (2**16, 2**21))
+    assert seconds_to_parse(long, 64) < 4 * 2**5 * seconds_to_parse(short, 64)
 
-    assert seconds(2**21) < 4 * seconds(2**16)
+
+@contextmanager
+def measured() -> Iterator[list[int]]:
+    """What memory the block holds at its end, and at most."""
+    found: list[int] = []
+    tracemalloc.start()
+    try:
+        yield found
+        found += tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_payload_is_held_once() -> None:
-    pieces = cut(b"MSG a 1 %d\r\n%b\r\n" % (2**23, bytes(2**23)), 2**16)
-    tracemalloc.start()
-    try:
-        subject = Parser()
-        before = tracemalloc.get_traced_memory()[0]
+    # The pieces themselves are the caller's and are there before; the payload is made of them in one go.
+    pieces, subject = cut(frame(2**23), 2**16), Parser()
+    with measured() as memory:
         events = [event for piece in pieces for event in subject.feed(piece)]
-        kept, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert len(events) == 1
-    # The pieces themselves are the caller's and were there before; the payload is made of them in one go.
-    assert kept - before < 1.1 * 2**23
-    assert peak - before < 1.2 * 2**23
+    assert memory[0] < 1.1 * 2**23
+    assert memory[1] < 1.2 * 2**23
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_tiny_pieces_take_little_more_memory_than_their_bytes(size: int) -> None:
-    stream = b"MSG a 1 1000000\r\n" + bytes(100_000)
-    tracemalloc.start()
-    try:
-        subject = Parser()
-        for i in range(0, len(stream), size):
-            subject.feed(stream[i : i + size])
-        held = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert held < 2.5 * len(stream) + 50_000
+    stream, subject = b"MSG a 1 1000000\r\n" + bytes(100_000), Parser()
+    with measured() as memory:
+        for start in range(0, len(stream), size):
+            subject.feed(stream[start : start + size])
+    assert memory[0] < 2.5 * len(stream) + 50_000
 
 
 def test_what_is_learnt_is_bounded() -> None:
     subject = Parser()
     for i in range(20_000):
         size = i % 5000
-        payload = b"x" * size
-        subject.feed(b"MSG a.%d %d %d\r\n%b\r\n" % (i, i, size, payload))
+        subject.feed(b"MSG a.%d %d %d\r\n%b\r\n" % (i, i, size, b"x" * size))
     assert len(subject._heads) <= parser._CACHED
     assert len(subject._numbers) <= parser._CACHED_NUMBERS + 1
     assert len(subject._sizes) <= parser._CACHED_NUMBERS + 1

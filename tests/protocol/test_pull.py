@@ -37,19 +37,21 @@ def window(messages: int = 10, size: int = 1000) -> Window:
     return Window(messages, size, heartbeat=5.0, expires=30.0, rng=random.Random(1))
 
 
-def asking(messages: int = 10, size: int = 1000, at_most: int = 0) -> Window:
+def asking(messages: int = 10, size: int = 1000) -> Window:
     opened = window(messages, size)
-    pulled(opened, at_most=at_most)
+    pulled(opened)
     return opened
 
 
-def came(opened: Window, size: int = 1, times: int = 1, *, taken: bool = False) -> None:
+def asks(opened: Window, now: float = 0.0) -> bool:
+    return opened.pull("C", now) is not None
+
+
+def came(opened: Window, size: int = 1, times: int = 1) -> None:
     """Let messages come, and be handed over."""
     for _ in range(times):
         opened.arrived(size, 0)
         opened.buffered(size)
-        if taken:
-            opened.taken(size)
 
 
 def pulled(opened: Window, now: float = 0.0, at_most: int = 0) -> Pull:
@@ -59,70 +61,52 @@ def pulled(opened: Window, now: float = 0.0, at_most: int = 0) -> Pull:
 
 
 def test_a_request_waits_with_heartbeats_or_not_at_all() -> None:
-    waits = pulled(window())
-    assert json.loads(waits.body()) == {
-        "batch": 10,
-        "max_bytes": 1000,
-        "expires": 30_000_000_000,
-        "idle_heartbeat": 5_000_000_000,
-    }
+    waits = {"batch": 10, "max_bytes": 1000, "expires": 30_000_000_000, "idle_heartbeat": 5_000_000_000}
+    assert json.loads(pulled(window()).body()) == waits
     assert json.loads(pulled(window(), at_most=3).body()) == {"batch": 3, "max_bytes": 1000, "no_wait": True}
 
 
-def test_it_is_refilled_when_half_is_free() -> None:
-    opened = asking(10)
-    for count in range(1, 5):
-        came(opened, 1)
-        opened.taken(1)
-        assert opened.pull("C", 0) is None, count
-    came(opened, 1)
-    assert opened.pull("C", 0) is None
-    opened.taken(1)
-    assert pulled(opened).batch == 5
-    assert opened.asked == 10
+STORIES = {
+    "when half is free": "10/1000 pull=10/1000 " + "!asks came:1 !asks taken:1 " * 5 + "pull=5 asked=10",
+    "what is not taken counts": "4/1000 pull came:1:4 rests !asks taken:1 !asks taken:1 pull=2",
+    "large messages by bytes": f"100/1000 pull came:100:5 {'!asks taken:100 ' * 5} pull=5/500",
+    # A request that is complete gives back the bytes it did not need: that alone is no reason to ask.
+    "small messages not one by one": f"""100/100000 pull {"came:10 taken:10 " * 50} pull=50 came:10:50
+        completed:1:0:99000 taken:10 !asks""",
+    "bytes are credit too": "100/1000 pull came:900 exceeded:1:99:0 !asks taken:900 pull=100/1000",
+    "bytes that are used up end the request without a word": "10/100 pull came:100 asked=0",
+    # The same again would be refused again.
+    "what does not fit when there is room": """10/1000 pull came:400 exceeded:1:9:0 pull=9/600 exceeded:2:9:600 !asks
+        taken:400 pull=10/1000""",
+    "what never fits alone": "10/1000 pull exceeded:1:10:1000 pull=1/0 came:5000 !asks taken:5000 pull=10 asked=10",
+}
 
 
-def test_large_messages_are_refilled_by_bytes() -> None:
-    opened = asking(100, 1000)
-    came(opened, 100, 5)
-    for _ in range(4):
-        opened.taken(100)
-        assert opened.pull("C", 0) is None
-    opened.taken(100)
-    refill = pulled(opened)
-    assert (refill.batch, refill.max_bytes) == (5, 500)
-
-
-def test_small_messages_are_not_refilled_one_by_one() -> None:
-    """A request that is complete gives back the bytes it did not need: that alone is no reason to ask."""
-    opened = asking(100, 100_000)
-    came(opened, 10, 50, taken=True)
-    second = pulled(opened)
-    assert second.batch == 50
-    came(opened, 10, 50)
-    opened.status(1, 409, "Batch Completed", left(0, 99_000), 0)
-    opened.taken(10)
-    assert opened.pull("C", 0) is None
-
-
-def test_what_is_not_taken_counts() -> None:
-    opened = asking(4)
-    came(opened, 1, 4)
-    assert opened.pull("C", 0) is None
-    assert opened.next_event(0) == inf
-    opened.taken(1)
-    assert opened.pull("C", 0) is None
-    opened.taken(1)
-    assert pulled(opened).batch == 2
-
-
-def test_bytes_are_credit_too() -> None:
-    opened = asking(100, 1000)
-    came(opened, 900)
-    opened.status(1, 409, SIZE_EXCEEDED, left(99), 0)
-    assert opened.pull("C", 0) is None
-    opened.taken(900)
-    assert pulled(opened).max_bytes == 1000
+@pytest.mark.parametrize("title", STORIES)
+def test_it_is_refilled(title: str) -> None:
+    credit, *words = STORIES[title].split()
+    opened = window(*map(int, credit.split("/")))
+    for word in words:
+        what, _, outcome = word.removeprefix("!").partition("=")
+        name, *numbers = what.split(":")
+        match name, list(map(int, numbers)):
+            case "pull", []:
+                pull = pulled(opened)
+                assert outcome in ("", f"{pull.batch}", f"{pull.batch}/{pull.max_bytes}"), word
+                assert ("max_bytes" in json.loads(pull.body())) is (pull.max_bytes > 0)
+            case "asks", []:
+                assert asks(opened) is not word.startswith("!"), word
+            case "asked", []:
+                assert opened.asked == int(outcome)
+            case "rests", []:
+                assert opened.next_event(0) == inf
+            case "came", given:
+                came(opened, *given)
+            case "taken", [size]:
+                opened.taken(size)
+            case _, [number, *unanswered]:
+                text = SIZE_EXCEEDED if name == "exceeded" else "Batch Completed"
+                opened.status(number, 409, text, left(*unanswered), 0)
 
 
 @given(st.integers(1, 3), st.lists(st.booleans(), max_size=60))
@@ -130,45 +114,19 @@ def test_a_small_credit_never_stalls(credit: int, taken: list[bool]) -> None:
     opened = window(credit, 1)
     for take in taken:
         if opened.asked:
-            came(opened, 1)
-        if take and not opened.asked and opened.pull("C", 0) is None:
+            came(opened)
+        if take and not opened.asked and not asks(opened):
             opened.taken(1)
-            assert opened.pull("C", 0) is not None
+            assert asks(opened)
 
 
 def test_one_request_at_a_time_while_nothing_may_wait() -> None:
-    opened = asking(10, at_most=100)
-    for _ in range(6):
-        opened.arrived(1, 0)
-    assert opened.pull("C", 0, 100) is None
-    for _ in range(4):
+    opened = window(10)
+    pulled(opened, at_most=100)
+    for _ in range(10):
+        assert opened.pull("C", 0, 100) is None
         opened.arrived(1, 0)
     assert pulled(opened, at_most=100).batch == 10
-
-
-def test_what_does_not_fit_comes_when_there_is_room() -> None:
-    opened = asking(10, 1000)
-    came(opened, 400)
-    opened.status(1, 409, SIZE_EXCEEDED, left(9), 0)
-    second = pulled(opened)
-    assert second.max_bytes == 600
-    opened.status(2, 409, SIZE_EXCEEDED, left(second.batch, 600), 0)
-    # The same again would be refused again.
-    assert opened.pull("C", 0) is None
-    opened.taken(400)
-    assert pulled(opened).max_bytes == 1000
-
-
-def test_what_never_fits_comes_alone() -> None:
-    opened = asking(10, 1000)
-    opened.status(1, 409, SIZE_EXCEEDED, left(10, 1000), 0)
-    alone = pulled(opened)
-    assert (alone.batch, alone.max_bytes) == (1, 0)
-    assert "max_bytes" not in json.loads(alone.body())
-    came(opened, 5000)
-    assert opened.pull("C", 0) is None
-    opened.taken(5000)
-    assert (pulled(opened).batch, opened.asked) == (10, 10)
 
 
 @pytest.mark.parametrize(
@@ -204,22 +162,19 @@ def test_what_a_status_ends_and_how_long_nothing_is_asked_for(
         return
     assert opened.asked == 0
     if pause:
-        assert opened.pull("C", 2.9) is None
-        assert opened.next_event(2.9) == 3.0
+        assert (asks(opened, 2.9), opened.next_event(2.9)) == (False, 3.0)
     pulled(opened, 2.0 + pause)
 
 
 def test_a_status_in_a_row_is_not_answered_in_a_hurry() -> None:
     opened = window()
     pauses = []
-    now = 0.0
-    for _ in range(12):
+    for now in range(0, 132, 11):
         pull = pulled(opened, now)
         opened.status(pull.number, 409, "Leadership Change", {}, now)
-        pauses.append(min(opened.next_event(now), 1000) - now if opened.pull("C", now) is None else 0.0)
+        pauses.append(0.0 if asks(opened, now) else min(opened.next_event(now), 1000) - now)
         if not pauses[-1]:
             opened.status(pull.number + 1, 409, "Leadership Change", {}, now)
-        now += 11.0
     assert pauses[0] == 0
     assert all(0 < pause <= 10 for pause in pauses[1:])
     assert pauses[-1] >= 5
@@ -241,7 +196,7 @@ def test_a_status_of_an_earlier_request_or_consumer_changes_nothing() -> None:
 
 def test_silence_counts_from_the_last_sign_of_life_and_only_while_something_is_asked() -> None:
     opened = window(2)
-    assert opened.silent_after == inf
+    assert (opened.silent_after, opened.unproven_after) == (inf, inf)
     pulled(opened, 3.0)
     assert opened.silent_after == 13.0
     opened.status(1, 100, "Idle Heartbeat", {}, 8.0)
@@ -254,32 +209,28 @@ def test_silence_counts_from_the_last_sign_of_life_and_only_while_something_is_a
 
 def test_a_request_that_nothing_is_heard_behind_is_looked_into() -> None:
     opened = window()
-    assert opened.unproven_after == inf
     pulled(opened, 3.0)
     assert opened.unproven_after == opened.next_event(3.0) == 3.5
     proof = opened.prove("C")
     # No message fits into it: it takes no credit.
     assert json.loads(proof.body()) == {"batch": 1, "max_bytes": 1, "no_wait": True}
-    assert opened.asked == 10
-    assert opened.unproven_after == inf
+    assert (opened.asked, opened.unproven_after) == (10, inf)
     assert opened.status(proof.number, 404, "No Messages", {}, 3.6) is Ending.ENDED
-    assert opened.asked == 10
     # Silence is counted from what was heard.
-    assert opened.silent_after == 13.6
+    assert (opened.asked, opened.silent_after) == (10, 13.6)
+    # A renewal is proven as the first request is: a deletion may cross it just as well.
+    opened.status(1, 408, "Request Timeout", left(10, 1000), 30.0)
+    pulled(opened, 30.0)
+    assert opened.unproven_after == 30.5
 
 
-@pytest.mark.parametrize("code", [404, 408, 409])
-def test_whatever_is_answered_shows_that_the_consumer_is_there(code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "ending"), [(404, Ending.ENDED), (408, Ending.ENDED), (409, Ending.ENDED), (503, Ending.GONE)]
+)
+def test_whatever_is_answered_shows_whether_the_consumer_is_there(code: int, ending: Ending) -> None:
     opened = asking()
-    proof = opened.prove("C")
-    assert opened.status(proof.number, code, "Requests Pending", {}, 0) is Ending.ENDED
-    assert opened.asked == 10
-    assert opened.next_event(0) == 10
-
-
-def test_the_consumer_is_gone() -> None:
-    opened = asking()
-    assert opened.status(opened.prove("C").number, 503, "", {}, 0) is Ending.GONE
+    assert opened.status(opened.prove("C").number, code, "Requests Pending", {}, 0) is ending
+    assert (opened.asked, opened.next_event(0)) == (10, 10)
 
 
 @pytest.mark.parametrize(
@@ -302,27 +253,10 @@ def test_only_what_answers_the_request_proves_anything(happening: Callable[[Wind
     assert (opened.unproven_after == inf) is proven
 
 
-def test_a_renewal_is_proven_as_the_first_request_is() -> None:
-    """A deletion may cross it just as well."""
-    opened = asking()
-    opened.status(1, 408, "Request Timeout", left(10, 1000), 30.0)
-    pulled(opened, 30.0)
-    assert opened.unproven_after == 30.5
+HAPPENINGS = st.sampled_from(["arrived", "taken", "pull", "404", "408", "409", "size"])
 
 
-def test_bytes_that_are_used_up_end_the_request_without_a_word() -> None:
-    opened = asking(10, 100)
-    opened.arrived(100, 0)
-    assert opened.asked == 0
-
-
-@given(
-    st.integers(1, 5),
-    st.lists(
-        st.tuples(st.sampled_from(["arrived", "taken", "pull", "404", "408", "409", "size"]), st.integers(0, 30)),
-        max_size=60,
-    ),
-)
+@given(st.integers(1, 5), st.lists(st.tuples(HAPPENINGS, st.integers(0, 30)), max_size=60))
 def test_the_sum_never_leaves_its_bounds(credit: int, happenings: list[tuple[str, int]]) -> None:
     """ADR-37's accounting, clamped, against whatever a server may say."""
     opened = window(credit, 20)
@@ -331,14 +265,13 @@ def test_the_sum_never_leaves_its_bounds(credit: int, happenings: list[tuple[str
     for happening, amount in happenings:
         match happening:
             case "arrived" if opened.asked:
-                opened.arrived(amount, 0)
-                opened.buffered(amount)
+                came(opened, amount)
                 buffered.append(amount)
             case "taken" if buffered:
                 opened.taken(buffered.pop(0))
             case "pull":
-                pull = opened.pull("C", 0)
-                number = pull.number if pull else number
+                if pull := opened.pull("C", 0):
+                    number = pull.number
             case "404":
                 opened.status(number, 404, "No Messages", {}, 0)
             case "408":
@@ -351,4 +284,4 @@ def test_the_sum_never_leaves_its_bounds(credit: int, happenings: list[tuple[str
         assert opened.asked + len(buffered) <= credit
     for size in buffered:
         opened.taken(size)
-    assert opened.asked or opened.pull("C", 1e9) is not None
+    assert opened.asked or asks(opened, 1e9)

@@ -9,97 +9,44 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
 
+#: What happens to it, word by word, and how it stands then.
+SCRIPTS = {
+    "what is acknowledged is purged once": "asks !asks !done coming=0 purged@1 done coming=0 !asks@1",
+    "it waits for what is to come": "sent sent !asks coming=2 landed !asks coming=1 landed asks purged done coming=0",
+    "it rests while it only waits for a time to come": f"""sent !rests missed asks !rests purged rests !done
+        look@{SETTLING} !rests asks@{SETTLING} refused rests""",
+    "one that is in a hurry purges again after each that comes late": """sent sent sent hurry asks purged !done !asks
+        landed asks@1 landed !asks@1 purged@1 asks@1 purged@1 !done unsent done""",
+    "what was adrift is purged some time after the next connection stands": f"""sent sent missed missed asks purged@100
+        again={100 + SETTLING} !done look@{99 + SETTLING} !asks@100 look@{100 + SETTLING} asks@105 purged@106 done""",
+    "a response that was lost is asked for again": "asks lost again=None " * 10 + "asks purged done",
+    "a refusal ends it": "sent hurry asks refused landed look@1000 !asks@1000 done",
+}
 
-def begun(chunks: int = 0) -> Remnant:
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_purge_is_asked_for_as_long_as_something_may_be_left(name: str) -> None:
     remnant = Remnant()
-    for _ in range(chunks):
-        remnant.sent()
-    return remnant
-
-
-def test_what_is_acknowledged_is_purged_once() -> None:
-    remnant = begun()
-    assert [remnant.ask(0), remnant.ask(0)] == [True, False]
-    assert repr(remnant) == "<Remnant, 0 chunks to come, not done>"
-    remnant.purged(1)
-    assert repr(remnant) == "<Remnant, 0 chunks to come, done>"
-    assert not remnant.ask(1)
-
-
-def test_it_waits_for_what_is_on_its_way() -> None:
-    remnant = begun(2)
-    for left in (2, 1):
-        assert not remnant.ask(0)
-        assert f"{left} chunks to come, not done" in repr(remnant)
-        remnant.landed()
-    assert remnant.ask(0)
-    remnant.purged(0)
-    assert remnant.done
-
-
-def test_it_rests_while_it_only_waits_for_a_time_to_come() -> None:
-    remnant = begun(1)
-    rests = [remnant.rests]
-    remnant.missed()
-    assert remnant.ask(0)
-    rests.append(remnant.rests)
-    remnant.purged(0)
-    rests.append(remnant.rests)
-    assert not remnant.done
-    remnant.look(SETTLING)
-    rests.append(remnant.rests)
-    assert remnant.ask(SETTLING)
-    remnant.refused()
-    assert [*rests, remnant.rests] == [False, False, True, False, True]
-
-
-def test_one_that_is_in_a_hurry_purges_again_after_each_that_comes_late() -> None:
-    remnant = begun(3)
-    remnant.hurry()
-    assert remnant.ask(0)
-    remnant.purged(0)
-    assert (remnant.done, remnant.ask(0)) == (False, False)
-    remnant.landed()
-    assert remnant.ask(1)
-    remnant.landed()
-    assert not remnant.ask(1), "one is under way"
-    remnant.purged(1)
-    assert remnant.ask(1)
-    remnant.purged(1)
-    assert not remnant.done
-    remnant.unsent()
-    assert remnant.done
-
-
-def test_what_was_on_its_way_when_the_connection_broke_is_purged_some_time_after_the_next_one_stands() -> None:
-    remnant = begun(2)
-    remnant.missed()
-    remnant.missed()
-    assert remnant.ask(0)
-    remnant.purged(100)
-    assert (remnant.look_at, remnant.done) == (100 + SETTLING, False)
-    remnant.look(100 + SETTLING - 1)
-    assert not remnant.ask(100)
-    remnant.look(100 + SETTLING)
-    assert remnant.ask(105)
-    remnant.purged(106)
-    assert remnant.done
-
-
-def test_a_response_that_was_lost_is_asked_for_again() -> None:
-    remnant = begun()
-    for _ in range(10):
-        assert remnant.ask(0)
-        remnant.lost()
-        assert remnant.look_at is None
-    assert remnant.ask(0)
-    remnant.purged(0)
-    assert remnant.done
+    for word in SCRIPTS[name].split():
+        verb, _, when = word.removeprefix("!").partition("@")
+        match verb.partition("="):
+            case "asks", _, _:
+                assert remnant.ask(float(when or 0)) is not word.startswith("!"), word
+            case "rests" | "done", _, _:
+                assert getattr(remnant, verb) is not word.startswith("!"), word
+            case "coming", _, count:
+                assert repr(remnant) == f"<Remnant, {count} chunks to come, {'done' if remnant.done else 'not done'}>"
+            case "again", _, moment:
+                assert str(remnant.look_at) == moment
+            case "purged" | "look", _, _:
+                getattr(remnant, verb)(float(when or 0))
+            case _:
+                getattr(remnant, verb)()
 
 
 @pytest.mark.parametrize("how", ["silent", "not ready"])
 def test_a_server_that_never_responds_is_given_up(how: str) -> None:
-    remnant, now, asked = begun(), 0.0, 0
+    remnant, now, asked = Remnant(), 0.0, 0
     while remnant.ask(now):
         asked += 1
         if how == "not ready":
@@ -112,33 +59,18 @@ def test_a_server_that_never_responds_is_given_up(how: str) -> None:
     assert (remnant.given_up, remnant.done, remnant.look_at) == (True, True, None)
 
 
-def test_a_refusal_ends_it() -> None:
-    remnant = begun(1)
-    remnant.hurry()
-    assert remnant.ask(0)
-    remnant.refused()
-    remnant.landed()
-    remnant.look(1000)
-    assert not remnant.ask(1000)
-    assert remnant.done
-
-
 class Bucket(RuleBasedStateMachine):
     """A server that stores chunks and purges in any order, over a connection that breaks at any time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.remnant = Remnant()
-        self.now = 0.0
-        self.stored = False
+        self.now = self.adrift_until = 0.0
         self.flying = self.adrift = 0
-        self.adrift_until = 0.0
-        self.purging = False
-        self.online = True
+        self.online, self.stored, self.purging = True, False, False
 
     def go_on(self) -> None:
-        if self.remnant.ask(self.now):
-            self.purging = True
+        self.purging = self.remnant.ask(self.now) or self.purging
 
     @initialize(flying=st.integers(0, 4), stored=st.booleans(), hurried=st.booleans())
     def begin(self, flying: int, stored: bool, hurried: bool) -> None:
@@ -212,9 +144,7 @@ class Bucket(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_when_it_is_done(self) -> None:
         if self.remnant.done:
-            assert not self.stored
-            assert not self.flying
-            assert not self.adrift
+            assert (self.stored, self.flying, self.adrift) == (False, 0, 0)
 
     def teardown(self) -> None:
         self.online = True

@@ -17,6 +17,7 @@ def reply(data: bytes = b"x", block: bytes | None = None) -> Message:
     return Message(1, "_INBOX.a", "", data, block)
 
 
+SOME, EMPTY = reply(), reply(b"")
 NONE_LISTENS = reply(b"", b"NATS/1.0 503\r\nNats-Subject: ask\r\n\r\n")
 
 
@@ -30,7 +31,7 @@ NONE_LISTENS = reply(b"", b"NATS/1.0 503\r\nNats-Subject: ask\r\n\r\n")
         (reply(b"", b"NATS/1.0 404 No Messages\r\n\r\n"), False),
         (reply(b"", b"NATS/1.0\r\nStatus: 503\r\n\r\n"), False),
         (reply(b"503"), False),
-        (reply(b""), False),
+        (EMPTY, False),
     ],
 )
 def test_only_the_servers_word_says_that_nobody_listens(message: Message, nobody: bool) -> None:
@@ -46,35 +47,31 @@ def test_that_nobody_is_listening_is_said_in_the_words_of_what_was_done() -> Non
     assert "'$JS.API.INFO'" in str(api)
 
 
-# What is told to it, when; what comes of it; when it would end after that.
+def is_empty(message: Message) -> bool:
+    return not message.data
+
+
+IDLE = reply(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n")
+#: What is told to it, when; what comes of it; when it would end after that.
 SCRIPTS: dict[str, tuple[dict[str, Any], list[tuple[float, Message, Disposition, float]]]] = {
-    "the total alone": (
-        {"total": 5},
-        [(1, reply(), KEEP, 5), (4.9, reply(), KEEP, 5), (5, reply(), OVER, 5)],
-    ),
-    "without any end": ({}, [(1e9, reply(), KEEP, math.inf)]),
+    "the total alone": ({"total": 5}, [(1, SOME, KEEP, 5), (4.9, SOME, KEEP, 5), (5, SOME, OVER, 5)]),
+    "without any end": ({}, [(1e9, SOME, KEEP, math.inf)]),
     "a stall counts behind the first reply only": (
         {"total": 10, "stall": 1},
-        [(7, reply(), KEEP, 8), (7.5, reply(), KEEP, 8.5), (8.4, reply(), KEEP, 9.4)],
+        [(7, SOME, KEEP, 8), (7.5, SOME, KEEP, 8.5), (8.4, SOME, KEEP, 9.4)],
     ),
-    "a stall does not put off the total": ({"total": 10, "stall": 3}, [(8, reply(), KEEP, 10)]),
-    "a stall longer than the total is none": ({"total": 2, "stall": 3}, [(1, reply(), KEEP, 2)]),
-    "a reply behind the stall": ({"stall": 1}, [(3, reply(), KEEP, 4), (4, reply(), OVER, 4)]),
-    "a count": ({"max_msgs": 2}, [(1, reply(), KEEP, math.inf), (2, reply(), LAST, math.inf)]),
-    "a count of one": ({"max_msgs": 1, "total": 3}, [(1, reply(), LAST, 3)]),
-    "the sentinel is not kept": (
-        {"sentinel": lambda message: not message.data, "total": 9},
-        [(1, reply(), KEEP, 9), (2, reply(b""), OVER, 9)],
-    ),
-    "the sentinel first": ({"sentinel": lambda message: not message.data}, [(1, reply(b""), OVER, math.inf)]),
+    "a stall does not put off the total": ({"total": 10, "stall": 3}, [(8, SOME, KEEP, 10)]),
+    "a stall longer than the total is none": ({"total": 2, "stall": 3}, [(1, SOME, KEEP, 2)]),
+    "a reply behind the stall": ({"stall": 1}, [(3, SOME, KEEP, 4), (4, SOME, OVER, 4)]),
+    "a count": ({"max_msgs": 2}, [(1, SOME, KEEP, math.inf), (2, SOME, LAST, math.inf)]),
+    "a count of one": ({"max_msgs": 1, "total": 3}, [(1, SOME, LAST, 3)]),
+    "the sentinel is not kept": ({"sentinel": is_empty, "total": 9}, [(1, SOME, KEEP, 9), (2, EMPTY, OVER, 9)]),
+    "the sentinel first": ({"sentinel": is_empty}, [(1, EMPTY, OVER, math.inf)]),
     "nobody listens, whatever the sentinel says": (
-        {"sentinel": lambda message: not message.data, "max_msgs": 1},
+        {"sentinel": is_empty, "max_msgs": 1},
         [(0.1, NONE_LISTENS, NOBODY, math.inf)],
     ),
-    "other words of the server are replies": (
-        {"total": 3},
-        [(1, reply(b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n"), KEEP, 3)],
-    ),
+    "other words of the server are replies": ({"total": 3}, [(1, IDLE, KEEP, 3)]),
 }
 
 
@@ -95,17 +92,17 @@ def test_what_the_sentinel_raises_comes_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    ("option", "value", "error"),
     [
-        ({"max_msgs": -1}, ValueError),
-        ({"max_msgs": 1.5}, TypeError),
-        ({"stall": 0.0}, ValueError),
-        ({"stall": -1.0}, ValueError),
-        ({"stall": math.nan}, ValueError),
-        ({"stall": "1"}, TypeError),
-        ({"sentinel": True}, TypeError),
+        ("max_msgs", -1, ValueError),
+        ("max_msgs", 1.5, TypeError),
+        ("stall", 0.0, ValueError),
+        ("stall", -1.0, ValueError),
+        ("stall", math.nan, ValueError),
+        ("stall", "1", TypeError),
+        ("sentinel", True, TypeError),
     ],
 )
-def test_what_nobody_means_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
+def test_what_nobody_means_is_refused(option: str, value: Any, error: type[Exception]) -> None:  # noqa: ANN401
     with pytest.raises(error, match="must be"):
-        ReplyPolicy(0.0, **options)
+        ReplyPolicy(0.0, **{option: value})

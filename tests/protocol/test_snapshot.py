@@ -6,20 +6,49 @@ import json
 
 import pytest
 
-from tests.protocol.readers import SIZE, info, reading
-from trionats._protocol.jetstream.actions import Delete, Inspect
+from tests.protocol.readers import SIZE, play, reading
+from trionats._protocol.jetstream.actions import Inspect
+
+STORIES = {
+    "nothing stored": "snapshot 0 | caught_up",
+    "nothing new": "new 0 | caught_up",
+    "nothing that is old is new": "new 3 | caught_up",
+    "it is the count that ends it, not what is said to be pending": "snapshot 5 | 1:2,2:0,3:10,4:9,5:0=+++++!",
+    # Measured: of s.0 to s.5, s.0 was read, then s.0, s.2 and s.9 written; s.2 came after the sixth message.
+    "one that was overtaken": "snapshot 6 | 1:5,2:6,4:5,5:4,6:3,7:2,8:1,9:0=++++++++ inspect=True",
+    # Its consumer would stop at each of the five that are gone: it goes on with another one, at once.
+    "purged while it opens": "snapshot 5 | nothing=True attention !asks deletes=pre_1 create_at_once:1=1 pulls=500/30",
+    # What it says to have left lags behind the writes that made the holes (measured): it is asked. Nor is that believed
+    # before another consumer finds nothing besides what was handed over last.
+    "holes": """snapshot 5 one_per_subject | 1:4=+ nothing:4 create_at_once:3=1 1:2,7:1,9:0=-++ inspect:1 pulls=1/0
+        10:0=+ inspect=False create:1=10 10:0=-! !attention resets=2""",
+    "holes in what was read to its end all the same": "snapshot 5 | nothing:1 7:0=+! attention create:1=7",
+    # Measured: of s.1 to s.3, s.1 was written again while the consumer was made, which was never told of s.1 anew.
+    "a pending that stays too low": """snapshot 3 one_per_subject | 2:1,3:0=++ nothing=False create_at_once:2=3
+        3:1,5:0=-+ inspect=False create_at_once:1 5:0=-!""",
+    # s.2 is written again, too, and comes first: as many as were expected, and still not all.
+    "and one more": """snapshot 3 one_per_subject | 2:1,3:0=++ 4:0=+ inspect=False create_at_once:2=4 4:1,5:0=-+
+        inspect=False create_at_once:1 5:0=-!""",
+    "a second opinion that finds nothing": "snapshot 2 one_per_subject | nothing=False create:0:7 caught_up",
+    "a 404 while messages are under way": "snapshot 5 | 1:4=+ nothing:0:2=False 2:0=+!",
+    "something and gives nothing": """snapshot 5 | nothing:5=False resets=0 nothing:5=False resets=0 nothing:5=False
+        resets=0 nothing:5=False resets=1""",
+    "a reset drops what was seen": "snapshot 3 | 1:2,2:1=++ reset:3=last_per_subject 1:2,2:1,3:0=--+!",
+    "and may find nothing else": "snapshot 3 | 1:2=+ reset:1 1:0=-!",
+    "what becomes the last before anything was read": "snapshot 1@1 | reset:1:0 1:0=+!",
+    "a stream that was purged did not go backwards": "all 1 | 5:0=+! reset:0:9 pulls=499/30",
+    "after the snapshot it resumes where it was": "snapshot 2 | 3:1,8:0=++! reset:1=8 8:0,9:0=-+",
+}
 
 
-def test_an_empty_store_is_caught_up_at_once() -> None:
-    assert reading(pending=0).caught_up()
-    assert reading("new", 0).caught_up()
-    assert reading("new", 3).caught_up()
-    assert reading("all", 3, snapshot=False).caught_up()
-    assert not reading("last_per_subject", 3, snapshot=False).caught_up()
+@pytest.mark.parametrize("title", STORIES)
+def test_when_all_has_come(title: str) -> None:
+    play(STORIES[title])
 
 
-def test_it_is_the_count_that_ends_it_and_not_what_is_said_to_be_pending() -> None:
-    assert reading(pending=5).feed((1, 2), (2, 0), (3, 10), (4, 9), (5, 0)) == "+++++!"
+@pytest.mark.parametrize(("policy", "caught_up"), [("all", True), ("last_per_subject", False)])
+def test_who_wants_no_snapshot_waits_for_none_but_the_last_of_each(policy: str, caught_up: bool) -> None:
+    assert reading(policy, 3, snapshot=False).caught_up() is caught_up
 
 
 def test_what_nobody_wants_counts() -> None:
@@ -29,26 +58,23 @@ def test_what_nobody_wants_counts() -> None:
         ack = bench.ordered.received(f"$JS.ACK.S.pre_1.1.{seq}.{seq}.{seq}.0", SIZE, bench.now)
         assert ack is not None
         bench.ordered.dropped(ack)
-    assert bench.caught_up()
-    assert bench.ordered.cursor == (2, 2)
+    assert (bench.caught_up(), bench.ordered.cursor) == (True, (2, 2))
 
 
-def test_an_entry_that_was_overtaken_is_waited_for() -> None:
-    """Measured: of s.0 to s.5, s.0 was read, then s.0, s.2 and s.9 written; s.2 came after the sixth message."""
-    bench = reading(pending=6)
-    assert bench.feed((1, 5), (2, 6), (4, 5), (5, 4), (6, 3), (7, 2), (8, 1), (9, 0)) == "++++++++"
-    bench.inspect()
-    assert bench.caught_up()
-
-
-def test_constant_writes_do_not_put_it_off_for_ever() -> None:
-    bench = reading(pending=2)
-    seq = 0
+@pytest.mark.parametrize("asking", [False, True])
+def test_neither_constant_writes_nor_second_opinions_put_it_off_for_ever(asking: bool) -> None:
+    bench = reading(pending=2, one_per_subject=asking)
+    bench.message(1, 3 if asking else 2)
+    seq = 1
     while not bench.caught_up():
         seq += 1
-        assert seq < 100
-        bench.message(seq, 2)
-    assert seq > 10
+        assert seq < 200
+        bench.message(seq, 0 if asking else 2)
+        while isinstance(bench.ordered.next(bench.now), Inspect):
+            assert asking
+            if not bench.inspect():
+                bench.create(2)
+    assert 10 < seq < (200 if asking else 100)
 
 
 def test_while_it_is_read_requests_do_not_wait() -> None:
@@ -59,121 +85,9 @@ def test_while_it_is_read_requests_do_not_wait() -> None:
     assert (second.batch, second.expires) == (2, 0)
     bench.takes = False
     assert bench.feed((4, 1), (5, 0)) == "++!"
-    assert bench.ordered.pull(bench.now) is None
+    assert not bench.asks()
     bench.ordered.taken(SIZE)
     assert bench.pull().expires == 30
-
-
-def test_purged_while_it_opens() -> None:
-    bench = reading(pending=5)
-    bench.pull()
-    bench.status(1, 404, "No Messages")
-    assert bench.ordered.attention
-    assert bench.ordered.pull(bench.now) is None
-    bench.ordered.inspected("pre_0", info(), bench.now)
-    assert not bench.caught_up()
-    bench.inspect()
-    assert bench.caught_up()
-    # Its consumer would stop at each of the five that are gone: it goes on with another one, at once.
-    now = bench.now
-    assert bench.ordered.attention
-    assert bench.ordered.pull(now) is None
-    assert bench.ordered.next(now) == Delete("pre_1")
-    assert bench.create(1) == ("by_start_sequence", 1)
-    assert bench.now == now
-    assert bench.pull().expires == 30
-
-
-def test_a_list_with_holes_is_left_for_the_sequence() -> None:
-    bench = reading(pending=5, one_per_subject=True)
-    first = bench.pull()
-    assert bench.feed((1, 4)) == "+"
-    bench.nothing(first.number, 4)
-    now = bench.now
-    assert bench.create(3) == ("by_start_sequence", 1)
-    assert bench.now == now
-    assert bench.feed((1, 2), (7, 1), (9, 0)) == "-++"
-    # What it says to have left lags behind the writes that made the holes (measured): it is asked.
-    bench.inspect(1)
-    assert bench.pull().batch == 1
-    assert bench.feed((10, 0)) == "+"
-    # Nor is that believed before another consumer finds nothing besides what was handed over last.
-    bench.inspect()
-    assert not bench.caught_up()
-    assert bench.create(1) == ("by_start_sequence", 10)
-    assert bench.feed((10, 0)) == "-!"
-    assert not bench.ordered.attention
-    assert bench.ordered.resets == 2
-
-
-@pytest.mark.parametrize("overtaken_by_another", [False, True])
-def test_a_pending_that_stays_too_low_is_no_end(overtaken_by_another: bool) -> None:
-    """Measured: of s.1 to s.3, s.1 was written again while the consumer was made, which was never told of s.1 anew."""
-    bench = reading(pending=3, one_per_subject=True)
-    pull = bench.pull()
-    assert bench.feed((2, 1), (3, 0)) == "++"
-    if overtaken_by_another:
-        # s.2 is written again, too, and comes first: as many as were expected, and still not all.
-        assert bench.feed((4, 0)) == "+"
-        bench.inspect()
-    else:
-        bench.nothing(pull.number)
-    last, now = bench.ordered.cursor[0], bench.now
-    assert not bench.caught_up()
-    assert bench.create(2) == ("by_start_sequence", last)
-    assert bench.feed((last, 1), (5, 0)) == "-+"
-    bench.inspect()
-    assert not bench.caught_up()
-    bench.create(1)
-    assert bench.feed((5, 0)) == "-!"
-    assert bench.now == now
-
-
-def test_a_second_opinion_that_finds_nothing_is_the_end() -> None:
-    bench = reading(pending=2, one_per_subject=True)
-    bench.nothing(bench.pull().number)
-    assert not bench.caught_up()
-    bench.create(0, at=7)
-    assert bench.caught_up()
-
-
-def test_second_opinions_come_to_an_end() -> None:
-    bench = reading(pending=2, one_per_subject=True)
-    bench.message(1, 3)
-    seq = 1
-    while not bench.caught_up():
-        seq += 1
-        assert seq < 200
-        bench.message(seq)
-        while isinstance(bench.ordered.next(bench.now), Inspect):
-            bench.inspect()
-            if not bench.caught_up():
-                bench.create(2)
-    assert seq > 10
-
-
-def test_a_list_with_holes_that_was_read_to_its_end_is_left_then() -> None:
-    bench = reading()
-    bench.nothing(bench.pull().number, 1)
-    assert bench.feed((7, 0)) == "+!"
-    assert bench.ordered.attention
-    assert bench.create(1)[0] == "by_start_sequence"
-
-
-def test_a_404_is_not_believed_while_messages_are_under_way() -> None:
-    bench = reading()
-    first = bench.pull()
-    bench.message(1, 4)
-    bench.nothing(first.number, sent=2)
-    assert not bench.caught_up()
-    assert bench.feed((2, 0)) == "+!"
-
-
-def test_a_server_that_has_something_and_gives_nothing_is_asked_through_another_consumer() -> None:
-    bench = reading()
-    for resets in (0, 0, 0, 1):
-        bench.nothing(bench.pull().number, 5)
-        assert (bench.ordered.resets, bench.caught_up()) == (resets, False)
 
 
 def test_a_server_that_gives_nothing_of_what_it_has_is_waited_for_a_moment() -> None:
@@ -181,7 +95,7 @@ def test_a_server_that_gives_nothing_of_what_it_has_is_waited_for_a_moment() -> 
     bench = reading()
     first = bench.pull()
     assert "no_wait" in json.loads(first.body())
-    bench.nothing(first.number, 5)
+    assert not bench.nothing(5)
     waiting = bench.pull()
     asked = json.loads(waiting.body())
     assert asked.items() >= {"expires": 1_000_000_000, "idle_heartbeat": 500_000_000}.items()
@@ -190,23 +104,3 @@ def test_a_server_that_gives_nothing_of_what_it_has_is_waited_for_a_moment() -> 
     left = {"Nats-Pending-Messages": "5", "Nats-Pending-Bytes": str(waiting.max_bytes)}
     bench.status(waiting.number, 408, "Request Timeout", left)
     assert "no_wait" in json.loads(bench.pull().body())
-
-
-def test_what_becomes_last_before_anything_was_read_is_read() -> None:
-    bench = reading(pending=1, at=1)
-    bench.reset(1, at=0)
-    assert bench.message(1)
-
-
-def test_a_reset_begins_the_snapshot_anew_and_drops_what_was_seen() -> None:
-    bench = reading(pending=3)
-    assert bench.feed((1, 2), (2, 1)) == "++"
-    assert bench.reset(3) == ("last_per_subject", None)
-    assert bench.feed((1, 2), (2, 1), (3, 0)) == "--+!"
-
-
-def test_a_reset_that_finds_only_what_was_seen_is_caught_up() -> None:
-    bench = reading(pending=3)
-    assert bench.feed((1, 2)) == "+"
-    bench.reset(1)
-    assert bench.feed((1, 0)) == "-!"

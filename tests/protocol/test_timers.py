@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trionats._protocol.timers import SWEEP_AT, Timers
-
-
-def test_they_fire_in_order_and_once() -> None:
-    timers = Timers()
-    fired: list[float] = []
-    for when in (3.0, 1.0, 2.0):
-        timers.add(when, lambda when=when: fired.append(when))  # type: ignore[misc]
-    assert (len(timers), timers.next()) == (3, 1.0)
-    timers.fire(0.5)
-    assert fired == []
-    timers.fire(2.0)
-    assert fired == [1.0, 2.0]
-    timers.fire(2.0)
-    assert fired == [1.0, 2.0]
-    assert (len(timers), timers.next()) == (1, 3.0)
-    timers.fire(10.0)
-    assert fired == [1.0, 2.0, 3.0]
-    assert (len(timers), timers.next()) == (0, None)
-
-
-def test_what_was_cancelled_is_forgotten() -> None:
-    timers = Timers()
-    fired: list[str] = []
-    first = timers.add(1.0, lambda: fired.append("first"))
-    timers.add(2.0, lambda: fired.append("second"))
-    first.cancel()
-    first.cancel()
-    assert (len(timers), timers.next()) == (1, 2.0)
-    timers.fire(5.0)
-    assert fired == ["second"]
-    first.cancel()
-    assert len(timers) == 0
+from trionats._protocol.timers import SWEEP_AT, Timer, Timers
 
 
 def test_a_timer_that_fires_may_change_the_others() -> None:
@@ -68,37 +36,32 @@ def test_many_cancelled_take_no_room() -> None:
     assert timers.next() == 1e9
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("add"), st.integers(0, 50)),
-            st.tuples(st.just("cancel"), st.integers(0, 300)),
-            st.tuples(st.just("fire"), st.integers(0, 50)),
-        ),
-        max_size=400,
-    )
+STEPS = st.tuples(st.sampled_from(["add", "fire"]), st.integers(0, 50)) | st.tuples(
+    st.just("cancel"), st.integers(0, 300)
 )
+
+
+@given(st.lists(STEPS, max_size=400))
+@example([("add", 3), ("add", 1), ("add", 2), ("fire", 0), ("fire", 2), ("fire", 2), ("fire", 10)])
+@example([("add", 1), ("add", 2), ("cancel", 0), ("cancel", 0), ("fire", 5), ("cancel", 0)])
 def test_they_do_what_a_sorted_list_would(steps: list[tuple[str, int]]) -> None:
     timers = Timers()
-    made: list[tuple[int, object]] = []
+    made: list[Timer] = []
     live: dict[int, int] = {}
-    fired: list[int] = []
+    fired: list[tuple[int, int]] = []
     for step, number in steps:
         if step == "add":
-            serial = len(made)
-            made.append((number, timers.add(float(number), lambda serial=serial: fired.append(serial))))  # type: ignore[misc]
-            live[serial] = number
+            one = number, len(made)
+            made.append(timers.add(float(number), lambda one=one: fired.append(one)))  # type: ignore[misc]
+            live[len(made) - 1] = number
         elif step == "cancel" and made:
-            serial = number % len(made)
-            made[serial][1].cancel()  # type: ignore[attr-defined]
-            live.pop(serial, None)
+            made[number % len(made)].cancel()
+            live.pop(number % len(made), None)
         elif step == "fire":
             fired.clear()
             timers.fire(float(number))
-            due = {serial for serial, when in live.items() if when <= number}
-            assert set(fired) == due
-            assert len(fired) == len(due)
-            assert [made[serial][0] for serial in fired] == sorted(made[serial][0] for serial in due)
+            due = {serial: when for serial, when in live.items() if when <= number}
+            assert sorted(fired) == sorted((when, serial) for serial, when in due.items())
+            assert [when for when, _ in fired] == sorted(due.values())
             live = {serial: when for serial, when in live.items() if serial not in due}
-        assert len(timers) == len(live)
-        assert timers.next() == (min(live.values()) if live else None)
+        assert (len(timers), timers.next()) == (len(live), min(live.values(), default=None))

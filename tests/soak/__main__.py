@@ -16,9 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.soak", description=__doc__)
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
-    parser.add_argument(
-        "--in-a-row", type=int, default=300, help="how many lists and watchers where there is room for one"
-    )
+    parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
     wishes = parser.parse_args()
     crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
     print(f"room for one consumer:\n{crowded}")

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import trio
-
 from tests.soak.lagging import Outcome
 from tests.worlds import open_live
 from trionats import errors, open_watcher
 
-if TYPE_CHECKING:
-    from trionats import ObjectStore
-
 
 async def one_consumer_at_a_time(count: int) -> Outcome:
-    """Do so many of each in a row.
-
-    Args:
-        count: How many.
-    """
+    """Do so many of each in a row."""
     outcome = Outcome()
     async with open_live(jetstream=True) as (_, nc, nursery):
         js = nc.jetstream()
@@ -27,19 +16,15 @@ async def one_consumer_at_a_time(count: int) -> Outcome:
         await js.add_stream(name="OBJ_b", subjects=subjects, allow_rollup_hdrs=True, max_consumers=1)
         store = await js.object_store("b")
         await store.put("a", b"x")
-        await in_a_row(nursery, store, count, outcome)
+        for _ in range(count):
+            try:
+                outcome.count("lists", "" if len(await store.list()) == 1 else "not all")
+            except errors.Error as error:
+                outcome.count("lists", str(error))
+        for _ in range(count):
+            try:
+                async with open_watcher(nursery, store) as rx:
+                    outcome.count("watchers", "" if len(await rx.snapshot()) == 1 else "not all")
+            except errors.Error as error:
+                outcome.count("watchers", str(error))
     return outcome
-
-
-async def in_a_row(nursery: trio.Nursery, store: ObjectStore, count: int, outcome: Outcome) -> None:
-    for _ in range(count):
-        try:
-            outcome.count("lists", "" if len(await store.list()) == 1 else "not all")
-        except errors.Error as error:
-            outcome.count("lists", str(error))
-    for _ in range(count):
-        try:
-            async with open_watcher(nursery, store) as rx:
-                outcome.count("watchers", "" if len(await rx.snapshot()) == 1 else "not all")
-        except errors.Error as error:
-            outcome.count("watchers", str(error))

@@ -48,9 +48,8 @@ class Outcome:
             self.wrong.setdefault(kind, []).append(complaint)
 
     def __str__(self) -> str:
-        lines = [
-            f"{len(self.wrong.get(kind, ()))} wrong of {count} {kind}" for kind, count in sorted(self.done.items())
-        ]
+        done = sorted(self.done.items())
+        lines = [f"{len(self.wrong.get(kind, ()))} wrong of {count} {kind}" for kind, count in done]
         lines += [f"  {kind}: {complaints[0]}" for kind, complaints in sorted(self.wrong.items())]
         return "\n".join(lines)
 
@@ -81,9 +80,8 @@ class Bucket:
     def check(self, kind: str, before: dict[str, int], found: list[api.ObjectInfo]) -> None:
         revisions = {info.name: info.revision or 0 for info in found}
         missing = sorted(name for name, revision in before.items() if revisions.get(name, 0) < revision)
-        self.outcome.count(
-            kind, f"{len(missing)} of {len(before)} are missing or old: {missing[:5]}" if missing else ""
-        )
+        complaint = f"{len(missing)} of {len(before)} are missing or old: {missing[:5]}"
+        self.outcome.count(kind, complaint if missing else "")
 
     async def list(self) -> None:
         before = dict(self.stored)
@@ -119,13 +117,7 @@ class Bucket:
 
 
 async def lagging_replica(restarts: int, wanted: int, say: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Restart a follower again and again, and do so much of each kind each time.
-
-    Args:
-        restarts: How often.
-        wanted: How many of each kind in all.
-        say: Told how it goes.
-    """
+    """Restart a follower again and again, and do so many of each kind in all; `say` is told how it goes."""
     async with open_cluster(jetstream=True) as cluster, trio.open_nursery() as nursery:
         leader = "n1"
         url = cluster.servers[leader].url
@@ -166,15 +158,10 @@ async def _look(bucket: Bucket, up_to: int) -> None:
             begun[kind] -= bucket.begun_for_nothing.pop(kind, 0)
         await trio.sleep_until(ends)
 
-    async with trio.open_nursery() as kinds:
-        for kind, one in (
-            ("lists", bucket.list),
-            ("snapshots", bucket.snapshot),
-            ("gets", bucket.get),
-            ("updates", bucket.updates),
-        ):
-            for _ in range(AT_ONCE):
-                kinds.start_soon(again, kind, one)
+    kinds = {"lists": bucket.list, "snapshots": bucket.snapshot, "gets": bucket.get, "updates": bucket.updates}
+    async with trio.open_nursery() as nursery:
+        for kind, one in [*kinds.items()] * AT_ONCE:
+            nursery.start_soon(again, kind, one)
 
 
 async def _follower(nc: Client, cluster: Cluster, besides: str) -> TrioNatsServer:

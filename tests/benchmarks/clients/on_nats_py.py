@@ -6,14 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import nats
-from nats.aio.msg import Msg
 from nats.errors import Error
 
-from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, content, drive, fingerprint
-from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, ECHO, FEED
+from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
+from tests.benchmarks.measuring import PATIENCE, Clock, Job, drive
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
 
 
 async def subscribe_callback(nc: Client, job: Job, clock: Clock) -> None:
@@ -38,79 +39,25 @@ async def subscribe_callback(nc: Client, job: Job, clock: Clock) -> None:
 
 
 async def subscribe_iterate(nc: Client, job: Job, clock: Clock) -> None:
-    subscription = await nc.subscribe(DATA)
-    await nc.flush()
-    for goal in job.rounds:
-        clock.start()
-        await nc.publish(FEED, job.feed(goal))
-        async for _ in subscription.messages:
-            clock.done = done = clock.done + 1
-            if done % CREDIT == 0:
-                await nc.publish(CREDIT_SUBJECT, b"")
-            if done == goal:
-                break
-        clock.stop()
+    await consume(nc, job, clock, (await nc.subscribe(DATA)).messages)
 
 
-async def publish(nc: Client, job: Job, clock: Clock) -> None:
-    payload = job.payload
-    for goal in job.rounds:
-        clock.start()
-        for _ in range(goal):
-            await nc.publish("bench.nobody", payload)
-        await nc.flush()
-        clock.stop()
-        clock.done = goal
-
-
-async def request(nc: Client, job: Job, clock: Clock) -> None:
-    payload = job.payload
-    for goal in job.rounds:
-        clock.start()
-        for _ in range(goal):
-            await nc.request(ECHO, payload, timeout=PATIENCE)
-            clock.done += 1
-        clock.stop()
+async def request_patiently(nc: Client, job: Job, clock: Clock) -> None:
+    await request(nc, job, clock, PATIENCE)
 
 
 async def concurrent(nc: Client, job: Job, clock: Clock) -> None:
-    payload = job.payload
-
-    async def worker(share: int) -> None:
-        for _ in range(share):
-            await nc.request(ECHO, payload, timeout=PATIENCE)
-            clock.done += 1
-
     for goal in job.rounds:
         clock.start()
-        await asyncio.gather(*(worker(goal // job.workers) for _ in range(job.workers)))
+        await asyncio.gather(*(work(nc, job, clock, goal // job.workers, PATIENCE) for _ in range(job.workers)))
         clock.stop()
-
-
-async def put(nc: Client, job: Job, clock: Clock) -> None:
-    store = await nc.jetstream().object_store(BUCKET)
-    await store.put(f"warm-{job.name}", content(job.object_size // 16))
-    data = content(job.object_size)
-    clock.start()
-    info = await store.put(job.name, data)
-    clock.stop()
-    clock.done = int(info.size == len(data))
-
-
-async def get(nc: Client, job: Job, clock: Clock) -> None:
-    store = await nc.jetstream().object_store(BUCKET)
-    await store.get("warm")
-    clock.start()
-    result = await store.get("object")
-    clock.stop()
-    clock.done = int(fingerprint(result.data or b"") == fingerprint(content(job.object_size)))
 
 
 SCENARIOS = {
     "subscribe": subscribe_iterate,
     "subscribe-callback": subscribe_callback,
     "publish": publish,
-    "request": request,
+    "request": request_patiently,
     "concurrent": concurrent,
     "put": put,
     "get": get,

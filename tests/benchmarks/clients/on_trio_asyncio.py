@@ -9,7 +9,8 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 from trio_asyncio import aio_as_trio
 
-from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, content, drive, fingerprint
+from tests.benchmarks.clients.alike import get_with, put_with
+from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, ECHO, FEED
 
 if TYPE_CHECKING:
@@ -43,49 +44,37 @@ async def publish(nc: Client, job: Job, clock: Clock) -> None:
         clock.done = goal
 
 
-async def request(nc: Client, job: Job, clock: Clock) -> None:
+async def work(nc: Client, job: Job, clock: Clock, share: int) -> None:
     payload = job.payload
+    for _ in range(share):
+        await aio_as_trio(nc.request)(ECHO, payload, timeout=PATIENCE)
+        clock.done += 1
+
+
+async def request(nc: Client, job: Job, clock: Clock) -> None:
     for goal in job.rounds:
         clock.start()
-        for _ in range(goal):
-            await aio_as_trio(nc.request)(ECHO, payload, timeout=PATIENCE)
-            clock.done += 1
+        await work(nc, job, clock, goal)
         clock.stop()
 
 
 async def concurrent(nc: Client, job: Job, clock: Clock) -> None:
-    payload = job.payload
-
-    async def worker(share: int) -> None:
-        for _ in range(share):
-            await aio_as_trio(nc.request)(ECHO, payload, timeout=PATIENCE)
-            clock.done += 1
-
     for goal in job.rounds:
         clock.start()
         async with trio.open_nursery() as nursery:
             for _ in range(job.workers):
-                nursery.start_soon(worker, goal // job.workers)
+                nursery.start_soon(work, nc, job, clock, goal // job.workers)
         clock.stop()
 
 
 async def put(nc: Client, job: Job, clock: Clock) -> None:
     store = await aio_as_trio(nc.jetstream().object_store)(BUCKET)
-    await aio_as_trio(store.put)(f"warm-{job.name}", content(job.object_size // 16))
-    data = content(job.object_size)
-    clock.start()
-    info = await aio_as_trio(store.put)(job.name, data)
-    clock.stop()
-    clock.done = int(info.size == len(data))
+    await put_with(aio_as_trio(store.put), job, clock)
 
 
 async def get(nc: Client, job: Job, clock: Clock) -> None:
     store = await aio_as_trio(nc.jetstream().object_store)(BUCKET)
-    await aio_as_trio(store.get)("warm")
-    clock.start()
-    result = await aio_as_trio(store.get)("object")
-    clock.stop()
-    clock.done = int(fingerprint(result.data or b"") == fingerprint(content(job.object_size)))
+    await get_with(aio_as_trio(store.get), job, clock)
 
 
 SCENARIOS = {

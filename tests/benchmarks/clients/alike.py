@@ -1,0 +1,79 @@
+"""The scenarios that read the same with several clients, so that what is measured differs in the client alone.
+
+Calls go to the client itself: nothing of ours stands between it and its user while the clock runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks.measuring import BUCKET, Clock, Job, content, fingerprint
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, ECHO, FEED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable
+
+
+async def consume(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[object]) -> None:  # noqa: ANN401 - any client
+    await nc.flush()
+    for goal in job.rounds:
+        clock.start()
+        await nc.publish(FEED, job.feed(goal))
+        async for _ in messages:
+            clock.done = done = clock.done + 1
+            if done % CREDIT == 0:
+                await nc.publish(CREDIT_SUBJECT, b"")
+            if done == goal:
+                break
+        clock.stop()
+
+
+async def publish(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client
+    payload = job.payload
+    for goal in job.rounds:
+        clock.start()
+        for _ in range(goal):
+            await nc.publish("bench.nobody", payload)
+        await nc.flush()
+        clock.stop()
+        clock.done = goal
+
+
+async def request(nc: Any, job: Job, clock: Clock, *how: object) -> None:  # noqa: ANN401 - any client
+    for goal in job.rounds:
+        clock.start()
+        await work(nc, job, clock, goal, *how)
+        clock.stop()
+
+
+async def work(nc: Any, job: Job, clock: Clock, share: int, *how: object) -> None:  # noqa: ANN401 - any client
+    """Do so many requests: all of them, or one worker's share."""
+    payload = job.payload
+    for _ in range(share):
+        await nc.request(ECHO, payload, *how)
+        clock.done += 1
+
+
+async def put(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client
+    await put_with((await nc.jetstream().object_store(BUCKET)).put, job, clock)
+
+
+async def put_with(put_one: Callable[[str, bytes], Awaitable[Any]], job: Job, clock: Clock) -> None:
+    await put_one(f"warm-{job.name}", content(job.object_size // 16))
+    data = content(job.object_size)
+    clock.start()
+    info = await put_one(job.name, data)
+    clock.stop()
+    clock.done = int(info.size == len(data))
+
+
+async def get(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client
+    await get_with((await nc.jetstream().object_store(BUCKET)).get, job, clock)
+
+
+async def get_with(get_one: Callable[[str], Awaitable[Any]], job: Job, clock: Clock) -> None:
+    await get_one("warm")
+    clock.start()
+    result = await get_one("object")
+    clock.stop()
+    clock.done = int(fingerprint(getattr(result, "data", result) or b"") == fingerprint(content(job.object_size)))
