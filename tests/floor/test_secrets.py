@@ -11,10 +11,10 @@ import json
 import logging
 import re
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -27,9 +27,6 @@ from tests.keys import House, Key
 from tests.leaks import leaks, shown, told_by
 from tests.worlds import connected, watched
 from trionats import bridge, errors, events
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HOUSE = House()
 USER = HOUSE.user()

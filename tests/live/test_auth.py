@@ -9,9 +9,9 @@ import re
 import time
 import traceback
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -23,9 +23,6 @@ from tests.worlds import connected, free_port, next_event, open_world, refusal, 
 from trionats import errors
 from trionats.events import Closed, Disconnected, Reconnected, ReconnectFailed
 from trionats.testing import NatsServer, open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")

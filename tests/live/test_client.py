@@ -10,7 +10,8 @@ import sys
 import textwrap
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -31,10 +32,6 @@ from tests.worlds import (
 )
 from trionats import errors, events, open_events, open_subscription
 from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import trionats
+from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import House, Key
 from tests.worlds import next_event
@@ -18,13 +21,7 @@ from trionats import errors
 from trionats.events import Reconnected
 from trionats.testing import open_server
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from tests.certificates import Authority
-
-    Write = Callable[..., None]
+Write = Callable[..., None]
 
 
 @pytest.fixture

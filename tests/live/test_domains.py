@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import trio
 
 from tests.worlds import arrived, next_event, open_live, open_world, until
-from trionats import api, errors, events, open_events
+from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events
 from trionats.testing import open_server
 from trionats.testing._server import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trionats import Client, Events, JetStream, ObjectStore
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

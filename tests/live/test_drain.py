@@ -8,7 +8,6 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,10 +15,7 @@ import trio
 import trionats
 from tests.worlds import collect, connected, open_live, open_store, open_world, payloads, until
 from trionats import errors, events
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

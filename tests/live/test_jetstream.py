@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import inspect
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -13,13 +14,8 @@ from multidict import MultiDict
 from nats.js.manager import JetStreamManager
 
 from tests.worlds import open_live, open_world, respond, unique, until
-from trionats import JetStream, api, errors, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from trionats import Client
-    from trionats.testing import TrioNatsServer
+from trionats import Client, JetStream, api, errors, open_subscription
+from trionats.testing import TrioNatsServer
 
 
 class StreamWorld(NamedTuple):

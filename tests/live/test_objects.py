@@ -8,14 +8,16 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats
 import nats.js.api
 import pytest
 import trio
+from nats.js.object_store import ObjectStore as TheirObjectStore
 
 from tests.worlds import (
     consumers_are,
@@ -29,14 +31,7 @@ from tests.worlds import (
     until,
 )
 from trionats import Client, ObjectStore, api, errors, events, open_events
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from nats.js.object_store import ObjectStore as TheirObjectStore
-
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 KIB, MIB = 1024, 1024 * 1024
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -11,9 +10,7 @@ import trio
 import trionats
 from tests.worlds import arrived, open_live, open_world, payloads
 from trionats import errors, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

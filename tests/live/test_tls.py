@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from tests.certificates import Authority
 from tests.worlds import connected, free_port, next_event, refusal, watched
-from trionats import errors, open_subscription
+from trionats import Events, errors, open_subscription
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from trionats import Events
 
 ACCOUNT = "authorization { user: u, password: s3cret }\n"
 

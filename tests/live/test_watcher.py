@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import shutil
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -25,20 +27,13 @@ from tests.worlds import (
     until,
     write_infos,
 )
-from trionats import Watcher, api, errors, events, open_client, open_events, open_watcher
+from trionats import Client, Msg, Watcher, api, errors, events, open_client, open_events, open_watcher
 from trionats._jetstream.api import Api
 from trionats._jetstream.ordered import Handed, OrderedSource, Sink
+from trionats._protocol.jetstream.acks import AckSubject
 from trionats._protocol.jetstream.actions import ALL
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats.testing import assert_no_leaks, open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from trionats import Client, Msg
-    from trionats._protocol.jetstream.acks import AckSubject
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
 
 
 def names(infos: list[api.ObjectInfo]) -> list[str]:
