@@ -13,8 +13,8 @@ import pytest
 import trio
 
 import trionats
-from tests.worlds import collect, connected, open_live, open_store, open_world, payloads, until
-from trionats import errors, events
+from tests.worlds import collect, connected, open_live, open_world, payloads, until
+from trionats import ObjectStore, errors, events
 from trionats.testing import TrioNatsServer, open_server
 
 pytestmark = pytest.mark.usefixtures("server_executable")
@@ -90,20 +90,21 @@ async def test_a_killed_server_holds_up_no_drain(nats_server: TrioNatsServer) ->
             assert await payloads(rx) == [b"1"]
 
 
-async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        for number in range(20):
-            await store.put(str(number), b"")
-        async with (
-            connected(nats_server) as watching,
-            trionats.open_watcher(nursery, await watching.jetstream().object_store(store.bucket)) as rx,
-        ):
-            await until(lambda: len(rx) == 20)
-            nursery.start_soon(watching.drain)
-            with trio.fail_after(5):
-                assert len([info async for info in rx]) == 20
-            await watching.drain()
-            assert watching.is_closed
+async def test_watchers_drain_with_the_client(
+    store: ObjectStore, nursery: trio.Nursery, nats_server: TrioNatsServer
+) -> None:
+    for number in range(20):
+        await store.put(str(number), b"")
+    async with (
+        connected(nats_server) as watching,
+        trionats.open_watcher(nursery, await watching.jetstream().object_store(store.bucket)) as rx,
+    ):
+        await until(lambda: len(rx) == 20)
+        nursery.start_soon(watching.drain)
+        with trio.fail_after(5):
+            assert len([info async for info in rx]) == 20
+        await watching.drain()
+        assert watching.is_closed
 
 
 async def test_what_waits_for_a_server_that_restarts_is_sent_by_the_drain() -> None:
