@@ -112,11 +112,7 @@ async def later() -> str:
     return PASSWORD
 
 
-def at(
-    *secrets: str,
-    url: str = "nats://fake",
-    **options: Any,  # noqa: ANN401 - any option
-) -> Callable[[Kit], Place]:
+def at(*secrets: str, url: str = "nats://fake", **options: Any) -> Callable[[Kit], Place]:  # noqa: ANN401 - any option
     """Give a place that needs none of the files."""
     return lambda _: (url, options, list(secrets))
 

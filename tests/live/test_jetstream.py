@@ -140,20 +140,6 @@ async def test_a_server_without_jetstream_is_said_to_have_none(server_executable
                 await call
 
 
-async def test_domains_and_prefixes(server_executable: object) -> None:
-    async with open_live("jetstream { domain: there }", jetstream=True) as (_, nc, _):
-        assert nc.jetstream().prefix == "$JS.API"
-        assert (await nc.jetstream(domain="there").account_info()).domain == "there"
-        assert (await nc.jetstream(prefix="$JS.there.API").account_info()).domain == "there"
-        with pytest.raises(errors.ServiceUnavailableError, match=r"\$JS.elsewhere.API"):
-            await nc.jetstream(domain="elsewhere").account_info()
-        with pytest.raises(ValueError, match="not both"):
-            nc.jetstream(domain="there", prefix="x")
-        for bad in ("", "a b", "*"):
-            with pytest.raises(errors.BadSubjectError):
-                nc.jetstream(domain=bad)
-
-
 async def test_a_publish_is_acknowledged_and_a_second_one_of_its_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, name, subject, _):
         ack = await js.publish(f"{subject}.a", "tëxt", headers={"K": ["1", "2"]}, stream=name)

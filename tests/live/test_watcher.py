@@ -329,11 +329,7 @@ async def test_a_permission_that_is_missing_ends_it_at_once(denied: str) -> None
 
 
 async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
-    async with (
-        open_store(nats_server) as (store, nc, nursery),
-        assert_no_leaks(nc),
-        open_watcher(nursery, store) as rx,
-    ):
+    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc), open_watcher(nursery, store) as rx:
         await write_infos(store, "a")
         # What is buffered comes first.
         await until(lambda: rx.statistics().pending)
