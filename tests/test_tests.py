@@ -212,7 +212,6 @@ EXCEPTIONS: Final[dict[str, set[str]]] = {
         "tests/floor/test_reconnect.py",
         "tests/floor/test_session.py",
         "tests/live/test_auth.py",
-        "tests/live/test_objects.py",
         "tests/live/test_reconnect.py",
         "tests/live/test_tls.py",
     },
