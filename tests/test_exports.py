@@ -12,15 +12,13 @@ import os
 import pkgutil
 import re
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ForwardRef, TypeVar, is_typeddict
+from typing import Any, ForwardRef, TypeVar, is_typeddict
 
 import pytest
 
 import trionats
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
