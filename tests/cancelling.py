@@ -26,14 +26,12 @@ of that is stuck, and fails. Trio's choice of the next task is drawn from the se
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, Literal, TypeVar, get_args
 
 import trio
 import trio.testing
 from trio._core import _run as trio_run  # how pytest-trio and Hypothesis make the scheduler repeat itself, too
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 __all__ = ["Cut", "Way", "cancel_everywhere", "same_schedule"]
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import trio
 
 from tests.worlds import collect, free_port, until
-from trionats import events, open_client, open_events, open_subscription
+from trionats import Client, events, open_client, open_events, open_subscription
 from trionats.testing import NatsServer, TrioNatsServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from trionats import Client
 
 # The shortest that the server takes: it sends its clients away after a second, and ends when they are gone.
 LAME_DUCK = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "31s"\n'

@@ -17,8 +17,9 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -27,9 +28,6 @@ import trio.testing
 from tests.cancelling import same_schedule
 from tests.certificates import Authority
 from trionats.testing import NatsServer, TrioNatsServer, find_server
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
 
 LIVE_SECONDS = 30.0
 # A shielded hang does not hear of the watchdog's cancellation; faulthandler's own time-out (60 s) shows where it is.

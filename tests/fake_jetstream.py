@@ -14,14 +14,12 @@ import dataclasses
 import hashlib
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import trio
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 TIMESTAMP = 1_700_000_000_000_000_000
 CREATED = "2026-11-23T17:00:00Z"

@@ -26,13 +26,11 @@ import dataclasses
 import errno
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import trio
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __all__ = ["FakeServer", "Frame", "Link", "Subscription"]
 

@@ -13,12 +13,9 @@ import base64
 import gc
 import traceback
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TESTS = str(Path(__file__).parent)
 

@@ -15,15 +15,13 @@ connection.
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 import trio.testing
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable
 
 
 class Peer:

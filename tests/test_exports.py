@@ -12,15 +12,13 @@ import os
 import pkgutil
 import re
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ForwardRef, TypeVar, is_typeddict
+from typing import Any, ForwardRef, TypeVar, get_type_hints, is_typeddict
 
 import pytest
 
 import trionats
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -259,3 +257,9 @@ def test_the_nursery_comes_first(full: str) -> None:
     assert parameters[0].name == "nursery"
     positional = 4 if full in ALSO_SENDS else 3
     assert all(parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters[positional:])
+
+
+@pytest.mark.parametrize("cls", [trionats.ClientOptions, trionats.Message, trionats.Msg])
+def test_the_annotations_can_be_read(cls: type) -> None:
+    """Where a class says that it is of another module than its names are, they could not."""
+    assert "_parsed" not in get_type_hints(cls)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).parent.parent
 FILES: Final = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
@@ -212,7 +210,6 @@ EXCEPTIONS: Final[dict[str, set[str]]] = {
         "tests/floor/test_reconnect.py",
         "tests/floor/test_session.py",
         "tests/live/test_auth.py",
-        "tests/live/test_objects.py",
         "tests/live/test_reconnect.py",
         "tests/live/test_tls.py",
     },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from threading import get_ident
-from typing import TYPE_CHECKING, Never, Unpack, final
+from typing import TYPE_CHECKING, Any, Never, Unpack, final
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -28,7 +28,6 @@ from trionats._protocol.replies import ReplyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from typing import Any
 
     from trionats._connection.tls import TLSState
     from trionats._core.frames import Headers

@@ -41,7 +41,7 @@ class Events(Feed[events.ConnectionEvent]):
     def __init__(self, connection: Messaging) -> None:
         super().__init__("events", EVENTS_CAPACITY, connection)
         self._connection = connection
-        self._listener = _Listener(self._push, self._end)
+        self._listener: _Listener | None = None
         self._dropped = 0
 
     @property
@@ -56,10 +56,14 @@ class Events(Feed[events.ConnectionEvent]):
         self._put(event)
 
     def _listen(self) -> None:
+        self._listener = _Listener(self._push, self._end)
         self._connection.add_listener(self._listener)
 
     def _undo(self) -> None:
-        self._connection.remove_listener(self._listener)
+        if self._listener is not None:
+            self._connection.remove_listener(self._listener)
+            # The listener knows the feed, too: no circle for the garbage collector.
+            self._listener = None
 
 
 @opens

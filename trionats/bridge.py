@@ -10,7 +10,7 @@ nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
@@ -27,7 +27,7 @@ from trionats._jetstream.watcher import watching, where_to_start
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import trio
 
@@ -44,6 +44,9 @@ __all__ = [
     "open_subscription",
     "open_watcher",
 ]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 aio_as_trio = trio_asyncio.aio_as_trio
 
@@ -118,7 +121,14 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
     raise TypeError(f"open_watcher(nursery, store): the store must be nats-py's, not {type(store).__name__}")
 
 
+def _as_open_watcher(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let what Python and we say of misuse name what was called."""
+    function.__name__ = function.__qualname__ = open_watcher.__name__
+    return function
+
+
 @opens
+@_as_open_watcher
 async def _open_objects(
     nursery: trio.Nursery,
     store: ObjectStore,
@@ -136,6 +146,7 @@ async def _open_objects(
 
 
 @opens
+@_as_open_watcher
 async def _open_keys(
     nursery: trio.Nursery,
     store: KeyValue,

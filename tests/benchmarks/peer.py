@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Final
 
 #: Where the client asks for messages (JSON with `count` and `size`), where they go, and where it says how far it is.
 FEED: Final = "bench.feed"

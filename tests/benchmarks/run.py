@@ -10,12 +10,13 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import nats
 from nats.js.api import ObjectStoreConfig, StorageType
@@ -24,9 +25,6 @@ from nats.js.errors import ObjectNotFoundError
 from tests.benchmarks.measuring import BUCKET, PATIENCE, Job, content
 from tests.benchmarks.report import RATIOS, Summary, ratios, show, summaries
 from trionats.testing import NatsServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -17,10 +17,7 @@ import trio.testing
 
 from tests.fakes import cut_frame
 from tests.worlds import HOUR, Hosts, settled
-from trionats import errors, open_client, open_subscription
-
-if TYPE_CHECKING:
-    from trionats import Client, Feed, Msg
+from trionats import Client, Feed, Msg, errors, open_client, open_subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

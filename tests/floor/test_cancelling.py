@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 
-from tests.cancelling import WAYS, Cut, cancel_everywhere
+from tests.cancelling import WAYS, Cut, Way, cancel_everywhere
 from tests.worlds import run
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.cancelling import Way
 
 
 async def tidy(table: set[int]) -> str:

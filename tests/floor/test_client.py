@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats.aio.client
 import pytest
@@ -36,9 +37,6 @@ from tests.worlds import (
     takes,
 )
 from trionats import bridge, errors, events, open_client, open_events, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -193,12 +191,15 @@ async def test_bad_publishes(options: dict[str, Any], error: type[Exception], te
 async def test_what_is_opened_from_something_wrong_is_a_clear_error() -> None:
     theirs: Any = nats.aio.client.Client()
     wrong: Any = 5
+    its_class: Any = Client
     async with open_world() as (_, nc, nursery):
         ours: Any = nc
         for opening, text in (
             (open_subscription(nursery, wrong, "a"), "nc must be a Client, not int"),
             (open_events(nursery, wrong), "nc must be a Client, not int"),
             (open_replies(nursery, wrong, "a"), "nc must be a Client, not int"),
+            (open_subscription(nursery, its_class, "a"), "nc must be a Client, not type"),
+            (open_events(nursery, its_class), "nc must be a Client, not type"),
             (open_subscription(nursery, theirs, "a"), "nc must be a Client, not nats-py's, for which there is"),
             (
                 bridge.open_pull_subscription(nursery, ours),

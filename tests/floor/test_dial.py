@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -14,9 +15,6 @@ from tests.worlds import Hosts, events_until, refusal, watched
 from trionats import errors, events
 from trionats._connection.dial import dial_tcp
 from trionats._connection.wire import SocketWire, wire
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 Clock = trio.testing.MockClock
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -16,13 +17,8 @@ import trio.testing
 from nats.errors import ServerNotInPoolError
 
 from tests.worlds import HOUR, Hosts, connected, events_until, reconnected, settled, watched
-from trionats import errors, events, open_client
+from trionats import Client, KnownServer, errors, events, open_client
 from trionats.events import CallbackFailed, ConnectionState, Reconnected, ReconnectFailed, ServersDiscovered
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats import Client, KnownServer
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

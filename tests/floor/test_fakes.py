@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.fakes import FakeServer, cut_frame, matches
+from tests.fakes import FakeServer, Link, cut_frame, matches
 from tests.worlds import settled
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.fakes import Link
 
 CONNECT = b'CONNECT {"headers":true,"no_responders":true}\r\n'
 

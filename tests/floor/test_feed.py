@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -18,9 +18,6 @@ from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
 from trionats._feeds.feed import Feed, OpenFeeds
 from trionats._feeds.opening import opens
 from trionats._feeds.pace import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Nobody:

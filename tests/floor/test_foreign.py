@@ -8,19 +8,16 @@ import logging
 import weakref
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fake_jetstream import FakeObjects
 from tests.worlds import meta_subject, open_bucket, settled
-from trionats import errors, events, open_events, open_watcher
+from trionats import ObjectStore, errors, events, open_events, open_watcher
 from trionats._core.foreign import QUIET, Foreign
-
-if TYPE_CHECKING:
-    from tests.fake_jetstream import FakeObjects
-    from trionats import ObjectStore
 
 BUCKET = "b"
 

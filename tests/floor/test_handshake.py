@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -21,12 +23,8 @@ from tests.worlds import collect, connected, next_event, refusal, watched
 from trionats import errors, events, open_client, open_events
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable
-
-    Clock = trio.testing.MockClock
-    Script = Callable[[Peer], Awaitable[None]]
+Clock = trio.testing.MockClock
+Script = Callable[[Peer], Awaitable[None]]
 
 NAME = "seed.example"
 SEED = Key().seed

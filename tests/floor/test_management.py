@@ -6,20 +6,17 @@ import copy
 import json
 import re
 import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fakes import FakeServer, Frame
 from tests.worlds import open_world
 from trionats import JetStream, api, errors
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-
-    from tests.fakes import FakeServer, Frame
 
 Call: TypeAlias = "Callable[[Any], Coroutine[Any, Any, object]]"
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fakes import Ending, FakeServer, Frame
 from tests.worlds import Hosts, Receiver, events_until, next_event, seam, settled, until, watched
-from trionats import errors, open_client, open_subscription
+from trionats import Client, Events, Subscription, errors, open_client, open_subscription
 from trionats._connection.migration import AwaitedReplies
 from trionats._protocol.engine import Engine
 from trionats._protocol.migration import LONGEST_STAY, QUEUE_OVERLAP
 from trionats.events import Disconnected, LameDuck, Moved, Reconnected
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.fakes import Ending, FakeServer, Frame
-    from trionats import Client, Events, Subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

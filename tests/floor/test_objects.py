@@ -7,9 +7,10 @@ import enum
 import hashlib
 import json
 from collections import UserList
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -23,9 +24,6 @@ from trionats import api, errors
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import Digest
 from trionats._protocol.jetstream.objects import read_info
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 MIB = 1024 * 1024
 TOO_LARGE = refusal(400, 10054, "message size exceeds maximum allowed")

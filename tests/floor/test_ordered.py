@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.fake_jetstream import UNAVAILABLE, Consumer, FakeObjects, refusal
+from tests.fakes import FakeServer, Frame
 from tests.worlds import Listener, open_bucket, seam, settled, until
 from trionats import ObjectStore, errors, events, open_watcher
-
-if TYPE_CHECKING:
-    from tests.fakes import FakeServer, Frame
 
 NO_ROOM = refusal(400, 10026, "maximum consumers limit reached")
 

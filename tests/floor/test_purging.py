@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -15,15 +16,10 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, refusal
 from tests.fakes import NO_RESPONDERS, Frame, matches
 from tests.worlds import find_store, next_event, open_bucket, seam, settled
-from trionats import api, errors, events, open_events
+from trionats import Client, Events, ObjectStore, api, errors, events, open_events
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import ChunkWriter
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
-    from trionats import Client, Events, ObjectStore
 
 CHUNKS, METAS, PURGES = "$O.b.C.>", "$O.b.M.>", "$JS.API.STREAM.PURGE.>"
 SMALL = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))

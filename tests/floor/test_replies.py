@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -25,12 +26,7 @@ from tests.worlds import (
     settled,
     takes,
 )
-from trionats import errors, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trionats import Client, Msg
+from trionats import Client, Msg, errors, open_replies, open_subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -24,13 +25,8 @@ from tests.worlds import (
     settled,
     takes,
 )
-from trionats import errors, open_client, open_replies
+from trionats import Client, errors, open_client, open_replies
 from trionats._core.requests import PendingReply
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trionats import Client
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -624,3 +620,28 @@ async def test_inbox_prefix() -> None:
         assert server.sent("PUB", "echo")[0].reply.startswith("my.place.")
         assert nc.new_inbox().startswith("my.place.")
         assert nc.new_inbox() != nc.new_inbox()
+
+
+class Watching(dict[str, str]):
+    """Headers that tell whether Ctrl-C is held back where they are read."""
+
+    def __init__(self) -> None:
+        super().__init__(a="b")
+        self.seen: list[bool] = []
+
+    def items(self) -> Any:  # noqa: ANN401 - what a dict gives
+        self.seen.append(trio.lowlevel.currently_ki_protected())
+        return super().items()
+
+
+async def test_a_request_is_not_interrupted_between_its_queueing_and_its_wait() -> None:
+    """Not those of JetStream either, which come by the seam: what is queued is always taken back."""
+    async with open_world() as (server, nc, _):
+        server.on("a", lambda _: b"reply")
+        headers = Watching()
+        await nc.request("a", b"", headers)
+        await nc.request_many("a", b"", headers, max_msgs=1)
+        await seam(nc).request("a", b"", headers)
+        nc.request_nowait("a", b"", headers).close()
+        assert headers.seen
+        assert all(headers.seen)

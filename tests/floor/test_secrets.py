@@ -11,10 +11,10 @@ import json
 import logging
 import re
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -27,9 +27,6 @@ from tests.keys import House, Key
 from tests.leaks import leaks, shown, told_by
 from tests.worlds import connected, watched
 from trionats import bridge, errors, events
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HOUSE = House()
 USER = HOUSE.user()
@@ -115,11 +112,7 @@ async def later() -> str:
     return PASSWORD
 
 
-def at(
-    *secrets: str,
-    url: str = "nats://fake",
-    **options: Any,  # noqa: ANN401 - any option
-) -> Callable[[Kit], Place]:
+def at(*secrets: str, url: str = "nats://fake", **options: Any) -> Callable[[Kit], Place]:  # noqa: ANN401 - any option
     """Give a place that needs none of the files."""
     return lambda _: (url, options, list(secrets))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -11,12 +12,7 @@ import trio.testing
 
 from tests.fakes import FakeServer
 from tests.worlds import HOUR, connected, next_event, open_world, reconnected, settled, subscribed, watched
-from trionats import errors, events, open_events, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats import Client
+from trionats import Client, errors, events, open_events, open_replies, open_subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

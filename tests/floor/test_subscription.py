@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -26,15 +29,10 @@ from tests.worlds import (
     settled,
     subscribed,
 )
-from trionats import Client, Msg, errors, events, open_events, open_subscription
+from trionats import Client, Msg, Subscription, errors, events, open_events, open_subscription
 from trionats._event_feed import EVENTS_CAPACITY
+from trionats._feeds.bounded import Overflow
 from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trionats import Subscription
-    from trionats._feeds.bounded import Overflow
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 
@@ -364,6 +362,27 @@ async def test_many_listeners_leave_without_being_sought() -> None:
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "opened", [open_events, partial(open_subscription, subject="a")], ids=["events", "subscription"]
+)
+async def test_no_garbage_is_left(opened: Any) -> None:  # noqa: ANN401 - either, with what it takes
+    async with open_world() as (_, nc, nursery):
+
+        async def once() -> None:
+            async with opened(nursery, nc):
+                await nc.flush()
+
+        await once()
+        gc.collect()
+        gc.disable()
+        try:
+            for _again in range(10):
+                await once()
+            assert gc.collect() < 10
+        finally:
+            gc.enable()
 
 
 async def test_events_that_nobody_reads_hold_up_nothing() -> None:

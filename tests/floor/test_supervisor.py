@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -12,10 +13,7 @@ from tests.fakes import FakeServer
 from tests.worlds import Hosts, connected, open_world, reconnected, refusal, settled, watched
 from trionats import errors, open_client
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
+Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import Protocol, Side
+from websockets.protocol import Event, Protocol, Side
 from websockets.server import ServerProtocol
 
 from tests.peers import Peer, Peers
@@ -23,12 +24,7 @@ from trionats import errors, events, open_client, open_events
 from trionats._connection.websocket import CLOSE_SECONDS, MAX_FRAME, WebSocketStream, open_websocket
 from trionats._protocol.addresses import parse_servers
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    from websockets.protocol import Event
-
-    Make = Callable[[], Awaitable[tuple[WebSocketStream, WebSocketStream]]]
+Make = Callable[[], Awaitable[tuple[WebSocketStream, WebSocketStream]]]
 
 URL = "ws://server.example/path/to?key=s3cret"
 

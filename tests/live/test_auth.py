@@ -9,23 +9,19 @@ import re
 import time
 import traceback
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 
-import trionats
 from tests.keys import House, Key, User
 from tests.leaks import leaks, shown, told_by
 from tests.worlds import connected, free_port, next_event, open_world, refusal, watched
-from trionats import errors
+from trionats import errors, issue_user_jwt, open_client, open_subscription
 from trionats.events import Closed, Disconnected, Reconnected, ReconnectFailed
 from trionats.testing import NatsServer, open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +38,10 @@ def operated(house: House, server_executable: Path) -> Iterator[NatsServer]:
 
 async def exchange(url: str, **options: Any) -> None:  # noqa: ANN401 - those of open_client
     """Log in, and see a message through."""
-    async with (
-        trio.open_nursery() as nursery,
-        trionats.open_client(nursery, url, **options) as nc,
-        trionats.open_subscription(nursery, nc, "greet") as rx,
-    ):
-        await nc.publish("greet", b"hello")
-        assert (await rx.receive()).data == b"hello"
-
-
-# -- the plain ways ------------------------------------------------------------------------------------------------------
+    async with trio.open_nursery() as nursery, open_client(nursery, url, **options) as nc:
+        async with open_subscription(nursery, nc, "greet") as rx:
+            await nc.publish("greet", b"hello")
+            assert (await rx.receive()).data == b"hello"
 
 
 async def test_user_and_password() -> None:
@@ -66,12 +56,21 @@ async def test_user_and_password() -> None:
             assert str(error) == f"{server.url}: the server says: Authorization Violation{hint}"
 
 
-async def test_token() -> None:
+async def test_a_token_and_a_callback_for_it_that_is_bounded_and_cancellable() -> None:
+    async def never() -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
     async with open_server("authorization { token: s3cret }") as server:
         await exchange(server.url, token="s3cret")
         await exchange(server.url, token=lambda: "s3cret")
         await exchange(server.url.replace("://", "://s3cret@"))
         assert isinstance(await refusal(server.url, token="wrong"), errors.AuthorizationError)
+        error = await refusal(server.url, token=never, connect_timeout=0.1)
+        assert isinstance(error, errors.NoServersError)
+        with trio.move_on_after(0.1) as scope:
+            await exchange(server.url, token=never)
+        assert scope.cancelled_caught
 
 
 async def test_nkey_from_text_file_and_signer(tmp_path: Path) -> None:
@@ -94,20 +93,14 @@ async def test_nkey_from_text_file_and_signer(tmp_path: Path) -> None:
             await exchange(server.url, **options)
         for wrong in ({"nkeys_seed_str": Key().seed}, {}):
             assert isinstance(await refusal(server.url, **wrong), errors.AuthorizationError)
-
-
-async def test_h6_two_hundred_nonces_are_signed_as_the_server_reads_it() -> None:
-    key = Key()
-    async with open_server(f"authorization {{ users: [ {{ nkey: {key.public} }} ] }}") as server:
-        for _ in range(200):
+        for _ in range(200):  # with a nonce each
             async with connected(server, nkeys_seed_str=key.seed) as nc:
                 assert nc.is_connected
 
 
-# -- JWTs ----------------------------------------------------------------------------------------------------------------
-
-
-async def test_credentials_from_files_and_memory(house: House, operated: NatsServer, tmp_path: Path) -> None:
+async def test_credentials_and_jwts_from_files_memory_and_callbacks_with_whatever_signs(
+    house: House, operated: NatsServer, tmp_path: Path
+) -> None:
     user = house.user()
     both, jwt, seed = tmp_path / "user.creds", tmp_path / "user.jwt", tmp_path / "user.nk"
     for path, text in ((both, user.creds), (jwt, user.jwt), (seed, user.key.seed)):
@@ -120,10 +113,7 @@ async def test_credentials_from_files_and_memory(house: House, operated: NatsSer
     forms: list[Any] = [both, str(both), (jwt, seed), (str(both), str(both)), user.creds.encode(), fetch]
     for form in [*forms, bytearray(user.creds.encode()), UserString(user.creds), lambda: both]:
         await exchange(operated.url, user_credentials=form)
-
-
-async def test_a_jwt_with_whatever_signs(house: House, operated: NatsServer) -> None:
-    user, bearer = house.user(), house.user(bearer=True)
+    bearer = house.user(bearer=True)
     ways: list[dict[str, Any]] = [
         {"user_jwt_cb": lambda: user.jwt.encode(), "nkeys_seed_str": user.key.seed},
         {"user_jwt_cb": lambda: user.jwt, "signature_cb": lambda nonce: user.key.sign(nonce.encode())},
@@ -134,22 +124,17 @@ async def test_a_jwt_with_whatever_signs(house: House, operated: NatsServer) -> 
         await exchange(operated.url, **options)
 
 
-async def test_a_jwt_issued_by_a_scoped_signing_key_gives_what_its_scope_gives(
-    house: House, operated: NatsServer
-) -> None:
+async def test_a_jwt_of_a_scoped_signing_key_gives_what_its_scope_gives(house: House, operated: NatsServer) -> None:
     key = Key()
 
     def issue() -> str:
-        return trionats.issue_user_jwt(
+        return issue_user_jwt(
             house.scoped.seed, house.account.public, key.public, name="greeter", expires_in=60, tags=["test"]
         )
 
     options: dict[str, Any] = {"user_jwt_cb": issue, "nkeys_seed_str": key.seed}
     await exchange(operated.url, **options)
-    async with (
-        open_world(operated, **options) as (_, nc, nursery),
-        trionats.open_subscription(nursery, nc, "other") as rx,
-    ):
+    async with open_world(operated, **options) as (_, nc, nursery), open_subscription(nursery, nc, "other") as rx:
         with pytest.raises(errors.PermissionsViolationError):
             await rx.receive()
 
@@ -189,9 +174,6 @@ async def test_a_refusal_tells_what_we_know_of_it(house: House, operated: NatsSe
     for options, known in ways:
         error = await refusal(operated.url, **options)
         assert str(error) == f"{operated.url}: the server says: Authorization Violation{known}"
-
-
-async def test_the_file_without_a_jwt_is_named(operated: NatsServer, tmp_path: Path) -> None:
     path, seed = tmp_path / "svc.creds", tmp_path / "svc.nk"
     path.write_text("# nothing yet\n")
     seed.write_text("not a seed\n")
@@ -201,7 +183,7 @@ async def test_the_file_without_a_jwt_is_named(operated: NatsServer, tmp_path: P
     assert str(error) == f"nkeys_seed: {str(seed)!r}: this is no NKey seed: not base32, or mistyped"
 
 
-async def test_a_port_that_says_nothing_is_asked_about() -> None:
+async def test_a_port_that_says_nothing_is_asked_about_and_one_that_is_closed_told_in_few_lines() -> None:
     websocket = free_port()
     async with open_server(f'websocket {{ listen: "127.0.0.1:{websocket}", no_tls: true }}\n') as server:
         for port in (server.server.monitor_url.rpartition(":")[2].rstrip("/"), websocket):
@@ -209,15 +191,9 @@ async def test_a_port_that_says_nothing_is_asked_about() -> None:
             said = "connected, but the server said nothing within 0.3 s; is this a NATS client port (4222, not 8222)?"
             assert str(error) == f"no server could be reached: nats://127.0.0.1:{port}: {said}"
 
-
-async def test_one_refused_connection_is_told_in_few_lines() -> None:
     error = await refusal("nats://127.0.0.1:1")
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    assert len(lines) < 22
+    assert len("".join(traceback.format_exception(error)).splitlines()) < 22
     assert error.__context__ is None
-
-
-# -- credentials that change ---------------------------------------------------------------------------------------------
 
 
 async def test_a_password_changed_under_a_live_client() -> None:
@@ -227,7 +203,7 @@ async def test_a_password_changed_under_a_live_client() -> None:
         open_server(config.format(password)) as server,
         watched(server, reconnect_time_wait=0.05, user="u", password=lambda: password) as (_, nc, rx),
         trio.open_nursery() as nursery,
-        trionats.open_subscription(nursery, nc, "greet") as greetings,
+        open_subscription(nursery, nc, "greet") as greetings,
     ):
         await nc.flush()
         password = "second"
@@ -260,8 +236,9 @@ async def test_a_jwt_that_expires_leads_to_a_reconnect_with_a_fresh_one(
     assert len(given) == 2
 
 
-async def test_a_revoked_user_comes_back_with_fresh_credentials(tmp_path: Path) -> None:
-    house = House()
+async def test_h7_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
+    """A user who was revoked comes back with fresh credentials, and so does one whose server has another operator."""
+    house, new = House(), House()
     path = tmp_path / "user.creds"
     first = house.user()
     path.write_text(first.creds)
@@ -277,16 +254,6 @@ async def test_a_revoked_user_comes_back_with_fresh_credentials(tmp_path: Path) 
         assert isinstance(lost.reason, errors.AuthorizationError)
         await next_event(rx, Reconnected)
         await nc.flush()
-
-
-async def test_h7_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
-    old, new = House(), House()
-    path = tmp_path / "user.creds"
-    path.write_text(old.user().creds)
-    async with (
-        open_server(old.config) as server,
-        watched(server, reconnect_time_wait=0.05, user_credentials=path) as (_, nc, rx),
-    ):
         await server.stop()
         path.write_text(new.user().creds)
         server.server.config = new.config
@@ -326,21 +293,6 @@ async def test_the_same_refusal_twice_from_one_server_ends_it() -> None:
         with pytest.raises(errors.ConnectionClosedError):
             await nc.publish("greet")
 
-
-async def test_a_callback_on_the_way_is_bounded_and_cancellable() -> None:
-    async def never() -> str:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async with open_server("authorization { token: s3cret }") as server:
-        error = await refusal(server.url, token=never, connect_timeout=0.1)
-        assert isinstance(error, errors.NoServersError)
-        with trio.move_on_after(0.1) as scope:
-            await exchange(server.url, token=never)
-        assert scope.cancelled_caught
-
-
-# -- secrets ---------------------------------------------------------------------------------------------------------------
 
 PASSWORD = "swordfish-7f3a"
 KEY, USER = Key(), House().user()

@@ -10,7 +10,8 @@ import sys
 import textwrap
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -32,22 +33,7 @@ from tests.worlds import (
 from trionats import errors, events, open_events, open_subscription
 from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
 pytestmark = pytest.mark.usefixtures("server_executable")
-
-ACCOUNTS = """
-authorization {
-  users = [
-    {user: boss, password: b0ss}
-    {user: guest, password: guest, permissions: {
-      subscribe: {allow: ["open.>", "_INBOX.>"]}, publish: {allow: ["open.>"]}
-    }}
-  ]
-}
-"""
 
 
 async def test_everything_once(nats_server: TrioNatsServer) -> None:
@@ -76,14 +62,14 @@ async def test_payloads_of_all_sizes(nats_server: TrioNatsServer, size: int) -> 
         assert (await rx.receive()).data == data
 
 
-async def test_a_payload_over_the_limit_is_refused_here(nats_server: TrioNatsServer) -> None:
+async def test_a_payload_over_the_limit_is_refused_here_and_headers_count(nats_server: TrioNatsServer) -> None:
     async with connected(nats_server) as nc:
-        limit = nc.max_payload
+        limit, headers = nc.max_payload, {"A": "b"}
         with pytest.raises(errors.MaxPayloadError):
             await nc.publish("a", bytes(limit + 1))
-        headers = {"A": "b"}
         with pytest.raises(errors.MaxPayloadError):
             await nc.publish("a", bytes(limit), headers=headers)
+        await nc.publish("a", bytes(limit))
         await nc.publish("a", bytes(limit - len(b"NATS/1.0\r\nA: b\r\n\r\n")), headers=headers)
         await nc.flush()
         assert nc.statistics().reconnects == 0
@@ -115,29 +101,6 @@ async def test_subscriptions_survive_restarts() -> None:
         assert sorted(await server.subscriptions()) == ["all.*", "all.x"]
 
 
-async def test_wrong_password_and_permissions() -> None:
-    async with open_live(ACCOUNTS, user="guest", password="guest") as (server, nc, nursery):
-        error = await refusal(server.url, user="guest", password="wr0ng")
-        assert isinstance(error, errors.AuthorizationError)
-        assert "Authorization Violation" in str(error)
-        assert "wr0ng" not in str(error)
-        async with (
-            open_subscription(nursery, nc, "open.a") as allowed,
-            open_subscription(nursery, nc, "closed.a") as refused,
-            open_subscription(nursery, nc, "closed.a", queue="q") as refused_too,
-            open_events(nursery, nc) as told,
-        ):
-            for rx in (refused, refused_too):
-                with pytest.raises(errors.PermissionsViolationError, match=r"closed\.a"):
-                    await rx.receive()
-            await nc.publish("closed.b", b"x")
-            await nc.publish("open.a", b"x")
-            assert (await allowed.receive()).data == b"x"
-            await nc.flush()
-            assert "publish" in [event.error.operation for event in arrived(told, events.PermissionViolation)]
-            assert nc.statistics().reconnects == 0
-
-
 async def test_no_server_there(nats_server: TrioNatsServer) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
     error = await refusal(url)
@@ -145,15 +108,6 @@ async def test_no_server_there(nats_server: TrioNatsServer) -> None:
     assert re.search(f"{url}.*refused", str(error))
     async with connected(nats_server, [url, nats_server.url]) as nc:
         assert nc.connected_url == nats_server.url
-
-
-async def test_the_last_publishes_arrive(nats_server: TrioNatsServer) -> None:
-    async with open_world(nats_server) as (_, listener, nursery), open_subscription(nursery, listener, "last.>") as rx:
-        await listener.flush()
-        async with connected(nats_server) as nc:
-            for number in range(1000):
-                nc.publish_nowait("last.word", b"%d" % number)
-        assert [int((await rx.receive()).data) for _again in range(1000)] == list(range(1000))
 
 
 async def test_a_frozen_server_holds_up_no_end() -> None:
@@ -233,17 +187,11 @@ while b"PONG" not in seen:
 
 
 @pytest.mark.parametrize("where", ["receive", "request", "flush", "busy", "connecting"])
-def test_ctrl_c_ends_the_program(server_executable: Path, tmp_path: Path, where: str) -> None:
+def test_ctrl_c_ends_the_program(server_executable: Path, where: str) -> None:
     """As KeyboardInterrupt, with the goodbye sent, and long before any timeout could end it."""
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
     environment = {**os.environ, "NATS_SERVER": str(server_executable)}
-    process = subprocess.Popen(
-        [sys.executable, str(program), where],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), where]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
@@ -259,8 +207,7 @@ def test_ctrl_c_ends_the_program(server_executable: Path, tmp_path: Path, where:
         process.stdout.close()
     assert outcome == "interrupted\n"
     assert seconds < 4, "close_timeout, request_timeout are 5 s"
-    if where != "connecting":
-        assert rest == "goodbye\n"
+    assert where == "connecting" or rest == "goodbye\n"
 
 
 PROGRAM = """

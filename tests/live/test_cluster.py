@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -11,13 +11,8 @@ import trio.testing
 
 from tests.clusters import no_request_fails_while, open_cluster
 from tests.worlds import collect, next_event, until
-from trionats import api, errors, events, open_client, open_events, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats import Client, Msg
-    from trionats.testing import TrioNatsServer
+from trionats import Client, Msg, api, errors, events, open_client, open_events, open_subscription
+from trionats.testing import TrioNatsServer
 
 ROUNDS = 3 if os.environ.get("TRIONATS_SLOW") else 1
 

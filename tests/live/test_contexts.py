@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import trionats
+from tests.certificates import Authority
 from tests.fakes import FakeServer
 from tests.keys import House, Key
 from tests.worlds import next_event
@@ -18,13 +21,7 @@ from trionats import errors
 from trionats.events import Reconnected
 from trionats.testing import open_server
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from tests.certificates import Authority
-
-    Write = Callable[..., None]
+Write = Callable[..., None]
 
 
 @pytest.fixture
@@ -45,11 +42,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 @asynccontextmanager
-async def opened(
-    context: Any = "c",  # noqa: ANN401 - None is what some write
-    servers: str = "",
-    **options: Any,  # noqa: ANN401 - any option
-) -> AsyncIterator[trionats.Client]:
+async def opened(context: Any = "c", servers: str = "", **options: Any) -> AsyncIterator[trionats.Client]:  # noqa: ANN401 - None is what some write
     """Open a client with a context, and see that it works."""
     async with trio.open_nursery() as nursery:
         where = [servers] if servers else []
@@ -130,7 +123,7 @@ async def test_certificates_of_a_context(first: bool, write: Write, tmp_path: Pa
 
 
 async def test_references_lead_to_credentials(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House()
+    house, key = House(), Key()
     user = house.user()
     creds = tmp_path / "u.creds"
     creds.write_text(user.creds)
@@ -152,10 +145,6 @@ async def test_references_lead_to_credentials(write: Write, tmp_path: Path, monk
             write("c", url=server.url, **fields)
             async with opened() as nc:
                 assert nc.is_connected
-
-
-async def test_a_seed_by_reference(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = Key()
     monkeypatch.setenv("MY_SEED", key.seed)
     async with open_server(f"authorization {{ users: [ {{ nkey: {key.public} }} ] }}") as server:
         for nkey in ("env://MY_SEED", f"data:;base64,{base64.b64encode(key.seed.encode()).decode()}"):

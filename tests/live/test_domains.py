@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import trio
 
-from tests.worlds import arrived, next_event, open_live, open_world, until
-from trionats import api, errors, events, open_events
+from tests.worlds import arrived, free_port, next_event, open_live, open_world, until
+from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events
 from trionats.testing import open_server
-from trionats.testing._server import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trionats import Client, Events, JetStream, ObjectStore
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -96,9 +91,11 @@ async def test_a_refusal_of_the_domain_that_was_asked_is_raised_though_the_other
         assert (await leaf.stream_info("S")).state.messages == 2
 
 
-async def test_a_refusal_of_the_other_domain_does_not_count() -> None:
+async def test_a_refusal_of_the_other_domain_does_not_count_and_a_conflict_is_raised_soon() -> None:
     async with open_pair() as pair:
         hub, leaf = await both(pair)
+        with trio.fail_after(2), pytest.raises(errors.BadRequestError, match="wrong last sequence"):
+            await hub.publish("s.a", b"", expected_last_sequence=9)
         # At the leaf, its own refusal comes long before the hub's acknowledgement.
         await leaf.update_stream((await leaf.stream_info("S")).config, max_msgs=1, discard=api.DiscardPolicy.NEW)
         for _ in range(3):
@@ -110,22 +107,11 @@ async def test_where_only_the_other_domain_has_a_stream_nothing_is_confirmed() -
     async with open_pair() as pair:
         leaf = pair.leaf.jetstream(domain="leaf")
         await leaf.add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
-        with (
-            trio.fail_after(10),
-            pytest.raises(
-                errors.NoStreamResponseError, match=r"publish to 's\.a': no stream in domain 'hub' .* 'leaf'"
-            ),
-        ):
+        said = r"publish to 's\.a': no stream in domain 'hub' .* 'leaf'"
+        with trio.fail_after(10), pytest.raises(errors.NoStreamResponseError, match=said):
             await pair.leaf.jetstream(domain="hub").publish("s.a", b"")
         # Without a domain nobody is meant in particular.
         assert (await pair.hub.jetstream().publish("s.a", b"")).domain == "leaf"
-
-
-async def test_a_conflict_is_raised_soon() -> None:
-    async with open_pair() as pair:
-        hub, _ = await both(pair)
-        with trio.fail_after(2), pytest.raises(errors.BadRequestError, match="wrong last sequence"):
-            await hub.publish("s.a", b"", expected_last_sequence=9)
 
 
 @pytest.mark.parametrize("at", ["leaf", "hub"])
@@ -178,9 +164,7 @@ async def mirrored(js: JetStream, mirror: str = "copy", *, far: bool = True) -> 
 
 @pytest.mark.parametrize("mirror", ["b", "copy"])
 @pytest.mark.parametrize("domain", ["leaf", None])
-async def test_what_is_put_through_a_mirror_is_stored_in_the_domain_of_its_origin(
-    mirror: str, domain: str | None
-) -> None:
+async def test_what_is_put_through_a_mirror_is_stored_in_its_origins_domain(mirror: str, domain: str | None) -> None:
     async with open_pair() as pair:
         origin = await pair.leaf.jetstream(domain="hub").create_object_store("b")
         js = pair.leaf.jetstream(domain=domain)
@@ -240,17 +224,26 @@ async def test_nothing_is_left_at_its_origin_of_what_was_put_through_a_mirror(do
         with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
             await store.put("a", bytes(2 * SMALL))
         assert await chunks_of(hub, "OBJ_b") == 0
-        info = await store.put("a", b"one")
-        await both(1, info.revision)
-        info = await store.put("a", b"two")
-        await both(1, info.revision)
+        for data in (b"one", b"two"):
+            info = await store.put("a", data)
+            await both(1, info.revision)
         await store.delete("a")
         await both(0, 0)
 
 
-async def test_one_domain_costs_no_question_and_no_wait() -> None:
+async def test_domains_and_prefixes_and_that_one_domain_costs_no_question_and_no_wait() -> None:
     """What is asked for is one request for each message, however the context was made."""
     async with open_live("jetstream { domain: there }", jetstream=True) as (_, nc, _):
+        assert nc.jetstream().prefix == "$JS.API"
+        assert (await nc.jetstream(domain="there").account_info()).domain == "there"
+        assert (await nc.jetstream(prefix="$JS.there.API").account_info()).domain == "there"
+        with pytest.raises(errors.ServiceUnavailableError, match=r"\$JS.elsewhere.API"):
+            await nc.jetstream(domain="elsewhere").account_info()
+        with pytest.raises(ValueError, match="not both"):
+            nc.jetstream(domain="there", prefix="x")
+        for bad in ("", "a b", "*"):
+            with pytest.raises(errors.BadSubjectError):
+                nc.jetstream(domain=bad)
         await nc.jetstream().add_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY)
         for js in (nc.jetstream(), nc.jetstream(domain="there"), nc.jetstream(prefix="$JS.there.API")):
             before = nc.statistics().out_msgs

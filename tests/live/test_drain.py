@@ -8,18 +8,14 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 import trionats
-from tests.worlds import collect, connected, open_live, open_store, open_world, payloads, until
-from trionats import errors, events
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from tests.worlds import collect, connected, open_live, open_world, payloads, until
+from trionats import ObjectStore, errors, events
+from trionats.testing import TrioNatsServer, open_server
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -72,13 +68,15 @@ async def test_a_drained_subscription_gives_all_that_was_under_way(nats_server: 
         assert [int(data) for data in await payloads(rx)] == list(range(1000))
 
 
-async def test_what_was_published_before_a_drain_arrives(nats_server: TrioNatsServer) -> None:
+@pytest.mark.parametrize("end", ["drain", "block"])
+async def test_what_was_published_before_the_end_arrives(nats_server: TrioNatsServer, end: str) -> None:
     async with open_world(nats_server) as (_, other, nursery), trionats.open_subscription(nursery, other, "a") as rx:
         await other.flush()
         async with connected(nats_server) as nc:
             for number in range(1000):
-                await nc.publish("a", b"%d" % number)
-            await nc.drain()
+                nc.publish_nowait("a", b"%d" % number)
+            if end == "drain":
+                await nc.drain()
         with trio.fail_after(5):
             assert [int((await rx.receive()).data) for _again in range(1000)] == list(range(1000))
 
@@ -94,20 +92,21 @@ async def test_a_killed_server_holds_up_no_drain(nats_server: TrioNatsServer) ->
             assert await payloads(rx) == [b"1"]
 
 
-async def test_watchers_drain_with_the_client(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        for number in range(20):
-            await store.put(str(number), b"")
-        async with (
-            connected(nats_server) as watching,
-            trionats.open_watcher(nursery, await watching.jetstream().object_store(store.bucket)) as rx,
-        ):
-            await until(lambda: len(rx) == 20)
-            nursery.start_soon(watching.drain)
-            with trio.fail_after(5):
-                assert len([info async for info in rx]) == 20
-            await watching.drain()
-            assert watching.is_closed
+async def test_watchers_drain_with_the_client(
+    store: ObjectStore, nursery: trio.Nursery, nats_server: TrioNatsServer
+) -> None:
+    for number in range(20):
+        await store.put(str(number), b"")
+    async with (
+        connected(nats_server) as watching,
+        trionats.open_watcher(nursery, await watching.jetstream().object_store(store.bucket)) as rx,
+    ):
+        await until(lambda: len(rx) == 20)
+        nursery.start_soon(watching.drain)
+        with trio.fail_after(5):
+            assert len([info async for info in rx]) == 20
+        await watching.drain()
+        assert watching.is_closed
 
 
 async def test_what_waits_for_a_server_that_restarts_is_sent_by_the_drain() -> None:

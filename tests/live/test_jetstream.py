@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import inspect
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -13,13 +14,8 @@ from multidict import MultiDict
 from nats.js.manager import JetStreamManager
 
 from tests.worlds import open_live, open_world, respond, unique, until
-from trionats import JetStream, api, errors, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from trionats import Client
-    from trionats.testing import TrioNatsServer
+from trionats import Client, JetStream, api, errors, open_subscription
+from trionats.testing import TrioNatsServer
 
 
 class StreamWorld(NamedTuple):
@@ -40,9 +36,6 @@ async def open_stream(server: TrioNatsServer, **config: Any) -> AsyncGenerator[S
         yield StreamWorld(js, name, subject, nc)
         with trio.move_on_after(2, shield=True):
             await js.delete_stream(name)
-
-
-# -- management --------------------------------------------------------------------------------------------------------
 
 
 def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None:
@@ -118,17 +111,13 @@ async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
         assert len(await js.consumers_info(name, offset=290)) == 10
 
 
-async def test_the_api_is_asked_directly(nats_server: TrioNatsServer) -> None:
+async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, name, _, _):
         response = await js.api_request(f"STREAM.INFO.{name}", {"deleted_details": True})
         assert response["config"]["name"] == name
         with pytest.raises(errors.NotFoundError, match=r"STREAM.INFO.nothing: stream not found") as caught:
             await js.api_request("STREAM.INFO.nothing")
         assert (caught.value.code, caught.value.err_code) == (404, 10059)
-
-
-async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _, _):
         for call in (js.stream_info("nothing"), js.delete_stream("nothing"), js.purge_stream("nothing")):
             with pytest.raises(errors.NotFoundError, match=r"stream 'nothing': stream not found .*10059"):
                 await call
@@ -151,31 +140,11 @@ async def test_a_server_without_jetstream_is_said_to_have_none(server_executable
                 await call
 
 
-async def test_domains_and_prefixes(server_executable: object) -> None:
-    async with open_live("jetstream { domain: there }", jetstream=True) as (_, nc, _):
-        assert nc.jetstream().prefix == "$JS.API"
-        assert (await nc.jetstream(domain="there").account_info()).domain == "there"
-        assert (await nc.jetstream(prefix="$JS.there.API").account_info()).domain == "there"
-        with pytest.raises(errors.ServiceUnavailableError, match=r"\$JS.elsewhere.API"):
-            await nc.jetstream(domain="elsewhere").account_info()
-        with pytest.raises(ValueError, match="not both"):
-            nc.jetstream(domain="there", prefix="x")
-        for bad in ("", "a b", "*"):
-            with pytest.raises(errors.BadSubjectError):
-                nc.jetstream(domain=bad)
-
-
-# -- publish -----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_publish_is_acknowledged(nats_server: TrioNatsServer) -> None:
+async def test_a_publish_is_acknowledged_and_a_second_one_of_its_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, name, subject, _):
         ack = await js.publish(f"{subject}.a", "tëxt", headers={"K": ["1", "2"]}, stream=name)
         assert (ack.stream, ack.seq, ack.duplicate) == (name, 1, None)
         assert (await js.get_msg(name, 1)).data == "tëxt".encode()
-
-
-async def test_a_second_publish_of_the_same_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, _, subject, _):
         first = await js.publish(f"{subject}.a", b"1", msg_id="id")
         second = await js.publish(f"{subject}.a", b"2", msg_id="id")
@@ -199,7 +168,7 @@ async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsSe
         assert (await js.stream_info(name)).state.messages == 2
 
 
-async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> None:
+async def test_messages_that_live_for_a_time_of_any_size(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, name, subject, _):
         with pytest.raises(errors.APIError, match=r"publish to .* per-message TTL is disabled"):
             await js.publish(f"{subject}.a", b"", msg_ttl=1)
@@ -210,20 +179,13 @@ async def test_messages_that_live_for_a_time(nats_server: TrioNatsServer) -> Non
             return (await js.stream_info(name)).state.messages == 0
 
         await until(gone, pause=0.1)
-
-
-async def test_a_time_to_live_of_any_size_is_taken(nats_server: TrioNatsServer) -> None:
-    """It was written as `1e+06s` from a million seconds on, and rounded to six digits."""
-    async with open_stream(nats_server, allow_msg_ttl=True) as (js, name, subject, _):
-        good: dict[Any, str] = {
-            1_000_000: "1000000s",
-            1234567: "1234567s",
-            9_223_372_036: "9223372036s",
-            "never": "never",
-        }
-        for ttl, said in good.items():
+        # It was written as `1e+06s` from a million seconds on, and rounded to six digits.
+        good: list[Any] = [1_000_000, 1234567, 9_223_372_036, "never"]
+        for ttl in good:
             ack = await js.publish(f"{subject}.a", b"", msg_ttl=ttl)
-            assert ((await js.get_msg(name, ack.seq)).headers or {})["Nats-TTL"] == said
+            assert ((await js.get_msg(name, ack.seq)).headers or {})["Nats-TTL"] == (
+                "never" if ttl == "never" else f"{ttl:d}s"
+            )
         bad: list[Any] = [1.5, 0, float("nan"), "5s", True]
         for ttl in bad:
             kind = TypeError if isinstance(ttl, (str, bool)) else ValueError
@@ -337,20 +299,14 @@ async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(na
 
 
 async def test_a_reply_that_is_none_of_a_stream_is_an_error(nats_server: TrioNatsServer) -> None:
-    async with (
-        open_world(nats_server) as (_, nc, nursery),
-        open_subscription(nursery, nc, "echo.here") as rx,
-    ):
+    async with open_world(nats_server) as (_, nc, nursery), open_subscription(nursery, nc, "echo.here") as rx:
         nursery.start_soon(respond, rx)
         with pytest.raises(errors.APIError, match=r"publish to 'echo\.here': what came back is no JetStream response"):
             await nc.jetstream().publish("echo.here", b"data")
         rx.stop()
 
 
-# -- buckets -----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> None:
+async def test_buckets_are_configured_as_asked_and_those_that_cannot_be_are_named(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as (js, _, _, _):
         bucket = unique()
         config = api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
@@ -367,10 +323,6 @@ async def test_a_bucket_is_configured_as_asked(nats_server: TrioNatsServer) -> N
             await js.create_object_store(bucket, description="other")
         assert (await js.object_store(bucket)).bucket == bucket
         assert await js.delete_object_store(bucket)
-
-
-async def test_buckets_that_cannot_be_are_named(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, _, _, _):
         for bad in ("", "a.b", "a b", "ä", "a*", "x" * 300):
             for call in (js.create_object_store(bad), js.object_store(bad), js.delete_object_store(bad)):
                 with pytest.raises(errors.InvalidBucketNameError, match="bucket '"):
@@ -378,11 +330,14 @@ async def test_buckets_that_cannot_be_are_named(nats_server: TrioNatsServer) -> 
         for call in (js.object_store("nothing"), js.delete_object_store("nothing")):
             with pytest.raises(errors.BucketNotFoundError, match="there is no object store 'nothing'"):
                 await call
+        wrong: list[Any] = [None, 5, b"b"]
+        for name in wrong:
+            for find in (js.object_store, js.delete_object_store):
+                with pytest.raises(TypeError, match="must be text, not"):
+                    await find(name)
 
 
-async def test_headers_that_repeat_arrive_repeated_also_beside_those_of_the_calls_own(
-    nats_server: TrioNatsServer,
-) -> None:
+async def test_headers_that_repeat_arrive_repeated_also_beside_the_calls_own(nats_server: TrioNatsServer) -> None:
     """What is forwarded with `headers=msg.headers` must be what came."""
     async with open_stream(nats_server) as (js, name, subject, _):
         repeated = MultiDict([("A", "1"), ("A", "2"), ("Nats-Msg-Id", "theirs"), ("B", "3")])
@@ -395,11 +350,3 @@ async def test_headers_that_repeat_arrive_repeated_also_beside_those_of_the_call
         for options in ({}, {"msg_id": "x"}):
             with pytest.raises(TypeError, match=f"publish to '{subject}.a': headers must be a mapping, not list"):
                 await js.publish(f"{subject}.a", b"", headers=["A"], **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("bucket", [None, 5, b"b"])
-async def test_a_bucket_name_that_is_no_text_is_refused_by_name(nats_server: TrioNatsServer, bucket: Any) -> None:  # noqa: ANN401
-    async with open_stream(nats_server) as (js, _, _, _):
-        for call in (js.object_store, js.delete_object_store):
-            with pytest.raises(TypeError, match="must be text, not"):
-                await call(bucket)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -12,10 +12,7 @@ import trionats
 from tests.keys import House
 from tests.worlds import connected, next_event, open_live, open_world, respond
 from trionats import errors, events
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pytest
 import trio
 
 import trionats
 from tests.worlds import open_live, payloads, refusal, respond
 from trionats import errors
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 
 async def operate(nursery: trio.Nursery, nc: trionats.Client, bucket: str) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.certificates import Authority
 from tests.clusters import NODES, Cluster, no_request_fails_while, open_cluster
 from tests.worlds import free_port, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from trionats import Client
+from trionats import Client
 
 pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_executable")]
 

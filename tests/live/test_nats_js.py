@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 
 from tests.worlds import open_live
 from trionats import ObjectStore, errors, open_watcher
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 VERSION = "3.4.0"
 PACKAGES = [f"@nats-io/{name}@{VERSION}" for name in ("obj", "jetstream", "transport-node")]

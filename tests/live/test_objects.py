@@ -8,14 +8,16 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats
 import nats.js.api
 import pytest
 import trio
+from nats.js.object_store import ObjectStore as TheirObjectStore
 
 from tests.worlds import (
     consumers_are,
@@ -29,14 +31,7 @@ from tests.worlds import (
     until,
 )
 from trionats import Client, ObjectStore, api, errors, events, open_events
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from nats.js.object_store import ObjectStore as TheirObjectStore
-
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -67,112 +62,98 @@ def small(size: int) -> api.ObjectMeta:
     return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
 
 
-# -- there and back ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [0, 1, 128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 3 * MIB + 7])
-async def test_what_was_put_is_got(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
-    """J9, J12: of every size, the last chunk included."""
+async def test_what_was_put_is_got(store: ObjectStore, rng: random.Random, size: int) -> None:
+    """Of every size, the last chunk included."""
     data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _, _):
-        info = await store.put("name", data)
-        result = await store.get("name")
-        assert result.data == data
-        assert result.info.chunks == -(-size // (128 * KIB))
-        assert replace(result.info, mtime=info.mtime) == info
-        assert await store.list() == [result.info]
-        await assert_only_whole_objects(store)
+    info = await store.put("name", data)
+    result = await store.get("name")
+    assert result.data == data
+    assert result.info.chunks == -(-size // (128 * KIB))
+    assert replace(result.info, mtime=info.mtime) == info
+    assert await store.list() == [result.info]
+    await assert_only_whole_objects(store)
 
 
 @pytest.mark.parametrize("name", ["a", "ä €", "with spaces and > * .", "日本語/π.txt", "line\nbreak", "x" * 2700])
-async def test_names_are_any_text(nats_server: TrioNatsServer, name: str) -> None:
-    """J12."""
-    async with open_store(nats_server) as (store, _, _):
-        await store.put(name, "tëxt", api.ObjectMeta(description="d", headers={"A": ["1"]}, metadata={"m": "n"}))
-        result = await store.get(name)
-        assert (result.data, result.info.name) == ("tëxt".encode(), name)
-        assert (result.info.description, result.info.headers, result.info.metadata) == ("d", {"A": ["1"]}, {"m": "n"})
-        assert [info.name for info in await store.list()] == [name]
-        await store.delete(name)
-        assert await store.list() == []
+async def test_names_are_any_text(store: ObjectStore, name: str) -> None:
+    await store.put(name, "tëxt", api.ObjectMeta(description="d", headers={"A": ["1"]}, metadata={"m": "n"}))
+    result = await store.get(name)
+    assert (result.data, result.info.name) == ("tëxt".encode(), name)
+    assert (result.info.description, result.info.headers, result.info.metadata) == ("d", {"A": ["1"]}, {"m": "n"})
+    assert [info.name for info in await store.list()] == [name]
+    await store.delete(name)
+    assert await store.list() == []
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
-async def test_many_small_chunks(nats_server: TrioNatsServer, rng: random.Random, chunk: int) -> None:
+async def test_many_small_chunks(store: ObjectStore, rng: random.Random, chunk: int) -> None:
     """More chunks than a get may have been sent and not yet looked at."""
     data = rng.randbytes(chunk * 2345)
-    async with open_store(nats_server) as (store, _, _):
-        info = await store.put("n", data, small(chunk))
-        assert info.chunks == 2345
-        assert (await store.get("n")).data == data
+    info = await store.put("n", data, small(chunk))
+    assert info.chunks == 2345
+    assert (await store.get("n")).data == data
 
 
 @pytest.mark.live(seconds=60)
-async def test_concurrent_puts_and_gets_do_not_mix(nats_server: TrioNatsServer, rng: random.Random) -> None:
-    """J4: buffers that are reused, or replies that are confused, show in the digest."""
+async def test_concurrent_puts_and_gets_do_not_mix(store: ObjectStore, nc: Client, rng: random.Random) -> None:
+    """Buffers that are reused, or replies that are confused, show in the digest."""
     contents = {f"object {n}": rng.randbytes(rng.choice([0, 1, 1000, 200_000, MIB])) for n in range(32)}
-    async with open_store(nats_server) as (store, nc, _):
 
-        async def there_and_back(name: str, data: bytes) -> None:
-            await store.put(name, data)
-            assert (await store.get(name)).data == data
+    async def there_and_back(name: str, data: bytes) -> None:
+        await store.put(name, data)
+        assert (await store.get(name)).data == data
 
-        async with trio.open_nursery() as nursery:
-            for name, data in contents.items():
-                nursery.start_soon(there_and_back, name, data)
-        await assert_only_whole_objects(store)
-        await consumers_are(store)
-        assert nc.statistics().subscriptions == 0
-        assert nc.statistics().pending_requests == 0
-
-
-async def test_a_reader_sees_one_object_while_it_is_being_replaced(nats_server: TrioNatsServer) -> None:
-    """J10: never half of one and half of the other."""
-    async with open_store(nats_server) as (store, _, _):
-        await store.put("n", bytes([0]) * MIB)
-
-        async def replace_it(done: trio.Event) -> None:
-            for version in range(1, 15):
-                await store.put("n", bytes([version]) * MIB)
-            done.set()
-
-        done = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(replace_it, done)
-            while not done.is_set():
-                data = (await store.get("n")).data
-                assert data == data[:1] * MIB
-        await assert_only_whole_objects(store)
+    async with trio.open_nursery() as nursery:
+        for name, data in contents.items():
+            nursery.start_soon(there_and_back, name, data)
+    await assert_only_whole_objects(store)
+    await consumers_are(store)
+    assert nc.statistics().subscriptions == 0
+    assert nc.statistics().pending_requests == 0
 
 
-async def test_of_concurrent_writers_one_wins_whole(nats_server: TrioNatsServer) -> None:
-    """J10: the others are told, and leave nothing."""
-    async with open_store(nats_server) as (store, _, _):
-        stored: list[int] = []
-        refused: list[str] = []
+async def test_one_name_read_and_written_at_once_is_whole_or_refused(store: ObjectStore) -> None:
+    """Never half of one and half of the other; writers that lost are told, and leave nothing."""
+    await store.put("n", bytes([0]) * MIB)
 
-        async def write(number: int) -> None:
-            try:
-                await store.put("n", bytes([number]) * 300_000)
-            except errors.BadRequestError as error:
-                refused.append(str(error))
-            else:
-                stored.append(number)
+    async def replace_it(done: trio.Event) -> None:
+        for version in range(1, 15):
+            await store.put("n", bytes([version]) * MIB)
+        done.set()
 
-        async with trio.open_nursery() as nursery:
-            for number in range(10):
-                nursery.start_soon(write, number)
-        assert stored
-        assert len(stored) + len(refused) == 10
-        assert all(f"object 'n' into bucket '{store.bucket}'" in text for text in refused)
-        data = (await store.get("n")).data
-        assert data == data[:1] * 300_000
-        assert data[0] in stored
-        await assert_only_whole_objects(store)
+    done = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(replace_it, done)
+        while not done.is_set():
+            data = (await store.get("n")).data
+            assert data == data[:1] * MIB
+    await assert_only_whole_objects(store)
+    stored: list[int] = []
+    refused: list[str] = []
+
+    async def write(number: int) -> None:
+        try:
+            await store.put("n", bytes([number]) * 300_000)
+        except errors.BadRequestError as error:
+            refused.append(str(error))
+        else:
+            stored.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(write, number)
+    assert stored
+    assert len(stored) + len(refused) == 10
+    assert all(f"object 'n' into bucket '{store.bucket}'" in text for text in refused)
+    data = (await store.get("n")).data
+    assert data == data[:1] * 300_000
+    assert data[0] in stored
+    await assert_only_whole_objects(store)
 
 
 async def test_small_payload_limit(rng: random.Random, server_executable: object) -> None:
-    """J8: chunks follow the server's limit, not the default."""
+    """Chunks follow the server's limit, not the default."""
     data = rng.randbytes(MIB)
     async with open_server("max_payload: 32KB", jetstream=True) as server, open_store(server) as (store, _, _):
         info = await store.put("n", data)
@@ -181,46 +162,39 @@ async def test_small_payload_limit(rng: random.Random, server_executable: object
         assert (await store.get("n")).data == data
 
 
-async def test_a_bucket_that_takes_small_messages(nats_server: TrioNatsServer, rng: random.Random) -> None:
-    """J8: chunks follow the stream's limit as well, and its changes."""
+async def test_chunks_follow_the_streams_limit_and_its_changes(
+    nats_server: TrioNatsServer, rng: random.Random, store: ObjectStore, nc: Client
+) -> None:
+    """Beside the server's; and what is refused is what the server would refuse, but for a few digits."""
     data = rng.randbytes(300_000)
-    async with open_store(nats_server) as (made, nc, _):
-        js = nc.jetstream()
-        config = (await js.stream_info(made.stream)).config
-        for limit in (65536, 20_000, 500):
-            await js.update_stream(config, max_msg_size=limit)
-            # One that was found before the change, and one that was found behind it.
-            for store in (made, await js.object_store(made.bucket)):
-                info = await store.put("n", data)
-                assert info.options is not None
-                assert info.options.max_chunk_size == limit
-                assert (await store.get("n")).data == data
-                text = f"object 'm' in bucket '{store.bucket}': .* the bucket takes messages of {limit} bytes"
+    js = nc.jetstream()
+    config = (await js.stream_info(store.stream)).config
+    for limit in (65536, 20_000, 500):
+        await js.update_stream(config, max_msg_size=limit)
+        # One that was found before the change, and one that was found behind it.
+        for found in (store, await js.object_store(store.bucket)):
+            info = await found.put("n", data)
+            assert info.options is not None
+            assert info.options.max_chunk_size == limit
+            assert (await found.get("n")).data == data
+            text = f"object 'm' in bucket '{store.bucket}': .* the bucket takes messages of {limit} bytes"
+            for payload, meta in ((data, small(limit + 1)), (b"", api.ObjectMeta(description="d" * 65536))):
                 with pytest.raises(errors.BadObjectMetaError, match=text):
-                    await store.put("m", data, small(limit + 1))
-                with pytest.raises(errors.BadObjectMetaError, match=text):
-                    await store.put("m", b"", api.ObjectMeta(description="d" * 65536))
-                await store.delete("n")
-                assert await stored_chunks(store) == {}
-
-
-async def test_the_largest_info_that_fits_is_stored(nats_server: TrioNatsServer) -> None:
-    """What is refused is what the server would refuse, but for a few digits."""
-    async with open_store(nats_server) as (store, nc, _):
-        js = nc.jetstream()
-        config = (await js.stream_info(store.stream)).config
-        await js.update_stream(config, max_msg_size=2000)
-        small = await js.object_store(store.bucket)
-        length = 2000
-        with pytest.raises(errors.BadObjectMetaError):
-            await small.put("n", b"data", api.ObjectMeta(description="d" * length))
-        while True:
-            length -= 1
-            with suppress(errors.BadObjectMetaError):
-                await small.put("n", b"data", api.ObjectMeta(description="d" * length))
-                break
-        stored = await js.get_last_msg(store.stream, place_of(store, "n"))
-        assert 1950 < len(stored.data or b"") + 88 <= 2000
+                    await found.put("m", payload, meta)
+            await found.delete("n")
+            assert await stored_chunks(found) == {}
+    await js.update_stream(config, max_msg_size=2000)
+    found = await js.object_store(store.bucket)
+    length = 2000
+    with pytest.raises(errors.BadObjectMetaError):
+        await found.put("n", b"data", api.ObjectMeta(description="d" * length))
+    while True:
+        length -= 1
+        with suppress(errors.BadObjectMetaError):
+            await found.put("n", b"data", api.ObjectMeta(description="d" * length))
+            break
+    stored = await js.get_last_msg(store.stream, place_of(store, "n"))
+    assert 1950 < len(stored.data or b"") + 88 <= 2000
 
 
 async def test_an_account_that_takes_small_messages(rng: random.Random, server_executable: object) -> None:
@@ -239,7 +213,7 @@ async def test_an_account_that_takes_small_messages(rng: random.Random, server_e
 
 @pytest.mark.live(seconds=60)
 async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, server_executable: object) -> None:
-    """J6: what the server refuses because it is busy comes again, in order."""
+    """What the server refuses because it is busy comes again, in order."""
     data = rng.randbytes(64 * MIB)
     config = "jetstream { max_buffered_size: 1MB, max_buffered_msgs: 4 }"
     async with open_server(config, jetstream=True) as server, open_store(server) as (store, _, _):
@@ -248,116 +222,86 @@ async def test_a_server_with_little_room_is_not_overrun(rng: random.Random, serv
         assert (await store.get("n")).data == data
 
 
-# -- what is missing or wrong ------------------------------------------------------------------------------------------
-
-
-async def test_what_is_not_there_is_named(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        where = f"'nothing' in bucket '{store.bucket}'"
-        for call in (store.get, store.get_info, store.delete):
-            with pytest.raises(errors.ObjectNotFoundError, match=where):
-                await call("nothing")
-        await store.put("nothing", b"")
-        await store.delete("nothing")
-        for read in (store.get, store.get_info):
-            with pytest.raises(errors.ObjectDeletedError, match=where):
-                await read("nothing")
-
-
-async def test_delete_is_two_steps_that_look_like_one(nats_server: TrioNatsServer) -> None:
-    """J14: an empty bucket is an empty list, a deleted object has no data."""
-    async with open_store(nats_server) as (store, _, _):
-        assert await store.list() == []
-        await store.put("n", bytes(300_000))
-        await store.delete("n")
-        assert await stored_chunks(store) == {}
-        assert await store.list() == []
-        [marker] = await store.list(ignore_deletes=False)
-        assert (marker.deleted, marker.size, marker.chunks) == (True, 0, 0)
-        assert marker == await store.get_info("n", show_deleted=True)
-        await store.delete("n")
-
-
-async def test_a_bucket_that_is_gone_is_named(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        await context_of(store).delete_object_store(store.bucket)
-        for call in (store.put("n", b"x"), store.get("n"), store.get_info("n"), store.delete("n"), store.list()):
-            with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
-                await call
-        await context_of(store).create_object_store(store.bucket)
+async def test_what_is_not_there_or_not_any_more_is_named(store: ObjectStore) -> None:
+    """An empty bucket is an empty list, a deleted object has no data."""
+    assert await store.list() == []
+    await store.put("n", bytes(300_000))
+    await store.delete("n")
+    assert await stored_chunks(store) == {}
+    assert await store.list() == []
+    [marker] = await store.list(ignore_deletes=False)
+    assert (marker.deleted, marker.size, marker.chunks) == (True, 0, 0)
+    assert marker == await store.get_info("n", show_deleted=True)
+    await store.delete("n")
+    where = f"'nothing' in bucket '{store.bucket}'"
+    for call in (store.get, store.get_info, store.delete):
+        with pytest.raises(errors.ObjectNotFoundError, match=where):
+            await call("nothing")
+    await store.put("nothing", b"")
+    await store.delete("nothing")
+    for read in (store.get, store.get_info):
+        with pytest.raises(errors.ObjectDeletedError, match=where):
+            await read("nothing")
+    await context_of(store).delete_object_store(store.bucket)
+    for asked in (store.put("n", b"x"), store.get("n"), store.get_info("n"), store.delete("n"), store.list()):
+        with pytest.raises(errors.BucketNotFoundError, match=store.bucket):
+            await asked
+    await context_of(store).create_object_store(store.bucket)
 
 
 @pytest.mark.parametrize("size", [100_000, 500_000], ids=["only chunk", "one of four"])
-async def test_a_missing_chunk_is_an_error_and_not_a_hang(nats_server: TrioNatsServer, size: int) -> None:
-    """J3."""
-    async with open_store(nats_server) as (store, _, _):
-        info = await store.put("n", bytes(size))
-        js = context_of(store)
-        message = await js.get_last_msg(store.stream, f"$O.{store.bucket}.C.{info.nuid}")
-        await js.delete_msg(store.stream, message.seq or 0)
-        with trio.fail_after(5), pytest.raises(errors.ObjectIncompleteError, match=f"'n' from bucket '{store.bucket}'"):
-            await store.get("n")
-        await consumers_are(store)
+async def test_a_missing_chunk_is_an_error_and_not_a_hang(store: ObjectStore, size: int) -> None:
+    info = await store.put("n", bytes(size))
+    js = context_of(store)
+    message = await js.get_last_msg(store.stream, f"$O.{store.bucket}.C.{info.nuid}")
+    await js.delete_msg(store.stream, message.seq or 0)
+    with trio.fail_after(5), pytest.raises(errors.ObjectIncompleteError, match=f"'n' from bucket '{store.bucket}'"):
+        await store.get("n")
+    await consumers_are(store)
 
 
 @pytest.mark.parametrize("size", [1000, 500_000])
-async def test_data_that_is_not_what_was_put_is_refused(nats_server: TrioNatsServer, size: int) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        await store.put("n", bytes(size))
-        await tamper(store, "n", size=size + 1)
-        with pytest.raises(errors.ObjectIncompleteError, match=f"{size} of {size + 1} bytes"):
-            await store.get("n")
-        await tamper(store, "n", size=size, digest="SHA-256=" + "A" * 43 + "=")
-        with pytest.raises(errors.DigestMismatchError, match=f"object 'n' from bucket '{store.bucket}'"):
-            await store.get("n")
+async def test_data_that_is_not_what_was_put_is_refused(store: ObjectStore, size: int) -> None:
+    await store.put("n", bytes(size))
+    await tamper(store, "n", size=size + 1)
+    with pytest.raises(errors.ObjectIncompleteError, match=f"{size} of {size + 1} bytes"):
+        await store.get("n")
+    await tamper(store, "n", size=size, digest="SHA-256=" + "A" * 43 + "=")
+    with pytest.raises(errors.DigestMismatchError, match=f"object 'n' from bucket '{store.bucket}'"):
+        await store.get("n")
 
 
-async def test_digests_of_other_clients_are_understood(nats_server: TrioNatsServer) -> None:
-    """J12: golden forms, and fields of the future, which stay."""
-    async with open_store(nats_server) as (store, _, _):
-        info = await store.put("n", b"data")
-        right = base64.urlsafe_b64encode(hashlib.sha256(b"data").digest()).decode()
-        assert info.digest == f"SHA-256={right}"
-        for form in (f"sha-256={right}", f"SHA-256={right.rstrip('=')}"):
-            await tamper(store, "n", digest=form, future={"a": 1})
-            result = await store.get("n")
-            assert (result.data, result.info.extra) == (b"data", {"future": {"a": 1}})
-
-
-async def test_a_link_is_refused_and_not_read_as_an_empty_object(nats_server: TrioNatsServer) -> None:
-    """J11, until links are followed."""
-    async with open_store(nats_server) as (store, _, _):
-        await store.put("n", b"data")
-        await tamper(store, "n", size=0, chunks=0, digest=None, options={"link": {"bucket": store.bucket, "name": "m"}})
-        with pytest.raises(errors.BadObjectMetaError, match=f"object 'n' in bucket '{store.bucket}': it is a link"):
-            await store.get("n")
-
-
-async def test_an_info_that_is_none_is_named_and_does_not_hide_the_others(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        await store.put("good", b"")
-        await context_of(store).publish(place_of(store, "bad"), b"not JSON")
-        with pytest.raises(errors.BadObjectMetaError, match=f"bucket '{store.bucket}': message 2"):
-            await store.get("bad")
-        assert [info.name for info in await store.list()] == ["good"]
-
-
-async def test_a_nuid_cannot_reach_other_objects(nats_server: TrioNatsServer) -> None:
-    """A nuid of ">" in a forged info would purge the bucket when that object is deleted."""
-    async with open_store(nats_server) as (store, _, _):
-        await store.put("n", b"data")
-        await store.put("forged", b"")
-        await tamper(store, "forged", nuid=">")
-        with pytest.raises(errors.BadObjectMetaError, match="its nuid cannot be part of a subject"):
-            await store.get("forged")
-        await store.delete("forged")
-        with pytest.raises(errors.ObjectDeletedError):
-            await store.get("forged")
-        assert (await store.get("n")).data == b"data"
+async def test_infos_of_other_and_of_broken_clients(store: ObjectStore) -> None:
+    await store.put("good", b"")
+    await context_of(store).publish(place_of(store, "bad"), b"not JSON")
+    with pytest.raises(errors.BadObjectMetaError, match=f"bucket '{store.bucket}': message 2"):
+        await store.get("bad")
+    assert [info.name for info in await store.list()] == ["good"]
+    # Golden forms, and fields of the future, which stay.
+    info = await store.put("n", b"data")
+    right = base64.urlsafe_b64encode(hashlib.sha256(b"data").digest()).decode()
+    assert info.digest == f"SHA-256={right}"
+    for form in (f"sha-256={right}", f"SHA-256={right.rstrip('=')}"):
+        await tamper(store, "n", digest=form, future={"a": 1})
+        result = await store.get("n")
+        assert (result.data, result.info.extra) == (b"data", {"future": {"a": 1}})
+    # Until links are followed.
+    await tamper(store, "n", size=0, chunks=0, digest=None, options={"link": {"bucket": store.bucket, "name": "m"}})
+    with pytest.raises(errors.BadObjectMetaError, match=f"object 'n' in bucket '{store.bucket}': it is a link"):
+        await store.get("n")
+    # A nuid of ">" in a forged info would purge the bucket when that object is deleted.
+    await store.put("n", b"data")
+    await store.put("forged", b"")
+    await tamper(store, "forged", nuid=">")
+    with pytest.raises(errors.BadObjectMetaError, match="its nuid cannot be part of a subject"):
+        await store.get("forged")
+    await store.delete("forged")
+    with pytest.raises(errors.ObjectDeletedError):
+        await store.get("forged")
+    assert (await store.get("n")).data == b"data"
 
 
 async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
-    """J7."""
     async with open_store(nats_server, max_bytes=MIB) as (store, _, _):
         await store.put("n", b"old")
         with pytest.raises(errors.APIError, match="maximum bytes exceeded"):
@@ -366,100 +310,77 @@ async def test_a_full_bucket_refuses_and_keeps_what_it_has(nats_server: TrioNats
         await assert_only_whole_objects(store)
 
 
-async def test_a_bucket_that_allows_no_direct_reads(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        config = (await context_of(store).stream_info(store.stream)).config
-        await context_of(store).update_stream(config, allow_direct=False)
-        await store.put("n", b"small")
-        assert (await store.get("n")).data == b"small"
+async def test_a_mirror_and_a_bucket_that_allows_no_direct_reads(store: ObjectStore, nc: Client) -> None:
+    """A mirror holds the subjects of the bucket that it mirrors."""
+    await store.put("n", bytes(300_000))
+    js = nc.jetstream()
+    mirror = unique()
+    source = api.StreamSource(name=store.stream)
+    await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY)
+    copy = await js.object_store(mirror)
 
+    async def copied() -> bool:
+        return (await js.stream_info(copy.stream)).state.messages == 4
 
-async def test_a_mirror_of_a_bucket(nats_server: TrioNatsServer) -> None:
-    """J13: it holds the subjects of the bucket that it mirrors."""
-    async with open_store(nats_server) as (store, nc, _):
-        await store.put("n", bytes(300_000))
-        js = nc.jetstream()
-        mirror = unique()
-        source = api.StreamSource(name=store.stream)
-        await js.add_stream(name=f"OBJ_{mirror}", mirror=source, storage=api.StorageType.MEMORY)
-        copy = await js.object_store(mirror)
-
-        async def copied() -> bool:
-            return (await js.stream_info(copy.stream)).state.messages == 4
-
-        await until(copied)
-        assert (await copy.get("n")).data == bytes(300_000)
-        assert [info.name for info in await copy.list()] == ["n"]
-        await js.delete_object_store(mirror)
-
-
-# -- leaving half-way --------------------------------------------------------------------------------------------------
+    await until(copied)
+    assert (await copy.get("n")).data == bytes(300_000)
+    assert [info.name for info in await copy.list()] == ["n"]
+    await js.delete_object_store(mirror)
+    config = (await context_of(store).stream_info(store.stream)).config
+    await context_of(store).update_stream(config, allow_direct=False)
+    await store.put("n", b"small")
+    assert (await store.get("n")).data == b"small"
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32])
-async def test_a_cancelled_put_leaves_the_old_object_and_no_chunks(
-    nats_server: TrioNatsServer, milliseconds: int
+async def test_a_cancelled_transfer_leaves_the_old_object_no_chunks_and_no_consumer(
+    store: ObjectStore, nc: Client, milliseconds: int
 ) -> None:
-    """J1."""
-    async with open_store(nats_server) as (store, nc, _):
-        await store.put("n", b"old")
-        with trio.move_on_after(milliseconds / 1000) as scope:
-            await store.put("n", bytes(16 * MIB))
-        result = await store.get("n")
-        assert result.data in (b"old", bytes(16 * MIB))
-        if not scope.cancelled_caught:
-            assert result.data != b"old"
-        await assert_only_whole_objects(store)
-        assert nc.statistics().pending_requests == 0
-
-
-@pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32])
-async def test_a_cancelled_get_leaves_no_consumer(nats_server: TrioNatsServer, milliseconds: int) -> None:
-    """J2."""
-    async with open_store(nats_server) as (store, nc, _):
+    await store.put("n", b"old")
+    with trio.move_on_after(milliseconds / 1000) as scope:
         await store.put("n", bytes(16 * MIB))
-        before = nc.statistics()
+    result = await store.get("n")
+    assert result.data in (b"old", bytes(16 * MIB))
+    if not scope.cancelled_caught:
+        assert result.data != b"old"
+    await assert_only_whole_objects(store)
+    assert nc.statistics().pending_requests == 0
+    await store.put("n", bytes(16 * MIB))
+    before = nc.statistics()
+    with trio.move_on_after(milliseconds / 1000):
+        await store.get("n")
+    after = nc.statistics()
+    assert (after.subscriptions, after.pending_requests) == (before.subscriptions, before.pending_requests)
+    await consumers_are(store)
+
+
+async def test_a_list_leaves_no_consumer_and_ends_under_constant_writes_with_each_object_once(
+    store: ObjectStore, nc: Client
+) -> None:
+    for number in range(20):
+        await store.put(f"n{number}", b"")
+    for milliseconds in (0, 0.5, 1, 2, 1000):
         with trio.move_on_after(milliseconds / 1000):
-            await store.get("n")
-        after = nc.statistics()
-        assert (after.subscriptions, after.pending_requests) == (before.subscriptions, before.pending_requests)
-        await consumers_are(store)
+            assert len(await store.list()) == 20
+    assert nc.statistics().subscriptions == 0
+    await consumers_are(store)
+    names = {f"n{number}" for number in range(20)}
+    data = {name: json.dumps((await store.get_info(name)).as_dict()).encode() for name in names}
 
+    async def write() -> None:
+        js = context_of(store)
+        while True:
+            for name in names:
+                await js.publish(place_of(store, name), data[name], headers={"Nats-Rollup": "sub"})
 
-async def test_a_list_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, _):
-        for number in range(20):
-            await store.put(f"n{number}", b"")
-        for milliseconds in (0, 0.5, 1, 2, 1000):
-            with trio.move_on_after(milliseconds / 1000):
-                assert len(await store.list()) == 20
-        assert nc.statistics().subscriptions == 0
-        await consumers_are(store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        for _ in range(20):
+            with trio.fail_after(5):
+                infos = await store.list()
+            assert len(infos) == len({info.name for info in infos}) == 20
+        nursery.cancel_scope.cancel()
 
-
-async def test_a_list_under_constant_writes_ends_and_names_each_object_once(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _):
-        names = {f"n{number}" for number in range(20)}
-        for name in names:
-            await store.put(name, b"")
-        data = {name: json.dumps((await store.get_info(name)).as_dict()).encode() for name in names}
-
-        async def write() -> None:
-            js = context_of(store)
-            while True:
-                for name in names:
-                    await js.publish(place_of(store, name), data[name], headers={"Nats-Rollup": "sub"})
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(write)
-            for _ in range(20):
-                with trio.fail_after(5):
-                    infos = await store.list()
-                assert len(infos) == len({info.name for info in infos}) == 20
-            nursery.cancel_scope.cancel()
-
-
-# -- what is not allowed -----------------------------------------------------------------------------------------------
 
 NO_PURGE = """authorization {{ users = [
     {{user: owner, password: x}},
@@ -491,15 +412,12 @@ async def test_without_permission_to_purge_a_delete_says_that_the_data_stays(ser
         assert set(await stored_chunks(store)) == {old.nuid}
 
 
-# -- the server stands still -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.live(seconds=60)
 @pytest.mark.parametrize("how", ["cancelled", "cut off"])
 async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
     how: str, server_executable: object
 ) -> None:
-    """J1: longer than a cleanup may take; what the server has in its socket is stored when it goes on."""
+    """Longer than a cleanup may take; what the server has in its socket is stored when it goes on."""
     options: dict[str, Any] = {"reconnect_time_wait": 0.1, "connect_timeout": 10}
     if how == "cut off":
         options |= {"ping_interval": 0.5, "max_outstanding_pings": 1}
@@ -538,9 +456,6 @@ async def test_a_put_that_ends_while_the_server_stands_still_leaves_nothing(
         assert nc.statistics().pending_requests == 0
 
 
-# -- the server goes away ----------------------------------------------------------------------------------------------
-
-
 async def kill_behind(server: TrioNatsServer, nc: Client, counter: str, call: Callable[[], Awaitable[object]]) -> None:
     """Kill the server when 8 MiB of a transfer have gone one way, and let it come back."""
     async with trio.open_nursery() as nursery:
@@ -552,8 +467,8 @@ async def kill_behind(server: TrioNatsServer, nc: Client, counter: str, call: Ca
         await server.start()
 
 
-async def test_a_get_goes_on_after_the_server_was_killed(rng: random.Random, server_executable: object) -> None:
-    """J3: where it was, and the digest tells that nothing is missing and nothing came twice."""
+async def test_transfers_when_the_server_is_killed(rng: random.Random, server_executable: object) -> None:
+    """A get goes on where it was: the digest tells that nothing is missing or came twice. A put says so, and leaves nothing."""
     data = rng.randbytes(64 * MIB)
     async with open_live(jetstream=True, reconnect_time_wait=0.1) as (server, nc, _):
         store = await nc.jetstream().create_object_store("b")
@@ -566,11 +481,6 @@ async def test_a_get_goes_on_after_the_server_was_killed(rng: random.Random, ser
         await kill_behind(server, nc, "in_bytes", get)
         assert result == [data]
         assert nc.statistics().reconnects >= 1
-
-
-async def test_a_put_whose_server_is_killed_says_so_and_leaves_nothing(server_executable: object) -> None:
-    async with open_live(jetstream=True, reconnect_time_wait=0.1) as (server, nc, _):
-        store = await nc.jetstream().create_object_store("b")
         await store.put("n", b"old")
 
         async def put() -> None:
@@ -587,9 +497,6 @@ async def test_a_put_whose_server_is_killed_says_so_and_leaves_nothing(server_ex
         assert (await store.get("n")).data == b"old"
 
 
-# -- other clients -----------------------------------------------------------------------------------------------------
-
-
 async def with_nats_py(url: str, bucket: str, use: Callable[[TheirObjectStore], Awaitable[Any]]) -> Any:  # noqa: ANN401
     """Use a bucket with nats-py, under asyncio in a thread."""
 
@@ -604,70 +511,63 @@ async def with_nats_py(url: str, bucket: str, use: Callable[[TheirObjectStore], 
 
 
 @pytest.mark.parametrize("size", [0, 5, 300_000])
-async def test_nats_py_reads_what_we_put(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
+async def test_nats_py_and_we_read_what_the_other_put(
+    store: ObjectStore, nats_server: TrioNatsServer, rng: random.Random, size: int
+) -> None:
     data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _, _):
-        info = await store.put("näme", data, api.ObjectMeta(description="d", headers={"A": "1"}))
+    info = await store.put("näme", data, api.ObjectMeta(description="d", headers={"A": "1"}))
 
-        async def read(theirs: TheirObjectStore) -> tuple[bytes | None, nats.js.api.ObjectInfo]:
-            result = await theirs.get("näme")
-            return result.data, result.info
+    async def read(theirs: TheirObjectStore) -> tuple[bytes | None, nats.js.api.ObjectInfo]:
+        result = await theirs.get("näme")
+        return result.data, result.info
 
-        got, their_info = await with_nats_py(nats_server.url, store.bucket, read)
-        assert got == data
-        for field in ("name", "bucket", "nuid", "size", "chunks", "digest", "deleted", "description", "headers"):
-            assert getattr(their_info, field) == getattr(info, field)
+    got, their_info = await with_nats_py(nats_server.url, store.bucket, read)
+    assert got == data
+    for field in ("name", "bucket", "nuid", "size", "chunks", "digest", "deleted", "description", "headers"):
+        assert getattr(their_info, field) == getattr(info, field)
 
+    async def write(theirs: TheirObjectStore) -> None:
+        await theirs.put("näme", data, nats.js.api.ObjectMeta(description="d", headers={"A": ["1"]}))
+        await theirs.put("gone", b"data")
+        await theirs.delete("gone")
 
-@pytest.mark.parametrize("size", [0, 5, 300_000])
-async def test_we_read_what_nats_py_puts(nats_server: TrioNatsServer, rng: random.Random, size: int) -> None:
-    data = rng.randbytes(size)
-    async with open_store(nats_server) as (store, _, _):
-
-        async def write(theirs: TheirObjectStore) -> None:
-            await theirs.put("näme", data, nats.js.api.ObjectMeta(description="d", headers={"A": ["1"]}))
-            await theirs.put("gone", b"data")
-            await theirs.delete("gone")
-
-        await with_nats_py(nats_server.url, store.bucket, write)
-        result = await store.get("näme")
-        assert result.data == data
-        assert (result.info.description, result.info.headers) == ("d", {"A": ["1"]})
-        assert [info.name for info in await store.list()] == ["näme"]
-        with pytest.raises(errors.ObjectDeletedError):
-            await store.get("gone")
-        await store.put("näme", b"ours")
-        await store.delete("näme")
-        assert await stored_chunks(store) == {}
+    await with_nats_py(nats_server.url, store.bucket, write)
+    result = await store.get("näme")
+    assert result.data == data
+    assert (result.info.description, result.info.headers) == ("d", {"A": ["1"]})
+    assert [info.name for info in await store.list()] == ["näme"]
+    with pytest.raises(errors.ObjectDeletedError):
+        await store.get("gone")
+    await store.put("näme", b"ours")
+    await store.delete("näme")
+    assert await stored_chunks(store) == {}
 
 
-async def test_nats_pys_meta_and_config_classes_are_welcome(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, _):
-        meta = nats.js.api.ObjectMeta(options=nats.js.api.ObjectMetaOptions(max_chunk_size=10))
-        assert (await store.put("n", bytes(95), meta)).chunks == 10
-        config = nats.js.api.ObjectStoreConfig(description="theirs", storage=nats.js.api.StorageType.MEMORY)
-        js, bucket = nc.jetstream(), unique()
-        await js.create_object_store(bucket, config)
-        assert (await js.stream_info(f"OBJ_{bucket}")).config.description == "theirs"
-        await js.delete_object_store(bucket)
+async def test_nats_pys_meta_and_config_classes_are_welcome(store: ObjectStore, nc: Client) -> None:
+    meta = nats.js.api.ObjectMeta(options=nats.js.api.ObjectMetaOptions(max_chunk_size=10))
+    assert (await store.put("n", bytes(95), meta)).chunks == 10
+    config = nats.js.api.ObjectStoreConfig(description="theirs", storage=nats.js.api.StorageType.MEMORY)
+    js, bucket = nc.jetstream(), unique()
+    await js.create_object_store(bucket, config)
+    assert (await js.stream_info(f"OBJ_{bucket}")).config.description == "theirs"
+    await js.delete_object_store(bucket)
 
 
-async def test_putting_and_getting_leaves_other_tasks_their_turn(nats_server: TrioNatsServer) -> None:
+async def test_putting_and_getting_leaves_other_tasks_their_turn(store: ObjectStore) -> None:
     """A transfer is not alone in the world: nobody waits long for the event loop."""
-    async with open_store(nats_server) as (store, _, _):
-        longest = 0.0
+    longest = 0.0
 
-        async def watch() -> None:
-            nonlocal longest
-            while True:
-                # Of this thread's own: what other programs take of the machine is not held against us.
-                start = time.thread_time()
-                await trio.lowlevel.checkpoint()
-                longest = max(longest, time.thread_time() - start)
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            # Of this thread's own: what other programs take of the machine is not held against us.
+            start = time.thread_time()
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, time.thread_time() - start)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await store.put("n", bytes(32 * MIB))
-            await store.get("n")
-            nursery.cancel_scope.cancel()
-        assert longest < 0.25
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await store.put("n", bytes(32 * MIB))
+        await store.get("n")
+        nursery.cancel_scope.cancel()
+    assert longest < 0.25

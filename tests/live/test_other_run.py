@@ -6,8 +6,9 @@ Every public method of every public object that has to do with a connection is c
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -15,11 +16,7 @@ import trio
 import trionats
 from tests.test_exports import CLASSES, FUNCTIONS, members
 from tests.worlds import kept, open_store, open_world, payloads
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
 BELONG = {

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 import trio
 
 from tests.worlds import arrived, connected, consumers_are, open_live
-from trionats import api, errors, events, open_events, open_replies, open_subscription, open_watcher
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from trionats import Client, Events, JetStream, ObjectStore
+from trionats import (
+    Client,
+    Events,
+    JetStream,
+    ObjectStore,
+    api,
+    errors,
+    events,
+    open_events,
+    open_replies,
+    open_subscription,
+    open_watcher,
+)
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

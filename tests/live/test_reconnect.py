@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 
 from tests.worlds import arrived, connected, consume, events_until, open_live, open_world, reconnected, until, watched
 from trionats import Subscription, errors, events, open_events, open_subscription
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 ROUNDS = 20
 

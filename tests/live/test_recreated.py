@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -12,14 +13,9 @@ import trio.testing
 from nats.js.kv import KeyValue
 
 from tests.worlds import meta_info, meta_subject, open_world, unique, until, write_infos
-from trionats import api, bridge, errors, events, open_events, open_watcher
+from trionats import JetStream, Watcher, api, bridge, errors, events, open_events, open_watcher
 from trionats.bridge import aio_as_trio
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trionats import JetStream, Watcher
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer
 
 OLD = [f"old{number}" for number in range(6)]
 TOLD = (errors.StreamRegressedError, errors.BucketNotFoundError)

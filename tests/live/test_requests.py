@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 import trionats
 from tests.worlds import arrived, open_live, open_world, payloads
-from trionats import errors, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from trionats.testing import TrioNatsServer
+from trionats import errors, events, open_events, open_replies, open_subscription
+from trionats.testing import TrioNatsServer
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
-PERMISSIONS = """
-authorization: {
-  users: [
+PERMISSIONS = """authorization: { users: [
     {user: "tied", password: "x", permissions: {
-      publish: {deny: ["secret"]}, subscribe: {deny: ["_INBOX.>", "private"]}}}
+        publish: {deny: ["secret"]}, subscribe: {deny: ["_INBOX.>", "private"]}}}
     {user: "mute", password: "x", permissions: {publish: {deny: ["secret", "$JS.>"]}}}
-  ]
-}
-"""
+] }"""
 
 
 async def serve(
@@ -39,7 +32,7 @@ async def serve(
                 await msg.respond(answer)
 
 
-async def test_scatter_and_gather(nats_server: TrioNatsServer) -> None:
+async def test_scatter_and_gather_and_a_stream_of_answers_with_a_sentinel(nats_server: TrioNatsServer) -> None:
     async with open_world(nats_server) as (_, nc, nursery), trio.open_nursery() as services:
         for number in range(5):
             await services.start(serve, nursery, nc, [b"%d" % number])
@@ -53,9 +46,6 @@ async def test_scatter_and_gather(nats_server: TrioNatsServer) -> None:
         async with open_replies(nursery, nc, "ask", max_msgs=3) as rx:
             assert len(await payloads(rx)) == 3
         services.cancel_scope.cancel()
-
-
-async def test_a_stream_of_answers_with_a_sentinel(nats_server: TrioNatsServer) -> None:
     async with open_world(nats_server) as (_, nc, nursery), trio.open_nursery() as services:
         await services.start(serve, nursery, nc, [b"1", b"2", b"3", b""])
         found = await nc.request_many("ask", sentinel=lambda msg: not msg.data)
@@ -77,18 +67,15 @@ async def assert_each_request_fails(
 
 
 async def test_nobody_listens(nats_server: TrioNatsServer) -> None:
+    text = "request to 'nobody-there': nobody is listening"
     async with open_world(nats_server) as (_, nc, nursery):
-        text = "request to 'nobody-there': nobody is listening"
         await assert_each_request_fails(nursery, nc, "nobody-there", errors.NoRespondersError, text)
 
 
+# The inbox that is refused is nothing that the caller named.
 @pytest.mark.parametrize(
     ("user", "subject", "text"),
-    [
-        # The inbox that is refused is nothing that the caller named.
-        ("tied", "anything", "anything.*_INBOX.*; set inbox_prefix= to what"),
-        ("mute", "secret", "secret"),
-    ],
+    [("tied", "anything", "anything.*_INBOX.*; set inbox_prefix= to what"), ("mute", "secret", "secret")],
 )
 async def test_permissions_fail_a_request_at_once(user: str, subject: str, text: str) -> None:
     async with open_live(PERMISSIONS, user=user, password="x") as (_, nc, nursery):
@@ -97,18 +84,23 @@ async def test_permissions_fail_a_request_at_once(user: str, subject: str, text:
         await nc.flush()
 
 
-async def test_a_refused_subscription_ends_alone() -> None:
+async def test_what_is_refused_ends_alone() -> None:
     async with (
         open_live(PERMISSIONS, user="tied", password="x") as (_, nc, nursery),
         open_subscription(nursery, nc, "public") as other,
+        open_events(nursery, nc) as told,
     ):
         for queue in ("", "busy"):
             async with open_subscription(nursery, nc, "private", queue=queue) as rx:
                 with trio.fail_after(2), pytest.raises(errors.PermissionsViolationError, match='"private"') as caught:
                     await rx.receive()
                 assert "inbox_prefix" not in str(caught.value)
+        await nc.publish("secret")
         await nc.publish("public", b"1")
         assert (await other.receive()).data == b"1"
+        await nc.flush()
+        assert "publish" in [event.error.operation for event in arrived(told, events.PermissionViolation)]
+        assert nc.statistics().reconnects == 0
 
 
 async def test_a_message_is_traced(nats_server: TrioNatsServer) -> None:
@@ -131,7 +123,7 @@ async def test_a_message_is_traced(nats_server: TrioNatsServer) -> None:
             trionats.trace_headers("a.*")
 
 
-async def test_headers_arrive_as_they_were_sent(nats_server: TrioNatsServer) -> None:
+async def test_headers_arrive_as_they_were_sent_and_malformed_ones_cost_nothing(nats_server: TrioNatsServer) -> None:
     async with open_world(nats_server) as (_, nc, nursery), open_subscription(nursery, nc, "a") as rx:
         await nc.publish("a", headers={"Key": ["1", "2"], "key": "3", "Empty": "", "Text": "Ärger"})
         msg = await rx.receive()
@@ -141,11 +133,7 @@ async def test_headers_arrive_as_they_were_sent(nats_server: TrioNatsServer) -> 
         for wrong in ({"a b": "c"}, {"a:": "c"}, {"a": "b\r\nc: d"}, {"": "c"}):
             with pytest.raises(errors.BadHeaderError):
                 await nc.publish("a", headers=wrong)
-
-
-async def test_malformed_headers_cost_neither_the_message_nor_the_connection(nats_server: TrioNatsServer) -> None:
-    """The server passes on what any peer sends as its headers."""
-    async with open_world(nats_server) as (_, nc, nursery), open_subscription(nursery, nc, "a") as rx:
+        # The server passes on what any peer sends as its headers.
         await nc.flush()
         async with await trio.open_tcp_stream("127.0.0.1", int(nats_server.url.rpartition(":")[2])) as peer:
             await peer.send_all(b'CONNECT {"headers":true}\r\nHPUB a 8 9\r\nA: b\r\n\r\n!\r\n')
@@ -168,15 +156,6 @@ async def test_an_answer_has_no_headers_of_the_request(nats_server: TrioNatsServ
         with trio.fail_after(2):
             assert (await answers.receive()).header_block is None
             assert list((await answers.receive()).headers.items()) == [("Mine", "1")]
-
-
-async def test_headers_count_towards_the_limit(nats_server: TrioNatsServer) -> None:
-    async with open_world(nats_server) as (_, nc, _nursery):
-        with pytest.raises(errors.MaxPayloadError):
-            await nc.publish("a", b"x" * (nc.max_payload - 10), headers={"Key": "value"})
-        await nc.publish("a", b"x" * nc.max_payload)
-        await nc.flush()
-        assert nc.statistics().reconnects == 0
 
 
 async def test_the_agreed_number_arrives_whole(nats_server: TrioNatsServer) -> None:

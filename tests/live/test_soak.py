@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.soak.crowded import one_consumer_at_a_time
-from tests.soak.lagging import lagging_replica
-
-if TYPE_CHECKING:
-    from tests.soak.lagging import Outcome
+from tests.soak.lagging import Outcome, lagging_replica
 
 pytestmark = [pytest.mark.usefixtures("server_executable")]
 

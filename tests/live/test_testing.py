@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import pytest
@@ -19,9 +19,6 @@ from tests.worlds import Receiver, open_live, open_world, seam
 from trionats import errors
 from trionats.testing import NatsServer, TrioNatsServer, assert_no_leaks, find_server, open_server
 from trionats.testing._server import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

@@ -8,24 +8,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nats.errors
 import pytest
 import trio
 
 from tests.worlds import open_world
-from trionats import open_watcher
-from trionats.api import StorageType
+from trionats import Client, ObjectStore, Watcher, open_watcher
+from trionats.api import ObjectInfo, StorageType
 from trionats.testing import NatsServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from trionats import Client, ObjectStore, Watcher
-    from trionats.api import ObjectInfo
 
 pytestmark = pytest.mark.live(seconds=180)
 

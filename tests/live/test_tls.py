@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from tests.certificates import Authority
 from tests.worlds import connected, free_port, next_event, refusal, watched
-from trionats import errors, open_subscription
+from trionats import Events, errors, open_subscription
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from trionats import Events
 
 ACCOUNT = "authorization { user: u, password: s3cret }\n"
 
@@ -87,6 +83,8 @@ async def test_what_is_wrong_with_a_certificate_is_told_apart(authority: Authori
         assert "IP address mismatch, certificate is not valid for '127.0.0.1'" in told
         told = str(await refusal(here, **ours, tls_hostname="other.example"))
         assert "Hostname mismatch, certificate is not valid for 'other.example'" in told
+        told = str(await refusal(url(server, host="other.example."), **ours, dial=dial_here))
+        assert "certificate is not valid for 'other.example'" in told, "the final dot changes nothing"
         async with connected(server, here, **ours), connected(server, there, **ours, tls_hostname="localhost"):
             pass
 
@@ -135,19 +133,16 @@ async def until_discovered(rx: Events, server: str) -> None:
 async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_know(authority: Authority) -> None:
     """Two servers that advertise addresses, and whose certificates know only a name."""
     first, second = two_of_a_cluster(ACCOUNT + authority.config("localhost"))
-    async with open_server(first, name="one") as one:
-        async with (
-            watched(one, url(one, "tls", "localhost"), tls=authority.trusting(), reconnect_time_wait=0.05) as (
-                _,
-                nc,
-                rx,
-            ),
-            open_server(second, name="two") as two,
-        ):
-            await until_discovered(rx, f":{two.server.port}")
-            await one.stop()
-            await next_event(rx, Reconnected)
-            assert (nc.server_name, nc.connected_url) == ("two", f"tls://127.0.0.1:{two.server.port}")
+    options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05}
+    async with (
+        open_server(first, name="one") as one,
+        watched(one, url(one, "tls", "localhost"), **options) as (_, nc, rx),
+        open_server(second, name="two") as two,
+    ):
+        await until_discovered(rx, f":{two.server.port}")
+        await one.stop()
+        await next_event(rx, Reconnected)
+        assert (nc.server_name, nc.connected_url) == ("two", f"tls://127.0.0.1:{two.server.port}")
 
 
 async def dial_here(host: str, port: int) -> trio.abc.Stream:
@@ -184,34 +179,29 @@ async def test_the_final_dot_of_an_absolute_name_is_for_the_resolver(
     assert dialled == [host]
 
 
-async def test_the_final_dot_changes_nothing_in_what_is_verified(authority: Authority) -> None:
-    async with open_server(ACCOUNT + authority.config("nats.example")) as server:
-        error = await refusal(url(server, host="other.example."), tls=authority.trusting(), dial=dial_here)
-        assert "certificate is not valid for 'other.example'" in str(error)
-
-
 async def test_discovered_servers_of_an_absolute_name(authority: Authority) -> None:
     """One tells of itself by a bare address, the other by an absolute name."""
     config = ACCOUNT + authority.config("nats.example")
     first, second = two_of_a_cluster(config, 'client_advertise: "nats.example.:1"\n')
-    async with open_server(first, name="one") as one:
 
-        async def dial(host: str, port: int) -> trio.abc.Stream:
-            return await dial_here(host, two.server.port if port == 1 else port)
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return await dial_here(host, two.server.port if port == 1 else port)
 
-        options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05, "dial": dial}
-        async with (
-            watched(one, url(one, "tls", "nats.example."), **options) as (_, nc, rx),
-            open_server(second, name="two") as two,
-        ):
-            await until_discovered(rx, "tls://nats.example.:1")
-            await one.stop()
-            await next_event(rx, Reconnected)
-            assert (nc.server_name, nc.connected_url) == ("two", "tls://nats.example.:1")
+    options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05, "dial": dial}
+    async with (
+        open_server(first, name="one") as one,
+        watched(one, url(one, "tls", "nats.example."), **options) as (_, nc, rx),
+        open_server(second, name="two") as two,
+    ):
+        await until_discovered(rx, "tls://nats.example.:1")
+        await one.stop()
+        await next_event(rx, Reconnected)
+        assert (nc.server_name, nc.connected_url) == ("two", "tls://nats.example.:1")
 
 
+@pytest.mark.parametrize("waits", [False, True])
 async def test_h7_certificates_are_read_anew_at_each_connect(
-    authority: Authority, stranger: Authority, tmp_path: Path
+    waits: bool, authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:
     old, new = authority, stranger
     trusted = tmp_path / "trusted.pem"
@@ -222,15 +212,18 @@ async def test_h7_certificates_are_read_anew_at_each_connect(
         certificate, key = authority.files()
         mine.write_bytes(key.read_bytes() + certificate.read_bytes())
 
-    def context() -> ssl.SSLContext:
+    def make() -> ssl.SSLContext:
         made = ssl.create_default_context(cafile=str(trusted))
         made.load_cert_chain(mine)
         return made
 
+    async def make_elsewhere() -> ssl.SSLContext:
+        return await trio.to_thread.run_sync(make)
+
     pack(old)
     async with (
         open_server(ACCOUNT + old.config("127.0.0.1", more="verify: true")) as server,
-        watched(server, url(server), tls=context, reconnect_time_wait=0.05) as (_, nc, rx),
+        watched(server, url(server), tls=make_elsewhere if waits else make, reconnect_time_wait=0.05) as (_, nc, rx),
     ):
         assert nc.tls is not None
         before = nc.tls.peer_certificate
@@ -253,13 +246,3 @@ async def test_a_flow_that_the_server_does_not_know_fails_and_says_why(first: bo
         error = await refusal(url(server), tls=authority.trusting(), **options)
     expected = "it does the handshake after its INFO" if first else "it does the TLS handshake first"
     assert expected in str(error)
-
-
-async def test_a_callback_may_wait(authority: Authority) -> None:
-    async def make() -> ssl.SSLContext:
-        return await trio.to_thread.run_sync(authority.trusting)
-
-    async with open_server(ACCOUNT + authority.config("127.0.0.1")) as server:
-        for context in (make, authority.trusting):
-            async with connected(server, url(server), tls=context) as nc:
-                await nc.flush()

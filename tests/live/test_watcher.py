@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import shutil
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -25,20 +27,13 @@ from tests.worlds import (
     until,
     write_infos,
 )
-from trionats import Watcher, api, errors, events, open_client, open_events, open_watcher
+from trionats import Client, Msg, ObjectStore, Watcher, api, errors, events, open_client, open_events, open_watcher
 from trionats._jetstream.api import Api
 from trionats._jetstream.ordered import Handed, OrderedSource, Sink
+from trionats._protocol.jetstream.acks import AckSubject
 from trionats._protocol.jetstream.actions import ALL
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats.testing import assert_no_leaks, open_server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from trionats import Client, Msg
-    from trionats._protocol.jetstream.acks import AckSubject
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
 
 
 def names(infos: list[api.ObjectInfo]) -> list[str]:
@@ -53,31 +48,29 @@ async def received(rx: Watcher[api.ObjectInfo], count: int) -> list[str]:
     return seen
 
 
-# -- what it yields ----------------------------------------------------------------------------------------------------
-
-
-async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, nursery):
-        async with assert_no_leaks(nc, server=nats_server), open_watcher(nursery, store) as rx:
-            assert isinstance(rx, Watcher)
-            # One by one: a state that is replaced before the server has sent it does not come.
-            first = await store.put("a", b"1")
-            seen = [await rx.receive()]
-            await store.put("a", b"22")
-            seen.append(await rx.receive())
-            await store.delete("a")
-            seen.append(await rx.receive())
-            assert [(info.name, info.size, info.deleted) for info in seen] == [
-                ("a", 1, False),
-                ("a", 2, False),
-                ("a", 0, True),
-            ]
-            assert seen[0].nuid == first.nuid
-            assert seen[2].mtime == (await store.get_info("a", show_deleted=True)).mtime
-            rx.stop()
-            rx.stop()
-            assert [info async for info in rx] == []
-        await consumers_are(store, 0)
+async def test_puts_replacements_and_deletions(
+    store: ObjectStore, nc: Client, nursery: trio.Nursery, nats_server: TrioNatsServer
+) -> None:
+    async with assert_no_leaks(nc, server=nats_server), open_watcher(nursery, store) as rx:
+        assert isinstance(rx, Watcher)
+        # One by one: a state that is replaced before the server has sent it does not come.
+        first = await store.put("a", b"1")
+        seen = [await rx.receive()]
+        await store.put("a", b"22")
+        seen.append(await rx.receive())
+        await store.delete("a")
+        seen.append(await rx.receive())
+        assert [(info.name, info.size, info.deleted) for info in seen] == [
+            ("a", 1, False),
+            ("a", 2, False),
+            ("a", 0, True),
+        ]
+        assert seen[0].nuid == first.nuid
+        assert seen[2].mtime == (await store.get_info("a", show_deleted=True)).mtime
+        rx.stop()
+        rx.stop()
+        assert [info async for info in rx] == []
+    await consumers_are(store, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,154 +84,142 @@ async def test_puts_replacements_and_deletions(nats_server: TrioNatsServer) -> N
     ],
 )
 async def test_what_is_stored_and_then_what_happens(
-    nats_server: TrioNatsServer, options: dict[str, Any], stored: list[str]
+    store: ObjectStore, nursery: trio.Nursery, options: dict[str, Any], stored: list[str]
 ) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        for name in ("b", "a", "c"):
-            await store.put(name, b"x")
-        await store.delete("b")
-        async with open_watcher(nursery, store, **options) as rx:
-            assert rx.caught_up is (not stored)
-            assert names(await rx.snapshot()) == stored
-            assert rx.caught_up
-            assert await rx.snapshot() == []
-            await store.delete("a")
-            await store.put("d", b"x")
-            expected = ["d"] if "ignore_deletes" in options else ["a", "d"]
-            assert [(await rx.receive()).name for _ in expected] == expected
+    for name in ("b", "a", "c"):
+        await store.put(name, b"x")
+    await store.delete("b")
+    async with open_watcher(nursery, store, **options) as rx:
+        assert rx.caught_up is (not stored)
+        assert names(await rx.snapshot()) == stored
+        assert rx.caught_up
+        assert await rx.snapshot() == []
+        await store.delete("a")
+        await store.put("d", b"x")
+        expected = ["d"] if "ignore_deletes" in options else ["a", "d"]
+        assert [(await rx.receive()).name for _ in expected] == expected
 
 
-async def test_history_is_what_the_stream_still_holds(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        for size in range(3):
-            await context_of(store).publish(meta_subject(store.bucket, "a"), meta_info(store.bucket, "a", size=size))
-        async with open_watcher(nursery, store, include_history=True) as rx:
-            assert [info.size for info in await rx.snapshot()] == [0, 1, 2]
-        async with open_watcher(nursery, store) as rx:
-            assert [info.size for info in await rx.snapshot()] == [2]
-
-
-async def test_caught_up_is_true_with_the_last_one_received(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        await write_infos(store, "a", "b", "c")
-        async with open_watcher(nursery, store) as rx:
-            seen = []
-            async for info in rx:
-                seen.append((info.name, rx.caught_up))
-                if rx.caught_up:
-                    break
-            assert seen == [("a", False), ("b", False), ("c", True)]
-            assert rx.statistics().received == 3
-
-
-# -- the end of the snapshot -------------------------------------------------------------------------------------------
+async def test_history_is_what_the_stream_still_holds_and_the_last_one_is_the_end(
+    store: ObjectStore, nursery: trio.Nursery
+) -> None:
+    for size in range(3):
+        await context_of(store).publish(meta_subject(store.bucket, "a"), meta_info(store.bucket, "a", size=size))
+    async with open_watcher(nursery, store, include_history=True) as rx:
+        assert [info.size for info in await rx.snapshot()] == [0, 1, 2]
+    async with open_watcher(nursery, store) as rx:
+        assert [info.size for info in await rx.snapshot()] == [2]
+    await write_infos(store, "a", "b", "c")
+    async with open_watcher(nursery, store) as rx:
+        seen = []
+        async for info in rx:
+            seen.append((info.name, rx.caught_up))
+            if rx.caught_up:
+                break
+        assert seen == [("a", False), ("b", False), ("c", True)]
+        assert rx.statistics().received == 3
 
 
 @pytest.mark.parametrize("ignore_deletes", [False, True])
 @pytest.mark.parametrize("state", ["empty", "only deleted", "only garbage", "purged while it opens"])
-async def test_the_end_is_never_lost(nats_server: TrioNatsServer, state: str, ignore_deletes: bool) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        if state == "only deleted":
-            await write_infos(store, "a", "b", deleted=True)
-        elif state == "only garbage":
-            for number, data in enumerate((b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000)):
-                await context_of(store).publish(f"$O.{store.bucket}.M.{number}", data)
-        elif state == "purged while it opens":
-            await write_infos(store, *map(str, range(2000)))
-        async with open_watcher(nursery, store, ignore_deletes=ignore_deletes) as rx:
-            if state == "purged while it opens":
-                await context_of(store).purge_stream(store.stream)
-            with trio.fail_after(2):
-                seen = await rx.snapshot()
-            assert rx.caught_up
-            assert len(seen) == (2 if state == "only deleted" and not ignore_deletes else len(seen))
-            assert len(seen) < 2000
-            # A11: that was not the end of the watcher.
-            await write_infos(store, "later")
-            assert (await rx.receive()).name == "later"
+async def test_the_end_is_never_lost(
+    store: ObjectStore, nursery: trio.Nursery, state: str, ignore_deletes: bool
+) -> None:
+    if state == "only deleted":
+        await write_infos(store, "a", "b", deleted=True)
+    elif state == "only garbage":
+        for number, data in enumerate((b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000)):
+            await context_of(store).publish(f"$O.{store.bucket}.M.{number}", data)
+    elif state == "purged while it opens":
+        await write_infos(store, *map(str, range(2000)))
+    async with open_watcher(nursery, store, ignore_deletes=ignore_deletes) as rx:
+        if state == "purged while it opens":
+            await context_of(store).purge_stream(store.stream)
+        with trio.fail_after(2):
+            seen = await rx.snapshot()
+        assert rx.caught_up
+        assert len(seen) == (2 if state == "only deleted" and not ignore_deletes else len(seen))
+        assert len(seen) < 2000
+        # A11: that was not the end of the watcher.
+        await write_infos(store, "later")
+        assert (await rx.receive()).name == "later"
 
 
 @pytest.mark.parametrize("caught_up", [False, True])
-async def test_a_snapshot_after_the_block_is_refused(nats_server: TrioNatsServer, caught_up: bool) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        await store.put("a", b"")
-        async with open_watcher(nursery, store) as rx:
-            if caught_up:
-                await rx.snapshot()
-        with pytest.raises(trio.ClosedResourceError):
+async def test_a_snapshot_after_the_block_is_refused(
+    store: ObjectStore, nursery: trio.Nursery, caught_up: bool
+) -> None:
+    await store.put("a", b"")
+    async with open_watcher(nursery, store) as rx:
+        if caught_up:
+            await rx.snapshot()
+    with pytest.raises(trio.ClosedResourceError):
+        await rx.snapshot()
+
+
+async def test_snapshots_under_constant_writes_have_each_name_once(store: ObjectStore, nursery: trio.Nursery) -> None:
+    keys = [f"k{number}" for number in range(20)]
+    await write_infos(store, *keys)
+
+    async def keep_writing() -> None:
+        while True:
+            await write_infos(store, random.choice(keys))
+
+    async with trio.open_nursery() as writers:
+        writers.start_soon(keep_writing)
+        for _ in range(50):
+            async with open_watcher(nursery, store) as rx:
+                with trio.fail_after(5):
+                    seen = names(await rx.snapshot())
+                assert sorted(seen) == sorted(keys)
+        writers.cancel_scope.cancel()
+
+
+async def test_a_snapshot_that_is_cancelled_or_stopped(store: ObjectStore, nursery: trio.Nursery) -> None:
+    keys = [f"k{number}" for number in range(3000)]
+    await write_infos(store, *keys)
+    async with open_watcher(nursery, store) as rx:
+        cancelled = 0
+        while True:
+            with trio.move_on_after(0.005) as scope:
+                seen = await rx.snapshot()
+            if not scope.cancelled_caught:
+                break
+            cancelled += 1
+        assert cancelled
+        assert names(seen) == keys
+    await write_infos(store, *map(str, range(2000)))
+    async with open_watcher(nursery, store) as rx:
+        await rx.receive()
+        rx.stop()
+        with pytest.raises(trio.EndOfChannel):
             await rx.snapshot()
 
 
-async def test_snapshots_under_constant_writes_have_each_name_once(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        keys = [f"k{number}" for number in range(20)]
-        await write_infos(store, *keys)
+async def test_somebody_else_receives_the_last_one(store: ObjectStore, nursery: trio.Nursery) -> None:
+    await write_infos(store, "a", "b", "c")
+    async with open_watcher(nursery, store) as rx:
+        seen: list[str] = []
 
-        async def keep_writing() -> None:
-            while True:
-                await write_infos(store, random.choice(keys))
+        async def collect() -> None:
+            seen.extend(names(await rx.snapshot()))
 
-        async with trio.open_nursery() as writers:
-            writers.start_soon(keep_writing)
-            for _ in range(50):
-                async with open_watcher(nursery, store) as rx:
-                    with trio.fail_after(5):
-                        seen = names(await rx.snapshot())
-                    assert sorted(seen) == sorted(keys)
-            writers.cancel_scope.cancel()
+        async def receive() -> None:
+            seen.append((await rx.receive()).name)
 
-
-async def test_a_cancelled_snapshot_keeps_what_it_has(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        keys = [f"k{number}" for number in range(3000)]
-        await write_infos(store, *keys)
-        async with open_watcher(nursery, store) as rx:
-            cancelled = 0
-            while True:
-                with trio.move_on_after(0.005) as scope:
-                    seen = await rx.snapshot()
-                if not scope.cancelled_caught:
-                    break
-                cancelled += 1
-            assert cancelled
-            assert names(seen) == keys
+        with trio.fail_after(2):
+            async with trio.open_nursery() as receivers:
+                receivers.start_soon(collect)
+                for _ in range(3):
+                    receivers.start_soon(receive)
+                await settled(0.05)
+                # Whoever of the three still waits gets what comes next.
+                receivers.start_soon(write_infos, store, "d", "e", "f")
+        assert {"a", "b", "c"} <= set(seen)
 
 
-async def test_somebody_else_receives_the_last_one(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        await write_infos(store, "a", "b", "c")
-        async with open_watcher(nursery, store) as rx:
-            seen: list[str] = []
-
-            async def collect() -> None:
-                seen.extend(names(await rx.snapshot()))
-
-            async def receive() -> None:
-                seen.append((await rx.receive()).name)
-
-            with trio.fail_after(2):
-                async with trio.open_nursery() as receivers:
-                    receivers.start_soon(collect)
-                    for _ in range(3):
-                        receivers.start_soon(receive)
-                    await settled(0.05)
-                    # Whoever of the three still waits gets what comes next.
-                    receivers.start_soon(write_infos, store, "d", "e", "f")
-            assert {"a", "b", "c"} <= set(seen)
-
-
-async def test_stopped_before_the_end_is_not_a_snapshot(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery):
-        await write_infos(store, *map(str, range(2000)))
-        async with open_watcher(nursery, store) as rx:
-            await rx.receive()
-            rx.stop()
-            with pytest.raises(trio.EndOfChannel):
-                await rx.snapshot()
-
-
-async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+async def test_a_slow_receiver_loses_nothing(store: ObjectStore, nursery: trio.Nursery) -> None:
+    async with open_watcher(nursery, store) as rx:
         keys = [f"k{number}" for number in range(3000)]
         await write_infos(store, *keys)
         await trio.sleep(0.3)
@@ -246,9 +227,6 @@ async def test_a_slow_receiver_loses_nothing(nats_server: TrioNatsServer) -> Non
         seen = [(await rx.receive()).name for _ in keys]
         assert seen == keys
         assert rx.statistics().resets == 0
-
-
-# -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -317,8 +295,8 @@ async def test_twenty_disconnects_leave_one_consumer_and_lose_nothing(nats_serve
         await consumers_are(store, 1)
 
 
-async def test_a_consumer_that_is_deleted_is_replaced(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, nursery), open_watcher(nursery, store) as rx:
+async def test_a_consumer_that_is_deleted_is_replaced(store: ObjectStore, nursery: trio.Nursery) -> None:
+    async with open_watcher(nursery, store) as rx:
         for number in range(5):
             await write_infos(store, f"k{number}")
             js = context_of(store)
@@ -351,11 +329,7 @@ async def test_a_permission_that_is_missing_ends_it_at_once(denied: str) -> None
 
 
 async def test_a_bucket_that_is_deleted(nats_server: TrioNatsServer) -> None:
-    async with (
-        open_store(nats_server) as (store, nc, nursery),
-        assert_no_leaks(nc),
-        open_watcher(nursery, store) as rx,
-    ):
+    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc), open_watcher(nursery, store) as rx:
         await write_infos(store, "a")
         # What is buffered comes first.
         await until(lambda: rx.statistics().pending)
@@ -431,8 +405,8 @@ async def test_a_bucket_that_was_restored_from_a_backup_went_backwards(tmp_path:
             await rx.receive()
 
 
-async def test_the_client_is_closed(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, _, _), trio.open_nursery() as nursery:
+async def test_the_client_is_closed(store: ObjectStore, nats_server: TrioNatsServer) -> None:
+    async with trio.open_nursery() as nursery:
         async with open_client(nursery, nats_server.url) as other:
             mine = await other.jetstream().object_store(store.bucket)
             manager = open_watcher(nursery, mine)
@@ -446,11 +420,10 @@ async def test_the_client_is_closed(nats_server: TrioNatsServer) -> None:
         await consumers_are(store, 0)
 
 
-# -- opening -----------------------------------------------------------------------------------------------------------
-
-
-async def test_what_cannot_be_opened(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, nursery), assert_no_leaks(nc, server=nats_server):
+async def test_what_cannot_be_opened_or_is_cancelled_leaves_no_consumer(
+    store: ObjectStore, nc: Client, nursery: trio.Nursery, nats_server: TrioNatsServer
+) -> None:
+    async with assert_no_leaks(nc, server=nats_server):
         async with trio.open_nursery() as closed:
             pass
         gone = await nc.jetstream().create_object_store("gone")
@@ -467,26 +440,19 @@ async def test_what_cannot_be_opened(nats_server: TrioNatsServer) -> None:
             with pytest.raises(kind, match=text):
                 async with open_watcher(where, what, **options):
                     pass
-
-
-async def test_opening_that_is_cancelled_leaves_no_consumer(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, nursery):
-        async with assert_no_leaks(nc, server=nats_server):
-            for microseconds in range(0, 2000, 50):
-                with trio.move_on_after(microseconds / 1e6):
-                    async with open_watcher(nursery, store):
-                        await trio.sleep_forever()
-        await consumers_are(store, 0)
-        before = nc.statistics()
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            async with open_watcher(nursery, store):
-                pass
-        assert scope.cancelled_caught
-        assert nc.statistics() == before
-
-
-# -- the ordered source itself -----------------------------------------------------------------------------------------
+    async with assert_no_leaks(nc, server=nats_server):
+        for microseconds in range(0, 2000, 50):
+            with trio.move_on_after(microseconds / 1e6):
+                async with open_watcher(nursery, store):
+                    await trio.sleep_forever()
+    await consumers_are(store, 0)
+    before = nc.statistics()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_watcher(nursery, store):
+            pass
+    assert scope.cancelled_caught
+    assert nc.statistics() == before
 
 
 class Collector:
@@ -542,26 +508,24 @@ class Collector:
         {"headers_only": True},
     ],
 )
-async def test_any_credit_is_enough(nats_server: TrioNatsServer, options: dict[str, Any]) -> None:
+async def test_any_credit_is_enough(store: ObjectStore, nc: Client, options: dict[str, Any]) -> None:
     """Also one that the largest messages do not fit into: they come alone."""
-    async with open_store(nats_server) as (store, nc, _):
-        lengths = [1 + number * 37 % 900 for number in range(60)]
-        for length in lengths:
-            await context_of(store).publish(f"$O.{store.bucket}.C.x", b"x" * length)
-        collector = Collector()
-        source = await collector.read(nc, store.stream, **options)
-        assert source.resets == 0
-        read = [len(msg.data) for msg in collector.messages]
-        assert read == ([0] * 60 if options.get("headers_only") else lengths)
-        await consumers_are(store, 0)
+    lengths = [1 + number * 37 % 900 for number in range(60)]
+    for length in lengths:
+        await context_of(store).publish(f"$O.{store.bucket}.C.x", b"x" * length)
+    collector = Collector()
+    source = await collector.read(nc, store.stream, **options)
+    assert source.resets == 0
+    read = [len(msg.data) for msg in collector.messages]
+    assert read == ([0] * 60 if options.get("headers_only") else lengths)
+    await consumers_are(store, 0)
 
 
-async def test_what_is_refused_comes_again(nats_server: TrioNatsServer) -> None:
-    async with open_store(nats_server) as (store, nc, _):
-        for number in range(30):
-            await context_of(store).publish(f"$O.{store.bucket}.C.x", str(number).encode())
-        collector = Collector(room=7)
-        source = await collector.read(nc, store.stream)
-        assert [int(msg.data) for msg in collector.messages] == list(range(30))
-        assert source.resets
-        await consumers_are(store, 0)
+async def test_what_is_refused_comes_again(store: ObjectStore, nc: Client) -> None:
+    for number in range(30):
+        await context_of(store).publish(f"$O.{store.bucket}.C.x", str(number).encode())
+    collector = Collector(room=7)
+    source = await collector.read(nc, store.stream)
+    assert [int(msg.data) for msg in collector.messages] == list(range(30))
+    assert source.resets
+    await consumers_are(store, 0)

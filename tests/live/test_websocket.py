@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 
+from tests.certificates import Authority
 from tests.keys import House
 from tests.worlds import connected, free_port, next_event, open_world, refusal, until, watched
-from trionats import errors, open_subscription
+from trionats import Client, errors, open_subscription
 from trionats.events import Disconnected, Reconnected, ServersDiscovered
-from trionats.testing import open_server
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.certificates import Authority
-    from trionats import Client
-    from trionats.testing import TrioNatsServer
+from trionats.testing import TrioNatsServer, open_server
 
 SIZES = (0, 1, 63, 64, 125, 126, 65_535, 65_536, 1_048_576)
 

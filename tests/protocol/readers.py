@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -13,9 +14,6 @@ from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, F
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))
 SIZE = 50

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from trionats import errors
 from trionats._protocol import commands
 from trionats._protocol.engine import Engine, Phase
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats._protocol.happenings import Loss
-    from trionats._protocol.outbox import Outbox, Queued
-    from trionats._protocol.parser import Message
+from trionats._protocol.happenings import Loss
+from trionats._protocol.outbox import Outbox, Queued
+from trionats._protocol.parser import Message
 
 INFO = b'INFO {"server_id":"A","max_payload":100}\r\n'
 BROKEN = errors.UnexpectedEOF()

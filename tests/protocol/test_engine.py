@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -16,14 +16,10 @@ from trionats import errors
 from trionats._protocol.commands import Aside, pub
 from trionats._protocol.engine import CONTROL_LINE, Engine, Phase
 from trionats._protocol.happenings import Garbage, InfoChanged, Loss, PongArrived, Refused
+from trionats._protocol.outbox import Queued
+from trionats._protocol.parser import Message
 from trionats._protocol.receivers import Intake
 from trionats._protocol.registrations import Registration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats._protocol.outbox import Queued
-    from trionats._protocol.parser import Message
 
 
 def subscribed(max_msgs: int = 0, receiver: Recorder | None = None) -> tuple[Engine, Recorder, Registration]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import example, given
@@ -12,9 +12,6 @@ from multidict import CIMultiDict, MultiDict
 
 from trionats import errors
 from trionats._protocol import headers
-
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class Golden(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -12,11 +12,7 @@ from tests.protocol.sessions import BROKEN, Recorder, Server, drained, msg, onli
 from trionats._protocol.engine import Engine
 from trionats._protocol.happenings import PongArrived
 from trionats._protocol.migration import Migration, Way, way
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trionats._protocol.registrations import Registration
+from trionats._protocol.registrations import Registration
 
 PREFIX = b"_INBOX."
 

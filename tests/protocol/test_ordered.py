@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +12,6 @@ from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Delete, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.pull import Pull
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_the_consumers_configuration() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,6 @@ from multidict import MultiDict
 from trionats import errors
 from trionats._protocol import parser
 from trionats._protocol.parser import Info, Message, Ok, Parser, Ping, Pong, ServerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 BLOCK = b"NATS/1.0\r\nK: V\r\n\r\n"
 DENIED = 'Permissions Violation for Subscription to "a b" using queue "q"'

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats._protocol.jetstream.pull import Ending, Pull, PullInbox, Window
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SIZE_EXCEEDED = "Message Size Exceeds MaxBytes"
 

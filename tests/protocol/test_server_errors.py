@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -11,10 +11,6 @@ from hypothesis import strategies as st
 from trionats import errors
 from trionats._protocol import server_errors
 from trionats._protocol.server_errors import REFUSALS, hint_at_inbox, refusal_of, server_error
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 KINDS: list[tuple[type[errors.Error], list[str]]] = [
     (errors.AuthorizationError, ["Authorization Violation", "User Authentication Expired"]),

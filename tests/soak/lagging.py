@@ -7,21 +7,17 @@ same. Whatever was acknowledged before a list, a snapshot or a get began has to 
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
 from tests.clusters import NODES, Cluster, open_cluster
 from tests.worlds import meta_info, meta_subject, publish_forced
-from trionats import api, errors, open_client, open_watcher
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trionats import Client, ObjectStore
-    from trionats.testing import TrioNatsServer
+from trionats import Client, ObjectStore, api, errors, open_client, open_watcher
+from trionats.testing import TrioNatsServer
 
 T = TypeVar("T")
 

@@ -78,6 +78,7 @@ class Commands:
         self._timer: asyncio.TimerHandle
         self._wake = asyncio.Event()
 
+    @enable_ki_protection
     def add(self, command: Command) -> None:
         """Queue a command; nothing happens where the client is closed, or its loop."""
         if not is_usable(self._loop):

@@ -102,6 +102,7 @@ class Connection:
             self.pace.run.check()
         return self._nuid.next()
 
+    @enable_ki_protection
     async def request(self, subject: str, payload: Payload = b"", headers: Headers | None = None) -> Msg:
         """Publish a request and wait for its reply, as `Client.request`, which says more, does."""
         if get_ident() != self.pace.thread:

@@ -48,7 +48,9 @@ class Msg(Message):
 
     __slots__ = ()
 
-    _responder: Responder
+    if TYPE_CHECKING:
+        # Not where the class is read by programs: by its `__module__` this would be `trionats.Responder`.
+        _responder: Responder
 
     async def respond(
         self, payload: Payload = b"", *, headers: Mapping[str, str | Sequence[str]] | None = None

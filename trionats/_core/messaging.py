@@ -202,7 +202,8 @@ def messaging_of(nc: object, opener: str) -> Messaging:
         TypeError: It is no client.
         RuntimeError: It belongs to another Trio run.
     """
-    if not isinstance(nc, HasMessaging):
+    # The class of our clients has the method, too.
+    if isinstance(nc, type) or not isinstance(nc, HasMessaging):
         of_nats_py = type(nc).__module__.startswith("nats.")
         given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
         raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")

@@ -56,7 +56,9 @@ class Message:
 
     __slots__ = ("_parsed", "data", "header_block", "reply", "sid", "subject")
 
-    _parsed: header_block_of.Headers
+    if TYPE_CHECKING:
+        # Not where the class is read by programs: they know it by `trionats`, in which this name means nothing.
+        _parsed: header_block_of.Headers
 
     def __init__(self, sid: int, subject: str, reply: str, data: bytes, header_block: bytes | None = None) -> None:
         self.sid = sid

@@ -5,13 +5,11 @@ Calls go to the client itself: nothing of ours stands between it and its user wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any
 
 from tests.benchmarks.measuring import BUCKET, Clock, Job, content, fingerprint
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, ECHO, FEED
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
 
 
 async def consume(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[object]) -> None:  # noqa: ANN401 - any client

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error
 
 from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
 from tests.benchmarks.measuring import PATIENCE, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-    from nats.aio.msg import Msg
 
 
 async def subscribe_callback(nc: Client, job: Job, clock: Clock) -> None:

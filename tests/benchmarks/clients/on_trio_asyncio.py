@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import nats
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
+from nats.aio.client import Client
 from trio_asyncio import aio_as_trio
 
 from tests.benchmarks.clients.alike import get_with, put_with
 from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, ECHO, FEED
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
 
 
 async def subscribe(nc: Client, job: Job, clock: Clock) -> None:
