@@ -344,8 +344,9 @@ OTHER = "user authentication expired"
 @pytest.mark.parametrize(
     ("servers", "options", "ends"),
     [
-        # For the first connect each server is dialled at least once.
+        # The first connect is tried once at the least.
         ("a", {"max_attempts": 0}, [REFUSED]),
+        ("a", {"max_attempts": 2}, [REFUSED, LOGIN, REFUSED, REFUSED]),
         # The same refusal twice on one server ends it, unless it is ignored. Another one or a login breaks the row.
         ("a,b", {"max_attempts": -1}, [auth_error(), auth_error(), auth_error("Authorization VIOLATION")]),
         ("a", {"max_attempts": -1}, [auth_error(), auth_error(OTHER), auth_error(), LOGIN, auth_error(), auth_error()]),
