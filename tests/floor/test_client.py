@@ -191,7 +191,7 @@ async def test_bad_publishes(options: dict[str, Any], error: type[Exception], te
 async def test_what_is_opened_from_something_wrong_is_a_clear_error() -> None:
     theirs: Any = nats.aio.client.Client()
     wrong: Any = 5
-    its_class: Any = Client
+    its_class: Any = trionats.Client
     async with open_world() as (_, nc, nursery):
         ours: Any = nc
         for opening, text in (
