@@ -51,16 +51,10 @@ def pytest_report_header() -> list[str]:
     return [f"nats-server: {server}", f"seed: TRIONATS_SEED={SEED}"]
 
 
-# -- clocks ------------------------------------------------------------------------------------------------------------
-
-
 def jumping(async_fn: Callable[..., Awaitable[Any]], *args: object, **options: Any) -> Any:  # noqa: ANN401 - trio.run's
     """Run on a clock that jumps ahead when everybody waits."""
     options["clock"] = trio.testing.MockClock(autojump_threshold=0)
     return trio.run(async_fn, *args, **options)
-
-
-# -- live tests --------------------------------------------------------------------------------------------------------
 
 
 def watched(seconds: float) -> Callable[..., Any]:
@@ -172,9 +166,6 @@ def nats_server(shared_server: NatsServer) -> Iterator[TrioNatsServer]:
         shared_server.start()
     yield TrioNatsServer(shared_server)
     shared_server.resume() if shared_server.running else shared_server.start()
-
-
-# -- every test --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

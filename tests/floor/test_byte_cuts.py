@@ -25,7 +25,7 @@ Sizes: TypeAlias = dict[str, tuple[int, int]]
 Script: TypeAlias = Callable[[Hosts, "Client", trio.Nursery], Awaitable[None]]
 
 
-async def session(script: Script, where: str = "", *, sip: int = 0, chunk: int = 0, **cut: int) -> Sizes:
+async def session(script: Script, where: str, *, sip: int = 0, chunk: int = 0, **cut: int) -> Sizes:
     """A scripted session with two servers, cut after so many bytes of the first link to one of them.
 
     Returns:
@@ -38,7 +38,7 @@ async def session(script: Script, where: str = "", *, sip: int = 0, chunk: int =
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         stream = await hosts.dial(host, port)
-        if host == where and len(hosts[host].links) == 1:
+        if cut and host == where and len(hosts[host].links) == 1:
             hosts[host].link.cut_after(**cut)
         return stream
 
@@ -128,18 +128,16 @@ async def settle(nc: Client) -> None:
                 return
 
 
-@pytest.mark.parametrize(("script", "where"), [(plain, "a"), (migrating, "a"), (migrating, "b")])
-async def test_cut_after_every_byte(script: Script, where: str) -> None:
-    up, down = (await session(script))[where]
-    assert up > 200
-    assert down > 200
-    for count in range(1, up + 1):
-        await session(script, where, sent=count)
-    for count in range(1, down + 1):
-        await session(script, where, given=count)
+SIPS = {"sip": 7, "chunk": 5}
 
 
-async def test_cut_after_every_byte_of_a_stream_in_sips() -> None:
-    up, _ = (await session(plain, sip=7, chunk=5))["a"]
-    for count in range(1, up + 1, 3):
-        await session(plain, "a", sip=7, chunk=5, sent=count)
+@pytest.mark.parametrize(
+    ("script", "where", "pieces", "step"),
+    [(plain, "a", {}, 1), (plain, "a", SIPS, 3), (migrating, "a", {}, 1), (migrating, "b", {}, 1)],
+)
+async def test_cut_after_every_byte(script: Script, where: str, pieces: dict[str, int], step: int) -> None:
+    up, down = (await session(script, where, **pieces))[where]
+    for way, most in (("sent", up), ("given", down)):
+        assert most > 200
+        for count in range(1, most + 1, step):
+            await session(script, where, **pieces, **{way: count})

@@ -23,6 +23,9 @@ from trionats.events import CallbackFailed, ConnectionState, Reconnected, Reconn
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
+DENIED = "Authorization Violation"
+
+
 async def until_closed(nc: Client) -> None:
     while True:
         await nc.wait_connected()
@@ -31,9 +34,6 @@ async def until_closed(nc: Client) -> None:
 
 def failed_callbacks(seen: list[events.ConnectionEvent]) -> list[tuple[str, Exception]]:
     return [(event.option, event.error) for event in seen if isinstance(event, CallbackFailed)]
-
-
-# -- where to, and when ------------------------------------------------------------------------------------------------
 
 
 async def test_c14_the_server_just_lost_comes_last() -> None:
@@ -113,15 +113,9 @@ async def test_a_client_shuffles_its_servers_unless_told_not_to(keep: bool) -> N
     assert firsts == ({"a"} if keep else {"a", "b", "c"})
 
 
-# -- the user's own choice -----------------------------------------------------------------------------------------------
-
-
 async def test_the_users_own_delay() -> None:
-    async with watched(Hosts("a"), reconnect_delay=lambda attempts: attempts * 10.0, max_reconnect_attempts=4) as (
-        hosts,
-        _,
-        rx,
-    ):
+    options: dict[str, Any] = {"reconnect_delay": lambda attempts: attempts * 10.0, "max_reconnect_attempts": 4}
+    async with watched(Hosts("a"), **options) as (hosts, _, rx):
         hosts["a"].dials = ["refuse"] * 3
         hosts["a"].cut()
         await events_until(rx, Reconnected)
@@ -188,8 +182,8 @@ async def test_a_pick_that_fails_is_told_and_replaced(pick: Any, kind: type[Exce
         assert nc.connected_url == "nats://b:4222"
 
 
-async def test_servers_replaced_at_run_time() -> None:
-    async with watched(Hosts("a", "b", "c"), "nats://a") as (hosts, nc, rx):
+async def test_servers_replaced_at_run_time_which_ends_the_wait_for_an_old_one() -> None:
+    async with watched(Hosts("a", "b", "c"), "nats://a", reconnect_delay=lambda _: HOUR) as (hosts, nc, rx):
         nc.set_servers(["nats://u:s3cret@b", "c:4222"])
         assert nc.servers == ("nats://b:4222", "nats://c:4222")
         assert nc.connected_url == "nats://a:4222"
@@ -199,24 +193,18 @@ async def test_servers_replaced_at_run_time() -> None:
         await events_until(rx, Reconnected)
         assert nc.connected_url == "nats://b:4222"
         assert hosts["b"].link.options["user"] == "u"
-
-
-async def test_replacing_servers_ends_the_wait_for_an_old_one() -> None:
-    async with watched(Hosts("a", "b"), "nats://a", reconnect_delay=lambda _: HOUR) as (hosts, nc, rx):
-        hosts["a"].accepting = False
-        hosts["a"].cut()
+        nc.set_servers("nats://b")
+        hosts["b"].accepting = False
+        hosts["b"].cut()
         await events_until(rx, ReconnectFailed)
         await trio.sleep(1)
         assert nc.state is ConnectionState.RECONNECTING
-        nc.set_servers("nats://b")
+        nc.set_servers("nats://a")
         await nc.wait_connected()
         assert trio.current_time() - hosts.start < 5
 
 
-# -- discovery ---------------------------------------------------------------------------------------------------------
-
-
-async def test_c15_servers_come_and_go_and_inherit_credentials() -> None:
+async def test_discovered_servers_come_and_go_inherit_credentials_or_are_ignored() -> None:
     async with watched(Hosts("a", "b", "c"), "nats://u:s3cret@a") as (hosts, nc, rx):
         hosts["a"].announce(connect_urls=["a:4222", "b:4222"])
         assert await rx.receive() == ServersDiscovered(("nats://b:4222",))
@@ -231,26 +219,16 @@ async def test_c15_servers_come_and_go_and_inherit_credentials() -> None:
         await events_until(rx, Reconnected)
         assert nc.connected_url == "nats://c:4222"
         assert {"user": "u", "pass": "s3cret"}.items() <= hosts["c"].link.options.items()
-
-
-async def test_discovered_servers_can_be_ignored() -> None:
-    hosts = Hosts("a", "b")
-    async with connected(hosts, "nats://a", ignore_discovered_servers=True) as nc:
+    async with watched(Hosts("a", "b"), "nats://a", ignore_discovered_servers=True) as (hosts, nc, _):
         hosts["a"].announce(connect_urls=["b:4222"])
         await nc.flush()
         assert nc.servers == ("nats://a:4222",)
 
 
-# -- servers that do not want us -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "dials", "kind"),
-    [
-        ("maximum connections exceeded", 6, errors.NoServersError),
-        ("Authorization Violation", 3, errors.AuthorizationError),
-    ],
-    ids=["c16: only a finished login counts", "c17: the same refusal twice"],
+    # Only a finished login counts; the same refusal twice is enough.
+    [("maximum connections exceeded", 6, errors.NoServersError), (DENIED, 3, errors.AuthorizationError)],
 )
 async def test_refusals_end_it(text: str, dials: int, kind: type[Exception]) -> None:
     hosts = Hosts("a")
@@ -266,10 +244,9 @@ async def test_refusals_end_it(text: str, dials: int, kind: type[Exception]) -> 
 @pytest.mark.parametrize(
     ("text", "options"),
     [
-        ("Authorization Violation", {"ignore_auth_error_abort": True, "max_reconnect_attempts": -1}),
+        (DENIED, {"ignore_auth_error_abort": True, "max_reconnect_attempts": -1}),
         ("maximum account active connections exceeded", {}),
     ],
-    ids=["c17: it was told to go on", "c19: a limit of the account"],
 )
 async def test_a_refusal_is_tried_again(text: str, options: dict[str, Any]) -> None:
     async with watched(Hosts("a"), token="old", **options) as (hosts, nc, rx):

@@ -62,17 +62,8 @@ async def in_clear(peer: Peer) -> None:
     await peer.line()
 
 
-async def refused(
-    nursery: trio.Nursery,
-    peers: Peers | Script,
-    url: str = f"tls://{NAME}",
-    **options: Any,  # noqa: ANN401 - any option
-) -> Exception:
-    peers = peers if isinstance(peers, Peers) else Peers(nursery, peers)
+async def refused(peers: Peers, url: str = f"tls://{NAME}", **options: Any) -> Exception:  # noqa: ANN401 - any option
     return await refusal(url, dial=peers.dial, allow_reconnect=False, **options)
-
-
-# -- H1, H3: no credentials in clear where TLS was wanted, and none to somebody of another name ------------------------------
 
 
 @pytest.mark.parametrize("wanted", ["url", "context", "callback", "True"])
@@ -143,12 +134,9 @@ async def test_tls_hostname_overrides_the_name_of_the_url(authority: Authority, 
         assert nc.tls.version == "TLSv1.3"
         assert nc.tls.cipher
         assert nc.tls.peer_certificate
-    error = await refused(nursery, peers, "tls://10.1.1.1", tls=authority.trusting())
+    error = await refused(peers, "tls://10.1.1.1", tls=authority.trusting())
     assert isinstance(error, errors.SecureConnFailedError)
     assert "IP address mismatch" in str(error)
-
-
-# -- H4: what is said in clear -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,7 +150,7 @@ async def test_h4_bytes_in_clear_between_info_and_tls_end_the_attempt_unread(
         await peer.line()
 
     peers = Peers(nursery, injecting)
-    error = await refused(nursery, peers, f"nats://{NAME}", tls=authority.trusting())
+    error = await refused(peers, f"nats://{NAME}", tls=authority.trusting())
     assert isinstance(error, errors.SecureConnFailedError)
     said = f"{len(behind)} bytes came in clear, where only the TLS handshake can follow"
     assert str(error) == f"nats://{NAME}:4222: {said}"
@@ -209,7 +197,7 @@ async def test_bytes_behind_info_are_read_where_no_tls_follows(nursery: trio.Nur
         await peer.info(behind=b"PING\r\n-ERR 'maximum connections exceeded'\r\n")
         await peer.line()
 
-    assert "maximum connections exceeded" in str(await refused(nursery, script, "nats://x"))
+    assert "maximum connections exceeded" in str(await refused(Peers(nursery, script), "nats://x"))
 
 
 async def test_handshake_first_says_nothing_in_clear(authority: Authority, nursery: trio.Nursery) -> None:
@@ -219,9 +207,6 @@ async def test_handshake_first_says_nothing_in_clear(authority: Authority, nurse
         assert nc.tls is not None
         assert nc.server_info["connect_urls"] == ["10.0.0.2:4222"]
         assert peers.peers[0].options["tls_required"] is True
-
-
-# -- failures of TLS, and what they say ------------------------------------------------------------------------------------
 
 
 def stranger(authority: Authority) -> Script:
@@ -271,7 +256,7 @@ async def test_a_handshake_that_fails_names_the_server_and_the_reason(
     authority: Authority,
     nursery: trio.Nursery,
 ) -> None:
-    error = await refused(nursery, script(authority), tls=authority.trusting(), **options)
+    error = await refused(Peers(nursery, script(authority)), tls=authority.trusting(), **options)
     told = error if isinstance(error, kind) else error.__cause__
     assert isinstance(told, kind)
     assert str(told).startswith(f"tls://{NAME}:4222{said}")
@@ -283,7 +268,7 @@ async def test_a_server_that_waits_for_the_handshake_is_told_of_when_time_runs_o
     async def silent(peer: Peer) -> None:
         await peer.line()
 
-    text = str(await refused(nursery, silent, tls=authority.trusting()))
+    text = str(await refused(Peers(nursery, silent), tls=authority.trusting()))
     assert "connected, but the server said nothing within 2 s; is this a NATS client port (4222, not 8222)?" in text
     assert text.endswith("Or it does the TLS handshake first (tls_handshake_first)")
 
@@ -301,7 +286,7 @@ async def test_connect_timeout_covers_the_handshakes(
 
     start = trio.current_time()
     options = {} if scheme == "ws" else {"tls": authority.trusting()}
-    error = await refused(nursery, silent, f"{scheme}://{NAME}", connect_timeout=3, **options)
+    error = await refused(Peers(nursery, silent), f"{scheme}://{NAME}", connect_timeout=3, **options)
     assert trio.current_time() - start == pytest.approx(3)
     assert f"{what} within 3 s" in str(error)
     nursery.cancel_scope.cancel()
@@ -322,7 +307,7 @@ async def test_a_context_that_cannot_be_made_fails_the_attempt(
         await peer.info(tls_required=True)
         await peer.line()
 
-    error = await refused(nursery, script, tls=callback)
+    error = await refused(Peers(nursery, script), tls=callback)
     assert isinstance(error, errors.SecureConnFailedError)
     assert str(error).startswith(f"tls://{NAME}:4222: {said}")
 
@@ -343,9 +328,6 @@ async def test_the_context_is_made_anew_at_each_connect(authority: Authority, nu
     assert len(made) == 2
 
 
-# -- who we are ------------------------------------------------------------------------------------------------------------
-
-
 async def connect_fields(nonce: str | None = "n0nce", **options: Any) -> dict[str, Any]:  # noqa: ANN401 - any option
     server = FakeServer(info={"nonce": nonce})
     async with connected(server, **options):
@@ -353,7 +335,13 @@ async def connect_fields(nonce: str | None = "n0nce", **options: Any) -> dict[st
 
 
 async def test_h9_all_that_is_given_is_sent() -> None:
+    """A signer and its public key are enough, and without a nonce nothing is signed."""
     key = Key()
+
+    async def sign(nonce: str) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return key.sign(nonce.encode())
+
     given: dict[str, Any] = {"user": "u", "password": "p", "token": "t", "nkeys_seed_str": key.seed}
     fields = await connect_fields(**given, user_jwt_cb=lambda: b"a.b.c")
     assert {"user": "u", "pass": "p", "auth_token": "t", "jwt": "a.b.c"}.items() <= fields.items()
@@ -361,21 +349,9 @@ async def test_h9_all_that_is_given_is_sent() -> None:
     fields = await connect_fields(token="t", nkeys_seed_str=key.seed)
     assert (fields["auth_token"], fields["nkey"]) == ("t", key.public)
     assert "jwt" not in fields
-
-
-async def test_a_signer_and_its_public_key_are_enough() -> None:
-    key = Key()
-
-    async def sign(nonce: str) -> bytes:
-        await trio.lowlevel.checkpoint()
-        return key.sign(nonce.encode())
-
     fields = await connect_fields(nkey=key.public, signature_cb=sign)
     assert fields["nkey"] == key.public
     assert "=" not in fields["sig"]
-
-
-async def test_without_a_nonce_nothing_is_signed() -> None:
     fields = await connect_fields(None, nkeys_seed_str=Key().seed)
     assert ("sig" in fields, "nkey" in fields) == (False, True)
 

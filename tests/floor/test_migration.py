@@ -22,6 +22,7 @@ from trionats.events import Disconnected, LameDuck, Moved, Reconnected
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 A, B = "nats://a:4222", "nats://b:4222"
+Hearing = tuple[Hosts, Client, Events, Subscription]
 
 
 def subjects(server: FakeServer) -> set[str]:
@@ -40,12 +41,7 @@ async def gone(hosts: Hosts, name: str) -> None:
 
 
 @asynccontextmanager
-async def hearing(
-    subject: str,
-    queue: str = "",
-    max_msgs: int = 0,
-    **options: Any,  # noqa: ANN401 - any option
-) -> AsyncIterator[tuple[Hosts, Client, Events, Subscription]]:
+async def hearing(subject: str, queue: str = "", max_msgs: int = 0, **options: Any) -> AsyncIterator[Hearing]:  # noqa: ANN401 - any option
     """Two servers, and a subscription that the first of them knows of."""
     hosts = Hosts("a", "b")
     async with (
@@ -55,9 +51,6 @@ async def hearing(
     ):
         await nc.flush()
         yield hosts, nc, rx, feed
-
-
-# -- whether, when and where to ------------------------------------------------------------------------------------------
 
 
 async def test_c21_lame_duck_is_told_and_the_client_moves() -> None:
@@ -85,7 +78,7 @@ async def test_the_old_server_serves_until_the_new_one_does() -> None:
         assert (await next_event(rx, Moved)).server == B
 
 
-async def test_without_another_server_it_stays_until_the_end() -> None:
+async def test_where_it_does_not_move_it_stays_until_the_end() -> None:
     async with watched(Hosts("a"), max_reconnect_attempts=1) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(60)
@@ -93,17 +86,6 @@ async def test_without_another_server_it_stays_until_the_end() -> None:
         hosts["a"].cut()
         seen = await events_until(rx, Reconnected)
         assert [type(event) for event in seen] == [LameDuck, Disconnected, Reconnected]
-
-
-async def test_a_server_that_is_discovered_later_is_moved_to() -> None:
-    async with watched(Hosts("a", "b"), A) as (hosts, _, rx):
-        hosts["a"].announce(ldm=True)
-        await trio.sleep(1)
-        hosts["a"].announce(ldm=True, connect_urls=["b:4222"])
-        assert (await next_event(rx, Moved)).server == B
-
-
-async def test_without_reconnecting_there_is_no_move() -> None:
     async with watched(Hosts("a", "b"), allow_reconnect=False) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         await trio.sleep(5)
@@ -112,7 +94,12 @@ async def test_without_reconnecting_there_is_no_move() -> None:
         assert nc.connected_url == A
 
 
-async def test_the_user_picks_where_to_move() -> None:
+async def test_where_it_moves_to() -> None:
+    async with watched(Hosts("a", "b"), A) as (hosts, _, rx):
+        hosts["a"].announce(ldm=True)
+        await trio.sleep(1)
+        hosts["a"].announce(ldm=True, connect_urls=["b:4222"])
+        assert (await next_event(rx, Moved)).server == B
     async with watched(Hosts("a", "b", "c"), pick_server=lambda known, _: (known[-1], 0.0)) as (hosts, _, rx):
         assert await move(hosts, rx) == Moved("nats://c:4222", A)
 
@@ -148,9 +135,6 @@ async def test_all_clients_of_a_server_do_not_move_in_the_same_moment() -> None:
         assert (len(buckets), max(map(buckets.count, set(buckets))) <= 10) == (100, True)
         for client in clients:
             await client.__aexit__(None, None, None)
-
-
-# -- each subscription in its way ----------------------------------------------------------------------------------------
 
 
 async def test_a_plain_subscription_is_on_one_side_at_a_time() -> None:
@@ -248,9 +232,6 @@ async def test_inboxes_stay_on_the_old_side_and_are_told_when_they_cross() -> No
         assert subjects(hosts["b"]) == {inbox}
 
 
-# -- what is in flight ---------------------------------------------------------------------------------------------------
-
-
 async def test_no_request_in_flight_is_lost() -> None:
     """The reply may come on either side, and as late as the request's own time allows."""
     hosts = Hosts("a", "b")
@@ -321,9 +302,6 @@ async def test_a_reconnect_while_the_old_side_is_still_there_loses_nothing() -> 
     assert [int(frame.payload) for name in "ba" for frame in hosts[name].sent("PUB", "p")] == list(range(100))
 
 
-# -- a side that goes, or is silent --------------------------------------------------------------------------------------
-
-
 async def test_the_old_server_dying_at_the_fence_is_told_as_a_loss() -> None:
     async with hearing("plain") as (hosts, nc, rx, _):
         hosts["a"].on("work", lambda _: None)
@@ -364,22 +342,19 @@ async def test_the_old_server_dying_before_the_move_is_a_reconnect(how: Ending) 
         assert nc.connected_url == B
 
 
-async def test_the_new_server_dying_at_once_is_a_reconnect() -> None:
-    async with watched(Hosts("a", "b")) as (hosts, nc, rx):
-        await move(hosts, rx)
-        hosts["b"].cut("reset")
-        await next_event(rx, Reconnected)
-        await nc.flush()
-        await trio.sleep(1)
-        assert len(hosts["a"].live_links) + len(hosts["b"].live_links) == 1
-
-
-async def test_a_new_server_that_goes_too_is_left_again() -> None:
+async def test_a_new_server_that_goes_too_is_left_again_and_where_it_dies_at_once_that_is_a_reconnect() -> None:
     async with watched(Hosts("a", "b")) as (hosts, nc, rx):
         assert (await move(hosts, rx, "a")).server == B
         assert (await move(hosts, rx, "b")).server == A
         await nc.flush()
         assert nc.connected_url == A
+        await gone(hosts, "b")
+        assert (await move(hosts, rx, "a")).server == B
+        hosts["b"].cut("reset")
+        await next_event(rx, Reconnected)
+        await nc.flush()
+        await trio.sleep(1)
+        assert len(hosts["a"].live_links) + len(hosts["b"].live_links) == 1
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.5, 0.7, 1.0])
@@ -394,9 +369,6 @@ async def test_closing_in_the_middle_of_a_move(delay: float) -> None:
         await nc.aclose()
         assert trio.current_time() - start < 3
     assert not hosts["a"].live_links + hosts["b"].live_links
-
-
-# -- who waits for replies -----------------------------------------------------------------------------------------------
 
 
 class Asks(Receiver):

@@ -69,6 +69,10 @@ def login(secret: object) -> Any:  # noqa: ANN401 - a callback of any kind
     return lambda *_: secret
 
 
+def quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
 async def complaint(*servers: Any, opener: Any = trionats.open_client, **options: Any) -> Exception:  # noqa: ANN401 - whatever is given
     """Say what is said where no client can be opened."""
     async with trio.open_nursery() as nursery:
@@ -118,7 +122,7 @@ def at(*secrets: str, url: str = "nats://fake", **options: Any) -> Callable[[Kit
 
 
 KEYS = (SEED, JWT)
-URL = quote(PASSWORD, safe="")
+URL, WS = quoted(PASSWORD), "ws://fake"
 
 #: Every place where a secret belongs: the URL, the options, and the secrets.
 PLACES: dict[str, Callable[[Kit], Place]] = {
@@ -147,10 +151,8 @@ PLACES: dict[str, Callable[[Kit], Place]] = {
     "context: JWT and seed": lambda kit: ("", kit.context(user_jwt=JWT, user_seed=SEED), [*KEYS]),
     "context: token, env": lambda kit: ("", kit.context(token="env://WORD"), [PASSWORD]),
     "context: token, file": lambda kit: ("", kit.context(token=f"file://{kit.text}"), [PASSWORD]),
-    "WebSocket header": at(PASSWORD, url="ws://fake", ws_connection_headers={"Authorization": PASSWORD}),
-    "WebSocket header callback": at(
-        PASSWORD, url="ws://fake", ws_connection_headers=login({"Authorization": [PASSWORD]})
-    ),
+    "WebSocket header": at(PASSWORD, url=WS, ws_connection_headers={"Authorization": PASSWORD}),
+    "WebSocket header callback": at(PASSWORD, url=WS, ws_connection_headers=login({"Authorization": [PASSWORD]})),
     "WebSocket query": at(PASSWORD, url=f"ws://fake/x?token={URL}"),
 }
 
@@ -284,8 +286,6 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[str, str]]:
             yield from shown(record.exc_info[1])
 
 
-# -- in the wrong place ----------------------------------------------------------------------------------------------------
-
 MISPLACED = {
     "a JWT": JWT,
     "half a JWT": JWT[:60],
@@ -299,14 +299,6 @@ MISPLACED = {
 }
 
 
-def no_text(value: str) -> object:
-    return {"value": value}
-
-
-def quoted(text: str) -> str:
-    return quote(text, safe="")
-
-
 WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
     "credentials path": lambda secret: ((), {"user_credentials": secret}),
     "credentials path object": lambda secret: ((), {"user_credentials": Path(secret)}),
@@ -316,7 +308,7 @@ WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
     "seed path of two": lambda secret: ((), {"user_credentials": (Path(__file__), secret)}),
     "three paths": lambda secret: ((), {"user_credentials": (secret, secret, secret)}),
     "credentials content": lambda secret: ((), {"user_credentials": f"{secret}?".encode()}),
-    "credentials of no type": lambda secret: ((), {"user_credentials": no_text(secret)}),
+    "credentials of no type": lambda secret: ((), {"user_credentials": {"value": secret}}),
     "seed path": lambda secret: ((), {"nkeys_seed": secret}),
     "seed path object": lambda secret: ((), {"nkeys_seed": Path(secret)}),
     "seed": lambda secret: ((), {"nkeys_seed_str": f"{secret}?"}),
@@ -326,12 +318,12 @@ WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
     "JWT of no type": lambda secret: ((), {"user_jwt_cb": login([secret])}),
     "signature": lambda secret: ((), {"nkey": USER.key.public, "signature_cb": login(secret)}),
     "public key alone": lambda secret: ((), {"nkey": secret}),
-    "password of no type": lambda secret: ((), {"user": "u", "password": no_text(secret)}),
-    "token of no type": lambda secret: ((), {"token": login(no_text(secret))}),
-    "header name": lambda secret: ("ws://fake", {"ws_connection_headers": {"A": f"{secret}\n"}}),
-    "header line for a name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"Authorization: {secret}": ""}}),
-    "value for a header's name": lambda secret: ("ws://fake", {"ws_connection_headers": {f"{secret} ": "x"}}),
-    "headers of no type": lambda secret: ("ws://fake", {"ws_connection_headers": [secret]}),
+    "password of no type": lambda secret: ((), {"user": "u", "password": {"value": secret}}),
+    "token of no type": lambda secret: ((), {"token": login({"value": secret})}),
+    "header name": lambda secret: (WS, {"ws_connection_headers": {"A": f"{secret}\n"}}),
+    "header line for a name": lambda secret: (WS, {"ws_connection_headers": {f"Authorization: {secret}": ""}}),
+    "value for a header's name": lambda secret: (WS, {"ws_connection_headers": {f"{secret} ": "x"}}),
+    "headers of no type": lambda secret: (WS, {"ws_connection_headers": [secret]}),
     "context's name": lambda secret: ((), {"context": f"{secret}/x"}),
     "context's content": lambda secret: ((), {"context": json.dumps({"url": "nats://x/", "password": secret})}),
     "context of no type": lambda secret: ((), {"context": [secret]}),
@@ -340,7 +332,7 @@ WRONG: dict[str, Callable[[str], tuple[object, Options]]] = {
     "URL with a bad path": lambda secret: (f"nats://u:{quoted(secret)}@h/x", {}),
     "URL with a bad scheme": lambda secret: (f"http://u:{quoted(secret)}@h", {}),
     "URL whose userinfo is not encoded": lambda secret: (f"nats://u:{secret}/@h", {}),
-    "servers of no type": lambda secret: (no_text(secret), {}),
+    "servers of no type": lambda secret: ({"value": secret}, {}),
     "a server of no type": lambda secret: (["nats://h", secret.encode()], {}),
     "servers mixed": lambda secret: ([f"nats://u:{quoted(secret)}@h", f"ws://{quoted(secret)}@i"], {}),
     "TLS context": lambda secret: ("tls://fake", {"tls": login(secret)}),
@@ -353,9 +345,7 @@ async def test_a_secret_in_the_wrong_place_is_in_no_complaint(
     where: str, secret: str, context: Callable[..., Options], autojump_clock: trio.testing.MockClock
 ) -> None:
     servers, options = WRONG[where](secret)
-    server = FakeServer(
-        info={"nonce": "n0nce", "tls_required": "tls" in options}, authorize=lambda _: "Authorization Violation"
-    )
+    server = FakeServer(info={"nonce": "n0nce", "tls_required": "tls" in options}, authorize=lambda _: REFUSED)
     error = await complaint(servers or "nats://fake", dial=server.dial, **options)
     assert not isinstance(error, (AssertionError, AttributeError))
     # A word may be the name of a context.
@@ -412,9 +402,6 @@ async def test_a_secret_in_any_field_of_a_context_is_in_no_complaint(
             assert hidden(secret, from_=error), field
 
 
-# -- callbacks that fail ---------------------------------------------------------------------------------------------------
-
-
 def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
     def callback(*_: object) -> Any:  # noqa: ANN401 - whatever the option wants
         password = PASSWORD
@@ -434,14 +421,13 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
     "our own": lambda: errors.InvalidUserCredentialsError(PASSWORD),
     "a group": lambda: ExceptionGroup(PASSWORD, [ValueError(PASSWORD)]),
 }
-CALLBACKS = [
-    *("user", "password", "token", "user_credentials", "user_jwt_cb", "signature_cb"),
-    *("tls", "ws_connection_headers"),
-]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("option", CALLBACKS)
+@pytest.mark.parametrize(
+    "option",
+    ["user", "password", "token", "user_credentials", "user_jwt_cb", "signature_cb", "tls", "ws_connection_headers"],
+)
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_what_a_callback_fails_with_is_its_own_business(
     option: str, failure: str, asynchronous: bool, autojump_clock: trio.testing.MockClock
@@ -474,19 +460,13 @@ async def test_the_exception_of_a_dial_is_the_users_own_and_is_told_whole() -> N
     assert bug.__traceback__ is not None
 
 
-# -- calls that take secrets -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("secret", MISPLACED.values(), ids=MISPLACED)
 def test_issuing_a_jwt_shows_no_seed(secret: str) -> None:
     account, user = Key("account"), Key()
+    given_seeds: list[Any] = [f"{secret}?", SEED, secret.encode()]
     for arguments in (
-        (f"{secret}?", account.public, user.public),
-        (SEED, account.public, user.public),
-        (secret, secret, user.public),
-        (account.seed, account.public, secret),
-        (account.seed, secret, secret),
-        (secret.encode(), account.public, user.public),
+        *((given, account.public, user.public) for given in given_seeds),
+        *((secret, secret, user.public), (account.seed, account.public, secret), (account.seed, secret, secret)),
     ):
         with pytest.raises((ValueError, errors.Error)) as caught:
             trionats.issue_user_jwt(*arguments)
@@ -495,27 +475,24 @@ def test_issuing_a_jwt_shows_no_seed(secret: str) -> None:
 
 async def test_other_servers_that_are_none_are_not_shown() -> None:
     async with connected(FakeServer()) as nc:
-        for servers in (f"nats://u:{quote(PASSWORD, safe='')}@h:x", [PASSWORD.encode()], f"x://{PASSWORD}", JWT):
+        for servers in (f"nats://u:{URL}@h:x", [PASSWORD.encode()], f"x://{PASSWORD}", JWT):
             with pytest.raises((TypeError, ValueError)) as caught:
                 nc.set_servers(servers)  # type: ignore[arg-type,unused-ignore]
             assert hidden(PASSWORD, JWT, from_=caught.value)
 
 
-@pytest.mark.parametrize("arguments", [(), ("too", "many", "arguments"), (5, f"nats://u:{WORD}@h")])
-async def test_a_call_of_another_form_shows_no_secret(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(TypeError) as caught:
-        async with trionats.open_client(*arguments, password=WORD):
-            pytest.fail("it let us in")
-    assert hidden(WORD, from_=caught.value)
-
-
-async def test_a_closed_nursery_shows_no_secret() -> None:
-    async with trio.open_nursery() as nursery:
+async def test_a_call_of_another_form_or_with_a_closed_nursery_shows_no_secret() -> None:
+    async with trio.open_nursery() as closed:
         pass
-    with pytest.raises(RuntimeError, match="the nursery is closed") as caught:
-        async with trionats.open_client(nursery, f"nats://u:{WORD}@h", token=WORD):
-            pytest.fail("it let us in")
-    assert hidden(WORD, from_=caught.value)
+    calls: list[tuple[type[Exception], str, tuple[Any, ...]]] = [
+        *((TypeError, ".", call) for call in ((), ("too", "many", "arguments"), (5, f"nats://u:{WORD}@h"))),
+        (RuntimeError, "the nursery is closed", (closed, f"nats://u:{WORD}@h")),
+    ]
+    for kind, said, arguments in calls:
+        with pytest.raises(kind, match=said) as caught:
+            async with trionats.open_client(*arguments, password=WORD, token=WORD):
+                pytest.fail("it let us in")
+        assert hidden(WORD, from_=caught.value)
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,17 @@ def deny_while_sending(server: FakeServer, nc: Client) -> None:
         (deny, errors.AuthorizationError, DENIED),
         (deny_while_sending, errors.AuthorizationError, DENIED),
         (lambda server, _: server.cut("reset"), errors.UnexpectedEOF, "broke the connection"),
+        (lambda server, _: server.cut(), errors.UnexpectedEOF, "127.0.0.1:4222 closed the connection"),
         (lambda server, _: server.inject(b"MSG what\r\n"), errors.ProtocolError, ""),
     ],
-    ids=["the server's last word", "its last word where sending fails first", "it breaks", "garbage"],
+    ids=["the server's last word", "its last word where sending fails first", "it breaks", "it ends", "garbage"],
 )
 async def test_what_ended_it_is_the_reason(act: Callable[..., None], kind: type[Exception], said: str) -> None:
+    """And not an old refusal."""
     async with watched() as (server, nc, rx):
+        server.inject(b"-ERR 'Invalid Subject'\r\n")
+        await nc.flush()
+        await nc.flush()
         act(server, nc)
         why = (await next_event(rx, events.Disconnected)).reason
         assert isinstance(why, kind)
@@ -47,20 +52,7 @@ async def test_what_ended_it_is_the_reason(act: Callable[..., None], kind: type[
         await reconnected(nc)
 
 
-async def test_an_old_refusal_is_not_the_reason() -> None:
-    async with watched() as (server, nc, rx):
-        server.inject(b"-ERR 'Invalid Subject'\r\n")
-        await nc.flush()
-        await nc.flush()
-        server.cut()
-        why = (await next_event(rx, events.Disconnected)).reason
-        assert isinstance(why, errors.UnexpectedEOF)
-        assert "127.0.0.1:4222 closed the connection" in str(why)
-
-
-async def test_a_send_that_fails_leads_to_a_reconnect_also_where_reading_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_send_that_fails_leads_to_a_reconnect_while_reading_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that is broken in one direction only: the reader would wait for ever."""
     async with open_world() as (server, nc, _):
 

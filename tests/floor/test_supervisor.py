@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.fakes import FakeServer
-from tests.worlds import Hosts, connected, open_world, reconnected, refusal, settled, watched
+from tests.worlds import connected, open_world, reconnected, refusal, settled, watched
 from trionats import errors, open_client
 
 Dial = Callable[[str, int], Awaitable[trio.abc.Stream]]
@@ -43,15 +43,12 @@ def first(server: FakeServer, *greetings: bytes | None) -> Dial:
     return dial
 
 
+ALL = {"name": "me", "user": "u", "password": "p", "verbose": True, "pedantic": True, "no_echo": True}
+TOLD = {"name": "me", "user": "u", "pass": "p", "verbose": True, "pedantic": True, "echo": False}
+
+
 @pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({}, {"verbose": False, "pedantic": False, "echo": True}),
-        (
-            {"name": "me", "user": "u", "password": "p", "verbose": True, "pedantic": True, "no_echo": True},
-            {"name": "me", "user": "u", "pass": "p", "verbose": True, "pedantic": True, "echo": False},
-        ),
-    ],
+    ("options", "told"), [({}, {"verbose": False, "pedantic": False, "echo": True}), (ALL, TOLD)], ids=["none", "all"]
 )
 async def test_connect_then_ping_and_nothing_else(options: dict[str, Any], told: dict[str, object]) -> None:
     """And what the server is told of us and our wishes."""
@@ -85,10 +82,6 @@ async def test_each_server_is_tried_once() -> None:
     async with connected(server, ["nats://a", "nats://b:1", "nats://c"], dont_randomize=True) as nc:
         assert server.dialled == [("a", 4222), ("b", 1), ("c", 4222)]
         assert nc.connected_url == "nats://c:4222"
-
-
-async def test_no_server_there() -> None:
-    server = FakeServer()
     server.dials = ["refuse", "hang"]
     error = await refusal(["nats://u:secret@a", "nats://b"], dial=server.dial, dont_randomize=True)
     assert isinstance(error, errors.NoServersError)
@@ -137,31 +130,22 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("greeting", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_moves_on_to_the_next_attempt(greeting: bytes) -> None:
+async def test_garbage_moves_on_to_the_next_attempt_also_on_a_reconnect(greeting: bytes) -> None:
     server = FakeServer()
     alone = await refusal(dial=first(server, greeting))
     assert "nats://fake:4222" in str(alone)
     assert not server.links
-    options: dict[str, Any] = {
-        "dial": first(server, greeting, greeting),
-        "dont_randomize": True,
-        "reconnect_time_wait": 0.1,
-    }
-    async with connected(server, "a,b,c", **options) as nc:
-        assert nc.connected_url == "nats://c:4222"
-
-
-@pytest.mark.parametrize("greeting", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_on_a_reconnect(greeting: bytes) -> None:
-    hosts = Hosts("a")
-    dials: list[Dial] = [hosts.dial]
+    dials = [first(server, greeting, greeting)]
 
     async def dial(host: str, port: int) -> trio.abc.Stream:
         return await dials[0](host, port)
 
-    async with watched(hosts, dial=dial) as (_, nc, rx):
-        dials[0] = first(hosts["a"], greeting, greeting)
-        hosts["a"].cut()
+    async with connected(server, "a,b,c", dial=dial, dont_randomize=True, reconnect_time_wait=0.1) as nc:
+        assert nc.connected_url == "nats://c:4222"
+    dials[0] = server.dial
+    async with watched(server, dial=dial) as (_, nc, rx):
+        dials[0] = first(server, greeting, greeting)
+        server.cut()
         await reconnected(nc)
         seen = [type(await rx.receive()).__name__ for _ in range(4)]
         assert seen == ["Disconnected", "ReconnectFailed", "ReconnectFailed", "Reconnected"]

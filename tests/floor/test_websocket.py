@@ -24,6 +24,7 @@ from trionats import errors, events, open_client, open_events
 from trionats._connection.websocket import CLOSE_SECONDS, MAX_FRAME, WebSocketStream, open_websocket
 from trionats._protocol.addresses import parse_servers
 
+Script = Callable[[Peer], Awaitable[None]]
 Make = Callable[[], Awaitable[tuple[WebSocketStream, WebSocketStream]]]
 
 URL = "ws://server.example/path/to?key=s3cret"
@@ -100,9 +101,10 @@ async def shake_hands(
     return Ends(opened[0], WebSocketStream(theirs, protocol), theirs, request)
 
 
-async def test_the_request_has_path_host_and_the_users_headers() -> None:
+async def test_the_request_has_path_host_and_the_users_headers_and_nothing_behind_the_answer_is_lost() -> None:
     headers = {"Authorization": "Bearer s3cret", "X-Two": ["1", "2"], "host": "proxy.example"}
-    ours, theirs, _, request = await shake_hands(headers=headers)
+    ours, theirs, _, request = await shake_hands(headers=headers, behind=b"INFO {}\r\n")
+    assert [await ours.receive_some(4), await ours.receive_some()] == [b"INFO", b" {}\r\n"]
     assert request.path == "/path/to?key=s3cret"
     assert request.headers["Host"] == "proxy.example"
     assert request.headers["Authorization"] == "Bearer s3cret"
@@ -121,36 +123,22 @@ async def test_the_request_has_path_host_and_the_users_headers() -> None:
         ("ws://[::1]:9", "/", "[::1]:9"),
         ("ws://server.example./x", "/x", "server.example"),  # no final dot
         ("ws://server.example.:4222", "/", "server.example:4222"),
+        ("ws://u:s3cret@server.example", "/", "server.example"),
     ],
 )
 async def test_every_form_of_url_makes_a_request(url: str, path: str, host: str) -> None:
     request = (await shake_hands(url)).request
     assert (request.path, request.headers["Host"]) == (path, host)
-
-
-async def test_userinfo_of_the_url_is_for_nats_and_not_for_http() -> None:
-    headers = (await shake_hands("ws://u:s3cret@server.example")).request.headers
-    assert "Authorization" not in headers
-    assert "s3cret" not in str(headers)
+    assert "Authorization" not in request.headers, "the userinfo is for NATS, and not for HTTP"
+    assert "s3cret" not in str(request.headers)
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"X": "a\r\nEvil: b"},
-        {"X": "s3cret\0"},
-        {"X": "s3cret☃"},
-        {"X": ["a", 5]},
-        {"a b": "s3cret"},
-        {"": "s3cret"},
-        {"X\r\nY": "s3cret"},
-        {"Sec-WebSocket-Key": "s3cret"},
-        {"upgrade": "s3cret"},
-        {5: "s3cret"},
-        {"X": 5},
-        {"X": None},
-        "s3cret",
-        [("X", "s3cret")],
+        *({"X": value} for value in ("a\r\nEvil: b", "s3cret\0", "s3cret☃", ["a", 5], 5, None)),
+        *({name: "s3cret"} for name in ("a b", "", "X\r\nY", "Sec-WebSocket-Key", "upgrade", 5)),
+        *("s3cret", [("X", "s3cret")]),
     ],
 )
 async def test_headers_that_would_change_the_request_are_refused_without_their_values(headers: Any) -> None:  # noqa: ANN401
@@ -190,14 +178,6 @@ async def test_a_frame_larger_than_any_server_sends_is_refused_by_its_header() -
         await ours.receive_some()
     assert isinstance(caught.value.__cause__, errors.ProtocolError)
     assert str(MAX_FRAME) in str(caught.value.__cause__)
-
-
-async def test_what_came_with_the_answer_to_the_request_is_not_lost() -> None:
-    ours = (await shake_hands(behind=b"INFO {}\r\n")).ours
-    assert [await ours.receive_some(4), await ours.receive_some()] == [b"INFO", b" {}\r\n"]
-
-
-# -- frames ----------------------------------------------------------------------------------------------------------------
 
 
 class Raw:
@@ -249,15 +229,6 @@ def test_bytes_arrive_however_frames_and_segments_cut_them(data: bytes, draw: st
     trio.run(main)
 
 
-async def test_what_is_sent_is_one_masked_binary_frame() -> None:
-    raw = Raw()
-    await raw.stream.send_all(b"PUB a 0\r\n\r\n")
-    data = bytes(await raw.wire.receive_some())
-    assert data[0] == 0x82  # final, binary
-    assert data[1] & 0x80  # masked
-    assert b"PUB" not in data
-
-
 async def test_a_ping_is_answered_by_the_reader_while_nobody_sends() -> None:
     raw = Raw()
     await raw.send(Frame(Opcode.PING, b"are you there"), Frame(Opcode.BINARY, b"x"))
@@ -284,8 +255,13 @@ async def test_a_ping_is_answered_behind_the_frame_that_is_being_sent() -> None:
     assert seen == [Opcode.BINARY, Opcode.PONG]
 
 
-async def test_closing_sends_a_close_frame() -> None:
+async def test_what_is_sent_is_one_masked_binary_frame_and_closing_sends_a_close_frame() -> None:
     raw = Raw()
+    await raw.stream.send_all(b"PUB a 0\r\n\r\n")
+    data = bytes(await raw.wire.receive_some())
+    assert data[0] == 0x82  # final, binary
+    assert data[1] & 0x80  # masked
+    assert b"PUB" not in data
     await raw.stream.aclose()
     close = (await raw.frames())[0]
     assert (close.opcode, bytes(close.data)) == (Opcode.CLOSE, b"\x03\xe8")
@@ -293,8 +269,7 @@ async def test_closing_sends_a_close_frame() -> None:
 
 
 async def test_closing_waits_for_nobody_who_does_not_read(autojump_clock: trio.testing.MockClock) -> None:
-    ours, _ = trio.testing.lockstep_stream_pair()
-    stream = WebSocketStream(ours, Protocol(Side.CLIENT))
+    stream, _ = await lockstep()
     start = trio.current_time()
     await stream.aclose()
     assert trio.current_time() - start == CLOSE_SECONDS
@@ -350,12 +325,7 @@ async def test_what_is_no_websocket_breaks_the_stream_and_says_why(wire: bytes, 
         await raw.stream.receive_some()
 
 
-# -- what a client tells of a close frame ----------------------------------------------------------------------------------
-
-
-def closing(
-    code: int, reason: bytes, *, words: bytes = b"", before_login: bool = False
-) -> Callable[[Peer], Awaitable[None]]:
+def closing(code: int, reason: bytes, *, words: bytes = b"", before_login: bool = False) -> Script:
     """Play a server that sends words and closes the WebSocket: at the first message, or in one piece with its INFO."""
 
     async def script(peer: Peer) -> None:
@@ -377,7 +347,7 @@ def closing(
     return script
 
 
-async def lost(script: Callable[[Peer], Awaitable[None]], **options: Any) -> events.Disconnected:  # noqa: ANN401 - any option
+async def lost(script: Script, **options: Any) -> events.Disconnected:  # noqa: ANN401 - any option
     """Lose a connection in the middle of a request; the request and the feed say why."""
     async with trio.open_nursery() as nursery:
         dial = Peers(nursery, script).dial
@@ -428,9 +398,8 @@ TOKEN, KEY = "token-as-long-as-they-are", "key-for-the-proxy"
 )
 async def test_the_words_of_a_close_frame_do_not_repeat_what_was_confided(reason: str, shown: str) -> None:
     """Proxies answer with what they did not like."""
-    told = await lost(
-        closing(1008, reason.encode()), token=TOKEN, ws_connection_headers={"Authorization": f"Bearer {KEY}"}
-    )
+    confided: dict[str, Any] = {"token": TOKEN, "ws_connection_headers": {"Authorization": f"Bearer {KEY}"}}
+    told = await lost(closing(1008, reason.encode()), **confided)
     assert told.close_reason.startswith(shown)
     for secret in (TOKEN[:20], KEY):
         assert secret not in f"{told!r} {told.reason}"
@@ -448,9 +417,6 @@ async def test_a_close_frame_during_the_login_is_told(words: bytes, said: str, n
     peers = Peers(nursery, closing(1008, b"Go Away", words=words, before_login=True))
     assert str(await refusal("ws://fake", dial=peers.dial)).endswith(said)
     nursery.cancel_scope.cancel()
-
-
-# -- compression -----------------------------------------------------------------------------------------------------------
 
 
 async def test_compression_goes_both_ways_and_without_context_takeover() -> None:
@@ -478,7 +444,7 @@ def heads(data: bytes) -> Iterator[tuple[bool, int]]:
         data = data[start + 4 + size :]
 
 
-async def test_nothing_is_compressed_before_the_limit_is_known_and_nothing_above_it() -> None:
+async def test_nothing_is_compressed_before_the_limit_is_known_nor_above_it_nor_without_the_server() -> None:
     ours, _, wire, _ = await shake_hands(compression=True, deflates=True)
     await ours.send_all(b"x" * 500)
     ours.compress_up_to(200)
@@ -487,16 +453,11 @@ async def test_nothing_is_compressed_before_the_limit_is_known_and_nothing_above
     sent = list(heads(bytes(await wire.receive_some())))
     assert [compressed for compressed, _ in sent] == [False, True, True, True, False]
     assert max(size for compressed, size in sent if compressed) < 100
-
-
-async def test_a_server_that_does_not_compress_is_no_problem() -> None:
+    # A server that does not compress is no problem.
     ours, theirs, _, _ = await shake_hands(compression=True)
     ours.compress_up_to(1000)
     await ours.send_all(b"x" * 500)
     assert len(await theirs.receive_some()) == 500
-
-
-# -- who may do what when ------------------------------------------------------------------------------------------------
 
 
 async def test_two_tasks_may_not_read_or_write_at_once() -> None:
@@ -518,6 +479,5 @@ async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     await ours.send_all(b"CONNECT s3cret")
     await ours.aclose()
     await theirs.aclose()
-    assert "s3cret" not in "".join(
-        record.getMessage() for record in caplog.records if record.name != "websockets.server"
-    )
+    ours_only = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
+    assert "s3cret" not in "".join(ours_only)
