@@ -27,8 +27,9 @@ import inspect
 import itertools
 import json
 import re
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 
 import pytest
 import trio
@@ -36,21 +37,28 @@ import trio.testing
 
 from tests.cancelling import same_schedule
 from tests.fake_jetstream import FakeObjects
-from tests.fakes import FakeServer
-from trionats import Client, Feed, JetStream, Msg, ObjectStore, api, errors, open_client, open_events, open_subscription
+from tests.fakes import Ending, FakeServer
+from trionats import (
+    Client,
+    Events,
+    Feed,
+    JetStream,
+    Msg,
+    ObjectStore,
+    Subscription,
+    api,
+    errors,
+    events,
+    open_client,
+    open_events,
+    open_subscription,
+)
 from trionats._core.connection import Connection
+from trionats._core.messaging import Publishing
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 from trionats.testing._server import free_port as _free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from contextlib import AbstractAsyncContextManager
-
-    from tests.fakes import Ending
-    from trionats import Events, Subscription, events
-    from trionats._core.messaging import Publishing
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.

@@ -8,10 +8,11 @@ before it began, an operation must not have sent a byte.
 from __future__ import annotations
 
 import inspect
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -21,15 +22,9 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import errors
+from trionats import Client, Feed, JetStream, ObjectStore, errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from trionats import Client, Feed, JetStream, ObjectStore
 
 HEADERS = {"A": ["b", "c"]}
 #: What the bucket holds at the beginning: an object of one chunk and one of several.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats.aio.client
 import pytest
@@ -35,9 +36,6 @@ from tests.worlds import (
     takes,
 )
 from trionats import Client, bridge, errors, events, open_client, open_events, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
-import trio.testing
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
@@ -31,16 +32,10 @@ from tests.worlds import (
     subscribed,
     takes,
 )
-from trionats import errors, events
+from trionats import Client, Msg, Subscription, errors, events
 from trionats._core.barrier import wait_barrier
 from trionats._core.drain import LEAST_PATIENCE, LOOK_SECONDS
 from trionats._feeds.feed import Feed
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from trionats import Client, Msg, Subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from tests.cancelling import same_schedule
 from tests.worlds import Turns, busy, elsewhere, end, observe, observers, put, settled, unobserve
@@ -18,9 +17,6 @@ from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
 from trionats._feeds.feed import Feed, OpenFeeds
 from trionats._feeds.opening import opens
 from trionats._feeds.pace import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class Nobody:

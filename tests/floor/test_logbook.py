@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -13,9 +14,6 @@ from tests.fakes import FakeServer
 from tests.worlds import Hosts, lose, open_world, regain, until
 from trionats import Client, errors, events, open_subscription
 from trionats._core.logbook import MOST_TOLD, Logbook
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

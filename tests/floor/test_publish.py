@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fakes import FakeServer, Frame
 from tests.worlds import arrived, connected, open_world, takes
-from trionats import Client, JetStream, errors, events, open_events
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from trionats import Events
+from trionats import Client, Events, JetStream, errors, events, open_events
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

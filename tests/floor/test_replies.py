@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fakes import FakeServer, Frame
@@ -24,12 +24,7 @@ from tests.worlds import (
     settled,
     takes,
 )
-from trionats import errors, open_replies, open_subscription
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trionats import Client, Msg
+from trionats import Client, Msg, errors, open_replies, open_subscription
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from tests.worlds import (
@@ -23,13 +23,8 @@ from tests.worlds import (
     settled,
     takes,
 )
-from trionats import errors, open_client, open_replies
+from trionats import Client, errors, open_client, open_replies
 from trionats._core.requests import PendingReply
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trionats import Client
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

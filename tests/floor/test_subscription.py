@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -26,15 +27,10 @@ from tests.worlds import (
     settled,
     subscribed,
 )
-from trionats import Client, Msg, errors, events, open_events, open_subscription
+from trionats import Client, Msg, Subscription, errors, events, open_events, open_subscription
 from trionats._event_feed import EVENTS_CAPACITY
+from trionats._feeds.bounded import Overflow
 from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trionats import Subscription
-    from trionats._feeds.bounded import Overflow
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 
