@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-import trio.testing
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trio.testing
 
 from tests.cancelling import same_schedule
 from tests.worlds import Turns, busy, elsewhere, end, observe, observers, put, settled, unobserve

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fake_jetstream import FakeObjects
 from tests.worlds import meta_subject, open_bucket, settled
 from trionats import ObjectStore, errors, events, open_events, open_watcher
 from trionats._core.foreign import QUIET, Foreign
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 BUCKET = "b"
 
@@ -190,9 +192,7 @@ async def test_an_answer_of_the_server_that_is_none_is_an_error_of_its_own(answe
 # -- told --------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_skipped_is_counted_and_told_once_an_episode(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_is_skipped_is_counted_and_told_once_an_episode(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="trionats")
     async with open_bucket() as (bucket, store, nc, nursery), open_events(nursery, nc) as told:
         bucket.add("good", b"data")
@@ -233,7 +233,7 @@ def test_a_boundary_returns_what_it_read_and_stops_no_interrupt() -> None:
 
 
 async def test_each_place_has_episodes_of_its_own_and_what_is_over_takes_up_no_room(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Place(str):
         __slots__ = ("__weakref__",)

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import pytest
-import trio
-import trio.testing
 
 from tests.fakes import FakeServer, Frame
 from tests.worlds import open_world
 from trionats import JetStream, api, errors
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 Call: TypeAlias = "Callable[[Any], Coroutine[Any, Any, object]]"
 
@@ -137,9 +138,7 @@ def well_formed(result: object) -> bool:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_an_odd_response_ends_in_a_value_or_in_an_error_of_ours(
-    name: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_odd_response_ends_in_a_value_or_in_an_error_of_ours(name: str) -> None:
     """Each field of a real answer, replaced by each thing that it is not."""
     call, real = CALLS[name]
     now = b""
@@ -174,9 +173,7 @@ NO_RESPONSES = [
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_response_that_is_none_is_an_error_that_says_what_was_asked(
-    name: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_response_that_is_none_is_an_error_that_says_what_was_asked(name: str) -> None:
     call, _ = CALLS[name]
     now = b""
     async with answering(lambda _: now) as (js, _):
@@ -191,7 +188,7 @@ async def test_a_response_that_is_none_is_an_error_that_says_what_was_asked(
             assert len(str(caught.value)) < 400
 
 
-async def test_a_list_that_does_not_end_as_it_says_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_list_that_does_not_end_as_it_says_ends() -> None:
     for total in ("NaN", "1e400", '"5"', "null"):
         page = b'{"total":%b,"streams":[%b]}' % (total.encode(), json.dumps(STREAM).encode())
         async with answering(lambda _, page=page: page) as (js, _):  # type: ignore[misc]
@@ -282,7 +279,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(call: Call, tex
         assert not server.sent("PUB")
 
 
-async def test_the_two_forms_of_a_configuration_are_one(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_two_forms_of_a_configuration_are_one() -> None:
     async with answering(lambda _: STREAM) as (js, server):
         await js.add_stream(name="S", subjects=["s"], max_age=1)
         await js.add_stream(api.StreamConfig("S", subjects=["s"]), max_age=1)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from multidict import MultiDict
 
 from tests.fake_jetstream import BUSY, FULL, UNAVAILABLE, WRONG_SEQUENCE, Consumer, FakeObjects, refusal
@@ -24,6 +23,9 @@ from trionats import api, errors
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import Digest
 from trionats._protocol.jetstream.objects import read_info
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 MIB = 1024 * 1024
 TOO_LARGE = refusal(400, 10054, "message size exceeds maximum allowed")
@@ -207,7 +209,7 @@ async def test_a_server_that_takes_less_from_now_on_gets_smaller_chunks() -> Non
 
 
 async def test_a_server_that_takes_less_in_the_middle_of_a_put_gets_smaller_chunks(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chunks, "WINDOW_CHUNKS", 1)
     async with open_bucket() as (bucket, store, _, _):
@@ -242,9 +244,7 @@ async def test_replacing_an_object_purges_the_chunks_of_the_old_one() -> None:
     assert len(bucket.metas) == 1
 
 
-async def test_the_window_of_unacknowledged_chunks_is_bounded(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_window_of_unacknowledged_chunks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 50)
     async with open_bucket() as (bucket, store, _, nursery):
         await store.put("before", b"")
@@ -263,7 +263,7 @@ async def test_the_window_of_unacknowledged_chunks_is_bounded(
             [None, None, FULL],
             errors.BadRequestError,
             "maximum bytes exceeded",
-        ),  # J7: an error is no acknowledgement
+        ),  # an error is no acknowledgement
         (CHUNKS, [b"hello"], errors.APIError, "no JetStream response"),
         (CHUNKS, [{"seq": "one"}], errors.APIError, "no JetStream response"),
         (CHUNKS, ["503"] * 1000, errors.NoStreamResponseError, "no stream"),
@@ -274,11 +274,11 @@ async def test_the_window_of_unacknowledged_chunks_is_bounded(
             [WRONG_SEQUENCE],
             errors.BadRequestError,
             "somebody else changed it",
-        ),  # J10: two writers do not both win
+        ),  # two writers do not both win
     ],
 )
 async def test_a_refused_put_says_so_leaves_nothing_and_the_old_object_as_it_was(
-    pattern: str, answers: list[Any], error: type[errors.Error], text: str, autojump_clock: trio.testing.MockClock
+    pattern: str, answers: list[Any], error: type[errors.Error], text: str
 ) -> None:
     async with open_bucket() as (bucket, store, _, _):
         for name, before in (("m", {}), ("n", {"n": b"old"})):
@@ -295,10 +295,8 @@ async def test_a_refused_put_says_so_leaves_nothing_and_the_old_object_as_it_was
 
 
 @pytest.mark.parametrize("refused", [BUSY, "503"], ids=["too many requests", "no leader"])
-async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
-    refused: object, autojump_clock: trio.testing.MockClock
-) -> None:
-    """J6: chunks behind the refused one may have been stored; they must not stay in front of it."""
+async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(refused: object) -> None:
+    """Chunks behind the refused one may have been stored; they must not stay in front of it."""
     async with open_bucket() as (bucket, store, _, _):
         bucket.answer(CHUNKS, None, None, refused, None, refused, None, None, None, None, refused)
         info = await store.put("n", LETTERS, small(10))
@@ -306,14 +304,14 @@ async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
     assert (info.chunks, bucket.chunks) == (10, 10)
 
 
-async def test_an_info_that_the_server_was_not_ready_for_is_sent_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_info_that_the_server_was_not_ready_for_is_sent_again() -> None:
     async with open_bucket() as (bucket, store, _, _):
         bucket.answer(METAS, "503", "503")
         await store.put("n", b"data")
     assert bucket.contents() == {"n": b"data"}
 
 
-async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin() -> None:
     """Only there is what is put stored; chunks that were refused and sent again lie in order."""
     async with open_bucket() as (bucket, _, nc, _):
         copy = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
@@ -327,10 +325,8 @@ async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin(autojump_
 
 
 @pytest.mark.parametrize("chosen", [None, 1.0])
-async def test_a_put_that_moves_slowly_goes_on_and_one_that_stalls_fails(
-    autojump_clock: trio.testing.MockClock, chosen: float | None
-) -> None:
-    """J5: what is limited is the time since something last moved, not the time in all, nor that for one reply."""
+async def test_a_put_that_moves_slowly_goes_on_and_one_that_stalls_fails(chosen: float | None) -> None:
+    """What is limited is the time since something last moved, not the time in all, nor that for one reply."""
     async with open_bucket(request_timeout=chosen) as (bucket, store, _, _):
         replies: list[str] = []
 
@@ -373,7 +369,7 @@ def cut_behind(bucket: FakeObjects, *outcomes: str) -> None:
 
 @pytest.mark.parametrize("outcomes", [["lost"], ["silence", "lost"]], ids=["once", "twice"])
 async def test_an_info_whose_acknowledgement_was_lost_with_the_connection_is_sent_again_until_that_is_known(
-    outcomes: list[str], autojump_clock: trio.testing.MockClock
+    outcomes: list[str],
 ) -> None:
     async with open_bucket(reconnect_delay=lambda _: 0.1) as (bucket, store, nc, _):
         cut_behind(bucket, *outcomes)
@@ -388,11 +384,10 @@ async def test_an_info_whose_acknowledgement_was_lost_with_the_connection_is_sen
 @pytest.mark.parametrize("later", ["503", UNAVAILABLE, FULL, "unreadable", "silent"], ids=str)
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_no_later_refusal_takes_the_chunks_of_an_object_that_was_stored(
-    autojump_clock: trio.testing.MockClock,
     later: Any,  # noqa: ANN401 - what the server answers
     cancelled: bool,
 ) -> None:
-    """J1: a refusal of the second sending says nothing of the first, whose acknowledgement was lost."""
+    """A refusal of the second sending says nothing of the first, whose acknowledgement was lost."""
     async with open_bucket(reconnect_delay=lambda _: 0.1) as (bucket, store, nc, _):
         bucket.add("n", b"old")
 
@@ -420,10 +415,8 @@ async def test_no_later_refusal_takes_the_chunks_of_an_object_that_was_stored(
 
 
 @pytest.mark.parametrize("outcome", ["stored", "not stored", "a rival was faster"])
-async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_it_comes(
-    autojump_clock: trio.testing.MockClock, outcome: str
-) -> None:
-    """J1: no chunks are left that belong to nothing, and none are purged that belong to something."""
+async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_it_comes(outcome: str) -> None:
+    """No chunks are left that belong to nothing, and none are purged that belong to something."""
     rival = outcome == "a rival was faster"
     async with open_bucket(reconnect_delay=lambda _: 2.0) as (bucket, store, nc, _):
 
@@ -451,7 +444,7 @@ async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_i
         assert (len(bucket.metas), bucket.chunks) == (1, 0 if rival else 1)
 
 
-async def test_a_put_ended_by_a_lost_connection_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_put_ended_by_a_lost_connection_leaves_nothing() -> None:
     async with open_bucket() as (bucket, store, nc, _):
         bucket.hook = lambda frame: (
             bucket.server.cut() if bucket.chunks == 3 and matches(CHUNKS, frame.subject) else None
@@ -602,10 +595,8 @@ async def test_get_reads_chunk_by_chunk() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(
-    autojump_clock: trio.testing.MockClock, count: int
-) -> None:
-    """J3: from the moment that its info was read."""
+async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(count: int) -> None:
+    """From the moment that its info was read."""
     async with open_bucket() as (bucket, store, nc, _):
         cuts = [bucket.server.cut] * 2
 
@@ -623,9 +614,7 @@ async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, None), (1, 1.0), (3, None)])
-async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(
-    autojump_clock: trio.testing.MockClock, count: int, chosen: float | None
-) -> None:
+async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(count: int, chosen: float | None) -> None:
     async with open_bucket(request_timeout=chosen) as (bucket, store, _, _):
         asked = "DIRECT.GET" if count == 1 else "CONSUMER.CREATE"
         bucket.server.on(f"$JS.API.{asked}.OBJ_b.>", lambda _: None, first=True)
@@ -654,8 +643,8 @@ class SlowObjects(FakeObjects):
             self._deliver(consumer, next(self._pending(consumer)), consumer.pulls[0].inbox)
 
 
-async def test_a_get_that_moves_slowly_goes_on(autojump_clock: trio.testing.MockClock) -> None:
-    """J5: ten seconds for each chunk, and more than the idle limit in all."""
+async def test_a_get_that_moves_slowly_goes_on() -> None:
+    """Ten seconds for each chunk, and more than the idle limit in all."""
     async with open_bucket(SlowObjects) as (_, store, _, _):
         await store.put("n", LETTERS, small(10))
         start = trio.current_time()
@@ -663,8 +652,8 @@ async def test_a_get_that_moves_slowly_goes_on(autojump_clock: trio.testing.Mock
         assert trio.current_time() - start > 80
 
 
-async def test_a_get_that_stalls_fails_after_the_idle_limit(autojump_clock: trio.testing.MockClock) -> None:
-    """J3, J5: it does not hang, and the last chunk is what the time is counted from."""
+async def test_a_get_that_stalls_fails_after_the_idle_limit() -> None:
+    """It does not hang, and the last chunk is what the time is counted from."""
     async with open_bucket(SlowObjects) as (bucket, store, nc, _):
         await store.put("n", LETTERS, small(10))
         bucket.consumers_served = 3
@@ -679,7 +668,7 @@ async def test_a_get_that_stalls_fails_after_the_idle_limit(autojump_clock: trio
 
 
 async def test_delete_leaves_a_marker_and_no_data() -> None:
-    """J14: and says for a deleted object that it was one."""
+    """And says for a deleted object that it was one."""
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"data")
         await store.delete("n")
@@ -714,7 +703,7 @@ async def test_delete_keeps_what_another_client_wrote_into_the_info() -> None:
     ],
 )
 async def test_a_delete_that_was_refused_keeps_the_data(
-    answers: list[Any], error: type[errors.Error], text: str, autojump_clock: trio.testing.MockClock
+    answers: list[Any], error: type[errors.Error], text: str
 ) -> None:
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"data")
@@ -724,9 +713,7 @@ async def test_a_delete_that_was_refused_keeps_the_data(
     assert bucket.contents() == {"n": b"data"}
 
 
-async def test_a_lost_connection_names_the_object_and_what_was_done_with_it(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_lost_connection_names_the_object_and_what_was_done_with_it() -> None:
     async with open_bucket() as (bucket, store, _, _):
         bucket.hook = lambda _: (bucket.server.cut(), "silence")[1]  # type: ignore[func-returns-value]
         with pytest.raises(errors.DisconnectedError, match=r"^put of object 'm' into bucket 'b': request to"):
@@ -776,7 +763,6 @@ def test_the_time_of_a_message_is_written_as_the_server_writes_it(nanoseconds: i
 
 
 async def test_digests_are_read_in_every_form_that_clients_write() -> None:
-    """J12."""
     digest = Digest()
     # A value whose base64 has both letters that the two alphabets differ in.
     text = next(b"%d" % n for n in range(1000) if {"-", "_"} <= set(sha256(b"%d" % n)))

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fake_jetstream import UNAVAILABLE, Consumer, FakeObjects, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import Listener, open_bucket, seam, settled, until
 from trionats import ObjectStore, errors, events, open_watcher
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 NO_ROOM = refusal(400, 10026, "maximum consumers limit reached")
 
@@ -72,9 +74,7 @@ async def first(nursery: trio.Nursery, store: ObjectStore) -> str:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told() -> None:
     async with open_bucket(Bucket) as (bucket, store, nc, nursery), open_watcher(nursery, store) as watcher:
         seam(nc).add_listener(seen := Listener())
         await watcher.snapshot()
@@ -89,7 +89,7 @@ async def test_a_watcher_whose_next_consumer_is_refused_for_good_is_told(
         assert (told.stream, vars(told.error)["err_code"]) == ("OBJ_b", 10026)
 
 
-async def test_a_watcher_that_is_never_told_its_end_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_watcher_that_is_never_told_its_end_ends() -> None:
     """Each refusal to find the last message is followed by another consumer, which is granted."""
     async with open_bucket(Bucket) as (bucket, store, nc, nursery):
         seam(nc).add_listener(seen := Listener())
@@ -104,7 +104,7 @@ async def test_a_watcher_that_is_never_told_its_end_ends(autojump_clock: trio.te
         assert (told.stream, vars(told.error)["err_code"]) == ("OBJ_b", 10026)
 
 
-async def test_a_refusal_that_passes_does_not_end_a_watcher(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_refusal_that_passes_does_not_end_a_watcher() -> None:
     async with open_bucket(Bucket) as (bucket, store, _, nursery), open_watcher(nursery, store) as watcher:
         await watcher.snapshot()
         bucket.room = 0
@@ -137,7 +137,7 @@ async def test_a_limit_that_is_gone_in_a_moment_is_no_refusal() -> None:
 
 
 @pytest.mark.parametrize("kind", ["list", "get"])
-async def test_a_list_or_get_that_does_not_get_on_says_why(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_list_or_get_that_does_not_get_on_says_why(kind: str) -> None:
     async with open_bucket(Bucket) as (bucket, store, _, nursery):
         bucket.add("a", b"1", b"2")
         bucket.room = 1
@@ -152,7 +152,7 @@ async def test_a_list_or_get_that_does_not_get_on_says_why(kind: str, autojump_c
             await (store.list() if kind == "list" else store.get("a"))
 
 
-async def test_who_may_not_ask_for_the_stream_is_told_once_and_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_may_not_ask_for_the_stream_is_told_once_and_goes_on() -> None:
     async with open_bucket(Bucket) as (bucket, store, nc, nursery), open_watcher(nursery, store) as watcher:
         seam(nc).add_listener(seen := Listener())
         bucket.server.deny_publish = ("$JS.API.STREAM.INFO.>",)
@@ -191,7 +191,7 @@ ODD: list[Any] = [None, "x", -1, 1.5, True, [], {}, 1 << 70, "9" * 30]
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", ["state", "created", "config", "last_seq"])
-async def test_an_odd_stream_info_ends_nothing(field: str, odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401
+async def test_an_odd_stream_info_ends_nothing(field: str, odd: Any) -> None:  # noqa: ANN401
     """It is asked again, until it is one."""
     async with open_bucket(Bucket) as (bucket, store, _, nursery), open_watcher(nursery, store) as watcher:
         bucket.about_it = {"state": {"last_seq": odd}} if field == "last_seq" else {field: odd}
@@ -204,7 +204,7 @@ async def test_an_odd_stream_info_ends_nothing(field: str, odd: Any, autojump_cl
 
 
 @pytest.mark.parametrize("odd", [*ODD, {"seq": None}, {"seq": "9"}, {"seq": True}, {"seq": -1}, {"seq": 1 << 64}])
-async def test_an_odd_last_message_ends_nothing(odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401
+async def test_an_odd_last_message_ends_nothing(odd: Any) -> None:  # noqa: ANN401
     """It is asked for again, and a list ends when it has come to the true one."""
     async with open_bucket(Bucket) as (bucket, store, _, _):
         bucket.add("a")
@@ -213,7 +213,7 @@ async def test_an_odd_last_message_ends_nothing(odd: Any, autojump_clock: trio.t
         assert len(bucket.server.sent("PUB", "$JS.API.STREAM.MSG.GET.>")) == 4
 
 
-async def test_the_error_for_an_odd_last_message_is_like_any_other(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_error_for_an_odd_last_message_is_like_any_other() -> None:
     async with open_bucket(Bucket) as (bucket, store, _, _):
         bucket.add("a")
         bucket.replicated({"message": None})
@@ -223,9 +223,7 @@ async def test_the_error_for_an_odd_last_message_is_like_any_other(autojump_cloc
         assert (error.code, error.err_code, error.stream, error.seq) == (None, None, None, None)
 
 
-async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit() -> None:
     async with open_bucket(Bucket) as (bucket, store, _, _):
         bucket.add("a")
         bucket.replicated({"message": {"seq": bucket.last + 3}})
@@ -237,7 +235,7 @@ async def test_a_list_that_no_replica_can_complete_gives_up_at_its_idle_limit(
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("field", ["num_pending", "delivered", "created", "cluster", "stream_seq", "consumer_seq"])
-async def test_an_odd_consumer_info_ends_nothing(field: str, odd: Any, autojump_clock: trio.testing.MockClock) -> None:  # noqa: ANN401
+async def test_an_odd_consumer_info_ends_nothing(field: str, odd: Any) -> None:  # noqa: ANN401
     async with open_bucket(Bucket) as (bucket, store, _, nursery):
         bucket.add("a")
         bucket.about_consumers = {"delivered": {field: odd}} if field.endswith("seq") else {field: odd}
@@ -260,7 +258,7 @@ async def test_an_odd_consumer_info_ends_nothing(field: str, odd: Any, autojump_
         b"no header at all\r\n\r\n",
     ],
 )
-async def test_an_odd_status_ends_nothing(headers: bytes, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_odd_status_ends_nothing(headers: bytes) -> None:
     async with open_bucket(Bucket) as (bucket, store, _, nursery), open_watcher(nursery, store) as watcher:
         (consumer,) = bucket.consumers.values()
         await settled()
@@ -275,9 +273,7 @@ async def test_an_odd_status_ends_nothing(headers: bytes, autojump_clock: trio.t
 
 
 @pytest.mark.parametrize("answer", [b"", b"null", b"[]", b"7", b'{"error": 7}', b'{"error": {"code": {}}}', b"\xff"])
-async def test_what_is_no_response_of_the_api_ends_nothing(
-    answer: bytes, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_what_is_no_response_of_the_api_ends_nothing(answer: bytes) -> None:
     async with open_bucket(Bucket) as (bucket, store, _, nursery), open_watcher(nursery, store) as watcher:
         broken = {"CREATE", "INFO"}
         create, about = bucket.create, bucket.about

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fakes import FakeServer, Frame
 from tests.worlds import arrived, connected, open_world, takes

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, refusal
@@ -20,6 +19,9 @@ from trionats import Client, Events, ObjectStore, api, errors, events, open_even
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import ChunkWriter
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 CHUNKS, METAS, PURGES = "$O.b.C.>", "$O.b.M.>", "$JS.API.STREAM.PURGE.>"
 SMALL = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
@@ -64,8 +66,6 @@ class Frozen:
 
 @pytest.mark.parametrize("what", ["get", "list"])
 def test_a_get_or_list_cancelled_at_any_step_leaves_nothing(what: str) -> None:
-    """J2, A5."""
-
     async def scenario(cut: Cut) -> None:
         async with open_bucket() as (bucket, store, nc, _):
             bucket.add("n", *[bytes(10)] * 10)
@@ -79,7 +79,7 @@ def test_a_get_or_list_cancelled_at_any_step_leaves_nothing(what: str) -> None:
 
 
 def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """J1: no orphaned chunks, and the old object stays readable; a whole new one is the other honest outcome."""
+    """No orphaned chunks, and the old object stays readable; a whole new one is the other honest outcome."""
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 30)
     outcomes = set()
 
@@ -96,7 +96,7 @@ def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: p
 
 
 def test_a_delete_cancelled_at_any_step_is_done_or_not_begun() -> None:
-    """J14: never an info without its chunks."""
+    """Never an info without its chunks."""
     outcomes = set()
 
     async def scenario(cut: Cut) -> None:
@@ -126,10 +126,8 @@ async def test_a_put_or_delete_in_a_cancelled_scope_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["stored", "refused", "never known"])
-async def test_a_put_cancelled_while_its_info_is_under_way_waits_for_what_becomes_of_it(
-    outcome: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    """J1: to purge the chunks of an object that was stored would be worse than to leave those of one that was not."""
+async def test_a_put_cancelled_while_its_info_is_under_way_waits_for_what_becomes_of_it(outcome: str) -> None:
+    """To purge the chunks of an object that was stored would be worse than to leave those of one that was not."""
     async with open_bucket() as (bucket, store, nc, nursery):
         await store.put("n", b"old")
         replies: list[str] = []
@@ -161,7 +159,7 @@ async def test_a_put_cancelled_while_its_info_is_under_way_waits_for_what_become
         assert bucket.chunks == (2 if outcome == "never known" else 1)
 
 
-async def test_cleaning_up_takes_two_seconds_at_most(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cleaning_up_takes_two_seconds_at_most() -> None:
     async with open_bucket() as (bucket, store, _, _):
         Frozen(bucket, CHUNKS)
         start = trio.current_time()
@@ -171,7 +169,7 @@ async def test_cleaning_up_takes_two_seconds_at_most(autojump_clock: trio.testin
     assert bucket.purged()
 
 
-async def test_the_exception_of_the_body_is_the_one_that_comes_out(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_exception_of_the_body_is_the_one_that_comes_out() -> None:
     async with open_bucket() as (bucket, _, nc, _):
         writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test")
         bucket.hook = lambda _: "503"
@@ -186,10 +184,8 @@ async def test_the_exception_of_the_body_is_the_one_that_comes_out(autojump_cloc
 
 
 @pytest.mark.parametrize("count", [1, 5, 10])
-async def test_chunks_that_are_stored_after_a_cancelled_put_are_purged_when_they_are(
-    count: int, autojump_clock: trio.testing.MockClock
-) -> None:
-    """J1: the purge overtakes what is on its way; the acknowledgements say when to purge again, be they together or not."""
+async def test_chunks_that_are_stored_after_a_cancelled_put_are_purged_when_they_are(count: int) -> None:
+    """The purge overtakes what is on its way; the acknowledgements say when to purge again, be they together or not."""
     async with open_bucket() as (bucket, store, nc, _):
         await store.put("n", b"old")
         frozen = Frozen(bucket, CHUNKS)
@@ -210,9 +206,7 @@ async def test_chunks_that_are_stored_after_a_cancelled_put_are_purged_when_they
 
 
 @pytest.mark.parametrize("drained", [True, False])
-async def test_a_client_that_drains_or_closes_does_not_wait_for_late_chunks(
-    drained: bool, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_client_that_drains_or_closes_does_not_wait_for_late_chunks(drained: bool) -> None:
     async with open_bucket() as (bucket, store, nc, _):
         Frozen(bucket, CHUNKS)
         with trio.move_on_after(1):
@@ -233,9 +227,9 @@ async def cut_off(bucket: FakeObjects) -> None:
 
 @pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled and then cut off", "cut off"])
 async def test_chunks_whose_acknowledgements_were_lost_with_the_connection_are_purged_behind_the_next_one(
-    cancelled: bool, autojump_clock: trio.testing.MockClock
+    cancelled: bool,
 ) -> None:
-    """J1: nothing says when they arrive, so one more purge follows."""
+    """Nothing says when they arrive, so one more purge follows."""
     async with open_bucket(reconnect_delay=lambda _: 50.0) as (bucket, store, nc, nursery):
         frozen = Frozen(bucket, CHUNKS)
         if not cancelled:
@@ -257,10 +251,8 @@ async def test_chunks_whose_acknowledgements_were_lost_with_the_connection_are_p
 
 
 @pytest.mark.parametrize("outcome", ["stored", "refused"])
-async def test_an_info_that_is_acknowledged_after_all_has_its_chunks_or_those_before_it_purged(
-    outcome: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    """J1: cancelled in its last step, and the server stands still for longer than anybody waits."""
+async def test_an_info_that_is_acknowledged_after_all_has_its_chunks_or_those_before_it_purged(outcome: str) -> None:
+    """Cancelled in its last step, and the server stands still for longer than anybody waits."""
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"old")
         frozen = Frozen(bucket, METAS)
@@ -280,9 +272,7 @@ async def test_an_info_that_is_acknowledged_after_all_has_its_chunks_or_those_be
             assert not bucket.metas
 
 
-async def test_a_marker_that_is_acknowledged_after_all_has_the_data_purged(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_marker_that_is_acknowledged_after_all_has_the_data_purged() -> None:
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"old")
         frozen = Frozen(bucket, METAS)
@@ -295,7 +285,7 @@ async def test_a_marker_that_is_acknowledged_after_all_has_the_data_purged(
         assert (bucket.chunks, bucket.metas[0]["deleted"]) == (0, True)
 
 
-async def test_an_info_that_never_left_us_has_its_chunks_purged(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_info_that_never_left_us_has_its_chunks_purged() -> None:
     async with open_bucket() as (bucket, store, nc, _):
         await store.put("n", b"old")
 
@@ -326,9 +316,7 @@ async def open_far() -> AsyncGenerator[tuple[FakeObjects, ObjectStore]]:
         yield bucket, find_store(nc, domain="far")
 
 
-async def test_another_domains_refusal_of_an_info_is_not_believed_before_the_stream_itself_was_looked_at(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_another_domains_refusal_of_an_info_is_not_believed_before_the_stream_itself_was_looked_at() -> None:
     """The chunks of an info that is stored later must not be purged: the object would be listed and have no data."""
     async with open_far() as (bucket, store):
         await store.put("n", b"old")
@@ -348,9 +336,7 @@ async def test_another_domains_refusal_of_an_info_is_not_believed_before_the_str
     assert bucket.contents() == {"n": b"new"}
 
 
-async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new_one(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new_one() -> None:
     """Also where it says that somebody else has changed it, which is another domain's business."""
     async with open_far() as (bucket, store):
         await store.put("n", b"old")
@@ -360,9 +346,7 @@ async def test_a_refusal_that_stays_leaves_the_old_object_and_nothing_of_the_new
     assert bucket.contents() == {"n": b"old"}
 
 
-async def test_another_domains_conflict_behind_a_broken_connection_purges_nothing_of_the_old_object(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_another_domains_conflict_behind_a_broken_connection_purges_nothing_of_the_old_object() -> None:
     """That somebody has overtaken us, and seen to the old data, is for the stream to say."""
     async with open_far() as (bucket, store):
         old = await store.put("n", b"old")
@@ -384,9 +368,7 @@ async def test_another_domains_conflict_behind_a_broken_connection_purges_nothin
         assert (await store.get_info("n")).nuid == old.nuid
 
 
-async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged() -> None:
     async with open_far() as (bucket, store):
         asleep = Frozen(bucket, CHUNKS, WRONG_SEQUENCE)
         with pytest.raises(errors.BadRequestError):
@@ -400,7 +382,7 @@ async def test_chunks_that_are_stored_behind_another_domains_refusal_are_purged(
 # -- purges that fail --------------------------------------------------------------------------------------------------
 
 
-async def test_a_purge_that_nobody_answers_does_not_fail_what_is_done(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_purge_that_nobody_answers_does_not_fail_what_is_done() -> None:
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"old")
         await store.put("n", b"new")
@@ -417,9 +399,7 @@ async def test_a_purge_that_nobody_answers_does_not_fail_what_is_done(autojump_c
     assert bucket.purged() == purges + 2
 
 
-async def test_a_purge_whose_response_was_lost_with_the_connection_is_asked_for_again(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_a_purge_whose_response_was_lost_with_the_connection_is_asked_for_again() -> None:
     async with open_bucket(reconnect_delay=lambda _: 50.0) as (bucket, store, nc, nursery):
         await store.put("n", b"old")
         bucket.purges = False
@@ -434,9 +414,7 @@ async def test_a_purge_whose_response_was_lost_with_the_connection_is_asked_for_
 
 
 @pytest.mark.parametrize("answer", [UNAVAILABLE, None], ids=["unavailable", "nobody listens"])
-async def test_a_purge_that_the_server_is_not_ready_for_is_asked_for_again(
-    answer: dict[str, Any] | None, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_purge_that_the_server_is_not_ready_for_is_asked_for_again(answer: dict[str, Any] | None) -> None:
     async with open_bucket() as (bucket, store, _, _):
         await store.put("n", b"old")
 
@@ -454,7 +432,7 @@ async def test_a_purge_that_the_server_is_not_ready_for_is_asked_for_again(
         assert bucket.chunks == 0
 
 
-async def test_a_purge_that_is_never_answered_is_given_up_and_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_purge_that_is_never_answered_is_given_up_and_told() -> None:
     async with open_bucket(ping_interval=10_000) as (bucket, store, nc, nursery), open_events(nursery, nc) as told:
         await store.put("n", b"data")
         bucket.purges = False

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fakes import FakeServer, Frame

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
 from tests.worlds import (
