@@ -19,7 +19,7 @@ FILES: Final = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tes
 #: What only builders of feeds use of a client, and the looks into what no program sees, have one home.
 PEEPHOLE: Final = "tests/worlds.py"
 #: Calls that fail where something is not as it should be.
-ASSERTING: Final = re.compile(r"^(raises|RaisesGroup|RaisesExc|fail|fail_after|assert_\w+|check\w*|expect|takes)$")
+ASSERTING: Final = re.compile(r"^(raises|RaisesGroup|RaisesExc|fail|fail_after|assert_\w+|check\w*|expect|play|takes)$")
 #: nats-py's, where it has nothing public for it.
 THEIRS: Final = frozenset({"_close", "_err", "_error_cb", "_nc", "_status", "_stream", "_transport"})
 CODE: Final = re.compile(r"^test_[a-z]\d+_|_[a-z]\d{1,3}_|^\s*[A-Z]\d{1,3}\b[:,]")
@@ -124,13 +124,6 @@ RULES: Final[dict[str, Callable[[str], list[str]]]] = {
     ),
 }
 EXCEPTIONS: Final[dict[str, set[str]]] = {
-    "without_an_assertion": {
-        f"tests/protocol/test_{name}.py" for name in ("cli_context", "credentials", "fields", "leader")
-    },
-    "named_by_a_code": {
-        *(f"tests/floor/test_{name}.py" for name in ("dial_plan", "handshake", "migration", "reconnect", "session")),
-        *(f"tests/live/test_{name}.py" for name in ("auth", "objects", "reconnect", "tls")),
-    },
     "has_what_the_worlds_have": {"tests/floor/test_bridge.py", "tests/live/test_bridge.py"},  # of nats-py's client
 }
 

@@ -55,6 +55,7 @@ from trionats import (
 )
 from trionats._core.connection import Connection
 from trionats._core.messaging import Publishing
+from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
@@ -405,6 +406,13 @@ def takes(least: float, most: float | None = None) -> Iterator[None]:
     assert least - 1e-5 <= lasted <= (least if most is None else most) + 1e-5, f"it took {lasted:g} s"
 
 
+async def cut_short(call: Callable[..., Awaitable[object]], *args: object, after: float = 1) -> None:
+    """Cancel a call after so many seconds; see that it has not returned before, nor with 0 when it is cancelled already."""
+    with trio.move_on_after(after) as scope:
+        await call(*args)
+    assert scope.cancelled_caught, "it has not waited"
+
+
 async def hold_back(server: FakeServer, nc: Client, size: int = 0) -> None:
     """Let the server read nothing more: something is in the writer's hands, and so many bytes wait behind it."""
     server.link.stall(up=True)
@@ -639,24 +647,9 @@ def buffered(feed: Feed[T]) -> list[T]:
     return list(feed._receive._state.data)
 
 
-def observers(feed: Feed[Any]) -> int:
-    """How many wait for the consumers of a feed: barriers and drains."""
-    return len(feed._busy.observers)
-
-
-def observe(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
-    """Have somebody told of what a feed's consumers do."""
-    feed._busy.observe(observer)
-
-
-def unobserve(feed: Feed[Any], observer: Any) -> None:  # noqa: ANN401 - what waits for consumers
-    """Undo `observe`."""
-    feed._busy.unobserve(observer)
-
-
-def busy(feed: Feed[Any]) -> int:
-    """How many tasks a feed remembers as being at work."""
-    return len(feed._busy.busy)
+def busy_tasks(feed: Feed[Any]) -> BusyTasks[Any]:
+    """What a feed knows of its consumers: those at work, and who is told of it."""
+    return feed._busy
 
 
 def kept(nc: Client) -> tuple[object, ...]:

@@ -36,7 +36,7 @@ def failed_callbacks(seen: list[events.ConnectionEvent]) -> list[tuple[str, Exce
     return [(event.option, event.error) for event in seen if isinstance(event, CallbackFailed)]
 
 
-async def test_c14_the_server_just_lost_comes_last() -> None:
+async def test_the_server_just_lost_comes_last() -> None:
     async with watched(Hosts("a", "b", "c")) as (hosts, _, rx):
         for name in "abc":
             hosts[name].accepting = False
@@ -47,7 +47,7 @@ async def test_c14_the_server_just_lost_comes_last() -> None:
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["welcome", "refused first"])
-async def test_c13_two_hundred_clients_do_not_come_back_as_a_herd(refused: bool) -> None:
+async def test_two_hundred_clients_do_not_come_back_as_a_herd(refused: bool) -> None:
     """No 10 ms see more than a tenth of the first dials after the loss."""
     hosts = Hosts("a")
     async with trio.open_nursery() as nursery, trio.open_nursery() as clients:

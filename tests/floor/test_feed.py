@@ -5,34 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 
 import pytest
 import trio
 
 from tests.cancelling import same_schedule
-from tests.worlds import Turns, busy, elsewhere, end, observe, observers, put, settled, unobserve
+from tests.worlds import Turns, busy_tasks, elsewhere, end, put, settled
 from trionats import errors
-from trionats._feeds import busy_tasks
+from trionats._feeds import busy_tasks as house
 from trionats._feeds.busy_tasks import AT_THE_DOOR, MOST, ROOMY
 from trionats._feeds.feed import Feed, OpenFeeds
 from trionats._feeds.opening import opens
 from trionats._feeds.pace import Pace
-
-
-class Nobody:
-    """An observer."""
-
-    def took(self, task: trio.lowlevel.Task) -> None:
-        """See nothing."""
-
-    def came_back(self, task: trio.lowlevel.Task) -> None:
-        """See nothing."""
-
-    def ended(self) -> None:
-        """See nothing."""
-
-    def left(self) -> None:
-        """See nothing."""
 
 
 class Owner:
@@ -53,14 +38,6 @@ async def at_work(count: int, work: Callable[[], Awaitable[object]]) -> AsyncIte
             yield nursery
 
 
-async def test_an_empty_feed_is_true() -> None:
-    """It has a length, and `if rx:` asks whether there is one."""
-    feed = Feed[int]("test", 1, Owner())
-    assert len(feed) == 0
-    assert feed
-    end(feed)
-
-
 async def test_what_an_opener_returns_is_entered_once() -> None:
     @opens
     async def open_test(number: int) -> AsyncIterator[int]:
@@ -79,24 +56,26 @@ async def test_what_an_opener_returns_is_entered_once() -> None:
 async def test_opening_and_leaving_are_not_interrupted_half_way() -> None:
     """Ctrl-C comes behind them, or at their next wait; the body of the block is the user's."""
     seen: list[bool] = []
+    protected = trio.lowlevel.currently_ki_protected
 
     @opens
     async def open_test() -> AsyncIterator[None]:
-        seen.append(trio.lowlevel.currently_ki_protected())
+        seen.append(protected())
         await trio.lowlevel.checkpoint()
-        seen.append(trio.lowlevel.currently_ki_protected())
-        try:
-            yield
-        finally:
-            seen.append(trio.lowlevel.currently_ki_protected())
+        seen.append(protected())
+        yield
+        seen.append(protected())
 
     async with open_test():
-        seen.append(trio.lowlevel.currently_ki_protected())
+        seen.append(protected())
     assert seen == [True, True, False, True]
 
 
-async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_nobody() -> None:
+async def test_an_empty_feed_is_true_and_one_that_is_full_or_has_ended_takes_nothing() -> None:
+    """It has a length, and `if rx:` asks whether there is one."""
     feed = Feed[int]("test", 1, Owner())
+    assert len(feed) == 0
+    assert feed
     assert put(feed, 1)
     assert not put(feed, 2)
     feed.stop()
@@ -106,33 +85,26 @@ async def test_what_is_put_into_a_full_or_ended_feed_is_not_taken_and_disturbs_n
     assert not put(feed, 4)
 
 
-async def test_an_observer_may_leave_twice() -> None:
-    feed = Feed[int]("test", 1, Owner())
-    observer = Nobody()
-    observe(feed, observer)
-    unobserve(feed, observer)
-    unobserve(feed, observer)
-    assert not observers(feed)
-    end(feed)
-
-
-async def test_consumers_that_have_died_are_forgotten() -> None:
+async def test_consumers_that_have_died_are_forgotten_and_an_observer_may_leave_twice() -> None:
     """A new task for each item must not be remembered for ever."""
     count = 3 * MOST
     feed = Feed[int]("test", count, Owner())
-    observe(feed, Nobody())
+    busy_tasks(feed).observe(observer := Mock())
     for number in range(count):
         put(feed, number)
     for _ in range(count):
         await elsewhere(feed.receive)  # a task of its own for each item is the point
-    assert busy(feed) <= MOST
+    assert len(busy_tasks(feed).busy) <= MOST
+    for _ in range(2):
+        busy_tasks(feed).unobserve(observer)
+    assert not busy_tasks(feed).observers
     end(feed)
 
 
 async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large pool at work: each item costs the same, however many have one."""
     sought = 0
-    lives: Callable[[trio.lowlevel.Task], bool] = vars(busy_tasks)["_lives"]
+    lives: Callable[[trio.lowlevel.Task], bool] = vars(house)["_lives"]
 
     def counted(task: trio.lowlevel.Task) -> bool:
         nonlocal sought
@@ -142,7 +114,7 @@ async def test_consumers_that_live_are_not_sought_for_each_item(monkeypatch: pyt
     def copied(nursery: trio.Nursery) -> frozenset[trio.lowlevel.Task]:
         raise AssertionError("the set of all siblings was copied")
 
-    monkeypatch.setattr(busy_tasks, "_lives", counted)
+    monkeypatch.setattr(house, "_lives", counted)
     pool, items = 1000, 5000
     feed = Feed[int]("test", items, Owner())
 
@@ -237,17 +209,19 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
                         await hold.wait()
             scopes.pop(scope, None)
 
+        def release() -> None:
+            nonlocal hold
+            hold.set()
+            hold = trio.Event()
+
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 count = 0
                 for _ in range(60):
                     match rng.choice(["start", "start slow", "put", "put many", "cancel", "release", "run"]):
-                        case "start":
+                        case "start" | "start slow" as how:
                             for _ in range(rng.randrange(2 * AT_THE_DOOR)):
-                                nursery.start_soon(work, False)
-                        case "start slow":
-                            for _ in range(rng.randrange(2 * AT_THE_DOOR)):
-                                nursery.start_soon(work, True)
+                                nursery.start_soon(work, how == "start slow")
                         case "put" | "put many" as how:
                             for _ in range(1 if how == "put" else rng.randrange(60)):
                                 put(feed, count)
@@ -256,8 +230,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
                             for scope in rng.sample(list(scopes), rng.randrange(len(scopes) + 1)):
                                 scope.cancel()
                         case "release":
-                            hold.set()
-                            hold = trio.Event()
+                            release()
                         case _:
                             await trio.lowlevel.checkpoint()
                     if rng.random() < 0.3:
@@ -267,8 +240,7 @@ def test_nobody_waits_where_something_is_buffered(seed: int) -> None:
                     nursery.start_soon(work, False)
                 end(feed)
                 while len(feed):
-                    hold.set()
-                    hold = trio.Event()
+                    release()
                     await trio.lowlevel.checkpoint()
                 await settled()
                 hold.set()
@@ -306,22 +278,17 @@ async def test_who_waits_behind_takes_the_place_of_those_who_are_cancelled() -> 
             seen.append(await feed.receive())
 
     scopes = [trio.CancelScope() for _ in range(2 * AT_THE_DOOR)]
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            for scope in scopes:
-                nursery.start_soon(work, scope)
-                await settled()
-            for scope in scopes[:AT_THE_DOOR]:
-                scope.cancel()
-            put(feed, 1)
+    async with at_work(0, settled) as nursery:
+        for scope in scopes:
+            nursery.start_soon(work, scope)
             await settled()
-            put(feed, 2)
+        for scope in scopes[:AT_THE_DOOR]:
+            scope.cancel()
+        for number in range(3):
+            put(feed, number)
             await settled()
-            assert seen == [1, 2]
-            put(feed, 3)
-            await settled()
-            assert seen == [1, 2, 3]
-            nursery.cancel_scope.cancel()
+            assert seen == list(range(number + 1))
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_pool_may_shrink_again() -> None:
@@ -342,7 +309,7 @@ async def test_the_pool_may_shrink_again() -> None:
     for number in range(1000):
         put(feed, number)
         await elsewhere(take_one)  # a task of its own for each item is the point
-    assert busy(feed) <= MOST
+    assert len(busy_tasks(feed).busy) <= MOST
     end(feed)
 
 

@@ -67,7 +67,7 @@ async def refused(peers: Peers, url: str = f"tls://{NAME}", **options: Any) -> E
 
 
 @pytest.mark.parametrize("wanted", ["url", "context", "callback", "True"])
-async def test_h1_where_tls_is_wanted_and_not_offered_no_byte_is_sent(wanted: str, authority: Authority) -> None:
+async def test_where_tls_is_wanted_and_not_offered_no_byte_is_sent(wanted: str, authority: Authority) -> None:
     options: dict[str, Any] = {"context": authority.trusting(), "callback": authority.trusting, "True": True}
     server = FakeServer()
     url = f"{'tls' if wanted == 'url' else 'nats'}://u:s3cret@fake"
@@ -82,7 +82,7 @@ async def test_h1_where_tls_is_wanted_and_not_offered_no_byte_is_sent(wanted: st
     [(f"nats://u:s3cret@{NAME}", {}, 2), (f"tls://u:s3cret@{NAME}", {"connect_urls": ["10.0.0.2:4222"]}, 1)],
     ids=["the same that comes back", "a discovered one"],
 )
-async def test_h1_h2_a_server_without_tls_gets_no_byte_on_a_reconnect(
+async def test_a_server_without_tls_gets_no_byte_on_a_reconnect(
     url: str, later: dict[str, Any], attempts: int, autojump_clock: Clock, authority: Authority, nursery: trio.Nursery
 ) -> None:
     peers = Peers(nursery, serving(authority.server(NAME), later=later, stays=False), in_clear)
@@ -97,7 +97,7 @@ async def test_h1_h2_a_server_without_tls_gets_no_byte_on_a_reconnect(
     assert not later or "10.0.0.2:4222" in peers.dialled
 
 
-async def test_h1_a_websocket_in_clear_is_not_even_dialled_where_tls_is_wanted(authority: Authority) -> None:
+async def test_a_websocket_in_clear_is_not_even_dialled_where_tls_is_wanted(authority: Authority) -> None:
     server = FakeServer()
     headers = {"Authorization": "Bearer s3cret"}
     error = await refusal("ws://fake", dial=server.dial, tls=authority.trusting(), ws_connection_headers=headers)
@@ -107,7 +107,7 @@ async def test_h1_a_websocket_in_clear_is_not_even_dialled_where_tls_is_wanted(a
 
 
 @pytest.mark.parametrize("right", [True, False])
-async def test_h3_a_discovered_address_is_verified_against_the_original_name(
+async def test_a_discovered_address_is_verified_against_the_original_name(
     right: bool, authority: Authority, nursery: trio.Nursery
 ) -> None:
     first = serving(authority.server(NAME), later={"connect_urls": ["10.0.0.2:4222"]}, stays=False)
@@ -142,7 +142,7 @@ async def test_tls_hostname_overrides_the_name_of_the_url(authority: Authority, 
 @pytest.mark.parametrize(
     "behind", [b"MSG secret 1 5\r\nhello\r\n", b"PING\r\n", b"-ERR 'Authorization Violation'\r\n", b"x"]
 )
-async def test_h4_bytes_in_clear_between_info_and_tls_end_the_attempt_unread(
+async def test_bytes_in_clear_between_info_and_tls_end_the_attempt_unread(
     behind: bytes, authority: Authority, nursery: trio.Nursery
 ) -> None:
     async def injecting(peer: Peer) -> None:
@@ -157,7 +157,7 @@ async def test_h4_bytes_in_clear_between_info_and_tls_end_the_attempt_unread(
     assert peers.peers[0].in_clear == b""
 
 
-async def test_h4_an_injected_message_reaches_no_subscription_on_reconnect(
+async def test_an_injected_message_reaches_no_subscription_on_reconnect(
     autojump_clock: Clock, authority: Authority, nursery: trio.Nursery
 ) -> None:
     async def first(peer: Peer) -> None:
@@ -334,7 +334,7 @@ async def connect_fields(nonce: str | None = "n0nce", **options: Any) -> dict[st
         return server.link.options
 
 
-async def test_h9_all_that_is_given_is_sent() -> None:
+async def test_all_that_is_given_is_sent() -> None:
     """A signer and its public key are enough, and without a nonce nothing is signed."""
     key = Key()
 
@@ -469,7 +469,7 @@ async def test_a_refusal_that_is_there_before_our_login_is_heard() -> None:
 
 
 @pytest.mark.parametrize("nonce", [5, [], {}, True])
-async def test_c11_a_nonce_that_is_no_text_fails_the_attempt(nonce: object) -> None:
+async def test_a_nonce_that_is_no_text_fails_the_attempt(nonce: object) -> None:
     error = await refusal(dial=FakeServer(info={"nonce": nonce}).dial, nkeys_seed_str=SEED)
     assert isinstance(error, errors.ProtocolError)
     assert "nats://fake:4222: the nonce" in str(error)

@@ -53,7 +53,7 @@ async def hearing(subject: str, queue: str = "", max_msgs: int = 0, **options: A
         yield hosts, nc, rx, feed
 
 
-async def test_c21_lame_duck_is_told_and_the_client_moves() -> None:
+async def test_lame_duck_is_told_and_the_client_moves() -> None:
     async with watched(Hosts("a", "b")) as (hosts, nc, rx):
         hosts["a"].announce(ldm=True)
         hosts["a"].announce(ldm=True)
@@ -120,7 +120,7 @@ async def test_what_failed_in_the_move_does_not_count_when_the_server_has_gone(p
 
 
 async def test_all_clients_of_a_server_do_not_move_in_the_same_moment() -> None:
-    """C13, for a move: the others would get all of them at once."""
+    """The others would get all of them at once."""
     hosts = Hosts("a", "b")
     options = {"dial": hosts.dial, "dont_randomize": True}
     async with trio.open_nursery() as nursery:

@@ -121,7 +121,7 @@ async def test_a_limit_that_is_gone_in_a_moment_is_no_refusal() -> None:
     """Ours is deleted without waiting, and the server makes another one before it has."""
 
     async def make_room(bucket: Bucket) -> None:
-        await until(lambda: bucket.asked.count("CONSUMER.CREATE") >= 3, pause=0)
+        await until(lambda: bucket.asked.count("CONSUMER.CREATE") >= 3)
         bucket.room = 9
 
     async with open_bucket(Bucket) as (bucket, store, _, nursery):

@@ -70,7 +70,7 @@ async def test_leaving_before_the_first_connection_loses_and_tells() -> None:
         assert PublishesLost(1) in await events_until(rx, events.Closed)
 
 
-async def test_c25_reconnects_asked_for_at_once_are_one() -> None:
+async def test_reconnects_asked_for_at_once_are_one() -> None:
     hosts = Hosts("a", "b")
     async with connected(hosts) as nc:
         for cycle in range(1, 4):
@@ -167,7 +167,7 @@ async def test_a_cancelled_reconnect_goes_on_without_its_caller_and_fails_where_
                 await nc.reconnect()
 
 
-async def test_c7_exactly_so_much_is_kept() -> None:
+async def test_exactly_so_much_is_kept() -> None:
     server = FakeServer()
     async with connected(server, pending_size=5 * len(b"PUB s 10\r\n0123456789\r\n")) as nc:
         await lose(server, nc)
@@ -197,7 +197,7 @@ async def test_nothing_is_kept_where_nothing_may_be(size: int) -> None:
         await nc.publish("s")
 
 
-async def test_c7_blocked_publishers_wake_when_it_gives_up() -> None:
+async def test_blocked_publishers_wake_when_it_gives_up() -> None:
     async with open_world(allow_reconnect=False, pending_size=100) as (server, nc, _):
         server.link.stall(up=True)
         failures: list[Exception] = []
@@ -217,7 +217,7 @@ async def test_c7_blocked_publishers_wake_when_it_gives_up() -> None:
         assert len(failures) == 3
 
 
-async def test_c23_what_is_too_large_for_the_new_server_is_told_and_not_sent() -> None:
+async def test_what_is_too_large_for_the_new_server_is_told_and_not_sent() -> None:
     hosts = Hosts("a", "b")
     hosts["b"].info["max_payload"] = 10
     async with watched(hosts) as (_, nc, rx):
@@ -239,7 +239,7 @@ async def test_c23_what_is_too_large_for_the_new_server_is_told_and_not_sent() -
         assert (nc.statistics().outbox_bytes, nc.statistics().reconnects) == (0, 1)
 
 
-async def test_c24_a_hundred_requests_in_flight_fail_at_once() -> None:
+async def test_a_hundred_requests_in_flight_fail_at_once() -> None:
     async with open_world() as (server, nc, _):
         server.on("work", lambda _: None)
         replies = [nc.request_nowait("work") for _ in range(100)]
@@ -253,7 +253,7 @@ async def test_c24_a_hundred_requests_in_flight_fail_at_once() -> None:
         assert nc.statistics().pending_requests == 0
 
 
-async def test_c6_frames_of_the_batch_being_sent_are_counted_and_told() -> None:
+async def test_frames_of_the_batch_being_sent_are_counted_and_told() -> None:
     async with watched(Hosts("a")) as (hosts, nc, rx):
         await nc.flush()
         hosts["a"].link.stall(up=True)
@@ -287,7 +287,7 @@ async def test_publishes_across_outages_keep_their_order() -> None:
         assert len(set(range(300)) - set(got)) <= lost
 
 
-async def test_c8_one_outage_is_one_reconnect() -> None:
+async def test_one_outage_is_one_reconnect() -> None:
     """Pings that the old server left unanswered are not held against the new one, and its PONGs answer nobody's old flush."""
     async with watched(Hosts("a"), ping_interval=20.0) as (hosts, nc, rx):
         hosts["a"].mute.add("PING")
@@ -312,7 +312,7 @@ async def test_c8_one_outage_is_one_reconnect() -> None:
         assert nc.is_connected
 
 
-async def test_c10_events_that_nobody_reads_delay_nothing() -> None:
+async def test_events_that_nobody_reads_delay_nothing() -> None:
     async with watched(Hosts("a")) as (hosts, nc, rx), trio.open_nursery() as nursery:
         async with open_subscription(nursery, nc, "s") as feed:
             for number in range(1100):
@@ -328,7 +328,7 @@ async def test_c10_events_that_nobody_reads_delay_nothing() -> None:
 
 
 @pytest.mark.parametrize("stage", ["dialling", "waiting", "greeting", "proving", "online"])
-async def test_c12_closing_in_any_stage_is_immediate(stage: str) -> None:
+async def test_closing_in_any_stage_is_immediate(stage: str) -> None:
     async with watched(Hosts("a"), reconnect_delay=lambda _: HOUR, connect_timeout=HOUR) as (hosts, nc, rx):
         server = hosts["a"]
         server.dials = {"dialling": ["hang"], "waiting": ["refuse"]}.get(stage, [])  # type: ignore[assignment]
@@ -371,7 +371,7 @@ async def test_reconnect_replays_subscriptions_and_what_is_left_of_them() -> Non
         assert len(plain) == len(queued) == 0
 
 
-async def test_c3_subscribing_while_it_comes_back_makes_no_sid_twice() -> None:
+async def test_subscribing_while_it_comes_back_makes_no_sid_twice() -> None:
     async with open_world() as (server, nc, nursery), trio.open_nursery() as workers:
 
         async def hold(number: int) -> None:

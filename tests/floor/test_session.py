@@ -165,7 +165,7 @@ async def test_no_subject_from_outside_makes_a_line_of_its_own() -> None:
         assert server.link.received == before
 
 
-async def test_c20_what_closes_nothing_is_told_and_closes_nothing() -> None:
+async def test_what_closes_nothing_is_told_and_closes_nothing() -> None:
     async with watched(FakeServer(deny_publish=("secret.*",))) as (server, nc, rx):
         for text in ("Slow Consumer Detected", "Invalid Subject", "maximum subscriptions exceeded", "anything"):
             server.link.error(text)

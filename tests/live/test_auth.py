@@ -236,7 +236,7 @@ async def test_a_jwt_that_expires_leads_to_a_reconnect_with_a_fresh_one(
     assert len(given) == 2
 
 
-async def test_h7_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
+async def test_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
     """A user who was revoked comes back with fresh credentials, and so does one whose server has another operator."""
     house, new = House(), House()
     path = tmp_path / "user.creds"
@@ -262,7 +262,7 @@ async def test_h7_files_are_read_anew_at_each_connect(tmp_path: Path) -> None:
         await nc.flush()
 
 
-async def test_h7_a_seed_file_is_read_anew_and_may_be_gone_for_a_while(tmp_path: Path) -> None:
+async def test_a_seed_file_is_read_anew_and_may_be_gone_for_a_while(tmp_path: Path) -> None:
     old, new = Key(), Key()
     path = tmp_path / "user.nk"
     path.write_text(old.seed)
@@ -316,7 +316,7 @@ MECHANISMS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], tuple[str, ..
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 @pytest.mark.parametrize("outcome", ["in", "refused", "unreachable", "tls wanted"])
-async def test_h5_secrets_are_in_no_repr_no_log_and_no_exception(
+async def test_secrets_are_in_no_repr_no_log_and_no_exception(
     mechanism: str, outcome: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -24,7 +24,7 @@ COUNTED = [(f"some.{n}", "", 10, f"some.{n}") for n in range(10)]
 FOR_EVER: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1}
 
 
-async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> None:
+async def test_fifty_subscriptions_through_many_deaths_of_the_server() -> None:
     """Each message after each restart exactly once, and those with a count end at it and not a message later."""
     heard: dict[str, list[bytes]] = {}
     rows = PLAIN + QUEUE + WILD + COUNTED
@@ -58,7 +58,7 @@ async def test_c1_c2_fifty_subscriptions_through_many_deaths_of_the_server() -> 
         assert heard[subject] == expected[: count or None], subject
 
 
-async def test_c6_publishes_through_an_outage_arrive_in_order_and_at_most_once() -> None:
+async def test_publishes_through_an_outage_arrive_in_order_and_at_most_once() -> None:
     got: list[bytes] = []
     async with (
         open_live(**FOR_EVER) as (server, nc, nursery),
@@ -80,7 +80,7 @@ async def test_c6_publishes_through_an_outage_arrive_in_order_and_at_most_once()
     assert got == [b"%d" % number for number in range(3000)]
 
 
-async def test_c9_a_frozen_server_is_found_by_pings() -> None:
+async def test_a_frozen_server_is_found_by_pings() -> None:
     async with (
         open_live(ping_interval=0.1, max_outstanding_pings=2, connect_timeout=0.3) as (server, nc, nursery),
         open_events(nursery, nc) as rx,

@@ -47,7 +47,7 @@ def flow_config(flow: str, authority: Authority, name: str = "127.0.0.1") -> str
 
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
-async def test_h2_a_restart_leads_to_the_same_flow_as_the_first_connect(
+async def test_a_restart_leads_to_the_same_flow_as_the_first_connect(
     flow: str, kill: bool, authority: Authority, nursery: trio.Nursery
 ) -> None:
     more, scheme, options = FLOWS[flow]
@@ -90,7 +90,7 @@ async def test_what_is_wrong_with_a_certificate_is_told_apart(authority: Authori
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["upgrade", "handshake first"])
-async def test_h8_a_missing_or_foreign_client_certificate_is_named(
+async def test_a_missing_or_foreign_client_certificate_is_named(
     first: bool, authority: Authority, stranger: Authority
 ) -> None:
     foreign = authority.trusting()
@@ -104,7 +104,7 @@ async def test_h8_a_missing_or_foreign_client_certificate_is_named(
             assert f"nats://127.0.0.1:{server.server.port}" in str(error)
 
 
-async def test_h1_no_password_in_clear_to_a_server_that_came_back_without_tls(authority: Authority) -> None:
+async def test_no_password_in_clear_to_a_server_that_came_back_without_tls(authority: Authority) -> None:
     options: dict[str, Any] = {"reconnect_time_wait": 0.02, "max_reconnect_attempts": -1}
     async with (
         open_server(ACCOUNT + authority.config("127.0.0.1")) as server,
@@ -130,7 +130,7 @@ async def until_discovered(rx: Events, server: str) -> None:
         pass
 
 
-async def test_h3_bare_addresses_of_a_cluster_are_verified_against_the_name_we_know(authority: Authority) -> None:
+async def test_bare_addresses_of_a_cluster_are_verified_against_the_name_we_know(authority: Authority) -> None:
     """Two servers that advertise addresses, and whose certificates know only a name."""
     first, second = two_of_a_cluster(ACCOUNT + authority.config("localhost"))
     options: dict[str, Any] = {"tls": authority.trusting(), "reconnect_time_wait": 0.05}
@@ -200,7 +200,7 @@ async def test_discovered_servers_of_an_absolute_name(authority: Authority) -> N
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_h7_certificates_are_read_anew_at_each_connect(
+async def test_certificates_are_read_anew_at_each_connect(
     waits: bool, authority: Authority, stranger: Authority, tmp_path: Path
 ) -> None:
     old, new = authority, stranger

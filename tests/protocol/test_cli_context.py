@@ -236,4 +236,4 @@ REFERENCES = st.builds("{}{}".format, st.sampled_from(["data:", "env:", "file:",
 @given(st.text() | st.builds(json.dumps, st.dictionaries(KEYS, st.none() | st.text() | REFERENCES)))
 def test_any_text_is_a_context_or_not(text: str) -> None:
     with contextlib.suppress(ContextError):
-        parsed(text, A="x")
+        assert isinstance(parsed(text, A="x"), contexts.Context)

@@ -135,7 +135,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     credentials.seed_role(text)
     for read in (parse_creds, parse_jwt, parse_seed):
         with contextlib.suppress(errors.InvalidUserCredentialsError):
-            read(text)
+            assert read(text)
 
 
 @given(st.binary(min_size=64, max_size=64))

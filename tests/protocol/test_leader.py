@@ -41,7 +41,7 @@ def test_a_stream_info(state: object, config: object, said: StreamSaid | None) -
 
 @given(st.dictionaries(st.sampled_from(["created", "state", "config", "x"]), JSON))
 def test_any_stream_info_is_survived(info: dict[str, object]) -> None:
-    read_stream(info)
+    assert isinstance(read_stream(info), (StreamSaid, type(None)))
 
 
 @pytest.mark.parametrize(
