@@ -951,7 +951,9 @@ async def test_a_watcher_holds_up_no_drain_without_a_connection(when: str) -> No
                 bucket.server.link.stall(up=True)
                 nc.drain_nowait()
                 await settled()
-            await lose(bucket.server, nc)
+            bucket.server.accepting = False
+            bucket.server.cut()
+            await settled()
             with takes(0):
                 await nc.drain()
             assert not [event async for event in happened if isinstance(event, events.PublishesLost)]
