@@ -11,8 +11,10 @@ import pytest
 import trio
 
 from tests.fakes import FakeServer, Frame
-from tests.worlds import arrived, connected, open_world, takes
-from trionats import Client, Events, JetStream, errors, events, open_events
+from tests.worlds import arrived, connected, open_world, seam, takes
+from trionats import Client, Events, JetStream, Msg, errors, events, open_events
+from trionats._jetstream.api import Api
+from trionats._jetstream.destination import bucket_destination
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -152,6 +154,19 @@ async def test_a_publish_that_is_given_up_while_an_answer_is_held_leaves_nothing
             await trio.sleep(0.2)
             p.server.cut()
         await trio.sleep(10)
+
+
+async def test_in_a_bucket_a_refusal_is_waited_behind_although_its_domain_is_the_nearest() -> None:
+    """Another domain's refusal may overtake its PubAck, and what was stored would be purged."""
+    async with connected(FakeServer()) as nc:
+        jetstream = Api(seam(nc))
+        jetstream.whereabouts.answered({"domain": "leaf"})
+        chooser = bucket_destination(jetstream, "OBJ_b", "$O.b.M.x", "put").chooser()
+        assert chooser is not None
+        assert chooser.choose(Msg(1, "in", "", json.dumps(FULL).encode())) >= 0.1
+        assert (
+            chooser.choose(Msg(1, "in", "", json.dumps({"stream": "OBJ_b", "seq": 1, "domain": "leaf"}).encode())) == 0
+        )
 
 
 # -- repeated publishes ------------------------------------------------------------------------------------------------

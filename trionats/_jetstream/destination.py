@@ -46,10 +46,8 @@ class Destination:
         return AckChooser(
             self._domain,
             strict=whereabouts.named is not None,
-            # Where nobody asked for a domain it is the nearest, whose refusal comes first.
-            patience=patience(None if self._far else whereabouts.round_trip)
-            if self._far or whereabouts.chosen is not None
-            else 0.0,
+            # Also where nobody asked for a domain: the nearest one's reply does not always come first.
+            patience=patience(None if self._far else whereabouts.round_trip),
             tell=self._tell,
         )
 
