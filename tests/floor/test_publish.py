@@ -160,7 +160,7 @@ async def test_in_a_bucket_a_refusal_is_waited_behind_although_its_domain_is_the
     """Another domain's refusal may overtake its PubAck, and what was stored would be purged."""
     async with connected(FakeServer()) as nc:
         jetstream = Api(seam(nc))
-        jetstream.whereabouts.answered({"domain": "leaf"})
+        jetstream.whereabouts.heard({"domain": "leaf"})
         chooser = bucket_destination(jetstream, "OBJ_b", "$O.b.M.x", "put").chooser()
         assert chooser is not None
         assert chooser.choose(Msg(1, "in", "", json.dumps(FULL).encode())) >= 0.1
