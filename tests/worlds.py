@@ -342,10 +342,14 @@ async def open_store(
 
 
 def free_port() -> int:
-    """Find a port on which nobody listens."""
-    return _free_port()
+    """Find a port on which nobody listens, nor will soon: none is given twice."""
+    while (port := _free_port()) in _given:
+        pass
+    _given.add(port)
+    return port
 
 
+_given: set[int] = set()
 _numbers = itertools.count(1)
 
 

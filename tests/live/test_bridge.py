@@ -406,7 +406,7 @@ async def test_messages_can_be_answered_limited_and_shared(nats_server: TrioNats
         await aio_as_trio(message.respond)(b"!")
         await publish(nc, "few", 20)
         assert [message.data async for message in few] == [b"0", b"1", b"2"]
-        await until(lambda: len(one) + len(other) == 20)
+        await until(lambda: replies and len(one) + len(other) == 20)
         assert [reply.data for reply in replies] == [b"!"]
 
 
