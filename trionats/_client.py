@@ -511,7 +511,7 @@ class Client:
     @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together, as the server says."""
-        return self._supervisor.max_payload
+        return self._connection.max_payload
 
     @property
     def server_info(self) -> dict[str, Any]:
@@ -521,7 +521,7 @@ class Client:
     @property
     def server_id(self) -> str:
         """The server's id."""
-        return str(self._engine.info.get("server_id", ""))
+        return self._connection.server_id
 
     @property
     def server_name(self) -> str:

@@ -213,8 +213,7 @@ class Connection:
         if not self.supervisor.has_room or not self.supervisor.accepting:
             with self.limit(f"request to {subject!r}"):
                 await self.supervisor.wait_room()
-                return await self._exchange(subject, payload, headers)
-        # As `_exchange`, without one more coroutine for each request.
+                return await self.ask(subject, payload, headers)  # there is room now
         reply = self._begin(subject, payload, headers, None)
         try:
             return await self.requests.wait(reply)
@@ -262,13 +261,6 @@ class Connection:
         await self.supervisor.close()
 
     # Inside.
-
-    async def _exchange(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
-        reply = self._begin(subject, payload, headers, None)
-        try:
-            return await self.requests.wait(reply)
-        finally:
-            self.requests.forget(reply)
 
     def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
         self.supervisor.check_open()
