@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from trionats._jetstream.ordered import JITTER, OrderedSource
 from trionats._protocol.jetstream.ordered import Ordered
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.actions import Start
 
-__all__ = ["Entries"]
+__all__ = ["MAX_MESSAGES", "Entries"]
 
 T = TypeVar("T")
+#: How many messages, and how many bytes of them, are asked for, or handed over and not yet taken, at the most.
+MAX_MESSAGES: Final = 500
+MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 @final
@@ -48,22 +51,12 @@ class Entries(Generic[T]):
     one_per_subject: bool = False
     headers_only: bool = False
 
-    def source(
-        self,
-        sink: Sink,
-        start: Start,
-        *,
-        max_messages: int = 500,
-        max_bytes: int = 8 * 1024 * 1024,
-        restart: bool = False,
-    ) -> OrderedSource:
+    def source(self, sink: Sink, start: Start, *, restart: bool = False) -> OrderedSource:
         """Make what reads them in order; nothing is asked before it is opened.
 
         Args:
             sink: Where their messages go.
             start: Where to begin.
-            max_messages: How many may be asked for, or handed over and not yet taken.
-            max_bytes: How many bytes.
             restart: Whether a stream that was made anew is read from its beginning; else reading fails.
         """
         ordered = Ordered(
@@ -75,8 +68,8 @@ class Entries(Generic[T]):
             snapshot=True,
             one_per_subject=self.one_per_subject,
             headers_only=self.headers_only,
-            max_messages=max_messages,
-            max_bytes=max_bytes,
+            max_messages=MAX_MESSAGES,
+            max_bytes=MAX_BYTES,
             restart=restart,
         )
         return OrderedSource(self.jetstream, ordered, sink)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import in_store
+from trionats._jetstream.entries import MAX_MESSAGES
 from trionats._jetstream.ordered import Handed, Sink
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
 
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: What is done about a store that is deleted and made anew under a watcher.
 OnRecreate = Literal["fail", "restart"]
-
-#: How many entries, and how many bytes of messages, may wait to be received; no more are asked for.
-MAX_MESSAGES: Final = 500
-MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 @final
@@ -67,7 +64,7 @@ class Watcher(Feed[T], Generic[T]):
         # Where every state is asked for, each counts.
         self._key = None if start == ALL else entries.key
         sink = Sink(self._take, self._stored_read, self._end, self._begun_anew)
-        self._source = entries.source(sink, start, max_messages=MAX_MESSAGES, max_bytes=MAX_BYTES, restart=restart)
+        self._source = entries.source(sink, start, restart=restart)
         self._sizes: deque[int] = deque()
         self._received = 0
         self._stored: int | None = None
