@@ -9,9 +9,10 @@ from typing import Any, TypeVar, overload
 
 import trio
 
-from tests.worlds import collect, free_port, until
+from tests.worlds import collect, until
 from trionats import Client, events, open_client, open_events, open_subscription
 from trionats.testing import NatsServer, TrioNatsServer
+from trionats.testing._server import free_port
 
 # The shortest that the server takes: it sends its clients away after a second, and ends when they are gone.
 LAME_DUCK = 'lame_duck_grace_period: "1s"\nlame_duck_duration: "31s"\n'

@@ -59,7 +59,6 @@ from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
-from trionats.testing._server import free_port as _free_port
 
 HOUR = 3600.0
 #: How often a condition is looked at that takes no time.
@@ -341,15 +340,6 @@ async def open_store(
             await js.delete_object_store(store.bucket)
 
 
-def free_port() -> int:
-    """Find a port on which nobody listens, nor will soon: none is given twice."""
-    while (port := _free_port()) in _given:
-        pass
-    _given.add(port)
-    return port
-
-
-_given: set[int] = set()
 _numbers = itertools.count(1)
 
 

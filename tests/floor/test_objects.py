@@ -506,7 +506,10 @@ def options(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - what they should 
         (options(link=api.ObjectLink(bucket="other", name="n")), "a link is no data"),
         (options(extra={"a": {5}}), "its meta cannot be written: Object of type set"),
         (options(extra={"a": float("nan")}), "its meta cannot be written: Out of range"),
-        ({"description": "x" * 2_000_000}, "its meta takes 2000[0-9]+ bytes, and the server takes messages of 1048576"),
+        (
+            {"description": "x" * 2_000_000},
+            "its meta takes 2000[0-9]+ bytes, and the server takes messages of 1048576 bytes",
+        ),
     ],
 )
 async def test_a_meta_that_cannot_be_written_shows_before_anything_is_sent(meta: dict[str, Any], text: str) -> None:

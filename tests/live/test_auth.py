@@ -18,10 +18,11 @@ import trio
 
 from tests.keys import House, Key, User
 from tests.leaks import leaks, shown, told_by
-from tests.worlds import connected, free_port, next_event, open_world, refusal, watched
+from tests.worlds import connected, next_event, open_world, refusal, watched
 from trionats import errors, issue_user_jwt, open_client, open_subscription
 from trionats.events import Closed, Disconnected, Reconnected, ReconnectFailed
 from trionats.testing import NatsServer, open_server
+from trionats.testing._server import free_port
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ import trio
 from tests.worlds import (
     arrived,
     connected,
-    free_port,
     next_event,
     open_live,
     open_world,
@@ -32,6 +31,7 @@ from tests.worlds import (
 )
 from trionats import errors, events, open_events, open_subscription
 from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
+from trionats.testing._server import free_port
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import pytest
 import trio
 
-from tests.worlds import arrived, free_port, next_event, open_live, open_world, until
+from tests.worlds import arrived, next_event, open_live, open_world, until
 from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events
 from trionats.testing import open_server
+from trionats.testing._server import free_port
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.certificates import Authority
 from tests.clusters import NODES, Cluster, no_request_fails_while, open_cluster
-from tests.worlds import free_port, until
+from tests.worlds import until
 from trionats import Client
+from trionats.testing._server import free_port
 
 pytestmark = [pytest.mark.live(seconds=120), pytest.mark.usefixtures("server_executable")]
 

@@ -98,6 +98,11 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             assert third.port == real
 
 
+def test_no_port_is_given_to_two() -> None:
+    """Who was given one may listen later; of 400 out of 22,000 some four would be the same by chance."""
+    assert len({free_port() for _ in range(400)}) == 400
+
+
 def test_where_a_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server_executable: Path) -> None:
     monkeypatch.setenv("NATS_SERVER", str(server_executable))
     assert find_server() == server_executable

@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from tests.certificates import Authority
-from tests.worlds import connected, free_port, next_event, refusal, watched
+from tests.worlds import connected, next_event, refusal, watched
 from trionats import Events, errors, open_subscription
 from trionats.events import Reconnected, ReconnectFailed, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
+from trionats.testing._server import free_port
 
 ACCOUNT = "authorization { user: u, password: s3cret }\n"
 

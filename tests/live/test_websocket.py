@@ -13,10 +13,11 @@ import trio
 
 from tests.certificates import Authority
 from tests.keys import House
-from tests.worlds import connected, free_port, next_event, open_world, refusal, until, watched
+from tests.worlds import connected, next_event, open_world, refusal, until, watched
 from trionats import Client, errors, open_subscription
 from trionats.events import Disconnected, Reconnected, ServersDiscovered
 from trionats.testing import TrioNatsServer, open_server
+from trionats.testing._server import free_port
 
 SIZES = (0, 1, 63, 64, 125, 126, 65_535, 65_536, 1_048_576)
 

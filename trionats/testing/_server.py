@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, final
 
@@ -467,16 +468,25 @@ def _kill_all() -> None:
             server.close()
 
 
+_given: deque[int] = deque(maxlen=500)
+
+
 def free_port() -> int:
-    """Find a port that nobody listens on, outside the range from which the system takes its own."""
+    """Find a port that nobody listens on, outside the range from which the system takes its own.
+
+    None of the last few hundred is given again: whoever was given one may not listen yet.
+    """
     candidates = random.SystemRandom()
     while True:
         port = candidates.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+            _given.append(port)
             return port
 
 
