@@ -69,9 +69,9 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream": [
         "* whereabouts",
         "api",
-        "destination management ordered",
-        "entries publish",
-        "objects watcher",
+        "destination management message ordered",
+        "consumers entries publish",
+        "objects streams watcher",
         "context",
     ],
     "_jetstream.objects": [

@@ -13,6 +13,7 @@ With a real server (`tests/live`):
     async with open_world(nats_server) as (_, nc, nursery):               # the session's server, or any other that runs
     async with open_live("max_payload: 100") as (server, nc, nursery):    # one of its own
     async with open_store(nats_server) as (store, nc, nursery):           # with a bucket that is gone afterwards
+    async with open_stream(nats_server) as w:                             # with a stream: `w.js`, `w.stream`, `w.subject`
 
 `nursery` is for feeds and for tasks of the test's own: the block waits for them, and then the client is closed. What was sent
 in memory is checked at the end, and that the client keeps nothing: no feed, no subscription, no request.
@@ -45,6 +46,7 @@ from trionats import (
     JetStream,
     Msg,
     ObjectStore,
+    Stream,
     Subscription,
     api,
     errors,
@@ -338,6 +340,44 @@ async def open_store(
         nursery.cancel_scope.cancel()
         with trio.move_on_after(2, shield=True), suppress(errors.NotFoundError):
             await js.delete_object_store(store.bucket)
+
+
+class StreamWorld(NamedTuple):
+    """A stream on a real server."""
+
+    js: JetStream
+    stream: Stream
+    nc: Client
+    nursery: trio.Nursery
+
+    @property
+    def subject(self) -> str:
+        """One of the subjects that it takes."""
+        return f"{self.stream.name}.a"
+
+
+@asynccontextmanager
+async def open_stream(
+    server: NatsServer | TrioNatsServer,
+    client: dict[str, Any] | None = None,
+    **config: Any,  # noqa: ANN401 - any field
+) -> AsyncIterator[StreamWorld]:
+    """Make a stream on a real server, of a name that no other has; it is gone afterwards.
+
+    Args:
+        server: The server, with JetStream.
+        client: Options of `open_client`.
+        config: Fields of its configuration; it is kept in memory, and takes what begins with its name, unless they say otherwise.
+    """
+    async with open_world(server, **(client or {})) as (_, nc, nursery):
+        js = nc.jetstream()
+        name = config.pop("name", None) or unique("S")
+        defaults = {"storage": api.StorageType.MEMORY, "subjects": [f"{name}.>"]}
+        stream = await js.create_stream(name=name, **{**defaults, **config})
+        yield StreamWorld(js, stream, nc, nursery)
+        nursery.cancel_scope.cancel()
+        with trio.move_on_after(2, shield=True), suppress(errors.NotFoundError):
+            await js.delete_stream(name)
 
 
 _numbers = itertools.count(1)

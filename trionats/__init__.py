@@ -21,9 +21,12 @@ from trionats._core.tracing import trace_headers
 from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
+from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
@@ -37,16 +40,19 @@ __all__ = [
     "Client",
     "ClientOptions",
     "ClientStatistics",
+    "Consumer",
     "Events",
     "Feed",
     "JetStream",
     "JetStreamManager",
+    "JetStreamMsg",
     "KnownServer",
     "Message",
     "Msg",
     "ObjectStore",
     "PendingReply",
     "Replies",
+    "Stream",
     "Subscription",
     "SubscriptionStatistics",
     "TLSState",

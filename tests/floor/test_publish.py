@@ -182,7 +182,7 @@ async def test_a_publish_whose_twin_is_under_way_is_sent_again_as_it_was() -> No
     server.on("s.b", in_turn(UNDER_WAY, UNDER_WAY, UNDER_WAY, {**HUB, "duplicate": True}))
     async with connected(server) as nc:
         with takes(0.05 + 0.1 + 0.25):
-            ack = await nc.jetstream().publish("s.b", b"x", msg_id="i", expected_last_sequence=3, headers={"A": "1"})
+            ack = await nc.jetstream().publish("s.b", b"x", msg_id="i", expected_last_seq=3, headers={"A": "1"})
         assert (ack.seq, ack.duplicate) == (7, True)
         assert len({(frame.headers, frame.payload) for frame in server.sent("HPUB", "s.b")}) == 1
 
@@ -212,7 +212,7 @@ async def test_a_conflict_with_something_else_stays_one(found: dict[str, Any] | 
     server.on("$JS.API.STREAM.MSG.GET.S", lambda _: found)
     async with connected(server) as nc:
         with pytest.raises(errors.BadRequestError, match="wrong last sequence: 1") as caught:
-            await nc.jetstream().publish("s.b", b"x", msg_id="i", expected_last_sequence=0)
+            await nc.jetstream().publish("s.b", b"x", msg_id="i", expected_last_seq=0)
         assert caught.value.stream == "S"
 
 
@@ -223,7 +223,7 @@ async def test_a_stream_that_cannot_be_named_is_not_asked() -> None:
     async with connected(server) as nc:
         for subject in ("s.ab", "s.5", "s.None"):
             with pytest.raises(errors.BadRequestError):
-                await nc.jetstream().publish(subject, b"x", msg_id="i", expected_last_sequence=0)
+                await nc.jetstream().publish(subject, b"x", msg_id="i", expected_last_seq=0)
         assert not server.sent("PUB", "$JS.API.>")
 
 

@@ -136,7 +136,7 @@ async def test_a_publish_that_is_repeated_is_stored_once_whatever_it_expects() -
         acks: dict[int, list[api.PubAck]] = {}
 
         async def publish(number: int) -> None:
-            ack = await js.publish(f"s.{number}", b"x", msg_id=f"id{number}", expected_last_subject_sequence=0)
+            ack = await js.publish(f"s.{number}", b"x", msg_id=f"id{number}", expected_last_subject_seq=0)
             acks.setdefault(number, []).append(ack)
 
         with trio.fail_after(60):

@@ -96,7 +96,7 @@ async def test_a_refusal_of_the_other_domain_does_not_count_and_a_conflict_is_ra
     async with open_pair() as pair:
         hub, leaf = await both(pair)
         with trio.fail_after(2), pytest.raises(errors.BadRequestError, match="wrong last sequence"):
-            await hub.publish("s.a", b"", expected_last_sequence=9)
+            await hub.publish("s.a", b"", expected_last_seq=9)
         # At the leaf, its own refusal comes long before the hub's acknowledgement.
         await leaf.update_stream((await leaf.stream_info("S")).config, max_msgs=1, discard=api.DiscardPolicy.NEW)
         for _ in range(3):

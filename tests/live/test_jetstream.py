@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import base64
 import inspect
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import trio
 from multidict import MultiDict
 from nats.js.manager import JetStreamManager
 
-from tests.worlds import open_live, open_world, respond, unique, until
-from trionats import Client, JetStream, api, errors, open_subscription
+from tests.worlds import open_live, open_stream, open_world, respond, unique, until
+from trionats import JetStream, api, errors, open_subscription
 from trionats.testing import TrioNatsServer
-
-
-class StreamWorld(NamedTuple):
-    """JetStream, a stream of its own, and what the stream's subjects begin with."""
-
-    js: JetStream
-    name: str
-    subject: str
-    nc: Client
-
-
-@asynccontextmanager
-async def open_stream(server: TrioNatsServer, **config: Any) -> AsyncGenerator[StreamWorld]:  # noqa: ANN401 - any field
-    """Connect, and make a stream that is gone afterwards."""
-    async with open_world(server) as (_, nc, _):
-        js, name, subject = nc.jetstream(), unique("stream"), unique("subject")
-        await js.add_stream(name=name, subjects=[f"{subject}.>"], storage=api.StorageType.MEMORY, **config)
-        yield StreamWorld(js, name, subject, nc)
-        with trio.move_on_after(2, shield=True):
-            await js.delete_stream(name)
 
 
 def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None:
@@ -49,7 +27,8 @@ def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None
 
 
 async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         assert (await js.stream_info(name)).config.name == name
         changed = await js.update_stream((await js.stream_info(name)).config, description="changed")
         assert changed.config.description == "changed"
@@ -66,7 +45,8 @@ async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
 
 
 async def test_messages_are_read_and_deleted(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         await js.publish(f"{subject}.a", b"one", headers={"K": "v"})
         await js.publish(f"{subject}.a", b"")
         config = (await js.stream_info(name)).config
@@ -87,7 +67,8 @@ async def test_messages_are_read_and_deleted(nats_server: TrioNatsServer) -> Non
 
 
 async def test_consumers_are_managed(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         info = await js.add_consumer(name, name="c", filter_subject=f"{subject}.*.>", ack_wait=5)
         assert (info.name, info.config.filter_subject, info.config.ack_wait) == ("c", f"{subject}.*.>", 5)
         await js.add_consumer(name, api.ConsumerConfig(durable_name="d", filter_subject=f"{subject}.x"))
@@ -103,7 +84,8 @@ async def test_consumers_are_managed(nats_server: TrioNatsServer) -> None:
 
 async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
     """The server gives 256 at a time."""
-    async with open_stream(nats_server) as (js, name, _, _):
+    async with open_stream(nats_server) as w:
+        js, name = w.js, w.stream.name
         names = [f"c{number:03}" for number in range(300)]
         for consumer in names:
             await js.add_consumer(name, name=consumer, mem_storage=True, ack_policy=api.AckPolicy.NONE)
@@ -112,7 +94,8 @@ async def test_lists_are_complete(nats_server: TrioNatsServer) -> None:
 
 
 async def test_refusals_name_what_was_refused(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _, _):
+    async with open_stream(nats_server) as w:
+        js, name = w.js, w.stream.name
         response = await js.api_request(f"STREAM.INFO.{name}", {"deleted_details": True})
         assert response["config"]["name"] == name
         with pytest.raises(errors.NotFoundError, match=r"STREAM.INFO.nothing: stream not found") as caught:
@@ -141,24 +124,27 @@ async def test_a_server_without_jetstream_is_said_to_have_none(server_executable
 
 
 async def test_a_publish_is_acknowledged_and_a_second_one_of_its_id_is_a_duplicate(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         ack = await js.publish(f"{subject}.a", "tëxt", headers={"K": ["1", "2"]}, stream=name)
         assert (ack.stream, ack.seq, ack.duplicate) == (name, 1, None)
         assert (await js.get_msg(name, 1)).data == "tëxt".encode()
-    async with open_stream(nats_server) as (js, _, subject, _):
+    async with open_stream(nats_server) as w:
+        js, subject = w.js, w.stream.name
         first = await js.publish(f"{subject}.a", b"1", msg_id="id")
         second = await js.publish(f"{subject}.a", b"2", msg_id="id")
         assert (second.seq, second.duplicate) == (first.seq, True)
 
 
 async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         where = f"{subject}.a"
-        await js.publish(where, b"1", expected_last_sequence=0, expected_last_subject_sequence=0, msg_id="first")
-        await js.publish(where, b"2", expected_last_sequence=1, expected_last_msg_id="first")
+        await js.publish(where, b"1", expected_last_seq=0, expected_last_subject_seq=0, msg_id="first")
+        await js.publish(where, b"2", expected_last_seq=1, expected_last_msg_id="first")
         for publish in (
-            js.publish(where, b"", expected_last_sequence=1),
-            js.publish(where, b"", expected_last_subject_sequence=1),
+            js.publish(where, b"", expected_last_seq=1),
+            js.publish(where, b"", expected_last_subject_seq=1),
             js.publish(where, b"", expected_last_msg_id="other"),
             js.publish(where, b"", stream="other"),
         ):
@@ -169,7 +155,8 @@ async def test_expectations_that_do_not_hold_are_refused(nats_server: TrioNatsSe
 
 
 async def test_messages_that_live_for_a_time_of_any_size(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         with pytest.raises(errors.APIError, match=r"publish to .* per-message TTL is disabled"):
             await js.publish(f"{subject}.a", b"", msg_ttl=1)
         await js.update_stream((await js.stream_info(name)).config, allow_msg_ttl=True)
@@ -196,10 +183,11 @@ async def test_messages_that_live_for_a_time_of_any_size(nats_server: TrioNatsSe
 
 async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNatsServer) -> None:
     """A stream of one replica looks at expectations first."""
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         expecting: tuple[dict[str, Any], ...] = (
-            {"expected_last_subject_sequence": 0},
-            {"expected_last_sequence": 1},
+            {"expected_last_subject_seq": 0},
+            {"expected_last_seq": 1},
             {"expected_last_msg_id": "id1"},
         )
         for number, expected in enumerate(expecting):
@@ -222,7 +210,8 @@ async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNa
 
 async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server: TrioNatsServer) -> None:
     """Reading, changing and writing works, though the server tells its own default like a choice."""
-    async with open_stream(nats_server) as (js, name, _, _):
+    async with open_stream(nats_server) as w:
+        js, name = w.js, w.stream.name
         for max_age, window in ((3600, 120), (60, 60), (30, 30), (0.5, 0.5)):
             config = (await js.stream_info(name)).config
             config.max_age = max_age
@@ -234,7 +223,8 @@ async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server:
 
 
 async def test_a_window_that_somebody_chose_is_left_alone(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, _, _):
+    async with open_stream(nats_server) as w:
+        js, name = w.js, w.stream.name
         config = (await js.update_stream((await js.stream_info(name)).config, duplicate_window=50)).config
         for call in (
             js.update_stream(config, max_age=20),
@@ -247,7 +237,8 @@ async def test_a_window_that_somebody_chose_is_left_alone(nats_server: TrioNatsS
 
 
 async def test_what_was_read_can_be_written_whatever_the_server_added(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         config = (await js.stream_info(name)).config
         config.subject_delete_marker_ttl = 60
         marked = (await js.update_stream(config)).config
@@ -266,7 +257,8 @@ async def test_what_was_read_can_be_written_whatever_the_server_added(nats_serve
 
 
 async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_read(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         odd: dict[str, Any] = dict.fromkeys(("max_age", "duplicate_window", "max_msgs"), 2**63 - 1)
         odd["consumer_limits"] = {"inactive_threshold": -1}
         config = {"name": name, "subjects": [f"{subject}.>"], "storage": "memory", "allow_msg_ttl": True, **odd}
@@ -281,7 +273,8 @@ async def test_the_longest_age_and_the_oddest_numbers_that_a_server_keeps_are_re
 
 async def test_a_publish_that_no_stream_takes_is_tried_again_and_then_says_so(nats_server: TrioNatsServer) -> None:
     """ADR-22: a stream without a leader is back in a moment."""
-    async with open_stream(nats_server) as (js, _, subject, _):
+    async with open_stream(nats_server) as w:
+        js, subject = w.js, w.stream.name
         start = trio.current_time()
         with pytest.raises(errors.NoStreamResponseError, match=r"publish to 'nobody\.home'"):
             await js.publish("nobody.home", b"data")
@@ -307,7 +300,8 @@ async def test_a_reply_that_is_none_of_a_stream_is_an_error(nats_server: TrioNat
 
 
 async def test_buckets_are_configured_as_asked_and_those_that_cannot_be_are_named(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as (js, _, _, _):
+    async with open_stream(nats_server) as w:
+        js = w.js
         bucket = unique()
         config = api.ObjectStoreConfig(description="d", ttl=60, max_bytes=10_000_000)
         store = await js.create_object_store(bucket, config, compression=True, metadata={"owner": "me"})
@@ -339,7 +333,8 @@ async def test_buckets_are_configured_as_asked_and_those_that_cannot_be_are_name
 
 async def test_headers_that_repeat_arrive_repeated_also_beside_the_calls_own(nats_server: TrioNatsServer) -> None:
     """What is forwarded with `headers=msg.headers` must be what came."""
-    async with open_stream(nats_server) as (js, name, subject, _):
+    async with open_stream(nats_server) as w:
+        js, name, subject = w.js, w.stream.name, w.stream.name
         repeated = MultiDict([("A", "1"), ("A", "2"), ("Nats-Msg-Id", "theirs"), ("B", "3")])
         await js.publish(f"{subject}.a", b"", headers=repeated)
         await js.publish(f"{subject}.a", b"", headers=repeated, msg_id="ours")

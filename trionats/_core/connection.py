@@ -28,7 +28,7 @@ from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
 from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
-from trionats._protocol.commands import Aside, Passing
+from trionats._protocol.commands import Aside, Passing, pub
 from trionats._protocol.engine import Engine, Phase
 
 if TYPE_CHECKING:
@@ -167,6 +167,32 @@ class Connection:
         await self.supervisor.wait_room()
 
     @enable_ki_protection
+    async def acknowledge(self, reply: str, body: bytes) -> None:
+        """Publish to the reply subject of a message, as `Publishing.acknowledge` says."""
+        pace = self.pace
+        if get_ident() != pace.thread:
+            pace.run.check()
+        supervisor = self.supervisor
+        pace.left -= 1
+        if pace.left < 0 or pace.now() >= pace.due:
+            await pace.trip()
+        else:
+            await checkpoint_if_cancelled()
+        if self.engine.outbox.bytes >= supervisor.high_water:
+            supervisor.check_open()
+            await supervisor.wait_room()
+        self._queue_acknowledgement(reply, body)
+
+    @enable_ki_protection
+    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
+        """Queue what `acknowledge` publishes, as `Publishing.acknowledge_nowait` says."""
+        if get_ident() != self.pace.thread:
+            self.pace.run.check()
+        self.supervisor.check_open()
+        self.supervisor.check_room()
+        self._queue_acknowledgement(reply, body)
+
+    @enable_ki_protection
     def request_nowait(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
     ) -> PendingReply:
@@ -261,6 +287,12 @@ class Connection:
         await self.supervisor.close()
 
     # Inside.
+
+    def _queue_acknowledgement(self, reply: str, body: bytes) -> None:
+        # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
+        self.engine.outbox.publish(pub(reply.encode("utf-8", "surrogateescape"), b"", body), len(body))
+        if self.supervisor.idle is not None:
+            self.supervisor.wake()
 
     def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
         self.supervisor.check_open()

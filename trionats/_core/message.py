@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Protocol
 
 from trionats import errors
 from trionats._protocol.parser import Message
@@ -35,7 +35,6 @@ class Responder(Protocol):
         """Publish without waiting, as `Client.publish_nowait` does."""
 
 
-@final
 class Msg(Message):
     """A message as it was published.
 

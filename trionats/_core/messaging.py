@@ -131,6 +131,28 @@ class Publishing(Messaging, Protocol):
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
 
+    async def acknowledge(self, reply: str, body: bytes) -> None:
+        """Publish to the reply subject of a message: a program's publish, at the price of `Client.publish`.
+
+        Cancelled, nothing was queued. A cancellation point and a scheduling point as `Client.publish` is.
+
+        Args:
+            reply: The reply subject, as the server gave it: it is not checked again, and not remembered.
+            body: The payload.
+
+        Raises:
+            nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
+            nats.errors.ConnectionClosedError: The connection is closed.
+        """
+
+    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
+        """Queue what `acknowledge` publishes, without waiting.
+
+        Raises:
+            trio.WouldBlock: `pending_size` bytes are queued.
+            nats.errors.Error: As for `acknowledge`.
+        """
+
     def request_nowait(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
     ) -> PendingReply:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
+from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import (
     Bucket,
@@ -19,6 +20,7 @@ from trionats._jetstream.objects.buckets import (
 )
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publish import joined, publish_until_known
+from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.publishing import time_to_live
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ class JetStream(JetStreamManager):
         headers: Mapping[str, str | Sequence[str]] | None = None,
         msg_id: str | None = None,
         msg_ttl: float | Literal["never"] | None = None,
-        expected_last_sequence: int | None = None,
-        expected_last_subject_sequence: int | None = None,
+        expected_last_seq: int | None = None,
+        expected_last_subject_seq: int | None = None,
         expected_last_msg_id: str | None = None,
         **unknown: Never,
     ) -> api.PubAck:
@@ -84,8 +86,8 @@ class JetStream(JetStreamManager):
             msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or
                 "never". It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it
                 keeps one message for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
-            expected_last_sequence: Refuse unless this is the stream's last sequence.
-            expected_last_subject_sequence: Refuse unless this is the sequence of the subject's last message; 0 for none.
+            expected_last_seq: Refuse unless this is the stream's last sequence.
+            expected_last_subject_seq: Refuse unless this is the sequence of the subject's last message; 0 for none.
             expected_last_msg_id: Refuse unless this is the id of the stream's last message.
 
         Returns:
@@ -106,14 +108,54 @@ class JetStream(JetStreamManager):
             api.Header.EXPECTED_STREAM.value: stream,
             api.Header.MSG_ID.value: msg_id,
             api.Header.MSG_TTL.value: None if msg_ttl is None else time_to_live(doing, msg_ttl),
-            api.Header.EXPECTED_LAST_SEQUENCE.value: expected_last_sequence,
-            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_sequence,
+            api.Header.EXPECTED_LAST_SEQUENCE.value: expected_last_seq,
+            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_seq,
             api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
         }
         asked = {key: str(value) for key, value in own.items() if value is not None}
         data = str.encode(payload) if isinstance(payload, str) else payload
         sent = joined(doing, headers, asked)
         return await publish_until_known(self._jetstream, doing, subject, data, sent, msg_id)
+
+    # Streams and consumers, as objects.
+
+    async def stream(self, name: str) -> Stream:
+        """Find a stream.
+
+        Args:
+            name: Its name.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+        """
+        return Stream(self._jetstream, await self.stream_info(name))
+
+    async def create_stream(self, config: api.StreamConfig | None = None, **params: object) -> Stream:
+        """Create a stream, as `add_stream` does."""
+        return Stream(self._jetstream, await self.add_stream(config, **params))
+
+    async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
+        """Find a consumer.
+
+        Args:
+            stream: The stream it reads.
+            name: Its name.
+            bind: Do not ask the server: for users who may not (across accounts).
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream or consumer.
+        """
+        info = None if bind else await self.consumer_info(stream, name)
+        return Consumer(self._jetstream, stream, name, info)
+
+    async def create_consumer(
+        self, stream: str, config: api.ConsumerConfig | None = None, **params: object
+    ) -> Consumer:
+        """Create a consumer, as `add_consumer` does."""
+        info = await self.add_consumer(stream, config, **params)
+        return Consumer(self._jetstream, stream, info.name, info)
+
+    # Stores.
 
     async def create_object_store(
         self,
