@@ -27,7 +27,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream",
         "_bridge _client",
-        "_event_feed _replies _subscription bridge",
+        "_event_feed _publisher _replies _subscription bridge",
         "_watch",
         "*",
         "_cli",
@@ -55,7 +55,8 @@ FLOORS: dict[str, list[str]] = {
     "_core": [
         "* attachments barrier deadlines foreign logbook message tracing",
         "frames requests",
-        "messaging request_many",
+        "pipeline request_many",
+        "messaging",
         "drain listeners",
         "connection",
         "status",
@@ -71,7 +72,8 @@ FLOORS: dict[str, list[str]] = {
         "api",
         "destination management message ordered",
         "consumers entries publish",
-        "objects streams watcher",
+        "flight objects streams watcher",
+        "publisher",
         "context",
     ],
     "_jetstream.objects": [
@@ -93,7 +95,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks publishing refusals remnants",
-        "leader objects pull",
+        "leader objects publisher pull",
         "actions snapshot",
         "ordered",
     ],
@@ -133,6 +135,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.

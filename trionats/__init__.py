@@ -26,10 +26,13 @@ from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
+from trionats._protocol.jetstream.publishing import PublishOptions
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
+from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
@@ -51,6 +54,9 @@ __all__ = [
     "Msg",
     "ObjectStore",
     "PendingReply",
+    "PublishOptions",
+    "Publisher",
+    "Receipt",
     "Replies",
     "Stream",
     "Subscription",
@@ -65,6 +71,7 @@ __all__ = [
     "issue_user_jwt",
     "open_client",
     "open_events",
+    "open_publisher",
     "open_replies",
     "open_subscription",
     "open_watcher",
