@@ -30,6 +30,9 @@ class Consumer:
         self._jetstream = jetstream
         self.stream, self.name, self.cached_info = stream, name, info
 
+    def __jetstream__(self) -> Api[Publishing]:
+        return self._jetstream
+
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of stream {self.stream!r}>"
 
