@@ -67,9 +67,9 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* whereabouts",
-        "api",
-        "destination management message ordered",
+        "* next_message processing whereabouts",
+        "api message",
+        "destination management ordered",
         "consumers entries publish",
         "objects streams watcher",
         "context",
