@@ -63,7 +63,7 @@ class Deliverer:
             for all that come after it.
     """
 
-    __slots__ = ("ack_wait", "acknowledges", "backoff", "connection", "consumer", "void")
+    __slots__ = ("__weakref__", "ack_wait", "acknowledges", "backoff", "connection", "consumer", "created", "void")
 
     def __init__(
         self,
@@ -79,6 +79,8 @@ class Deliverer:
         self.ack_wait = ack_wait
         self.acknowledges = acknowledges
         self.backoff = backoff
+        self.created: datetime | None = None
+        """When this life of the consumer began; None where the server was not asked."""
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
 
