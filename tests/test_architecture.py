@@ -68,7 +68,8 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* message whereabouts",
+        "* next_message processing whereabouts",
+        "message",
         "deliverers",
         "api",
         "destination management ordered",

@@ -56,6 +56,7 @@ __all__ = [
     "Header",
     "KeyValueConfig",
     "LostStreamData",
+    "MsgMetadata",
     "ObjectInfo",
     "ObjectLink",
     "ObjectMeta",
@@ -74,6 +75,7 @@ __all__ = [
     "ReplayPolicy",
     "RetentionPolicy",
     "SequenceInfo",
+    "SequencePair",
     "StorageType",
     "StoreCompression",
     "StreamAlternate",
@@ -489,6 +491,44 @@ class ObjectInfo(nats_api.ObjectInfo):
 
 #: Ours alone: a meta message that has fields of these names means something else by them.
 _NOT_IN_THE_MESSAGE = frozenset({"revision", "extra", "subject"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SequencePair:
+    """Where a message stands.
+
+    Attributes:
+        consumer: How many messages its consumer had delivered with it: another delivery has another number.
+        stream: Its sequence in the stream.
+    """
+
+    consumer: int
+    stream: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MsgMetadata:
+    """What the server says of a message that a consumer delivered: what `JetStreamMsg.metadata` gives.
+
+    Attributes:
+        sequence: Where it stands.
+        num_pending: How many messages waited for the consumer when it was delivered.
+        num_delivered: The how manieth delivery of it this is, from 1.
+        timestamp: When it was stored, in UTC, to the microsecond.
+        stream: The stream's name.
+        consumer: The consumer's name.
+        domain: The JetStream domain; None where there is none, or the server does not say it.
+    """
+
+    sequence: SequencePair
+    num_pending: int
+    num_delivered: int
+    timestamp: datetime
+    stream: str
+    consumer: str
+    domain: str | None = None
 
 
 @final
