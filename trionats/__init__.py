@@ -14,6 +14,7 @@ from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
 from trionats._connection.tls import TLSState
+from trionats._consume import open_consumer
 from trionats._core.message import Msg
 from trionats._core.requests import PendingReply
 from trionats._core.status import ClientStatistics
@@ -64,6 +65,7 @@ __all__ = [
     "events",
     "issue_user_jwt",
     "open_client",
+    "open_consumer",
     "open_events",
     "open_replies",
     "open_subscription",

@@ -32,6 +32,9 @@ class Consumer:
         self.stream, self.name, self.cached_info = stream, name, info
         self._deliverer = jetstream.deliverers.current(jetstream.connection, stream, name, info)
 
+    def __jetstream__(self) -> Api[Publishing]:
+        return self._jetstream
+
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of stream {self.stream!r}>"
 
