@@ -54,10 +54,13 @@ class Attached(Protocol):
 class Retirable(Attached, Protocol):
     """One that can be given up without losing what is on its way: what `Publishing.attach` gives."""
 
-    def retire(self) -> None:
+    def retire(self, late: Callable[[Msg], None] | None = None) -> None:
         """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
 
         Synchronous, idempotent, also after the connection. Without a connection `ended` is called at once.
+
+        Args:
+            late: Takes what still comes in place of the receiver; it does not wait and does not raise.
         """
 
 

@@ -63,7 +63,17 @@ class Deliverer:
             for all that come after it.
     """
 
-    __slots__ = ("__weakref__", "ack_wait", "acknowledges", "backoff", "connection", "consumer", "created", "void")
+    __slots__ = (
+        "__weakref__",
+        "ack_wait",
+        "acknowledges",
+        "backoff",
+        "connection",
+        "consumer",
+        "created",
+        "limits_deliveries",
+        "void",
+    )
 
     def __init__(
         self,
@@ -81,6 +91,8 @@ class Deliverer:
         self.backoff = backoff
         self.created: datetime | None = None
         """When this life of the consumer began; None where the server was not asked."""
+        self.limits_deliveries = True
+        """Whether a message is lost that was delivered too often; so it is as long as nobody has looked."""
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
 
