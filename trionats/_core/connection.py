@@ -193,6 +193,14 @@ class Connection:
         self._queue_acknowledgement(reply, body)
 
     @enable_ki_protection
+    def acknowledge_aside(self, reply: str, body: bytes) -> None:
+        """Queue an acknowledgement that no program asked for, as `Publishing.acknowledge_aside` says."""
+        self.pace.run.check()
+        if not self.supervisor.finished.is_set():
+            self.engine.outbox.publish(Aside(_acknowledgement(reply, body)), len(body))
+            self.supervisor.wake()
+
+    @enable_ki_protection
     def request_nowait(
         self, subject: str, payload: Payload = b"", headers: Headers | None = None, *, chooser: Chooser | None = None
     ) -> PendingReply:
@@ -290,7 +298,7 @@ class Connection:
 
     def _queue_acknowledgement(self, reply: str, body: bytes) -> None:
         # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
-        self.engine.outbox.publish(pub(reply.encode("utf-8", "surrogateescape"), b"", body), len(body))
+        self.engine.outbox.publish(_acknowledgement(reply, body), len(body))
         if self.supervisor.idle is not None:
             self.supervisor.wake()
 
@@ -306,6 +314,11 @@ class Connection:
         else:
             self.supervisor.wake()
         return reply
+
+
+def _acknowledgement(reply: str, body: bytes) -> bytes:
+    # As the server gave it: what came through it may hold bytes that are no text.
+    return pub(reply.encode("utf-8", "surrogateescape"), b"", body)
 
 
 def connection_of(nc: object, opener: str) -> Connection:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
-__all__ = ["Attached", "HasMessaging", "Listener", "Messaging", "Publishing", "messaging_of"]
+__all__ = ["Attached", "HasMessaging", "Listener", "Messaging", "Publishing", "Retirable", "messaging_of"]
 
 
 class Listener(Protocol):
@@ -49,6 +49,20 @@ class Attached(Protocol):
 
     def detach(self) -> None:
         """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the connection."""
+
+
+class Retirable(Attached, Protocol):
+    """One whose end loses nothing that is on its way: what `Publishing.attach` gives."""
+
+    def retire(self, late: Callable[[Msg], None]) -> None:
+        """Unsubscribe; what the server sent before it knew goes to another receiver.
+
+        Behind the last of it, the `ended` of the receiver that was attached is called. Synchronous, idempotent, also after
+        the connection.
+
+        Args:
+            late: Takes a message; it does not wait and does not raise.
+        """
 
 
 class Messaging(FeedOwner, Protocol):
@@ -144,6 +158,17 @@ class Publishing(Messaging, Protocol):
             nats.errors.OutboundBufferLimitError: There is no connection, and `pending_size` bytes wait for one.
             nats.errors.ConnectionClosedError: The connection is closed.
         """
+
+    def acknowledge_aside(self, reply: str, body: bytes) -> None:
+        """Queue an acknowledgement that no program asked for, as `publish_aside` does.
+
+        Args:
+            reply: As for `acknowledge`.
+            body: The payload.
+        """
+
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Retirable:
+        """Subscribe, as `Messaging.attach` does."""
 
     def acknowledge_nowait(self, reply: str, body: bytes) -> None:
         """Queue what `acknowledge` publishes, without waiting.

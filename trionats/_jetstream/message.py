@@ -35,7 +35,16 @@ class Deliverer:
         acknowledges: Whether the consumer takes acknowledgements at all.
     """
 
-    __slots__ = ("__weakref__", "ack_wait", "acknowledges", "connection", "consumer", "created", "void")
+    __slots__ = (
+        "__weakref__",
+        "ack_wait",
+        "acknowledges",
+        "connection",
+        "consumer",
+        "created",
+        "limits_deliveries",
+        "void",
+    )
 
     def __init__(
         self, connection: Publishing, consumer: str, *, ack_wait: float = inf, acknowledges: bool = True
@@ -46,6 +55,8 @@ class Deliverer:
         self.acknowledges = acknowledges
         self.created: datetime | None = None
         """When this life of the consumer began; None where the server was not asked."""
+        self.limits_deliveries = True
+        """Whether a message is lost that was delivered too often; so it is as long as nobody has looked."""
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
 
