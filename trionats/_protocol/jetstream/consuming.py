@@ -365,7 +365,9 @@ class Consuming:
             size: Its size as the server counts it; 0 where that could not be found out.
         """
         told = f"has {size} bytes" if size else "is larger"
-        text = f"consumer {self._name!r} of stream {self._stream!r}: the next message {told} with its subjects and headers"
+        text = (
+            f"consumer {self._name!r} of stream {self._stream!r}: the next message {told} with its subjects and headers"
+        )
         self._fail(errors.explained(errors.MaxPayloadError, f"{text}, max_bytes={self._chosen_bytes} was chosen"))
 
     def forbidden(self, error: Exception) -> None:
