@@ -97,8 +97,8 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks demand publishing refusals remnants",
         "leader objects pull",
-        "actions snapshot",
-        "ordered",
+        "actions ordered_batch snapshot",
+        "consuming ordered",
     ],
     "testing": [
         "_server",
