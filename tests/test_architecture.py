@@ -70,7 +70,7 @@ FLOORS: dict[str, list[str]] = {
         "* whereabouts",
         "api",
         "destination management message ordered",
-        "consumers entries publish",
+        "consumers entries ordered_consumer publish",
         "consuming objects streams watcher",
         "context",
     ],
@@ -94,8 +94,8 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks demand publishing refusals remnants",
         "leader objects pull",
-        "actions snapshot",
-        "ordered",
+        "actions ordered_batch snapshot",
+        "ordered ordered_options",
     ],
     "testing": [
         "_server",
