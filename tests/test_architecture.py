@@ -73,7 +73,7 @@ FLOORS: dict[str, list[str]] = {
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries giving_back publish",
+        "consumers entries giving_back ordered_consumer publish",
         "consuming objects streams watcher",
         "context",
     ],
@@ -98,7 +98,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks demand publishing refusals remnants",
         "leader objects pull",
         "actions ordered_batch snapshot",
-        "consuming ordered",
+        "consuming ordered ordered_options",
     ],
     "testing": [
         "_server",
