@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_version api errors testing",
+        "_lossless _version errors testing",
+        "api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -28,7 +29,7 @@ FLOORS: dict[str, list[str]] = {
         "_jetstream",
         "_bridge _client",
         "_event_feed _publisher _replies _subscription bridge",
-        "_watch",
+        "_consume _watch",
         "*",
         "_cli",
         "__main__",
@@ -68,11 +69,13 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* whereabouts",
+        "* next_message processing whereabouts",
+        "message",
+        "deliverers",
         "api",
-        "destination management message ordered",
-        "consumers entries publish",
-        "flight objects streams watcher",
+        "destination management ordered",
+        "consumers entries giving_back ordered_consumer publish",
+        "consuming flight objects streams watcher",
         "publisher",
         "context",
     ],
@@ -94,10 +97,10 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks publishing refusals remnants",
+        "* acks demand publishing refusals remnants",
         "leader objects publisher pull",
-        "actions snapshot",
-        "ordered",
+        "actions ordered_batch snapshot",
+        "consuming ordered ordered_options",
     ],
     "testing": [
         "_server",
@@ -152,6 +155,7 @@ PUBLIC_ONLY = (
     "_replies",
     "_event_feed",
     "_watch",
+    "_consume",
     "_bridge",
     "bridge",
     "_cli",

@@ -150,17 +150,17 @@ class Publisher:
         else:
             data, fields, asked = payload, None, None
         frame, size = pipeline.frame(subject, data, fields, token)
-        while True:
-            await pipeline.turn()
-            if flight.over is not None:
-                raise errors.again(flight.over)
-            if len(window.awaited) < window.max_awaited:
-                break
-            try:
+        try:
+            while True:
+                await pipeline.turn()
+                if flight.over is not None:
+                    raise errors.again(flight.over)
+                if len(window.awaited) < window.max_awaited:
+                    break
                 await flight.room.park()
-            except trio.Cancelled:
-                flight.unpark()  # for whom it was meant that took our turn
-                raise
+        except BaseException:
+            flight.unpark()  # we may have been woken for a place that we do not take
+            raise
         publish = Publish(subject, asked)
         flight.send(publish, token, frame, size)
         return Receipt(flight, publish)
