@@ -93,7 +93,7 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks publishing refusals remnants",
+        "* acks levels listing publishing refusals remnants",
         "leader objects pull",
         "actions snapshot",
         "ordered",
