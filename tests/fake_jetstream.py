@@ -1,8 +1,8 @@
-"""One stream of a `FakeServer`, with its pull consumers: enough of JetStream for ordered reading, and no clock.
+"""One stream of a `FakeServer`, with its pull consumers (`fake_consumers`), and no clock unless one is asked for.
 
-Messages keep their sequence; consumers deliver what matches their filters, pull by pull, with v1 ack subjects. There is no
-time in it but `lag`: pulls do not expire and heartbeats do not come, so tests run it in real time and are done long before either
-is due, or under a mock clock to see what silence does.
+Messages keep their sequence; consumers deliver what matches their filters, pull by pull, with v1 ack subjects. Unless it is
+`timed`, there is no time in it but `lag`: pulls do not expire and heartbeats do not come, so tests run it in real time and are done
+long before either is due, or under a mock clock to see what silence does.
 
 `FakeObjects` is the stream of a bucket: it also answers what an object store asks besides, unless a test answers in its place.
 """
@@ -14,11 +14,12 @@ import dataclasses
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
+from tests.fake_consumers import USUAL, Consumer
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 
 TIMESTAMP = 1_700_000_000_000_000_000
@@ -54,36 +55,17 @@ class Stored:
         return TIMESTAMP + self.sequence
 
 
-@dataclasses.dataclass(slots=True)
-class Pull:
-    """One pull request that is not satisfied yet."""
-
-    inbox: str
-    batch: int = 1
-    no_wait: bool = False
-
-
-@dataclasses.dataclass(slots=True)
-class Consumer:
-    """One consumer: how far it is, and who waits."""
-
-    name: str
-    config: dict[str, Any]
-    cursor: int
-    chosen: set[int] | None = None
-    delivered: int = 0
-    pulls: list[Pull] = dataclasses.field(default_factory=list)
-
-
 class FakeStream:
     """A stream on a fake server, whose links see it at once; it stores what matches the subjects."""
 
-    def __init__(self, server: FakeServer, name: str, *subjects: str) -> None:
+    def __init__(self, server: FakeServer, name: str, *subjects: str, timed: bool = False) -> None:
         self.server = server
         self.name = name
+        #: Whether consumers have a clock: Trio's.
+        self.timed = timed
         self.messages: list[Stored] = []
         self.consumers: dict[str, Consumer] = {}
-        self.last = 0
+        self.last = self.made = 0
         #: How many more requests to create a consumer get no answer.
         self.deaf = 0
         #: How many seconds it takes to create a consumer and, in a bucket, to store a message. What is asked meanwhile
@@ -93,9 +75,12 @@ class FakeStream:
         api = "$JS.API"
         server.on(f"{api}.STREAM.INFO.{name}", lambda _: self.about())
         server.on(f"{api}.CONSUMER.CREATE.{name}.>", self.create)
+        server.on(f"{api}.CONSUMER.CREATE.{name}", self.create)
         server.on(f"{api}.CONSUMER.INFO.{name}.*", lambda frame: self._info(self._named(frame)))
         server.on(f"{api}.CONSUMER.DELETE.{name}.*", self._delete)
         server.on(f"{api}.CONSUMER.MSG.NEXT.{name}.*", self._next)
+        server.on(f"{api}.CONSUMER.UNPIN.{name}.*", self._unpin)
+        server.on(f"$JS.ACK.{name}.>", self._acknowledge)
         for subject in subjects:
             server.on(subject, lambda frame: self.store(frame.subject, frame.payload))
 
@@ -112,7 +97,7 @@ class FakeStream:
             self.messages = [m for m in self.messages if m.subject != subject]
         self.messages.append(Stored(self.last, subject, payload, headers))
         for consumer in list(self.consumers.values()):
-            self._serve(consumer)
+            self.serve(consumer)
         return {"stream": self.name, "seq": self.last}
 
     def _named(self, frame: Frame) -> Consumer | None:
@@ -141,79 +126,67 @@ class FakeStream:
         return None
 
     def _created(self, config: dict[str, Any]) -> dict[str, Any]:
+        return self._info(self.add_consumer(**{"name": config.get("durable_name"), **config}))
+
+    def add_consumer(self, name: str, **config: Any) -> Consumer:  # noqa: ANN401 - any field, as the server is told it
+        """Make a consumer, or in place of one of the same name another one."""
+        config = {**(USUAL if config.get("ack_policy", "none") != "none" else {}), **config, "name": name}
         starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
-        policy = config["deliver_policy"]
-        consumer = Consumer(config["name"], config, starts.get(policy, 0))
+        policy = config.setdefault("deliver_policy", "all")
+        self.made += 1
+        made_at = f"2026-11-28T12:{self.made // 60:02}:{self.made % 60:02}Z"
+        consumer = Consumer(self, name, config, starts.get(policy, 0), made_at)
         if policy == "last_per_subject":
-            consumer.chosen = set({m.subject: m.sequence for m in self.messages if self._wants(config, m)}.values())
+            consumer.chosen = set({m.subject: m.sequence for m in self.messages if consumer.wants(m)}.values())
         self.consumers[consumer.name] = consumer
-        return self._info(consumer)
+        return consumer
 
-    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
-        if consumer is None:
-            return refusal(404, 10014, "consumer not found")
-        info = {"stream_name": self.name, "name": consumer.name, "config": consumer.config}
-        delivered = {"consumer_seq": consumer.delivered, "stream_seq": consumer.cursor}
-        return {**info, "num_pending": sum(1 for _ in self._pending(consumer)), "delivered": delivered}
+    def delete_consumer(self, name: str) -> bool:
+        """Delete a consumer, and tell those who wait; say whether there was one."""
+        consumer = self.consumers.pop(name, None)
+        if consumer is not None:
+            consumer.end("409 Consumer Deleted")
+        return consumer is not None
 
-    def _delete(self, frame: Frame) -> dict[str, Any]:
-        consumer = self.consumers.pop(frame.subject.rsplit(".", 1)[1], None)
-        if consumer is None:
-            return self._info(None)
-        for pull in consumer.pulls:
-            self._status(pull, "409 Consumer Deleted")
-        return {"success": True}
+    def serve(self, consumer: Consumer) -> None:
+        """Let a consumer deliver what there is."""
+        consumer.serve()
 
-    def _next(self, frame: Frame) -> None:
-        consumer = self._named(frame)
-        request = json.loads(frame.payload or b"{}")
-        if consumer is None:
-            self.server.publish(frame.reply, headers=NO_RESPONDERS)
-            return
-        pull = Pull(frame.reply, request.get("batch", 1), bool(request.get("no_wait")))
-        consumer.pulls.append(pull)
-        self._serve(consumer)
+    def heard(self, inbox: str) -> bool:
+        """Whether anybody listens there."""
+        return any(matches(subscription.subject, inbox) for subscription in self.server.subscriptions)
 
-    def _wants(self, config: dict[str, Any], message: Stored) -> bool:
-        filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
-        return any(matches(pattern, message.subject) for pattern in filters)
-
-    def _pending(self, consumer: Consumer) -> Iterator[Stored]:
-        for message in self.messages:
-            if message.sequence <= consumer.cursor or not self._wants(consumer.config, message):
-                continue
-            stored_before = consumer.chosen is not None and message.sequence <= max(consumer.chosen, default=0)
-            if not stored_before or (consumer.chosen and message.sequence in consumer.chosen):
-                yield message
-
-    def _serve(self, consumer: Consumer) -> None:
-        while consumer.pulls:
-            pull = consumer.pulls[0]
-            message = next(self._pending(consumer), None)
-            if message is not None:
-                self._deliver(consumer, message, pull.inbox)
-                pull.batch -= 1
-            elif pull.no_wait:
-                self._status(pull, "404 No Messages")
-            else:
-                return
-            if message is None or not pull.batch:
-                consumer.pulls.pop(0)
-
-    def _deliver(self, consumer: Consumer, message: Stored, inbox: str) -> None:
-        consumer.cursor = message.sequence
-        consumer.delivered += 1
-        pending = sum(1 for _ in self._pending(consumer))
-        numbers = f"1.{message.sequence}.{consumer.delivered}.{message.timestamp}.{pending}"
-        reply = f"$JS.ACK.{self.name}.{consumer.name}.{numbers}"
-        # A pull's messages come with the stream's subject, to whoever listens on the inbox.
+    def hand_over(self, inbox: str, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        """Send a message to who listens on an inbox: it has the stream's subject all the same."""
         for link in self.server.live_links:
             for subscription in list(link.subscriptions.values()):
                 if matches(subscription.subject, inbox):
-                    link.deliver(subscription, message.subject, reply, message.headers, message.payload)
+                    link.deliver(subscription, subject, reply, headers, payload)
 
-    def _status(self, pull: Pull, status: str) -> None:
-        self.server.publish(pull.inbox, headers=f"NATS/1.0 {status}\r\n\r\n".encode())
+    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
+        return refusal(404, 10014, "consumer not found") if consumer is None else consumer.info()
+
+    def _delete(self, frame: Frame) -> dict[str, Any]:
+        return {"success": True} if self.delete_consumer(frame.subject.rsplit(".", 1)[1]) else self._info(None)
+
+    def _next(self, frame: Frame) -> None:
+        consumer = self._named(frame)
+        if consumer is None:
+            self.server.publish(frame.reply, headers=NO_RESPONDERS)
+        else:
+            consumer.pull(frame.reply, json.loads(frame.payload or b"{}"))
+
+    def _unpin(self, frame: Frame) -> dict[str, Any]:
+        consumer = self._named(frame)
+        if consumer is None:
+            return self._info(None)
+        consumer.unpin()
+        return {}
+
+    def _acknowledge(self, frame: Frame) -> bytes | None:
+        tokens = frame.subject.split(".")
+        consumer = self.consumers.get(tokens[3])
+        return None if consumer is None else consumer.acknowledge(int(tokens[5]), frame.payload, frame.reply)
 
 
 class FakeObjects(FakeStream):

@@ -7,6 +7,7 @@ In memory (`tests/floor`), with a clock that jumps where the test asks for one:
     async with subscribed("a") as (server, nc, rx):                       # ... with a subscription that the server knows of
     async with open_world(Hosts("a", "b")) as (hosts, nc, nursery):       # several, by the names of their hosts
     async with open_bucket() as (bucket, store, nc, nursery):             # one that holds a bucket, a `FakeObjects`
+    async with open_consumer_world() as w:                                # one that holds a stream with a consumer: `w.fake`, `w.consumer`
 
 With a real server (`tests/live`):
 
@@ -37,10 +38,12 @@ import trio
 import trio.testing
 
 from tests.cancelling import same_schedule
-from tests.fake_jetstream import FakeObjects
+from tests.fake_consumers import Consumer as FakeConsumer
+from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import Ending, FakeServer
 from trionats import (
     Client,
+    Consumer,
     Events,
     Feed,
     JetStream,
@@ -59,6 +62,7 @@ from trionats._core.connection import Connection
 from trionats._core.messaging import Publishing
 from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
+from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
@@ -298,6 +302,53 @@ async def open_bucket(
     bucket = kind(server, "b")
     async with open_world(server, **options) as (_, nc, nursery):
         yield BucketWorld(bucket, find_store(nc), nc, nursery)
+
+
+class ConsumerWorld(NamedTuple):
+    """A stream "S" in memory that takes `s.>`, its consumer "C", and a handle on that."""
+
+    stream: FakeStream
+    fake: FakeConsumer
+    consumer: Consumer
+    nc: Client
+    nursery: trio.Nursery
+
+    @property
+    def server(self) -> FakeServer:
+        return self.stream.server
+
+    def store(self, count: int, payload: bytes = b"x") -> None:
+        """Store so many messages more."""
+        for _ in range(count):
+            self.stream.store("s.a", payload, rollup=False)
+
+
+@asynccontextmanager
+async def open_consumer_world(
+    stored: int = 0,
+    *,
+    server: FakeServer | None = None,
+    client: dict[str, Any] | None = None,
+    bind: bool = False,
+    **config: Any,  # noqa: ANN401 - any field, as the server is told it: nanoseconds
+) -> AsyncIterator[ConsumerWorld]:
+    """Open a world in memory with a consumer; time passes for it, too.
+
+    Args:
+        stored: How many messages of one byte the stream holds.
+        server: The server, if not an ordinary one.
+        client: Options of `open_client`.
+        bind: Whether the handle is made without asking the server.
+        config: What the consumer has besides acknowledgements.
+    """
+    server = server or FakeServer()
+    stream = FakeStream(server, "S", "s.>", timed=True)
+    fake = stream.add_consumer("C", **{"ack_policy": "explicit", **config})
+    async with open_world(server, **(client or {})) as (_, nc, nursery):
+        consumer = await nc.jetstream().consumer("S", "C", bind=bind)
+        w = ConsumerWorld(stream, fake, consumer, nc, nursery)
+        w.store(stored)
+        yield w
 
 
 @asynccontextmanager
@@ -544,6 +595,19 @@ async def respond(rx: Feed[Msg], reply: Callable[[Msg], bytes] = lambda msg: msg
     """Answer each request, by default with its own payload."""
     async for msg in rx:
         await msg.respond(reply(msg))
+
+
+async def delivered(nc: Client, consumer: Consumer, count: int = 1) -> list[JetStreamMsg]:
+    """Ask a pull consumer for so many messages by hand, and give them as a reader of ours would."""
+    connection, receiver = seam(nc), Receiver()
+    inbox = nc.new_inbox()
+    attachment = connection.attach(inbox, receiver)
+    request = b'{"batch":%d,"expires":5000000000}' % count
+    await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}", request, reply=inbox)
+    await until(lambda: len(receiver.told) == count, pause=0)
+    attachment.detach()
+    deliverer, now = consumer.__deliverer__(), trio.current_time()
+    return [JetStreamMsg(msg, deliverer, deliverer.due(msg.reply, now)) for msg in receiver.told]
 
 
 async def elsewhere(call: Callable[..., Awaitable[object]], *args: object) -> None:

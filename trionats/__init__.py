@@ -14,6 +14,7 @@ from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
 from trionats._connection.tls import TLSState
+from trionats._consume import open_consumer
 from trionats._core.message import Msg
 from trionats._core.requests import PendingReply
 from trionats._core.status import ClientStatistics
@@ -26,6 +27,7 @@ from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.ordered_consumer import OrderedConsumer
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.parser import Message
@@ -50,6 +52,7 @@ __all__ = [
     "Message",
     "Msg",
     "ObjectStore",
+    "OrderedConsumer",
     "PendingReply",
     "Replies",
     "Stream",
@@ -64,6 +67,7 @@ __all__ = [
     "events",
     "issue_user_jwt",
     "open_client",
+    "open_consumer",
     "open_events",
     "open_replies",
     "open_subscription",

@@ -16,7 +16,8 @@ import pytest
 import trio
 from multidict import MultiDict
 
-from tests.fake_jetstream import BUSY, FULL, UNAVAILABLE, WRONG_SEQUENCE, Consumer, FakeObjects, refusal
+from tests.fake_consumers import Consumer
+from tests.fake_jetstream import BUSY, FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, refusal
 from tests.fakes import FakeServer, Frame, matches
 from tests.worlds import BucketWorld, meta_subject, open_bucket, settled, takes
 from trionats import api, errors
@@ -616,13 +617,13 @@ class SlowObjects(FakeObjects):
         super().__init__(server, bucket)
         self.served: list[str] = []
 
-    def _serve(self, consumer: Consumer) -> None:
+    def serve(self, consumer: Consumer) -> None:
         # A reader that goes on asks for the last one that it has once more.
         limit = 1 if consumer.config["deliver_policy"] == "all" else 2
         if consumer.name not in self.served:
             self.served.append(consumer.name)
         while consumer.delivered < limit and len(self.served) <= self.consumers_served:
-            self._deliver(consumer, next(self._pending(consumer)), consumer.pulls[0].inbox)
+            consumer.deliver(next(consumer.pending()), consumer.pulls[0])
 
 
 async def test_a_get_that_moves_slowly_goes_on() -> None:

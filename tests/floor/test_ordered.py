@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.fake_jetstream import UNAVAILABLE, Consumer, FakeObjects, refusal
+from tests.fake_consumers import Consumer
+from tests.fake_jetstream import UNAVAILABLE, FakeObjects, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import Listener, open_bucket, seam, settled, until
 from trionats import ObjectStore, errors, events, open_watcher
@@ -46,15 +47,13 @@ class Bucket(FakeObjects):
     def _info(self, consumer: Consumer | None) -> dict[str, Any]:
         return {"created": "2026-11-28T12:00:00.5Z", **super()._info(consumer), **self.about_consumers}
 
-    def _serve(self, consumer: Consumer) -> None:
+    def serve(self, consumer: Consumer) -> None:
         if not self.silent:
-            super()._serve(consumer)
+            super().serve(consumer)
 
     def drop_consumers(self) -> None:
-        for consumer in list(self.consumers.values()):
-            del self.consumers[consumer.name]
-            for pull in consumer.pulls:
-                self._status(pull, "409 Consumer Deleted")
+        for name in list(self.consumers):
+            self.delete_consumer(name)
 
     def replicated(self, *answers: object, ahead: int = 5) -> None:
         """Be a cluster's, whose leader has more than the replica that is read, and answers so to who asks for the last one."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from trionats import errors
+from trionats._jetstream.deliverers import Deliverers
 from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
@@ -221,6 +222,8 @@ class Api(Generic[C]):
         self.prefix = prefix
         self.whereabouts = Whereabouts(connection, domain)
         """What is known of where this speaks to."""
+        self.deliverers = Deliverers()
+        """The consumers whose messages are held."""
         self._level: int | None = None
         self._asked_for_level = False
 

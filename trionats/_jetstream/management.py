@@ -277,7 +277,7 @@ class JetStreamManager:
         what = _consumer(stream, consumer)
         with about(what):
             response = await self._api.request(f"CONSUMER.INFO.{stream}.{consumer}")
-            return sound(what, api.ConsumerInfo.from_response(response))
+            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def add_consumer(
         self, stream: str, config: api.ConsumerConfig | None = None, **params: object
@@ -307,12 +307,12 @@ class JetStreamManager:
         request = {"stream_name": stream, "config": config.as_dict()}
         with about(what):
             response = await self._api.request(subject, request)
-            return sound(what, api.ConsumerInfo.from_response(response))
+            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
-        """Delete a consumer."""
+        """Delete a consumer. Messages of it that are held cannot be acknowledged any more."""
         what = _consumer(stream, consumer)
-        with about(what):
+        with about(what), self._api.deliverers.ending(stream, consumer, "was deleted"):
             return confirmed(what, await self._manager.delete_consumer(stream, consumer))
 
     async def pause_consumer(self, stream: str, consumer: str, pause_until: str) -> api.ConsumerPause:
@@ -334,7 +334,7 @@ class JetStreamManager:
         """Let a consumer start again behind its ack floor, or at the stream sequence `seq` (server 2.14)."""
         what = _consumer(stream, consumer)
         fields.check_argument("reset_consumer", "seq", int | None, seq)
-        with about(what):
+        with about(what), self._api.deliverers.ending(stream, consumer, "was reset"):
             request = None if seq is None else {"seq": seq}
             response = await self._api.request(f"CONSUMER.RESET.{stream}.{consumer}", request)
             return sound(what, api.ConsumerReset.from_response(response))
@@ -385,6 +385,10 @@ class JetStreamManager:
             return confirmed(what, await self._manager.delete_msg(stream_name, seq))
 
     # Inside.
+
+    def _heard(self, info: api.ConsumerInfo) -> api.ConsumerInfo:
+        self._api.deliverers.heard(info)
+        return info
 
     async def _configure(self, verb: str, config: api.StreamConfig) -> api.StreamInfo:
         name = config.name or ""

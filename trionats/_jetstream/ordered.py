@@ -127,7 +127,7 @@ class OrderedSource:
         self._parked: trio.Event | None = None
         self._until = 0.0
         self._told = False
-        self._restarts = 0
+        self._restarts = ordered.restarts
         self._closed = False
         self._lost: BaseException | None = None
         self._refused: errors.Error | None = None
@@ -159,6 +159,24 @@ class OrderedSource:
             assert isinstance(action, Create), "begun before"
             self._made(action, await self._make(action))
             while self._ordered.opening:
+                await self.step()
+        except BaseException:
+            self.close()
+            raise
+        self._go_on(trio.current_time())
+
+    async def resume(self) -> None:
+        """Go on with decisions that another source was left with, and ask for messages.
+
+        What passes by itself, such as a stream without a leader, is waited for. Failed or cancelled, nothing is left of it.
+
+        Raises:
+            nats.errors.Error: As for `step`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._attachment = self._api.connection.attach(self._inbox.pattern, self)
+        try:
+            while not self._ordered.reading:
                 await self.step()
         except BaseException:
             self.close()
@@ -212,15 +230,19 @@ class OrderedSource:
         if not self._closed:
             self._go_on(trio.current_time())
 
-    def close(self) -> None:
-        """End it: the inbox is unsubscribed and the consumer's deletion queued. Synchronous, idempotent."""
+    def close(self, *, keep: bool = False) -> None:
+        """End it: the inbox is unsubscribed and the consumer's deletion queued. Synchronous, idempotent.
+
+        Args:
+            keep: Keep the consumer for a source that resumes, if it can be (`Ordered.leave`).
+        """
         if self._closed:
             return
         self._closed = True
         self._api.connection.remove_listener(self)
         if self._attachment is not None:
             self._attachment.detach()
-        for name in self._ordered.leave():
+        for name in self._ordered.leave(keep=keep):
             self._delete(name)
         self.wake()
         # Both know the source, too: circles of some 10 KB would wait for the garbage collector.
@@ -313,8 +335,7 @@ class OrderedSource:
         self._api.connection.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
 
     def _delete(self, name: str) -> None:
-        subject = f"{self._api.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._api.connection.publish_aside(subject)
+        delete_aside(self._api, self._ordered.stream, name)
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
@@ -413,3 +434,14 @@ class OrderedSource:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
             raise api_error(errors.APIError, text, text)
         return sequence
+
+
+def delete_aside(jetstream: Api[Messaging], stream: str, name: str) -> None:
+    """Queue the deletion of a consumer of ours, without waiting for the response.
+
+    Args:
+        jetstream: Where the stream is.
+        stream: The stream's name.
+        name: The consumer's.
+    """
+    jetstream.connection.publish_aside(f"{jetstream.prefix}.CONSUMER.DELETE.{stream}.{name}")

@@ -16,7 +16,12 @@ States
 
     READING: messages are handed over. A gap, silence, a deleted consumer and a returned connection lead back to UNMADE.
 
-    FAILED: `next` says `Fail`, for good.
+    FAILED: `next` says `Fail`, until somebody else reads.
+
+One reader after another
+    Several may read one after the other with one `Ordered`, each from where the one before was left: `leave`, `rewind` to what
+    that one really got (what waited in its channel comes again), and `resume`, with a window of its own. Who is to resume
+    at once may keep the consumer, if that stands exactly where reading does.
 
 The end of a snapshot
     The consumer says how many messages it has when it is made. They are counted here as they come, before anybody looks into them
@@ -40,7 +45,9 @@ What can go wrong
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
@@ -53,13 +60,14 @@ from trionats._protocol.jetstream.snapshot import Course, Snapshot
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trionats._protocol.jetstream.leader import StreamSaid
 
 __all__ = ["Ordered"]
 
 _SECOND_LOOK_AFTER: Final = 0.25
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class _Phase(enum.Enum):
@@ -89,6 +97,7 @@ class Ordered:
         inactive_threshold: How long the server keeps a consumer that nobody asks.
         lazy: Whether the leader is asked for nothing before the end seems to be reached, since it seldom matters.
         restart: Whether a stream that was made anew is read from its beginning; else reading fails.
+        more: What the consumers' configurations say besides.
     """
 
     def __init__(
@@ -109,6 +118,7 @@ class Ordered:
         inactive_threshold: float = 30.0,
         lazy: bool = False,
         restart: bool = False,
+        more: Mapping[str, object] = _NOTHING,
     ) -> None:
         self.stream = stream
         self.name = ""
@@ -117,8 +127,8 @@ class Ordered:
         self.refusal: Exception | None = None
         self.resets = self.restarts = 0
         # (sequence, timestamp) of what was handed over. The timestamp is the highest so far: the clocks of two leaders
-        # differ. 0 means that nothing was, and the sequence is the one before the first.
-        self.cursor = (0, 0)
+        # differ. 0 means that nothing was, and the sequence is the one before the first, which `origin` keeps.
+        self.cursor, self.origin = (0, 0), 0
         self._prefix, self._serial, self._rng = prefix, 0, rng
         self._filters, self._start = tuple(filter_subjects), start
         self._fixed_config: dict[str, object] = {
@@ -126,7 +136,9 @@ class Ordered:
             "mem_storage": True,
             "num_replicas": 1,
             "inactive_threshold": int(inactive_threshold * NANOSECONDS),
-        } | ({"headers_only": True} if headers_only else {})
+            **({"headers_only": True} if headers_only else {}),
+            **more,
+        }
         self._window = Window(max_messages, max_bytes, heartbeat=heartbeat, expires=expires, rng=rng)
         self._phase = _Phase.UNMADE
         self._lazy, self._restart = lazy, restart
@@ -164,6 +176,11 @@ class Ordered:
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
         return self._pauses or self._snapshot.asks
+
+    @property
+    def reading(self) -> bool:
+        """Whether there is a consumer, and messages are handed over."""
+        return self._phase is _Phase.READING
 
     @property
     def opening(self) -> bool:
@@ -257,7 +274,7 @@ class Ordered:
         if first:
             self._begun = True
             # One before the first, for every policy: all that is needed to resume (measured).
-            self.cursor = (before, 0)
+            self.cursor, self.origin = (before, 0), before
             self._opening = leader.clustered and self._beginning.policy == "new"
         if leader.mute or (first and not (leader.known or self._opening)):
             self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
@@ -325,7 +342,8 @@ class Ordered:
             return
         if self._opening and said.replicated:
             # What came before is not new, whatever the replica thinks that has the consumer.
-            self.cursor = (max(sequence, said.last), 0)
+            self.origin = max(sequence, said.last)
+            self.cursor = (self.origin, 0)
         leader.hear(said)
         self._verified()
 
@@ -477,16 +495,52 @@ class Ordered:
         if self._phase is not _Phase.UNMADE:
             self._reset(now)
 
-    def leave(self) -> list[str]:
+    def leave(self, *, keep: bool = False) -> list[str]:
         """Tell that nobody reads any more.
+
+        Args:
+            keep: Keep the consumer, if it has given nothing that has to come again, and owes nothing.
 
         Returns:
             The consumers that may be on the server, to be deleted.
         """
-        names = [*self._deletes, *([self.name] if self.name else [])]
-        self._deletes, self.name = [], ""
-        self._linked = False
+        clean = self._phase is _Phase.READING and not self._window.asked and self._seen <= self.cursor[0]
+        names = self._deletes
+        if self.name and not (keep and clean and self._linked):
+            names.append(self.name)
+            self.name = ""
+        self._deletes, self._linked = [], False
         return names
+
+    def rewind(self, sequence: int, *, caught_up: bool) -> None:
+        """Tell up to where a reader really came; what is behind that is to come again.
+
+        Args:
+            sequence: The last message that it got; `origin` where it got none.
+            caught_up: Whether it got all that was stored when reading began.
+        """
+        if sequence == self.cursor[0]:
+            return
+        # The timestamp may be that of a later one. That hides nothing: those of another stream are later still.
+        self.cursor = (sequence, self.cursor[1] if sequence > self.origin else 0)
+        if not caught_up and self._start.policy == "last_per_subject":
+            self._by_sequence = False
+            self._snapshot.begin_anew(done=False)
+
+    def resume(self, window: Window) -> None:
+        """Tell that somebody reads again, after `leave`: whatever ended the one before, it is tried anew.
+
+        Args:
+            window: The new reader's credit.
+        """
+        self._window, self._linked = window, True
+        self.failure = self.refusal = None
+        self._refusals.forget()
+        self._end_refusals.forget()
+        self._failures, self._not_before = 0, -inf
+        if not self.name:
+            self._forget()
+            self._phase = _Phase.UNMADE
 
     # How it goes on
 
@@ -522,7 +576,7 @@ class Ordered:
         self._beginning = ALL if self._start.policy == "new" else self._start
         self._by_sequence = self._beginning.policy != "last_per_subject"
         self._snapshot.begin_anew(done=self.caught_up and self._by_sequence)
-        self.cursor = (0, 0)
+        self.cursor, self.origin = (0, 0), 0
         self._move_on(now)
 
     def _refused(self, error: Exception | None, refusals: Refusals) -> bool:
