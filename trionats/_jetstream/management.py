@@ -280,7 +280,7 @@ class JetStreamManager:
             return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def add_consumer(
-        self, stream: str, config: api.ConsumerConfig | None = None, **params: object
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
     ) -> api.ConsumerInfo:
         """Create a consumer, or change the one of that name; without a name it gets a new one.
 
@@ -338,6 +338,11 @@ class JetStreamManager:
             request = None if seq is None else {"seq": seq}
             response = await self._api.request(f"CONSUMER.RESET.{stream}.{consumer}", request)
             return sound(what, api.ConsumerReset.from_response(response))
+
+    async def consumer_names(self, stream: str) -> list[str]:
+        """List the names of all consumers of a stream, sorted."""
+        subject = f"CONSUMER.NAMES.{subjects.stream_name(stream)}"
+        return await self._pages(subject, "consumers", _name(subject), str)
 
     async def consumers_info(self, stream: str, offset: int | None = None) -> list[api.ConsumerInfo]:
         """List all consumers of a stream, from the `offset`-th on."""
@@ -445,6 +450,31 @@ class JetStreamManager:
             found |= here
             pages.take(list(here), total)
         return list(found.values())
+
+
+async def ensured(
+    manager: JetStreamManager, config: nats_api.StreamConfig | None, params: Mapping[str, object]
+) -> api.StreamInfo:
+    """Let there be a stream of this configuration: change the one that is there, or else create it.
+
+    Args:
+        manager: What does it.
+        config: The whole configuration.
+        params: Fields that replace those of `config`.
+    """
+    wanted = _completed(fields.merged("create_or_update_stream", api.StreamConfig, config, params), params)
+    _stream(wanted.name or "")
+    try:
+        return await manager.update_stream(wanted)
+    except errors.NotFoundError as error:
+        if error.err_code != NO_STREAM:
+            raise
+    try:
+        return await manager.add_stream(wanted)
+    except errors.APIError as error:
+        if error.err_code != STREAM_EXISTS:
+            raise
+    return await manager.update_stream(wanted)  # somebody has created it meanwhile
 
 
 async def purged(
