@@ -97,7 +97,7 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand publishing refusals remnants",
+        "* acks demand levels listing publishing refusals remnants",
         "leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming ordered ordered_options",

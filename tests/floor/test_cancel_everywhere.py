@@ -219,6 +219,15 @@ def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
 
 
+def of_stream(name: str, *arguments: object, **options: object) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        yield partial(getattr(stream, name), *arguments, **options)
+
+    return prepared
+
+
 CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
     "Client.publish, waiting for room": simply(lambda w: w.nc.publish("a", b"x" * 50), Everything.full),
@@ -296,9 +305,28 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
+    "JetStream.stream_names": management("stream_names"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
+    "JetStream.stream": management("stream", "S"),
+    "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.info": of_stream("info"),
+    "Stream.nearest": of_stream("nearest"),
+    "Stream.update": of_stream("update", max_age=5),
+    "Stream.purge": of_stream("purge", subject="s.a"),
+    "Stream.delete": of_stream("delete"),
+    "Stream.create_consumer": of_stream("create_consumer", durable_name="c"),
+    "Stream.consumer": of_stream("consumer", "c"),
+    "Stream.consumer_names": of_stream("consumer_names"),
+    "Stream.consumers_info": of_stream("consumers_info"),
+    "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.step_down": of_stream("step_down"),
+    "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.update_stream, by keyword": simply(lambda w: w.js.update_stream(name="S", max_age=5)),
+    "JetStream.add_stream, of a newer server": simply(lambda w: w.js.add_stream(name="s", allow_atomic=True)),
 }
 for _kind in OPENERS:
     CASES.update(
