@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -49,16 +49,25 @@ class Pull:
     max_bytes: int = 0
     expires: float = 0.0
     heartbeat: float = 0.0
+    #: What stands in each request of a reader: its priority group, and on which terms.
+    terms: Mapping[str, object] = field(default_factory=dict)
+    #: What the server has called the one client that it gives messages to.
+    pin: str = ""
+    #: Do not wait for more messages than there are, though for the first one as long as it says.
+    no_wait: bool = False
 
     def body(self) -> bytes:
         """Give the request's payload."""
-        fields: dict[str, object] = {"batch": self.batch}
+        fields: dict[str, object] = {"batch": self.batch, **self.terms}
+        if self.pin:
+            fields["id"] = self.pin
         if self.max_bytes:
             fields["max_bytes"] = self.max_bytes
         if self.expires:
             fields["expires"] = int(self.expires * NANOSECONDS)
-            fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
-        else:
+            if self.heartbeat:
+                fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
+        if self.no_wait or not self.expires:
             # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
             fields["no_wait"] = True
         return json.dumps(fields, separators=(",", ":")).encode()
