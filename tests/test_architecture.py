@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_version api errors testing",
+        "_lossless _version errors testing",
+        "api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -67,12 +68,14 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* message whereabouts",
-        "deliverers",
+        "* next_message processing whereabouts",
+        "message",
+        "deliverers giving_back",
         "api",
-        "destination management ordered",
-        "consumers entries giving_back publish",
-        "consuming objects streams watcher",
+        "destination management ordered oversize",
+        "entries fetching publish",
+        "consumers objects streams watcher",
+        "consuming",
         "context",
     ],
     "_jetstream.objects": [
@@ -93,10 +96,10 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand publishing refusals remnants",
+        "* acks demand priority publishing refusals remnants",
         "leader objects pull",
         "actions snapshot",
-        "ordered",
+        "fetching ordered",
     ],
     "testing": [
         "_server",

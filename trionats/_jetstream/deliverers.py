@@ -128,6 +128,7 @@ def _learn(deliverer: Deliverer, info: api.ConsumerInfo) -> None:
     deliverer.created = info.created
     deliverer.acknowledges = config.ack_policy != api.AckPolicy.NONE
     deliverer.limits_deliveries = config.max_deliver is not None and config.max_deliver > 0
-    # With a back-off the wait differs by delivery; a message may wait here for the shortest.
-    waits = config.backoff or [config.ack_wait or ACK_WAIT]
+    # With a back-off the wait differs by delivery; where that is not looked at, the shortest is safe.
+    deliverer.backoff = tuple(config.backoff or ())
+    waits = deliverer.backoff or (config.ack_wait or ACK_WAIT,)
     deliverer.ack_wait = min(waits) if deliverer.acknowledges else inf

@@ -157,7 +157,9 @@ class Fetching:
             self._life.failed(closed)
         else:
             if isinstance(reason, REFUSALS):
-                self._life.failed(refusal_of(what, reason))
+                reason = refusal_of(what, reason)
+            if isinstance(reason, Exception):
+                self._life.failed(reason)
         # Now, while something can still be sent.
         messages, self._messages = self._messages, []
         if takes_back(self._deliverer):

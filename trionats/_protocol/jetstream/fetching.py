@@ -280,7 +280,9 @@ class Fetch:
         if code in (404, 408) or (code == 409 and "completed" in lower):
             self._done = self._ended = True
         elif code == NO_RESPONDERS:
-            self._again(now, self._unavailable("nobody answers: it is not there, has no leader, or JetStream is not enabled"))
+            self._again(
+                now, self._unavailable("nobody answers: it is not there, has no leader, or JetStream is not enabled")
+            )
             if not self._done:
                 self._missing, self._ask = True, Inspect(self._name)
         elif code == 423:
@@ -314,6 +316,7 @@ class Fetch:
     def failed(self, error: Exception) -> None:
         """Tell that it cannot go on."""
         self._failure = self._failure or error
+        self._pull = None
 
     # What was found out.
 
@@ -326,11 +329,12 @@ class Fetch:
             now: The time.
         """
         self._ask = None
-        if self._missing:
-            self._missing = False
-        elif most and waiting >= most:
-            text = f"{waiting} requests wait for it, and its max_waiting is {most}"
-            self._failure = self._error(errors.BadRequestError, 409, f"{text}: ours got no answer")
+        missing, self._missing = self._missing, False
+        if missing:
+            return
+        if most and waiting >= most and not self._got:
+            text = f"{waiting} requests wait for it, and its max_waiting is {most}: ours got no answer"
+            self.failed(self._error(errors.BadRequestError, 409, text))
         else:
             self._abandon(now)
 
@@ -347,9 +351,9 @@ class Fetch:
             self._gone(error.description or "not found", error.err_code)
         elif isinstance(error, errors.PermissionsViolationError) and missing:
             # We may not ask, and most often it is not there.
-            self._failure = self._excuse
+            self.failed(self._excuse or error)
         elif isinstance(error, errors.APIError) and not passes(error):
-            self._failure = error
+            self.failed(error)
         elif missing:
             self._excuse = error or self._excuse
         else:
@@ -365,8 +369,9 @@ class Fetch:
         self._ask = None
         next_one = "the next message" if sequence is None else f"the next message (sequence {sequence})"
         has = "is larger" if size is None else f"has {size}, its subjects and headers included"
-        text = f"max_bytes is {self._wanted.max_bytes}: {next_one} {has}"
-        self._failure = self._error(errors.BadRequestError, 409, text)
+        self.failed(
+            self._error(errors.BadRequestError, 409, f"max_bytes is {self._wanted.max_bytes}: {next_one} {has}")
+        )
 
     # Inside.
 
@@ -393,7 +398,7 @@ class Fetch:
             # They are not given to anybody else.
             self._done = True
         else:
-            self._failure = consumer_gone(self._stream, self._name, why, err_code)
+            self.failed(consumer_gone(self._stream, self._name, why, err_code))
 
     def _refused(self, code: int, said: str, lower: str) -> None:
         self._ended = True
@@ -403,7 +408,7 @@ class Fetch:
         wanted = self._wanted
         asked = {"maxrequestbatch": "batch", "maxrequestexpires": "expires", "maxrequestmaxbytes": "max_bytes"}
         named = next((f"{name} is {getattr(wanted, name)}: " for limit, name in asked.items() if limit in lower), "")
-        self._failure = self._error(errors.BadRequestError, code, f"{named}{said}")
+        self.failed(self._error(errors.BadRequestError, code, f"{named}{said}"))
 
     def _disconnected(self) -> Exception:
         return errors.explained(errors.DisconnectedError, f"{self._what}: there is no connection")

@@ -60,7 +60,9 @@ class Terms:
         if not 0 <= self.priority <= _MOST_PRIORITY:
             raise ValueError(f"{call}: priority is {self.priority}: it must be from 0 to {_MOST_PRIORITY}")
         if self.min_pending is not None or self.min_ack_pending is not None:
-            raise ValueError(f"{call}: priority is for the policy 'prioritized', min_pending and min_ack_pending for 'overflow'")
+            raise ValueError(
+                f"{call}: priority is for the policy 'prioritized', min_pending and min_ack_pending for 'overflow'"
+            )
 
     def check_against(self, call: str, consumer: str, groups: Collection[str], policy: str | None) -> None:
         """Refuse a group, or terms, that the consumer does not have: the server would refuse the one, and ignore the other.
