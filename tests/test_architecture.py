@@ -74,7 +74,7 @@ FLOORS: dict[str, list[str]] = {
         "api",
         "destination management ordered oversize",
         "entries fetching publish",
-        "consumers objects streams watcher",
+        "consumers objects ordered_consumer streams watcher",
         "consuming",
         "context",
     ],
@@ -98,8 +98,8 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks demand priority publishing refusals remnants",
         "leader objects pull",
-        "actions snapshot",
-        "fetching ordered",
+        "actions ordered_batch snapshot",
+        "consuming fetching ordered ordered_options",
     ],
     "testing": [
         "_server",

@@ -60,7 +60,7 @@ class Retirable(Attached, Protocol):
         Synchronous, idempotent, also after the connection. Without a connection `ended` is called at once.
 
         Args:
-            late: Takes what still comes in place of the receiver; as that, it does not wait and does not raise.
+            late: Takes what still comes in place of the receiver; it does not wait and does not raise.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
 from trionats import api, errors
+from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.management import JetStreamManager
@@ -18,16 +19,21 @@ from trionats._jetstream.objects.buckets import (
     origin_of,
 )
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.ordered_consumer import ordered_consumer
 from trionats._jetstream.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.publishing import publish_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from nats.js import api as nats_api
 
     from trionats._core.messaging import Publishing
+    from trionats._jetstream.ordered_consumer import OnRecreate, OrderedConsumer
+
+DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
 
 @final
@@ -170,6 +176,75 @@ class JetStream(JetStreamManager):
         """Create a consumer, as `add_consumer` does."""
         info = await self.add_consumer(stream, config, **params)
         return Consumer(self._jetstream, stream, info.name, info)
+
+    async def ordered_consumer(
+        self,
+        stream: str,
+        *,
+        filter_subjects: str | Sequence[str] | None = None,
+        deliver_policy: api.DeliverPolicy | DeliverPolicyText = "all",
+        opt_start_seq: int | None = None,
+        opt_start_time: datetime | None = None,
+        headers_only: bool = False,
+        replay_policy: api.ReplayPolicy | Literal["instant", "original"] = "instant",
+        inactive_threshold: float = 30.0,
+        name_prefix: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        on_recreate: OnRecreate = "fail",
+        **unknown: Never,
+    ) -> OrderedConsumer:
+        """Read a stream in order, without gap and without duplicate.
+
+        It asks the server to create a consumer, which fixes where reading begins, and deletes that one again. So what
+        is "new" is what is stored after this call, a stream that is not there is refused here, and so is a filter; it
+        needs no permission that reading does not need. In a cluster "new" also asks the stream's leader.
+
+        No message is lost and none comes twice, whatever happens to the connection, the server or its consumers. A message
+        that is deleted before it was sent does not come, and with "last_per_subject" neither does one that is replaced
+        before.
+
+        Args:
+            stream: The stream's name.
+            filter_subjects: Read only what matches one of these; all by default. A single one stands in the request's
+                subject, so that a permission can be granted for it.
+            deliver_policy: Where to begin: "all"; "last", with the last one that matches; "new"; "last_per_subject", with
+                the last one of each subject; "by_start_sequence" or "by_start_time", with what these name.
+            opt_start_seq: The sequence to begin with, or the next one that there is.
+            opt_start_time: Begin with the first message that was stored at that time or later; an aware datetime. If it is
+                to come, that is the same as "new".
+            headers_only: Leave the payloads on the server, which adds their size (`Nats-Msg-Size`).
+            replay_policy: "instant", or "original": as far apart as the messages were stored.
+            inactive_threshold: How many seconds the server keeps a consumer that nobody asks, when it could not be deleted.
+            name_prefix: How the consumers' names begin; a unique part and a number follow.
+            metadata: What is told of them to who lists them.
+            on_recreate: What to do when the stream is deleted and made anew while it is read: "fail", or "restart" with
+                what the new one holds (all of it, where it was "new"), which an `events.StreamRecreated` tells.
+
+        Returns:
+            The handle: `fetch` from it, or open it with `open_consumer`.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: The server refused, for instance because filters overlap.
+            TypeError: An argument is of another kind.
+            ValueError: An argument cannot be, or does not go with the policy.
+        """
+        if unknown:
+            raise unexpected("ordered_consumer", unknown, "js")
+        return await ordered_consumer(
+            self._jetstream,
+            stream,
+            filter_subjects=filter_subjects,
+            deliver_policy=deliver_policy,
+            opt_start_seq=opt_start_seq,
+            opt_start_time=opt_start_time,
+            headers_only=headers_only,
+            replay_policy=replay_policy,
+            inactive_threshold=inactive_threshold,
+            name_prefix=name_prefix,
+            metadata=metadata,
+            on_recreate=on_recreate,
+        )
 
     # Stores.
 

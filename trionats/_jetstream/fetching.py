@@ -88,6 +88,7 @@ class Fetching:
             round_trip=jetstream.whereabouts.round_trip,
             connected=connection.is_connected,
             acknowledges=deliverer.acknowledges,
+            ack_wait=deliverer.ack_wait,
             pin=pins.get(self._group, ""),
         )
         self._messages: list[Msg] = []
@@ -118,7 +119,7 @@ class Fetching:
             self._remember_pin()
             if isinstance(reason, errors.ConsumerGoneError):
                 self._api.deliverers.gone(self._stream, self._consumer)
-            self._leave(self._messages)
+            self._leave([] if self._too_late else self._messages)
             raise
         finally:
             self._api.connection.remove_listener(self)
@@ -181,16 +182,27 @@ class Fetching:
 
     def _handed_over(self) -> list[JetStreamMsg]:
         deliverer, batch = self._deliverer, self._wanted.batch
+        what = f"{self._wanted.call} from {deliverer.consumer}"
         if deliverer.void:
-            text = f"{self._wanted.call} from {deliverer.consumer}: it {deliverer.void} meanwhile"
-            raise errors.explained(errors.Error, text)
+            raise errors.explained(errors.Error, f"{what}: it {deliverer.void} meanwhile")
+        if self._too_late:
+            # This process stood still, and they belong to somebody else now.
+            text = f"{what}: {len(self._messages)} messages waited here for longer than its ack wait, {deliverer.ack_wait:g} s"
+            raise errors.explained(errors.TimeoutError, text)
         self._remember_pin()
         if self._life.over:
             self._attachment.detach()
         else:
             # Asked for again without knowing what became of the first request, more may have come than was wanted.
             self._leave(self._messages[batch:])
-        return [JetStreamMsg(message, deliverer) for message in self._messages[:batch]]
+        if deliverer.backoff:
+            began = self._life.due - deliverer.ack_wait
+            return [JetStreamMsg(each, deliverer, deliverer.due(each.reply, began)) for each in self._messages[:batch]]
+        return [JetStreamMsg(message, deliverer, self._life.due) for message in self._messages[:batch]]
+
+    @property
+    def _too_late(self) -> bool:
+        return trio.current_time() >= self._life.due
 
     def _leave(self, messages: list[Msg]) -> None:
         leave(self._attachment, self._deliverer, messages)

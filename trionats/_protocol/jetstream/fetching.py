@@ -16,7 +16,8 @@ Strategy
 Time
     `expires` is what the server is told; our own timer is a margin longer, and is set once a request: neither messages nor
     heartbeats move it (a trickle of them would keep a fetch alive for ever). A deadline in force shortens what the server is
-    told, so that its last word, and what came, are there before it; if only messages are, they are returned just before it.
+    told, so that its last word, and what came, are there before it; if only messages are, they are returned just before it. And
+    what came first is returned after half its ack wait, while there is time to work on it.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class Fetch:
         round_trip: How many seconds the API took to respond the last time, where that is known.
         connected: Whether there is a connection.
         acknowledges: Whether the consumer takes acknowledgements.
+        ack_wait: After how many seconds it delivers again what was not acknowledged; infinite where that is not known.
         pin: What the server called whoever fetches here, while it gave its messages to that one alone.
     """
 
@@ -135,13 +137,14 @@ class Fetch:
         round_trip: float | None = None,
         connected: bool = True,
         acknowledges: bool = True,
+        ack_wait: float = inf,
         pin: str = "",
     ) -> None:
         self._wanted = wanted
         self._stream, self._name = stream, consumer
         self._what = f"{wanted.call} from consumer {consumer!r} of stream {stream!r}"
         self._connected = connected
-        self._acknowledges = acknowledges
+        self._acknowledges, self._ack_wait = acknowledges, ack_wait
         self.pin = pin
         """What the server calls us; an empty string where it does not, or not any more."""
         near = max(_NEAR, 2 * (round_trip or 0.0))
@@ -151,6 +154,8 @@ class Fetch:
         # Who is cancelled at a deadline is not told why it has got nothing by then.
         self._bounded = deadline - near < now + wanted.seconds
         self._in_time = deadline - near / _PART
+        self.due = inf
+        """When the server begins to deliver what came to somebody else."""
         self._batch = wanted.batch
         self._bytes = inf if wanted.max_bytes is None else wanted.max_bytes
         self._got = 0
@@ -185,6 +190,9 @@ class Fetch:
         Returns:
             An action, after which this is asked again; None where what came is to be returned.
         """
+        if self._got and self.due == inf:
+            self.due = now + self._ack_wait
+            self._in_time = min(self._in_time, now + self._ack_wait / 2)
         if self._failure is not None:
             return Fail(self._failure)
         if self._done:
@@ -251,12 +259,12 @@ class Fetch:
             size: Its size as the server counts it, with both subjects and the headers; needed only where bytes are limited.
 
         Returns:
-            Whether that was the last.
+            Whether that changes what is to be done: it was the first, or the last.
         """
         self._got += 1
         self._bytes -= size
         if self._got < self._batch and self._bytes > 0:
-            return False
+            return self._got == 1
         # The server ends a request without a word when its batch or its bytes are used up.
         self._done = self._ended = True
         return True
