@@ -199,25 +199,26 @@ class Fetch:
             return None
         if self._ask is not None:
             return self._ask
+        silent_after = self._silent_after(now)
+        # Something may also have come for a request that was given up.
+        if self._got and (self._pull is None or now >= min(self._in_time, self._ends, silent_after)):
+            self._done = True
+            return None
         if self._pull is None:
             return self._next_pull(now)
-        if self._got and now >= self._in_time:
-            return None
         if now >= self._ends:
-            return None if self._got else Fail(self._silent(self._wanted.seconds))
-        if now >= self._silent_after(now):
-            if self._got:
-                return None
+            return self._fail(self._silent(self._wanted.seconds))
+        if now >= silent_after:
             # The one request that a consumer refuses without a word is one too many that asked for heartbeats.
             self._ask = Inspect(self._name)
             return self._ask
-        return Wait(min(self._ends, self._silent_after(now), self._in_time if self._got else inf))
+        return Wait(min(self._ends, silent_after, self._in_time if self._got else inf))
 
     def _next_pull(self, now: float) -> Action | None:
         due = max(self._pause_until, now) if self._connected else inf
         if due >= self._until - _SHORTEST and (self._number or not self._connected):
             if now >= self._until and not self._bounded:
-                return Fail(self._excuse or self._silent(self._wanted.seconds))
+                return self._fail(self._excuse or self._silent(self._wanted.seconds))
             return Wait(inf if self._bounded else self._until)
         if due > now:
             return Wait(due)
@@ -382,6 +383,10 @@ class Fetch:
         )
 
     # Inside.
+
+    def _fail(self, error: Exception) -> Fail:
+        self.failed(error)
+        return Fail(error)
 
     def _abandon(self, now: float) -> None:
         """Ask again, though what was asked for may still be served."""
