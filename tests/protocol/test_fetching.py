@@ -184,7 +184,9 @@ def test_what_came_is_returned_after_half_its_ack_wait() -> None:
     life = begun(10, expires=60.0, options={"ack_wait": 30.0})
     life.status(1, 100, "Idle Heartbeat", 7.0)
     assert life.received()
+    life.noticed(7.0)
     assert life.next(7.0) == Wait(17.0), "the heartbeats' silence"
+    life.noticed(9.0)
     life.status(1, 100, "Idle Heartbeat", 16.0)
     assert life.next(16.0) == Wait(22.0)
     assert life.next(22.0) is None
@@ -553,7 +555,8 @@ class FetchMachine(RuleBasedStateMachine):
     def message(self, size: int) -> None:
         if self.connected and self.numbers:
             self.got += 1
-            self.life.received(size)
+            if self.life.received(size):
+                self.life.noticed(self.now)
             self.advance(self.now)
 
     @precondition(lambda self: self.running)

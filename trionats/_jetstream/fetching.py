@@ -119,7 +119,7 @@ class Fetching:
             self._remember_pin()
             if isinstance(reason, errors.ConsumerGoneError):
                 self._api.deliverers.gone(self._stream, self._consumer)
-            self._leave([] if self._too_late else self._messages)
+            leave(self._attachment, self._deliverer, [] if self._too_late else self._taken())
             raise
         finally:
             self._api.connection.remove_listener(self)
@@ -132,6 +132,7 @@ class Fetching:
             self._messages.append(message)
             size = len(message.subject) + len(message.reply) + message.size if self._counts_bytes else 0
             if self._life.received(size):
+                self._life.noticed(trio.current_time())
                 self._changed.set()
         elif message.status is not None:
             number = self._inbox.number(message.subject)
@@ -162,7 +163,7 @@ class Fetching:
             if isinstance(reason, Exception):
                 self._life.failed(reason)
         # Now, while something can still be sent.
-        messages, self._messages = self._messages, []
+        messages = self._taken()
         if takes_back(self._deliverer):
             give_back(self._deliverer, messages)
         self._changed.set()
@@ -190,22 +191,25 @@ class Fetching:
             text = f"{what}: {len(self._messages)} messages waited here for longer than its ack wait, {deliverer.ack_wait:g} s"
             raise errors.explained(errors.TimeoutError, text)
         self._remember_pin()
+        messages = self._taken()
         if self._life.over:
             self._attachment.detach()
         else:
             # Asked for again without knowing what became of the first request, more may have come than was wanted.
-            self._leave(self._messages[batch:])
+            leave(self._attachment, deliverer, messages[batch:])
         if deliverer.backoff:
             began = self._life.due - deliverer.ack_wait
-            return [JetStreamMsg(each, deliverer, deliverer.due(each.reply, began)) for each in self._messages[:batch]]
-        return [JetStreamMsg(message, deliverer, self._life.due) for message in self._messages[:batch]]
+            return [JetStreamMsg(each, deliverer, deliverer.due(each.reply, began)) for each in messages[:batch]]
+        return [JetStreamMsg(message, deliverer, self._life.due) for message in messages[:batch]]
 
     @property
     def _too_late(self) -> bool:
         return trio.current_time() >= self._life.due
 
-    def _leave(self, messages: list[Msg]) -> None:
-        leave(self._attachment, self._deliverer, messages)
+    def _taken(self) -> list[Msg]:
+        """Take what came, so that nobody else does: without a connection, leaving ends us at once."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def _remember_pin(self) -> None:
         if self._group:

@@ -190,9 +190,6 @@ class Fetch:
         Returns:
             An action, after which this is asked again; None where what came is to be returned.
         """
-        if self._got and self.due == inf:
-            self.due = now + self._ack_wait
-            self._in_time = min(self._in_time, now + self._ack_wait / 2)
         if self._failure is not None:
             return Fail(self._failure)
         if self._done:
@@ -222,7 +219,8 @@ class Fetch:
             return Wait(inf if self._bounded else self._until)
         if due > now:
             return Wait(due)
-        left = max(self._until - now, _SHORTEST)
+        # Without the last digits of the clock, which would make 9.999999 s of 10.
+        left = max(round(self._until - now, 6), _SHORTEST)
         heartbeat = self._wanted.heartbeat
         if heartbeat is None:
             heartbeat = _HEARTBEAT if left >= _LONG else 0.0
@@ -260,7 +258,7 @@ class Fetch:
             size: Its size as the server counts it, with both subjects and the headers; needed only where bytes are limited.
 
         Returns:
-            Whether that changes what is to be done: it was the first, or the last.
+            Whether that changes what is to be done: it was the first, or the last. Then tell `noticed`.
         """
         self._got += 1
         self._bytes -= size
@@ -269,6 +267,16 @@ class Fetch:
         # The server ends a request without a word when its batch or its bytes are used up.
         self._done = self._ended = True
         return True
+
+    def noticed(self, now: float) -> None:
+        """Tell when `received` said that something changes: not for each message, since that would cost more than the rest.
+
+        Args:
+            now: The time.
+        """
+        if self.due == inf:
+            self.due = now + self._ack_wait
+            self._in_time = min(self._in_time, now + self._ack_wait / 2)
 
     def status(self, number: int, code: int, text: str, now: float) -> None:
         """Tell that a status came.
