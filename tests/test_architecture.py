@@ -71,12 +71,12 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream": [
         "* next_message processing whereabouts",
         "message",
-        "deliverers",
+        "deliverers giving_back",
         "api",
-        "destination management ordered",
-        "consumers entries giving_back ordered_consumer publish",
-        "consuming flight objects streams watcher",
-        "publisher",
+        "destination management ordered oversize",
+        "entries fetching ordered_consumer publish",
+        "consumers flight objects watcher",
+        "consuming publisher streams",
         "context",
     ],
     "_jetstream.objects": [
@@ -97,10 +97,10 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand levels listing publishing refusals remnants",
+        "* acks demand levels listing priority publishing refusals remnants",
         "leader objects publisher pull",
         "actions ordered_batch snapshot",
-        "consuming ordered ordered_options",
+        "consuming fetching ordered ordered_options",
     ],
     "testing": [
         "_server",

@@ -48,6 +48,7 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
+    stream: FakeStream
 
     @property
     def js(self) -> JetStream:
@@ -80,7 +81,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("gone", deleted=True)
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
-        stream = FakeStream(server, "S", "s.>")
+        stream = FakeStream(server, "S", "s.>", timed=True)
+        stream.add_consumer("C", ack_policy="explicit")
+        for number in range(3):
+            stream.store("s.a", b"%d" % number, rollup=False)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -91,7 +95,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store)
+            yield Everything(server, nursery, nc, bucket, store, stream)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -202,9 +206,34 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
         yield watcher.snapshot
 
 
+@asynccontextmanager
+async def fetching(
+    w: Everything, name: str, *arguments: object, **options: Any
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Fetch from a consumer that was found before: each message that came is given to the program, or given back at once."""
+    consumer, fake = await w.js.consumer("S", "C"), w.stream.consumers["C"]
+    given: list[str] = []
+
+    async def fetch() -> None:
+        found = await getattr(consumer, name)(*arguments, **options)
+        given.extend(msg.reply for msg in (found if isinstance(found, list) else [found]) if msg is not None)
+
+    yield fetch
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        assert not fake.pulls or not given
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
+
+
+async def consumer_info(w: Everything) -> None:
+    await (await w.js.consumer("S", "C", bind=True)).info()
 
 
 async def delete_one(w: Everything) -> None:
@@ -257,6 +286,12 @@ CASES: Final[dict[str, Case]] = {
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
+    "Consumer.fetch": lambda w: fetching(w, "fetch", 3),
+    "Consumer.fetch, until time is up": lambda w: fetching(w, "fetch", 9, expires=1.0, heartbeat=0.3),
+    "Consumer.fetch, without waiting": lambda w: fetching(w, "fetch", 9, no_wait=True),
+    "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
+    "Consumer.next": lambda w: fetching(w, "next"),
+    "Consumer.info": simply(consumer_info),
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),

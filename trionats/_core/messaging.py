@@ -142,6 +142,17 @@ class Publishing(Messaging, Protocol):
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
 
+    def check_open(self, doing: str) -> None:
+        """Refuse what the end of the connection no longer lets be done.
+
+        Args:
+            doing: What is to be done, for the text.
+
+        Raises:
+            nats.errors.ConnectionClosedError: It is closed, or closing.
+            nats.errors.ConnectionDrainingError: It is being drained.
+        """
+
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
 
