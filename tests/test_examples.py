@@ -40,6 +40,14 @@ EXPECTED = {
         *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
         *("nobody is left", "oslo is closed", "rome is closed"),
     ],
+    "publish_many.py": [
+        "the last one has sequence 1000",
+        *(
+            f"{number} to readings.more was not stored: "
+            "publish to 'readings.more': maximum messages exceeded (code 503, error 10077)"
+            for number in range(3)
+        ),
+    ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
