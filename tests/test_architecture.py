@@ -72,7 +72,7 @@ FLOORS: dict[str, list[str]] = {
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries giving_back publish",
+        "consumers entries giving_back measuring publish",
         "consuming objects streams watcher",
         "context",
     ],

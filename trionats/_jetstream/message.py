@@ -65,15 +65,16 @@ class Deliverer:
 class JetStreamMsg(Msg):
     """A message of a stream, as a consumer delivered it."""
 
-    __slots__ = ("_deliverer", "_verdict")
+    __slots__ = ("_deliverer", "_verdict", "due")
 
-    def __init__(self, message: Msg, deliverer: Deliverer) -> None:
+    def __init__(self, message: Msg, deliverer: Deliverer, due: float = inf) -> None:
         # Written out: it is done for each message.
         self.sid = message.sid
         self.subject = message.subject
         self.reply = message.reply
         self.data = message.data
         self.header_block = message.header_block
+        self.due = due
         self._deliverer = deliverer
         self._verdict: bytes | None = None
 

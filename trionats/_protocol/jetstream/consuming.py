@@ -231,7 +231,7 @@ class Consuming:
         if now >= self._look_at:
             return Inspect(self._name)
         sign_at = inf if window.asked else self._sign_at
-        return Wait(min(window.next_event(now), self._look_at, sign_at))
+        return Wait(min(window.wakes_at(now), self._look_at, sign_at))
 
     def overdue(self, now: float) -> None:
         """Tell that time has passed, and that nothing waits to be read: now silence is silence."""

@@ -256,6 +256,15 @@ class Window:
         self._number += 1
         return Pull(name, self._number, 1, max_bytes=1, expires=seconds, terms=self._group)
 
+    def wakes_at(self, now: float) -> float:
+        """Say when time alone changes something, for who proves nothing.
+
+        Returns:
+            That time.
+        """
+        pause = self._pause_until if self._pause_until > now else inf
+        return min(self.silent_after, pause)
+
     def next_event(self, now: float) -> float:
         """Say when time alone changes something.
 
