@@ -10,6 +10,11 @@ Inboxes
     Each life of a connection has an inbox of its own, and so has what follows a silence: requests of before then find nobody who
     listens, and the server drops them instead of sending more than there is room for. What it had sent is received all the same.
 
+Waiting too long
+    The server gives a message to somebody else when its ack wait is over. So what has waited here as long is dropped when its turn
+    comes (design 23), and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for
+    whoever works on it.
+
 Leaving
     in whatever way unsubscribes at once; what still comes until the PONG behind that is given back (`giving_back`), and so is
     what is buffered when the block is left or the client closed. That comes after UNSUB: else the server might give it to a
@@ -55,6 +60,10 @@ __all__ = ["ConsumerFeed", "consuming"]
 #: How many seconds one question to the server may take at the most; and no longer than two heartbeats.
 RESPONSE_LIMIT: Final = 5.0
 PIN_HEADER: Final = "Nats-Pin-Id"
+IN_PROGRESS: Final = b"+WPI"
+DELETED: Final = "was deleted"
+#: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
+LONGEST_MARGIN: Final = 1.0
 
 
 @final
@@ -83,6 +92,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         self._received = self._decisions.received
         self._send_nowait = self._send.send_nowait
         self._sizes: deque[int] = deque()
+        self._measure_wait()
         # Trio's clock, in half the time that it takes to ask it.
         self._now = self._pace.now
         self._ahead = trio.current_time() - self._now()
@@ -107,7 +117,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         if block is not None:
             size += len(block)
             if self._demand.group is not None and (pin := message.headers.get(PIN_HEADER)):
-                self._decisions.tagged(pin, now)
+                self._decisions.tagged(pin)
         deliverer = self._deliverer
         if deliverer.void:
             deliverer = self._begin_life(now)
@@ -133,7 +143,13 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
         self._void_until = now + self._deliverer.ack_wait
         self._deliverer = self._consumer.__deliverer__()
+        self._measure_wait()
         return self._deliverer
+
+    def _measure_wait(self) -> None:
+        wait = self._deliverer.ack_wait
+        # What is nearly over is taken for over: our word would not come in time.
+        self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
 
     def _lost(self, inbox: PullInbox, _: Exception) -> None:
         if inbox is self._inbox:
@@ -174,7 +190,15 @@ class ConsumerFeed(Feed[JetStreamMsg]):
 
     def _taken(self, item: JetStreamMsg) -> bool:
         now = self._now() + self._ahead
-        fresh = item.due > now and item.due >= self._void_until
+        if self._deliverer.void and not self._ended and not self._deliverer.void.startswith(DELETED):
+            # What is buffered will be delivered again, by a consumer that was reset or made anew.
+            self._begin_life(now)
+        left = item.due - now
+        fresh = left > self._margin and item.due >= self._void_until
+        if fresh and left < self._half:
+            # Else whoever takes it now might have a moment left for its work.
+            item.due = now + self._deliverer.ack_wait
+            self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
         if self._decisions.taken(self._sizes.popleft(), now, handed_over=fresh):
             self._advance(now)
         if fresh and self._demand.stop_after and self._decisions.done:
@@ -289,7 +313,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
 
     def _lose(self, error: Exception) -> None:
         if isinstance(error, errors.ConsumerGoneError):
-            with self._api.deliverers.ending(self._consumer.stream, self._consumer.name, "was deleted"):
+            with self._api.deliverers.ending(self._consumer.stream, self._consumer.name, DELETED):
                 pass
 
     def _undo(self) -> None:
