@@ -67,9 +67,10 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* whereabouts",
+        "* message whereabouts",
+        "deliverers",
         "api",
-        "destination management message ordered",
+        "destination management ordered",
         "consumers entries ordered_consumer publish",
         "consuming objects streams watcher",
         "context",

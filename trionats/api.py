@@ -34,7 +34,6 @@ from nats.js.api import (
     PeerInfo,
     PersistMode,
     Placement,
-    PubAck,
     RawStreamMsg,
     ReplayPolicy,
     RePublish,
@@ -111,6 +110,26 @@ class ObjectStoreParams(TypedDict, total=False):
     placement: Placement | None
     compression: StoreCompression | bool | None
     metadata: dict[str, str] | None
+
+
+@final
+@dataclass
+class PubAck(nats_api.PubAck):
+    """What a stream says of a message that it stored.
+
+    `seq` of a duplicate is that of the first, which may have been deleted since. `batch` and `count` are what the wire and
+    the other clients call nats-py's `batch_id` and `batch_size`: the id of an atomic batch, and how many messages it had.
+    """
+
+    @property
+    def batch(self) -> str | None:
+        """The id of the batch that the message ended, if it did."""
+        return self.batch_id
+
+    @property
+    def count(self) -> int | None:
+        """How many messages the batch had."""
+        return self.batch_size
 
 
 @dataclass

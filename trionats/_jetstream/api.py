@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from trionats import errors
+from trionats._jetstream.deliverers import Deliverers
 from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
 from trionats._protocol.replies import no_jetstream
@@ -212,6 +213,8 @@ class Api(Generic[C]):
         self.prefix = prefix
         self.whereabouts = Whereabouts(connection, domain)
         """What is known of where this speaks to."""
+        self.deliverers = Deliverers()
+        """The consumers whose messages are held."""
 
     @property
     def connection(self) -> C:

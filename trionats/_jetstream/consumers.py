@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
+    from trionats._jetstream.message import Deliverer
 
 __all__ = ["Consumer"]
 
@@ -29,12 +30,19 @@ class Consumer:
     def __init__(self, jetstream: Api[Publishing], stream: str, name: str, info: api.ConsumerInfo | None) -> None:
         self._jetstream = jetstream
         self.stream, self.name, self.cached_info = stream, name, info
+        self._deliverer = jetstream.deliverers.current(jetstream.connection, stream, name, info)
 
     def __jetstream__(self) -> Api[Publishing]:
         return self._jetstream
 
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of stream {self.stream!r}>"
+
+    def __deliverer__(self) -> Deliverer:
+        """Give what its messages are made with: whoever delivers keeps it, and asks again once it is void."""
+        if self._deliverer.void:
+            self._deliverer = self._jetstream.deliverers.successor(self._deliverer, self.stream, self.name)
+        return self._deliverer
 
     async def info(self) -> api.ConsumerInfo:
         """Ask the server what it says of it now."""

@@ -191,7 +191,7 @@ class JetStreamManager:
         what = _consumer(stream, consumer)
         with about(what):
             info: api.ConsumerInfo = await self._manager.consumer_info(stream, consumer)
-            return sound(what, info)
+            return self._heard(sound(what, info))
 
     async def add_consumer(
         self, stream: str, config: api.ConsumerConfig | None = None, **params: object
@@ -222,12 +222,12 @@ class JetStreamManager:
         with about(what):
             response = await self._api.request(subject, request)
             info: api.ConsumerInfo = api.ConsumerInfo.from_response(response)
-            return sound(what, info)
+            return self._heard(sound(what, info))
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
-        """Delete a consumer."""
+        """Delete a consumer. Messages of it that are held cannot be acknowledged any more."""
         what = _consumer(stream, consumer)
-        with about(what):
+        with about(what), self._api.deliverers.ending(stream, consumer, "was deleted"):
             return confirmed(what, await self._manager.delete_consumer(stream, consumer))
 
     async def pause_consumer(self, stream: str, consumer: str, pause_until: str) -> api.ConsumerPause:
@@ -247,7 +247,7 @@ class JetStreamManager:
         """Let a consumer start again behind its ack floor, or at the stream sequence `seq` (server 2.14)."""
         what = _consumer(stream, consumer)
         fields.check_argument("reset_consumer", "seq", int | None, seq)
-        with about(what):
+        with about(what), self._api.deliverers.ending(stream, consumer, "was reset"):
             return sound(what, await self._manager.reset_consumer(stream, consumer, seq))
 
     async def consumers_info(self, stream: str, offset: int | None = None) -> list[api.ConsumerInfo]:
@@ -291,6 +291,10 @@ class JetStreamManager:
             return confirmed(what, await self._manager.delete_msg(stream_name, seq))
 
     # Inside.
+
+    def _heard(self, info: api.ConsumerInfo) -> api.ConsumerInfo:
+        self._api.deliverers.heard(info)
+        return info
 
     async def _configure(self, verb: str, config: api.StreamConfig) -> api.StreamInfo:
         what = _stream(config.name or "")

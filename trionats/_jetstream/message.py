@@ -14,6 +14,8 @@ from trionats import errors
 from trionats._core.message import Msg
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from trionats._core.messaging import Publishing
 
 __all__ = ["Deliverer", "JetStreamMsg"]
@@ -33,7 +35,7 @@ class Deliverer:
         acknowledges: Whether the consumer takes acknowledgements at all.
     """
 
-    __slots__ = ("ack_wait", "acknowledges", "connection", "consumer", "void")
+    __slots__ = ("__weakref__", "ack_wait", "acknowledges", "connection", "consumer", "created", "void")
 
     def __init__(
         self, connection: Publishing, consumer: str, *, ack_wait: float = inf, acknowledges: bool = True
@@ -42,6 +44,8 @@ class Deliverer:
         self.consumer = consumer
         self.ack_wait = ack_wait
         self.acknowledges = acknowledges
+        self.created: datetime | None = None
+        """When this life of the consumer began; None where the server was not asked."""
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
 
