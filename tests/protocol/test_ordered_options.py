@@ -47,13 +47,21 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda: start_of("sometimes", None, None), ValueError, "deliver_policy must be one of all, .*'sometimes'"),
     (lambda: start_of(3, None, None), TypeError, "deliver_policy must be"),  # type: ignore[arg-type]
     (lambda: start_of("all", 3, None), ValueError, "deliver_policy 'all' does not go with opt_start_seq"),
-    (lambda: start_of("by_start_sequence", None, None), ValueError, "deliver_policy 'by_start_sequence' needs opt_start_seq"),
+    (
+        lambda: start_of("by_start_sequence", None, None),
+        ValueError,
+        "deliver_policy 'by_start_sequence' needs opt_start_seq",
+    ),
     (lambda: start_of("by_start_sequence", 0, None), ValueError, "opt_start_seq must be 1 or more, not 0"),
     (lambda: start_of("by_start_sequence", "1", None), TypeError, "opt_start_seq must be"),  # type: ignore[arg-type]
     (lambda: start_of("by_start_sequence", 1, NOON), ValueError, ".* does not go with opt_start_time"),
     (lambda: start_of("by_start_time", None, None), ValueError, "deliver_policy 'by_start_time' needs opt_start_time"),
     (lambda: start_of("by_start_time", None, "now"), TypeError, "opt_start_time must be a datetime"),  # type: ignore[arg-type]
-    (lambda: start_of("by_start_time", None, NOON.replace(tzinfo=None)), ValueError, "opt_start_time must have a time zone"),
+    (
+        lambda: start_of("by_start_time", None, NOON.replace(tzinfo=None)),
+        ValueError,
+        "opt_start_time must have a time zone",
+    ),
     (lambda: threshold_of(0), ValueError, "inactive_threshold must be more than 0 s"),
     (lambda: threshold_of(-1), ValueError, "inactive_threshold must be more than 0 s"),
     (lambda: threshold_of("30"), TypeError, "inactive_threshold must be a number of seconds"),  # type: ignore[arg-type]
