@@ -22,7 +22,7 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, ObjectStore, errors
+from trionats import Client, Feed, JetStream, ObjectStore, OrderedConsumer, errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
 
@@ -48,6 +48,8 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
+    #: The stream `S`, with no message in it.
+    stream: FakeStream
 
     @property
     def js(self) -> JetStream:
@@ -91,12 +93,13 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store)
+            yield Everything(server, nursery, nc, bucket, store, stream)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
+        assert not stream.consumers
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
 
 
@@ -174,6 +177,34 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
         yield watcher.snapshot
 
 
+@asynccontextmanager
+async def ordered(
+    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """An operation on an ordered consumer, with something to read; inside its block or not."""
+    for number in range(messages):
+        w.stream.store("s.a", b"%d" % number, rollup=False)
+    handle = await w.js.ordered_consumer("S")
+    if kept:
+        async with handle:
+            await handle.next()
+            await w.nc.flush()
+            yield partial(use, handle)
+    else:
+        await w.nc.flush()
+        yield partial(use, handle)
+
+
+async def read_one(w: Everything, handle: OrderedConsumer) -> None:
+    async with trionats.open_consumer(w.nursery, handle) as rx:
+        await rx.receive()
+
+
+async def within_its_block(handle: OrderedConsumer) -> None:
+    async with handle:
+        await handle.next()
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
@@ -235,6 +266,18 @@ CASES: Final[dict[str, Case]] = {
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
+    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
+    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
+    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),
+    "OrderedConsumer.fetch, with a consumer that was kept": partial(
+        ordered, use=lambda handle: handle.fetch(2), kept=True
+    ),
+    "OrderedConsumer.next": partial(ordered, use=lambda handle: handle.next()),
+    "OrderedConsumer.next, in its block": partial(ordered, use=within_its_block),
+    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), messages=0),
+    "OrderedConsumer.info": partial(ordered, use=lambda handle: handle.info()),
+    "OrderedConsumer.info, of one that was kept": partial(ordered, use=lambda handle: handle.info(), kept=True),
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
     "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),
@@ -255,6 +298,8 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.get_msg, found": management("get_msg", "OBJ_b", 2),
     "JetStream.object_store": management("object_store", "x"),
     "JetStream.object_store, found": management("object_store", "b"),
+    "JetStream.ordered_consumer": management("ordered_consumer", "S"),
+    "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
     "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
     "JetStream.publish": simply(lambda w: w.js.publish("s.a", b"x", headers=HEADERS, msg_id="1")),
     "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
@@ -379,6 +424,23 @@ def test_a_snapshot_cancelled_anywhere_loses_nothing() -> None:
             assert not (cut.cancelled and first)
             names = [info.name for info in first + await watcher.snapshot()]
             assert names == ["gone", *STORED]
+
+    cancel_everywhere(scenario)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_fetch_cancelled_anywhere_loses_nothing(kept: bool) -> None:
+    """What it had collected comes with the next one, once; also with a consumer that is kept, and from a feed."""
+
+    async def scenario(cut: Cut) -> None:
+        async with everything() as w, ordered(w, lambda handle: handle.fetch(3), 6, kept=kept) as fetch:
+            (handle,) = fetch.args  # type: ignore[attr-defined]
+            first = await cut(fetch) or []
+            assert not (cut.cancelled and first)
+            async with trionats.open_consumer(w.nursery, handle) as rx:
+                second = [await rx.receive()]
+            numbers = [int(msg.data) for msg in (*first, *second, *await handle.fetch(9, no_wait=True))]
+            assert numbers == list(range(kept, 6))
 
     cancel_everywhere(scenario)
 
