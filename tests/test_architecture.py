@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_version api errors testing",
+        "_lossless _version errors testing",
+        "api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -67,11 +68,12 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* message whereabouts",
+        "* next_message processing whereabouts",
+        "message",
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries ordered_consumer publish",
+        "consumers entries giving_back ordered_consumer publish",
         "consuming objects streams watcher",
         "context",
     ],
@@ -96,7 +98,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks demand publishing refusals remnants",
         "leader objects pull",
         "actions ordered_batch snapshot",
-        "ordered ordered_options",
+        "consuming ordered ordered_options",
     ],
     "testing": [
         "_server",
