@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -178,20 +178,24 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
 
 
 @asynccontextmanager
-async def ordered(
-    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
-) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """An operation on an ordered consumer, with something to read; inside its block or not."""
+async def ordered_consumer(w: Everything, messages: int = 3, *, kept: bool = False) -> AsyncIterator[OrderedConsumer]:
+    """An ordered consumer with something to read; with one on the server that is kept behind the first of it, or none."""
     for number in range(messages):
         w.stream.store("s.a", b"%d" % number, rollup=False)
     handle = await w.js.ordered_consumer("S")
-    if kept:
-        async with handle:
+    async with AsyncExitStack() as stack:
+        if kept:
+            await stack.enter_async_context(handle)
             await handle.next()
-            await w.nc.flush()
-            yield partial(use, handle)
-    else:
         await w.nc.flush()
+        yield handle
+
+
+@asynccontextmanager
+async def ordered(
+    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with ordered_consumer(w, messages, kept=kept) as handle:
         yield partial(use, handle)
 
 
@@ -433,9 +437,8 @@ def test_a_fetch_cancelled_anywhere_loses_nothing(kept: bool) -> None:
     """What it had collected comes with the next one, once; also with a consumer that is kept, and from a feed."""
 
     async def scenario(cut: Cut) -> None:
-        async with everything() as w, ordered(w, lambda handle: handle.fetch(3), 6, kept=kept) as fetch:
-            (handle,) = fetch.args  # type: ignore[attr-defined]
-            first = await cut(fetch) or []
+        async with everything() as w, ordered_consumer(w, 6, kept=kept) as handle:
+            first = await cut(handle.fetch, 3) or []
             assert not (cut.cancelled and first)
             async with trionats.open_consumer(w.nursery, handle) as rx:
                 second = [await rx.receive()]
