@@ -491,6 +491,7 @@ async def test_a_client_that_is_closed_ends_a_fetch() -> None:
         w.nursery.start_soon(close)
         with pytest.raises(errors.ConnectionClosedError, match="'S'"):
             await w.ordered.fetch(2)
+        await until(lambda: w.nc.is_closed)
 
 
 async def test_a_refusal_of_its_permissions_ends_a_fetch() -> None:
