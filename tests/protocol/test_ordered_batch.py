@@ -15,7 +15,7 @@ UNTIL = 10.0
 
 
 def batch(messages: int = 10, size: int = 0, *, no_wait: bool = False) -> Batch:
-    return Batch(messages, size, until=UNTIL, no_wait=no_wait, heartbeat=4.0, rng=random.Random(1))
+    return Batch(messages, size, until=UNTIL, no_wait=no_wait, heartbeat=2.0, rng=random.Random(1))
 
 
 def came(opened: Batch, size: int = 10, times: int = 1) -> None:
@@ -36,11 +36,11 @@ def asked(opened: Batch, now: float = 0.0, at_most: int = 0) -> str:
 
 def test_it_asks_for_what_is_missing_for_as_long_as_there_is_time() -> None:
     opened = batch(10, 1000)
-    assert asked(opened) == "10/1000, 10 s, 4 s"
+    assert asked(opened) == "10/1000, 10 s, 2 s"
     assert asked(opened) == "waits"
     came(opened, times=8)
     opened.forget()  # another consumer follows
-    assert asked(opened, 4) == "2/920, 6 s, 3 s"
+    assert asked(opened, 4) == "2/920, 6 s, 1.5 s"
     came(opened, times=2)
     assert asked(opened, 5) == "over"
 
@@ -62,7 +62,7 @@ def test_it_is_over_when_the_bytes_are_used_up(size: int) -> None:
     came(opened, size)
     assert opened.status(1, 409, "Message Size Exceeds MaxBytes", {"Nats-Pending-Messages": "9"}, 1) is Ending.ENDED
     # Whether it is the next one's size or somebody else's request, another one tells.
-    assert asked(opened, 1) == f"9/{250 - size}, 9 s, 4 s"
+    assert asked(opened, 1) == f"9/{250 - size}, 9 s, 2 s"
     opened.status(2, 409, "Message Size Exceeds MaxBytes", {"Nats-Pending-Messages": "9"}, 1)
     assert asked(opened, 1) == "over"
     exact = batch(10, 100)
@@ -75,7 +75,7 @@ def test_a_first_message_that_does_not_fit_is_asked_for_alone_to_show_its_size()
     opened = batch(10, 250)
     asked(opened)
     opened.status(1, 409, "Message Size Exceeds MaxBytes", {"Nats-Pending-Messages": "10"}, 1)
-    assert asked(opened, 1) == "1/0, 9 s, 4 s"
+    assert asked(opened, 1) == "1/0, 9 s, 2 s"
 
 
 @pytest.mark.parametrize("now", [UNTIL, UNTIL - 0.005])
@@ -90,7 +90,7 @@ def test_a_request_that_ends_before_its_time_is_repeated() -> None:
     opened = batch()
     asked(opened)
     opened.status(1, 409, "Leadership Change", {}, 3)
-    assert asked(opened, 3) == "10/1099511627776, 7 s, 3.5 s"
+    assert asked(opened, 3) == "10/1099511627776, 7 s, 1.75 s"
 
 
 def test_without_waiting_the_servers_word_that_it_has_nothing_is_the_end() -> None:
@@ -114,10 +114,10 @@ def test_silence_is_looked_into_but_not_at_the_end_of_its_time() -> None:
     opened = batch()
     assert opened.listen_until == inf
     asked(opened)
-    assert (opened.listen_until, opened.silent_after) == (0.5, 8.0)
+    assert (opened.listen_until, opened.silent_after) == (0.5, 4.0)
     came(opened)
-    assert opened.listen_until == 8.0
-    opened.arrived(10, 3)
+    assert opened.listen_until == 4.0
+    opened.arrived(10, 7)
     assert (opened.listen_until, opened.silent_after) == (inf, inf)
     opened.forget()
     assert asked(opened, UNTIL) == "over"
