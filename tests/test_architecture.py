@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_version api errors testing",
+        "_lossless _version errors testing",
+        "api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
