@@ -68,12 +68,13 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* message whereabouts",
+        "* next_message processing whereabouts",
+        "message",
         "deliverers",
         "api",
         "destination direct ordered",
         "management",
-        "consumers entries publish",
+        "consumers entries giving_back ordered_consumer publish",
         "consuming objects streams watcher",
         "context",
     ],
@@ -97,8 +98,8 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks demand moments publishing refusals remnants",
         "direct leader objects pull",
-        "actions snapshot",
-        "ordered",
+        "actions ordered_batch snapshot",
+        "consuming ordered ordered_options",
     ],
     "testing": [
         "_server",

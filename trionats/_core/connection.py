@@ -65,6 +65,7 @@ class Connection:
         self.pace = Pace()
         self.feeds = OpenFeeds()
         self.engine = Engine(messages_of(responder))
+        self._outbox = self.engine.outbox
         self.supervisor = Supervisor(self.engine, servers, options, self.pace, self.emit)
         self.requests = Requests(self._nuid.next, self.engine, self.supervisor, self.new_inbox())
         self.frames = Frames(self.supervisor)
@@ -172,25 +173,42 @@ class Connection:
         pace = self.pace
         if get_ident() != pace.thread:
             pace.run.check()
-        supervisor = self.supervisor
+        supervisor, outbox = self.supervisor, self._outbox
+        # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
+        frame = pub(reply.encode("utf-8", "surrogateescape"), b"", body)
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if self.engine.outbox.bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        self._queue_acknowledgement(reply, body)
+        # As `Client.publish` queues it, written out as there.
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += len(body)
+        if supervisor.idle is not None:
+            supervisor.wake()
 
     @enable_ki_protection
-    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
+    def acknowledge_nowait(self, reply: str, body: bytes, inbox: str = "") -> None:
         """Queue what `acknowledge` publishes, as `Publishing.acknowledge_nowait` says."""
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         self.supervisor.check_open()
         self.supervisor.check_room()
-        self._queue_acknowledgement(reply, body)
+        frame = _acknowledgement(reply, body, inbox.encode())
+        self.engine.outbox.publish(frame, len(body))
+        self.supervisor.wake()
+
+    @enable_ki_protection
+    def acknowledge_aside(self, reply: str, body: bytes) -> None:
+        """Queue an acknowledgement that no program asked for, as `Publishing.acknowledge_aside` says."""
+        self.pace.run.check()
+        if not self.supervisor.finished.is_set():
+            self.engine.outbox.publish(Aside(_acknowledgement(reply, body)), len(body))
+            self.supervisor.wake()
 
     @enable_ki_protection
     def request_nowait(
@@ -314,12 +332,6 @@ class Connection:
 
     # Inside.
 
-    def _queue_acknowledgement(self, reply: str, body: bytes) -> None:
-        # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
-        self.engine.outbox.publish(pub(reply.encode("utf-8", "surrogateescape"), b"", body), len(body))
-        if self.supervisor.idle is not None:
-            self.supervisor.wake()
-
     def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
         self.supervisor.check_open()
         self.supervisor.check_room()
@@ -332,6 +344,11 @@ class Connection:
         else:
             self.supervisor.wake()
         return reply
+
+
+def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
+    # As the server gave it: what came through it may hold bytes that are no text.
+    return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
 def connection_of(nc: object, opener: str) -> Connection:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
-__all__ = ["Attached", "HasMessaging", "Listener", "Messaging", "Publishing", "messaging_of"]
+__all__ = ["Attached", "HasMessaging", "Listener", "Messaging", "Publishing", "Retirable", "messaging_of"]
 
 
 class Listener(Protocol):
@@ -49,6 +49,19 @@ class Attached(Protocol):
 
     def detach(self) -> None:
         """Unsubscribe: nothing is delivered any more when it returns. Synchronous, idempotent, also after the connection."""
+
+
+class Retirable(Attached, Protocol):
+    """One that can be given up without losing what is on its way: what `Publishing.attach` gives."""
+
+    def retire(self, late: Callable[[Msg], None] | None = None) -> None:
+        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
+
+        Synchronous, idempotent, also after the connection. Without a connection `ended` is called at once.
+
+        Args:
+            late: Takes what still comes in place of the receiver; it does not wait and does not raise.
+        """
 
 
 class Messaging(FeedOwner, Protocol):
@@ -131,6 +144,9 @@ class Publishing(Messaging, Protocol):
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
 
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Retirable:
+        """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
+
     async def acknowledge(self, reply: str, body: bytes) -> None:
         """Publish to the reply subject of a message: a program's publish, at the price of `Client.publish`.
 
@@ -145,12 +161,28 @@ class Publishing(Messaging, Protocol):
             nats.errors.ConnectionClosedError: The connection is closed.
         """
 
-    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
+    def acknowledge_nowait(self, reply: str, body: bytes, inbox: str = "") -> None:
         """Queue what `acknowledge` publishes, without waiting.
+
+        Args:
+            reply: As for `acknowledge`.
+            body: The payload.
+            inbox: Where the server is to send what it has to say to it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `acknowledge`.
+        """
+
+    def acknowledge_aside(self, reply: str, body: bytes) -> None:
+        """Queue what `acknowledge` publishes where no program asked for it: what is given back, and signs of life.
+
+        As for `publish_aside`: it is queued even where too much is queued already, nothing happens on a connection that is
+        closed, and no reply subject makes it raise.
+
+        Args:
+            reply: As for `acknowledge`.
+            body: The payload.
         """
 
     def request_nowait(
