@@ -96,7 +96,7 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand moments publishing refusals remnants",
+        "* acks demand levels listing moments publishing refusals remnants",
         "direct leader objects pull",
         "actions ordered_batch snapshot",
         "consuming ordered ordered_options",

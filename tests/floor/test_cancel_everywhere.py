@@ -263,9 +263,12 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
+    "JetStream.stream_names": management("stream_names"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.update_stream, by keyword": simply(lambda w: w.js.update_stream(name="S", max_age=5)),
+    "JetStream.add_stream, of a newer server": simply(lambda w: w.js.add_stream(name="s", allow_atomic=True)),
 }
 for _kind in OPENERS:
     CASES.update(

@@ -64,6 +64,7 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "account_info": (lambda js: js.account_info(), ACCOUNT),
     "find_stream_name_by_subject": (lambda js: js.find_stream_name_by_subject("s.a"), {"total": 1, "streams": ["S"]}),
     "stream_info": (lambda js: js.stream_info("S"), STREAM),
+    "stream_names": (lambda js: js.stream_names(), {"total": 1, "offset": 0, "limit": 1024, "streams": ["S"]}),
     "add_stream": (lambda js: js.add_stream(name="S"), STREAM),
     "update_stream": (lambda js: js.update_stream(name="S", max_age=60, duplicate_window=60), STREAM),
     "delete_stream": (lambda js: js.delete_stream("S"), DONE),
@@ -178,7 +179,7 @@ async def test_a_response_that_is_none_is_an_error_that_says_what_was_asked(name
     now = b""
     async with answering(lambda _: now) as (js, _):
         for now in NO_RESPONSES:
-            if now == b"{}" and name in ("streams_info", "consumers_info"):
+            if now == b"{}" and name in ("streams_info", "consumers_info", "stream_names"):
                 assert await call(js) == []  # nothing is listed where there is nothing
                 continue
             with pytest.raises(errors.APIError) as caught:

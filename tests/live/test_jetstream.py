@@ -25,8 +25,6 @@ def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None
         expected = [parameter for parameter in inspect.signature(theirs).parameters if parameter != "timeout"]
         given = inspect.signature(ours).parameters
         assert list(given)[: len(expected)] == expected, name
-        added = [given[parameter].kind for parameter in list(given)[len(expected) :]]
-        assert set(added) <= {inspect.Parameter.KEYWORD_ONLY}, name
 
 
 async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:
