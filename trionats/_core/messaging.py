@@ -139,6 +139,10 @@ class Publishing(Messaging, Protocol):
     """What writing needs besides: acknowledged publishes, stores, transfers."""
 
     @property
+    def accepting(self) -> bool:
+        """Whether what programs publish is still taken: not any more once the connection is being closed."""
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
 
@@ -218,6 +222,19 @@ class Publishing(Messaging, Protocol):
         Raises:
             nats.errors.ConnectionClosedError: The connection is closed.
         """
+
+    async def request_many(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        headers: Headers | None = None,
+        *,
+        max_msgs: int = 0,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], object] | None = None,
+        reply: str = "",
+    ) -> list[Msg]:
+        """Publish a request and collect its replies, as `Client.request_many` does."""
 
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.
