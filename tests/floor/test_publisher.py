@@ -15,10 +15,12 @@ import trio
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fakes import FakeServer, Frame
 from tests.worlds import (
+    Hosts,
     arrived,
     assert_nothing_left,
     elsewhere,
     kept,
+    next_event,
     nursery_elsewhere,
     open_world,
     publish_forced,
@@ -27,6 +29,7 @@ from tests.worlds import (
     watched,
 )
 from trionats import Client, JetStream, Publisher, Receipt, errors, events, open_events, open_publisher
+from trionats._protocol.migration import LONGEST_STAY
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -887,3 +890,28 @@ async def test_only_a_programs_publishes_count() -> None:
             await pub.wait_all()
             assert nc.statistics().out_msgs == before + 5
         assert not arrived(rx, events.PublishesLost)
+
+
+async def test_a_planned_move_fails_no_publish() -> None:
+    """The inbox is on both sides, and the old server stays for the acknowledgements that are to come from there."""
+    hosts = Hosts("a", "b")
+    streams = {name: ScriptedStream(hosts[name]) for name in "ab"}
+    for stream in streams.values():
+        stream.hook = silence
+    async with watched(hosts) as (_, nc, rx), trio.open_nursery() as nursery:
+        async with open_publisher(nursery, nc.jetstream()) as pub:
+            old = await pub.publish("s.a", b"old")
+            await settled()
+            hosts["a"].announce(ldm=True)
+            await next_event(rx, events.Moved)
+            new = await pub.publish("s.a", b"new")
+            await trio.sleep(3)
+            assert not old.done
+            streams["a"].acknowledge(streams["a"].heard[0])
+            streams["b"].acknowledge(streams["b"].heard[0])
+            assert ((await old.wait()).stream, (await new.wait()).stream) == ("S", "S")
+            await trio.sleep(LONGEST_STAY)
+            assert not hosts["a"].live_links
+            streams["b"].hook = lambda _: None
+            await (await pub.publish("s.a", b"later")).wait()
+    assert [stream.stored for stream in streams.values()] == [[b"old"], [b"new", b"later"]]

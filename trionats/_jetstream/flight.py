@@ -124,6 +124,13 @@ class Flight:
 
     # What comes back, and what happens to the connection.
 
+    ignores_repeats = True
+    """A reply that comes twice finds nobody the second time."""
+
+    def waiting(self) -> frozenset[str]:
+        """Name the replies that are waited for: in a planned move the old server stays for them."""
+        return frozenset(map(self.pipeline.reply, self.window.awaited))
+
     def deliver(self, message: Msg) -> None:
         """Take a reply; one that nobody waits for is ignored."""
         token = message.subject[self._token_at :]
