@@ -40,6 +40,10 @@ EXPECTED = {
         *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
         *("nobody is left", "oslo is closed", "rome is closed"),
     ],
+    "fetch_batches.py": [
+        *("4 orders: no. 1 no. 2 no. 3 no. 4", "4 orders: no. 5 no. 6 no. 7 no. 8", "2 orders: no. 9 no. 10"),
+        *("nothing left", "one more: no. 11"),
+    ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],

@@ -161,6 +161,13 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def fetch(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    assert len(await consumer.fetch(1)) == 1
+    await boss.jetstream().publish("s.a", b"x")
+    assert await consumer.next() is not None
+
+
 SAME: Final[dict[str, Any]] = {
     "name": "S",
     "subjects": ["s.*"],
@@ -209,6 +216,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
     "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "Consumer.fetch and Consumer.next": fetch,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
