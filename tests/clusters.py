@@ -114,7 +114,7 @@ async def open_cluster(cluster: Any = "", *, jetstream: bool = False) -> AsyncIt
         yield cluster
 
 
-async def make_stream(nc: Client) -> None:
+async def make_replicated_stream(nc: Client) -> None:
     """Make a stream "S" of three replicas that takes `s.>`, as soon as the cluster has somebody who can."""
     while True:
         try:

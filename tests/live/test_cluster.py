@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.clusters import make_stream, no_request_fails_while, open_cluster
+from tests.clusters import make_replicated_stream, no_request_fails_while, open_cluster
 from tests.worlds import collect, next_event, until
 from trionats import Client, Msg, api, events, open_client, open_events, open_subscription
 from trionats.testing import TrioNatsServer
@@ -120,7 +120,7 @@ async def test_a_publish_that_is_repeated_is_stored_once_whatever_it_expects() -
         trio.open_nursery() as nursery,
         open_client(nursery, cluster.servers["n1"].url) as nc,
     ):
-        await make_stream(nc)
+        await make_replicated_stream(nc)
         js = nc.jetstream()
         acks: dict[int, list[api.PubAck]] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.clusters import make_stream, open_cluster
+from tests.clusters import make_replicated_stream, open_cluster
 from tests.worlds import StreamWorld, open_live, open_stream, until
 from trionats import Consumer, JetStreamMsg, api, errors, open_client
 from trionats.testing import TrioNatsServer, open_server
@@ -303,7 +303,7 @@ async def test_a_fetch_survives_a_new_leader(server_executable: object) -> None:
         async with open_client(nursery, cluster.urls) as nc:
             js = nc.jetstream()
 
-            await make_stream(nc)
+            await make_replicated_stream(nc)
             consumer = await js.create_consumer("S", durable_name="C")
             found: list[int] = []
 
