@@ -62,6 +62,7 @@ from trionats._core.connection import Connection
 from trionats._core.messaging import Publishing
 from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
+from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 
@@ -594,6 +595,19 @@ async def respond(rx: Feed[Msg], reply: Callable[[Msg], bytes] = lambda msg: msg
     """Answer each request, by default with its own payload."""
     async for msg in rx:
         await msg.respond(reply(msg))
+
+
+async def delivered(nc: Client, consumer: Consumer, count: int = 1) -> list[JetStreamMsg]:
+    """Ask a pull consumer for so many messages by hand, and give them as a reader of ours would."""
+    connection, receiver = seam(nc), Receiver()
+    inbox = nc.new_inbox()
+    attachment = connection.attach(inbox, receiver)
+    request = b'{"batch":%d,"expires":5000000000}' % count
+    await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}", request, reply=inbox)
+    await until(lambda: len(receiver.told) == count, pause=0)
+    attachment.detach()
+    deliverer, now = consumer.__deliverer__(), trio.current_time()
+    return [JetStreamMsg(msg, deliverer, deliverer.due(msg.reply, now)) for msg in receiver.told]
 
 
 async def elsewhere(call: Callable[..., Awaitable[object]], *args: object) -> None:

@@ -29,7 +29,6 @@ from nats.js.api import (
     KeyValueConfig,
     ObjectLink,
     PersistMode,
-    PubAck,
     RawStreamMsg,
     ReplayPolicy,
     RetentionPolicy,
@@ -57,6 +56,7 @@ __all__ = [
     "Header",
     "KeyValueConfig",
     "LostStreamData",
+    "MsgMetadata",
     "ObjectInfo",
     "ObjectLink",
     "ObjectMeta",
@@ -75,6 +75,7 @@ __all__ = [
     "ReplayPolicy",
     "RetentionPolicy",
     "SequenceInfo",
+    "SequencePair",
     "StorageType",
     "StoreCompression",
     "StreamAlternate",
@@ -398,6 +399,26 @@ class ObjectStoreParams(TypedDict, total=False):
     metadata: dict[str, str] | None
 
 
+@final
+@dataclass
+class PubAck(nats_api.PubAck):
+    """What a stream says of a message that it stored.
+
+    `seq` of a duplicate is that of the first, which may have been deleted since. `batch` and `count` are what the wire and
+    the other clients call nats-py's `batch_id` and `batch_size`: the id of an atomic batch, and how many messages it had.
+    """
+
+    @property
+    def batch(self) -> str | None:
+        """The id of the batch that the message ended, if it did."""
+        return self.batch_id
+
+    @property
+    def count(self) -> int | None:
+        """How many messages the batch had."""
+        return self.batch_size
+
+
 @dataclass
 class ObjectStoreConfig(nats_api.ObjectStoreConfig):
     """The configuration of an object store's bucket; `ttl` is in seconds."""
@@ -470,6 +491,44 @@ class ObjectInfo(nats_api.ObjectInfo):
 
 #: Ours alone: a meta message that has fields of these names means something else by them.
 _NOT_IN_THE_MESSAGE = frozenset({"revision", "extra", "subject"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SequencePair:
+    """Where a message stands.
+
+    Attributes:
+        consumer: How many messages its consumer had delivered with it: another delivery has another number.
+        stream: Its sequence in the stream.
+    """
+
+    consumer: int
+    stream: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MsgMetadata:
+    """What the server says of a message that a consumer delivered: what `JetStreamMsg.metadata` gives.
+
+    Attributes:
+        sequence: Where it stands.
+        num_pending: How many messages waited for the consumer when it was delivered.
+        num_delivered: The how manieth delivery of it this is, from 1.
+        timestamp: When it was stored, in UTC, to the microsecond.
+        stream: The stream's name.
+        consumer: The consumer's name.
+        domain: The JetStream domain; None where there is none, or the server does not say it.
+    """
+
+    sequence: SequencePair
+    num_pending: int
+    num_delivered: int
+    timestamp: datetime
+    stream: str
+    consumer: str
+    domain: str | None = None
 
 
 @final

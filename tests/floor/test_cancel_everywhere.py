@@ -20,7 +20,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, ObjectStore, errors
 from trionats._jetstream.objects import chunks
@@ -48,6 +48,7 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
+    stream: FakeStream
 
     @property
     def js(self) -> JetStream:
@@ -80,7 +81,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("gone", deleted=True)
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
-        stream = FakeStream(server, "S", "s.>")
+        stream = FakeStream(server, "S", "s.>", timed=True)
+        stream.add_consumer("C", ack_policy="explicit")
+        for number in range(3):
+            stream.store("s.a", b"%d" % number, rollup=False)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -91,7 +95,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store)
+            yield Everything(server, nursery, nc, bucket, store, stream)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -167,6 +171,34 @@ async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitab
         yield partial(msg.respond, b"y", headers=HEADERS)
 
 
+def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on a publisher with room for one, before which so many messages were published that are acknowledged late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        def acknowledge_later(frame: Frame) -> None:
+            w.nursery.start_soon(w.later, partial(w.server.publish, frame.reply, b'{"stream":"S","seq":1}'))
+
+        w.server.on("late", acknowledge_later)
+        async with trionats.open_publisher(w.nursery, w.js, max_pending=1) as publisher:
+            for _ in range(before):
+                await publisher.publish("late", b"x")
+            await settled()
+            yield partial(use, publisher)
+
+    return prepared
+
+
+async def receipt_of(publisher: trionats.Publisher) -> None:
+    await (await publisher.publish("late", b"x")).wait()
+
+
+async def published(w: Everything) -> None:
+    """Enter a publisher's block, publish, and leave it."""
+    async with trionats.open_publisher(w.nursery, w.js) as publisher:
+        await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
 @asynccontextmanager
 async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Nothing of it has come yet."""
@@ -174,9 +206,34 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
         yield watcher.snapshot
 
 
+@asynccontextmanager
+async def fetching(
+    w: Everything, name: str, *arguments: object, **options: Any
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Fetch from a consumer that was found before: each message that came is given to the program, or given back at once."""
+    consumer, fake = await w.js.consumer("S", "C"), w.stream.consumers["C"]
+    given: list[str] = []
+
+    async def fetch() -> None:
+        found = await getattr(consumer, name)(*arguments, **options)
+        given.extend(msg.reply for msg in (found if isinstance(found, list) else [found]) if msg is not None)
+
+    yield fetch
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        assert not fake.pulls or not given
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
+
+
+async def consumer_info(w: Everything) -> None:
+    await (await w.js.consumer("S", "C", bind=True)).info()
 
 
 async def delete_one(w: Everything) -> None:
@@ -189,6 +246,15 @@ def objects(name: str, *arguments: object) -> Case:
 
 def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
+
+
+def of_stream(name: str, *arguments: object, **options: object) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        yield partial(getattr(stream, name), *arguments, **options)
+
+    return prepared
 
 
 CASES: Final[dict[str, Case]] = {
@@ -213,9 +279,19 @@ CASES: Final[dict[str, Case]] = {
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
+    "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
+    "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
+    "Publisher.wait_all": of_publisher(lambda publisher: publisher.wait_all(), before=1),
+    "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
+    "Consumer.fetch": lambda w: fetching(w, "fetch", 3),
+    "Consumer.fetch, until time is up": lambda w: fetching(w, "fetch", 9, expires=1.0, heartbeat=0.3),
+    "Consumer.fetch, without waiting": lambda w: fetching(w, "fetch", 9, no_wait=True),
+    "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
+    "Consumer.next": lambda w: fetching(w, "next"),
+    "Consumer.info": simply(consumer_info),
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),
@@ -234,6 +310,7 @@ CASES: Final[dict[str, Case]] = {
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
@@ -263,9 +340,28 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
+    "JetStream.stream_names": management("stream_names"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
+    "JetStream.stream": management("stream", "S"),
+    "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.info": of_stream("info"),
+    "Stream.nearest": of_stream("nearest"),
+    "Stream.update": of_stream("update", max_age=5),
+    "Stream.purge": of_stream("purge", subject="s.a"),
+    "Stream.delete": of_stream("delete"),
+    "Stream.create_consumer": of_stream("create_consumer", durable_name="c"),
+    "Stream.consumer": of_stream("consumer", "c"),
+    "Stream.consumer_names": of_stream("consumer_names"),
+    "Stream.consumers_info": of_stream("consumers_info"),
+    "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.step_down": of_stream("step_down"),
+    "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.update_stream, by keyword": simply(lambda w: w.js.update_stream(name="S", max_age=5)),
+    "JetStream.add_stream, of a newer server": simply(lambda w: w.js.add_stream(name="s", allow_atomic=True)),
 }
 for _kind in OPENERS:
     CASES.update(
@@ -294,6 +390,8 @@ CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "Publisher.publish, waiting",
+    "Publisher.wait_all",
     "Client.publish, waiting",
     "Client.request, waiting",
     "Client.wait_writable",

@@ -23,6 +23,7 @@ from trionats._core.listeners import Listeners
 from trionats._core.logbook import Logbook
 from trionats._core.message import messages_of
 from trionats._core.messaging import messaging_of
+from trionats._core.pipeline import Pipeline
 from trionats._core.request_many import ManyRequest
 from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trionats._core.frames import Headers
     from trionats._core.message import Msg, Responder
     from trionats._core.messaging import Listener
+    from trionats._core.pipeline import PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -65,6 +67,7 @@ class Connection:
         self.pace = Pace()
         self.feeds = OpenFeeds()
         self.engine = Engine(messages_of(responder))
+        self._outbox = self.engine.outbox
         self.supervisor = Supervisor(self.engine, servers, options, self.pace, self.emit)
         self.requests = Requests(self._nuid.next, self.engine, self.supervisor, self.new_inbox())
         self.frames = Frames(self.supervisor)
@@ -124,8 +127,7 @@ class Connection:
     def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
         self.pace.run.check()
-        self.supervisor.check_open()
-        self.draining.refuse(f"subscribe to {subject!r}")
+        self.check_open(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
         registration = self.engine.subscribe(where, group, max_msgs, receiver)
@@ -164,6 +166,11 @@ class Connection:
         """How many bytes headers and payload of a message may have together, as the server says."""
         return self.supervisor.max_payload
 
+    def check_open(self, doing: str) -> None:
+        """Refuse what cannot be done any more, as `Publishing.check_open` says."""
+        self.supervisor.check_open()
+        self.draining.refuse(doing)
+
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does; always a checkpoint."""
         self.pace.run.check()
@@ -177,25 +184,34 @@ class Connection:
         pace = self.pace
         if get_ident() != pace.thread:
             pace.run.check()
-        supervisor = self.supervisor
+        supervisor, outbox = self.supervisor, self._outbox
+        # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
+        frame = pub(reply.encode("utf-8", "surrogateescape"), b"", body)
         pace.left -= 1
         if pace.left < 0 or pace.now() >= pace.due:
             await pace.trip()
         else:
             await checkpoint_if_cancelled()
-        if self.engine.outbox.bytes >= supervisor.high_water:
+        if outbox.bytes >= supervisor.high_water:
             supervisor.check_open()
             await supervisor.wait_room()
-        self._queue_acknowledgement(reply, body)
+        # As `Client.publish` queues it, written out as there.
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += len(body)
+        if supervisor.idle is not None:
+            supervisor.wake()
 
     @enable_ki_protection
-    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
+    def acknowledge_nowait(self, reply: str, body: bytes, inbox: str = "") -> None:
         """Queue what `acknowledge` publishes, as `Publishing.acknowledge_nowait` says."""
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         self.supervisor.check_open()
         self.supervisor.check_room()
-        self._queue_acknowledgement(reply, body)
+        frame = _acknowledgement(reply, body, inbox.encode())
+        self.engine.outbox.publish(frame, len(body))
+        self.supervisor.wake()
 
     @enable_ki_protection
     def acknowledge_aside(self, reply: str, body: bytes) -> None:
@@ -213,6 +229,13 @@ class Connection:
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
+
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
+        self.pace.run.check()
+        self.supervisor.check_open()
+        parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
 
     @enable_ki_protection
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
@@ -301,12 +324,6 @@ class Connection:
 
     # Inside.
 
-    def _queue_acknowledgement(self, reply: str, body: bytes) -> None:
-        # A subject of its own for each message: remembering it, as `Frames` does, would only push out those that come again.
-        self.engine.outbox.publish(_acknowledgement(reply, body), len(body))
-        if self.supervisor.idle is not None:
-            self.supervisor.wake()
-
     def _begin(self, subject: str, payload: Payload, headers: Headers | None, chooser: Chooser | None) -> PendingReply:
         self.supervisor.check_open()
         self.supervisor.check_room()
@@ -321,9 +338,9 @@ class Connection:
         return reply
 
 
-def _acknowledgement(reply: str, body: bytes) -> bytes:
+def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
     # As the server gave it: what came through it may hold bytes that are no text.
-    return pub(reply.encode("utf-8", "surrogateescape"), b"", body)
+    return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
 def connection_of(nc: object, opener: str) -> Connection:

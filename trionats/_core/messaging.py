@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trionats._core.foreign import Foreign
     from trionats._core.frames import Headers
     from trionats._core.message import Msg
+    from trionats._core.pipeline import Pipeline, PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -52,16 +53,15 @@ class Attached(Protocol):
 
 
 class Retirable(Attached, Protocol):
-    """One whose end loses nothing that is on its way: what `Publishing.attach` gives."""
+    """One that can be given up without losing what is on its way: what `Publishing.attach` gives."""
 
-    def retire(self, late: Callable[[Msg], None]) -> None:
-        """Unsubscribe; what the server sent before it knew goes to another receiver.
+    def retire(self, late: Callable[[Msg], None] | None = None) -> None:
+        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
 
-        Behind the last of it, the `ended` of the receiver that was attached is called. Synchronous, idempotent, also after
-        the connection.
+        Synchronous, idempotent, also after the connection. Without a connection `ended` is called at once.
 
         Args:
-            late: Takes a message; it does not wait and does not raise.
+            late: Takes what still comes in place of the receiver; it does not wait and does not raise.
         """
 
 
@@ -146,8 +146,22 @@ class Publishing(Messaging, Protocol):
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
 
+    def check_open(self, doing: str) -> None:
+        """Refuse what the end of the connection no longer lets be done.
+
+        Args:
+            doing: What is to be done, for the text.
+
+        Raises:
+            nats.errors.ConnectionClosedError: It is closed, or closing.
+            nats.errors.ConnectionDrainingError: It is being drained.
+        """
+
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
+
+    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Retirable:
+        """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
 
     async def acknowledge(self, reply: str, body: bytes) -> None:
         """Publish to the reply subject of a message: a program's publish, at the price of `Client.publish`.
@@ -163,23 +177,28 @@ class Publishing(Messaging, Protocol):
             nats.errors.ConnectionClosedError: The connection is closed.
         """
 
-    def acknowledge_aside(self, reply: str, body: bytes) -> None:
-        """Queue an acknowledgement that no program asked for, as `publish_aside` does.
+    def acknowledge_nowait(self, reply: str, body: bytes, inbox: str = "") -> None:
+        """Queue what `acknowledge` publishes, without waiting.
 
         Args:
             reply: As for `acknowledge`.
             body: The payload.
-        """
-
-    def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Retirable:
-        """Subscribe, as `Messaging.attach` does."""
-
-    def acknowledge_nowait(self, reply: str, body: bytes) -> None:
-        """Queue what `acknowledge` publishes, without waiting.
+            inbox: Where the server is to send what it has to say to it.
 
         Raises:
             trio.WouldBlock: `pending_size` bytes are queued.
             nats.errors.Error: As for `acknowledge`.
+        """
+
+    def acknowledge_aside(self, reply: str, body: bytes) -> None:
+        """Queue what `acknowledge` publishes where no program asked for it: what is given back, and signs of life.
+
+        As for `publish_aside`: it is queued even where too much is queued already, nothing happens on a connection that is
+        closed, and no reply subject makes it raise.
+
+        Args:
+            reply: As for `acknowledge`.
+            body: The payload.
         """
 
     def request_nowait(
@@ -192,6 +211,16 @@ class Publishing(Messaging, Protocol):
             payload: The request.
             headers: Names and values.
             chooser: Chooses among the replies where the first one may not be the one.
+        """
+
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
+
+        Args:
+            owner: Who keeps the books, and takes the replies.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The connection is closed.
         """
 
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:

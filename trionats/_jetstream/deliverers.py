@@ -81,6 +81,17 @@ class Deliverers:
         else:
             self._end(found, (info.stream_name, info.name), "was made anew")
 
+    def gone(self, stream: str, name: str) -> None:
+        """Learn that a consumer is not there any more: its messages are void.
+
+        Args:
+            stream: The stream's name.
+            name: The consumer's.
+        """
+        found = self._known.get((stream, name))
+        if found is not None:
+            self._end(found, (stream, name), "was deleted")
+
     @contextmanager
     def ending(self, stream: str, name: str, why: str) -> Iterator[None]:
         """Make all messages of a consumer void around the request that ends its life, unless the server refuses that.
@@ -117,6 +128,7 @@ def _learn(deliverer: Deliverer, info: api.ConsumerInfo) -> None:
     deliverer.created = info.created
     deliverer.acknowledges = config.ack_policy != api.AckPolicy.NONE
     deliverer.limits_deliveries = config.max_deliver is not None and config.max_deliver > 0
-    # With a back-off the wait differs by delivery; a message may wait here for the shortest.
-    waits = config.backoff or [config.ack_wait or ACK_WAIT]
+    # With a back-off the wait differs by delivery; where that is not looked at, the shortest is safe.
+    deliverer.backoff = tuple(config.backoff or ())
+    waits = deliverer.backoff or (config.ack_wait or ACK_WAIT,)
     deliverer.ack_wait = min(waits) if deliverer.acknowledges else inf

@@ -1,20 +1,205 @@
-"""What the reply subject of a JetStream message says, and the numbers that JetStream says elsewhere.
+"""What the reply subject of a JetStream message says, what may be sent there, and the numbers that JetStream says elsewhere.
 
-All of it is somebody's word, so what is no number of the kind that was to come is none.
+What comes is somebody's word, so what is no number of the kind that was to come is none.
+
+What is sent there is judged here, because the server does not: it confirms what it does not understand, and a NAK behind an ACK,
+and does nothing. So the bodies are exact, and a message gets one final verdict (`Standing`). Only an ACK whose confirmation was
+waited for can be in doubt; then the same may be sent again, which does no harm, and nothing else.
 """
 
 from __future__ import annotations
 
+import enum
+import json
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trionats._protocol import fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LARGEST", "NANOSECONDS", "AckSubject", "count_of", "parse_ack_subject", "whole_number"]
+__all__ = [
+    "ACK",
+    "IN_PROGRESS",
+    "LARGEST",
+    "NAK",
+    "NANOSECONDS",
+    "AckSubject",
+    "NextReply",
+    "Standing",
+    "Verdict",
+    "count_of",
+    "exception_kinds",
+    "judge_next",
+    "nak_body",
+    "next_body",
+    "parse_ack_subject",
+    "term_body",
+    "verdict_on",
+    "whole_number",
+]
 
 NANOSECONDS: Final = 1_000_000_000
 #: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
 LARGEST: Final = (1 << 63) - 1
+
+ACK: Final = b"+ACK"
+NAK: Final = b"-NAK"
+IN_PROGRESS: Final = b"+WPI"
+#: How long the reason of a `+TERM` may be, in bytes: it stands in an advisory, and the server does not bound it.
+LONGEST_REASON: Final = 1024
+
+
+class Verdict(enum.Enum):
+    """What is said of a message."""
+
+    ACK = enum.auto()
+    NAK = enum.auto()
+    TERM = enum.auto()
+    IN_PROGRESS = enum.auto()
+    """Not final: it may be said again, and others after it."""
+
+
+class Standing(enum.Enum):
+    """What was said of a message so far, in words for an error."""
+
+    OPEN = ""
+    ACKED = "was acknowledged already"
+    NAKED = "was given back (nak) already"
+    TERMINATED = "was terminated (term) already"
+    IN_DOUBT = "may have been acknowledged already, so it can only be acknowledged again"
+
+    def after(self, verdict: Verdict) -> Standing | None:
+        """Say what is said of it once this verdict was sent.
+
+        Args:
+            verdict: What is to be said.
+
+        Returns:
+            None where it must not be said.
+        """
+        return _AFTER.get((self, verdict))
+
+
+_AFTER: Final = {
+    (Standing.OPEN, Verdict.ACK): Standing.ACKED,
+    (Standing.OPEN, Verdict.NAK): Standing.NAKED,
+    (Standing.OPEN, Verdict.TERM): Standing.TERMINATED,
+    (Standing.OPEN, Verdict.IN_PROGRESS): Standing.OPEN,
+    (Standing.IN_DOUBT, Verdict.ACK): Standing.ACKED,
+}
+
+
+def nak_body(delay: float | None) -> bytes:
+    """Write the body of a NAK.
+
+    Args:
+        delay: After how many seconds the message is to be delivered again; None for at once.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or more than the server can keep.
+    """
+    if delay is None:
+        return NAK
+    fields.check_argument("nak", "delay", float | None, delay)
+    nanoseconds = int(delay * NANOSECONDS)
+    return b'%b {"delay": %d}' % (NAK, nanoseconds) if nanoseconds else NAK
+
+
+def term_body(reason: str | None) -> bytes:
+    """Write the body of a `+TERM`.
+
+    Args:
+        reason: Why, for the server's advisory.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It cannot stand in one line, or is too long.
+    """
+    if reason is None:
+        return b"+TERM"
+    fields.check_argument("term", "reason", str | None, reason)
+    if not reason.isprintable():
+        raise ValueError(f"term: reason must be one line of printable text, not {reason[:40]!r}")
+    data = reason.strip().encode()
+    if len(data) > LONGEST_REASON:
+        raise ValueError(f"term: reason has {len(data)} bytes: at most {LONGEST_REASON} are told")
+    return b"+TERM " + data if data else b"+TERM"
+
+
+def next_body(expires: float) -> bytes:
+    """Write the body that acknowledges a message and asks for the next one.
+
+    Args:
+        expires: How many seconds the server waits for one. Without that it would wait for ever.
+    """
+    request = {"batch": 1, "expires": max(1, int(expires * NANOSECONDS))}
+    return b"+NXT " + json.dumps(request, separators=(",", ":")).encode()
+
+
+def exception_kinds(given: object) -> tuple[type[Exception], ...]:
+    """Read which exceptions terminate a message.
+
+    Args:
+        given: A class, or a tuple of classes.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    kinds = given if isinstance(given, tuple) else (given,)
+    wrong = [kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, Exception))]
+    if wrong:
+        raise TypeError(f"processing: term_on must be a class of exceptions or a tuple of them, not {wrong[0]!r:.80}")
+    return kinds
+
+
+def verdict_on(error: BaseException, terminal: tuple[type[Exception], ...]) -> tuple[Verdict, bytes]:
+    """Say what becomes of a message whose processing failed.
+
+    Args:
+        error: What it raised.
+        terminal: The exceptions after which another delivery would not help; a group counts if all that is in it does.
+
+    Returns:
+        The verdict and its body.
+    """
+    hopeless = bool(terminal) and isinstance(error, terminal)
+    if terminal and not hopeless and isinstance(error, BaseExceptionGroup):
+        hopeless = error.split(terminal)[1] is None
+    if hopeless:
+        return Verdict.TERM, b"+TERM " + type(error).__name__.encode()
+    return Verdict.NAK, NAK
+
+
+class NextReply(enum.Enum):
+    """What the status means that comes instead of a next message."""
+
+    NOTHING = enum.auto()
+    """There is none."""
+    GONE = enum.auto()
+    """There is no such consumer any more."""
+    REFUSED = enum.auto()
+    """The consumer cannot be asked in this way."""
+
+
+#: What ends a request without being anybody's fault: the time is up, or the consumer moves to another server.
+_NO_FAULT: Final = ("request timeout", "interest expired", "leadership change", "server shutdown")
+
+
+def judge_next(code: int, description: str) -> NextReply:
+    """Say what a status means that comes instead of the next message.
+
+    Args:
+        code: 404, 408, 409, 503, ...
+        description: Its text.
+    """
+    text = description.lower()
+    if code == 503 or (code == 409 and "consumer deleted" in text):
+        return NextReply.GONE
+    if code == 404 or any(end in text for end in _NO_FAULT):
+        return NextReply.NOTHING
+    return NextReply.REFUSED
 
 
 class AckSubject(NamedTuple):
@@ -61,17 +246,17 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
     )
 
 
-def whole_number(fields: Mapping[str, object], name: str) -> int:
+def whole_number(said: Mapping[str, object], name: str) -> int:
     """Read a count from a header or a JSON object.
 
     Args:
-        fields: The header fields or the object.
+        said: The header fields or the object.
         name: The field's name.
 
     Returns:
         The number, or 0 when there is none.
     """
-    value = fields.get(name)
+    value = said.get(name)
     if isinstance(value, str):
         return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else 0
     return count_of(value) or 0
