@@ -161,7 +161,7 @@ class Consuming:
             rng=rng,
             threshold_messages=demand.threshold_messages,
             threshold_bytes=demand.threshold_bytes,
-            terms=demand.terms,
+            terms=demand.terms.fields(),
         )
         self._wanted = demand.stop_after
         window.wanted = demand.stop_after or inf
