@@ -97,8 +97,8 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand levels listing priority publishing refusals remnants",
-        "leader objects publisher pull",
+        "* acks levels listing priority publishing refusals remnants",
+        "demand leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options",
     ],
