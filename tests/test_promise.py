@@ -107,6 +107,25 @@ async def live_watcher(_: NatsServer, nc: Client) -> Source:
 
 
 @asynccontextmanager
+async def fake_ordered(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        stream.store("promise.kept", b"%d" % number, rollup=False)
+
+    stream = FakeStream(server, "P")
+    ordered = await nc.jetstream().ordered_consumer("P")
+    yield make, lambda nursery: open_consumer(nursery, ordered)
+    assert not nc.is_connected or not stream.consumers, "a consumer was left on the server"
+
+
+@asynccontextmanager
+async def live_ordered(_: NatsServer, nc: Client) -> Source:
+    js = nc.jetstream()
+    await js.create_stream(name="P", subjects=["promise.*"])
+    ordered = await js.ordered_consumer("P")
+    yield lambda number: nc.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, ordered)
+
+
+@asynccontextmanager
 async def fake_replies(server: FakeServer, nc: Client) -> Source:
     async def make(number: int) -> None:
         server.publish(server.sent("PUB", "promise.ask")[-1].reply, b"%d" % number)
@@ -160,13 +179,15 @@ WAITING = {"request_timeout": 60}
 FAKES = {
     "subscription": partial(fake, subscription),
     "watcher": partial(fake, fake_watcher),
-    "consumer": partial(fake, fake_consumer),
+    "pull consumer": partial(fake, fake_consumer),
+    "ordered consumer": partial(fake, fake_ordered),
     "replies": partial(fake, fake_replies, **WAITING),
 }
 LIVE = {
     "subscription": partial(live, subscription),
     "watcher": partial(live, live_watcher),
-    "consumer": partial(live, live_consumer),
+    "pull consumer": partial(live, live_consumer),
+    "ordered consumer": partial(live, live_ordered),
     "replies": partial(live, live_replies, **WAITING),
     **bridged.KINDS,
 }
@@ -184,12 +205,14 @@ def kinds(*names: str) -> list[Any]:
 every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
-surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher", "consumer"))
-consumer_kinds = pytest.mark.parametrize("kind", kinds("consumer"))
+surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher", "pull consumer", "ordered consumer"))
+consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer"))
 # What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
-other_kinds = pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in kinds("consumer")])
+other_kinds = pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer")])
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
-holding_back_kinds = pytest.mark.parametrize("kind", kinds("watcher", "consumer", "pull subscription"))
+holding_back_kinds = pytest.mark.parametrize(
+    "kind", kinds("watcher", "pull consumer", "ordered consumer", "pull subscription")
+)
 every_place = pytest.mark.parametrize("place", PLACES)
 block = pytest.mark.parametrize("outside", [False, True], ids=["inside its nursery", "outside its nursery"])
 
