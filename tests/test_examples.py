@@ -48,6 +48,7 @@ EXPECTED = {
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
+    "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py"}

@@ -22,6 +22,7 @@ from trionats import (
     api,
     errors,
     events,
+    open_consumer,
     open_events,
     open_replies,
     open_subscription,
@@ -148,6 +149,27 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
+async def consume(boss: Client, guest: Client) -> None:
+    """Through a reconnect, too."""
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await (await rx.receive()).ack()
+        await guest.reconnect()
+        await guest.wait_connected()
+        await boss.jetstream().publish("s.a", b"2")
+        await (await rx.receive()).ack_sync()
+    assert (await boss.jetstream().consumer_info("S", "c")).num_ack_pending == 0
+
+
+async def consume_too_little(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c")
+    await boss.jetstream().publish("s.a", bytes(1000))
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer, max_bytes=500) as rx:
+        await (await rx.receive()).ack()
+        with pytest.raises(errors.BadRequestError, match="max_bytes is 500: the next message has 1"):
+            await rx.receive()
+
+
 async def put(boss: Client, guest: Client) -> None:
     store = await bucket(guest)
     await store.put("new", LARGE)
@@ -256,6 +278,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
     "put": put,
