@@ -44,6 +44,14 @@ EXPECTED = {
         *("4 orders: no. 1 no. 2 no. 3 no. 4", "4 orders: no. 5 no. 6 no. 7 no. 8", "2 orders: no. 9 no. 10"),
         *("nothing left", "one more: no. 11"),
     ],
+    "publish_many.py": [
+        "the last one has sequence 1000",
+        *(
+            f"{number} to readings.more was not stored: "
+            "publish to 'readings.more': maximum messages exceeded (code 503, error 10077)"
+            for number in range(3)
+        ),
+    ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
