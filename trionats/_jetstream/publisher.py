@@ -13,6 +13,7 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from trionats import api, errors
 from trionats._jetstream.flight import Flight, failed
 from trionats._jetstream.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._protocol.headers import texts
 from trionats._protocol.jetstream.publisher import Publish
 from trionats._protocol.jetstream.publishing import MSG_ID, PublishOptions, publish_headers
 
@@ -295,8 +296,8 @@ async def settled(publish: Publish) -> None:
 
 def _given_id(headers: Mapping[str, str | Sequence[str]] | None) -> str | None:
     """Give the id that a caller has put among the headers by hand, if it can be one."""
-    given = headers.get(MSG_ID) if isinstance(headers, Mapping) else None
-    return given if isinstance(given, str) and given else None
+    given = texts(headers.get(MSG_ID)) if isinstance(headers, Mapping) else None
+    return given[0] if given and isinstance(given[0], str) and given[0] else None
 
 
 def _count(failures: Sequence[object]) -> str:
