@@ -225,6 +225,9 @@ class Publisher:
         options: PublishOptions,
     ) -> tuple[Payload, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]:
         """Give the message as it is sent, and what the stream is asked for."""
+        if self._flight.resend and not options and not headers and isinstance(payload, bytes):
+            alone = {MSG_ID: self._flight.new_id(token)}
+            return payload, alone, alone
         doing = f"publish to {subject!r}"
         if unknown := options.keys() - _OPTIONS:
             raise unexpected_publish({name: None for name in options if name in unknown}, "publisher")
