@@ -174,7 +174,7 @@ class JetStreamManager:
 
         What only a newer server can do (`allow_atomic` needs 2.12) is refused by the server, or, below 2.12, by this
         client before anything is sent, which asks for the API level once (`$JS.API.INFO`). Where the user may not ask that,
-        the configuration that comes back is compared, and a stream that was made without the field is deleted again.
+        the configuration that comes back is compared; the error then says that the stream is there without the field.
 
         Args:
             config: The configuration.
@@ -401,9 +401,7 @@ class JetStreamManager:
         request = config.as_dict()
         needs = levels.of_stream(request)
         with about(what):
-            response = await self._api.configure(
-                what, f"STREAM.{verb}.{name}", request, needs, undo=f"STREAM.DELETE.{name}"
-            )
+            response = await self._api.configure(what, f"STREAM.{verb}.{name}", request, needs)
             return sound(what, api.StreamInfo.from_response(response))
 
     async def _without_default_window(self, config: api.StreamConfig, now: api.StreamConfig | None) -> api.StreamConfig:
