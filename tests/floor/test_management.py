@@ -348,6 +348,32 @@ async def test_subjects_that_go_between_two_pages_hide_none_of_the_others() -> N
         assert not info.extra.keys() & {"total", "offset", "limit"}
 
 
+@pytest.mark.parametrize(
+    ("told", "nearest"),
+    [
+        (None, "S"),
+        ([], "S"),
+        ([("M", "here"), ("S", "there")], "M"),
+        ([("M", "here"), ("N", "here"), ("S", "there")], "M"),
+        ([("M", "here"), ("S", "here")], "S"),
+        ([("S", "here"), ("M", "there")], "S"),
+    ],
+)
+async def test_the_nearest_stream_is_the_one_in_the_nearest_cluster(
+    told: list[tuple[str, str]] | None, nearest: str
+) -> None:
+    def info(frame: Frame) -> object:
+        name = frame.subject.rpartition(".")[2]
+        alternates = told and [{"name": one, "cluster": cluster} for one, cluster in told]
+        return {**STREAM, "config": {"name": name}, "alternates": alternates}
+
+    async with answering(info) as (js, _):
+        stream = await js.stream("S")
+        found = await stream.nearest()
+        assert found.name == nearest
+        assert (found is stream) == (nearest == "S")
+
+
 @pytest.mark.parametrize("traced", [True, False])
 async def test_requests_and_responses_are_told_to_the_log(traced: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG" if traced else "INFO", "trionats.jetstream")
