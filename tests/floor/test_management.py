@@ -364,7 +364,7 @@ async def test_the_nearest_stream_is_the_one_in_the_nearest_cluster(
 ) -> None:
     def info(frame: Frame) -> object:
         name = frame.subject.rpartition(".")[2]
-        alternates = told and [{"name": one, "cluster": cluster} for one, cluster in told]
+        alternates = None if told is None else [{"name": one, "cluster": cluster} for one, cluster in told]
         return {**STREAM, "config": {"name": name}, "alternates": alternates}
 
     async with answering(info) as (js, _):
