@@ -21,6 +21,7 @@ from trionats._jetstream.objects.buckets import (
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.ordered_consumer import ordered_consumer
 from trionats._jetstream.publish import encoded, joined, publish_until_known, unexpected_publish
+from trionats._jetstream.publisher import Publisher
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.publishing import publish_headers
 
@@ -138,6 +139,10 @@ class JetStream(JetStreamManager):
         )
         data, sent = encoded(doing, payload), joined(doing, headers, asked)
         return await publish_until_known(self._jetstream, doing, subject, data, sent, asked)
+
+    def __publisher__(self, max_pending: int, *, resend: bool) -> Publisher:
+        """Make what `open_publisher` gives; it is to be run by who asks for it."""
+        return Publisher(self._jetstream, max_pending, resend=resend)
 
     # Streams and consumers, as objects.
 
