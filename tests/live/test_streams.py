@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from nats.js import api as nats_api
 
 import trionats
 from tests.worlds import StreamWorld, open_live, open_stream, until
@@ -117,6 +118,45 @@ async def test_a_keyword_changes_its_field_and_leaves_the_rest(nats_server: Trio
         assert w.stream.cached_info.config.max_age == 60
         assert (await w.stream.update(metadata=None, max_msgs=-1)).config.metadata is not None, "the server's own notes"
         assert "k" not in ((await w.stream.info()).config.metadata or {})
+
+
+async def test_an_update_to_interest_deletes_at_once_what_nobody_waits_for(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        await w.js.publish(w.subject, b"x")
+        assert (await w.stream.info()).state.messages == 1
+        await w.stream.update(retention=api.RetentionPolicy.INTEREST)
+        assert (await w.stream.info()).state.messages == 0
+
+
+async def test_a_sealed_stream_takes_nothing_and_loses_its_age(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, max_age=60) as w:
+        info = await w.stream.update(sealed=True)
+        assert (info.config.sealed, info.config.max_age) == (True, 0)
+        with pytest.raises(errors.APIError, match="sealed"):
+            await w.stream.purge()
+        with pytest.raises(errors.APIError, match=r"stream '.*': .*seal"):
+            await w.stream.update(sealed=False)
+
+
+async def test_classes_of_nats_py_are_as_good(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        theirs = nats_api.StreamConfig(
+            name=f"{w.stream.name}c",
+            sources=[nats_api.StreamSource(w.stream.name, filter_subject=w.subject)],
+            consumer_limits=nats_api.StreamConsumerLimits(inactive_threshold=5),
+            storage=nats_api.StorageType.MEMORY,
+            max_age=60,
+        )
+        for call in (w.js.create_stream, w.js.create_or_update_stream):
+            stream = await call(theirs)
+            config = stream.cached_info.config
+            assert config.sources is not None
+            assert config.consumer_limits is not None
+            assert (config.sources[0].filter_subject, config.consumer_limits.inactive_threshold) == (w.subject, 5)
+            assert (config.max_age, type(config.sources[0])) == (60, api.StreamSource)
+        assert isinstance(stream.cached_info, nats_api.StreamInfo)
+        assert (await stream.update(theirs, description="d")).config.description == "d"
+        assert await stream.delete()
 
 
 async def test_a_whole_configuration_is_what_the_stream_has_then(nats_server: TrioNatsServer) -> None:
