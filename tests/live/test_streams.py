@@ -109,6 +109,75 @@ def test_together_they_have_every_field() -> None:
     assert ours - told == {"name", "sealed", "template_owner", "placement", "extra"}, "sealed streams are not updated"
 
 
+#: The same for consumers.
+CONSUMERS: dict[str, dict[str, Any]] = {
+    "pull": {
+        "durable_name": "c",
+        "name": "c",
+        "description": "d",
+        "deliver_policy": "by_start_time",
+        "opt_start_time": "2026-01-01T00:00:00.123456789Z",
+        "ack_policy": "explicit",
+        "ack_wait": 5_000_000_001,
+        "max_deliver": 5,
+        "backoff": [5_000_000_001, 6_123_456_789],
+        "filter_subjects": ["all.a", "all.b"],
+        "replay_policy": "original",
+        "sample_freq": "50",
+        "max_waiting": 7,
+        "max_ack_pending": 9,
+        "headers_only": True,
+        "max_batch": 10,
+        "max_expires": 7_000_000_001,
+        "max_bytes": 1000,
+        "inactive_threshold": 3_600_123_456_789,
+        "num_replicas": 1,
+        "mem_storage": True,
+        "metadata": {"k": "v"},
+        "pause_until": "2199-01-01T00:00:00.123456789Z",
+    },
+    "push": {
+        "name": "c",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": 3,
+        "filter_subject": "all.>",
+        "rate_limit_bps": 1_000_000,
+        "flow_control": True,
+        "idle_heartbeat": 5_000_000_001,
+        "deliver_subject": "deliver.here",
+        "deliver_group": "g",
+    },
+    "pinned": {
+        "name": "c",
+        "ack_policy": "explicit",
+        "priority_groups": ["g"],
+        "priority_policy": "pinned_client",
+        "priority_timeout": 120_000_000_001,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+async def test_a_consumers_configuration_is_read_changed_in_one_field_and_written_back(kind: str) -> None:
+    async with open_live(jetstream=True) as (_, nc, _):
+        js = nc.jetstream()
+        await js.add_stream(name="S", subjects=["all.>"], storage="memory")
+        await js.api_request("CONSUMER.CREATE.S.c", {"stream_name": "S", "config": CONSUMERS[kind]})
+        before = (await js.api_request("CONSUMER.INFO.S.c"))["config"]
+        assert before.keys() <= {field.name for field in dataclasses.fields(api.ConsumerConfig)}
+        config = (await js.consumer_info("S", "c")).config
+        assert config.as_dict() == before
+        config.description = "changed"
+        await js.add_consumer("S", config)
+        assert (await js.api_request("CONSUMER.INFO.S.c"))["config"] == {**before, "description": "changed"}
+
+
+def test_the_consumers_together_have_every_field() -> None:
+    told = {field for config in CONSUMERS.values() for field in config}
+    ours = {field.name for field in dataclasses.fields(api.ConsumerConfig)}
+    assert ours - told == {"direct", "sourcing", "extra"}, "which are the server's own"
+
+
 async def test_a_keyword_changes_its_field_and_leaves_the_rest(nats_server: TrioNatsServer) -> None:
     """An absent field is the server's default: an update with defaults would change the retention, and delete messages."""
     async with open_stream(nats_server, retention="interest", max_msgs=100, metadata={"k": "v"}) as w:

@@ -481,13 +481,14 @@ class JetStreamManager:
         pages = Pages(offset)
         while not pages.ended:
             page = await self._api.request(subject, {**(asked or {}), "offset": pages.offset})
-            entries, total = page.get(key) or [], page.get("total", 0)
-            if not isinstance(entries, list) or type(total) is not int:
+            entries, missing, total = page.get(key) or [], page.get("missing") or [], page.get("total", 0)
+            if not isinstance(entries, list) or not isinstance(missing, list) or type(total) is not int:
                 raise unreadable(subject, f"its {key} must be a list, and its total a whole number")
             with about(subject):
                 here = {named(item) or "": item for item in map(read, entries)}
             found |= here
-            pages.take(list(here), total)
+            # Those that did not respond have their places, too.
+            pages.take(sorted([*here, *map(str, missing)]) if missing else list(here), total)
         return list(found.values())
 
 
