@@ -93,6 +93,32 @@ async def test_an_old_server_is_not_asked_for_what_it_would_leave_out(level: int
         assert asked(server) == ["INFO"], "once a context"
 
 
+async def test_what_the_client_adds_to_a_mirror_is_no_reason_to_refuse_it() -> None:
+    async with aged(None) as (js, server):
+        for call in (js.add_stream, js.create_stream, js.create_or_update_stream):
+            await call(name="S", mirror=api.StreamSource("ORIGIN"))
+            assert json.loads(sent(server)[-1].payload)["allow_msg_ttl"] is True
+        assert levels_asked_for(server) == []
+        with pytest.raises(errors.APIError, match="allow_msg_ttl needs"):
+            await js.add_stream(name="S", mirror=api.StreamSource("ORIGIN"), allow_msg_ttl=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ({}, {"allow_msg_ttl": True, "allow_rollup_hdrs": True}),
+        ({"allow_msg_ttl": False}, {"allow_msg_ttl": False, "allow_rollup_hdrs": True}),
+        ({"allow_rollup_hdrs": False}, {"allow_msg_ttl": True, "allow_rollup_hdrs": False}),
+        ({"deny_purge": True}, {"allow_msg_ttl": True, "allow_rollup_hdrs": False}),
+    ],
+)
+async def test_a_mirror_may_forget_unless_something_else_is_said(config: dict[str, Any], more: dict[str, bool]) -> None:
+    async with aged(5, knows=NEWER) as (js, server):
+        await js.add_stream(name="S", mirror=api.StreamSource("ORIGIN"), **config)
+        asked_for = json.loads(sent(server)[-1].payload)
+        assert {field: asked_for[field] for field in more} == more
+
+
 async def test_a_server_that_can_do_it_is_asked_for_its_level_once() -> None:
     async with aged(5, knows=NEWER) as (js, server):
         for _ in range(2):
