@@ -10,8 +10,10 @@ import pytest
 from nats.js import api as nats_api
 
 import trionats
-from tests.worlds import StreamWorld, open_live, open_stream, until
+from tests.worlds import StreamWorld, open_live, open_stream, seam, until
 from trionats import JetStream, Stream, api, errors
+from trionats._jetstream.api import Api
+from trionats._protocol.jetstream import levels
 from trionats.testing import TrioNatsServer
 
 pytestmark = pytest.mark.usefixtures("server_executable")
@@ -444,6 +446,15 @@ async def test_the_account_tells_what_it_may_use_and_what_the_server_can_do(nats
         assert info.limits.max_streams == -1
         assert (info.api.level or 0) >= 5
         assert info.api.total > 0
+
+
+async def test_the_server_refuses_a_level_that_it_does_not_have(nats_server: TrioNatsServer) -> None:
+    """By the header alone: an older one would make the stream."""
+    async with open_stream(nats_server) as w:
+        with pytest.raises(errors.APIError, match="minimum api level required") as caught:
+            await Api(seam(w.nc)).request("STREAM.CREATE.NEVER", {"name": "NEVER"}, {levels.HEADER: "99"})
+        assert (caught.value.code, caught.value.err_code) == (412, levels.REFUSED)
+        assert "NEVER" not in await w.js.stream_names()
 
 
 async def test_outside_a_cluster_nobody_can_step_down(nats_server: TrioNatsServer) -> None:
