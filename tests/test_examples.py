@@ -35,6 +35,12 @@ EXPECTED = {
         "all: room.kitchen.temperature 22",
         "kitchen: room.kitchen.temperature 21",
     ],
+    "streams.py": [
+        "5 messages: {'orders.0': 3, 'orders.1': 2}",
+        "at most 3600.0 s old, 10 of each subject",
+        "2 deleted",
+        "['COPY', 'ORDERS'] expires as its origin does: True",
+    ],
     "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [
         *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
