@@ -173,6 +173,11 @@ class Ordered:
         return self._snapshot.done
 
     @property
+    def asked(self) -> bool:
+        """Whether messages were asked for and have not come; another one that was handed over then changes nothing."""
+        return self._window.asked > 0
+
+    @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
         return self._pauses or self._snapshot.asks
@@ -440,13 +445,16 @@ class Ordered:
         """Tell that the message could not be handed over: it is asked for again."""
         self._reset(now)
 
-    def taken(self, size: int) -> None:
+    def taken(self, size: int) -> bool:
         """Tell that a message that was handed over has made room again.
 
         Args:
             size: The message's size.
+
+        Returns:
+            Whether there may be enough room by now to ask for more.
         """
-        self._window.taken(size)
+        return self._window.taken(size)
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
