@@ -20,7 +20,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, ObjectStore, OrderedConsumer, errors
 from trionats._jetstream.objects import chunks
@@ -48,7 +48,6 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
-    #: The stream `S`, with no message in it.
     stream: FakeStream
 
     @property
@@ -82,7 +81,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("gone", deleted=True)
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
-        stream = FakeStream(server, "S", "s.>")
+        stream = FakeStream(server, "S", "s.>", timed=True)
+        stream.add_consumer("C", ack_policy="explicit")
+        for number in range(3):
+            stream.store("s.a", b"%d" % number, rollup=False)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -99,7 +101,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
-        assert not stream.consumers
+        assert set(stream.consumers) <= {"C"}
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
 
 
@@ -170,6 +172,34 @@ async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitab
         yield partial(msg.respond, b"y", headers=HEADERS)
 
 
+def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on a publisher with room for one, before which so many messages were published that are acknowledged late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        def acknowledge_later(frame: Frame) -> None:
+            w.nursery.start_soon(w.later, partial(w.server.publish, frame.reply, b'{"stream":"S","seq":1}'))
+
+        w.server.on("late", acknowledge_later)
+        async with trionats.open_publisher(w.nursery, w.js, max_pending=1) as publisher:
+            for _ in range(before):
+                await publisher.publish("late", b"x")
+            await settled()
+            yield partial(use, publisher)
+
+    return prepared
+
+
+async def receipt_of(publisher: trionats.Publisher) -> None:
+    await (await publisher.publish("late", b"x")).wait()
+
+
+async def published(w: Everything) -> None:
+    """Enter a publisher's block, publish, and leave it."""
+    async with trionats.open_publisher(w.nursery, w.js) as publisher:
+        await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
 @asynccontextmanager
 async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Nothing of it has come yet."""
@@ -178,11 +208,11 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
 
 
 @asynccontextmanager
-async def ordered_consumer(w: Everything, messages: int = 3, *, kept: bool = False) -> AsyncIterator[OrderedConsumer]:
-    """An ordered consumer with something to read; with one on the server that is kept behind the first of it, or none."""
-    for number in range(messages):
+async def ordered_consumer(w: Everything, *, kept: bool = False, **options: Any) -> AsyncIterator[OrderedConsumer]:  # noqa: ANN401
+    """An ordered consumer of six messages; with one on the server that is kept behind the first of them, or none."""
+    for number in range(3, 6):
         w.stream.store("s.a", b"%d" % number, rollup=False)
-    handle = await w.js.ordered_consumer("S")
+    handle = await w.js.ordered_consumer("S", **options)
     async with AsyncExitStack() as stack:
         if kept:
             await stack.enter_async_context(handle)
@@ -193,9 +223,11 @@ async def ordered_consumer(w: Everything, messages: int = 3, *, kept: bool = Fal
 
 @asynccontextmanager
 async def ordered(
-    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
+    w: Everything,
+    use: Callable[[OrderedConsumer], Awaitable[object]],
+    **options: Any,  # noqa: ANN401 - of ordered_consumer
 ) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    async with ordered_consumer(w, messages, kept=kept) as handle:
+    async with ordered_consumer(w, **options) as handle:
         yield partial(use, handle)
 
 
@@ -209,9 +241,34 @@ async def within_its_block(handle: OrderedConsumer) -> None:
         await handle.next()
 
 
+@asynccontextmanager
+async def fetching(
+    w: Everything, name: str, *arguments: object, **options: Any
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Fetch from a consumer that was found before: each message that came is given to the program, or given back at once."""
+    consumer, fake = await w.js.consumer("S", "C"), w.stream.consumers["C"]
+    given: list[str] = []
+
+    async def fetch() -> None:
+        found = await getattr(consumer, name)(*arguments, **options)
+        given.extend(msg.reply for msg in (found if isinstance(found, list) else [found]) if msg is not None)
+
+    yield fetch
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        assert not fake.pulls or not given
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
+
+
+async def consumer_info(w: Everything) -> None:
+    await (await w.js.consumer("S", "C", bind=True)).info()
 
 
 async def delete_one(w: Everything) -> None:
@@ -224,6 +281,15 @@ def objects(name: str, *arguments: object) -> Case:
 
 def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
+
+
+def of_stream(name: str, *arguments: object, **options: object) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        yield partial(getattr(stream, name), *arguments, **options)
+
+    return prepared
 
 
 CASES: Final[dict[str, Case]] = {
@@ -248,9 +314,19 @@ CASES: Final[dict[str, Case]] = {
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
+    "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
+    "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
+    "Publisher.wait_all": of_publisher(lambda publisher: publisher.wait_all(), before=1),
+    "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
+    "Consumer.fetch": lambda w: fetching(w, "fetch", 3),
+    "Consumer.fetch, until time is up": lambda w: fetching(w, "fetch", 9, expires=1.0, heartbeat=0.3),
+    "Consumer.fetch, without waiting": lambda w: fetching(w, "fetch", 9, no_wait=True),
+    "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
+    "Consumer.next": lambda w: fetching(w, "next"),
+    "Consumer.info": simply(consumer_info),
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),
@@ -269,17 +345,18 @@ CASES: Final[dict[str, Case]] = {
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
-    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
-    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
-    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),
+    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(6)),
+    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(7)),
+    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(7, no_wait=True)),
     "OrderedConsumer.fetch, with a consumer that was kept": partial(
         ordered, use=lambda handle: handle.fetch(2), kept=True
     ),
     "OrderedConsumer.next": partial(ordered, use=lambda handle: handle.next()),
     "OrderedConsumer.next, in its block": partial(ordered, use=within_its_block),
-    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), messages=0),
+    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), deliver_policy="new"),
     "OrderedConsumer.info": partial(ordered, use=lambda handle: handle.info()),
     "OrderedConsumer.info, of one that was kept": partial(ordered, use=lambda handle: handle.info(), kept=True),
     "JetStream.account_info": management("account_info"),
@@ -312,9 +389,28 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
+    "JetStream.stream_names": management("stream_names"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
+    "JetStream.stream": management("stream", "S"),
+    "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.info": of_stream("info"),
+    "Stream.nearest": of_stream("nearest"),
+    "Stream.update": of_stream("update", max_age=5),
+    "Stream.purge": of_stream("purge", subject="s.a"),
+    "Stream.delete": of_stream("delete"),
+    "Stream.create_consumer": of_stream("create_consumer", durable_name="c"),
+    "Stream.consumer": of_stream("consumer", "c"),
+    "Stream.consumer_names": of_stream("consumer_names"),
+    "Stream.consumers_info": of_stream("consumers_info"),
+    "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.step_down": of_stream("step_down"),
+    "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.update_stream, by keyword": simply(lambda w: w.js.update_stream(name="S", max_age=5)),
+    "JetStream.add_stream, of a newer server": simply(lambda w: w.js.add_stream(name="s", allow_atomic=True)),
 }
 for _kind in OPENERS:
     CASES.update(
@@ -343,6 +439,8 @@ CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "Publisher.publish, waiting",
+    "Publisher.wait_all",
     "Client.publish, waiting",
     "Client.request, waiting",
     "Client.wait_writable",
@@ -437,7 +535,7 @@ def test_a_fetch_cancelled_anywhere_loses_nothing(kept: bool) -> None:
     """What it had collected comes with the next one, once; also with a consumer that is kept, and from a feed."""
 
     async def scenario(cut: Cut) -> None:
-        async with everything() as w, ordered_consumer(w, 6, kept=kept) as handle:
+        async with everything() as w, ordered_consumer(w, kept=kept) as handle:
             first = await cut(handle.fetch, 3) or []
             assert not (cut.cancelled and first)
             async with trionats.open_consumer(w.nursery, handle) as rx:
