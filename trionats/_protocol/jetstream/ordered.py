@@ -260,9 +260,11 @@ class Ordered:
         config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
         if len(self._filters) > 1:
             config["filter_subjects"] = list(self._filters)
-        else:
-            # `last_per_subject` without any filter is refused (10094).
-            config["filter_subject"] = self._filters[0] if self._filters else ">"
+        elif self._filters:
+            config["filter_subject"] = self._filters[0]
+        elif self._start.policy == "last_per_subject":
+            # Without any filter it is refused (10094). It stays: the filter stands in the subject that has to be permitted.
+            config["filter_subject"] = ">"
         return Create(self.name, config)
 
     # What came of it
