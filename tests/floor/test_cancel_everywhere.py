@@ -19,6 +19,7 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
@@ -48,6 +49,7 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
+    #: The stream `S`, with no message in it, nor a consumer.
     stream: FakeStream
 
     @property
@@ -66,6 +68,13 @@ class Everything:
         await trio.sleep(1)
         call()
 
+    def work(self, messages: int = 3) -> Consumer:
+        """Give the stream a consumer `C`, and messages for it."""
+        for number in range(messages):
+            self.stream.store("s.a", b"%d" % number, rollup=False)
+        self.stream.add_consumer("C", ack_policy="explicit")
+        return self.stream.consumers["C"]
+
     async def drop(self) -> None:
         """Lose the connection; it comes back a little later."""
         self.server.dials = ["refuse"]
@@ -82,9 +91,6 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
-        stream.add_consumer("C", ack_policy="explicit")
-        for number in range(3):
-            stream.store("s.a", b"%d" % number, rollup=False)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -101,7 +107,8 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
-        assert set(stream.consumers) <= {"C"}
+        # Those that a program makes stay; those that readers make (prefix and serial) do not.
+        assert not [name for name in stream.consumers if "_" in name]
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
 
 
@@ -208,45 +215,15 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
 
 
 @asynccontextmanager
-async def ordered_consumer(w: Everything, *, kept: bool = False, **options: Any) -> AsyncIterator[OrderedConsumer]:  # noqa: ANN401
-    """An ordered consumer of six messages; with one on the server that is kept behind the first of them, or none."""
-    for number in range(3, 6):
-        w.stream.store("s.a", b"%d" % number, rollup=False)
-    handle = await w.js.ordered_consumer("S", **options)
-    async with AsyncExitStack() as stack:
-        if kept:
-            await stack.enter_async_context(handle)
-            await handle.next()
-        await w.nc.flush()
-        yield handle
-
-
-@asynccontextmanager
-async def ordered(
-    w: Everything,
-    use: Callable[[OrderedConsumer], Awaitable[object]],
-    **options: Any,  # noqa: ANN401 - of ordered_consumer
-) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    async with ordered_consumer(w, **options) as handle:
-        yield partial(use, handle)
-
-
-async def read_one(w: Everything, handle: OrderedConsumer) -> None:
-    async with trionats.open_consumer(w.nursery, handle) as rx:
-        await rx.receive()
-
-
-async def within_its_block(handle: OrderedConsumer) -> None:
-    async with handle:
-        await handle.next()
-
-
-@asynccontextmanager
 async def fetching(
-    w: Everything, name: str, *arguments: object, **options: Any
+    w: Everything,
+    name: str,
+    *arguments: object,
+    **options: Any,  # noqa: ANN401 - any option
 ) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Fetch from a consumer that was found before: each message that came is given to the program, or given back at once."""
-    consumer, fake = await w.js.consumer("S", "C"), w.stream.consumers["C"]
+    fake = w.work()
+    consumer = await w.js.consumer("S", "C")
     given: list[str] = []
 
     async def fetch() -> None:
@@ -262,12 +239,45 @@ async def fetching(
         assert not fake.pulls or not given
 
 
+@asynccontextmanager
+async def ordered_consumer(w: Everything, messages: int = 3, *, kept: bool = False) -> AsyncIterator[OrderedConsumer]:
+    """An ordered consumer with something to read; with one on the server that is kept behind the first of it, or none."""
+    for number in range(messages):
+        w.stream.store("s.a", b"%d" % number, rollup=False)
+    handle = await w.js.ordered_consumer("S")
+    async with AsyncExitStack() as stack:
+        if kept:
+            await stack.enter_async_context(handle)
+            await handle.next()
+        await w.nc.flush()
+        yield handle
+
+
+@asynccontextmanager
+async def ordered(
+    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with ordered_consumer(w, messages, kept=kept) as handle:
+        yield partial(use, handle)
+
+
+async def read_one(w: Everything, handle: OrderedConsumer) -> None:
+    async with trionats.open_consumer(w.nursery, handle) as rx:
+        await rx.receive()
+
+
+async def within_its_block(handle: OrderedConsumer) -> None:
+    async with handle:
+        await handle.next()
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
 
 
 async def consumer_info(w: Everything) -> None:
+    w.work()
     await (await w.js.consumer("S", "C", bind=True)).info()
 
 
@@ -348,15 +358,15 @@ CASES: Final[dict[str, Case]] = {
     "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
-    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(6)),
-    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(7)),
-    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(7, no_wait=True)),
+    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
+    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
+    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),
     "OrderedConsumer.fetch, with a consumer that was kept": partial(
         ordered, use=lambda handle: handle.fetch(2), kept=True
     ),
     "OrderedConsumer.next": partial(ordered, use=lambda handle: handle.next()),
     "OrderedConsumer.next, in its block": partial(ordered, use=within_its_block),
-    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), deliver_policy="new"),
+    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), messages=0),
     "OrderedConsumer.info": partial(ordered, use=lambda handle: handle.info()),
     "OrderedConsumer.info, of one that was kept": partial(ordered, use=lambda handle: handle.info(), kept=True),
     "JetStream.account_info": management("account_info"),
@@ -535,7 +545,7 @@ def test_a_fetch_cancelled_anywhere_loses_nothing(kept: bool) -> None:
     """What it had collected comes with the next one, once; also with a consumer that is kept, and from a feed."""
 
     async def scenario(cut: Cut) -> None:
-        async with everything() as w, ordered_consumer(w, kept=kept) as handle:
+        async with everything() as w, ordered_consumer(w, 6, kept=kept) as handle:
             first = await cut(handle.fetch, 3) or []
             assert not (cut.cancelled and first)
             async with trionats.open_consumer(w.nursery, handle) as rx:
