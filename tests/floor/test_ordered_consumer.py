@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
+from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import UNAVAILABLE, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
@@ -353,6 +354,38 @@ async def test_leaving_in_the_middle_of_a_reset_leaves_no_consumer() -> None:
             assert not w.stream.consumers
         await trio.sleep(1)
         assert not w.stream.consumers
+
+
+@pytest.mark.parametrize("lag", [0, 0.05])
+def test_a_reset_cancelled_anywhere_leaves_no_consumer_and_loses_nothing(lag: float) -> None:
+    """In the task that reads, and in the feed's own, whose nursery it is."""
+
+    async def read(w: OrderedWorld) -> None:
+        async with trio.open_nursery() as nursery, open_consumer(nursery, w.ordered) as rx:
+            given.extend(numbers([await rx.receive()]))
+            for name in list(w.stream.consumers):
+                w.stream.delete_consumer(name)
+            w.store(3)
+            while len(given) < 3:
+                given.extend(numbers([await rx.receive()]))
+
+    async def scenario(cut: Cut) -> None:
+        given.clear()
+        async with open_ordered(2) as w:
+            w.stream.lag = lag
+            await cut(read, w)
+            await trio.sleep(1)
+            await w.nc.flush()
+            assert not w.stream.consumers
+            assert not [task for task in w.nursery.child_tasks if "ordered" in task.name]
+            if 3 not in given:
+                w.store(*([] if w.stream.last == 3 else [3]))
+                given.extend(numbers(await w.ordered.fetch(9, no_wait=True)))
+            assert given == [1, 2, 3]
+
+    given: list[int] = []
+    steps = cancel_everywhere(scenario)
+    assert min(steps[way] for way in ("parked", "woken")) > 4
 
 
 # -- what happens to its stream ------------------------------------------------------------------------------------------------

@@ -33,8 +33,11 @@ def sequences(messages: list[JetStreamMsg]) -> list[int]:
 
 
 async def receive(rx: Feed[JetStreamMsg], count: int) -> list[int]:
+    messages: list[JetStreamMsg] = []
     with trio.fail_after(20):
-        return sequences([await rx.receive() for _ in range(count)])
+        while len(messages) < count:
+            messages.append(await rx.receive())
+    return sequences(messages)
 
 
 async def consumers(js: JetStream, stream: str) -> list[str]:
