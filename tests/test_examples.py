@@ -29,6 +29,7 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
         "all: room.kitchen.temperature 21",

@@ -249,6 +249,17 @@ async def purge(boss: Client, guest: Client) -> None:
     assert await (await stream_of(boss, guest)).purge() == 0
 
 
+async def read_in_order(boss: Client, guest: Client) -> None:
+    ordered = await guest.jetstream().ordered_consumer("S")
+    (first,) = await ordered.fetch(1)
+    await boss.publish("s.b", b"2")
+    second = await ordered.next()
+    assert second is not None
+    async with trio.open_nursery() as nursery, open_consumer(nursery, ordered) as rx:
+        await boss.publish("s.a", b"3")
+        assert [first.data, second.data, (await rx.receive()).data] == [b"1", b"2", b"3"]
+
+
 def outside_a_cluster(call: Callable[[Stream], Awaitable[bool]]) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
         with pytest.raises(errors.APIError, match="cluster"):
@@ -294,6 +305,11 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "pause_consumer and resume_consumer": pause_and_resume,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "ordered_consumer with one filter": manage(lambda js: js.ordered_consumer("S", filter_subjects="s.*")),
+    "ordered_consumer without a filter, or with several": manage(
+        lambda js: js.ordered_consumer("S", filter_subjects=["s.a", "s.b"])
+    ),
+    "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
