@@ -22,6 +22,7 @@ from trionats import (
     api,
     errors,
     events,
+    open_consumer,
     open_events,
     open_replies,
     open_subscription,
@@ -148,6 +149,27 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
+async def consume(boss: Client, guest: Client) -> None:
+    """Through a reconnect, too."""
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await (await rx.receive()).ack()
+        await guest.reconnect()
+        await guest.wait_connected()
+        await boss.jetstream().publish("s.a", b"2")
+        await (await rx.receive()).ack_sync()
+    assert (await boss.jetstream().consumer_info("S", "c")).num_ack_pending == 0
+
+
+async def consume_too_little(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c")
+    await boss.jetstream().publish("s.a", bytes(1000))
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer, max_bytes=500) as rx:
+        await (await rx.receive()).ack()
+        with pytest.raises(errors.BadRequestError, match="max_bytes is 500: the next message has 1"):
+            await rx.receive()
+
+
 async def put(boss: Client, guest: Client) -> None:
     store = await bucket(guest)
     await store.put("new", LARGE)
@@ -161,6 +183,13 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     await store.delete("large")
     state = (await boss.jetstream().stream_info("OBJ_b", "$O.b.C.>")).state
     assert len(state.subjects or {}) == 1, "the chunks are gone"
+
+
+async def fetch(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    assert len(await consumer.fetch(1)) == 1
+    await boss.jetstream().publish("s.a", b"x")
+    assert await consumer.next() is not None
 
 
 SAME: Final[dict[str, Any]] = {
@@ -236,6 +265,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
     "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "Consumer.fetch and Consumer.next": fetch,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
     "consumer_names": manage(lambda js: js.consumer_names("S")),
@@ -248,6 +278,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
     "put": put,
