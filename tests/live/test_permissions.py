@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_publisher,
     open_replies,
     open_subscription,
     open_watcher,
@@ -97,6 +99,24 @@ async def request_many(boss: Client, guest: Client) -> None:
 async def replies(boss: Client, guest: Client) -> None:
     async with trio.open_nursery() as nursery, open_replies(nursery, guest, "s.a", b"x", max_msgs=1) as rx:
         assert [reply async for reply in rx]
+
+
+async def publish_many(boss: Client, guest: Client) -> None:
+    async with trio.open_nursery() as nursery, open_publisher(nursery, guest.jetstream()) as publisher:
+        assert (await (await publisher.publish("s.a", b"x")).wait()).stream == "S"
+
+
+async def publish_again(boss: Client, guest: Client) -> None:
+    """Into a stream that acknowledges nothing, so that it has to be known how long a message may be sent again."""
+    js = boss.jetstream()
+    config = (await js.stream_info("S")).config
+    await js.update_stream(dataclasses.replace(config, no_ack=True, duplicate_window=1.0))
+    hasty = guest.with_options(request_timeout=0.1).jetstream()
+    async with trio.open_nursery() as nursery, open_publisher(nursery, hasty, resend=True) as publisher:
+        receipt = await publisher.publish("s.a", b"x")
+        with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
+            await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
 
 
 NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
@@ -245,6 +265,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request_many": request_many,
     "open_replies": replies,
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
+    "open_publisher": publish_many,
+    "open_publisher with resend": publish_again,
     "account_info": manage(lambda js: js.account_info()),
     "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
     "stream_info": manage(lambda js: js.stream_info("S")),
