@@ -71,6 +71,7 @@ class Consumer:
     name: str
     config: dict[str, Any]
     cursor: int
+    created: str
     chosen: set[int] | None = None
     delivered: int = 0
     pulls: list[Pull] = dataclasses.field(default_factory=list)
@@ -104,7 +105,12 @@ class Consumer:
             "config": self.config,
             "delivered": delivered,
         }
-        info |= {"num_pending": sum(1 for _ in self.pending()), "num_waiting": len(self.pulls)}
+        info |= {
+            "created": self.created,
+            "ack_floor": delivered,
+            "num_pending": sum(1 for _ in self.pending()),
+            "num_waiting": len(self.pulls),
+        }
         info |= {"num_ack_pending": len(self.unacked), "num_redelivered": len(self.again)}
         if group := self._group():
             info["priority_groups"] = [{"group": group, **({"pinned_client_id": self.pinned} if self.pinned else {})}]

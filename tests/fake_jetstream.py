@@ -65,7 +65,7 @@ class FakeStream:
         self.timed = timed
         self.messages: list[Stored] = []
         self.consumers: dict[str, Consumer] = {}
-        self.last = 0
+        self.last = self.made = 0
         #: How many more requests to create a consumer get no answer.
         self.deaf = 0
         #: How many seconds it takes to create a consumer and, in a bucket, to store a message. What is asked meanwhile
@@ -133,7 +133,9 @@ class FakeStream:
         config = {**(USUAL if config.get("ack_policy", "none") != "none" else {}), **config, "name": name}
         starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
         policy = config.setdefault("deliver_policy", "all")
-        consumer = Consumer(self, name, config, starts.get(policy, 0))
+        self.made += 1
+        made_at = f"2026-11-28T12:{self.made // 60:02}:{self.made % 60:02}Z"
+        consumer = Consumer(self, name, config, starts.get(policy, 0), made_at)
         if policy == "last_per_subject":
             consumer.chosen = set({m.subject: m.sequence for m in self.messages if consumer.wants(m)}.values())
         self.consumers[consumer.name] = consumer

@@ -72,7 +72,7 @@ FLOORS: dict[str, list[str]] = {
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries publish",
+        "consumers entries giving_back publish",
         "consuming objects streams watcher",
         "context",
     ],

@@ -67,6 +67,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionDrainingError",
     "ConnectionReconnectingError",
+    "ConsumerGoneError",
     "ConsumerSequenceMismatchError",
     "DigestMismatchError",
     "DisconnectedError",
@@ -201,6 +202,18 @@ class MaxSubscriptionsError(Error):
 
 class StreamRegressedError(Error):
     """A stream went backwards: it was restored from a backup, recreated, or lost acknowledged messages."""
+
+
+class ConsumerGoneError(NotFoundError):
+    """A consumer is not there any more, or never was: somebody deleted it or its stream, or it was not used for too long.
+
+    Attributes:
+        stream: The stream that it read.
+        consumer: Its name.
+    """
+
+    stream: str | None = None
+    consumer: str = ""
 
 
 class ObjectIncompleteError(Error):

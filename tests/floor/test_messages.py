@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.worlds import (
     ConsumerWorld,
@@ -24,6 +25,8 @@ from tests.worlds import (
 )
 from trionats import JetStreamMsg, Msg, errors, events
 from trionats._jetstream.message import Deliverer
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 SECOND = 10**9
 
@@ -106,7 +109,7 @@ async def test_what_nobody_may_acknowledge_says_so(way: str) -> None:
         msg = await one(w)
         deliverer = w.consumer.__deliverer__()
         deliverer.void = "was reset"
-        with pytest.raises(errors.Error, match="message on 's.a': its consumer 'C' of stream 'S' was reset"):
+        with pytest.raises(errors.Error, match=r"message on 's.a': its consumer 'C' of stream 'S' was reset"):
             await do(say, msg)
         deliverer.void, deliverer.acknowledges = "", False
         with pytest.raises(errors.Error, match="takes no acknowledgements"):
@@ -138,7 +141,7 @@ async def test_a_response_is_refused_for_it_would_be_an_acknowledgement() -> Non
     async with open_consumer_world(1) as w:
         msg = await one(w)
         with pytest.raises(
-            errors.Error, match="message on 's.a' was delivered by consumer 'C' of stream 'S': it takes ack"
+            errors.Error, match=r"message on 's.a' was delivered by consumer 'C' of stream 'S': it takes ack"
         ):
             await msg.respond(b"thanks")
         with pytest.raises(errors.Error, match="and no response"):
@@ -230,7 +233,7 @@ async def test_a_double_ack_that_nobody_hears_says_so_and_can_be_repeated() -> N
             first=True,
         )
         with pytest.raises(
-            errors.NoRespondersError, match="ack of message on 's.a': its consumer 'C' of stream 'S' is not"
+            errors.NoRespondersError, match=r"ack of message on 's.a': its consumer 'C' of stream 'S' is not"
         ):
             await msg.ack_sync()
         await msg.nak()
@@ -298,14 +301,18 @@ async def test_why_no_next_message_can_come_is_raised(status: str, kind: type[Ex
 
 async def test_a_next_message_does_not_come_over_another_connection() -> None:
     async with open_consumer_world(2, client={"reconnect_time_wait": 0.001}) as w:
-        for end, kind in [(w.server.cut, errors.DisconnectedError), (w.nc.aclose, errors.ConnectionClosedError)]:
+        ends: list[tuple[Callable[[], Any], type[Exception]]] = [
+            (w.server.cut, errors.DisconnectedError),
+            (w.nc.aclose, errors.ConnectionClosedError),
+        ]
+        for end, kind in ends:
             msg = await one(w)
             silent(w)
             async with trio.open_nursery() as nursery:
 
                 @nursery.start_soon
                 async def ask(msg: JetStreamMsg = msg, kind: type[Exception] = kind) -> None:
-                    with pytest.raises(kind, match="ack_next of message on 's.a'"):
+                    with pytest.raises(kind, match=r"ack_next of message on 's.a'"):
                         await msg.ack_next(60)
 
                 await settled()
@@ -496,7 +503,7 @@ def test_metadata_are_read_from_both_forms_of_reply_subject() -> None:
     "reply", ["", "back", "$JS.ACK.S.C.1.2.three.4.5", "$JS.ACK.S.C.1.2.3.4.5.6", "$JS.ACK.\udcff"]
 )
 def test_a_reply_subject_of_another_kind_says_nothing(reply: str) -> None:
-    with pytest.raises(errors.NotJSMessageError, match="message on 's.a': its reply subject"):
+    with pytest.raises(errors.NotJSMessageError, match=r"message on 's.a': its reply subject"):
         _ = message(reply).metadata
 
 

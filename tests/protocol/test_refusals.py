@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, Refusals, Retry, backoff, is_missing, passes
+from trionats._protocol.jetstream.refusals import (
+    GIVEN_UP_AFTER,
+    Refusals,
+    Retry,
+    backoff,
+    consumer_gone,
+    is_missing,
+    passes,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +77,10 @@ def test_a_stream_that_is_gone_may_come_back_for_who_is_patient() -> None:
 def test_backoff_grows_to_ten_seconds_and_is_jittered(failures: int, seed: int) -> None:
     longest = min(10.0, 0.05 * 2.0 ** min(failures, 20))
     assert longest / 2 <= backoff(failures, random.Random(seed)) <= longest
+
+
+def test_a_consumer_that_is_gone_is_named_with_its_stream() -> None:
+    error = consumer_gone("S", "C", "it was deleted", 10014)
+    assert str(error) == "consumer 'C' of stream 'S': it was deleted"
+    assert (error.stream, error.consumer, error.err_code, error.code) == ("S", "C", 10014, 404)
+    assert isinstance(error, errors.NotFoundError)

@@ -13,7 +13,8 @@ from trio.lowlevel import enable_ki_protection
 from trionats._protocol.engine import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from trionats._connection.supervisor import Supervisor
     from trionats._protocol.engine import Engine
@@ -116,11 +117,16 @@ class Attachment:
         self._supervisor.wake()
 
     @enable_ki_protection
-    def retire(self) -> None:
+    def retire(self, late: Callable[[Any], None] | None = None) -> None:
         """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
 
         Synchronous, idempotent, also after the client. Without a connection `ended` is called at once.
+
+        Args:
+            late: Takes what still comes in place of the receiver; as that, it does not wait and does not raise.
         """
         self._supervisor.pace.run.check()
+        if late is not None:
+            self._registration.deliver = late
         if self._registration.sid in self._engine.registrations and not self._registration.retired:
             retire(self._engine, self._supervisor, [self._registration])

@@ -207,8 +207,7 @@ class Connection:
         """Queue an acknowledgement that no program asked for, as `Publishing.acknowledge_aside` says."""
         self.pace.run.check()
         if not self.supervisor.finished.is_set():
-            frame = pub(reply.encode("utf-8", "surrogateescape"), b"", body)
-            self.engine.outbox.publish(Aside(frame), len(body))
+            self.engine.outbox.publish(Aside(pub(reply.encode("utf-8", "surrogateescape"), b"", body)), len(body))
             self.supervisor.wake()
 
     @enable_ki_protection

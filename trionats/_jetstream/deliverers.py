@@ -67,6 +67,7 @@ class Deliverers:
         found = self._known.get((stream, name))
         if found is None:
             found = Deliverer(void.connection, void.consumer, ack_wait=void.ack_wait, acknowledges=void.acknowledges)
+            found.limits_deliveries, found.backoff = void.limits_deliveries, void.backoff
             self._known[stream, name] = found
         return found
 
@@ -115,6 +116,7 @@ def _learn(deliverer: Deliverer, info: api.ConsumerInfo) -> None:
     config = info.config
     deliverer.created = info.created
     deliverer.acknowledges = config.ack_policy != api.AckPolicy.NONE
+    deliverer.limits_deliveries = config.max_deliver is not None and config.max_deliver > 0
     # With a back-off the wait differs by delivery; where that is not looked at, the shortest is safe.
     deliverer.backoff = tuple(config.backoff or ())
     waits = deliverer.backoff or (config.ack_wait or ACK_WAIT,)

@@ -63,7 +63,17 @@ class Deliverer:
             for all that come after it.
     """
 
-    __slots__ = ("__weakref__", "ack_wait", "acknowledges", "backoff", "connection", "consumer", "created", "void")
+    __slots__ = (
+        "__weakref__",
+        "ack_wait",
+        "acknowledges",
+        "backoff",
+        "connection",
+        "consumer",
+        "created",
+        "limits_deliveries",
+        "void",
+    )
 
     def __init__(
         self,
@@ -81,8 +91,15 @@ class Deliverer:
         self.backoff = backoff
         self.created: datetime | None = None
         """When this life of the consumer began; None where the server was not asked."""
+        self.limits_deliveries = True
+        """Whether a message is lost that was delivered too often; so it is as long as nobody has looked."""
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether what nobody has seen is given back to it when nothing is said about that."""
+        return self.acknowledges and not self.limits_deliveries and not self.void
 
     def wait(self, reply: str) -> float:
         """Say for how many seconds the server waits for a verdict on one delivery; infinite where that is not known.
@@ -234,7 +251,8 @@ class JetStreamMsg(Msg):
         """Acknowledge the message and ask its consumer for the next one, in one (`+NXT`); for pull consumers.
 
         Always a checkpoint. Cancelled before anything was queued, nothing has happened. Cancelled later, or failed, the message may
-        have been acknowledged, as for `ack_sync`; a next message that still comes is given back.
+        have been acknowledged, as for `ack_sync`; a next message that still comes is given back, unless the consumer
+        limits deliveries.
 
         Args:
             expires: How many seconds the server waits for a next message, more than 0; less where the deadline in force
@@ -270,7 +288,7 @@ class JetStreamMsg(Msg):
             self._standing = Standing.IN_DOUBT
             raise
         finally:
-            following.close()
+            following.close(give_back=deliverer.takes_back)
         return (
             None if found is None else JetStreamMsg(found, deliverer, deliverer.due(found.reply, trio.current_time()))
         )

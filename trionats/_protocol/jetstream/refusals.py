@@ -15,7 +15,7 @@ from trionats import errors
 if TYPE_CHECKING:
     import random
 
-__all__ = ["GIVEN_UP_AFTER", "TOLD_AFTER", "Refusals", "Retry", "backoff", "is_missing", "passes"]
+__all__ = ["GIVEN_UP_AFTER", "TOLD_AFTER", "Refusals", "Retry", "backoff", "consumer_gone", "is_missing", "passes"]
 
 STREAM_NOT_FOUND: Final = 10059
 #: The codes of what passes: no leader yet, no quorum, JetStream not switched on yet; too many requests.
@@ -84,6 +84,19 @@ class Refusals:
 def is_missing(error: Exception) -> bool:
     """Say whether an error means that there is no such stream."""
     return isinstance(error, errors.NotFoundError) and error.err_code == STREAM_NOT_FOUND
+
+
+def consumer_gone(stream: str, consumer: str, why: str, err_code: int | None = None) -> errors.ConsumerGoneError:
+    """Make the error for a consumer that is not there (any more).
+
+    Args:
+        stream: The stream.
+        consumer: The consumer.
+        why: What is known of it: "it was deleted, or its stream".
+        err_code: The server's number for it, where it gave one.
+    """
+    known = {"code": 404, "err_code": err_code, "description": why, "stream": stream, "consumer": consumer, "seq": None}
+    return errors.explained(errors.ConsumerGoneError, f"consumer {consumer!r} of stream {stream!r}: {why}", **known)
 
 
 def passes(error: Exception) -> bool:

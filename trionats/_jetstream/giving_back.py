@@ -1,0 +1,69 @@
+"""Giving back what was delivered to us and handed to nobody: another worker has it in milliseconds, and not after the ack wait.
+
+Whoever leaves a pull request or a push subscription unsubscribes and NAKs, in one synchronous step (design 7, 12), what it holds;
+and until the PONG behind its UNSUB (`Attachment.retire`) it also NAKs what the server sent before it knew. All of this goes
+out although nobody waits for it, and no program is told when it is lost: then the ack wait does the same, later.
+
+Where a consumer limits deliveries, each NAK takes one from a message that nobody has seen, and the last one loses it; so
+there, and where that is not known, the ack wait has to do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Retirable
+    from trionats._jetstream.message import Deliverer
+
+__all__ = ["give_back", "leave", "takes_back"]
+
+NAK = b"-NAK"
+
+
+def takes_back(deliverer: Deliverer) -> bool:
+    """Say whether a consumer's messages are given back when nothing is said about it.
+
+    Args:
+        deliverer: The consumer.
+    """
+    return deliverer.takes_back
+
+
+def give_back(deliverer: Deliverer, messages: Iterable[Msg]) -> None:
+    """NAK messages that nobody has seen. Synchronous; it cannot fail.
+
+    Args:
+        deliverer: The consumer that delivered them.
+        messages: What it delivered, and its statuses, which are nobody's to give back.
+    """
+    for message in messages:
+        # A life of the consumer that is over takes nothing back; what its numbers mean now belongs to somebody else.
+        if message.reply and not deliverer.void:
+            deliverer.connection.acknowledge_aside(message.reply, NAK)
+
+
+def leave(
+    attachment: Retirable, deliverer: Deliverer, messages: Iterable[Msg] = (), *, nak: bool | None = None
+) -> None:
+    """Unsubscribe, and give back what was delivered and handed to nobody, with what is on its way. Synchronous; it cannot fail.
+
+    Args:
+        attachment: Where the messages come; its receiver gets no more of them.
+        deliverer: The consumer that delivers them.
+        messages: Those that are there.
+        nak: Whether they are given back; None to decide by what is known of the consumer (`takes_back`).
+    """
+    if takes_back(deliverer) if nak is None else nak:
+        give_back(deliverer, messages)
+        attachment.retire(partial(_give_back_one, deliverer))
+    else:
+        attachment.detach()
+
+
+def _give_back_one(deliverer: Deliverer, message: Msg) -> None:
+    give_back(deliverer, (message,))
