@@ -134,8 +134,8 @@ class Consumer:
             self.stream.serve(self)
             self._keep_time(pull)
 
-    def acknowledge(self, sequence: int, body: bytes, reply: str) -> bytes:
-        """Take an acknowledgement; what is given is sent to who asked for a confirmation."""
+    def acknowledge(self, sequence: int, body: bytes, reply: str) -> bytes | None:
+        """Take an acknowledgement; what is given is sent to who asked for a confirmation: nothing where a message is to come."""
         kind, _, rest = body.partition(b" ")
         self.verdicts.setdefault(sequence, []).append(body)
         if sequence in self.unacked:
@@ -151,7 +151,7 @@ class Consumer:
         if kind == b"+NXT":
             self.pull(reply, json.loads(rest or b"{}"))
         self.stream.serve(self)
-        return b""
+        return None if kind == b"+NXT" else b""
 
     # What can happen to it.
 

@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_version api errors testing",
+        "_lossless _version errors testing",
+        "api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -72,7 +73,7 @@ FLOORS: dict[str, list[str]] = {
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries giving_back publish",
+        "consumers entries giving_back ordered_consumer publish",
         "consuming objects streams watcher",
         "context",
     ],
@@ -96,8 +97,8 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks demand publishing refusals remnants",
         "leader objects pull",
-        "actions snapshot",
-        "ordered",
+        "actions ordered_batch snapshot",
+        "consuming ordered ordered_options",
     ],
     "testing": [
         "_server",

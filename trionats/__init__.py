@@ -27,6 +27,7 @@ from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.ordered_consumer import OrderedConsumer
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.parser import Message
@@ -51,6 +52,7 @@ __all__ = [
     "Message",
     "Msg",
     "ObjectStore",
+    "OrderedConsumer",
     "PendingReply",
     "Replies",
     "Stream",

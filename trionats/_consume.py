@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.consuming import consuming
+from trionats._jetstream.ordered_consumer import OrderedConsumer, reading
 from trionats._protocol.jetstream.demand import Demand
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @opens
 async def open_consumer(
     nursery: trio.Nursery,
-    consumer: Consumer,
+    consumer: Consumer | OrderedConsumer,
     *,
     max_messages: int = 500,
     max_bytes: int | None = None,
@@ -78,6 +79,10 @@ async def open_consumer(
         min_ack_pending,
         priority,
     )
+    if isinstance(consumer, OrderedConsumer):
+        async with reading(nursery, consumer, demand) as ordered:
+            yield ordered
+        return
     _check_consumer(consumer)
     async with consuming(nursery, consumer, demand) as pulled:
         yield pulled

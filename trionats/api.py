@@ -1,58 +1,43 @@
 """What the server is told and tells: nats-py's dataclasses and what they lack.
 
 Strategy
-    The configuration and info classes are nats-py's own, so that what a program built for one client fits the other. Where
-    one of them lacks a field that the server has, a subclass of the same name stands here. A subclass that is read from the
-    server keeps the fields it does not know in `extra` and writes them back, so that a newer client's data survives an
-    older one.
+    The configuration and info classes are nats-py's own, so that what a program built for one client fits the other. What
+    is read from the server and written back has a subclass of the same name here: with every field that server 2.15 has,
+    parsed into classes of ours all the way down, and without loss (`Whole`).
+
+    Seconds are floats and times are datetimes in UTC, as in nats-py, except for `active` (nanoseconds, -1 for never).
+    Numbers of seconds may be ints, too.
 """
+
+# A field that holds a class of nats-py's there holds ours here, and takes nats-py's all the same; hence the errors ignored.
+# mypy: disable-error-code="mutable-override"
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, TypedDict, final
+from enum import StrEnum
+from typing import Any, Self, TypedDict, final
 
 from nats.js import api as nats_api
 from nats.js.api import (
     DEFAULT_PREFIX,
-    AccountInfo,
-    AccountLimits,
     AckPolicy,
-    APIStats,
-    ClusterInfo,
-    ConsumerConfig,
-    ConsumerInfo,
-    ConsumerPause,
-    ConsumerReset,
     DeliverPolicy,
     DiscardPolicy,
-    ExternalStream,
     Header,
     KeyValueConfig,
-    LostStreamData,
     ObjectLink,
-    PeerInfo,
     PersistMode,
-    Placement,
-    PubAck,
     RawStreamMsg,
     ReplayPolicy,
-    RePublish,
     RetentionPolicy,
-    SequenceInfo,
     StorageType,
     StoreCompression,
-    StreamConfig,
-    StreamConsumerLimits,
-    StreamInfo,
     StreamPurgeRequest,
-    StreamSource,
-    StreamSourceInfo,
-    StreamState,
-    SubjectTransform,
-    Tier,
 )
+
+from trionats import _lossless
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -82,6 +67,8 @@ __all__ = [
     "PeerInfo",
     "PersistMode",
     "Placement",
+    "PriorityGroupState",
+    "PriorityPolicy",
     "PubAck",
     "RawStreamMsg",
     "RePublish",
@@ -91,8 +78,10 @@ __all__ = [
     "SequencePair",
     "StorageType",
     "StoreCompression",
+    "StreamAlternate",
     "StreamConfig",
     "StreamConsumerLimits",
+    "StreamConsumerSource",
     "StreamInfo",
     "StreamPurgeRequest",
     "StreamSource",
@@ -100,7 +89,301 @@ __all__ = [
     "StreamState",
     "SubjectTransform",
     "Tier",
+    "Whole",
 ]
+
+
+@dataclass
+class Whole(nats_api.Base):
+    """A dataclass of nats-py's that loses nothing of what it is read from.
+
+    `extra` holds the fields that nobody knows here, and they are written back; in a configuration that is made anew it may
+    hold what only a newer server knows. A duration or a time that was read, and that nobody changed, is written with all its
+    nanoseconds, and what the server left out is left out again.
+    """
+
+    extra: dict[str, Any] = field(default_factory=_lossless.Extra, repr=False)
+
+    @classmethod
+    def from_response(cls, resp: dict[str, Any]) -> Self:
+        """Read what the server said, without changing `resp`."""
+        return _lossless.read(cls, resp)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what the server is told."""
+        return _lossless.written(self)
+
+
+@final
+class PriorityPolicy(StrEnum):
+    """Which of several clients, that name a `group` when they pull, the server gives messages to (server 2.11)."""
+
+    NONE = "none"
+    OVERFLOW = "overflow"
+    PINNED_CLIENT = "pinned_client"
+    #: Server 2.12.
+    PRIORITIZED = "prioritized"
+
+
+# -- what streams are told, and tell -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Placement(Whole, nats_api.Placement):
+    """Where a stream is to be: in a cluster, on servers with all these tags. `preferred` is who is to lead (server 2.11)."""
+
+    preferred: str | None = None
+
+
+@dataclass
+class ExternalStream(Whole, nats_api.ExternalStream):
+    """Where a stream of another domain or account is reached: `api` is the prefix of its API, `deliver` of what it delivers."""
+
+    @classmethod
+    def in_domain(cls, domain: str, deliver: str | None = None) -> Self:
+        """Say where the streams of a domain are reached.
+
+        Args:
+            domain: The domain.
+            deliver: The prefix of what they deliver, where another than the server's own is needed.
+        """
+        return cls(f"$JS.{domain}.API", deliver)
+
+
+@dataclass
+class SubjectTransform(Whole, nats_api.SubjectTransform):
+    """What is published to `src` is stored as `dest`."""
+
+
+@dataclass
+class RePublish(Whole, nats_api.RePublish):
+    """What is stored under `src` is published again to `dest`, its payload left out where `headers_only` says so."""
+
+
+@dataclass
+class StreamConsumerSource(Whole, nats_api.StreamConsumerSource):
+    """The consumer through which a stream is sourced or mirrored, instead of one that the server makes (server 2.14)."""
+
+
+@dataclass
+class StreamSource(Whole, nats_api.StreamSource):
+    """The stream that a mirror repeats, or one of several that a stream collects."""
+
+    opt_start_time: datetime | None = None
+    external: ExternalStream | None = None
+    subject_transforms: list[SubjectTransform] | None = None  # type: ignore[assignment]
+    consumer: StreamConsumerSource | None = None
+
+
+@dataclass
+class StreamConsumerLimits(Whole, nats_api.StreamConsumerLimits):
+    """What the consumers of a stream may have at the most; `inactive_threshold` is in seconds."""
+
+
+@dataclass
+class StreamConfig(Whole, nats_api.StreamConfig):
+    """The configuration of a stream. `max_age`, `duplicate_window` and `subject_delete_marker_ttl` are in seconds."""
+
+    placement: Placement | None = None
+    mirror: StreamSource | None = None
+    sources: list[StreamSource] | None = None  # type: ignore[assignment]
+    republish: RePublish | None = None
+    subject_transform: SubjectTransform | None = None
+    consumer_limits: StreamConsumerLimits | None = None
+
+
+@dataclass
+class StreamSourceInfo(Whole, nats_api.StreamSourceInfo):
+    """How far a mirror or a source is: `active` is how many nanoseconds ago something came, -1 for never; `seq` is the
+    last sequence that came from there."""
+
+    external: ExternalStream | None = None
+    seq: int | None = None
+    filter_subject: str | None = None
+    subject_transforms: list[SubjectTransform] | None = None
+
+
+@dataclass
+class LostStreamData(Whole, nats_api.LostStreamData):
+    """What the server found to be lost of a stream."""
+
+
+@dataclass
+class StreamState(Whole, nats_api.StreamState):
+    """What a stream holds. `first_ts` and `last_ts` are of the year 1 where it never held anything."""
+
+    lost: LostStreamData | None = None
+    first_ts: datetime | None = None
+    last_ts: datetime | None = None
+    num_subjects: int | None = None
+
+
+@dataclass
+class PeerInfo(Whole, nats_api.PeerInfo):
+    """A replica that does not lead: `active` is how many nanoseconds ago it was heard of, `peer` its id."""
+
+    peer: str | None = None
+    pending: bool | None = None
+
+
+@dataclass
+class ClusterInfo(Whole, nats_api.ClusterInfo):
+    """Where a stream or a consumer is in a cluster.
+
+    `traffic_acc` is nats-py's name for `traffic_account`, and never set: the server's name is the other. `desired` is where
+    it is on its way to (server 2.15).
+    """
+
+    replicas: list[PeerInfo] | None = None  # type: ignore[assignment]
+    leader_since: datetime | None = None
+    system_account: bool | None = None
+    traffic_account: str | None = None
+    desired: dict[str, Any] | None = None
+
+
+@dataclass
+class StreamAlternate(Whole):
+    """A stream that holds the same messages: the stream itself, or a mirror of it."""
+
+    name: str = ""
+    cluster: str | None = None
+    domain: str | None = None
+
+
+@dataclass
+class StreamInfo(Whole, nats_api.StreamInfo):
+    """What the server says of a stream.
+
+    `alternates` are the stream and its mirrors, the nearest first, where it has any; `ts` is when this was said.
+    """
+
+    config: StreamConfig
+    state: StreamState
+    mirror: StreamSourceInfo | None = None
+    sources: list[StreamSourceInfo] | None = None  # type: ignore[assignment]
+    cluster: ClusterInfo | None = None
+    created: datetime | None = None
+    domain: str | None = None
+    alternates: list[StreamAlternate] | None = None
+    ts: datetime | None = None
+
+
+# -- what consumers are told, and tell ---------------------------------------------------------------------------------
+
+
+@dataclass
+class ConsumerConfig(Whole, nats_api.ConsumerConfig):
+    """The configuration of a consumer.
+
+    All durations are in seconds. `max_batch`, `max_expires` and `max_bytes` limit what one pull may ask for. The clients
+    of a priority group (`priority_groups`, one of at most 16 letters) are served by `priority_policy`; who is pinned and
+    silent for `priority_timeout` loses the pin (server 2.11). `pause_until` is a datetime or RFC 3339 text; text where it
+    was read. `direct` and `sourcing` are the server's own.
+    """
+
+    opt_start_time: datetime | None = None
+    backoff: list[float] | None = None
+    pause_until: str | datetime | None = None  # type: ignore[assignment]
+    max_batch: int | None = None
+    max_expires: float | None = None
+    max_bytes: int | None = None
+    priority_groups: list[str] | None = None
+    priority_policy: PriorityPolicy | None = None
+    priority_timeout: float | None = None
+    direct: bool | None = None
+    sourcing: bool | None = None
+
+
+@dataclass
+class SequenceInfo(Whole, nats_api.SequenceInfo):
+    """A place in a consumer and in its stream, and when it was reached."""
+
+    last_active: datetime | None = None
+
+
+@dataclass
+class PriorityGroupState(Whole):
+    """Who is pinned in a priority group, by the id of `Nats-Pin-Id`, and since when."""
+
+    group: str = ""
+    pinned_client_id: str | None = None
+    pinned_ts: datetime | None = None
+
+
+@dataclass
+class ConsumerInfo(Whole, nats_api.ConsumerInfo):
+    """What the server says of a consumer; `pause_remaining` is in seconds, and `ts` is when this was said."""
+
+    config: ConsumerConfig
+    created: datetime
+    delivered: SequenceInfo | None = None
+    ack_floor: SequenceInfo | None = None
+    cluster: ClusterInfo | None = None
+    pause_remaining: float | None = None  # type: ignore[assignment]
+    priority_groups: list[PriorityGroupState] | None = None
+    ts: datetime | None = None
+
+
+@dataclass
+class ConsumerPause(Whole, nats_api.ConsumerPause):
+    """Whether a consumer is paused, until when (RFC 3339), and for how many seconds more."""
+
+    pause_remaining: float | None = None  # type: ignore[assignment]
+
+
+@dataclass
+class ConsumerReset(Whole, nats_api.ConsumerReset):
+    """What became of a consumer that was reset: its info, and the stream sequence it begins at."""
+
+    info: ConsumerInfo
+
+    @classmethod
+    def from_response(cls, resp: dict[str, Any]) -> Self:
+        """Read the response, which is the info with one field more."""
+        rest = {key: value for key, value in resp.items() if key != "reset_seq"}
+        return cls(ConsumerInfo.from_response(rest), resp["reset_seq"])
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what the server said."""
+        return {**self.info.as_dict(), "reset_seq": self.reset_seq}
+
+
+# -- what accounts tell ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class AccountLimits(Whole, nats_api.AccountLimits):
+    """What an account, or a tier of it, may use; -1 for any amount."""
+
+
+@dataclass
+class Tier(Whole, nats_api.Tier):
+    """What an account uses of what it may have with one number of replicas; `memory` and `storage` are in bytes."""
+
+    limits: AccountLimits
+    reserved_memory: int | None = None
+    reserved_storage: int | None = None
+
+
+@dataclass
+class APIStats(Whole, nats_api.APIStats):
+    """How often the API was asked. `level` is what it can do (ADR-44): absent below server 2.11."""
+
+    inflight: int | None = None
+
+
+@dataclass
+class AccountInfo(Whole, nats_api.AccountInfo):
+    """What an account uses, and what it may; `tiers` by number of replicas ("R1", "R3"), where there are any."""
+
+    limits: AccountLimits
+    api: APIStats
+    tiers: dict[str, Tier] | None = None  # type: ignore[assignment]
+    reserved_memory: int | None = None
+    reserved_storage: int | None = None
+
+
+# -- objects -----------------------------------------------------------------------------------------------------------
 
 
 class ObjectStoreParams(TypedDict, total=False):
@@ -116,10 +399,31 @@ class ObjectStoreParams(TypedDict, total=False):
     metadata: dict[str, str] | None
 
 
+@final
+@dataclass
+class PubAck(nats_api.PubAck):
+    """What a stream says of a message that it stored.
+
+    `seq` of a duplicate is that of the first, which may have been deleted since. `batch` and `count` are what the wire and
+    the other clients call nats-py's `batch_id` and `batch_size`: the id of an atomic batch, and how many messages it had.
+    """
+
+    @property
+    def batch(self) -> str | None:
+        """The id of the batch that the message ended, if it did."""
+        return self.batch_id
+
+    @property
+    def count(self) -> int | None:
+        """How many messages the batch had."""
+        return self.batch_size
+
+
 @dataclass
 class ObjectStoreConfig(nats_api.ObjectStoreConfig):
     """The configuration of an object store's bucket; `ttl` is in seconds."""
 
+    placement: Placement | None = None
     compression: StoreCompression | bool | None = None
     metadata: dict[str, str] | None = None
 

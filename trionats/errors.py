@@ -169,7 +169,18 @@ class ServerURLError(Error, ValueError):
 
 
 class DisconnectedError(Error):
-    """The connection was lost while a reply was awaited; whether the server acted on it is unknown."""
+    """The connection was lost while a reply was awaited; whether the server acted on it is unknown.
+
+    A request that had not left us when the connection broke does not end in this: it waits, under its deadline, for the next
+    connection.
+
+    Attributes:
+        sent: Whether what was to be replied to had left us: True where it was given to the socket, so that a server may have
+            acted on it; None where that is not known, or nothing of that kind was waited for (`flush`, `drain`, a request
+            over nats-py's connection).
+    """
+
+    sent: bool | None = None
 
 
 class PermissionsViolationError(Error):

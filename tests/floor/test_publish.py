@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.fakes import FakeServer, Frame
-from tests.worlds import arrived, connected, open_world, seam, takes
+from tests.worlds import arrived, connected, open_world, seam, settled, takes
 from trionats import Client, Events, JetStream, Msg, errors, events, open_events
 from trionats._jetstream.api import Api
 from trionats._jetstream.destination import bucket_destination
@@ -185,6 +185,89 @@ async def test_a_publish_whose_twin_is_under_way_is_sent_again_as_it_was() -> No
             ack = await nc.jetstream().publish("s.b", b"x", msg_id="i", expected_last_seq=3, headers={"A": "1"})
         assert (ack.seq, ack.duplicate) == (7, True)
         assert len({(frame.headers, frame.payload) for frame in server.sent("HPUB", "s.b")}) == 1
+
+
+async def test_a_publish_that_nobody_hears_is_sent_again_as_it_was() -> None:
+    server = FakeServer()
+    heard: list[Frame] = []
+
+    def third_time(frame: Frame) -> dict[str, Any] | None:
+        heard.append(frame)
+        if len(heard) == 3:
+            return HUB
+        server.publish(frame.reply, headers=b"NATS/1.0 503\r\n\r\n")
+        return None
+
+    server.on("s.b", third_time)
+    async with connected(server) as nc:
+        with takes(0.5):
+            ack = await nc.jetstream().publish(
+                "s.b",
+                "ä",
+                msg_id="i",
+                msg_ttl=5,
+                rollup="sub",
+                expected_last_seq=3,
+                stream="S",
+                headers={"A": ["1", "2"]},
+            )
+        assert ack.seq == 7
+    assert len(heard) == 3
+    assert len({(frame.verb, frame.subject, frame.headers, frame.payload) for frame in heard}) == 1
+    assert len({frame.reply for frame in heard}) == 3
+
+
+async def test_an_argument_holds_where_a_header_says_something_else() -> None:
+    server = FakeServer()
+    server.on("s.b", in_turn(HUB))
+    async with connected(server) as nc:
+        headers = {"Nats-Msg-Id": "by hand", "Nats-Rollup": "all", "A": "1"}
+        await nc.jetstream().publish("s.b", b"x", msg_id="given", headers=headers)
+    (frame,) = server.sent("HPUB", "s.b")
+    assert frame.headers.count(b"Nats-Msg-Id: given\r\n") == 1
+    assert b"by hand" not in frame.headers
+    assert b"Nats-Rollup: all\r\n" in frame.headers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "text"),
+    [
+        ({"timeout": 1}, TypeError, "with trio.fail_after"),
+        ({"expected_last_sequence": 1}, TypeError, "it is called 'expected_last_seq' here"),
+        ({"expected_stream": "S"}, TypeError, "it is called 'stream' here"),
+        ({"nonsense": 1}, TypeError, "unexpected keyword argument 'nonsense'"),
+        ({"expected_last_seq": -1}, ValueError, "expected_last_seq"),
+        ({"rollup": "none"}, ValueError, "rollup"),
+        ({"payload": "\ud800"}, ValueError, "publish to 's.b': payload is not valid Unicode text"),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
+    arguments: Any, kind: type[Exception], text: str
+) -> None:
+    server = FakeServer()
+    async with connected(server) as nc:
+        with pytest.raises(kind, match=text):
+            await nc.jetstream().publish("s.b", **arguments)
+        assert not server.sent("PUB", ">")
+
+
+async def test_a_publish_whose_connection_broke_says_that_it_was_sent() -> None:
+    server = FakeServer()
+    server.on("s.b", lambda _: server.cut())
+    async with connected(server) as nc:
+        with pytest.raises(errors.DisconnectedError) as caught:
+            await nc.jetstream().publish("s.b", b"x")
+        assert caught.value.sent is True
+
+
+async def test_a_publish_that_had_not_left_waits_for_the_next_connection() -> None:
+    server = FakeServer()
+    server.on("s.b", in_turn(HUB))
+    async with connected(server) as nc:
+        server.dials = ["refuse"]
+        server.cut()
+        await settled()
+        assert (await nc.jetstream().publish("s.b", b"x")).seq == 7
 
 
 async def test_it_is_not_sent_again_for_ever() -> None:

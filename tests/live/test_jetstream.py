@@ -208,6 +208,56 @@ async def test_a_repeated_publish_is_no_conflict_with_itself(nats_server: TrioNa
         assert (await js.stream_info(name)).state.messages == 3
 
 
+async def test_a_repeated_publish_finds_itself_behind_what_it_expected(nats_server: TrioNatsServer) -> None:
+    """Whatever was stored since, under the same subject or others."""
+    async with open_stream(nats_server) as w:
+        for number, name in enumerate(("expected_last_seq", "expected_last_subject_seq")):
+            where = f"{w.stream.name}.{number}"
+            before = await w.js.publish(where, b"before")
+            expected: dict[str, Any] = {name: before.seq}
+            first = await w.js.publish(where, b"", msg_id=name, **expected)
+            for _ in range(3):
+                await w.js.publish(where, b"since")
+            again = await w.js.publish(where, b"", msg_id=name, **expected)
+            assert (again.seq, again.duplicate) == (first.seq, True)
+            with pytest.raises(errors.BadRequestError):
+                await w.js.publish(where, b"", msg_id="other", **expected)
+        assert (await w.js.stream_info(w.stream.name)).state.messages == 10
+
+
+async def test_a_publish_rolls_up_a_subject_or_all(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_rollup_hdrs=True) as w:
+        for subject in ("a", "a", "b"):
+            await w.js.publish(f"{w.stream.name}.{subject}", b"x")
+        await w.js.publish(f"{w.stream.name}.a", b"x", rollup="sub")
+        assert (await w.js.stream_info(w.stream.name)).state.messages == 2
+        await w.js.publish(f"{w.stream.name}.a", b"x", rollup="all")
+        assert (await w.js.stream_info(w.stream.name)).state.messages == 1
+
+
+async def test_an_expected_sequence_may_be_that_of_other_subjects(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        name = w.stream.name
+        last = await w.js.publish(f"{name}.a.1", b"x")
+        expected: dict[str, Any] = {"expected_last_subject_seq_subject": f"{name}.a.*"}
+        ack = await w.js.publish(f"{name}.b", b"x", expected_last_subject_seq=last.seq, **expected)
+        assert ack.seq == 2
+        with pytest.raises(errors.BadRequestError, match="wrong last sequence: 1"):
+            await w.js.publish(f"{name}.b", b"x", expected_last_subject_seq=ack.seq, **expected)
+
+
+async def test_an_expired_message_uncovers_the_one_before_it(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_msg_ttl=True) as w:
+        before = await w.js.publish(w.subject, b"before")
+        await w.js.publish(w.subject, b"passes", msg_ttl=1)
+
+        async def uncovered() -> bool:
+            return (await w.js.get_last_msg(w.stream.name, w.subject)).data == b"before"
+
+        await until(uncovered, pause=0.05)
+        assert (await w.js.get_last_msg(w.stream.name, w.subject)).seq == before.seq
+
+
 async def test_a_shorter_max_age_takes_the_servers_own_window_along(nats_server: TrioNatsServer) -> None:
     """Reading, changing and writing works, though the server tells its own default like a choice."""
     async with open_stream(nats_server) as w:

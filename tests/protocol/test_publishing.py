@@ -137,3 +137,119 @@ REFUSALS: list[tuple[list[Any], type[Exception], str]] = [
 def test_a_time_that_the_server_does_not_take_is_refused(ttl: object, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=f"^publish to 'a': msg_ttl {said}"):
         acks.time_to_live("publish to 'a'", ttl)
+
+
+# -- what is asked of a stream -----------------------------------------------------------------------------------------
+
+
+def test_each_argument_is_written_as_its_header() -> None:
+    asked = acks.publish_headers(
+        "publish to 'a'",
+        stream="S",
+        msg_id="i",
+        msg_ttl=60,
+        rollup="sub",
+        expected_last_seq=0,
+        expected_last_subject_seq=2**64 - 1,
+        expected_last_subject_seq_subject="s.*.>",
+        expected_last_msg_id="before",
+    )
+    assert asked == {
+        "Nats-Expected-Stream": "S",
+        "Nats-Msg-Id": "i",
+        "Nats-TTL": "60s",
+        "Nats-Rollup": "sub",
+        "Nats-Expected-Last-Sequence": "0",
+        "Nats-Expected-Last-Subject-Sequence": "18446744073709551615",
+        "Nats-Expected-Last-Subject-Sequence-Subject": "s.*.>",
+        "Nats-Expected-Last-Msg-Id": "before",
+    }
+    assert acks.publish_headers("publish to 'a'") == {}
+    assert acks.publish_headers("publish to 'a'", rollup="all") == {"Nats-Rollup": "all"}
+
+
+SEQUENCES = ("expected_last_seq", "expected_last_subject_seq")
+TEXTS = ("msg_id", "expected_last_msg_id")
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    *[({name: value}, TypeError, f"{name} must be a whole number") for name in SEQUENCES for value in ("1", 1.0, True)],
+    *[({name: value}, ValueError, f"{name} is .*: it must be from 0") for name in SEQUENCES for value in (-1, 2**64)],
+    *[({name: value}, TypeError, f"{name} must be text") for name in TEXTS for value in (1, b"x")],
+    *[
+        ({name: value}, ValueError, f"{name} is .*: it must not be empty")
+        for name in TEXTS
+        for value in ("", " x", "x ")
+    ],
+    ({"stream": "a.b"}, ValueError, "stream 'a.b'"),
+    ({"stream": ""}, ValueError, "stream ''"),
+    ({"stream": 5}, TypeError, "stream 5: it must be text"),
+    ({"rollup": "SUB"}, ValueError, "rollup must be 'sub' or 'all', not 'SUB'"),
+    ({"rollup": True}, ValueError, "rollup must be 'sub' or 'all', not True"),
+    ({"expected_last_subject_seq_subject": "a"}, ValueError, "expected_last_subject_seq_subject .* which is missing"),
+    (
+        {"expected_last_subject_seq_subject": "a..b", "expected_last_subject_seq": 1},
+        ValueError,
+        "expected_last_subject_seq_subject: .*empty tokens",
+    ),
+    ({"expected_last_subject_seq_subject": 5, "expected_last_subject_seq": 1}, TypeError, "must be text"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "text"), BAD)
+def test_what_cannot_be_meant_is_refused_by_its_name(
+    arguments: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text) as caught:
+        acks.publish_headers("publish to 'a'", **arguments)
+    assert "to 'a'" in str(caught.value) or "subscribe to 5" in str(caught.value)
+
+
+def test_a_message_that_was_stored_stands_behind_what_was_expected() -> None:
+    def place(**expected: Any) -> dict[str, Any]:  # noqa: ANN401 - any expectation
+        return acks.own_place("a", acks.publish_headers("publish", msg_id="i", **expected))
+
+    assert place(expected_last_seq=7) == {"seq": 8}
+    assert place(expected_last_subject_seq=0) == {"seq": 1, "subject": "a", "next": True}
+    assert place(expected_last_seq=7, expected_last_subject_seq=3) == {"seq": 8}
+    assert place(expected_last_msg_id="x") == {"subject": "a"}
+
+
+def test_a_publish_is_tried_again_as_often_as_may_help() -> None:
+    attempts = acks.Attempts()
+    assert [attempts.nobody() for _ in range(4)] == [0.25, 0.25, None, None]
+    assert [attempts.under_way() for _ in range(8)] == [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, None, None]
+
+
+PLAIN = [
+    b'{"stream":"S","seq":1}',
+    b'{"stream":"S", "seq":12345678901234}',
+    b'{"stream":"S","seq":9,"duplicate": true}',
+    b'{"stream":"KV_b-1","seq":1,"domain":"hub"}',
+    b'{"stream":"S","seq":1,"domain":"hub","duplicate":true}',
+]
+NOT_PLAIN = [
+    *NO_ANSWERS,
+    b'{"stream":"S","seq":0}',
+    b'{"stream":"","seq":1}',
+    b'{"stream":"S","seq":-1}',
+    b'{"stream":"S","seq":1.5}',
+    b'{"stream":"S","seq":"1"}',
+    b'{"stream":"S","seq":1}x',
+    b'{"stream":"S\\u0041","seq":1}',
+    b'{"stream":"\xff","seq":1}',
+    b'{"stream":"S","seq":1,"val":"5"}',
+    b'{"error":{"code":503},"stream":"S","seq":1}',
+    b'{"stream":"S","seq":1,"error":{"code":503}}',
+]
+
+
+@pytest.mark.parametrize("data", PLAIN)
+def test_a_plain_acknowledgement_is_known_without_reading_it(data: bytes) -> None:
+    assert acks.is_plain_ack(data)
+    read = json.loads(data)
+    assert isinstance(read["stream"], str)
+    assert type(read["seq"]) is int
+
+
+@pytest.mark.parametrize("data", NOT_PLAIN)
+def test_what_is_not_plain_is_read(data: bytes) -> None:
+    assert acks.is_plain_ack(data) is None

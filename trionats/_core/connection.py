@@ -198,7 +198,7 @@ class Connection:
             self.pace.run.check()
         self.supervisor.check_open()
         self.supervisor.check_room()
-        frame = pub(reply.encode("utf-8", "surrogateescape"), inbox.encode(), body)
+        frame = _acknowledgement(reply, body, inbox.encode())
         self.engine.outbox.publish(frame, len(body))
         self.supervisor.wake()
 
@@ -207,7 +207,7 @@ class Connection:
         """Queue an acknowledgement that no program asked for, as `Publishing.acknowledge_aside` says."""
         self.pace.run.check()
         if not self.supervisor.finished.is_set():
-            self.engine.outbox.publish(Aside(pub(reply.encode("utf-8", "surrogateescape"), b"", body)), len(body))
+            self.engine.outbox.publish(Aside(_acknowledgement(reply, body)), len(body))
             self.supervisor.wake()
 
     @enable_ki_protection
@@ -318,6 +318,11 @@ class Connection:
         else:
             self.supervisor.wake()
         return reply
+
+
+def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
+    # As the server gave it: what came through it may hold bytes that are no text.
+    return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
 def connection_of(nc: object, opener: str) -> Connection:

@@ -52,16 +52,15 @@ class Attached(Protocol):
 
 
 class Retirable(Attached, Protocol):
-    """One whose end loses nothing that is on its way: what `Publishing.attach` gives."""
+    """One that can be given up without losing what is on its way: what `Publishing.attach` gives."""
 
-    def retire(self, late: Callable[[Msg], None]) -> None:
-        """Unsubscribe; what the server sent before it knew goes to another receiver.
+    def retire(self, late: Callable[[Msg], None] | None = None) -> None:
+        """Unsubscribe, but go on delivering what the server sent before it knew; then the receiver's `ended` is called.
 
-        Behind the last of it, the `ended` of the receiver that was attached is called. Synchronous, idempotent, also after
-        the connection.
+        Synchronous, idempotent, also after the connection. Without a connection `ended` is called at once.
 
         Args:
-            late: Takes a message; it does not wait and does not raise.
+            late: Takes what still comes in place of the receiver; it does not wait and does not raise.
         """
 
 

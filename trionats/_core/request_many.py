@@ -96,7 +96,7 @@ class ManyRequest:
     def disconnected(self, reason: Exception) -> Exception:
         """Make the error for a request whose replies may have been lost with the connection."""
         text = f"request to {self.subject!r}: the connection was lost while replies were awaited: {reason}"
-        return errors.explained(errors.DisconnectedError, text)
+        return errors.explained(errors.DisconnectedError, text, sent=True)
 
 
 class ReplyCollector:

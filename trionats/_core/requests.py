@@ -129,7 +129,7 @@ class PendingReply:
         Raises:
             nats.errors.NoRespondersError: Nobody listens on the subject.
             nats.errors.TimeoutError: That time passed.
-            trionats.errors.DisconnectedError: The connection broke after the request was sent.
+            trionats.errors.DisconnectedError: The connection broke after the request was sent (`sent` is True).
             nats.errors.ConnectionClosedError: The client, or this reply, was closed.
             trio.BusyResourceError: Another task waits for it, or it was left.
         """
@@ -330,7 +330,7 @@ class Requests:
         for reply in list(self._waiting.values()):
             if not self._outbox.waits(reply._queued):
                 text = f"request to {reply.subject!r}: the connection was lost while a reply was awaited: {reason}"
-                self._fail(reply, errors.explained(errors.DisconnectedError, text))
+                self._fail(reply, errors.explained(errors.DisconnectedError, text, sent=True))
 
     def connection_restored(self) -> None:
         """Fail the requests whose frame is more than the new server takes; the others are replayed, and so is the inbox."""

@@ -19,16 +19,21 @@ from trionats._jetstream.objects.buckets import (
     origin_of,
 )
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.publish import joined, publish_until_known
+from trionats._jetstream.ordered_consumer import ordered_consumer
+from trionats._jetstream.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.streams import Stream
-from trionats._protocol.jetstream.publishing import time_to_live
+from trionats._protocol.jetstream.publishing import publish_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from nats.js import api as nats_api
 
     from trionats._core.messaging import Publishing
+    from trionats._jetstream.ordered_consumer import OnRecreate, OrderedConsumer
+
+DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
 
 @final
@@ -57,19 +62,27 @@ class JetStream(JetStreamManager):
         headers: Mapping[str, str | Sequence[str]] | None = None,
         msg_id: str | None = None,
         msg_ttl: float | Literal["never"] | None = None,
+        rollup: Literal["sub", "all"] | None = None,
         expected_last_seq: int | None = None,
         expected_last_subject_seq: int | None = None,
+        expected_last_subject_seq_subject: str | None = None,
         expected_last_msg_id: str | None = None,
         **unknown: Never,
     ) -> api.PubAck:
         """Publish a message and wait until a stream has stored it.
 
-        Cancelled after the message was queued, it may have been stored all the same. Publishing it again with the same
+        Where no stream listens it is tried twice more, after 250 ms each, with the same headers and payload: a stream has
+        no leader for a moment when that steps down (ADR-22).
+
+        Cancelled after the message was queued, it may have been stored all the same; who must know uses a receipt of
+        `open_publisher`. When the connection broke, `trionats.errors.DisconnectedError.sent` says whether it had left us:
+        what had not, waits for the next connection. Publishing it again with the same
         `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under
         way, the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks
-        for duplicates, so its conflict may be with the very same message: before one is raised, the last message of the
-        subject is looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and one with this id is a
-        duplicate. What was stored since under other subjects or ids can still make a repeated publish a conflict.
+        for duplicates, so its conflict may be with the very same message: before one is raised, what stands behind the
+        sequence that was expected is looked at (if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>`), and a
+        message with this id is a duplicate. Where it was deleted since, or the expectation was an id and others were stored
+        since, a repeated publish can still be a conflict.
 
         Where the context was made for a domain (`Client.jetstream(domain=)`), only a stream of that domain counts.
         Streams of other domains that listen on the same subject store the message as well, which a
@@ -81,13 +94,18 @@ class JetStream(JetStreamManager):
             subject: Where to; a stream must listen there.
             payload: The message; text is encoded as UTF-8.
             stream: Refuse unless this is the stream that takes it.
-            headers: More headers.
+            headers: More headers. Where an argument says something else than one of them, the argument holds.
             msg_id: A second message of the same id within the stream's duplicate window is dropped.
             msg_ttl: The stream forgets the message after so many whole seconds (server 2.11), from 1 to 9223372036, or
                 "never". It must allow that (`allow_msg_ttl`). All but "never" ends at its `max_age`, and unless it
                 keeps one message for each subject, less than its `subject_delete_marker_ttl` is stretched to that.
+                When it is over, the message before it is the subject's last one again, if the stream has it.
+            rollup: Drop what was stored before: of this subject ("sub"), or of the stream ("all"). It must allow that
+                (`allow_rollup_hdrs`).
             expected_last_seq: Refuse unless this is the stream's last sequence.
             expected_last_subject_seq: Refuse unless this is the sequence of the subject's last message; 0 for none.
+            expected_last_subject_seq_subject: Look at the last message of these subjects instead (server 2.12): a
+                subject, which may have wildcards.
             expected_last_msg_id: Refuse unless this is the id of the stream's last message.
 
         Returns:
@@ -98,24 +116,28 @@ class JetStream(JetStreamManager):
             trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was
                 asked for.
             trionats.errors.APIError: The stream refused.
-            TypeError: `msg_ttl` is neither a number nor "never".
-            ValueError: `msg_ttl` is no number of whole seconds.
+            trionats.errors.DisconnectedError: The connection broke behind the message; whether it is stored is not known.
+            nats.errors.Error: As for `Client.request`.
+            TypeError: An argument is of a wrong kind.
+            ValueError: An argument cannot be meant: a `msg_ttl` that is no number of whole seconds, a negative sequence,
+                an empty id.
         """
         if unknown:
-            raise unexpected("publish", unknown, "js")
+            raise unexpected_publish(unknown)
         doing = f"publish to {subject!r}"
-        own = {
-            api.Header.EXPECTED_STREAM.value: stream,
-            api.Header.MSG_ID.value: msg_id,
-            api.Header.MSG_TTL.value: None if msg_ttl is None else time_to_live(doing, msg_ttl),
-            api.Header.EXPECTED_LAST_SEQUENCE.value: expected_last_seq,
-            api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: expected_last_subject_seq,
-            api.Header.EXPECTED_LAST_MSG_ID.value: expected_last_msg_id,
-        }
-        asked = {key: str(value) for key, value in own.items() if value is not None}
-        data = str.encode(payload) if isinstance(payload, str) else payload
-        sent = joined(doing, headers, asked)
-        return await publish_until_known(self._jetstream, doing, subject, data, sent, msg_id)
+        asked = publish_headers(
+            doing,
+            stream=stream,
+            msg_id=msg_id,
+            msg_ttl=msg_ttl,
+            rollup=rollup,
+            expected_last_seq=expected_last_seq,
+            expected_last_subject_seq=expected_last_subject_seq,
+            expected_last_subject_seq_subject=expected_last_subject_seq_subject,
+            expected_last_msg_id=expected_last_msg_id,
+        )
+        data, sent = encoded(doing, payload), joined(doing, headers, asked)
+        return await publish_until_known(self._jetstream, doing, subject, data, sent, asked)
 
     # Streams and consumers, as objects.
 
@@ -154,6 +176,75 @@ class JetStream(JetStreamManager):
         """Create a consumer, as `add_consumer` does."""
         info = await self.add_consumer(stream, config, **params)
         return Consumer(self._jetstream, stream, info.name, info)
+
+    async def ordered_consumer(
+        self,
+        stream: str,
+        *,
+        filter_subjects: str | Sequence[str] | None = None,
+        deliver_policy: api.DeliverPolicy | DeliverPolicyText = "all",
+        opt_start_seq: int | None = None,
+        opt_start_time: datetime | None = None,
+        headers_only: bool = False,
+        replay_policy: api.ReplayPolicy | Literal["instant", "original"] = "instant",
+        inactive_threshold: float = 30.0,
+        name_prefix: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        on_recreate: OnRecreate = "fail",
+        **unknown: Never,
+    ) -> OrderedConsumer:
+        """Read a stream in order, without gap and without duplicate.
+
+        It asks the server to create a consumer, which fixes where reading begins, and deletes that one again. So what
+        is "new" is what is stored after this call, a stream that is not there is refused here, and so is a filter; it
+        needs no permission that reading does not need. In a cluster "new" also asks the stream's leader.
+
+        No message is lost and none comes twice, whatever happens to the connection, the server or its consumers. A message
+        that is deleted before it was sent does not come, and with "last_per_subject" neither does one that is replaced
+        before.
+
+        Args:
+            stream: The stream's name.
+            filter_subjects: Read only what matches one of these; all by default. A single one stands in the request's
+                subject, so that a permission can be granted for it.
+            deliver_policy: Where to begin: "all"; "last", with the last one that matches; "new"; "last_per_subject", with
+                the last one of each subject; "by_start_sequence" or "by_start_time", with what these name.
+            opt_start_seq: The sequence to begin with, or the next one that there is.
+            opt_start_time: Begin with the first message that was stored at that time or later; an aware datetime. If it is
+                to come, that is the same as "new".
+            headers_only: Leave the payloads on the server, which adds their size (`Nats-Msg-Size`).
+            replay_policy: "instant", or "original": as far apart as the messages were stored.
+            inactive_threshold: How many seconds the server keeps a consumer that nobody asks, when it could not be deleted.
+            name_prefix: How the consumers' names begin; a unique part and a number follow.
+            metadata: What is told of them to who lists them.
+            on_recreate: What to do when the stream is deleted and made anew while it is read: "fail", or "restart" with
+                what the new one holds (all of it, where it was "new"), which an `events.StreamRecreated` tells.
+
+        Returns:
+            The handle: `fetch` from it, or open it with `open_consumer`.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: The server refused, for instance because filters overlap.
+            TypeError: An argument is of another kind.
+            ValueError: An argument cannot be, or does not go with the policy.
+        """
+        if unknown:
+            raise unexpected("ordered_consumer", unknown, "js")
+        return await ordered_consumer(
+            self._jetstream,
+            stream,
+            filter_subjects=filter_subjects,
+            deliver_policy=deliver_policy,
+            opt_start_seq=opt_start_seq,
+            opt_start_time=opt_start_time,
+            headers_only=headers_only,
+            replay_policy=replay_policy,
+            inactive_threshold=inactive_threshold,
+            name_prefix=name_prefix,
+            metadata=metadata,
+            on_recreate=on_recreate,
+        )
 
     # Stores.
 

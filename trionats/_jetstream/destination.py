@@ -58,6 +58,19 @@ class Destination:
             self._api.connection.emit(events.StoredElsewhere(self._subject, stream, domain, self._domain))
 
 
+def chosen_destination(jetstream: Api[Publishing], subject: str, doing: str) -> Destination:
+    """Make the destination of what is published into the domain that was asked for; any, where none was.
+
+    Args:
+        jetstream: Where the streams are.
+        subject: As for `Destination`.
+        doing: As for `Destination`.
+    """
+    whereabouts = jetstream.whereabouts
+    domain = None if whereabouts.chosen is None else whereabouts.named or whereabouts.chosen
+    return Destination(jetstream, subject, doing, domain)
+
+
 def written_at(jetstream: Api[Publishing], stream: str) -> tuple[Api[Publishing], str]:
     """Say where what is written into a bucket is stored: in its own stream, or for a mirror in its origin's.
 

@@ -103,7 +103,7 @@ class JetStreamManager:
     async def account_info(self) -> api.AccountInfo:
         """Read the account's limits and what it uses of them."""
         with about("account"):
-            return sound("account", await self._manager.account_info())
+            return sound("account", api.AccountInfo.from_response(await self._api.request("INFO")))
 
     async def find_stream_name_by_subject(self, subject: str) -> str:
         """Find the name of the stream that stores what is published to `subject`."""
@@ -125,7 +125,8 @@ class JetStreamManager:
         what = _stream(name)
         fields.check_argument("stream_info", "subjects_filter", str | None, subjects_filter)
         with about(what):
-            return sound(what, await self._manager.stream_info(name, subjects_filter))
+            response = await self._api.request(f"STREAM.INFO.{name}", {"subjects_filter": subjects_filter or ""})
+            return sound(what, api.StreamInfo.from_response(response))
 
     async def add_stream(self, config: api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Create a stream; an existing one of the same configuration is as good.
@@ -190,8 +191,8 @@ class JetStreamManager:
         """Read a consumer's configuration and state."""
         what = _consumer(stream, consumer)
         with about(what):
-            info: api.ConsumerInfo = await self._manager.consumer_info(stream, consumer)
-            return self._heard(sound(what, info))
+            response = await self._api.request(f"CONSUMER.INFO.{stream}.{consumer}")
+            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def add_consumer(
         self, stream: str, config: api.ConsumerConfig | None = None, **params: object
@@ -221,8 +222,7 @@ class JetStreamManager:
         request = {"stream_name": stream, "config": config.as_dict()}
         with about(what):
             response = await self._api.request(subject, request)
-            info: api.ConsumerInfo = api.ConsumerInfo.from_response(response)
-            return self._heard(sound(what, info))
+            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
         """Delete a consumer. Messages of it that are held cannot be acknowledged any more."""
@@ -235,20 +235,24 @@ class JetStreamManager:
         what = _consumer(stream, consumer)
         fields.check_argument("pause_consumer", "pause_until", str, pause_until)
         with about(what):
-            return sound(what, await self._manager.pause_consumer(stream, consumer, pause_until))
+            response = await self._api.request(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": pause_until})
+            return sound(what, api.ConsumerPause.from_response(response))
 
     async def resume_consumer(self, stream: str, consumer: str) -> api.ConsumerPause:
         """Let a paused consumer deliver again (server 2.11)."""
         what = _consumer(stream, consumer)
         with about(what):
-            return sound(what, await self._manager.resume_consumer(stream, consumer))
+            response = await self._api.request(f"CONSUMER.PAUSE.{stream}.{consumer}")
+            return sound(what, api.ConsumerPause.from_response(response))
 
     async def reset_consumer(self, stream: str, consumer: str, seq: int | None = None) -> api.ConsumerReset:
         """Let a consumer start again behind its ack floor, or at the stream sequence `seq` (server 2.14)."""
         what = _consumer(stream, consumer)
         fields.check_argument("reset_consumer", "seq", int | None, seq)
         with about(what), self._api.deliverers.ending(stream, consumer, "was reset"):
-            return sound(what, await self._manager.reset_consumer(stream, consumer, seq))
+            request = None if seq is None else {"seq": seq}
+            response = await self._api.request(f"CONSUMER.RESET.{stream}.{consumer}", request)
+            return sound(what, api.ConsumerReset.from_response(response))
 
     async def consumers_info(self, stream: str, offset: int | None = None) -> list[api.ConsumerInfo]:
         """List all consumers of a stream, from the `offset`-th on."""
@@ -301,8 +305,7 @@ class JetStreamManager:
         request = config.as_dict()
         with about(what):
             response = await self._api.request(f"STREAM.{verb}.{config.name}", request)
-            info: api.StreamInfo = api.StreamInfo.from_response(response)
-            return sound(what, info)
+            return sound(what, api.StreamInfo.from_response(response))
 
     async def _without_default_window(self, config: api.StreamConfig) -> api.StreamConfig:
         """Leave the duplicate window to the server if what stands there is its own default.

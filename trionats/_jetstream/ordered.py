@@ -335,8 +335,7 @@ class OrderedSource:
         self._api.connection.publish_aside(subject, pull.body(), self._inbox.reply_to(pull), passing=True)
 
     def _delete(self, name: str) -> None:
-        subject = f"{self._api.prefix}.CONSUMER.DELETE.{self._ordered.stream}.{name}"
-        self._api.connection.publish_aside(subject)
+        delete_aside(self._api, self._ordered.stream, name)
 
     async def _make(self, action: Create) -> dict[str, Any]:
         """Have a consumer created, also where the server has something to delete first."""
@@ -435,3 +434,14 @@ class OrderedSource:
             text = f"STREAM.MSG.GET.{self._ordered.stream}: what came back is no stored message"
             raise api_error(errors.APIError, text, text)
         return sequence
+
+
+def delete_aside(jetstream: Api[Messaging], stream: str, name: str) -> None:
+    """Queue the deletion of a consumer of ours, without waiting for the response.
+
+    Args:
+        jetstream: Where the stream is.
+        stream: The stream's name.
+        name: The consumer's.
+    """
+    jetstream.connection.publish_aside(f"{jetstream.prefix}.CONSUMER.DELETE.{stream}.{name}")

@@ -10,35 +10,26 @@ import trio
 from multidict import MultiDict
 
 from trionats import api, errors
+from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import decode, unreadable
-from trionats._jetstream.destination import Destination
+from trionats._jetstream.destination import chosen_destination
 from trionats._jetstream.management import JetStreamManager
+from trionats._protocol.jetstream.publishing import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
 
-#: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
-PUBLISH_RETRIES = 2
-PUBLISH_RETRY_WAIT = 0.25
-#: A message of the same id is being stored: what it becomes is known soon.
-UNDER_WAY = 10158
-UNDER_WAY_PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-#: Something else is the last of its subject, or of the stream, than what was expected.
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-WRONG_LAST = WRONG_LAST_SEQUENCE | {10070}  # or has another id
 
-
-def publish_ack(doing: str, msg: Msg) -> api.PubAck:
+def publish_ack(doing: str, data: bytes) -> api.PubAck:
     """Read the acknowledgement of a publish.
 
     Args:
         doing: What the message was published for, for the text of an exception.
-        msg: The reply.
+        data: The reply's payload.
 
     Returns:
         Which stream stored the message, and as what.
@@ -46,7 +37,7 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
     Raises:
         trionats.errors.APIError: The stream refused the message, or what replied is no stream.
     """
-    get = decode(doing, msg.data).get
+    get = decode(doing, data).get
     stream, seq, domain, duplicate = get("stream"), get("seq"), get("domain"), get("duplicate")
     batch, count, val = get("batch"), get("count"), get("val")
     # Written out, since it is done for each message: every field is what it should be, or not there.
@@ -59,8 +50,32 @@ def publish_ack(doing: str, msg: Msg) -> api.PubAck:
         and (count is None or type(count) is int)
         and isinstance(val, (str, NoneType))
     ):
-        raise unreadable(doing, f"it is no acknowledgement of a stream: {msg.data[:80]!r}")
+        raise unreadable(doing, f"it is no acknowledgement of a stream: {data[:80]!r}")
     return api.PubAck(stream, seq, domain, duplicate, batch, count, val)
+
+
+#: Other names of the arguments: those of older versions of ours, and of other clients.
+_ELSEWHERE = {
+    "expected_last_sequence": "expected_last_seq",
+    "expected_last_subject_sequence": "expected_last_subject_seq",
+    "expected_last_subject_sequence_subject": "expected_last_subject_seq_subject",
+    "expected_stream": "stream",
+    "ttl": "msg_ttl",
+    "id": "msg_id",
+}
+
+
+def unexpected_publish(arguments: Mapping[str, object], of: str = "js") -> TypeError:
+    """Make the error for arguments that a publish does not have, with what may be meant.
+
+    Args:
+        arguments: What it was given too much.
+        of: What it is called on, as programs usually name it.
+    """
+    name = next(iter(arguments))
+    if (meant := _ELSEWHERE.get(name)) is None:
+        return unexpected("publish", arguments, of)
+    return TypeError(f"publish() got an unexpected keyword argument {name!r}: it is called {meant!r} here")
 
 
 def joined(
@@ -82,13 +97,27 @@ def joined(
     return joined
 
 
+def encoded(doing: str, payload: bytes | str) -> bytes:
+    """Give a payload as it is sent: text as UTF-8.
+
+    Raises:
+        ValueError: It is text that has no form in UTF-8.
+    """
+    if not isinstance(payload, str):
+        return payload  # what it may be besides is looked at where its frame is made
+    try:
+        return str.encode(payload)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{doing}: payload is not valid Unicode text ({error.reason})") from None
+
+
 async def publish_until_known(
     jetstream: Api[Publishing],
     doing: str,
     subject: str,
     data: bytes,
     headers: Mapping[str, str | Sequence[str]] | None,
-    msg_id: str | None,
+    asked: Mapping[str, str],
 ) -> api.PubAck:
     """Publish a message, and again where it is safe and may help, until it is known whether a stream has stored it.
 
@@ -97,33 +126,33 @@ async def publish_until_known(
         doing: What is published for, for the text of exceptions.
         subject: Where to.
         data: The message.
-        headers: Its headers.
-        msg_id: The id among them, if there is one: what is stored under it already is a duplicate (design 55).
+        headers: Its headers, all of them: each time the same.
+        asked: What stands among them that the stream was asked for. Is there an id, then what is stored under it already
+            is a duplicate (design 55).
 
     Raises:
         trionats.errors.NoStreamResponseError: No stream is listening.
         trionats.errors.APIError: The stream refused.
     """
-    tries, pauses = PUBLISH_RETRIES, iter(UNDER_WAY_PAUSES)
+    attempts = Attempts()
     while True:
         try:
             return await _publish(jetstream, doing, subject, data, headers)
         except errors.NoRespondersError:
-            if not tries:
+            pause = attempts.nobody()
+            if pause is None:
                 raise no_stream(doing) from None
-            tries -= 1
-            pause = PUBLISH_RETRY_WAIT
         except errors.APIError as error:
             if error.err_code == UNDER_WAY:
-                pause = next(pauses, 0.0)
-            elif msg_id is not None and error.err_code in WRONG_LAST:
-                before = await _stored_before(jetstream, error.stream or "", subject, msg_id)  # noqa: ASYNC120 - as it should
+                pause = attempts.under_way()
+            elif asked.get(MSG_ID) is not None and error.err_code in CONFLICTS:
+                before = await stored_before(jetstream, error.stream, subject, asked)  # noqa: ASYNC120 - as it should
                 if before is not None:
                     return before
-                pause = 0.0
+                pause = None
             else:
                 raise
-            if not pause:
+            if pause is None:
                 raise
         await trio.sleep(pause)
 
@@ -136,29 +165,42 @@ async def _publish(
     headers: Mapping[str, str | Sequence[str]] | None,
 ) -> api.PubAck:
     if jetstream.whereabouts.chosen is None:
-        return publish_ack(doing, await jetstream.connection.request(subject, data, headers=headers))
-    destination = Destination(jetstream, subject, doing, jetstream.whereabouts.named or jetstream.whereabouts.chosen)
+        reply = await jetstream.connection.request(subject, data, headers=headers)
+        return publish_ack(doing, reply.data)
+    destination = chosen_destination(jetstream, subject, doing)
     while True:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            reply = jetstream.connection.request_nowait(subject, data, headers, chooser=destination.chooser())
+            pending = jetstream.connection.request_nowait(subject, data, headers, chooser=destination.chooser())
         except trio.WouldBlock:
             await jetstream.connection.wait_writable()
             continue
-        with reply:
+        with pending:
             try:
-                msg = await reply.wait()
+                reply = await pending.wait()
             except errors.NoStreamResponseError as error:
                 raise no_stream(doing, str(error)) from None
-        return publish_ack(destination.doing, msg)
+        return publish_ack(destination.doing, reply.data)
 
 
-async def _stored_before(jetstream: Api[Publishing], stream: str, subject: str, msg_id: str) -> api.PubAck | None:
-    """Find out whether what is in the way is the very message, stored by an earlier publish."""
+async def stored_before(
+    jetstream: Api[Publishing], stream: str | None, subject: str, asked: Mapping[str, str]
+) -> api.PubAck | None:
+    """Find out whether what is in the way of a message is that very message, stored by an earlier publish (design 55).
+
+    Args:
+        jetstream: Where the streams are.
+        stream: The stream, as its refusal names it.
+        subject: The message's subject.
+        asked: What the stream was asked for, the message's id among it.
+
+    Returns:
+        What the stream would have said of the duplicate; None where it is another message, or nobody says what it is.
+    """
     try:
-        last = await JetStreamManager(jetstream).get_last_msg(stream, subject)
+        found = await JetStreamManager(jetstream).get_msg(stream or "", **own_place(subject, asked))
     except (errors.Error, ValueError):
         return None
-    if last.seq is None or (last.headers or {}).get(api.Header.MSG_ID.value) != msg_id:
+    if found.seq is None or (found.headers or {}).get(MSG_ID) != asked[MSG_ID]:
         return None
-    return api.PubAck(stream, last.seq, jetstream.whereabouts.named, duplicate=True)
+    return api.PubAck(stream or "", found.seq, jetstream.whereabouts.named, duplicate=True)

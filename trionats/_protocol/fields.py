@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Wrong = tuple[type[Exception], str, str]
     Check = Callable[[object, bool], Wrong | None]
 
-__all__ = ["MOST_SECONDS", "check", "check_argument", "complaint", "merged", "unknown_option"]
+__all__ = ["MOST_SECONDS", "check", "check_argument", "complaint", "forms", "merged", "unknown_option"]
 
 C = TypeVar("C")
 
@@ -32,8 +32,6 @@ C = TypeVar("C")
 MOST_SECONDS: Final = (2**63 - 1) // 10**9
 #: The server reads a negative number there as its default.
 _MAY_BE_NEGATIVE: Final = frozenset({"inactive_threshold", "idle_heartbeat"})
-#: Where nats-py's annotation is not what the server says: nanoseconds.
-_ANNOTATIONS: Final[dict[str, Any]] = {"pause_remaining": int | str | None}
 _ELSEWHERE: Final = {"timeout": "deadlines are cancel scopes, as in `with trio.fail_after(1):`"}
 _INT_RANGE: Final = range(-(2**63), 2**64)
 
@@ -94,7 +92,7 @@ def merged(call: str, kind: type[C], config: object, params: Mapping[str, object
     Args:
         call: The call, for texts: "add_stream".
         kind: The class of the configuration.
-        config: What was given; None for the defaults.
+        config: What was given, of `kind` or of nats-py's class of that name; None for the defaults.
         params: The fields that were given by keyword, which replace those of `config`.
 
     Returns:
@@ -104,9 +102,9 @@ def merged(call: str, kind: type[C], config: object, params: Mapping[str, object
         TypeError: `config` is something else, or a field is unknown or holds what it cannot hold.
         ValueError: A field holds a number that cannot be meant.
     """
-    if config is not None and not isinstance(config, kind):
+    if config is not None and not isinstance(config, forms(kind)):
         raise TypeError(f"{call}: config must be {_a(kind.__name__)}, not {_kind_of(config)}")
-    base: Any = kind() if config is None else config
+    base: Any = kind() if config is None else config if isinstance(config, kind) else kind(**vars(config))
     known = [field.name for field in dataclasses.fields(base)]
     unknown = [name for name in params if name not in known]
     if unknown:
@@ -138,6 +136,15 @@ def unknown_option(
     return f"{call}() has no option {'; '.join(told)}"
 
 
+def forms(kind: type) -> tuple[type, ...]:
+    """Give the classes of which an instance will do: a class of ours, and the one of nats-py's that it has its name from.
+
+    Args:
+        kind: The class that is wanted.
+    """
+    return tuple(base for base in kind.__mro__ if base.__name__ == kind.__name__)
+
+
 # Each check gives the exception's class, where in the value it is, and what is wrong; or None.
 
 
@@ -160,7 +167,7 @@ def _field_checks(kind: type) -> dict[str, tuple[Check, bool]]:
         found = _checks[kind] = {
             # Where there is a default, None is as good as nothing: it is left out.
             field.name: (
-                _check_of(_ANNOTATIONS.get(field.name, hints[field.name]), field.name),
+                _check_of(hints[field.name], field.name),
                 field.default is not dataclasses.MISSING,
             )
             for field in dataclasses.fields(kind)
@@ -295,7 +302,7 @@ def _dict_of(key_check: Check, value_check: Check) -> Check:
 
 def _nested(kind: type) -> Check:
     def test(value: object, strict: bool) -> Wrong | None:
-        return _fields_wrong(value, strict) if isinstance(value, kind) else _must(_a(kind.__name__), value)
+        return _fields_wrong(value, strict) if isinstance(value, forms(kind)) else _must(_a(kind.__name__), value)
 
     return test
 

@@ -21,7 +21,6 @@ from trionats._jetstream.objects.chunks import BLOCK_SIZE, ChunkReader, ChunkWri
 from trionats._jetstream.objects.infos import InfoWrite, infos_in, list_infos
 from trionats._jetstream.objects.purging import Purge
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, idle_error
-from trionats._jetstream.publish import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects import (
     CHUNK_SIZE,
@@ -34,6 +33,7 @@ from trionats._protocol.jetstream.objects import (
     read_place,
     rfc3339,
 )
+from trionats._protocol.jetstream.publishing import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta

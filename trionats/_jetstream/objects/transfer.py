@@ -92,7 +92,7 @@ class Transfer:
         Raises:
             trionats.errors.APIError: The stream refused the message, or what replied is no stream.
         """
-        return publish_ack(self._destination.doing, reply)
+        return publish_ack(self._destination.doing, reply.data)
 
 
 def idle_error(doing: str, refusal: Exception | None = None) -> Exception:

@@ -76,6 +76,34 @@ class Demand:
             )
 
     @property
+    def terms(self) -> dict[str, object]:
+        """What stands in each request besides: the group, and on which terms it gives to us."""
+        named = {name: getattr(self, name) for name in ("group", "min_pending", "min_ack_pending", "priority")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def check_group(self, consumer: str, groups: Collection[str], policy: str) -> None:
+        """Refuse a priority group, or terms, that the consumer does not have.
+
+        Args:
+            consumer: The consumer, for the text.
+            groups: Its priority groups.
+            policy: Its priority policy.
+
+        Raises:
+            ValueError: They do not fit.
+        """
+        if groups and self.group is None:
+            raise ValueError(f"open_consumer(): {consumer} has priority groups: say which by group={min(groups)!r}")
+        if self.group is not None and self.group not in groups:
+            told = f"has the groups {sorted(groups)}" if groups else "has no priority groups"
+            raise ValueError(f"open_consumer(): group {self.group!r}: {consumer} {told}")
+        for name, wanted in (("min_pending", "overflow"), ("min_ack_pending", "overflow"), ("priority", "prioritized")):
+            if getattr(self, name) is not None and policy != wanted:
+                raise ValueError(
+                    f"open_consumer(): {name} is for the priority policy {wanted!r}; that of {consumer} is {policy!r}"
+                )
+
+    @property
     def credit_bytes(self) -> int:
         """The credit in bytes: the one that was chosen, or the usual one."""
         return MAX_BYTES if self.max_bytes is None else self.max_bytes

@@ -4,21 +4,43 @@ A stream's subjects do not end where its JetStream domain does: what is publishe
 and one of the leaf, if both listen, and both reply. A PubAck names the domain that it comes from; a refusal names none.
 So where a domain was asked for, only its own PubAck counts, and a refusal counts only once that PubAck has had its time
 to come (design 54).
+
+What a publish asks of the stream stands in headers. They are checked here, so that what the server would take in silence for
+something else (a filter that matches nothing, a time to live that it cuts) is refused before anything is sent.
 """
 
 from __future__ import annotations
 
 import enum
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from trionats import errors
+from trionats._protocol import subjects
 from trionats._protocol.fields import MOST_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["AckChooser", "AckKind", "judge", "patience", "time_to_live"]
+__all__ = [
+    "CONFLICTS",
+    "MSG_ID",
+    "PUBLISH_RETRIES",
+    "PUBLISH_RETRY_WAIT",
+    "UNDER_WAY",
+    "UNDER_WAY_PAUSES",
+    "WRONG_LAST_SEQUENCE",
+    "AckChooser",
+    "AckKind",
+    "Attempts",
+    "is_plain_ack",
+    "judge",
+    "own_place",
+    "patience",
+    "publish_headers",
+    "time_to_live",
+]
 
 
 class Reply(Protocol):
@@ -37,6 +59,50 @@ ELSEWHERE_PATIENCE: Final = 3.0
 UNKNOWN_DISTANCE: Final = 0.5
 LEAST_PATIENCE: Final = 0.1
 ROUND_TRIPS: Final = 4
+
+
+#: The header that makes a second publish of the same message a duplicate.
+MSG_ID: Final = "Nats-Msg-Id"
+#: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
+PUBLISH_RETRIES: Final = 2
+PUBLISH_RETRY_WAIT: Final = 0.25
+#: A message of the same id is being stored: what it becomes is known soon.
+UNDER_WAY: Final = 10158
+UNDER_WAY_PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+#: Something else is the last of the stream, or of the subject, than what was expected.
+WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
+#: Or has another id.
+CONFLICTS: Final = WRONG_LAST_SEQUENCE | {10070}
+#: A sequence is a number of 64 bits.
+_MOST_SEQUENCE: Final = 2**64 - 1
+#: What a stream says of a message that it stored, where there is nothing to read between the lines: most of all that come.
+is_plain_ack: Final = re.compile(
+    rb'\{"stream":"[^"\\\x00-\x1f\x7f-\xff]+", ?"seq":[1-9][0-9]{0,18}'
+    rb'(?:, ?"domain":"[^"\\\x00-\x1f\x7f-\xff]+")?(?:, ?"duplicate": ?true)?\}'
+).fullmatch
+
+
+class Attempts:
+    """How often one message was published, as far as it may be once more."""
+
+    __slots__ = ("_nobody", "_under_way")
+
+    def __init__(self) -> None:
+        self._nobody = self._under_way = 0
+
+    def nobody(self) -> float | None:
+        """Take note that nobody listened.
+
+        Returns:
+            After how many seconds to try again, or None for not at all.
+        """
+        self._nobody += 1
+        return PUBLISH_RETRY_WAIT if self._nobody <= PUBLISH_RETRIES else None
+
+    def under_way(self) -> float | None:
+        """Take note that a message of the same id is being stored; the same as for `nobody`."""
+        self._under_way += 1
+        return UNDER_WAY_PAUSES[self._under_way - 1] if self._under_way <= len(UNDER_WAY_PAUSES) else None
 
 
 class AckKind(enum.Enum):
@@ -137,6 +203,108 @@ def patience(round_trip: float | None) -> float:
         return UNKNOWN_DISTANCE
     # One response that took long, of a server that stood still, is no measure of the distance.
     return min(LEAST_PATIENCE + ROUND_TRIPS * round_trip, ELSEWHERE_PATIENCE)
+
+
+def publish_headers(
+    doing: str,
+    *,
+    stream: str | None = None,
+    msg_id: str | None = None,
+    msg_ttl: float | str | None = None,
+    rollup: str | None = None,
+    expected_last_seq: int | None = None,
+    expected_last_subject_seq: int | None = None,
+    expected_last_subject_seq_subject: str | None = None,
+    expected_last_msg_id: str | None = None,
+) -> dict[str, str]:
+    """Write what a publish asks of the stream as headers.
+
+    Args:
+        doing: What is published for, for the text of an exception.
+        stream: As `JetStream.publish` takes it, and so is the rest.
+
+    Raises:
+        TypeError: An argument is of a wrong kind.
+        ValueError: An argument cannot be meant; the text names it.
+    """
+    asked = {}
+    if stream is not None:
+        asked["Nats-Expected-Stream"] = _stream(doing, stream)
+    if msg_id is not None:
+        asked[MSG_ID] = _text(doing, "msg_id", msg_id)
+    if msg_ttl is not None:
+        asked["Nats-TTL"] = time_to_live(doing, msg_ttl)
+    if rollup is not None:
+        if rollup not in ("sub", "all"):
+            raise ValueError(f"{doing}: rollup must be 'sub' or 'all', not {rollup!r}")
+        asked["Nats-Rollup"] = rollup
+    if expected_last_seq is not None:
+        asked["Nats-Expected-Last-Sequence"] = _sequence(doing, "expected_last_seq", expected_last_seq)
+    if expected_last_subject_seq is not None:
+        sequence = _sequence(doing, "expected_last_subject_seq", expected_last_subject_seq)
+        asked["Nats-Expected-Last-Subject-Sequence"] = sequence
+    if expected_last_subject_seq_subject is not None:
+        if expected_last_subject_seq is None:
+            text = (
+                "expected_last_subject_seq_subject says whose sequence expected_last_subject_seq is, which is missing"
+            )
+            raise ValueError(f"{doing}: {text}")
+        asked["Nats-Expected-Last-Subject-Sequence-Subject"] = _pattern(doing, expected_last_subject_seq_subject)
+    if expected_last_msg_id is not None:
+        asked["Nats-Expected-Last-Msg-Id"] = _text(doing, "expected_last_msg_id", expected_last_msg_id)
+    return asked
+
+
+def own_place(subject: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """Say where a message stands if it was stored by an earlier publish, whose expectation was right.
+
+    It is then the one behind the sequence that was expected: in the stream, or among those of its subject. What was stored
+    since makes no difference.
+
+    Args:
+        subject: Its subject.
+        asked: What was asked of the stream, as `publish_headers` wrote it.
+
+    Returns:
+        Which message that is: the arguments of `JetStreamManager.get_msg`.
+    """
+    if (last := asked.get("Nats-Expected-Last-Sequence")) is not None:
+        return {"seq": int(last) + 1}
+    if (last := asked.get("Nats-Expected-Last-Subject-Sequence")) is not None:
+        return {"seq": int(last) + 1, "subject": subject, "next": True}
+    return {"subject": subject}
+
+
+def _stream(doing: str, stream: str) -> str:
+    try:
+        return subjects.stream_name(stream)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{doing}: {error}") from None
+
+
+def _text(doing: str, name: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{doing}: {name} must be text, not {type(text).__name__}")
+    if not text or text.strip() != text:
+        raise ValueError(f"{doing}: {name} is {text!r}: it must not be empty, nor begin or end with white space")
+    return text
+
+
+def _sequence(doing: str, name: str, sequence: object) -> str:
+    if not isinstance(sequence, int) or isinstance(sequence, bool):
+        raise TypeError(f"{doing}: {name} must be a whole number, not {type(sequence).__name__}")
+    if not 0 <= sequence <= _MOST_SEQUENCE:
+        raise ValueError(f"{doing}: {name} is {sequence}: it must be from 0 to {_MOST_SEQUENCE}")
+    return str(int(sequence))
+
+
+def _pattern(doing: str, pattern: str) -> str:
+    # The server takes one that is none for a subject without messages, and lets a sequence of 0 pass.
+    try:
+        subjects.subscribe_subject(pattern)
+    except errors.BadSubjectError as error:
+        raise ValueError(f"{doing}: expected_last_subject_seq_subject: {error}") from None
+    return pattern
 
 
 def time_to_live(doing: str, ttl: object) -> str:

@@ -3,7 +3,10 @@
 Strategy
     `Window` keeps the credit of one reader. What was asked for and has not come, and what was handed over and has not
     been taken, are together never more than the credit, in messages and in bytes, so that the channel behind it cannot
-    overflow. It is refilled when half of it is free.
+    overflow. It is refilled when half of it is free, unless other thresholds were chosen.
+
+    What a reader wants besides (thresholds of its own, a priority group, no more than the server's limits allow) is kept here,
+    too, since it stands in each request; what follows from a status is for whoever holds the window.
 
     Messages do not say which request they come for (the server serves several in turn), statuses do: they arrive at the
     reply subject of one request. So what is outstanding is one sum, and a status takes what its request did not get
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-__all__ = ["Ending", "Pull", "PullInbox", "Window"]
+__all__ = ["Ending", "Pull", "PullInbox", "Window", "pull_limit"]
 
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
@@ -49,15 +53,22 @@ class Pull:
     max_bytes: int = 0
     expires: float = 0.0
     heartbeat: float = 0.0
+    #: What stands in each request of a reader: its priority group, and on which terms.
+    terms: Mapping[str, object] = field(default_factory=dict)
+    #: What the server has called the one client that it gives messages to.
+    pin: str = ""
 
     def body(self) -> bytes:
         """Give the request's payload."""
-        fields: dict[str, object] = {"batch": self.batch}
+        fields: dict[str, object] = {"batch": self.batch, **self.terms}
+        if self.pin:
+            fields["id"] = self.pin
         if self.max_bytes:
             fields["max_bytes"] = self.max_bytes
         if self.expires:
             fields["expires"] = int(self.expires * NANOSECONDS)
-            fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
+            if self.heartbeat:
+                fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
         else:
             # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
             fields["no_wait"] = True
@@ -106,6 +117,14 @@ class Ending(enum.Enum):
     """The server does not understand the request: repeating it is useless."""
     UNKNOWN = enum.auto()
     """It is about a request that ended before."""
+    TOO_LARGE = enum.auto()
+    """A request ended because the next message needs more than the whole credit in bytes."""
+    LIMITED = enum.auto()
+    """A request was refused because it asks for more than the consumer allows; `pull_limit` says which."""
+    UNPINNED = enum.auto()
+    """The server gives messages to one client, and this is not it, or is no longer."""
+    STRANGE = enum.auto()
+    """A request ended with a status that nobody knows."""
 
 
 class Window:
@@ -117,13 +136,40 @@ class Window:
         heartbeat: How often the server says that it is there; twice as long a silence means that it is not.
         expires: How long the server keeps a request.
         rng: Where the jitter comes from.
+        threshold_messages: It is refilled when no more than so many messages are outstanding; None for half of the credit.
+        threshold_bytes: The same in bytes.
+        terms: What stands in each request besides.
+
+    Attributes:
+        pin: What the server calls us while it gives messages to us alone.
+        most_messages: How many messages one request may ask for.
+        most_bytes: How many bytes it may ask for.
+        wanted: How many more messages are wanted in all, those that are buffered included.
+        one_at_a_time: Whether nothing is asked for while a request is under way.
     """
 
     def __init__(
-        self, max_messages: int, max_bytes: int, *, heartbeat: float, expires: float, rng: random.Random
+        self,
+        max_messages: int,
+        max_bytes: int,
+        *,
+        heartbeat: float,
+        expires: float,
+        rng: random.Random,
+        threshold_messages: int | None = None,
+        threshold_bytes: int | None = None,
+        terms: Mapping[str, object] | None = None,
     ) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
+        self._threshold = max_messages // 2 if threshold_messages is None else threshold_messages
+        self._threshold_bytes = max_bytes // 2 if threshold_bytes is None else threshold_bytes
+        self._terms = terms or {}
+        self._group = {"group": self._terms["group"]} if "group" in self._terms else {}
+        self.pin = ""
+        self.most_messages, self.most_bytes = max_messages, max_bytes
+        self.wanted = inf
+        self.one_at_a_time = False
         self._number = 0
         self._usual_size = 0.0
         self._buffered = self._buffered_bytes = 0
@@ -143,6 +189,29 @@ class Window:
     def asked(self) -> int:
         """How many messages were asked for and have not come."""
         return self._asked
+
+    @property
+    def buffered_messages(self) -> int:
+        """How many messages were handed over and not taken."""
+        return self._buffered
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages were asked for, or handed over and not taken."""
+        return self._asked + self._buffered
+
+    def limit_time(self, longest: float) -> None:
+        """Let no request wait longer than this: the server would refuse it.
+
+        Args:
+            longest: That many seconds.
+        """
+        self._expires = min(self._expires, longest)
+        self._heartbeat = min(self._heartbeat, self._expires / 2)
+
+    def pause(self, now: float, seconds: float) -> None:
+        """Ask for nothing for a while."""
+        self._pause_until = max(self._pause_until, now + seconds)
 
     @property
     def silent_after(self) -> float:
@@ -176,6 +245,17 @@ class Window:
         self._proof = self._number
         return Pull(name, self._proof, 1, max_bytes=1)
 
+    def touch(self, name: str, seconds: float) -> Pull:
+        """Say what to ask for to keep a consumer alive: as `prove`, but it waits a moment, since the server forgets without a
+        word a request that does not wait where acknowledgements are due.
+
+        Args:
+            name: The consumer's name.
+            seconds: How long it waits.
+        """
+        self._number += 1
+        return Pull(name, self._number, 1, max_bytes=1, expires=seconds, terms=self._group)
+
     def next_event(self, now: float) -> float:
         """Say when time alone changes something.
 
@@ -202,16 +282,21 @@ class Window:
         size = self._max_bytes - self._asked_bytes - self._buffered_bytes
         if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
-        if at_most and self._asked:
+        if self._asked and (at_most or self.one_at_a_time):
             return None
+        if self.wanted < inf:
+            batch = min(batch, int(self.wanted) - self._asked - self._buffered)
+            if batch < 1:
+                return None
+        size = min(size, self.most_bytes)
         # One that does not fit into the whole credit comes alone and without a limit, instead of never.
-        alone = self._too_small >= self._max_bytes
-        batch = 1 if alone else min(batch, at_most or batch)
+        alone = self._too_small >= self.most_bytes
+        batch = 1 if alone else min(batch, at_most or batch, self.most_messages)
         expires, heartbeat = self._expires, self._heartbeat
         if at_most:
             expires, heartbeat = (_PATIENCE, _PATIENCE / 2) if patient else (0.0, 0.0)
         self._number += 1
-        pull = Pull(name, self._number, batch, 0 if alone else size, expires, heartbeat)
+        pull = Pull(name, self._number, batch, 0 if alone else size, expires, heartbeat, self._terms, self.pin)
         self._pulls[pull.number] = pull
         if not self._asked:
             self._heard = now
@@ -222,13 +307,13 @@ class Window:
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         # A message that did not fit into a part of the credit needs more than was offered then.
-        if batch < 1 or size < max(1, min(self._max_bytes, self._too_small + 1)):
+        if batch < 1 or size < max(1, min(self.most_bytes, self._too_small + 1)):
             return False
-        # Half of the credit in messages or in bytes, whichever runs out first with messages as they are usually.
-        half, half_bytes = (self._max_messages + 1) // 2, (self._max_bytes + 1) // 2
-        enough = min(half, half_bytes / (2 * self._usual_size or 1))
-        enough_bytes = min(half_bytes, half * self._usual_size / 2)
-        return (batch >= half and size >= enough_bytes) or (size >= half_bytes and batch >= enough)
+        # As much of the credit in messages or in bytes, whichever runs out first with messages as they are usually.
+        least, least_bytes = self._max_messages - self._threshold, self._max_bytes - self._threshold_bytes
+        enough = min(least, least_bytes / (2 * self._usual_size or 1))
+        enough_bytes = min(least_bytes, least * self._usual_size / 2)
+        return (batch >= least and size >= enough_bytes) or (size >= least_bytes and batch >= enough)
 
     def arrived(self, size: int, now: float) -> None:
         """Tell that a message came.
@@ -242,6 +327,26 @@ class Window:
         self._usual_size += (size - self._usual_size) / 16 if self._usual_size else size
         self._settle(1, size)
 
+    def received(self, size: int, now: float) -> None:
+        """Tell that a message came and was handed over: `arrived` and `buffered` in one, since it is done for each message.
+
+        Args:
+            size: Its size.
+        """
+        self._heard = now
+        self._buffered += 1
+        self._buffered_bytes += size
+        self._asked -= 1
+        self._asked_bytes -= size
+        if not self._asked & 15 or not self._usual_size:
+            # A sample is enough.
+            self._proof_until = inf
+            self._usual_size += (size - self._usual_size) / 4 if self._usual_size else size
+        if self._refusals or self._too_small:
+            self._refusals = self._too_small = 0
+        if self._asked <= 0 or self._asked_bytes <= 0:
+            self._settle(0, 0)
+
     def buffered(self, size: int) -> None:
         """Tell that a message was handed over and takes up room until it is taken.
 
@@ -251,14 +356,21 @@ class Window:
         self._buffered += 1
         self._buffered_bytes += size
 
-    def taken(self, size: int) -> None:
+    def taken(self, size: int) -> bool:
         """Tell that a message has made room again.
 
         Args:
             size: Its size.
+
+        Returns:
+            Whether more may be worth asking for; `pull` knows.
         """
         self._buffered -= 1
         self._buffered_bytes -= size
+        return (
+            self._asked + self._buffered <= self._threshold
+            or self._asked_bytes + self._buffered_bytes <= self._threshold_bytes
+        )
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> Ending:
         """Tell that a status came.
@@ -283,37 +395,55 @@ class Window:
             self._refusals = 0
             return Ending.ALIVE
         text = description.lower()
+        pull = self._pulls.pop(number, None)
+        if pull is not None:
+            # Whatever stands there: it cannot have got more than it asked for.
+            missing, missing_bytes = pull.batch, pull.max_bytes or self._max_bytes
+            if "Nats-Pending-Messages" in headers:
+                missing = min(missing, whole_number(headers, "Nats-Pending-Messages"))
+                missing_bytes = min(missing_bytes, whole_number(headers, "Nats-Pending-Bytes"))
+            if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
+                self._too_small = pull.max_bytes
+            self._settle(missing, missing_bytes)
         if code == NO_RESPONDERS or (code == 409 and ("consumer deleted" in text or "push based" in text)):
             return Ending.GONE
         if number == self._proof:
             return Ending.ENDED
-        pull = self._pulls.pop(number, None)
         if pull is None:
             return Ending.UNKNOWN
-        missing, missing_bytes = pull.batch, pull.max_bytes or self._max_bytes
-        if "Nats-Pending-Messages" in headers:
-            missing = whole_number(headers, "Nats-Pending-Messages")
-            missing_bytes = whole_number(headers, "Nats-Pending-Bytes")
-        if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
-            self._too_small = pull.max_bytes
-        self._settle(missing, missing_bytes)
-        return self._meaning(code, text, now)
+        return self._meaning(pull, code, text, now)
 
-    def _meaning(self, code: int, text: str, now: float) -> Ending:
+    def _meaning(self, pull: Pull, code: int, text: str, now: float) -> Ending:
         if code == 400:
             return Ending.MISTAKEN
         if code == 404:
             return Ending.EMPTY
+        if any(end in text for end in ("request timeout", "interest expired", "batch completed")):
+            return Ending.ENDED
+        if code == 409 and "exceeds maxbytes" in text:
+            return Ending.TOO_LARGE if self._too_small >= self.most_bytes else Ending.ENDED
+        if code == 423:
+            if pull.pin:
+                # Asked again at once, but by that name no more; who was pinned meanwhile has another one.
+                self.pin = "" if self.pin == pull.pin else self.pin
+                return Ending.UNPINNED
+            self._back_off(now)
+            return Ending.UNPINNED
         if code == 409 and ("leadership change" in text or "server shutdown" in text):
             # These end all requests of the consumer. The first is repeated at once.
             self._settle(self._asked, 0)
             self._pause_until = now + (backoff(self._refusals, self._rng) if self._refusals else 0.0)
             self._refusals += 1
-        elif not any(end in text for end in ("request timeout", "interest expired", "exceeds maxbytes", "completed")):
-            # A limit of the server or the consumer, a wrong pin, or something new: not to be repeated in a hurry.
-            self._pause_until = now + max(_REFUSAL_PAUSE, backoff(self._refusals, self._rng))
-            self._refusals += 1
-        return Ending.ENDED
+            return Ending.ENDED
+        # A limit of the server or the consumer, or something new: not to be repeated in a hurry.
+        self._back_off(now)
+        if code == 408:
+            return Ending.ENDED
+        return Ending.LIMITED if code == 409 and text.startswith("exceeded ") else Ending.STRANGE
+
+    def _back_off(self, now: float) -> None:
+        self._pause_until = now + max(_REFUSAL_PAUSE, backoff(self._refusals, self._rng))
+        self._refusals += 1
 
     def _settle(self, messages: int, size: int) -> None:
         self._asked -= messages
@@ -322,3 +452,33 @@ class Window:
         if self._asked <= 0 or self._asked_bytes <= 0 or not self._pulls:
             self._pulls.clear()
             self._asked = self._asked_bytes = 0
+
+
+_LIMIT: Final = re.compile(
+    r"exceeded max(requestbatch|requestexpires|requestmaxbytes) of (\S+)", re.IGNORECASE | re.ASCII
+)
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def pull_limit(description: str) -> tuple[str, float]:
+    """Read from a refusal which limit of the consumer a request exceeds.
+
+    Args:
+        description: The status's text: "Exceeded MaxRequestBatch of 5".
+
+    Returns:
+        "batch", "expires" (in seconds) or "max_bytes", with the limit; ("", 0) for another one, or one that is no number.
+    """
+    found = _LIMIT.fullmatch(description)
+    if found is None:
+        return "", 0
+    kind, text = found[1].lower().removeprefix("request").removeprefix("max"), found[2]
+    kind = {"bytes": "max_bytes"}.get(kind, kind)
+    if kind != "expires":
+        return (kind, int(text)) if text.isdecimal() and 0 < len(text) < 19 and int(text) > 0 else ("", 0)
+    parts = _DURATION.findall(text)
+    if "".join(number + unit for number, unit in parts) != text:
+        return "", 0
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return (kind, seconds) if seconds > 0 else ("", 0)
