@@ -73,8 +73,8 @@ FLOORS: dict[str, list[str]] = {
         "deliverers",
         "api",
         "destination management ordered",
-        "consumers entries giving_back ordered_consumer publish",
-        "consuming objects streams watcher",
+        "consumers entries giving_back measuring ordered_consumer publish",
+        "consuming objects push streams watcher",
         "context",
     ],
     "_jetstream.objects": [
@@ -98,7 +98,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks demand publishing refusals remnants",
         "leader objects pull",
         "actions ordered_batch snapshot",
-        "consuming ordered ordered_options",
+        "consuming ordered ordered_options push",
     ],
     "testing": [
         "_server",

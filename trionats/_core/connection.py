@@ -156,6 +156,11 @@ class Connection:
     # What writing needs besides.
 
     @property
+    def accepting(self) -> bool:
+        """Whether what programs publish is still taken, as `Publishing.accepting` says."""
+        return self.supervisor.accepting
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together, as the server says."""
         return self.supervisor.max_payload

@@ -138,6 +138,10 @@ class Publishing(Messaging, Protocol):
     """What writing needs besides: acknowledged publishes, stores, transfers."""
 
     @property
+    def accepting(self) -> bool:
+        """Whether what programs publish is still taken: not any more once the connection is being closed."""
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
 
