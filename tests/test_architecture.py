@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream",
         "_bridge _client",
-        "_event_feed _replies _subscription bridge",
+        "_event_feed _publisher _replies _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -56,7 +56,8 @@ FLOORS: dict[str, list[str]] = {
     "_core": [
         "* attachments barrier deadlines foreign logbook message tracing",
         "frames requests",
-        "messaging request_many",
+        "pipeline request_many",
+        "messaging",
         "drain listeners",
         "connection",
         "status",
@@ -70,11 +71,12 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream": [
         "* next_message processing whereabouts",
         "message",
-        "deliverers",
+        "deliverers giving_back",
         "api",
-        "destination management ordered",
-        "consumers entries giving_back measuring ordered_consumer publish",
-        "consuming objects push streams watcher",
+        "destination management ordered oversize",
+        "entries fetching ordered_consumer publish",
+        "consumers flight objects watcher",
+        "consuming publisher push streams",
         "context",
     ],
     "_jetstream.objects": [
@@ -95,10 +97,10 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand publishing refusals remnants",
-        "leader objects pull",
+        "* acks demand levels listing priority publishing refusals remnants",
+        "leader objects publisher pull",
         "actions ordered_batch snapshot",
-        "consuming ordered ordered_options push",
+        "consuming fetching ordered ordered_options push",
     ],
     "testing": [
         "_server",
@@ -136,6 +138,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.

@@ -280,6 +280,7 @@ async def test_a_next_message_that_nobody_waits_for_any_more_is_given_back(limit
             nursery.cancel_scope.cancel()
         w.store(1)
         w.server.link.resume()
+        await settled()
         await in_doubt(w, msg)
         assert await verdicts(w, 2) == ([] if limited else [b"-NAK"])
 

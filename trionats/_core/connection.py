@@ -23,6 +23,7 @@ from trionats._core.listeners import Listeners
 from trionats._core.logbook import Logbook
 from trionats._core.message import messages_of
 from trionats._core.messaging import messaging_of
+from trionats._core.pipeline import Pipeline
 from trionats._core.request_many import ManyRequest
 from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trionats._core.frames import Headers
     from trionats._core.message import Msg, Responder
     from trionats._core.messaging import Listener
+    from trionats._core.pipeline import PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -125,8 +127,7 @@ class Connection:
     def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
         self.pace.run.check()
-        self.supervisor.check_open()
-        self.draining.refuse(f"subscribe to {subject!r}")
+        self.check_open(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
         registration = self.engine.subscribe(where, group, max_msgs, receiver)
@@ -164,6 +165,11 @@ class Connection:
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together, as the server says."""
         return self.supervisor.max_payload
+
+    def check_open(self, doing: str) -> None:
+        """Refuse what cannot be done any more, as `Publishing.check_open` says."""
+        self.supervisor.check_open()
+        self.draining.refuse(doing)
 
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does; always a checkpoint."""
@@ -223,6 +229,13 @@ class Connection:
         if get_ident() != self.pace.thread:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
+
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
+        self.pace.run.check()
+        self.supervisor.check_open()
+        parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
 
     @enable_ki_protection
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:

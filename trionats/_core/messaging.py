@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trionats._core.foreign import Foreign
     from trionats._core.frames import Headers
     from trionats._core.message import Msg
+    from trionats._core.pipeline import Pipeline, PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -145,6 +146,17 @@ class Publishing(Messaging, Protocol):
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
 
+    def check_open(self, doing: str) -> None:
+        """Refuse what the end of the connection no longer lets be done.
+
+        Args:
+            doing: What is to be done, for the text.
+
+        Raises:
+            nats.errors.ConnectionClosedError: It is closed, or closing.
+            nats.errors.ConnectionDrainingError: It is being drained.
+        """
+
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
 
@@ -199,6 +211,16 @@ class Publishing(Messaging, Protocol):
             payload: The request.
             headers: Names and values.
             chooser: Chooses among the replies where the first one may not be the one.
+        """
+
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
+
+        Args:
+            owner: Who keeps the books, and takes the replies.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The connection is closed.
         """
 
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:

@@ -2,12 +2,16 @@
 
 What responds is a server, or whoever may publish to our inbox: nothing that stands in a response ends in anything else
 than a value of the kind that was asked for, or an `errors.Error` that says what was asked (design 16, 53).
+
+Each request and each response is told to the log "trionats.jetstream" at DEBUG; what a handler may want of it stands in the
+record, too: `api_subject`, and `api_payload`, `api_headers` and, of a response, `api_seconds`.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+import logging
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
@@ -16,6 +20,7 @@ from trionats import errors
 from trionats._jetstream.deliverers import Deliverers
 from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
+from trionats._protocol.jetstream import levels
 from trionats._protocol.replies import no_jetstream
 from trionats.api import DEFAULT_PREFIX
 
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
+
+log = logging.getLogger("trionats.jetstream")
 
 T = TypeVar("T")
 E = TypeVar("E", bound=errors.APIError)
@@ -40,6 +47,8 @@ _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Typ
 _SHOWN = 120
 #: The server's number for: there is no such message.
 NO_MESSAGE = 10037
+#: How long what a server left half done is waited for to be undone, in seconds.
+CLEANUP_LIMIT = 2
 
 
 def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:
@@ -215,18 +224,21 @@ class Api(Generic[C]):
         """What is known of where this speaks to."""
         self.deliverers = Deliverers()
         """The consumers whose messages are held."""
+        self._level: int | None = None
+        self._asked_for_level = False
 
     @property
     def connection(self) -> C:
         """What it is asked over."""
         return self._connection
 
-    async def ask(self, subject: str, payload: bytes) -> Msg:
+    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
         """Ask, and give the response unread.
 
         Args:
             subject: The subject behind the prefix.
             payload: The request.
+            headers: Its headers.
 
         Raises:
             trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
@@ -236,19 +248,27 @@ class Api(Generic[C]):
         full = f"{self.prefix}.{subject}"
         where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
         asked = trio.current_time()
+        _told("request to %s: %d bytes", full, payload, headers)
         try:
-            msg = await self._connection.request(where, payload)
+            msg = await self._connection.request(where, payload, headers)
         except errors.NoRespondersError:
             raise no_jetstream(full, self.prefix) from None
-        self.whereabouts.round_trip = trio.current_time() - asked
+        self.whereabouts.round_trip = seconds = trio.current_time() - asked
+        _told("response from %s: %d bytes in %.6f s", full, msg.data, msg.headers, seconds)
         return msg
 
-    async def request(self, subject: str, payload: Mapping[str, object] | bytes | None = None) -> dict[str, Any]:
+    async def request(
+        self,
+        subject: str,
+        payload: Mapping[str, object] | bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Ask, and read the response.
 
         Args:
             subject: What to ask, without the prefix: "STREAM.INFO.ORDERS".
             payload: The request, or what it is encoded to; None for an empty one.
+            headers: Its headers.
 
         Returns:
             The response's fields, as the server sent them.
@@ -258,10 +278,73 @@ class Api(Generic[C]):
             trionats.errors.ServiceUnavailableError: Nobody responds at this prefix.
         """
         data = payload if isinstance(payload, bytes) else encoded(subject, payload)
-        msg = await self.ask(subject, data)
+        msg = await self.ask(subject, data, headers)
         response = decode(subject, msg.data)
         self.whereabouts.heard(response)
         return response
+
+    async def level(self) -> int | None:
+        """Say which API level the servers here have (ADR-44), which is asked once.
+
+        Returns:
+            The level, 0 below server 2.11; None where the user may not ask.
+
+        Raises:
+            trionats.errors.APIError: The server refused.
+        """
+        if not self._asked_for_level:
+            try:
+                response = await self.request("INFO")
+            except errors.PermissionsViolationError:
+                pass
+            else:
+                stats = response.get("api")
+                level = stats.get("level", 0) if isinstance(stats, dict) else 0
+                self._level = level if type(level) is int else 0
+            self._asked_for_level = True
+        return self._level
+
+    async def configure(
+        self, what: str, subject: str, request: Mapping[str, object], needs: list[levels.Need], undo: str
+    ) -> dict[str, Any]:
+        """Create or change a stream or a consumer, if the server knows all that the configuration says (ADR-44).
+
+        A server that is too old either refuses by itself, or is not asked. Where its level cannot be asked for, the
+        configuration that it echoes tells; what was created without a field is deleted again, and what was changed
+        without it stays so.
+
+        Args:
+            what: What it is, for the text of an exception: "stream 'ORDERS'".
+            subject: What to ask, without the prefix: "STREAM.CREATE.ORDERS".
+            request: The request.
+            needs: What its configuration needs.
+            undo: What to ask to delete it again.
+
+        Returns:
+            The response's fields, as the server sent them.
+
+        Raises:
+            trionats.errors.APIError: The server refused, or it is too old: the text then names the field and the version.
+        """
+        need = levels.greatest(needs)
+        if need is None:
+            return await self.request(subject, request)
+        level = await self.level()
+        if level is not None and level < need.level:
+            raise _too_old(what, need, f"has level {level}")
+        try:
+            response = await self.request(subject, request, {levels.HEADER: str(need.level)})
+        except errors.APIError as error:
+            if error.err_code == levels.REFUSED:
+                raise _too_old(what, need, "refuses it") from None
+            raise
+        absent = levels.absent(needs, response.get("config")) if level is None else None
+        if absent is None:
+            return response
+        if response.get("did_create") is True or request.get("action") == "create":
+            with suppress(errors.Error), trio.move_on_after(CLEANUP_LIMIT, shield=True):
+                await self.request(undo)
+        raise _too_old(what, absent, "left it out")
 
     async def last_stored(self, stream: str, pattern: str) -> dict[str, Any] | None:
         """Read the last message that matches, as the stream's leader has it (design 59).
@@ -285,6 +368,17 @@ class Api(Generic[C]):
             raise
         message = response.get("message")
         return message if isinstance(message, dict) else {}
+
+
+def _told(text: str, subject: str, payload: bytes, headers: object, *seconds: float) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        more = {"api_subject": subject, "api_payload": payload, "api_headers": headers}
+        log.debug(text, subject, len(payload), *seconds, extra=more | ({"api_seconds": seconds[0]} if seconds else {}))
+
+
+def _too_old(what: str, need: levels.Need, how: str) -> errors.APIError:
+    complaint = need.complaint(how)
+    return api_error(errors.APIError, f"{what}: {complaint}", complaint, code=412, err_code=levels.REFUSED)
 
 
 def encoded(what: str, payload: Mapping[str, object] | None) -> bytes:

@@ -35,9 +35,9 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.giving_back import give_back, leave, takes_back
-from trionats._jetstream.measuring import size_of_next
 from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.ordered import JITTER
+from trionats._jetstream.oversize import next_message
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
 from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Tell, Traits
 from trionats._protocol.jetstream.pull import Pull, PullInbox
@@ -269,7 +269,8 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         size = 0
         try:
             with trio.move_on_after(RESPONSE_LIMIT):
-                size = await size_of_next(self._api, await self._consumer.info())
+                found = await next_message(self._api, await self._consumer.info())
+                size = 0 if found is None else found.size
         except errors.Error:
             pass
         self._decisions.measured(size)

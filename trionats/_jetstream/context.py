@@ -8,7 +8,7 @@ from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumers import Consumer
-from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.management import JetStreamManager, ensured
 from trionats._jetstream.objects.buckets import (
     Bucket,
     bucket_name,
@@ -21,6 +21,7 @@ from trionats._jetstream.objects.buckets import (
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.ordered_consumer import ordered_consumer
 from trionats._jetstream.publish import encoded, joined, publish_until_known, unexpected_publish
+from trionats._jetstream.publisher import Publisher
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.publishing import publish_headers
 
@@ -139,6 +140,10 @@ class JetStream(JetStreamManager):
         data, sent = encoded(doing, payload), joined(doing, headers, asked)
         return await publish_until_known(self._jetstream, doing, subject, data, sent, asked)
 
+    def __publisher__(self, max_pending: int, *, resend: bool) -> Publisher:
+        """Make what `open_publisher` gives; it is to be run by who asks for it."""
+        return Publisher(self._jetstream, max_pending, resend=resend)
+
     # Streams and consumers, as objects.
 
     async def stream(self, name: str) -> Stream:
@@ -152,9 +157,37 @@ class JetStream(JetStreamManager):
         """
         return Stream(self._jetstream, await self.stream_info(name))
 
-    async def create_stream(self, config: api.StreamConfig | None = None, **params: object) -> Stream:
-        """Create a stream, as `add_stream` does."""
+    async def create_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> Stream:
+        """Create a stream, as `add_stream` does: one that exists with the same configuration is as good.
+
+        Args:
+            config: The configuration.
+            params: Fields of `StreamConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, or the name is none.
+            trionats.errors.APIError: The server refused, for instance because the stream exists with another configuration, or
+                is too old.
+        """
         return Stream(self._jetstream, await self.add_stream(config, **params))
+
+    async def create_or_update_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> Stream:
+        """Let there be a stream of this configuration, whether one of the name exists or not.
+
+        What is given is the whole configuration, by keywords, too: what is left out becomes the server's default, also where
+        the stream has something else. To change some fields of a stream that exists, use `Stream.update`.
+
+        Args:
+            config: The configuration.
+            params: Fields of `StreamConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, or the name is none.
+            trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
+        """
+        return Stream(self._jetstream, await ensured(self, config, params))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.

@@ -14,20 +14,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nats.js import manager as nats_py
 
 from trionats import api, errors
-from trionats._jetstream.api import about, confirmed, sound, unreadable
+from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
 from trionats._protocol import fields, subjects
+from trionats._protocol.jetstream import levels
+from trionats._protocol.jetstream.listing import Pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from nats.js import api as nats_api
 
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
 
-Info = TypeVar("Info", api.StreamInfo, api.ConsumerInfo)
+T = TypeVar("T")
 
 #: What the server takes for a duplicate window that nobody chose, where the messages live longer.
 DUPLICATE_WINDOW = 120.0
+#: The server's numbers for: there is no such stream; there is one of this name already, with another configuration.
+NO_STREAM = 10059
+STREAM_EXISTS = 10058
 
 
 class _NatsPyReply:
@@ -101,35 +108,73 @@ class JetStreamManager:
         return await self._api.request(subject, payload)
 
     async def account_info(self) -> api.AccountInfo:
-        """Read the account's limits and what it uses of them."""
+        """Read the account's limits and what it uses of them, by tiers where it has any, and the API level of the servers."""
         with about("account"):
             return sound("account", api.AccountInfo.from_response(await self._api.request("INFO")))
 
     async def find_stream_name_by_subject(self, subject: str) -> str:
-        """Find the name of the stream that stores what is published to `subject`."""
-        fields.check_argument("find_stream_name_by_subject", "subject", str, subject)
-        what = f"stream for subject {subject!r}"
-        with about(what):
-            name = await self._manager.find_stream_name_by_subject(subject)
-        if not isinstance(name, str):
-            raise unreadable(what, f"its name must be text, not {type(name).__name__}")
-        return name
+        """Find the name of the stream that stores what is published to `subject`.
 
-    async def stream_info(self, name: str, subjects_filter: str | None = None) -> api.StreamInfo:
+        Where `subject` has wildcards and several streams do, the first of them by name is given.
+
+        Raises:
+            trionats.errors.NotFoundError: There is none.
+        """
+        names = await self.stream_names(subject)
+        if not names:
+            raise api_error(errors.NotFoundError, f"stream for subject {subject!r}: not found", "not found", code=404)
+        return names[0]
+
+    async def stream_info(
+        self, name: str, subjects_filter: str | None = None, deleted_details: bool = False
+    ) -> api.StreamInfo:
         """Read a stream's configuration and state.
 
         Args:
             name: The stream.
-            subjects_filter: List the stored subjects that match this pattern, with their counts, in `state.subjects`.
+            subjects_filter: List the stored subjects that match this pattern, with their counts, in `state.subjects`. The
+                server gives 100,000 at once, and is asked until all of them have been read.
+            deleted_details: List the sequences that were deleted between the first and the last, in `state.deleted`.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
         """
         what = _stream(name)
-        fields.check_argument("stream_info", "subjects_filter", str | None, subjects_filter)
-        with about(what):
-            response = await self._api.request(f"STREAM.INFO.{name}", {"subjects_filter": subjects_filter or ""})
-            return sound(what, api.StreamInfo.from_response(response))
+        fields.check_argument("stream_info", "deleted_details", bool, deleted_details)
+        asked: dict[str, object] = {"deleted_details": True} if deleted_details else {}
+        if subjects_filter is not None:
+            asked["subjects_filter"] = _pattern("stream_info", "subjects_filter", subjects_filter)
+        return await self._info(what, f"STREAM.INFO.{name}", asked)
 
-    async def add_stream(self, config: api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
+    async def _info(self, what: str, subject: str, asked: Mapping[str, object]) -> api.StreamInfo:
+        found: dict[str, int] = {}
+        pages = Pages()
+        while True:
+            request = {**asked, "offset": pages.offset} if pages.offset else asked
+            with about(what):
+                response = await self._api.request(subject, request)
+                # Of the page, not of the stream.
+                total, _, _ = (response.pop(field, 0) for field in ("total", "offset", "limit"))
+                if type(total) is not int:
+                    raise unreadable(what, "its total must be a whole number")
+                info = sound(what, api.StreamInfo.from_response(response))
+            here = info.state.subjects
+            found |= here or {}
+            pages.take(list(here or ()), total)
+            if pages.ended:
+                if found:
+                    info.state.subjects = found
+                return info
+
+    async def add_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Create a stream; an existing one of the same configuration is as good.
+
+        A mirror that says nothing of it gets `allow_msg_ttl` and `allow_rollup_hdrs`: without them it keeps messages that
+        have expired in its origin, or were replaced there.
+
+        What only a newer server can do (`allow_atomic` needs 2.12) is refused by the server, or, below 2.12, by this
+        client before anything is sent, which asks for the API level once (`$JS.API.INFO`). Where the user may not ask that,
+        the configuration that comes back is compared, and a stream that was made without the field is deleted again.
 
         Args:
             config: The configuration.
@@ -138,50 +183,90 @@ class JetStreamManager:
         Raises:
             TypeError: A field holds what it cannot hold; nothing was sent.
             ValueError: So does one with a number, or the name is none.
-            trionats.errors.APIError: The server refused.
+            trionats.errors.APIError: The server refused, or is too old.
         """
-        return await self._configure("CREATE", fields.merged("add_stream", api.StreamConfig, config, params))
+        wanted = fields.merged("add_stream", api.StreamConfig, config, params)
+        completed = _completed(wanted, params)
+        try:
+            return await self._configure("CREATE", completed)
+        except errors.APIError as error:
+            # One that was made without them is as good.
+            if error.err_code != STREAM_EXISTS or completed is wanted:
+                raise
+        return await self._configure("CREATE", wanted)
 
-    async def update_stream(self, config: api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
+    async def update_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Change a stream's configuration; arguments and errors as for `add_stream`.
+
+        A `config` is the whole configuration: what it leaves out becomes the server's default. Fields given by keyword alone
+        (and the `name`) change just these: the rest is what the stream has, which is asked for first. Two who do that at the
+        same time may undo what the other did.
 
         The server tells its own defaults along with what was chosen, and refuses a `duplicate_window` above `max_age`.
         So where `max_age` is made shorter than the window in a configuration that was read, and the window is the
         server's default (two minutes, or the `max_age` there was), it is left to the server again. A window given by
         keyword is sent as it is, and where `max_age` is made longer the window stays as it is.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
         """
-        config = fields.merged("update_stream", api.StreamConfig, config, params)
-        if 0 < (config.max_age or 0) < (config.duplicate_window or 0) and "duplicate_window" not in params:
-            config = await self._without_default_window(config)
-        return await self._configure("UPDATE", config)
+        # Checked first: what is wrong is refused before anything is sent.
+        wanted = fields.merged("update_stream", api.StreamConfig, config, params)
+        _stream(wanted.name or "")
+        now = None
+        if config is None:
+            now = (await self.stream_info(wanted.name or "")).config
+            wanted = fields.merged("update_stream", api.StreamConfig, now, params)
+        if 0 < (wanted.max_age or 0) < (wanted.duplicate_window or 0) and "duplicate_window" not in params:
+            wanted = await self._without_default_window(wanted, now)
+        return await self._configure("UPDATE", wanted)
 
     async def delete_stream(self, name: str) -> bool:
         """Delete a stream with all its messages and consumers."""
         what = _stream(name)
         with about(what):
-            return confirmed(what, await self._manager.delete_stream(name))
+            response = await self._api.request(f"STREAM.DELETE.{name}")
+            return confirmed(what, response["success"])
 
     async def purge_stream(
         self, name: str, seq: int | None = None, subject: str | None = None, keep: int | None = None
     ) -> bool:
-        """Delete messages of a stream.
+        """Delete messages of a stream; `Stream.purge` says how many they were.
 
         Args:
             name: The stream.
-            seq: Only what is below this sequence.
+            seq: Only what is below this sequence, which is 1 at the least. Not together with `keep`.
             subject: Only what matches this pattern.
             keep: All but this many of the newest.
-        """
-        what = _stream(name)
-        for given, hint, value in (("seq", int, seq), ("subject", str, subject), ("keep", int, keep)):
-            fields.check_argument("purge_stream", given, hint | None, value)
-        with about(what):
-            return confirmed(what, await self._manager.purge_stream(name, seq, subject, keep))
 
-    async def streams_info(self, offset: int = 0) -> list[api.StreamInfo]:
-        """List all streams of the account, from the `offset`-th on."""
+        Raises:
+            ValueError: Both `seq` and `keep` were given, or a number that none can be; nothing was sent.
+            trionats.errors.APIError: The server refused.
+        """
+        await purged(self._api, "purge_stream", name, seq, subject, keep)
+        return True
+
+    async def stream_names(self, subject: str | None = None) -> list[str]:
+        """List the names of all streams of the account, sorted, or of those that store what matches `subject`."""
+        asked = {} if subject is None else {"subject": _pattern("stream_names", "subject", subject)}
+        return await self._pages("STREAM.NAMES", "streams", _name("STREAM.NAMES"), str, asked=asked)
+
+    async def streams_info(self, offset: int = 0, subject: str | None = None) -> list[api.StreamInfo]:
+        """List all streams of the account, by name.
+
+        A stream whose leader does not respond is not among them, but its name is among the `stream_names`.
+
+        Args:
+            offset: How many to leave out.
+            subject: Only those that store what matches this pattern.
+        """
         fields.check_argument("streams_info", "offset", int, offset)
-        return await self._pages("STREAM.LIST", "streams", offset, api.StreamInfo)
+        asked = {} if subject is None else {"subject": _pattern("streams_info", "subject", subject)}
+
+        def read(entry: dict[str, Any]) -> api.StreamInfo:
+            return sound("STREAM.LIST", api.StreamInfo.from_response(entry))
+
+        return await self._pages("STREAM.LIST", "streams", read, lambda info: info.config.name, offset, asked)
 
     async def streams_info_iterator(self, offset: int = 0) -> Iterable[api.StreamInfo]:
         """List all streams as `streams_info` does, under nats-py's other name."""
@@ -195,7 +280,7 @@ class JetStreamManager:
             return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
 
     async def add_consumer(
-        self, stream: str, config: api.ConsumerConfig | None = None, **params: object
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
     ) -> api.ConsumerInfo:
         """Create a consumer, or change the one of that name; without a name it gets a new one.
 
@@ -254,11 +339,21 @@ class JetStreamManager:
             response = await self._api.request(f"CONSUMER.RESET.{stream}.{consumer}", request)
             return sound(what, api.ConsumerReset.from_response(response))
 
+    async def consumer_names(self, stream: str) -> list[str]:
+        """List the names of all consumers of a stream, sorted."""
+        subject = f"CONSUMER.NAMES.{subjects.stream_name(stream)}"
+        return await self._pages(subject, "consumers", _name(subject), str)
+
     async def consumers_info(self, stream: str, offset: int | None = None) -> list[api.ConsumerInfo]:
         """List all consumers of a stream, from the `offset`-th on."""
         subjects.stream_name(stream)
         fields.check_argument("consumers_info", "offset", int | None, offset)
-        return await self._pages(f"CONSUMER.LIST.{stream}", "consumers", offset or 0, api.ConsumerInfo)
+        subject = f"CONSUMER.LIST.{stream}"
+
+        def read(entry: dict[str, Any]) -> api.ConsumerInfo:
+            return sound(subject, api.ConsumerInfo.from_response(entry))
+
+        return await self._pages(subject, "consumers", read, lambda info: info.name, offset or 0)
 
     async def get_msg(
         self,
@@ -301,42 +396,151 @@ class JetStreamManager:
         return info
 
     async def _configure(self, verb: str, config: api.StreamConfig) -> api.StreamInfo:
-        what = _stream(config.name or "")
+        name = config.name or ""
+        what = _stream(name)
         request = config.as_dict()
+        needs = levels.of_stream(request)
         with about(what):
-            response = await self._api.request(f"STREAM.{verb}.{config.name}", request)
+            response = await self._api.configure(
+                what, f"STREAM.{verb}.{name}", request, needs, undo=f"STREAM.DELETE.{name}"
+            )
             return sound(what, api.StreamInfo.from_response(response))
 
-    async def _without_default_window(self, config: api.StreamConfig) -> api.StreamConfig:
+    async def _without_default_window(self, config: api.StreamConfig, now: api.StreamConfig | None) -> api.StreamConfig:
         """Leave the duplicate window to the server if what stands there is its own default.
 
         Nothing in the configuration says who chose it; the stream, as it still is, does.
         """
         try:
-            now = (await self.stream_info(config.name or "")).config
+            now = now or (await self.stream_info(config.name or "")).config
         except errors.APIError:
             return config  # the update will say what is wrong, and knows better
         default = min(DUPLICATE_WINDOW, now.max_age or DUPLICATE_WINDOW)
         chosen = config.duplicate_window != now.duplicate_window or now.duplicate_window != default
         return config if chosen else replace(config, duplicate_window=0)
 
-    async def _pages(self, subject: str, key: str, offset: int, kind: type[Info]) -> list[Info]:
-        infos: dict[str | None, Info] = {}
-        asked = offset
-        while True:
-            page = await self._api.request(subject, {"offset": asked})
-            found, total = page.get(key) or [], page.get("total", 0)
-            if not isinstance(found, list) or type(total) is not int:
+    async def _pages(
+        self,
+        subject: str,
+        key: str,
+        read: Callable[[Any], T],
+        named: Callable[[T], str | None],
+        offset: int = 0,
+        asked: Mapping[str, object] | None = None,
+    ) -> list[T]:
+        """Read a list whole.
+
+        Args:
+            subject: What is asked.
+            key: Under which name a page has its entries.
+            read: Makes something of an entry.
+            named: Says what it is called.
+            offset: How many are left out.
+            asked: Further fields of the request.
+        """
+        found: dict[str, T] = {}
+        pages = Pages(offset)
+        while not pages.ended:
+            page = await self._api.request(subject, {**(asked or {}), "offset": pages.offset})
+            entries, total = page.get(key) or [], page.get("total", 0)
+            if not isinstance(entries, list) or type(total) is not int:
                 raise unreadable(subject, f"its {key} must be a list, and its total a whole number")
-            before = len(infos)
             with about(subject):
-                for entry in found:
-                    info = sound(subject, kind.from_response(entry))
-                    infos[info.config.name if isinstance(info, api.StreamInfo) else info.name] = info
-            asked += len(found)
-            # Nothing new: whatever the total says, this would go on for ever.
-            if len(infos) == before or asked >= total:
-                return list(infos.values())
+                here = {named(item) or "": item for item in map(read, entries)}
+            found |= here
+            pages.take(list(here), total)
+        return list(found.values())
+
+
+async def ensured(
+    manager: JetStreamManager, config: nats_api.StreamConfig | None, params: Mapping[str, object]
+) -> api.StreamInfo:
+    """Let there be a stream of this configuration: change the one that is there, or else create it.
+
+    Args:
+        manager: What does it.
+        config: The whole configuration.
+        params: Fields that replace those of `config`.
+    """
+    wanted = _completed(fields.merged("create_or_update_stream", api.StreamConfig, config, params), params)
+    _stream(wanted.name or "")
+    try:
+        return await manager.update_stream(wanted)
+    except errors.NotFoundError as error:
+        if error.err_code != NO_STREAM:
+            raise
+    try:
+        return await manager.add_stream(wanted)
+    except errors.APIError as error:
+        if error.err_code != STREAM_EXISTS:
+            raise
+    return await manager.update_stream(wanted)  # somebody has created it meanwhile
+
+
+async def purged(
+    jetstream: Api[Messaging], call: str, name: str, seq: int | None, subject: str | None, keep: int | None
+) -> int:
+    """Delete messages of a stream.
+
+    Args:
+        jetstream: What is asked.
+        call: The call that was made, for the texts of exceptions.
+        name: The stream.
+        seq: Only what is below this sequence; None for no limit.
+        subject: Only what matches this pattern; None for all.
+        keep: All but this many; None for none.
+
+    Returns:
+        How many they were.
+
+    Raises:
+        ValueError: Both `seq` and `keep` were given, or a number that none can be; nothing was sent.
+        trionats.errors.APIError: The server refused.
+    """
+    what = _stream(name)
+    # Below sequence 0 there is nothing; the server takes 0 for "no limit", and purges all.
+    for given, value, least in (("seq", seq, 1), ("keep", keep, 0)):
+        fields.check_argument(call, given, int | None, value)
+        if value is not None and value < least:
+            raise ValueError(f"{call}: {given} is {value}: it is at least {least}")
+    if seq is not None and keep is not None:
+        raise ValueError(f"{call}: either seq ({seq}) or keep ({keep}), not both")
+    asked = {"seq": seq, "keep": keep, "filter": None if subject is None else _pattern(call, "subject", subject)}
+    request = {field: value for field, value in asked.items() if value is not None}
+    with about(what):
+        response = await jetstream.request(f"STREAM.PURGE.{name}", request)
+        confirmed(what, response["success"])
+        count = response.get("purged")
+        if type(count) is not int:
+            raise unreadable(what, "the number of purged messages must be a whole number")
+        return count
+
+
+def _completed(config: api.StreamConfig, given: Mapping[str, object]) -> api.StreamConfig:
+    """Let a mirror forget what its origin forgets, unless that was said by keyword, or is not allowed together with the rest."""
+    if config.mirror is None:
+        return config
+    more: dict[str, Any] = {}
+    if config.allow_msg_ttl is None:
+        more["allow_msg_ttl"] = True
+    if not (config.allow_rollup_hdrs or config.deny_purge or "allow_rollup_hdrs" in given):
+        more["allow_rollup_hdrs"] = True
+    return replace(config, **more) if more else config
+
+
+def _pattern(call: str, name: str, subject: str) -> str:
+    fields.check_argument(call, name, str, subject)
+    subjects.subscribe_subject(subject)
+    return subject
+
+
+def _name(subject: str) -> Callable[[object], str]:
+    def read(entry: object) -> str:
+        if not isinstance(entry, str):
+            raise unreadable(subject, f"a name must be text, not {type(entry).__name__}")
+        return entry
+
+    return read
 
 
 def _stream(name: str) -> str:

@@ -91,9 +91,10 @@ class NextMessage:
         if not give_back:
             self._attachment.detach()
             return
+        # First this: the server would deliver it to us again.
+        self._attachment.retire(self._give_back)
         if self._message is not None:
             self._give_back(self._message)
-        self._attachment.retire(self._give_back)
 
     # What the reader calls.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers import Consumer
+    from trionats._protocol.jetstream.demand import Demand, OnLeave
     from trionats._protocol.jetstream.push import Step
 
-__all__ = ["OnLeave", "PushFeed", "pushed"]
+__all__ = ["PushFeed", "pushed"]
 
-OnLeave = Literal["nak", "leave"]
-
+#: The options of `open_consumer` that say something to a push consumer.
+APPLY: Final = ("max_bytes", "on_leave")
+#: How much may wait to be received where the consumer does not wait for us, as for a subscription.
+MAX_MESSAGES: Final = 65_536
+MAX_BYTES: Final = 64 * 1024 * 1024
 #: How many seconds one look at the consumer may take.
 RESPONSE_LIMIT: Final = 5.0
 #: When it is looked again whether somebody else still listens: the server may not have seen that we have left.
@@ -263,14 +267,7 @@ async def _free(consumer: Consumer) -> api.ConsumerInfo:
 
 
 @asynccontextmanager
-async def pushed(
-    nursery: trio.Nursery,
-    consumer: Consumer,
-    *,
-    max_messages: int = 65_536,
-    max_bytes: int = 64 * 1024 * 1024,
-    on_leave: OnLeave | None = None,
-) -> AsyncIterator[PushFeed]:
+async def pushed(nursery: trio.Nursery, consumer: Consumer, demand: Demand) -> AsyncIterator[PushFeed]:
     """Read a push consumer that there is.
 
     Entering looks at it, and queues the SUB.
@@ -278,17 +275,14 @@ async def pushed(
     Args:
         nursery: Where the feeding task lives.
         consumer: The consumer.
-        max_messages: How many messages may wait to be received if it has no flow control; one more ends the feed, and `receive`
-            raises `nats.errors.SlowConsumerError` after what is buffered.
-        max_bytes: How many bytes of headers and payloads; as for `max_messages`.
-        on_leave: What becomes of what was delivered and not received: "nak" gives it back, "leave" leaves it to the ack wait.
-            None gives it back, unless the consumer limits deliveries.
+        demand: What is wanted of it: what becomes of what is not received, and how many bytes may wait.
 
     Raises:
         trionats.errors.NotFoundError: There is no such consumer.
         nats.errors.Error: Somebody else listens to it, and it is not for a group; or as for `Consumer.info`.
-        ValueError: It is a pull consumer.
+        ValueError: It is a pull consumer, or an option does not apply.
     """
+    demand.only("a push consumer", APPLY)
     consumer.__jetstream__().connection.pace.run.check("open_consumer")
     config = (await _free(consumer)).config
     traits = PushTraits(
@@ -297,10 +291,10 @@ async def pushed(
         config.idle_heartbeat or 0.0,
         bool(config.flow_control),
         consumer.__deliverer__().acknowledges,
-        max_messages,
-        max_bytes,
+        MAX_MESSAGES,
+        demand.max_bytes or MAX_BYTES,
     )
-    feed = PushFeed(consumer, traits, on_leave)
+    feed = PushFeed(consumer, traits, demand.on_leave)
     async with feeding(nursery, feed, feed._go_on):
         feed._attach()
         yield feed

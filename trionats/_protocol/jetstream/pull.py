@@ -59,6 +59,8 @@ class Pull:
     terms: Mapping[str, object] = field(default_factory=dict)
     #: What the server has called the one client that it gives messages to.
     pin: str = ""
+    #: Do not wait for more messages than there are, though for the first one as long as it says.
+    no_wait: bool = False
 
     def body(self) -> bytes:
         """Give the request's payload."""
@@ -71,7 +73,7 @@ class Pull:
             fields["expires"] = int(self.expires * NANOSECONDS)
             if self.heartbeat:
                 fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
-        else:
+        if self.no_wait or not self.expires:
             # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
             fields["no_wait"] = True
         return json.dumps(fields, separators=(",", ":")).encode()

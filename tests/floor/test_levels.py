@@ -1,0 +1,149 @@
+"""What only a newer server can do, asked of servers of each age (ADR-44)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from tests.fakes import FakeServer, Frame
+from tests.worlds import open_world
+from trionats import JetStream, api, errors
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+STATE = dict.fromkeys(("messages", "bytes", "first_seq", "last_seq", "consumer_count"), 0)
+NEWER = ("allow_msg_ttl", "allow_atomic", "allow_batched")
+
+
+@asynccontextmanager
+async def aged(
+    level: int | None, *, knows: tuple[str, ...] = (), permitted: bool = True
+) -> AsyncIterator[tuple[JetStream, FakeServer]]:
+    """A server of an API level, which below 2 does not look at the header, and leaves out what it does not know."""
+    async with open_world() as (server, nc, _):
+
+        def info(_: Frame) -> object:
+            if not permitted:
+                server.inject(b"-ERR 'Permissions Violation for Publish to \"$JS.API.INFO\"'\r\n")
+                return None
+            stats = {"total": 1, "errors": 0, **({} if level is None else {"level": level})}
+            return {"api": stats}
+
+        def configure(frame: Frame) -> object:
+            asked = re.search(rb"Nats-Required-Api-Level: (\d+)", frame.headers)
+            if asked and (level or 0) >= 2 and int(asked[1]) > (level or 0):
+                return {
+                    "error": {"code": 412, "err_code": 10185, "description": "JetStream minimum api level required"}
+                }
+            sent = json.loads(frame.payload)
+            config = {field: value for field, value in sent.items() if field not in NEWER or field in knows}
+            return {"config": config, "state": STATE, "did_create": "CREATE" in frame.subject}
+
+        server.on("$JS.API.INFO", info)
+        server.on("$JS.API.STREAM.CREATE.S", configure)
+        server.on("$JS.API.STREAM.UPDATE.S", configure)
+        server.on("$JS.API.STREAM.DELETE.S", lambda _: {"success": True})
+        yield nc.jetstream(), server
+
+
+def sent(server: FakeServer) -> list[Frame]:
+    return [frame for frame in server.frames if frame.verb in ("PUB", "HPUB") and frame.subject.startswith("$JS.API.")]
+
+
+def asked(server: FakeServer) -> list[str]:
+    return [frame.subject.removeprefix("$JS.API.") for frame in sent(server)]
+
+
+def levels_asked_for(server: FakeServer) -> list[bytes]:
+    return [level for frame in sent(server) for level in re.findall(rb"Nats-Required-Api-Level: (\d+)", frame.headers)]
+
+
+@pytest.mark.parametrize("level", [None, 1, 2, 5])
+async def test_what_every_server_can_do_is_asked_without_a_level(level: int | None) -> None:
+    async with aged(level) as (js, server):
+        await js.add_stream(name="S", subjects=["s"], max_age=5, allow_msg_ttl=False)
+        assert asked(server) == ["STREAM.CREATE.S"]
+        assert levels_asked_for(server) == []
+
+
+@pytest.mark.parametrize("level", [None, 0, 1])
+async def test_an_old_server_is_not_asked_for_what_it_would_leave_out(level: int | None) -> None:
+    async with aged(level) as (js, server):
+        for call in (js.add_stream, js.create_stream):
+            with pytest.raises(errors.APIError) as caught:
+                await call(name="S", allow_atomic=True)
+            said = f"stream 'S': allow_atomic needs a server of 2.12 or later (API level 2); this one has level {level or 0}"
+            assert str(caught.value).startswith(said)
+            assert (caught.value.code, caught.value.err_code) == (412, 10185)
+        assert asked(server) == ["INFO"], "once a context"
+
+
+async def test_a_server_that_can_do_it_is_asked_for_its_level_once() -> None:
+    async with aged(5, knows=NEWER) as (js, server):
+        for _ in range(2):
+            assert (await js.add_stream(name="S", allow_msg_ttl=True, allow_batched=True)).config.allow_batched
+        assert asked(server) == ["INFO", "STREAM.CREATE.S", "STREAM.CREATE.S"]
+        assert levels_asked_for(server) == [b"4", b"4"]
+
+
+async def test_a_refusal_by_the_server_itself_names_the_field_and_the_version() -> None:
+    """Of a cluster in which the one that was asked for its level is newer than the one that leads."""
+    async with aged(2) as (js, server):
+        server.on("$JS.API.INFO", lambda _: {"api": {"level": 5}}, first=True)
+        with pytest.raises(
+            errors.APIError, match=r"allow_batched needs a server of 2\.14 or later \(API level 4\)"
+        ) as caught:
+            await js.add_stream(name="S", allow_batched=True)
+        assert (caught.value.code, caught.value.err_code) == (412, 10185)
+
+
+async def test_where_the_level_may_not_be_asked_what_comes_back_tells_and_nothing_is_left() -> None:
+    async with aged(1, knows=("allow_msg_ttl",), permitted=False) as (js, server):
+        assert (await js.add_stream(name="S", allow_msg_ttl=True)).config.allow_msg_ttl
+        with pytest.raises(errors.APIError, match=r"allow_atomic needs a server of 2\.12 .*left it out"):
+            await js.add_stream(name="S", allow_msg_ttl=True, allow_atomic=True)
+        create = "STREAM.CREATE.S"
+        assert asked(server) == ["INFO", create, create, "STREAM.DELETE.S"], "the level is not asked for again"
+
+
+async def test_what_existed_before_is_not_deleted() -> None:
+    async with aged(1, permitted=False) as (js, server):
+        with pytest.raises(errors.APIError, match="allow_atomic needs"):
+            await js.update_stream(api.StreamConfig(name="S", allow_atomic=True))
+        assert asked(server) == ["INFO", "STREAM.UPDATE.S"]
+
+
+async def test_undoing_is_waited_for_though_cancelled_and_not_for_ever() -> None:
+    async with aged(1, permitted=False) as (js, server):
+        server.on("$JS.API.STREAM.DELETE.S", lambda _: None, first=True)
+        started = trio.current_time()
+        with trio.move_on_after(1), pytest.raises(errors.APIError, match="allow_atomic needs"):
+            await js.add_stream(name="S", allow_atomic=True)
+        assert trio.current_time() - started == 2
+        assert asked(server)[-1] == "STREAM.DELETE.S"
+
+
+@pytest.mark.parametrize("odd", [{}, {"api": None}, {"api": {"level": "5"}}, {"api": {"level": True}}])
+async def test_a_level_that_is_none_is_none(odd: dict[str, Any]) -> None:
+    async with aged(5) as (js, server):
+        server.on("$JS.API.INFO", lambda _: odd, first=True)
+        with pytest.raises(errors.APIError, match="this one has level 0"):
+            await js.add_stream(name="S", allow_msg_ttl=True)
+
+
+async def test_where_the_level_was_refused_it_is_asked_again() -> None:
+    async with aged(5, knows=NEWER) as (js, server):
+        answers: list[Callable[[], object]] = [
+            lambda: {"error": {"code": 503, "err_code": 10008, "description": "system temporarily unavailable"}},
+            lambda: {"api": {"level": 5}},
+        ]
+        server.on("$JS.API.INFO", lambda _: answers.pop(0)(), first=True)
+        with pytest.raises(errors.ServiceUnavailableError, match="stream 'S'"):
+            await js.add_stream(name="S", allow_msg_ttl=True)
+        assert (await js.add_stream(name="S", allow_msg_ttl=True)).config.allow_msg_ttl
