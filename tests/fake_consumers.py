@@ -215,6 +215,8 @@ class Consumer:
                 self.deliver(message, pull)
 
     def _next_pull(self) -> Pull | None:
+        if subject := self.config.get("deliver_subject"):
+            return Pull(subject) if self.stream.heard(subject) else None
         # Who has left is not waited for.
         self.pulls = [pull for pull in self.pulls if self.stream.heard(pull.inbox)]
         policy = self.config.get("priority_policy")

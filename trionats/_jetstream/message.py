@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Never, final
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
 from trionats._core.message import Msg
@@ -405,6 +405,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        await checkpoint()
         raise self._no_reply()
 
     def respond_nowait(
