@@ -17,14 +17,12 @@ from trionats import errors, events
 from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
 from trionats._core.connection import Connection
-from trionats._core.deadlines import reply_within, seconds_to_wait, unexpected
-from trionats._core.request_many import ReplyCollector
+from trionats._core.deadlines import reply_within, unexpected
 from trionats._core.status import ClientStatistics, state_of, statistics_of
 from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._protocol.commands import CRLF, LENGTHS
-from trionats._protocol.replies import ReplyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -257,20 +255,9 @@ class Client:
         self._pace.run.check()
         if unknown:
             raise unexpected("request_many", unknown)
-        await checkpoint_if_cancelled()
-        connection = self._connection
-        total = seconds_to_wait(connection.request_timeout)
-        policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
-        if not self._supervisor.has_room or not self._supervisor.accepting:
-            with connection.limit(f"request to {subject!r}"):
-                await self._supervisor.wait_room()
-        many_request, frame, size = connection.ask_many(subject, payload, headers, reply)
-        collector = ReplyCollector(many_request, connection.requests, policy)
-        try:
-            many_request.start(collector, frame, size, max_msgs)
-            return await collector.wait()
-        finally:
-            collector.close()
+        return await self._connection.request_many(
+            subject, payload, headers, max_msgs=max_msgs, stall=stall, sentinel=sentinel, reply=reply
+        )
 
     def with_options(self, *, request_timeout: float | None) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.

@@ -19,6 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self, TypedDict, final
 
+from multidict import MultiDict
 from nats.js import api as nats_api
 from nats.js.api import (
     DEFAULT_PREFIX,
@@ -78,6 +79,7 @@ __all__ = [
     "SequencePair",
     "StorageType",
     "StoreCompression",
+    "StoredMsg",
     "StreamAlternate",
     "StreamConfig",
     "StreamConsumerLimits",
@@ -538,6 +540,28 @@ class ObjectResult:
 
     info: ObjectInfo
     data: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredMsg:
+    """A message as its stream holds it: what `Stream.get_msg` and its neighbours give.
+
+    Attributes:
+        stream: The stream.
+        subject: The subject that it was published to.
+        seq: Its sequence in the stream.
+        time: When it was stored, in UTC; the nanoseconds that a datetime has no room for are cut off.
+        data: Its payload; empty is `b""`.
+        headers: Its own headers, as in `Msg.headers`: repeated names are kept, and without any it is empty.
+    """
+
+    stream: str
+    subject: str
+    seq: int
+    time: datetime
+    data: bytes = b""
+    headers: MultiDict[str] = field(default_factory=MultiDict)
 
 
 def _unknown(kind: type, resp: dict[str, Any]) -> dict[str, Any]:

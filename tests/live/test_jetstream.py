@@ -23,7 +23,8 @@ def test_every_coroutine_of_nats_pys_manager_is_here_without_a_timeout() -> None
         ours = getattr(JetStream, name)
         assert inspect.iscoroutinefunction(ours)
         expected = [parameter for parameter in inspect.signature(theirs).parameters if parameter != "timeout"]
-        assert list(inspect.signature(ours).parameters)[: len(expected)] == expected, name
+        given = inspect.signature(ours).parameters
+        assert list(given)[: len(expected)] == expected, name
 
 
 async def test_streams_are_managed(nats_server: TrioNatsServer) -> None:

@@ -9,13 +9,14 @@ import copy
 from threading import get_ident
 from typing import TYPE_CHECKING, final
 
+import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from trionats import events
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment
 from trionats._core.barrier import wait_barrier
-from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within
+from trionats._core.deadlines import REQUEST_TIMEOUT, reply_within, seconds_to_wait
 from trionats._core.drain import Draining
 from trionats._core.foreign import Foreign
 from trionats._core.frames import Frames
@@ -24,19 +25,18 @@ from trionats._core.logbook import Logbook
 from trionats._core.message import messages_of
 from trionats._core.messaging import messaging_of
 from trionats._core.pipeline import Pipeline
-from trionats._core.request_many import ManyRequest
+from trionats._core.request_many import ManyRequest, ReplyCollector
 from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
 from trionats._feeds.pace import Pace
 from trionats._protocol import subjects
 from trionats._protocol.commands import Aside, Passing, pub
 from trionats._protocol.engine import Engine, Phase
+from trionats._protocol.replies import ReplyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-
-    import trio
 
     from trionats._connection.options import Options
     from trionats._core.frames import Headers
@@ -238,6 +238,32 @@ class Connection:
         return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
 
     @enable_ki_protection
+    async def request_many(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        headers: Headers | None = None,
+        *,
+        max_msgs: int = 0,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], object] | None = None,
+        reply: str = "",
+    ) -> list[Msg]:
+        """Publish a request and collect its replies, as `Client.request_many` does."""
+        await checkpoint_if_cancelled()
+        total = seconds_to_wait(self.request_timeout)
+        policy = ReplyPolicy(trio.current_time(), total=total, stall=stall, max_msgs=max_msgs, sentinel=sentinel)
+        if not self.supervisor.has_room or not self.supervisor.accepting:
+            with self.limit(f"request to {subject!r}"):
+                await self.supervisor.wait_room()
+        many_request, frame, size = self.ask_many(subject, payload, headers, reply)
+        collector = ReplyCollector(many_request, self.requests, policy)
+        try:
+            many_request.start(collector, frame, size, max_msgs)
+            return await collector.wait()
+        finally:
+            collector.close()
+
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback, as `Publishing.request_aside` says."""
         self.pace.run.check()

@@ -223,6 +223,19 @@ class Publishing(Messaging, Protocol):
             nats.errors.ConnectionClosedError: The connection is closed.
         """
 
+    async def request_many(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        headers: Headers | None = None,
+        *,
+        max_msgs: int = 0,
+        stall: float | None = None,
+        sentinel: Callable[[Msg], object] | None = None,
+        reply: str = "",
+    ) -> list[Msg]:
+        """Publish a request and collect its replies, as `Client.request_many` does."""
+
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.
 

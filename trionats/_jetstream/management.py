@@ -15,6 +15,7 @@ from nats.js import manager as nats_py
 
 from trionats import api, errors
 from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
+from trionats._jetstream.direct import read_one
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.listing import Pages
@@ -35,6 +36,10 @@ DUPLICATE_WINDOW = 120.0
 #: The server's numbers for: there is no such stream; there is one of this name already, with another configuration.
 NO_STREAM = 10059
 STREAM_EXISTS = 10058
+#: How the server says that a message to be deleted is not there: of a stream in memory by this number; of one in files by the
+#: number of any failed deletion, and in its store's words.
+_NO_SEQUENCE = 10043
+_NO_SUCH_MESSAGE = frozenset({"no message found", "deleted message", "stream store EOF"})
 
 
 class _NatsPyReply:
@@ -372,22 +377,58 @@ class JetStreamManager:
             direct: Ask any replica instead of the leader. Faster, but may not see the newest write.
             next: Search forwards from `seq`.
         """
+        what = f"message {subject or seq!r} of {_stream(stream_name)}"
         fields.check_argument("get_msg", "seq", int | None, seq)
         fields.check_argument("get_msg", "subject", str | None, subject)
-        what = f"message {subject or seq!r} of {_stream(stream_name)}"
-        with about(what):
-            return sound(what, await self._manager.get_msg(stream_name, seq, subject, direct, next))
+        if next:
+            asked = {"seq": seq, "next_by_subj": subject}
+        elif subject:
+            asked = {"last_by_subj": subject}
+        else:
+            asked = {"seq": seq}
+        asked = {name: value for name, value in asked.items() if value}
+        if not asked:
+            raise ValueError("get_msg: seq or subject has to say which message")
+        stored = await read_one(self._api, stream_name, asked, what, direct=bool(direct), chosen=True)
+        own = dict(stored.headers.items())
+        return api.RawStreamMsg(
+            subject=stored.subject,
+            seq=stored.seq,
+            data=stored.data or None,
+            headers=own or None,
+            stream=stored.stream,
+            time=stored.time,
+        )
 
     async def get_last_msg(self, stream_name: str, subject: str, direct: bool | None = False) -> api.RawStreamMsg:
         """Read the newest message of a subject; `direct` as for `get_msg`."""
         return await self.get_msg(stream_name, subject=subject, direct=direct)
 
-    async def delete_msg(self, stream_name: str, seq: int) -> bool:
-        """Delete one stored message and overwrite its place."""
+    async def delete_msg(self, stream_name: str, seq: int, *, erase: bool = True) -> bool:
+        """Delete one stored message.
+
+        Args:
+            stream_name: The stream.
+            seq: The message's sequence.
+            erase: Overwrite its place with random bytes, which is slower; as nats-py does. `Stream.delete_msg` does not,
+                unless it is asked to.
+
+        Raises:
+            nats.js.errors.NotFoundError: There is no such message, or no such stream.
+            trionats.errors.APIError: The server refused.
+        """
         fields.check_argument("delete_msg", "seq", int, seq)
+        fields.check_argument("delete_msg", "erase", bool, erase)
         what = f"message {seq} of {_stream(stream_name)}"
+        asked: dict[str, object] = {"seq": seq} if erase else {"seq": seq, "no_erase": True}
         with about(what):
-            return confirmed(what, await self._manager.delete_msg(stream_name, seq))
+            try:
+                response = await self._api.request(f"STREAM.MSG.DELETE.{stream_name}", asked)
+            except errors.APIError as error:
+                if error.err_code == _NO_SEQUENCE or error.description in _NO_SUCH_MESSAGE:
+                    raise errors.explained(errors.NotFoundError, str(error), **vars(error)) from None
+                raise
+            return confirmed(what, response.get("success"))
 
     # Inside.
 

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, final
 
 from trionats._jetstream.api import about, confirmed
 from trionats._jetstream.consumers import Consumer
+from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
 from trionats._protocol import fields
+from trionats._protocol.jetstream.direct import checked_latest, checked_run, one_message
+from trionats._protocol.subjects import subscribe_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from nats.js import api as nats_api
 
@@ -180,3 +184,163 @@ class Stream:
     @property
     def _manager(self) -> JetStreamManager:
         return JetStreamManager(self._jetstream)
+
+    # What it holds.
+
+    async def get_msg(
+        self,
+        seq: int | None = None,
+        *,
+        start_time: datetime | None = None,
+        next_by_subj: str | None = None,
+        direct: bool | None = None,
+    ) -> api.StoredMsg:
+        """Read one stored message: the one of a sequence, or the first from a place on.
+
+        One request, two where a replica does not have it. What is stored is what the stream's leader says: "not found"
+        is always its word, never a replica's.
+
+        Args:
+            seq: The message's sequence; with `next_by_subj`, where to begin.
+            start_time: The first one that was stored then or later (server 2.11).
+            next_by_subj: The first one whose subject matches this, at `seq` or `start_time` or behind, or of all.
+            direct: Ask any replica (a direct get), and the leader only for what that has not. By default so where the
+                stream has `allow_direct` and no replica can be wrong about it: for a sequence, or where there is only
+                one replica. Where it is True, what a mirror says in the stream's place (`mirror_direct`) counts, too.
+
+        Returns:
+            The message.
+
+        Raises:
+            nats.js.errors.NotFoundError: There is no such message.
+            trionats.errors.APIError: The server refused.
+            TypeError: An argument is of a wrong kind.
+            ValueError: They exclude each other, or say nothing.
+        """
+        asked = one_message("get_msg", seq, start_time, next_by_subj)
+        by_sequence = list(asked) == ["seq"]
+        what = ", ".join(f"{name} {value}" for name, value in asked.items())
+        return await self._read(asked, f"message with {what}", direct, immutable=by_sequence)
+
+    async def get_last_msg(self, subject: str, *, direct: bool | None = None) -> api.StoredMsg:
+        """Read the newest message of a subject; `direct`, result and errors as for `get_msg`.
+
+        Args:
+            subject: The subject; wildcards allowed.
+            direct: As for `get_msg`. A replica that is behind may have an older one.
+        """
+        subscribe_subject(subject)
+        return await self._read({"last_by_subj": subject}, f"last message of {subject!r}", direct)
+
+    async def get_msgs(
+        self,
+        *,
+        seq: int | None = None,
+        start_time: datetime | None = None,
+        next_by_subj: str | None = None,
+        batch: int,
+        max_bytes: int | None = None,
+    ) -> list[api.StoredMsg]:
+        """Read many stored messages in their order, from a place on: batch direct get (ADR-31, server 2.11).
+
+        The stream needs `allow_direct`. It is read in pages of at most 1,000 messages and 8 MiB, each of which waits as a
+        request does. Nothing is left out: what is lost on the way, with a connection too, is asked for again; on a
+        stream with several replicas the leader is asked for the last message, and a replica that is behind is waited for,
+        for some ten seconds.
+
+        Args:
+            seq: The sequence to begin at.
+            start_time: Or the time.
+            next_by_subj: Only messages whose subjects match this.
+            batch: How many, at the most.
+            max_bytes: No more are read once these are so many bytes. The last one is read whole, and the server counts
+                what it stores of a message, which is a little more than its payload and headers.
+
+        Returns:
+            The messages; an empty list where there are none.
+
+        Raises:
+            trionats.errors.APIError: The server refused, or is older.
+            trionats.errors.ServiceUnavailableError: The stream has no `allow_direct`.
+            nats.errors.TimeoutError: No answer, or a replica does not catch up.
+            TypeError: An argument is of a wrong kind.
+            ValueError: They exclude each other, or cannot be meant.
+        """
+        run = checked_run(
+            self.name,
+            seq=seq,
+            start_time=start_time,
+            next_by_subj=next_by_subj,
+            batch=batch,
+            max_bytes=max_bytes,
+            replicated=self._replicated,
+        )
+        return await read_all(self._jetstream, self.name, run)
+
+    async def get_last_msgs(
+        self,
+        subjects: str | Sequence[str],
+        *,
+        up_to_seq: int | None = None,
+        up_to_time: datetime | None = None,
+        batch: int | None = None,
+    ) -> list[api.StoredMsg]:
+        """Read the last message of each of many subjects: batch direct get (ADR-31, server 2.11).
+
+        What is said of `get_msgs` holds here, too. They are those of one moment: a page of 8 MiB holds all of them, or
+        they are those up to the last sequence of the first one. Where one of them was replaced before its page came, the
+        one in its place is given, unless there is an `up_to_seq` or `up_to_time`: then it is gone.
+
+        Args:
+            subjects: One or several; wildcards allowed.
+            up_to_seq: The last one up to this sequence.
+            up_to_time: Or the last one that was stored before this time.
+            batch: How many, at the most.
+
+        Returns:
+            The messages, in the order of their sequences.
+
+        Raises:
+            trionats.errors.APIError: The server refused: above all (code 413) where more than 1,024 subjects match, whatever
+                `batch` is.
+            nats.errors.Error: As for `get_msgs`.
+        """
+        latest = checked_latest(
+            self.name,
+            subjects,
+            up_to_seq=up_to_seq,
+            up_to_time=up_to_time,
+            batch=batch,
+            replicated=self._replicated,
+        )
+        return await read_all(self._jetstream, self.name, latest)
+
+    async def delete_msg(self, seq: int, *, erase: bool = False) -> bool:
+        """Delete one stored message.
+
+        Args:
+            seq: Its sequence.
+            erase: Overwrite its place in the file with random bytes: slower.
+
+        Returns:
+            True.
+
+        Raises:
+            nats.js.errors.NotFoundError: There is no such message.
+            trionats.errors.APIError: The server refused.
+        """
+        return await JetStreamManager(self._jetstream).delete_msg(self.name, seq, erase=erase)
+
+    @property
+    def _replicated(self) -> bool:
+        return (self.cached_info.config.num_replicas or 1) > 1
+
+    async def _read(
+        self, asked: dict[str, object], what: str, direct: bool | None, *, immutable: bool = False
+    ) -> api.StoredMsg:
+        if direct is None:
+            anybody = bool(self.cached_info.config.allow_direct) and (immutable or not self._replicated)
+        else:
+            anybody = direct
+        what = f"{what} of stream {self.name!r}"
+        return await read_one(self._jetstream, self.name, asked, what, direct=anybody, chosen=direct is True)

@@ -1,0 +1,55 @@
+"""Points in time, as the server writes them and takes them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+__all__ = ["read_moment", "written_moment"]
+
+#: How the server wrote times until ADR-31 was in order: as Go prints them.
+_as_go_prints: Final = re.compile(r"(\S+ \S+) ([+-]\d{4}) \S+").fullmatch
+
+
+def read_moment(text: object) -> datetime:
+    """Read a time that the server says: RFC 3339, or as Go prints it (servers of the first years of direct get).
+
+    Args:
+        text: Whatever stands in its place.
+
+    Returns:
+        The time, in UTC. The nanoseconds that it has no room for are cut off.
+
+    Raises:
+        ValueError: It is no time.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"its time must be text, not {type(text).__name__}")
+    printed = _as_go_prints(text)
+    try:
+        moment = datetime.fromisoformat("".join(printed.groups()) if printed else text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"its time is {text[:40]!r}")
+
+
+def written_moment(call: str, name: str, moment: object) -> str:
+    """Write a time that the server is told, as RFC 3339 text.
+
+    Args:
+        call: The call that it is an argument of, for texts: "get_msgs".
+        name: The argument.
+        moment: A datetime that knows its zone.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It does not know its zone.
+    """
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{call}: {name} must be a datetime, not {type(moment).__name__}")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{call}: {name} has no time zone, as in datetime.now(UTC)")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
