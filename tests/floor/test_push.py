@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -19,7 +19,7 @@ SECOND = 10**9
 BEAT = 5 * SECOND
 
 
-def push_world(**config: object) -> AbstractAsyncContextManager[ConsumerWorld]:
+def push_world(**config: Any) -> AbstractAsyncContextManager[ConsumerWorld]:  # noqa: ANN401 - any field
     return open_consumer_world(deliver_subject="to.us", **config)
 
 
@@ -211,9 +211,10 @@ async def test_a_stored_message_with_a_status_of_its_own_is_a_message() -> None:
 async def test_options_that_say_nothing_to_it_are_refused() -> None:
     async with push_world() as w:
         sent = len(w.server.frames)
-        for options in ({"expires": 5}, {"max_messages": 10}, {"stop_after": 3}, {"group": "g"}):
+        refused: list[dict[str, Any]] = [{"expires": 5}, {"max_messages": 10}, {"stop_after": 3}, {"group": "g"}]
+        for options in refused:
             with pytest.raises(ValueError, match="does not apply to a push consumer"):
-                async with open_consumer(w.nursery, w.consumer, **options):  # type: ignore[arg-type]
+                async with open_consumer(w.nursery, w.consumer, **options):
                     pytest.fail("it was opened")
         assert len(w.server.frames) == sent
         del w.fake.config["deliver_subject"]
