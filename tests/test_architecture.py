@@ -98,8 +98,8 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand levels listing moments priority publishing refusals remnants",
-        "direct leader objects publisher pull",
+        "* acks levels listing moments priority publishing refusals remnants",
+        "demand direct leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],

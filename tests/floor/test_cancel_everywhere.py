@@ -232,11 +232,33 @@ async def fetching(
 
     yield fetch
     with trio.CancelScope(shield=True):
-        await w.nc.flush()
-        await w.nc.flush()
-        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
-        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        await nothing_is_left_to_the_ack_wait(w, given)
         assert not fake.pulls or not given
+
+
+async def nothing_is_left_to_the_ack_wait(w: Everything, given: list[str]) -> None:
+    """See that each message that was delivered is with the program, or was given back."""
+    fake = w.stream.consumers["C"]
+    await w.nc.flush()
+    await w.nc.flush()
+    given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+    assert len(given) + given_back == fake.delivered, "not until the ack wait"
+
+
+@asynccontextmanager
+async def consuming(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Read a consumer that was found before, leave it in the middle: as for a fetch."""
+    consumer = await w.js.consumer("S", "C")
+    given: list[str] = []
+
+    async def consume() -> None:
+        async with trionats.open_consumer(w.nursery, consumer, max_messages=2) as rx:
+            given.append((await rx.receive()).reply)
+            given.append((await rx.receive()).reply)
+
+    yield consume
+    with trio.CancelScope(shield=True):
+        await nothing_is_left_to_the_ack_wait(w, given)
 
 
 @asynccontextmanager
@@ -409,6 +431,7 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
+    "open_consumer": consuming,
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
