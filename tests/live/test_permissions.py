@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, open_live, seam
+from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam
 from trionats import (
     Client,
     Events,
@@ -22,6 +22,7 @@ from trionats import (
     api,
     errors,
     events,
+    open_consumer,
     open_events,
     open_replies,
     open_subscription,
@@ -163,6 +164,31 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def verdicts(boss: Client, guest: Client) -> None:
+    await boss.publish("s.a", b"2")
+    await boss.flush()
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    (msg,) = await delivered(guest, consumer)
+    following = await msg.ack_next()
+    assert following is not None
+    async with following.processing():
+        await following.ack_sync()
+
+
+async def read_pushed(boss: Client, guest: Client) -> None:
+    """There is enough for the server to ask whether it may go on."""
+    js = boss.jetstream()
+    flow: dict[str, Any] = {"flow_control": True, "idle_heartbeat": 0.2}
+    await js.add_consumer("S", name="p", deliver_subject="listen", ack_policy=api.AckPolicy.EXPLICIT, **flow)
+    consumer = await guest.jetstream().consumer("S", "p")
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await guest.flush()
+        for _ in range(40):
+            await js.publish("s.a", LARGE)
+        for _ in range(41):
+            await (await rx.receive()).ack_sync()
+
+
 SAME: Final[dict[str, Any]] = {
     "name": "S",
     "subjects": ["s.*"],
@@ -242,6 +268,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "pause_consumer and resume_consumer": pause_and_resume,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
+    "open_consumer of a push consumer": read_pushed,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
