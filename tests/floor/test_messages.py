@@ -16,6 +16,7 @@ from tests.worlds import (
     Listener,
     cut_short,
     delivered,
+    hold_back,
     lose,
     open_consumer_world,
     regain,
@@ -25,6 +26,7 @@ from tests.worlds import (
 )
 from trionats import JetStreamMsg, Msg, errors, events
 from trionats._jetstream.message import Deliverer
+from trionats._protocol.jetstream.acks import Verdict
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -102,6 +104,20 @@ async def test_progress_may_be_told_again_and_again() -> None:
         assert await verdicts(w) == [b"+WPI"] * 3 + [b"+ACK"]
 
 
+async def test_progress_that_was_not_told_takes_back_no_verdict_of_another_task() -> None:
+    async with open_consumer_world(1, client={"pending_size": 1000}) as w:
+        msg = await one(w)
+        await hold_back(w.server, w.nc, 2000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(msg.in_progress)
+            await settled()
+            assert msg.__say__(Verdict.ACK, b"+ACK")
+            nursery.cancel_scope.cancel()
+        with pytest.raises(errors.MsgAlreadyAckdError):
+            await msg.nak()
+        w.server.link.resume()
+
+
 @pytest.mark.parametrize("way", [*FINAL, *NOT_FINAL])
 async def test_what_nobody_may_acknowledge_says_so(way: str) -> None:
     say = FINAL[way][0] if way in FINAL else NOT_FINAL[way]
@@ -135,6 +151,15 @@ async def test_a_verdict_that_was_not_queued_was_not_said() -> None:
         await regain(w.server, w.nc)
         await msg.nak(60)
         assert await verdicts(w) == [b'-NAK {"delay": 60000000000}']
+
+
+@pytest.mark.parametrize("way", [*FINAL, *NOT_FINAL])
+async def test_what_no_consumer_delivered_is_not_acknowledged(way: str) -> None:
+    async with open_consumer_world() as w:
+        core = JetStreamMsg(Msg(1, "s.a", "", b"x"), w.consumer.__deliverer__())
+        with pytest.raises(errors.NotJSMessageError, match=r"message on 's.a' has no reply subject"):
+            await do(FINAL[way][0] if way in FINAL else NOT_FINAL[way], core)
+        await w.nc.flush()
 
 
 async def test_a_response_is_refused_for_it_would_be_an_acknowledgement() -> None:

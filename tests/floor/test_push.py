@@ -208,6 +208,19 @@ async def test_a_stored_message_with_a_status_of_its_own_is_a_message() -> None:
         assert (await rx.receive()).status == 100
 
 
+@pytest.mark.parametrize("reply", ["", "back"])
+async def test_what_somebody_else_publishes_to_the_deliver_subject_is_left_out(reply: str) -> None:
+    async with push_world() as w, open_consumer(w.nursery, w.consumer) as rx:
+        told = Listener()
+        seam(w.nc).add_listener(told)
+        await w.nc.flush()
+        for _ in range(3):
+            w.server.publish("to.us", b"forged", reply=reply)
+        w.store(1)
+        assert (await rx.receive()).data == b"x"
+        assert len(told.heard(events.ForeignDataSkipped)) == 1
+
+
 async def test_options_that_say_nothing_to_it_are_refused() -> None:
     async with push_world() as w:
         sent = len(w.server.frames)

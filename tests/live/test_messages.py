@@ -59,7 +59,7 @@ async def test_each_verdict_is_what_the_server_makes_of_it(nats_server: TrioNats
             pass
         sixth = await fourth.ack_next()
         assert sixth is not None
-        assert sixth.metadata.sequence == api.SequencePair(6, 6)
+        assert sixth.metadata.sequence == api.MsgSequence(6, 6)
         await sixth.ack()
         await fifth.in_progress()
         await settled(consumer, 4, 1)
@@ -123,6 +123,20 @@ async def test_work_that_takes_three_times_the_ack_wait_is_delivered_once(nats_s
         assert (await consumer.info()).delivered.consumer_seq == 1  # type: ignore[union-attr]
 
 
+async def test_work_on_a_later_delivery_is_kept_in_progress_by_its_backoff(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        consumer = await filled(w, 1, backoff=[0.4, 1.2], max_deliver=5)
+        for delivery, seconds in [(1, 1.0), (2, 2.0)]:
+            (msg,) = await delivered(w.nc, consumer)
+            assert msg.metadata.num_delivered == delivery
+            async with msg.processing():
+                await trio.sleep(seconds)
+                assert (await consumer.info()).delivered.consumer_seq == delivery  # type: ignore[union-attr]
+                if delivery == 1:
+                    await msg.nak()
+        await settled(consumer, 1, 0)
+
+
 async def test_work_that_is_cancelled_is_done_by_another_at_once(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
         consumer = await filled(w, 1, ack_wait=30)
@@ -146,7 +160,7 @@ async def test_subjects_of_the_second_form_are_read_and_acknowledged() -> None:
         assert msg.reply.count(".") == 10
         found = msg.metadata
         assert (found.stream, found.consumer, found.domain) == (w.stream.name, "C", None)
-        assert (found.sequence, found.num_delivered, found.num_pending) == (api.SequencePair(1, 1), 1, 1)
+        assert (found.sequence, found.num_delivered, found.num_pending) == (api.MsgSequence(1, 1), 1, 1)
         assert abs((await w.js.get_msg(w.stream.name, 1)).time - found.timestamp).total_seconds() < 1e-5  # type: ignore[operator]
         await msg.ack_sync()
         async with other.processing():

@@ -157,7 +157,8 @@ class JetStreamMsg(Msg):
         self.header_block = message.header_block
         self.due = due
         self._deliverer = deliverer
-        self._standing = OPEN
+        # Published to no subject at all, an acknowledgement would end the connection.
+        self._standing = OPEN if message.reply else Standing.UNASKED
 
     @property
     def metadata(self) -> api.MsgMetadata:
@@ -466,7 +467,8 @@ class JetStreamMsg(Msg):
             raise errors.explained(errors.Error, f"{self._what}: its {deliverer.consumer} {deliverer.void}")
         after = before.after(verdict)
         if after is None:
-            raise errors.explained(errors.MsgAlreadyAckdError, f"{self._what} {before.value}")
+            kind = errors.NotJSMessageError if before is Standing.UNASKED else errors.MsgAlreadyAckdError
+            raise errors.explained(kind, f"{self._what} {before.value}")
         self._standing = after
         return before
 
@@ -476,7 +478,9 @@ class JetStreamMsg(Msg):
         try:
             await self._deliverer.connection.acknowledge(self.reply, body)
         except BaseException:
-            self._standing = before
+            # What is not final has noted nothing, and another task may have said something final meanwhile.
+            if verdict is not Verdict.IN_PROGRESS:
+                self._standing = before
             raise
 
     @enable_ki_protection
@@ -499,7 +503,7 @@ class JetStreamMsg(Msg):
 
 def _metadata_of(reply: AckSubject) -> api.MsgMetadata:
     return api.MsgMetadata(
-        sequence=api.SequencePair(reply.consumer_sequence, reply.sequence),
+        sequence=api.MsgSequence(reply.consumer_sequence, reply.sequence),
         num_pending=reply.pending,
         num_delivered=reply.deliveries,
         timestamp=EPOCH + timedelta(microseconds=reply.timestamp // 1000),

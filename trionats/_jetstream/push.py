@@ -75,6 +75,7 @@ class PushFeed(Feed[JetStreamMsg]):
         # What is due before that was delivered in a former life of the consumer.
         self._void_until = -inf
         self._expired = 0
+        self._fresh = True
         self._parked: trio.Event | None = None
         self._until = inf
         self._attachment: Retirable | None = None
@@ -86,6 +87,10 @@ class PushFeed(Feed[JetStreamMsg]):
         if message.status is not None and not reply.startswith(ACK_PREFIX):
             self._decisions.status(message.status, message.description, message.headers, reply, now)
             self._advance(now)
+            return
+        if not reply.startswith(ACK_PREFIX):
+            # Anybody may publish to the deliver subject.
+            self._connection.foreign.read(self._name, _no_delivery, message)
             return
         if self._deliverer.void:
             self._begin_life(now)
@@ -124,16 +129,18 @@ class PushFeed(Feed[JetStreamMsg]):
 
     def _taken(self, item: JetStreamMsg) -> bool:
         now = trio.current_time()
-        wait = self._deliverer.ack_wait
+        wait = self._deliverer.wait(item.reply)
         left = item.due - now
         fresh = left > min(LONGEST_MARGIN, wait / 20) and item.due >= self._void_until
-        if fresh and left < wait / 2:
+        if not fresh:
+            self._expired += 1
+            if self._fresh:
+                self._connection.emit(events.MessagesExpired(self._consumer.stream, self._consumer.name, self._expired))
+        elif left < wait / 2:
             # Else whoever takes it now might have a moment left for its work.
             item.due = now + wait
             self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
-        elif not fresh:
-            self._expired += 1
-            self._connection.emit(events.MessagesExpired(self._consumer.stream, self._consumer.name, self._expired))
+        self._fresh = fresh
         if self._decisions.received(item.size) and not self._ended:
             self._advance(now)
         return not fresh
@@ -244,6 +251,10 @@ class PushFeed(Feed[JetStreamMsg]):
         if tell.news is PushNews.SILENT:
             return events.ConsumerHeartbeatMissed(stream, consumer, 2 * self._traits.heartbeat)
         return events.MessagesMissed(stream, consumer, tell.count)
+
+
+def _no_delivery(message: Msg) -> None:
+    raise ValueError(f"it was published to the deliver subject, and no consumer delivered it: reply {message.reply!r}")
 
 
 async def _free(consumer: Consumer) -> api.ConsumerInfo:
