@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, open_live, seam
+from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam
 from trionats import (
     Client,
     Events,
@@ -169,7 +169,7 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
-async def consume(boss: Client, guest: Client) -> None:
+async def read_bound(boss: Client, guest: Client) -> None:
     """Through a reconnect, too."""
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
@@ -210,6 +210,31 @@ async def fetch(boss: Client, guest: Client) -> None:
     assert len(await consumer.fetch(1)) == 1
     await boss.jetstream().publish("s.a", b"x")
     assert await consumer.next() is not None
+
+
+async def verdicts(boss: Client, guest: Client) -> None:
+    await boss.publish("s.a", b"2")
+    await boss.flush()
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    (msg,) = await delivered(guest, consumer)
+    following = await msg.ack_next()
+    assert following is not None
+    async with following.processing():
+        await following.ack_sync()
+
+
+async def read_pushed(boss: Client, guest: Client) -> None:
+    """There is enough for the server to ask whether it may go on."""
+    js = boss.jetstream()
+    flow: dict[str, Any] = {"flow_control": True, "idle_heartbeat": 0.2}
+    await js.add_consumer("S", name="p", deliver_subject="listen", ack_policy=api.AckPolicy.EXPLICIT, **flow)
+    consumer = await guest.jetstream().consumer("S", "p")
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await guest.flush()
+        for _ in range(40):
+            await js.publish("s.a", LARGE)
+        for _ in range(41):
+            await (await rx.receive()).ack_sync()
 
 
 SAME: Final[dict[str, Any]] = {
@@ -310,13 +335,15 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
         lambda js: js.ordered_consumer("S", filter_subjects=["s.a", "s.b"])
     ),
     "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
+    "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
+    "open_consumer of a push consumer": read_pushed,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
-    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
