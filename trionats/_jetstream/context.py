@@ -8,7 +8,7 @@ from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumers import Consumer
-from trionats._jetstream.management import JetStreamManager, ensured
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import (
     Bucket,
     bucket_name,
@@ -187,7 +187,7 @@ class JetStream(JetStreamManager):
             ValueError: So does one with a number, or the name is none.
             trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
         """
-        return Stream(self._jetstream, await ensured(self, config, params))
+        return Stream(self._jetstream, await self._ensure_stream(config, params))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.
