@@ -76,8 +76,8 @@ class JetStream(JetStreamManager):
         no leader for a moment when that steps down (ADR-22).
 
         Cancelled after the message was queued, it may have been stored all the same; who must know uses a receipt of
-        `open_publisher`. When the connection broke, `trionats.errors.DisconnectedError.sent` says whether it had left us:
-        what had not, waits for the next connection. Publishing it again with the same
+        `open_publisher`. When the connection broke behind it, it is a `trionats.errors.DisconnectedError` whose `sent` is
+        True; what had not left us waits for the next connection. Publishing it again with the same
         `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under
         way, the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks
         for duplicates, so its conflict may be with the very same message: before one is raised, what stands behind the
