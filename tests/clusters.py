@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import trio
 
 from tests.worlds import collect, until
-from trionats import Client, events, open_client, open_events, open_subscription
+from trionats import Client, errors, events, open_client, open_events, open_subscription
 from trionats.testing import NatsServer, TrioNatsServer
 from trionats.testing._server import free_port
 
@@ -112,6 +112,17 @@ async def open_cluster(cluster: Any = "", *, jetstream: bool = False) -> AsyncIt
             await server.start()
         await cluster.ready()
         yield cluster
+
+
+async def make_replicated_stream(nc: Client) -> None:
+    """Make a stream "S" of three replicas for `s.>`, as soon as the cluster has somebody who can."""
+    while True:
+        try:
+            with trio.move_on_after(1):
+                await nc.jetstream().add_stream(name="S", subjects=["s.>"], num_replicas=3)
+                return
+        except errors.Error:
+            await trio.sleep(0.1)
 
 
 async def no_request_fails_while(

@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream",
         "_bridge _client",
-        "_event_feed _replies _subscription bridge",
+        "_event_feed _publisher _replies _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -56,7 +56,8 @@ FLOORS: dict[str, list[str]] = {
     "_core": [
         "* attachments barrier deadlines foreign logbook message tracing",
         "frames requests",
-        "messaging request_many",
+        "pipeline request_many",
+        "messaging",
         "drain listeners",
         "connection",
         "status",
@@ -72,10 +73,11 @@ FLOORS: dict[str, list[str]] = {
         "message",
         "deliverers",
         "api",
-        "destination direct ordered",
+        "consumer_requests destination direct ordered",
         "management",
         "consumers entries giving_back ordered_consumer publish",
-        "consuming objects streams watcher",
+        "consuming flight objects streams watcher",
+        "publisher",
         "context",
     ],
     "_jetstream.objects": [
@@ -97,8 +99,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks demand levels listing moments publishing refusals remnants",
-        "direct leader objects pull",
-        "actions ordered_batch snapshot",
+        "direct leader objects publisher pull",
+        "actions consumer_config ordered_batch snapshot",
         "consuming ordered ordered_options",
     ],
     "testing": [
@@ -137,6 +139,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.

@@ -28,10 +28,13 @@ from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.ordered_consumer import OrderedConsumer
+from trionats._jetstream.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
+from trionats._protocol.jetstream.publishing import PublishOptions
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
+from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
@@ -54,6 +57,9 @@ __all__ = [
     "ObjectStore",
     "OrderedConsumer",
     "PendingReply",
+    "PublishOptions",
+    "Publisher",
+    "Receipt",
     "Replies",
     "Stream",
     "Subscription",
@@ -69,6 +75,7 @@ __all__ = [
     "open_client",
     "open_consumer",
     "open_events",
+    "open_publisher",
     "open_replies",
     "open_subscription",
     "open_watcher",

@@ -8,7 +8,8 @@ are one thing. Most of them have a fixed text ("nats: timeout"); what this libra
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, final
 
 from nats.errors import (
     AuthorizationError,
@@ -55,6 +56,9 @@ from nats.js.errors import (
     ServiceUnavailableError,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 __all__ = [
     "APIError",
     "AuthorizationError",
@@ -73,6 +77,7 @@ __all__ = [
     "DisconnectedError",
     "DrainTimeoutError",
     "Error",
+    "FailedMsg",
     "FlushTimeoutError",
     "InvalidBucketNameError",
     "InvalidObjectNameError",
@@ -92,6 +97,7 @@ __all__ = [
     "OutboundBufferLimitError",
     "PermissionsViolationError",
     "ProtocolError",
+    "PublishError",
     "SecureConnFailedError",
     "SecureConnRequiredError",
     "SecureConnWantedError",
@@ -181,6 +187,35 @@ class DisconnectedError(Error):
     """
 
     sent: bool | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FailedMsg:
+    """A message that a publisher was given and that failed: enough to publish it again.
+
+    Attributes:
+        subject: Where to.
+        payload: What it holds.
+        headers: Its headers as they were sent, what the options said among them; None where there were none.
+        msg_id: Its id among them, given or generated; None where there was none.
+    """
+
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str] | None
+    msg_id: str | None
+
+
+class PublishError(Error):
+    """Messages that a publisher was given failed: raised when its block is left, one for all of them.
+
+    Attributes:
+        failures: Each of these messages, and why it failed, in the order in which that became known. Those whose receipt has
+            raised it are not among them.
+    """
+
+    failures: Sequence[tuple[FailedMsg, Exception]] = ()
 
 
 class PermissionsViolationError(Error):

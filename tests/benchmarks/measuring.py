@@ -18,6 +18,7 @@ from typing import Any
 #: How long one run may take before what has not come counts as lost.
 PATIENCE = 120.0
 BUCKET = "BENCH"
+STREAM = "BENCHED"
 PACKAGES = ("trionats", "nats-py", "natsio", "trio", "trio-asyncio")
 
 

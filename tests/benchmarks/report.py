@@ -38,6 +38,8 @@ RATIOS = (
     ("put", "natsio", "wall", 1.0),
     ("get", "natsio", "wall", 1.0),
     ("pool", "trionats-10", "cpu", 1.5),
+    ("publish_pipelined", "natsio", "cpu", 0.85),
+    ("publish_pipelined", "nats-py", "cpu", 0.5),
 )
 
 
@@ -73,17 +75,17 @@ def show(table: list[Summary], compared: list[Ratio], machine: dict[str, Any], v
     print(f", {machine['cores']} cores, load {machine['load'][0]:.1f}")
     for client, found in versions.items():
         print(f"  {client}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
-    print(f"\n{'scenario':12}{'client':24}{'CPU/op':>12}{'wall/op':>12}{'MB/s':>8}{'runs':>6}{'lost':>8}")
+    print(f"\n{'scenario':18}{'client':24}{'CPU/op':>12}{'wall/op':>12}{'MB/s':>8}{'runs':>6}{'lost':>8}")
     last = ""
     for row in table:
         speed = f"{row.megabytes_per_second:8.0f}" if row.megabytes_per_second else " " * 8
         name, last = (row.scenario if row.scenario != last else ""), row.scenario
         times, failed = f"{_time(row.cpu):>12}{_time(row.wall):>12}", f"  {row.errors} failed" if row.errors else ""
-        print(f"{name:12}{row.client:24}{times}{speed}{row.runs:6}{row.lost:8}{failed}")
+        print(f"{name:18}{row.client:24}{times}{speed}{row.runs:6}{row.lost:8}{failed}")
     if compared:
         print("\ntrionats compared with")
     for ratio in compared:
-        kept, what = ratio.value <= ratio.bound, f"  {ratio.scenario:11} {ratio.other:22} {ratio.measure:5}"
+        kept, what = ratio.value <= ratio.bound, f"  {ratio.scenario:17} {ratio.other:22} {ratio.measure:5}"
         print(f"{what}{ratio.value:7.2f} x, promised at most {ratio.bound:.2f}: {'kept' if kept else 'MISSED'}")
 
 

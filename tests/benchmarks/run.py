@@ -22,7 +22,7 @@ import nats
 from nats.js.api import ObjectStoreConfig, StorageType
 from nats.js.errors import ObjectNotFoundError
 
-from tests.benchmarks.measuring import BUCKET, PATIENCE, Job, content
+from tests.benchmarks.measuring import BUCKET, PATIENCE, STREAM, Job, content
 from tests.benchmarks.report import RATIOS, Summary, ratios, show, summaries
 from trionats.testing import NatsServer
 
@@ -52,6 +52,7 @@ SCENARIOS = {
     "put": Scenario(1, of_objects=True),
     "get": Scenario(1, of_objects=True),
     "pool": Scenario(50_000),
+    "publish_pipelined": Scenario(50_000),
 }
 ALL = {name: name for name in SCENARIOS if name != "pool"}
 CLIENTS = {
@@ -61,7 +62,11 @@ CLIENTS = {
     "natsio": Client("on_natsio", ("natsio",), ALL),
     "nats-py": Client("on_nats_py", ("nats-py",), ALL),
     "nats-py-callback": Client("on_nats_py", ("nats-py",), {"subscribe": "subscribe-callback"}),
-    "nats-py-trio-asyncio": Client("on_trio_asyncio", ("nats-py", "trio", "trio-asyncio"), ALL),
+    "nats-py-trio-asyncio": Client(
+        "on_trio_asyncio",
+        ("nats-py", "trio", "trio-asyncio"),
+        {name: what for name, what in ALL.items() if name != "publish_pipelined"},
+    ),
 }
 SIZE = 128
 WORKERS = 50
@@ -148,6 +153,14 @@ async def prepare(url: str, object_size: int) -> None:
     await nc.close()
 
 
+async def prepare_stream(url: str) -> None:
+    """Make the stream that all clients publish into, kept small."""
+    nc = await nats.connect(url)
+    subjects, limit = [f"{STREAM}.>"], 10_000
+    await nc.jetstream().add_stream(name=STREAM, subjects=subjects, storage=StorageType.MEMORY, max_msgs=limit)
+    await nc.close()
+
+
 async def clear(url: str, name: str) -> None:
     """Drop what a `put` has stored."""
     nc = await nats.connect(url)
@@ -222,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = machine(server)
         if any(SCENARIOS[name].of_objects for name in wanted.scenarios.split(",")):
             asyncio.run(prepare(server.url, max(int(OBJECT_SIZE * wanted.scale), 65536)))
+        asyncio.run(prepare_stream(server.url))
         runs = measure(server, pythons, wanted)
     table: list[Summary] = summaries(runs)
     compared = ratios(table)

@@ -20,7 +20,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FakeObjects, FakeStream
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, ObjectStore, errors
 from trionats._jetstream.objects import chunks
@@ -167,6 +167,34 @@ async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitab
         yield partial(msg.respond, b"y", headers=HEADERS)
 
 
+def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on a publisher with room for one, before which so many messages were published that are acknowledged late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        def acknowledge_later(frame: Frame) -> None:
+            w.nursery.start_soon(w.later, partial(w.server.publish, frame.reply, b'{"stream":"S","seq":1}'))
+
+        w.server.on("late", acknowledge_later)
+        async with trionats.open_publisher(w.nursery, w.js, max_pending=1) as publisher:
+            for _ in range(before):
+                await publisher.publish("late", b"x")
+            await settled()
+            yield partial(use, publisher)
+
+    return prepared
+
+
+async def receipt_of(publisher: trionats.Publisher) -> None:
+    await (await publisher.publish("late", b"x")).wait()
+
+
+async def published(w: Everything) -> None:
+    """Enter a publisher's block, publish, and leave it."""
+    async with trionats.open_publisher(w.nursery, w.js) as publisher:
+        await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
 @asynccontextmanager
 async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Nothing of it has come yet."""
@@ -213,6 +241,10 @@ CASES: Final[dict[str, Case]] = {
     "PendingReply.wait": partial(reply_of, subject="echo"),
     "PendingReply.wait, nobody there": partial(reply_of, subject="nobody"),
     "Msg.respond": message_to_answer,
+    "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
+    "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
+    "Publisher.wait_all": of_publisher(lambda publisher: publisher.wait_all(), before=1),
+    "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
@@ -234,6 +266,7 @@ CASES: Final[dict[str, Case]] = {
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
@@ -297,6 +330,8 @@ CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "Publisher.publish, waiting",
+    "Publisher.wait_all",
     "Client.publish, waiting",
     "Client.request, waiting",
     "Client.wait_writable",

@@ -242,12 +242,12 @@ async def test_an_argument_holds_where_a_header_says_something_else() -> None:
     ],
 )
 async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(
-    arguments: Any, kind: type[Exception], text: str
+    arguments: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
     server = FakeServer()
     async with connected(server) as nc:
         with pytest.raises(kind, match=text):
-            await nc.jetstream().publish("s.b", **arguments)
+            await nc.jetstream().publish("s.b", **dict[str, Any](arguments))
         assert not server.sent("PUB", ">")
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.clusters import no_request_fails_while, open_cluster
+from tests.clusters import make_replicated_stream, no_request_fails_while, open_cluster
 from tests.worlds import collect, next_event, until
-from trionats import Client, Msg, api, errors, events, open_client, open_events, open_subscription
+from trionats import Client, Msg, api, events, open_client, open_events, open_subscription
 from trionats.testing import TrioNatsServer
 
 ROUNDS = 3 if os.environ.get("TRIONATS_SLOW") else 1
@@ -113,17 +113,6 @@ async def test_plain_subscriptions_hear_nothing_twice_through_a_rolling_restart(
 # -- streams of three replicas -----------------------------------------------------------------------------------------
 
 
-async def make_stream(nc: Client) -> None:
-    """Make a stream of three replicas, as soon as the cluster has somebody who can."""
-    while True:
-        try:
-            with trio.move_on_after(1):
-                await nc.jetstream().add_stream(name="S", subjects=["s.>"], num_replicas=3)
-                return
-        except errors.Error:
-            await trio.sleep(0.1)
-
-
 async def test_a_publish_that_is_repeated_is_stored_once_whatever_it_expects() -> None:
     """A stream of three replicas says that the first is under way (10158), where one of one replica says duplicate."""
     async with (
@@ -131,7 +120,7 @@ async def test_a_publish_that_is_repeated_is_stored_once_whatever_it_expects() -
         trio.open_nursery() as nursery,
         open_client(nursery, cluster.servers["n1"].url) as nc,
     ):
-        await make_stream(nc)
+        await make_replicated_stream(nc)
         js = nc.jetstream()
         acks: dict[int, list[api.PubAck]] = {}
 

@@ -106,3 +106,20 @@ def test_no_text_of_a_connect_makes_another_frame(options: dict[str, Any]) -> No
 def test_a_connect_is_json_as_the_server_reads_it() -> None:
     with pytest.raises(ValueError, match="JSON"):
         commands.connect({"number": float("nan")})
+
+
+wire_subject = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
+
+
+@given(st.tuples(wire_subject, wire_subject), st.binary(), st.none() | st.binary(min_size=1), wire_subject)
+@example(("a", "r"), b"\r\nPUB a r 0\r\n", b"NATS/1.0\r\nA: b c\r\n\r\n", "other")
+def test_a_publish_is_read_back_and_sent_to_another_reply(
+    where: tuple[str, str], data: bytes, block: bytes | None, other: str
+) -> None:
+    subject, reply = (text.encode() for text in where)
+
+    def frame(reply: bytes) -> bytes:
+        return commands.pub(subject, reply, data) if block is None else commands.hpub(subject, reply, block, data)
+
+    assert commands.taken_apart(frame(reply)) == (block, data)
+    assert commands.with_reply(frame(reply), other.encode()) == frame(other.encode())

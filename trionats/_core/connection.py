@@ -24,6 +24,7 @@ from trionats._core.listeners import Listeners
 from trionats._core.logbook import Logbook
 from trionats._core.message import messages_of
 from trionats._core.messaging import messaging_of
+from trionats._core.pipeline import Pipeline
 from trionats._core.request_many import ManyRequest, ReplyCollector
 from trionats._core.requests import Requests
 from trionats._feeds.feed import OpenFeeds
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from trionats._core.frames import Headers
     from trionats._core.message import Msg, Responder
     from trionats._core.messaging import Listener
+    from trionats._core.pipeline import PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -219,6 +221,13 @@ class Connection:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
 
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
+        self.pace.run.check()
+        self.supervisor.check_open()
+        parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
+
     @enable_ki_protection
     async def request_many(
         self,
@@ -246,6 +255,7 @@ class Connection:
         finally:
             collector.close()
 
+    @enable_ki_protection
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback, as `Publishing.request_aside` says."""
         self.pace.run.check()

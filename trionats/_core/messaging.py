@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trionats._core.foreign import Foreign
     from trionats._core.frames import Headers
     from trionats._core.message import Msg
+    from trionats._core.pipeline import Pipeline, PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
     from trionats._protocol.commands import Payload
     from trionats._protocol.receivers import Receiver
@@ -209,6 +210,16 @@ class Publishing(Messaging, Protocol):
         reply: str = "",
     ) -> list[Msg]:
         """Publish a request and collect its replies, as `Client.request_many` does."""
+
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
+
+        Args:
+            owner: Who keeps the books, and takes the replies.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The connection is closed.
+        """
 
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.

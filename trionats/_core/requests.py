@@ -65,6 +65,16 @@ class WithInbox(Protocol):
         """End it: the server refused it."""
 
 
+class Pipelined(Protocol):
+    """Many requests that have an inbox of their own together, as far as they count among all."""
+
+    def __len__(self) -> int:
+        """How many replies are still to come."""
+
+    def refused(self, error: errors.PermissionsViolationError, /) -> None:
+        """Take note of what the server has refused: a publish, or one with a certain reply subject."""
+
+
 @final
 class PendingReply:
     """A request under way: its frame is queued, its reply is to come.
@@ -193,6 +203,7 @@ class Requests:
         self._by_subject = LateIndex(self._waiting, attrgetter("subject"))
         self._with_inbox: dict[WithInbox, None] = {}
         self._choosers: dict[str, Chooser] = {}
+        self._pipelines: dict[Pipelined, None] = {}
         self.left = 0
         """How many of those that wait are left to a callback: nobody waits for them."""
         self._with_inbox_by: Index[tuple[str, str], WithInbox] = Index()
@@ -207,7 +218,8 @@ class Requests:
         return frozenset(self._waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting) - self.left + len(self._with_inbox)
+        alone = len(self._waiting) - self.left + len(self._with_inbox)
+        return alone + sum(map(len, self._pipelines)) if self._pipelines else alone
 
     def prepare(self, subject: str, timeout: float | None) -> tuple[PendingReply, str]:
         """Make a waiter; it is in no table before `start`.
@@ -309,6 +321,15 @@ class Requests:
             self._with_inbox_by.remove(("reply", request.inbox), request)
             self._tell()
 
+    def enter(self, pipeline: Pipelined) -> None:
+        """Count the requests of a pipeline, too."""
+        self._pipelines[pipeline] = None
+
+    def leave_out(self, pipeline: Pipelined) -> None:
+        """Count them no more. Idempotent."""
+        if self._pipelines.pop(pipeline, self) is not self:
+            self._tell()
+
     # The receiver of the replies.
 
     def deliver(self, message: Msg) -> None:
@@ -370,6 +391,8 @@ class Requests:
         for request in self._with_inbox_by.find((refused.operation, refused.subject)):
             if request.in_flight:
                 request.fail(refused)
+        for pipeline in list(self._pipelines):
+            pipeline.refused(refused)
 
     def end(self, reason: BaseException | None) -> None:
         """Nothing to do: `ended` has been called."""

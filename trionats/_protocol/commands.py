@@ -31,7 +31,9 @@ __all__ = [
     "pub",
     "pub_head",
     "sub",
+    "taken_apart",
     "unsub",
+    "with_reply",
 ]
 
 #: What a payload may be; it is copied once, into its frame.
@@ -134,6 +136,34 @@ def publish_size(frame: bytes) -> int:
     """
     line = frame[: frame.index(CRLF)]
     return int(line[line.rindex(b" ") + 1 :])
+
+
+def taken_apart(frame: bytes) -> tuple[bytes | None, bytes]:
+    """Read back what a PUB or HPUB says.
+
+    Args:
+        frame: The frame, whole, as it was made here.
+
+    Returns:
+        Its header block, None where there is none, and its payload.
+    """
+    line, _, rest = frame.partition(CRLF)
+    payload = len(rest) - len(CRLF)
+    if line.startswith(b"PUB "):
+        return None, rest[:payload]
+    block = int(line.split(b" ")[-2])
+    return rest[:block], rest[block:payload]
+
+
+def with_reply(frame: bytes, reply: bytes) -> bytes:
+    """Make a PUB or HPUB with another reply subject, and all else the same.
+
+    Args:
+        frame: The frame, whole, as it was made here with a reply subject.
+        reply: The other one.
+    """
+    verb, subject, _, rest = frame.split(b" ", 3)
+    return b" ".join((verb, subject, reply, rest))
 
 
 def sub(subject: bytes, queue: bytes, sid: int) -> bytes:

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 
 from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
-from tests.benchmarks.measuring import PATIENCE, Clock, Job, drive
+from tests.benchmarks.measuring import PATIENCE, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
@@ -50,6 +50,17 @@ async def concurrent(nc: Client, job: Job, clock: Clock) -> None:
         clock.stop()
 
 
+async def publish_pipelined(nc: Client, job: Job, clock: Clock) -> None:
+    payload, js = job.payload, nc.jetstream()
+    for goal in job.rounds:
+        clock.start()
+        for _ in range(goal):
+            await js.publish_async(f"{STREAM}.a", payload)
+        await js.publish_async_completed()
+        clock.stop()
+        clock.done = goal
+
+
 SCENARIOS = {
     "subscribe": subscribe_iterate,
     "subscribe-callback": subscribe_callback,
@@ -58,6 +69,7 @@ SCENARIOS = {
     "concurrent": concurrent,
     "put": put,
     "get": get,
+    "publish_pipelined": publish_pipelined,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import natsio  # type: ignore[import-not-found,unused-ignore]
 
 from tests.benchmarks.clients.alike import consume, get_with, publish, put, request, work
-from tests.benchmarks.measuring import BUCKET, PATIENCE, Clock, Job, drive
+from tests.benchmarks.measuring import BUCKET, PATIENCE, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import DATA
 
 
@@ -27,6 +27,17 @@ async def get(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
     await get_with((await nc.jetstream().object_store(BUCKET)).get_bytes, job, clock)
 
 
+async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    payload, js = job.payload, nc.jetstream()
+    for goal in job.rounds:
+        clock.start()
+        for _ in range(goal):
+            await js.publish_async(f"{STREAM}.a", payload)
+        await js.publish_async_complete()
+        clock.stop()
+        clock.done = goal
+
+
 SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
@@ -34,6 +45,7 @@ SCENARIOS = {
     "concurrent": concurrent,
     "put": put,
     "get": get,
+    "publish_pipelined": publish_pipelined,
 }
 
 

@@ -6,7 +6,7 @@ import trio
 
 import trionats
 from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
-from tests.benchmarks.measuring import PATIENCE, Clock, Job, drive
+from tests.benchmarks.measuring import PATIENCE, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
@@ -56,6 +56,18 @@ async def concurrent(nc: trionats.Client, job: Job, clock: Clock) -> None:
         clock.stop()
 
 
+async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    payload, js = job.payload, nc.jetstream()
+    async with trio.open_nursery() as nursery:
+        for goal in job.rounds:
+            clock.start()
+            async with trionats.open_publisher(nursery, js) as publisher:
+                for _ in range(goal):
+                    await publisher.publish(f"{STREAM}.a", payload)
+            clock.stop()
+            clock.done = goal
+
+
 SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
@@ -63,6 +75,7 @@ SCENARIOS = {
     "concurrent": concurrent,
     "put": put,
     "get": get,
+    "publish_pipelined": publish_pipelined,
     "pool-10": pool,
     "pool-1000": pool,
 }

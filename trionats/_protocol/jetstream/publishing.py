@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypedDict, TypeVar
 
 from trionats import errors
 from trionats._protocol import subjects
@@ -34,6 +34,7 @@ __all__ = [
     "AckChooser",
     "AckKind",
     "Attempts",
+    "PublishOptions",
     "is_plain_ack",
     "judge",
     "own_place",
@@ -80,6 +81,19 @@ is_plain_ack: Final = re.compile(
     rb'\{"stream":"[^"\\\x00-\x1f\x7f-\xff]+", ?"seq":[1-9][0-9]{0,18}'
     rb'(?:, ?"domain":"[^"\\\x00-\x1f\x7f-\xff]+")?(?:, ?"duplicate": ?true)?\}'
 ).fullmatch
+
+
+class PublishOptions(TypedDict, total=False):
+    """What a publish asks of the stream: what `Publisher.publish` takes by keyword, and `JetStream.publish` beside its own."""
+
+    stream: str | None
+    msg_id: str | None
+    msg_ttl: float | Literal["never"] | None
+    rollup: Literal["sub", "all"] | None
+    expected_last_seq: int | None
+    expected_last_subject_seq: int | None
+    expected_last_subject_seq_subject: str | None
+    expected_last_msg_id: str | None
 
 
 class Attempts:

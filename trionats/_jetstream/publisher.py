@@ -1,0 +1,303 @@
+"""A publisher: many publishes in flight, each with its receipt (design 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import asynccontextmanager, suppress
+from threading import get_ident
+from typing import TYPE_CHECKING, Unpack, final
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from trionats import api, errors
+from trionats._jetstream.flight import Flight, failed
+from trionats._jetstream.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._protocol.jetstream.publisher import Publish
+from trionats._protocol.jetstream.publishing import MSG_ID, PublishOptions, publish_headers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trionats._core.messaging import Publishing
+    from trionats._jetstream.api import Api
+    from trionats._protocol.commands import Payload
+
+#: How long leaving a block waits for the publisher's task, which only has to notice that it was cancelled.
+CLEANUP_SECONDS = 2.0
+
+_OPTIONS = PublishOptions.__optional_keys__
+
+
+@final
+class Receipt:
+    """What `Publisher.publish` gives for each message: by it, it is known what became of the message.
+
+    It lives as long as somebody holds it, whoever is cancelled meanwhile, and longer than its publisher.
+    """
+
+    __slots__ = ("_flight", "_publish")
+
+    def __init__(self, flight: Flight, publish: Publish) -> None:
+        self._flight = flight
+        self._publish = publish
+
+    def __repr__(self) -> str:
+        outcome = self._publish.outcome
+        state = "waiting" if outcome is None else "failed" if isinstance(outcome, Exception) else "stored"
+        return f"<Receipt of a publish to {self._publish.subject!r}, {state}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` will return or raise at once."""
+        return self._publish.outcome is not None
+
+    async def wait(self) -> api.PubAck:
+        """Wait until it is known what became of the message; several tasks may.
+
+        There is no time limit but the publisher's own: each message gets an end. A failure that is raised here counts as told:
+        leaving the publisher does not list it again. Always a checkpoint.
+
+        Returns:
+            The stream's acknowledgement, as `JetStream.publish` gives it.
+
+        Raises:
+            trionats.errors.NoStreamResponseError: No stream listens on the subject, or none in the domain that was asked
+                for.
+            trionats.errors.APIError: The stream refused.
+            nats.errors.TimeoutError: No acknowledgement came within `request_timeout`, or 5 s.
+            trionats.errors.DisconnectedError: The connection broke behind the message; whether it is stored is not known.
+            trionats.errors.PermissionsViolationError: The server refused the message, or the publisher's inbox.
+            nats.errors.ConnectionClosedError: The client was closed.
+            trio.ClosedResourceError: The publisher was left, or its nursery cancelled, before the acknowledgement came.
+        """
+        self._flight.pipeline.check_run()
+        await checkpoint()
+        publish = self._publish
+        await settled(publish)
+        outcome = publish.outcome
+        if isinstance(outcome, bytes):
+            outcome = publish.outcome = publish_ack(f"publish to {publish.subject!r}", outcome)
+        if isinstance(outcome, api.PubAck):
+            return outcome
+        assert isinstance(outcome, Exception), "there is one"
+        self._flight.failures.pop(publish, None)
+        raise errors.again(outcome)
+
+
+@final
+class Publisher:
+    """Many publishes in flight, each acknowledged: what `open_publisher` gives.
+
+    Its calls may be used from any task of the Trio run it was opened in.
+    """
+
+    def __init__(self, jetstream: Api[Publishing], max_pending: int, *, resend: bool) -> None:
+        self._pace = jetstream.connection.pace
+        self._flight = Flight(jetstream, max_pending, resend=resend)
+        self._window = self._flight.window
+        self._pipeline = self._flight.pipeline
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "open" if self._flight.over is None else "closed"
+        return f"<Publisher {state}, {self.pending} pending>"
+
+    @property
+    def pending(self) -> int:
+        """How many messages were published whose acknowledgement has not come, and that have not failed."""
+        return len(self._flight)
+
+    @enable_ki_protection
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes | str = b"",
+        *,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        **options: Unpack[PublishOptions],
+    ) -> Receipt:
+        """Publish a message, and do not wait until it is stored.
+
+        It returns once the message is queued, whole, and is to be acknowledged. It waits while `max_pending` messages are
+        under way, or more than `pending_size` bytes are queued. Cancelled, nothing was queued, and nothing will be told of it.
+        A cancellation point and a scheduling point as `Client.publish` is.
+
+        Args:
+            subject: Where to; a stream must listen there.
+            payload: The message; text is encoded as UTF-8.
+            headers: More headers. Where an option says something else than one of them, the option holds.
+            options: What the stream is asked for, as `JetStream.publish` takes it: `stream`, `msg_id`, `msg_ttl`, `rollup`,
+                `expected_last_seq`, `expected_last_subject_seq`, `expected_last_subject_seq_subject`,
+                `expected_last_msg_id`.
+
+        Returns:
+            What tells what became of it. It may be dropped: what fails is told when the publisher is left.
+
+        Raises:
+            trio.ClosedResourceError: The publisher was left, or its nursery was cancelled.
+            TypeError: An argument is of a wrong kind.
+            ValueError: An argument cannot be meant.
+            nats.errors.Error: As for `Client.publish`.
+        """
+        if get_ident() != self._pace.thread:
+            self._pipeline.check_run()
+        flight, pipeline, window = self._flight, self._pipeline, self._window
+        token = pipeline.next_token()
+        if options or headers or flight.resend or not isinstance(payload, bytes):
+            data, fields, asked = self._asked(subject, payload, headers, token, options)
+        else:
+            data, fields, asked = payload, None, None
+        frame, size = pipeline.frame(subject, data, fields, token)
+        try:
+            while True:
+                await pipeline.turn()
+                if flight.over is not None:
+                    raise errors.again(flight.over)
+                if len(window.awaited) < window.max_awaited:
+                    break
+                await flight.room.park()
+        except BaseException:
+            flight.unpark()  # we may have been woken for a place that we do not take
+            raise
+        publish = Publish(subject, asked)
+        flight.send(publish, token, frame, size)
+        return Receipt(flight, publish)
+
+    @enable_ki_protection
+    def publish_nowait(
+        self,
+        subject: str,
+        payload: bytes | str = b"",
+        *,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        **options: Unpack[PublishOptions],
+    ) -> Receipt:
+        """Publish a message, without waiting for room either.
+
+        Args:
+            subject: As for `publish`.
+            payload: As for `publish`.
+            headers: As for `publish`.
+            options: As for `publish`.
+
+        Returns:
+            As for `publish`.
+
+        Raises:
+            trio.WouldBlock: `max_pending` messages are under way, or `pending_size` bytes are queued.
+            trio.ClosedResourceError: As for `publish`, and so are the other exceptions.
+        """
+        if get_ident() != self._pace.thread:
+            self._pipeline.check_run()
+        token = self._pipeline.next_token()
+        data, fields, asked = self._asked(subject, payload, headers, token, options)
+        frame, size = self._pipeline.frame(subject, data, fields, token)
+        if self._flight.over is not None:
+            raise errors.again(self._flight.over)
+        self._pipeline.check()
+        if not self._window.has_room:
+            raise trio.WouldBlock
+        publish = Publish(subject, asked)
+        self._flight.send(publish, token, frame, size)
+        return Receipt(self._flight, publish)
+
+    async def wait_all(self) -> None:
+        """Wait until it is known what became of each message that was published before.
+
+        It raises nothing for those that failed: their receipts do, and leaving the publisher. Always a checkpoint.
+        """
+        self._pipeline.check_run()
+        await checkpoint()
+        for publish in self._window.under_way():
+            await settled(publish)
+
+    # Inside.
+
+    def _asked(
+        self,
+        subject: str,
+        payload: bytes | str,
+        headers: Mapping[str, str | Sequence[str]] | None,
+        token: str,
+        options: PublishOptions,
+    ) -> tuple[Payload, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]:
+        """Give the message as it is sent, and what the stream is asked for."""
+        doing = f"publish to {subject!r}"
+        if unknown := options.keys() - _OPTIONS:
+            raise unexpected_publish({name: None for name in options if name in unknown}, "publisher")
+        asked = publish_headers(doing, **options)
+        if self._flight.resend and MSG_ID not in asked:
+            asked[MSG_ID] = _given_id(headers) or self._flight.new_id(token)
+        return encoded(doing, payload), joined(doing, headers, asked), asked or None
+
+    @enable_ki_protection
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._flight.work()
+        finally:
+            self._flight.end(trio.ClosedResourceError("publisher: its nursery was cancelled"))
+            self._finished.set()
+
+    @enable_ki_protection
+    def _close(self) -> None:
+        self._flight.end(trio.ClosedResourceError("publisher: its block was left"))
+        self._scope.cancel()
+
+
+@asynccontextmanager
+async def publishing(nursery: trio.Nursery, publisher: Publisher) -> AsyncIterator[None]:
+    """Run a publisher's task in `nursery` for as long as the block lasts, and see at its end what became of all messages.
+
+    Args:
+        nursery: The nursery that was passed to `open_publisher`.
+        publisher: The publisher; it is closed when the block is left.
+
+    Raises:
+        trionats.errors.PublishError: Messages failed, and nobody has heard of it.
+    """
+    try:
+        nursery.start_soon(publisher._run, name="trionats publisher")
+    except RuntimeError as closed:
+        publisher._close()
+        raise RuntimeError("open_publisher: the nursery that was passed in is closed") from closed
+    failure: Exception | None = None
+    try:
+        yield
+        await publisher.wait_all()
+    except Exception as error:
+        failure = error
+        with suppress(trio.Cancelled):  # it is the body's own exception that is raised, whatever comes meanwhile
+            await publisher.wait_all()  # noqa: ASYNC120
+        raise
+    finally:
+        publisher._close()
+        if not publisher._finished.is_set():
+            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
+                await publisher._finished.wait()
+        failures = [failed(publish) for publish in publisher._flight.failures]
+        if failures and failure is not None:
+            failure.add_note(f"besides, {_count(failures)} failed; the first: {failures[0][1]}")
+    if failures:
+        text = f"{_count(failures)} failed; the first: {failures[0][1]}"
+        raise errors.explained(errors.PublishError, text, failures=failures)
+
+
+async def settled(publish: Publish) -> None:
+    """Wait until a publish has an outcome."""
+    while publish.outcome is None:
+        if publish.told is None:
+            publish.told = trio.Event()
+        await publish.told.wait()
+
+
+def _given_id(headers: Mapping[str, str | Sequence[str]] | None) -> str | None:
+    """Give the id that a caller has put among the headers by hand, if it can be one."""
+    given = headers.get(MSG_ID) if isinstance(headers, Mapping) else None
+    return given if isinstance(given, str) and given else None
+
+
+def _count(failures: Sequence[object]) -> str:
+    return f"{len(failures)} publish{'es' if len(failures) > 1 else ''}"
