@@ -93,7 +93,8 @@ async def change(
     if config is None:
         with about(what):
             response = await jetstream.request(f"CONSUMER.INFO.{stream}.{name}")
-            config = checked(call, sound(what, api.ConsumerInfo.from_response(response)).config)
+            read = sound(what, api.ConsumerInfo.from_response(response)).config
+            config = checked(call, fields.merged(call, api.ConsumerConfig, read, {}))
         if {"filter_subject", "filter_subjects"} & set(params):
             # Either of them takes the place of both.
             config = replace(config, filter_subject=None, filter_subjects=None)
