@@ -115,7 +115,7 @@ async def open_cluster(cluster: Any = "", *, jetstream: bool = False) -> AsyncIt
 
 
 async def make_replicated_stream(nc: Client) -> None:
-    """Make a stream "S" of three replicas for `s.>`, as soon as the cluster has somebody who can."""
+    """Make a stream "S" of three replicas that takes `s.>`, as soon as the cluster has somebody who can."""
     while True:
         try:
             with trio.move_on_after(1):

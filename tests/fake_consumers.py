@@ -13,6 +13,8 @@ Statuses, their texts and headers are those of nats-server 2.15. Time passes on 
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +31,28 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 #: What the server makes of a configuration that takes acknowledgements and says nothing more.
 USUAL = {"ack_wait": 30 * SECOND, "max_deliver": -1, "max_ack_pending": 1000, "max_waiting": 512}
+
+
+class Clock:
+    """Calls what is due on Trio's clock: one task for all, which is there from the beginning, so that no test misses it before."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._changed = trio.Event()
+        trio.lowlevel.spawn_system_task(self._run, name="the clock of a stream in memory")
+
+    def call_later(self, seconds: float, act: Callable[[], object]) -> None:
+        heapq.heappush(self._due, (trio.current_time() + seconds, next(self._numbers), act))
+        self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            with trio.move_on_at(self._due[0][0] if self._due else inf):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            while self._due and self._due[0][0] <= trio.current_time():
+                heapq.heappop(self._due)[2]()
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -357,13 +381,9 @@ class Consumer:
             self._later(pull.heartbeat, lambda: self._beat(pull))
 
     def _later(self, seconds: float, act: Callable[[], object]) -> None:
-        if not self.stream.timed:
-            return
-
-        async def later() -> None:
-            await trio.sleep(seconds)
-            # Deleted meanwhile, it does nothing more.
+        def unless_deleted() -> None:
             if self.stream.consumers.get(self.name) is self:
                 act()
 
-        trio.lowlevel.spawn_system_task(later, name="fake consumer's clock")
+        if self.stream.clock is not None:
+            self.stream.clock.call_later(seconds, unless_deleted)

@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from tests.fake_consumers import USUAL, Consumer
+from tests.fake_consumers import USUAL, Clock, Consumer
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 
 TIMESTAMP = 1_700_000_000_000_000_000
@@ -61,8 +61,8 @@ class FakeStream:
     def __init__(self, server: FakeServer, name: str, *subjects: str, timed: bool = False) -> None:
         self.server = server
         self.name = name
-        #: Whether consumers have a clock: Trio's.
-        self.timed = timed
+        #: What time passes by for its consumers.
+        self.clock = Clock() if timed else None
         self.messages: list[Stored] = []
         self.consumers: dict[str, Consumer] = {}
         self.last = self.made = 0

@@ -30,7 +30,7 @@ from tests.bridged import World, number_of
 from tests.fake_jetstream import FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import find_store, has_ended, nursery_elsewhere, settled, until
-from trionats import Client, open_client, open_replies, open_subscription, open_watcher
+from trionats import Client, open_client, open_consumer, open_replies, open_subscription, open_watcher
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
 from trionats.testing import NatsServer
@@ -107,6 +107,25 @@ async def live_watcher(_: NatsServer, nc: Client) -> Source:
 
 
 @asynccontextmanager
+async def fake_ordered(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        stream.store("promise.kept", b"%d" % number, rollup=False)
+
+    stream = FakeStream(server, "P")
+    ordered = await nc.jetstream().ordered_consumer("P")
+    yield make, lambda nursery: open_consumer(nursery, ordered)
+    assert not nc.is_connected or not stream.consumers, "a consumer was left on the server"
+
+
+@asynccontextmanager
+async def live_ordered(_: NatsServer, nc: Client) -> Source:
+    js = nc.jetstream()
+    await js.create_stream(name="P", subjects=["promise.*"])
+    ordered = await js.ordered_consumer("P")
+    yield lambda number: nc.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, ordered)
+
+
+@asynccontextmanager
 async def fake_replies(server: FakeServer, nc: Client) -> Source:
     async def make(number: int) -> None:
         server.publish(server.sent("PUB", "promise.ask")[-1].reply, b"%d" % number)
@@ -141,11 +160,13 @@ WAITING = {"request_timeout": 60}
 FAKES = {
     "subscription": partial(fake, subscription),
     "watcher": partial(fake, fake_watcher),
+    "ordered consumer": partial(fake, fake_ordered),
     "replies": partial(fake, fake_replies, **WAITING),
 }
 LIVE = {
     "subscription": partial(live, subscription),
     "watcher": partial(live, live_watcher),
+    "ordered consumer": partial(live, live_ordered),
     "replies": partial(live, live_replies, **WAITING),
     **bridged.KINDS,
 }
@@ -163,9 +184,9 @@ def kinds(*names: str) -> list[Any]:
 every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
-surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher"))
+surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher", "ordered consumer"))
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
-holding_back_kinds = pytest.mark.parametrize("kind", kinds("watcher", "pull subscription"))
+holding_back_kinds = pytest.mark.parametrize("kind", kinds("watcher", "ordered consumer", "pull subscription"))
 every_place = pytest.mark.parametrize("place", PLACES)
 block = pytest.mark.parametrize("outside", [False, True], ids=["inside its nursery", "outside its nursery"])
 

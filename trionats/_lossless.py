@@ -29,6 +29,8 @@ __all__ = ["Extra", "read", "written"]
 
 T = TypeVar("T")
 NANOSECONDS = 10**9
+#: How many nanoseconds a server can count.
+MOST = 2**63 - 1
 #: The field that holds what none of the others does.
 EXTRA = "extra"
 
@@ -148,8 +150,9 @@ def _seconds(value: object) -> object:
 
 
 def _nanoseconds(value: Any) -> object:  # noqa: ANN401 - a number, as has been checked
-    # As the number is shown: 0.29 s are 290 ms, and not a nanosecond less.
-    return value * NANOSECONDS if isinstance(value, int) else round(Decimal(float.__repr__(value)) * NANOSECONDS)
+    # As the number is shown: 0.29 s are 290 ms, and not a nanosecond less. The longest that a server keeps is no float.
+    exact = value if isinstance(value, int) else Decimal(float.__repr__(value))
+    return min(round(exact * NANOSECONDS), MOST)
 
 
 def _time(value: object) -> object:

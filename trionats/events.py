@@ -16,10 +16,17 @@ __all__ = [
     "Connected",
     "ConnectionEvent",
     "ConnectionState",
+    "ConsumerEvent",
+    "ConsumerHeartbeatMissed",
+    "ConsumerLimitExceeded",
+    "ConsumerPinned",
+    "ConsumerUnpinned",
+    "ConsumerUnreachable",
     "Disconnected",
     "Draining",
     "ForeignDataSkipped",
     "LameDuck",
+    "MessagesExpired",
     "Moved",
     "PermissionViolation",
     "PublishesLost",
@@ -33,6 +40,7 @@ __all__ = [
     "StoredElsewhere",
     "StreamRecreated",
     "StreamUnverified",
+    "UnknownStatus",
 ]
 
 
@@ -332,6 +340,110 @@ class StreamRecreated(ConnectionEvent):
     """
 
     stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerEvent(ConnectionEvent):
+    """Something that happened to a consumer that is read.
+
+    Of each kind it is told once an episode, which the next message that is received ends, and at most once a second.
+
+    Attributes:
+        stream: The stream.
+        consumer: The consumer.
+    """
+
+    stream: str
+    consumer: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerHeartbeatMissed(ConsumerEvent):
+    """The server has said nothing for two heartbeats, although it was asked for messages; it is asked again.
+
+    Attributes:
+        seconds: How long it was silent.
+    """
+
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerLimitExceeded(ConsumerEvent):
+    """The server refuses requests for messages because of a limit in the consumer's configuration.
+
+    They are repeated: within the limit where it says how much it allows (`max_batch`, `max_expires`, `max_bytes`), and otherwise
+    with pauses. So it is with `max_waiting`, which the server tells nobody who asks for heartbeats; it was found out.
+
+    Attributes:
+        limit: What the server says: "Exceeded MaxRequestBatch of 5".
+    """
+
+    limit: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerUnreachable(ConsumerEvent):
+    """Nobody has responded to several requests for messages: the consumer has no leader, or JetStream is not up yet.
+
+    They are repeated. If the consumer or the stream turns out to be gone, `receive` raises `ConsumerGoneError`; who may not
+    publish to `$JS.API.CONSUMER.INFO.<stream>.<consumer>` is not told that.
+    """
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerPinned(ConsumerEvent):
+    """The server gives the messages of a priority group to this client alone (policy "pinned_client").
+
+    Attributes:
+        group: The group.
+    """
+
+    group: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerUnpinned(ConsumerEvent):
+    """The server gives them to this client alone no longer; it goes on asking, as one of those that wait.
+
+    Attributes:
+        group: The group.
+    """
+
+    group: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MessagesExpired(ConsumerEvent):
+    """Messages waited to be received past the consumer's ack wait, and were dropped: the server gives them to somebody else.
+
+    Whoever receives is too slow for so many at a time: less `max_messages`, or a longer `ack_wait`.
+
+    Attributes:
+        count: How many so far.
+    """
+
+    count: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class UnknownStatus(ConsumerEvent):
+    """The server ended a request for messages with a status that is not known here; it is repeated, with pauses.
+
+    Attributes:
+        code: The status.
+        description: The server's words.
+    """
+
+    code: int
+    description: str
 
 
 @final

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,10 +19,11 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, ObjectStore, errors
+from trionats import Client, Feed, JetStream, ObjectStore, OrderedConsumer, errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
 
@@ -48,6 +49,8 @@ class Everything:
     nc: Client
     objects: FakeObjects
     store: ObjectStore
+    #: The stream `S`, with no message in it, nor a consumer.
+    stream: FakeStream
 
     @property
     def js(self) -> JetStream:
@@ -65,6 +68,13 @@ class Everything:
         await trio.sleep(1)
         call()
 
+    def work(self, messages: int = 3) -> Consumer:
+        """Give the stream a consumer `C`, and messages for it."""
+        for number in range(messages):
+            self.stream.store("s.a", b"%d" % number, rollup=False)
+        self.stream.add_consumer("C", ack_policy="explicit")
+        return self.stream.consumers["C"]
+
     async def drop(self) -> None:
         """Lose the connection; it comes back a little later."""
         self.server.dials = ["refuse"]
@@ -80,7 +90,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("gone", deleted=True)
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
-        stream = FakeStream(server, "S", "s.>")
+        stream = FakeStream(server, "S", "s.>", timed=True)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -91,12 +101,14 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store)
+            yield Everything(server, nursery, nc, bucket, store, stream)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
+        # Those that a program makes stay; those that readers make (prefix and serial) do not.
+        assert not [name for name in stream.consumers if "_" in name]
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
 
 
@@ -202,9 +214,71 @@ async def fresh_snapshot(w: Everything) -> AsyncIterator[Callable[[], Awaitable[
         yield watcher.snapshot
 
 
+@asynccontextmanager
+async def fetching(
+    w: Everything,
+    name: str,
+    *arguments: object,
+    **options: Any,  # noqa: ANN401 - any option
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Fetch from a consumer that was found before: each message that came is given to the program, or given back at once."""
+    fake = w.work()
+    consumer = await w.js.consumer("S", "C")
+    given: list[str] = []
+
+    async def fetch() -> None:
+        found = await getattr(consumer, name)(*arguments, **options)
+        given.extend(msg.reply for msg in (found if isinstance(found, list) else [found]) if msg is not None)
+
+    yield fetch
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        assert not fake.pulls or not given
+
+
+@asynccontextmanager
+async def ordered_consumer(w: Everything, messages: int = 3, *, kept: bool = False) -> AsyncIterator[OrderedConsumer]:
+    """An ordered consumer with something to read; with one on the server that is kept behind the first of it, or none."""
+    for number in range(messages):
+        w.stream.store("s.a", b"%d" % number, rollup=False)
+    handle = await w.js.ordered_consumer("S")
+    async with AsyncExitStack() as stack:
+        if kept:
+            await stack.enter_async_context(handle)
+            await handle.next()
+        await w.nc.flush()
+        yield handle
+
+
+@asynccontextmanager
+async def ordered(
+    w: Everything, use: Callable[[OrderedConsumer], Awaitable[object]], messages: int = 3, *, kept: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async with ordered_consumer(w, messages, kept=kept) as handle:
+        yield partial(use, handle)
+
+
+async def read_one(w: Everything, handle: OrderedConsumer) -> None:
+    async with trionats.open_consumer(w.nursery, handle) as rx:
+        await rx.receive()
+
+
+async def within_its_block(handle: OrderedConsumer) -> None:
+    async with handle:
+        await handle.next()
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
+
+
+async def consumer_info(w: Everything) -> None:
+    w.work()
+    await (await w.js.consumer("S", "C", bind=True)).info()
 
 
 async def delete_one(w: Everything) -> None:
@@ -217,6 +291,15 @@ def objects(name: str, *arguments: object) -> Case:
 
 def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
+
+
+def of_stream(name: str, *arguments: object, **options: object) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        yield partial(getattr(stream, name), *arguments, **options)
+
+    return prepared
 
 
 CASES: Final[dict[str, Case]] = {
@@ -248,6 +331,12 @@ CASES: Final[dict[str, Case]] = {
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
+    "Consumer.fetch": lambda w: fetching(w, "fetch", 3),
+    "Consumer.fetch, until time is up": lambda w: fetching(w, "fetch", 9, expires=1.0, heartbeat=0.3),
+    "Consumer.fetch, without waiting": lambda w: fetching(w, "fetch", 9, no_wait=True),
+    "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
+    "Consumer.next": lambda w: fetching(w, "next"),
+    "Consumer.info": simply(consumer_info),
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),
@@ -268,6 +357,18 @@ CASES: Final[dict[str, Case]] = {
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
+    "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
+    "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
+    "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),
+    "OrderedConsumer.fetch, with a consumer that was kept": partial(
+        ordered, use=lambda handle: handle.fetch(2), kept=True
+    ),
+    "OrderedConsumer.next": partial(ordered, use=lambda handle: handle.next()),
+    "OrderedConsumer.next, in its block": partial(ordered, use=within_its_block),
+    "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), messages=0),
+    "OrderedConsumer.info": partial(ordered, use=lambda handle: handle.info()),
+    "OrderedConsumer.info, of one that was kept": partial(ordered, use=lambda handle: handle.info(), kept=True),
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
     "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),
@@ -288,6 +389,8 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.get_msg, found": management("get_msg", "OBJ_b", 2),
     "JetStream.object_store": management("object_store", "x"),
     "JetStream.object_store, found": management("object_store", "b"),
+    "JetStream.ordered_consumer": management("ordered_consumer", "S"),
+    "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
     "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
     "JetStream.publish": simply(lambda w: w.js.publish("s.a", b"x", headers=HEADERS, msg_id="1")),
     "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
@@ -299,6 +402,22 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.stream_names": management("stream_names"),
     "JetStream.streams_info": management("streams_info"),
     "JetStream.streams_info_iterator": management("streams_info_iterator"),
+    "JetStream.stream": management("stream", "S"),
+    "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.info": of_stream("info"),
+    "Stream.nearest": of_stream("nearest"),
+    "Stream.update": of_stream("update", max_age=5),
+    "Stream.purge": of_stream("purge", subject="s.a"),
+    "Stream.delete": of_stream("delete"),
+    "Stream.create_consumer": of_stream("create_consumer", durable_name="c"),
+    "Stream.consumer": of_stream("consumer", "c"),
+    "Stream.consumer_names": of_stream("consumer_names"),
+    "Stream.consumers_info": of_stream("consumers_info"),
+    "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.step_down": of_stream("step_down"),
+    "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
     "JetStream.update_stream, by keyword": simply(lambda w: w.js.update_stream(name="S", max_age=5)),
     "JetStream.add_stream, of a newer server": simply(lambda w: w.js.add_stream(name="s", allow_atomic=True)),
@@ -417,6 +536,22 @@ def test_a_snapshot_cancelled_anywhere_loses_nothing() -> None:
             assert not (cut.cancelled and first)
             names = [info.name for info in first + await watcher.snapshot()]
             assert names == ["gone", *STORED]
+
+    cancel_everywhere(scenario)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_fetch_cancelled_anywhere_loses_nothing(kept: bool) -> None:
+    """What it had collected comes with the next one, once; also with a consumer that is kept, and from a feed."""
+
+    async def scenario(cut: Cut) -> None:
+        async with everything() as w, ordered_consumer(w, 6, kept=kept) as handle:
+            first = await cut(handle.fetch, 3) or []
+            assert not (cut.cancelled and first)
+            async with trionats.open_consumer(w.nursery, handle) as rx:
+                second = [await rx.receive()]
+            numbers = [int(msg.data) for msg in (*first, *second, *await handle.fetch(9, no_wait=True))]
+            assert numbers == list(range(kept, 6))
 
     cancel_everywhere(scenario)
 

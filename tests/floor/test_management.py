@@ -262,6 +262,15 @@ OF_WRONG_KIND: list[tuple[Call, str]] = [
     (lambda js: js.stream_info("S", 5), r"stream_info: subjects_filter must be text, not int"),
     (lambda js: js.purge_stream("S", seq="5"), r"purge_stream: seq must be a whole number, not str"),
     (lambda js: js.purge_stream("S", keep=True), r"purge_stream: keep must be a whole number, not bool"),
+    (lambda js: js.purge_stream("S", subject=5), r"purge_stream: subject must be text, not int"),
+    (lambda js: js.stream_names(5), r"stream_names: subject must be text, not int"),
+    (lambda js: js.streams_info(subject=5), r"streams_info: subject must be text, not int"),
+    (lambda js: js.stream_info("S", None, "yes"), r"stream_info: deleted_details must be True or False, not str"),
+    (
+        lambda js: js.create_or_update_stream(name="S", max_ages=5),
+        r"create_or_update_stream\(\) has no option 'max_ages'",
+    ),
+    (lambda js: js.create_stream({"name": "S"}), r"config must be a StreamConfig, not dict"),
     (lambda js: js.get_msg("S", "5"), r"get_msg: seq"),
     (lambda js: js.delete_msg("S", None), r"delete_msg: seq"),
     (lambda js: js.reset_consumer("S", "c", "5"), r"reset_consumer: seq"),
@@ -272,6 +281,11 @@ OF_WRONG_KIND: list[tuple[Call, str]] = [
     (lambda js: js.api_request("INFO", {"x": b""}), r"INFO: Object of type bytes"),
 ]
 OF_WRONG_VALUE: list[tuple[Call, str]] = [
+    (lambda js: js.purge_stream("S", seq=0), r"purge_stream: seq is 0: it is at least 1"),
+    (lambda js: js.purge_stream("S", keep=-1), r"purge_stream: keep is -1: it is at least 0"),
+    (lambda js: js.purge_stream("S", seq=5, keep=2), r"purge_stream: either seq \(5\) or keep \(2\), not both"),
+    (lambda js: js.update_stream(max_age=5), r"stream '': it is empty"),
+    (lambda js: js.create_or_update_stream(max_age=5), r"stream '': it is empty"),
     (store(ttl=-1), r"ObjectStoreConfig\.ttl is -1"),
     (stream(max_age=float("nan")), r"StreamConfig\.max_age"),
     (lambda js: js.add_stream(subjects=["s"]), r"stream '': it is empty"),
@@ -305,6 +319,78 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(call: Call, tex
             tracemalloc.stop()
         assert peak < 1_000_000, "nothing is multiplied"
         assert not server.sent("PUB")
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (lambda js: js.purge_stream("S", subject="a..b"), errors.BadSubjectError, "a..b"),
+        (lambda js: js.stream_info("S", "a b"), errors.BadSubjectError, "a b"),
+        (lambda js: js.stream_names(""), errors.BadSubjectError, "it is empty"),
+    ],
+)
+async def test_a_pattern_that_is_none_is_refused_too(call: Call, kind: type[Exception], said: str) -> None:
+    async with answering(lambda _: None) as (js, server):
+        with pytest.raises(kind, match=said):
+            await call(js)
+        assert not server.sent("PUB")
+
+
+async def test_a_stream_that_somebody_creates_meanwhile_is_changed() -> None:
+    answers: list[Any] = [
+        {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}},
+        {"error": {"code": 400, "err_code": 10058, "description": "stream name already in use"}},
+        STREAM,
+    ]
+    async with answering(lambda _: answers.pop(0)) as (js, server):
+        assert (await js.create_or_update_stream(name="S")).name == "S"
+        verbs = [frame.subject.split(".")[3] for frame in server.sent("PUB")]
+        assert verbs == ["UPDATE", "CREATE", "UPDATE"]
+
+
+async def test_another_refusal_of_a_change_is_no_reason_to_create() -> None:
+    for code, number in ((404, 10014), (500, 10052)):
+        refused = {"error": {"code": code, "err_code": number, "description": "no"}}
+        async with answering(lambda _, refused=refused: refused) as (js, server):  # type: ignore[misc]
+            with pytest.raises(errors.APIError, match=f"stream 'S': no .*{number}"):
+                await js.create_or_update_stream(name="S")
+            assert len(server.sent("PUB")) == 1
+
+
+async def test_subjects_that_go_between_two_pages_hide_none_of_the_others() -> None:
+    """As if the server gave three at once."""
+    there = [f"s.{letter}" for letter in "abcdefgh"]
+
+    def page(frame: Frame) -> object:
+        offset = json.loads(frame.payload).get("offset", 0)
+        some = there[offset : offset + 3]
+        if len(there) == 8:
+            there.remove("s.a")
+        state = {**STREAM["state"], "subjects": dict.fromkeys(some, 1)}
+        return {**STREAM, "state": state, "total": len(there), "offset": offset, "limit": 3}
+
+    async with answering(page) as (js, _):
+        info = await js.stream_info("S", "s.*")
+        assert set(info.state.subjects or ()) >= set(there)
+        assert not info.extra.keys() & {"total", "offset", "limit"}
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_requests_and_responses_are_told_to_the_log(traced: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG" if traced else "INFO", "trionats.jetstream")
+    async with answering(lambda _: STREAM) as (js, _):
+        await js.stream_info("S")
+    records = [record for record in caplog.records if record.name == "trionats.jetstream"]
+    assert [record.getMessage().partition(":")[0] for record in records] == [
+        "request to $JS.API.STREAM.INFO.S",
+        "response from $JS.API.STREAM.INFO.S",
+    ] * traced
+    for record in records:
+        told = vars(record)
+        assert told["api_subject"] == "$JS.API.STREAM.INFO.S"
+    if traced:
+        assert json.loads(vars(records[1])["api_payload"])["config"]["name"] == "S"
+        assert vars(records[1])["api_seconds"] >= 0
 
 
 async def test_the_two_forms_of_a_configuration_are_one() -> None:

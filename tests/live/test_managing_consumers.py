@@ -7,29 +7,24 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
-from tests.clusters import open_cluster
-from tests.worlds import open_live, open_stream, open_world, unique, until
-from trionats import JetStreamMsg, Msg, api, errors
+from tests.clusters import make_replicated_stream, open_cluster
+from tests.worlds import open_live, open_stream, open_world, until
+from trionats import JetStreamMsg, api, errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.worlds import StreamWorld
     from trionats import Consumer
     from trionats.testing import TrioNatsServer
 
 FUTURE = datetime.now(UTC) + timedelta(hours=1)
 
 
-async def pulled(w: StreamWorld, consumer: Consumer) -> JetStreamMsg:
-    """Ask for the next message, without what reads consumers."""
-    subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
-    with trio.fail_after(5):
-        return JetStreamMsg(
-            await w.nc.request(subject, b'{"batch": 1, "expires": 4000000000}'), consumer.__deliverer__()
-        )
+async def pulled(consumer: Consumer, **more: Any) -> JetStreamMsg:  # noqa: ANN401 - any option
+    msg = await consumer.next(**more)
+    assert msg is not None
+    return msg
 
 
 async def test_creating_and_updating_are_strict(nats_server: TrioNatsServer) -> None:
@@ -144,16 +139,14 @@ async def test_an_acknowledgement_from_before_a_reset_settles_nothing(nats_serve
         for number in range(4):
             await w.js.publish(w.subject, str(number).encode())
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c")
-        old = await pulled(w, consumer)
-        done = await consumer.reset(3)
-        assert (done.reset_seq, consumer.cached_info) == (3, done.info)
+        old = await pulled(consumer)
+        done = await consumer.reset()
+        assert (done.reset_seq, consumer.cached_info) == (1, done.info)
         with pytest.raises(errors.Error, match=r"consumer 'c' of stream .* was reset"):
             await old.ack()
-        new = await pulled(w, consumer)
-        assert new.data == b"2"
-        floor = (await consumer.info()).ack_floor
-        assert floor is not None
-        assert floor.stream_seq == 2, "nothing was settled"
+        new = await pulled(consumer)
+        assert new.data == old.data
+        assert (await consumer.info()).num_ack_pending == 1, "nothing was settled"
         await w.nc.publish(old.reply, b"+ACK")  # what the client refuses
 
         async def settled() -> bool:
@@ -168,10 +161,10 @@ async def test_a_reset_begins_behind_the_ack_floor_or_where_it_is_told(nats_serv
         for number in range(4):
             await w.js.publish(w.subject, str(number).encode())
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c")
-        await (await pulled(w, consumer)).ack()
-        await pulled(w, consumer)
+        await (await pulled(consumer)).ack()
+        await pulled(consumer)
         assert (await consumer.reset()).reset_seq == 2
-        assert (await pulled(w, consumer)).data == b"1"
+        assert (await pulled(consumer)).data == b"1"
         assert (await consumer.reset(5)).reset_seq == 5, "what is not there yet"
         with pytest.raises(errors.BadRequestError, match="seq is 6, and the last message of the stream has 4"):
             await consumer.reset(6)
@@ -188,7 +181,7 @@ async def test_a_pin_is_taken_away(nats_server: TrioNatsServer) -> None:
         await w.js.publish(w.subject, b"x")
         groups: dict[str, Any] = {"priority_groups": ["g"], "priority_policy": api.PriorityPolicy.PINNED_CLIENT}
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c", **groups)
-        msg = await asked(w, consumer, group="g")
+        msg = await pulled(consumer, group="g")
         [state] = (await consumer.info()).priority_groups or []
         assert state.pinned_client_id == msg.headers["Nats-Pin-Id"]
         await consumer.unpin("g")
@@ -209,7 +202,8 @@ async def test_a_message_whose_deliveries_are_used_up_stays_in_a_work_queue_unse
     async with open_stream(nats_server, retention="workqueue") as w:
         await w.js.publish(w.subject, b"x")
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c", max_deliver=1)
-        await (await pulled(w, consumer)).nak()
+        await (await pulled(consumer)).nak()
+        assert await consumer.next(expires=0.2) is None
 
         async def forgotten() -> bool:
             info = await consumer.info()
@@ -223,7 +217,7 @@ async def test_a_deleted_consumer_is_gone_and_its_messages_void(nats_server: Tri
     async with open_stream(nats_server) as w:
         await w.js.publish(w.subject, b"x")
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c")
-        msg = await pulled(w, consumer)
+        msg = await pulled(consumer)
         assert await consumer.delete()
         with pytest.raises(errors.Error, match="was deleted"):
             await msg.ack()
@@ -263,22 +257,21 @@ async def test_a_consumers_leader_steps_down_and_lists_are_read_whole_by_three_n
 ) -> None:
     async with open_cluster(jetstream=True) as cluster, open_world(cluster.servers["n1"]) as (_, nc, _):
         js = nc.jetstream()
-        name = unique()
-        stream = await js.create_stream(name=name, subjects=[f"{name}.>"], num_replicas=3, allow_direct=True)
+        name = "S"
+        await make_replicated_stream(nc)
+        stream = await js.stream(name)
+        await stream.update(allow_direct=True, subjects=["S.>"])
         consumer = await js.create_consumer(name, durable_name="c")
-        before = (await consumer.info()).cluster
         assert await consumer.step_down()
 
-        async def moved() -> bool:
-            now = (await consumer.info()).cluster
-            return now is not None and before is not None and now.leader not in (None, before.leader)
-
-        await until(moved, within=20)
+        await js.publish(f"{name}.0", b"")
+        await (await pulled(consumer, expires=20)).ack_sync()
+        await js.purge_stream(name)
         for number in range(50):
             await js.publish(f"{name}.{number % 10}", b"")
             # Whichever replica answers: the one that was just stored is in it.
-            assert len(await stream.get_msgs(seq=1, batch=100)) == number + 1
+            assert len(await stream.get_msgs(seq=2, batch=100)) == number + 1
             assert len(await stream.get_last_msgs(">")) == min(number + 1, 10)
-            assert (await stream.get_last_msg(f"{name}.>")).seq == number + 1
-        assert len(await stream.get_last_msgs(">", up_to_seq=5)) == 5
+            assert (await stream.get_last_msg(f"{name}.>")).seq == number + 2
+        assert len(await stream.get_last_msgs(">", up_to_seq=6)) == 5
         assert len(await stream.get_last_msgs(">", up_to_time=datetime.now(UTC))) == 10

@@ -12,12 +12,13 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, open_live
+from tests.worlds import arrived, connected, consumers_are, open_live, seam
 from trionats import (
     Client,
     Events,
     JetStream,
     ObjectStore,
+    Stream,
     api,
     errors,
     events,
@@ -26,6 +27,7 @@ from trionats import (
     open_subscription,
     open_watcher,
 )
+from trionats._jetstream.api import Api
 
 pytestmark = pytest.mark.usefixtures("server_executable")
 
@@ -187,6 +189,25 @@ def read(name: str, data: bytes) -> Callable[[Client, Client], Awaitable[None]]:
     return do
 
 
+async def stream_of(boss: Client, guest: Client) -> Stream:
+    """The handle of who may not ask for the stream."""
+    stream = await boss.jetstream().stream("S")
+    return Stream(Api(seam(guest)), stream.cached_info)
+
+
+async def purge(boss: Client, guest: Client) -> None:
+    assert await guest.jetstream().purge_stream("S")
+    assert await (await stream_of(boss, guest)).purge() == 0
+
+
+def outside_a_cluster(call: Callable[[Stream], Awaitable[bool]]) -> Callable[[Client, Client], Awaitable[None]]:
+    async def do(boss: Client, guest: Client) -> None:
+        with pytest.raises(errors.APIError, match="cluster"):
+            await call(await stream_of(boss, guest))
+
+    return do
+
+
 DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "flush": simply(lambda nc: nc.flush()),
     "open_subscription": subscribe,
@@ -203,7 +224,11 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "stream_names": manage(lambda js: js.stream_names()),
     "update_stream with a configuration": manage(lambda js: js.update_stream(api.StreamConfig(**SAME))),
     "update_stream by keywords alone": manage(lambda js: js.update_stream(name="S", description="changed")),
-    "purge_stream": manage(lambda js: js.purge_stream("S")),
+    "create_or_update_stream of one that exists": manage(lambda js: js.create_or_update_stream(**SAME)),
+    "create_or_update_stream of one that does not": manage(lambda js: js.create_or_update_stream(name="N")),
+    "purge_stream and Stream.purge": purge,
+    "Stream.step_down": outside_a_cluster(lambda stream: stream.step_down()),
+    "Stream.remove_peer": outside_a_cluster(lambda stream: stream.remove_peer("n1")),
     "delete_stream": manage(lambda js: js.delete_stream("S")),
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
@@ -213,6 +238,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
+    "consumer_names": manage(lambda js: js.consumer_names("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),

@@ -162,6 +162,7 @@ def test_durations_and_times_of_a_new_configuration_are_exact() -> None:
     said = config.as_dict()
     assert (said["ack_wait"], said["inactive_threshold"]) == (290_000_000, 9_000_000_000 * 10**9)
     assert said["backoff"] == [1_000_000_000, 1_100_000_000, 123_456_789_123_000_000]
+    assert api.ConsumerConfig(ack_wait=(2**63 - 1) / 10**9).as_dict()["ack_wait"] == 2**63 - 1
     assert api.ConsumerConfig(idle_heartbeat=-1.5).as_dict()["idle_heartbeat"] == -1_500_000_000
     naive = datetime(2026, 11, 28, 17, 0, 0, 5)
     there = datetime(2026, 11, 28, 18, tzinfo=timezone(timedelta(hours=1)))

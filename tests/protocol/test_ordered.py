@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from math import inf
 
@@ -11,7 +12,7 @@ from tests.protocol.readers import GONE, MADE, SIZE, Bench, info, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Delete, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
-from trionats._protocol.jetstream.pull import Pull
+from trionats._protocol.jetstream.pull import Pull, Window
 
 
 def test_the_consumers_configuration() -> None:
@@ -43,6 +44,125 @@ def test_where_it_resumes(start: Start, at: int, unread: tuple[object, object], 
         assert "opt_start_time" not in bench.config
     assert bench.feed((11, 0), (12, 0)) == "++"
     assert [bench.reset(5), bench.reset(5)] == [read, read]
+
+
+def test_a_snapshot_that_was_read_whole_is_resumed_by_sequence() -> None:
+    bench = reading("last_per_subject", pending=2, at=9, filter_subjects=["a", "b"])
+    assert bench.reset(2) == ("last_per_subject", None)
+    assert bench.feed((10, 1), (12, 0)) == "++!"
+    assert [bench.reset(1), bench.reset(1)] == [("by_start_sequence", 12)] * 2
+    assert bench.config["filter_subjects"] == ["a", "b"]
+
+
+# -- one reader after another ---------------------------------------------------------------------------------------------
+
+
+def window() -> Window:
+    return Window(100, 1 << 20, heartbeat=5.0, expires=30.0, rng=random.Random(1))
+
+
+def leave(bench: Bench, *, given: int | None = None, caught_up: bool = True, keep: bool = False) -> list[str]:
+    """Leave a reader that was given so much, and let another one resume; say which consumers are to be deleted."""
+    bench.ordered.rewind(bench.ordered.cursor[0] if given is None else given, caught_up=caught_up)
+    names = bench.ordered.leave(keep=keep)
+    bench.ordered.resume(window())
+    return names
+
+
+@pytest.mark.parametrize(
+    ("start", "at", "given", "resumed"),
+    [
+        # What nobody was given comes again, for every policy; where that is all, by the sequence before the first.
+        (Start("all"), 0, 0, 1),
+        (Start("all"), 0, 11, 11),
+        (Start("new"), 9, 9, 10),
+        (Start("last"), 10, 10, 11),
+        (Start("by_start_sequence", 11), 10, 10, 11),
+        (Start("by_start_time", time="2026-01-01T00:00:00Z"), 9, 9, 10),
+        (Start("by_start_time", time="2026-01-01T00:00:00Z"), 9, 12, 12),
+    ],
+)
+def test_the_next_reader_begins_behind_what_this_one_was_given(start: Start, at: int, given: int, resumed: int) -> None:
+    bench = reading(start=start, at=at, snapshot=False)
+    assert bench.feed((11, 2), (12, 1), (13, 0)) == "+++"
+    assert leave(bench, given=given) == ["pre_1"]
+    assert bench.create(3) == ("by_start_sequence", resumed)
+    again = [seq for seq in (11, 12, 13) if bench.message(seq)]
+    assert again == [seq for seq in (11, 12, 13) if seq > given]
+
+
+def test_a_snapshot_that_nobody_was_given_whole_is_read_again_from_there() -> None:
+    bench = reading("last_per_subject", pending=3, at=9)
+    assert bench.feed((10, 2), (12, 1), (14, 0)) == "+++!"
+    leave(bench, given=10, caught_up=False)
+    assert not bench.caught_up()
+    assert bench.create(3) == ("last_per_subject", None)
+    assert bench.feed((10, 2), (12, 1), (14, 0)) == "-++!"
+    leave(bench, given=14)
+    assert bench.create(1) == ("by_start_sequence", 14)
+
+
+def test_a_consumer_that_stands_where_reading_does_can_be_kept() -> None:
+    bench = reading("all", pending=2, snapshot=False, max_messages=2)
+    assert bench.feed((1, 1), (2, 0)) == "++"
+    assert leave(bench, keep=True) == []
+    assert (bench.ordered.reading, bench.pull().name) == (True, "pre_1")
+    # It goes on counting where it was: a gap is still one.
+    assert bench.message(3)
+    assert not bench.message(5, consumer_seq=5)
+    assert bench.ordered.resets == 1
+
+
+@pytest.mark.parametrize(
+    "happening",
+    [
+        lambda bench: bench.pull(),  # messages may be on their way
+        lambda bench: bench.ordered.rewind(1, caught_up=True),
+        lambda bench: bench.ordered.connection_lost(),
+    ],
+)
+def test_a_consumer_that_does_not_is_deleted_all_the_same(happening: Callable[[Bench], object]) -> None:
+    bench = reading("all", pending=2, snapshot=False, max_messages=2, takes=True)
+    assert bench.feed((1, 1), (2, 0)) == "++"
+    happening(bench)
+    assert leave(bench, keep=True) == ["pre_1"]
+    assert not bench.ordered.reading
+    bench = reading("all", pending=1, snapshot=False)
+    bench.refused()
+    assert leave(bench, keep=True) == ["pre_1"]
+
+
+def test_what_ended_a_reader_does_not_end_the_next_one() -> None:
+    bench = reading("all")
+    bench.ordered.forbidden(errors.PermissionsViolationError())
+    assert isinstance(bench.failure(), errors.PermissionsViolationError)
+    leave(bench)
+    assert bench.create(1, at_once=True) == ("by_start_sequence", 1)
+    assert bench.message(1)
+
+
+def test_the_next_reader_of_a_stream_that_was_made_anew_is_told() -> None:
+    bench = reading("all", pending=1, snapshot=False, trusting=False)
+    bench.message(5)
+    for _ in range(2):
+        leave(bench)
+        bench.create(1)
+        bench.look_anew(9)
+        assert bench.remade()
+
+
+def test_of_a_stream_that_was_made_anew_the_next_reader_is_given_all() -> None:
+    bench = reading("all", pending=1, snapshot=False, trusting=False, restart=True)
+    bench.message(5)
+    bench.reset(1)
+    bench.look_anew(9)
+    bench.create(2)
+    bench.look_anew(9)
+    assert bench.message(7)
+    leave(bench, given=bench.ordered.origin)
+    assert bench.create(2) == ("by_start_sequence", 1)
+    bench.look_anew(9)
+    assert (bench.message(1), bench.ordered.restarts) == (True, 1)
 
 
 def test_names_are_fresh_and_old_consumers_deleted_once() -> None:

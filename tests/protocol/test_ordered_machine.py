@@ -18,9 +18,12 @@ from trionats._protocol.jetstream.acks import AckSubject
 from trionats._protocol.jetstream.actions import Create, Delete, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.leader import StreamSaid
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.pull import Pull
+from trionats._protocol.jetstream.pull import Pull, Window
 
 SUBJECTS = ("a", "b", "c", "d")
+#: Where a reader by sequence begins, and one by time: the fourth message of the first stream was stored later.
+FIRST, TIME = 3, 3500
+STARTS = {"by_start_sequence": Start("by_start_sequence", FIRST), "by_start_time": Start("by_start_time", time="then")}
 
 
 @dataclass
@@ -120,6 +123,10 @@ class Server:
         match config["deliver_policy"]:
             case "all":
                 then = 1
+            case "last":
+                then = max((one.seq for one in self.seen(lags)), default=then)
+            case "by_start_time":
+                then = min((one.seq for one in self.seen(lags) if one.timestamp >= TIME), default=then)
             case "by_start_sequence":
                 # As measured: it goes on to the first there is, but never back to the last there is.
                 then = max(config["opt_start_seq"], min((one.seq for one in self.seen(lags)), default=then))
@@ -238,34 +245,43 @@ class Reader(RuleBasedStateMachine):
             st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(2, 60)), max_size=8),
         ),
         policy=st.sampled_from(["last_per_subject", "all", "new"]),
+        other=st.none()
+        | st.sampled_from(["last", "by_start_sequence", "by_start_time", "last_per_subject", "new", "all"]),
         seed=st.integers(0, 1000),
         lag=st.none() | st.integers(0, 8),
         options=st.fixed_dictionaries(
             {"max_messages": st.integers(1, 6), "max_bytes": st.sampled_from([40, 100, 1000]), "lazy": st.booleans()}
         ),
     )
-    def begin(self, server: Server, policy: str, seed: int, lag: int | None, options: dict[str, Any]) -> None:
+    def begin(
+        self, server: Server, policy: str, other: str | None, seed: int, lag: int | None, options: dict[str, Any]
+    ) -> None:
+        """Begin as a watcher does, or as an ordered consumer: then several may read one after the other (`other`)."""
         self.server = server
+        self.shared, self.policy = other is not None, other or policy
         if server.replicated and lag is not None:
             server.lag = min(lag, server.last)
-        self.credit = options["max_messages"]
-        fixed: dict[str, Any] = {"snapshot": True, "heartbeat": 5, "expires": 30, "restart": True}
-        options = {**options, **fixed, "start": Start(policy), "one_per_subject": server.history == 1}
+        self.credit, self.size = options["max_messages"], options["max_bytes"]
+        fixed: dict[str, Any] = {"snapshot": not self.shared, "heartbeat": 5, "expires": 30, "restart": True}
+        start = STARTS.get(self.policy, Start(self.policy))
+        options = {**options, **fixed, "start": start, "one_per_subject": server.history == 1 and not self.shared}
         self.ordered = Ordered("S", "c", random.Random(seed), **options)
         self.generation, self.restarts = 0, 0
-        self.before = self.server.last if policy == "new" else 0
+        self.before = self.server.last if self.policy == "new" else 0
+        self.first = FIRST if self.policy == "by_start_sequence" else 0
         self.channel: list[Stored] = []
         self.delivered: list[Stored] = []
         self.old_wire: list[tuple[Any, ...]] = []
         self.linked = True
         self.caught_up_seen = False
-        # What need not come: a state that was not the last one when a snapshot began, and with `new` what was there.
-        kept = {"new": [], "all": list(self.server.stored), "last_per_subject": self.server.newest()}[policy]
-        self.unwanted = set(self.server.stored) - set(kept)
-        self.at_start = set(kept)
+        self.stored_at = 0
+        # What need not come: what was there, with `new`; else `create` says it.
+        self.unwanted = set(self.server.stored) if self.policy == "new" else set()
         action = self.ordered.next(self.server.now)
         assert isinstance(action, Create)
-        self.ordered.created(self.server.create(action.config, lags=True), self.server.now)
+        self.create(action.config, "ok", lags=True)
+        waits_for = ("last_per_subject",) if self.shared else ("last_per_subject", "all")
+        self.at_start = set(self.server.stored) - self.unwanted if self.policy in waits_for else set()
         while self.ordered.opening:
             assert self.ordered.next(self.server.now) == Look()
             self.ordered.looked(self.server.said(), self.server.now)
@@ -315,10 +331,14 @@ class Reader(RuleBasedStateMachine):
 
     def create(self, config: dict[str, Any], outcome: str, lags: bool) -> None:
         if outcome != "refused":
-            if config["deliver_policy"] == "last_per_subject":
-                # A snapshot that begins anew shows what is the last state then.
-                self.unwanted |= set(self.server.stored) - set(self.server.newest())
             info = self.server.create(config, lags)
+            match config["deliver_policy"]:
+                case "last_per_subject":
+                    # A snapshot that begins anew shows what is the last state then.
+                    self.unwanted |= set(self.server.stored) - set(self.server.newest())
+                case "last" | "by_start_time":
+                    begins = self.server.consumers[config["name"]].then
+                    self.unwanted |= {seq for seq in self.server.stored if seq < begins}
         if outcome == "ok":
             self.ordered.created(info, self.server.now)
         else:
@@ -365,13 +385,49 @@ class Reader(RuleBasedStateMachine):
 
     def missing(self, below: int) -> list[Stored]:
         missing = set(self.server.stored) - {one.seq for one in self.delivered} - self.unwanted
-        return [self.server.stored[seq] for seq in sorted(missing) if seq < below]
+        return [self.server.stored[seq] for seq in sorted(missing) if self.first <= seq < below]
 
     @rule(count=st.integers(1, 8))
     def take(self, count: int) -> None:
         for _ in range(min(count, len(self.channel))):
             self.ordered.taken(self.channel.pop(0).size)
             self.send(self.ordered.pull(self.server.now))
+
+    @precondition(lambda self: self.shared)
+    @rule(keep=st.booleans())
+    def leave_to_another(self, keep: bool) -> None:
+        """Another reads on: what nobody took from the channel comes again, and no message of the old inbox."""
+        waiting = self.channel[0] if self.channel else None
+        given, origin = self.ordered.cursor[0], self.ordered.origin
+        if waiting is not None:
+            there = waiting in self.delivered
+            self.delivered = self.delivered[: self.delivered.index(waiting)] if there else []
+            given = self.delivered[-1].seq if self.delivered else origin
+        caught_up = self.ordered.caught_up and given >= self.stored_at
+        self.caught_up_seen = self.caught_up_seen and (caught_up or self.policy != "last_per_subject")
+        self.ordered.rewind(given, caught_up=caught_up)
+        for name in self.ordered.leave(keep=keep):
+            self.server.delete(name)
+        for consumer in self.server.consumers.values():
+            consumer.asked.clear()
+        self.channel, self.old_wire = [], []
+        self.server.wire.clear()
+        self.ordered.resume(Window(self.credit, self.size, heartbeat=5, expires=30, rng=random.Random(1)))
+        if not self.linked:
+            self.ordered.connection_lost()
+
+    @rule(takes=st.sampled_from([0, 0, 0, 1, 4]), writes=st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=6))
+    def go_on_well(self, takes: int, writes: list[str]) -> None:
+        """For a moment nothing goes wrong: by far the most frequent thing, and where all that goes wrong begins."""
+        if not self.linked:
+            self.disconnect_or_reconnect()
+        for _ in range(3):
+            self.step("ok")
+            self.server.advance(0.2)
+        for subject in writes:
+            self.write(subject, 10)
+        self.hear(20)
+        self.take(takes)
 
     # What the world does.
 
@@ -438,7 +494,7 @@ class Reader(RuleBasedStateMachine):
 
     def look_up(self) -> None:
         if self.ordered.caught_up and not self.caught_up_seen:
-            self.caught_up_seen = True
+            self.caught_up_seen, self.stored_at = True, self.ordered.cursor[0]
             came = {one.seq for one in self.delivered if one.generation == self.server.generation}
             early = (self.at_start & set(self.server.stored)) - came - self.unwanted
             assert not early, f"caught up before {early}"

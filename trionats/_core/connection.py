@@ -127,8 +127,7 @@ class Connection:
     def attach(self, subject: str, receiver: Receiver[Msg], *, queue: str = "", max_msgs: int = 0) -> Attachment:
         """Subscribe, with a receiver that the reader calls, as `Messaging.attach` says."""
         self.pace.run.check()
-        self.supervisor.check_open()
-        self.draining.refuse(f"subscribe to {subject!r}")
+        self.check_open(f"subscribe to {subject!r}")
         where = subjects.subscribe_subject(subject)
         group = subjects.queue_name(queue) if queue else b""
         registration = self.engine.subscribe(where, group, max_msgs, receiver)
@@ -158,9 +157,19 @@ class Connection:
     # What writing needs besides.
 
     @property
+    def accepting(self) -> bool:
+        """Whether what programs publish is still taken, as `Publishing.accepting` says."""
+        return self.supervisor.accepting
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together, as the server says."""
         return self.supervisor.max_payload
+
+    def check_open(self, doing: str) -> None:
+        """Refuse what cannot be done any more, as `Publishing.check_open` says."""
+        self.supervisor.check_open()
+        self.draining.refuse(doing)
 
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does; always a checkpoint."""

@@ -56,6 +56,22 @@ class Logbook:
                 self._once((error.subject, error.queue), "refused: %s", error)
             case events.ReaderRefused(stream, error):
                 self._once((stream, "reader"), "refused: reading stream %r: %s", stream, error)
+            case events.ConsumerHeartbeatMissed(stream, consumer, seconds):
+                self._once(
+                    (stream, consumer, "silent"), "consumer %r of stream %r: silent for %g s", consumer, stream, seconds
+                )
+            case events.ConsumerLimitExceeded(stream, consumer, limit):
+                self._once((stream, consumer, limit), "consumer %r of stream %r: refused: %s", consumer, stream, limit)
+            case events.ConsumerUnreachable(stream, consumer):
+                self._once(
+                    (stream, consumer, "unreachable"), "consumer %r of stream %r: nobody responds", consumer, stream
+                )
+            case events.MessagesExpired(stream, consumer, count):
+                text = "consumer %r of stream %r: %d messages waited past their ack wait so far"
+                self._once((stream, consumer, "expired"), text, consumer, stream, count)
+            case events.UnknownStatus(stream, consumer, code, description):
+                text = "consumer %r of stream %r: unknown status %d %s"
+                self._once((stream, consumer, code), text, consumer, stream, code, description)
             case events.ChunksLeft(stream, subject, reason):
                 self._once(
                     (stream, "chunks"), "data of no object stays in stream %r, at %r: %s", stream, subject, reason

@@ -139,8 +139,23 @@ class Publishing(Messaging, Protocol):
     """What writing needs besides: acknowledged publishes, stores, transfers."""
 
     @property
+    def accepting(self) -> bool:
+        """Whether what programs publish is still taken: not any more once the connection is being closed."""
+
+    @property
     def max_payload(self) -> int:
         """How many bytes headers and payload of a message may have together."""
+
+    def check_open(self, doing: str) -> None:
+        """Refuse what the end of the connection no longer lets be done.
+
+        Args:
+            doing: What is to be done, for the text.
+
+        Raises:
+            nats.errors.ConnectionClosedError: It is closed, or closing.
+            nats.errors.ConnectionDrainingError: It is being drained.
+        """
 
     async def wait_writable(self) -> None:
         """Wait until a message can be queued, as `Client.wait_writable` does."""
@@ -198,6 +213,16 @@ class Publishing(Messaging, Protocol):
             chooser: Chooses among the replies where the first one may not be the one.
         """
 
+    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+        """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
+
+        Args:
+            owner: Who keeps the books, and takes the replies.
+
+        Raises:
+            nats.errors.ConnectionClosedError: The connection is closed.
+        """
+
     async def request_many(
         self,
         subject: str,
@@ -210,16 +235,6 @@ class Publishing(Messaging, Protocol):
         reply: str = "",
     ) -> list[Msg]:
         """Publish a request and collect its replies, as `Client.request_many` does."""
-
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
-        """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
-
-        Args:
-            owner: Who keeps the books, and takes the replies.
-
-        Raises:
-            nats.errors.ConnectionClosedError: The connection is closed.
-        """
 
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.

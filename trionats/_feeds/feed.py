@@ -139,17 +139,19 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             await checkpoint_if_cancelled()
         if busy.observers:
             busy.came_back()
-        try:
+        while True:
             try:
-                item = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                item = await busy.park()
-        except trio.EndOfChannel:
-            busy.came_back()
-        except trio.ClosedResourceError:
-            raise self._was_left() from None
-        else:
-            self._taken(item)
+                try:
+                    item = self._receive.receive_nowait()
+                except trio.WouldBlock:
+                    item = await busy.park()
+            except trio.EndOfChannel:
+                busy.came_back()
+                break
+            except trio.ClosedResourceError:
+                raise self._was_left() from None
+            if self._taken(item):
+                continue
             if busy.observers or not busy.busy:
                 busy.took(current_task())
             return item
@@ -171,17 +173,19 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
         busy = self._busy
         if busy.observers:
             busy.came_back()
-        try:
-            item = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            busy.came_back()
-            raise
-        except trio.EndOfChannel:
-            busy.came_back()
-        except trio.ClosedResourceError:
-            raise self._was_left() from None
-        else:
-            self._taken(item)
+        while True:
+            try:
+                item = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                busy.came_back()
+                raise
+            except trio.EndOfChannel:
+                busy.came_back()
+                break
+            except trio.ClosedResourceError:
+                raise self._was_left() from None
+            if self._taken(item):
+                continue
             if busy.observers or not busy.busy:
                 busy.took(current_task())
             return item
@@ -262,8 +266,12 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
 
     # What the kinds of feeds add.
 
-    def _taken(self, item: T) -> None:
-        """Account for an item that leaves the channel."""
+    def _taken(self, item: T) -> bool | None:
+        """Account for an item that leaves the channel.
+
+        Returns:
+            Whether it is dropped instead of being handed over: it has waited too long.
+        """
 
     def _undo(self) -> None:
         """Cut off what feeds it: synchronous, called once."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from trionats import api
+from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import confirmed
 from trionats._jetstream.consumer_requests import step_down
+from trionats._jetstream.fetching import fetch
 from trionats._jetstream.management import JetStreamManager
+from trionats._protocol.jetstream.fetching import EXPIRES, Wanted
+from trionats._protocol.jetstream.priority import Terms
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Never
 
     from nats.js import api as nats_api
 
-    from trionats import api
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
-    from trionats._jetstream.message import Deliverer
+    from trionats._jetstream.message import Deliverer, JetStreamMsg
 
 __all__ = ["Consumer"]
 
@@ -36,6 +41,7 @@ class Consumer:
     def __init__(self, jetstream: Api[Publishing], stream: str, name: str, info: api.ConsumerInfo | None) -> None:
         self._jetstream = jetstream
         self.stream, self.name, self.cached_info = stream, name, info
+        self._pins: dict[str, str] = {}
         self._deliverer = jetstream.deliverers.current(jetstream.connection, stream, name, info)
 
     def __jetstream__(self) -> Api[Publishing]:
@@ -121,6 +127,116 @@ class Consumer:
             trionats.errors.APIError: The server refused: it is in no cluster.
         """
         return confirmed(str(self), await step_down(self._jetstream, self.stream, self.name))
+
+    # Messages.
+
+    async def fetch(
+        self,
+        batch: int,
+        *,
+        expires: float = EXPIRES,
+        max_bytes: int | None = None,
+        no_wait: bool = False,
+        heartbeat: float | None = None,
+        group: str | None = None,
+        priority: int | None = None,
+        min_pending: int | None = None,
+        min_ack_pending: int | None = None,
+        **unknown: Never,
+    ) -> list[JetStreamMsg]:
+        """Ask for messages once, and wait for them: until there are `batch`, or `max_bytes`, or time is up.
+
+        What came is returned as soon as no more can be expected: also when the leader changes, the server stops, or the
+        connection breaks. With nothing it asks again, within its time: the new leader, the next connection. So an empty list
+        is the server's word that there was nothing; where nobody answered, that is raised when time is up.
+
+        A deadline in force shortens what the server is told, so that a part of the batch is returned just before it instead of
+        being lost: `with trio.move_on_after(1): msgs = await consumer.fetch(100, expires=30)`. It is shortened by twice the API's
+        last round trip, 20 ms at least, and half of what is left at the most: a deadline nearer than that may cancel it.
+
+        Cancelled, it gives back at once what had come and what still comes: it is NAKed, so that another worker has it in
+        milliseconds. Where the consumer limits deliveries (`max_deliver`), or was bound without asking (`bind=True`), it is left to
+        the ack wait. So it is when the client is closed or drained meanwhile.
+
+        Args:
+            batch: How many messages at the most, up to 1,000,000.
+            expires: How many seconds the server waits for messages, from 0.001 to 86400.
+            max_bytes: How many bytes at the most, as the server counts them: subject, reply subject, headers and payload of
+                each message.
+            no_wait: Take what there is, which takes 0.1 s where there is nothing; `expires` and `heartbeat` do not apply.
+            heartbeat: How often, in seconds, the server says that it is still there; half of `expires` at the most. By default
+                every 5 s where it waits for 10 s or more. After twice as long a silence what came is returned, or it is
+                found out what is wrong.
+            group: The priority group, for consumers that have some. On one of the policy `pinned_client` all fetches of this handle are
+                one client; keep `expires` below half of its `priority_timeout`.
+            priority: From 0, which is served first, to 9 (policy `prioritized`, server 2.12).
+            min_pending: Only while at least so many messages wait (policy `overflow`, server 2.11).
+            min_ack_pending: Only while at least so many are unacknowledged (policy `overflow`).
+
+        Returns:
+            The messages, in the server's order; an empty list where there were none.
+
+        Raises:
+            trionats.errors.ConsumerGoneError: There is no such consumer, or no such stream, or it was deleted meanwhile.
+            trionats.errors.BadRequestError: The server refused: one of the consumer's limits (`max_batch`, `max_expires`, `max_bytes`,
+                `max_waiting`); or the next message is larger than `max_bytes`.
+            trionats.errors.ServiceUnavailableError: For all of its time the consumer had no leader, or gave its messages to another client.
+            trionats.errors.DisconnectedError: For all of its time there was no connection.
+            nats.errors.TimeoutError: Nobody answered.
+            nats.errors.ConnectionClosedError: The client is closed, or was meanwhile.
+            nats.errors.ConnectionDrainingError: The client is drained.
+            trionats.errors.PermissionsViolationError: The user may not ask.
+            TypeError: An argument is of another kind.
+            ValueError: An argument cannot be, or does not fit the consumer; nothing was sent.
+        """
+        if unknown:
+            raise unexpected("fetch", unknown, "consumer")
+        terms = Terms(group, min_pending, min_ack_pending, priority)
+        return await self._fetch(Wanted(batch, expires, max_bytes, no_wait, heartbeat, terms))
+
+    async def next(
+        self,
+        *,
+        expires: float = EXPIRES,
+        group: str | None = None,
+        priority: int | None = None,
+        min_pending: int | None = None,
+        min_ack_pending: int | None = None,
+        **unknown: Never,
+    ) -> JetStreamMsg | None:
+        """Ask for one message, and wait for it: a `fetch` of one.
+
+        Args:
+            expires: As for `fetch`.
+            group: As for `fetch`.
+            priority: As for `fetch`.
+            min_pending: As for `fetch`.
+            min_ack_pending: As for `fetch`.
+
+        Returns:
+            The message; None where there was none.
+
+        Raises:
+            nats.errors.Error: As for `fetch`.
+            TypeError: As for `fetch`.
+            ValueError: As for `fetch`.
+        """
+        if unknown:
+            raise unexpected("next", unknown, "consumer")
+        terms = Terms(group, min_pending, min_ack_pending, priority)
+        messages = await self._fetch(Wanted(1, expires, terms=terms, call="next"))
+        return messages[0] if messages else None
+
+    async def _fetch(self, wanted: Wanted) -> list[JetStreamMsg]:
+        deliverer = self.__deliverer__()
+        if self.cached_info is not None:
+            config = self.cached_info.config
+            if config.deliver_subject:
+                raise ValueError(f"{wanted.call}: {deliverer.consumer} is push based: read it with open_consumer")
+            wanted.terms.check_against(
+                wanted.call, deliverer.consumer, config.priority_groups or (), config.priority_policy
+            )
+        return await fetch(self._jetstream, self.stream, self.name, deliverer, wanted, self._pins)
 
     @property
     def _manager(self) -> JetStreamManager:

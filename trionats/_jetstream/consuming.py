@@ -1,33 +1,385 @@
-"""A pull consumer as a feed."""
+"""A pull consumer as a feed: what is asked for is what there is room for.
+
+Who decides
+    All decisions are the cellar's (`_protocol.jetstream.consuming`): how much to ask for and when, what statuses and silence mean, when
+    it is over. `ConsumerFeed` carries them out. The connection's reader calls `_deliver` with each message and status, and whoever
+    receives calls `_taken`; both do at once what needs no waiting (`_advance`: requests, news, another inbox). What waits is done by
+    the feed's task, which mostly sleeps until silence would be too long.
+
+Inboxes
+    Each life of a connection has an inbox of its own, and so has what follows a silence: requests of before then find nobody who
+    listens, and the server drops them instead of sending more than there is room for. What it had sent is received all the same.
+
+Waiting too long
+    The server gives a message to somebody else when its ack wait is over. So what has waited here as long is dropped when its turn
+    comes (design 23), and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for
+    whoever works on it.
+
+Leaving
+    in whatever way unsubscribes at once; what still comes until the PONG behind that is given back (`giving_back`), and so is
+    what is buffered when the block is left or the client closed. That comes after UNSUB: else the server might give it to a
+    request of ours that still waits.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, final
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
-from trio.lowlevel import checkpoint
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
 
+from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
+from trionats._jetstream.giving_back import give_back, leave, takes_back
 from trionats._jetstream.message import JetStreamMsg
+from trionats._jetstream.ordered import JITTER
+from trionats._jetstream.oversize import next_message
+from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Tell, Traits
+from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.receivers import Intake
+from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import trio
-
+    from trionats import api
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers import Consumer
+    from trionats._jetstream.message import Deliverer
+    from trionats._protocol.jetstream.consuming import Step
     from trionats._protocol.jetstream.demand import Demand
 
 __all__ = ["ConsumerFeed", "consuming"]
 
+#: How many seconds one question to the server may take at the most; and no longer than two heartbeats.
+RESPONSE_LIMIT: Final = 5.0
+PIN_HEADER: Final = "Nats-Pin-Id"
+IN_PROGRESS: Final = b"+WPI"
+DELETED: Final = "was deleted"
+#: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
+LONGEST_MARGIN: Final = 1.0
+
 
 @final
 class ConsumerFeed(Feed[JetStreamMsg]):
-    """What a pull consumer delivers."""
+    """What a pull consumer delivers.
+
+    Args:
+        consumer: The consumer.
+        demand: What is wanted of it.
+
+    Raises:
+        ValueError: It is not what the consumer has.
+    """
 
     def __init__(self, consumer: Consumer, demand: Demand) -> None:
-        connection = consumer.__jetstream__().connection
-        super().__init__(f"consumer {consumer.name!r} of stream {consumer.stream!r}", demand.max_messages, connection)
+        self._api = consumer.__jetstream__()
+        self._connection = connection = self._api.connection
+        what = f"consumer {consumer.name!r} of stream {consumer.stream!r}"
+        if consumer.cached_info is not None:
+            config = consumer.cached_info.config
+            demand.check_group(what, config.priority_groups or [], str(config.priority_policy or "none"))
+        super().__init__(what, demand.max_messages, connection)
+        self._consumer, self._demand = consumer, demand
+        self._deliverer = consumer.__deliverer__()
+        self._decisions = Consuming(consumer.stream, consumer.name, demand, traits_of(consumer.cached_info), JITTER)
+        self._received = self._decisions.received
+        self._send_nowait = self._send.send_nowait
+        self._sizes: deque[int] = deque()
+        self._measure_wait()
+        # Trio's clock, in half the time that it takes to ask it.
+        self._now = self._pace.now
+        self._ahead = trio.current_time() - self._now()
+        # What is due before that was delivered in a former life of the consumer.
+        self._void_until = -inf
+        self._parked: trio.Event | None = None
+        self._until = inf
+        self._inbox = PullInbox(connection.new_inbox())
+        self._attachment: Retirable | None = None
+        self._subject = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
+
+    # What the connection's reader calls.
+
+    def _deliver(self, message: Msg) -> None:
+        reply = message.reply
+        now = self._now() + self._ahead
+        if not reply:
+            self._hear(message, now)
+            return
+        block = message.header_block
+        size = len(message.subject) + len(reply) + len(message.data)
+        if block is not None:
+            size += len(block)
+            if self._demand.group is not None and (pin := message.headers.get(PIN_HEADER)):
+                self._decisions.tagged(pin)
+        deliverer = self._deliverer
+        if deliverer.void:
+            deliverer = self._begin_life(now)
+        try:
+            if self._demand.stop_after and self._decisions.enough:
+                raise trio.WouldBlock
+            self._send_nowait(JetStreamMsg(message, deliverer, now + deliverer.ack_wait))
+        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self._decisions.overflowed(size, now)
+            if self._gives_back:
+                give_back(deliverer, (message,))
+        else:
+            self._received(size, now)
+            self._sizes.append(size)
+
+    def _hear(self, message: Msg, now: float) -> None:
+        if message.status is not None:
+            number = self._inbox.number(message.subject)
+            self._decisions.status(number, message.status, message.description, message.headers, now)
+            self._advance(now)
+
+    def _begin_life(self, now: float) -> Deliverer:
+        """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
+        self._void_until = now + self._deliverer.ack_wait
+        self._deliverer = self._consumer.__deliverer__()
+        self._measure_wait()
+        return self._deliverer
+
+    def _measure_wait(self) -> None:
+        wait = self._deliverer.ack_wait
+        # What is nearly over is taken for over: our word would not come in time.
+        self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
+
+    def _lost(self, inbox: PullInbox, _: Exception) -> None:
+        if inbox is self._inbox:
+            self._decisions.connection_lost()
+            if self._attachment is not None:
+                self._attachment.detach()
+            self._attach()
+
+    def _restored(self, inbox: PullInbox) -> None:
+        if inbox is self._inbox:
+            now = trio.current_time()
+            self._decisions.connection_restored(now)
+            self._advance(now)
+
+    def _inbox_ended(self, inbox: PullInbox, reason: BaseException | None) -> None:
+        if inbox is not self._inbox or self._ended:
+            return
+        if isinstance(reason, REFUSALS):
+            reason = refusal_of(self._name, reason)
+        closing = reason is None and not self._connection.accepting
+        self._end(reason)
+        if closing:
+            # Nobody could acknowledge it any more.
+            self._give_back_buffered()
+
+    # The listener to what the server refuses: no status says so.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail when it is our asking that is refused."""
+        if isinstance(event, events.PermissionViolation):
+            self._decisions.forbidden(event.error)
+            self._advance(trio.current_time())
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: the inbox ends, too."""
+
+    # What whoever receives calls.
+
+    def _taken(self, item: JetStreamMsg) -> bool:
+        now = self._now() + self._ahead
+        if self._deliverer.void and not self._ended and not self._deliverer.void.startswith(DELETED):
+            # What is buffered will be delivered again, by a consumer that was reset or made anew.
+            self._begin_life(now)
+        left = item.due - now
+        fresh = left > self._margin and item.due >= self._void_until
+        if fresh and left < self._half:
+            # Else whoever takes it now might have a moment left for its work.
+            item.due = now + self._deliverer.ack_wait
+            self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
+        if self._decisions.taken(self._sizes.popleft(), now, handed_over=fresh):
+            self._advance(now)
+        if fresh and self._demand.stop_after and self._decisions.done:
+            self._end(None)
+        return not fresh
+
+    # The feed's task.
+
+    async def _go_on(self) -> NoReturn:
+        while True:
+            now = trio.current_time()
+            step = self._advance(now)
+            if isinstance(step, Fail):
+                self._lose(step.error)
+                raise step.error
+            if isinstance(step, Inspect):
+                await self._inspect()
+            elif isinstance(step, Measure):
+                await self._measure()
+            elif isinstance(step, Wait):
+                await self._park(step.until)
+
+    def _advance(self, now: float) -> Step:
+        """Do at once what needs no waiting, and wake the task where it has to see to something.
+
+        Returns:
+            The first thing that waits.
+        """
+        while True:
+            step = self._decisions.next(now)
+            if isinstance(step, Pull):
+                reply = self._inbox.reply_to(step)
+                self._connection.publish_aside(self._subject, step.body(), reply, passing=True)
+            elif isinstance(step, Tell):
+                self._connection.emit(self._event(step))
+            elif isinstance(step, Renew):
+                self._renew()
+            else:
+                break
+        if self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
+            self._parked.set()
+        return step
+
+    async def _park(self, until: float) -> None:
+        self._parked, self._until = trio.Event(), until
+        try:
+            with trio.move_on_at(until) as scope:
+                await self._parked.wait()
+        finally:
+            self._parked = None
+        if scope.cancelled_caught:
+            # If nobody could do anything until now, neither could the reader: what it reads now was there in time.
+            await checkpoint()
+            self._decisions.overdue(trio.current_time())
+
+    async def _inspect(self) -> None:
+        failure: Exception | None = None
+        try:
+            with trio.move_on_after(min(RESPONSE_LIMIT, 2 * self._demand.pulse)):
+                info = await self._consumer.info()
+                self._decisions.inspected(info.num_waiting or 0, info.config.max_waiting or 0, trio.current_time())
+                return
+        except errors.Error as error:
+            failure = error
+        self._decisions.inspect_failed(failure, trio.current_time())
+
+    async def _measure(self) -> None:
+        size = 0
+        try:
+            with trio.move_on_after(RESPONSE_LIMIT):
+                found = await next_message(self._api, await self._consumer.info())
+                size = 0 if found is None else found.size
+        except errors.Error:
+            pass
+        self._decisions.measured(size)
+
+    # Inboxes.
+
+    def _open(self) -> None:
+        if not self._connection.is_connected:
+            self._decisions.connection_lost()
+        self._connection.add_listener(self, refused=self._subject)
+        self._attach()
+        self._advance(trio.current_time())
+
+    def _attach(self) -> None:
+        self._inbox = inbox = PullInbox(self._connection.new_inbox())
+        receiver = Intake(
+            self._deliver,
+            partial(self._inbox_ended, inbox),
+            partial(self._lost, inbox),
+            partial(self._restored, inbox),
+        )
+        self._attachment = self._connection.attach(inbox.pattern, receiver)
+
+    def _renew(self) -> None:
+        former = self._attachment
+        try:
+            self._attach()
+        except (errors.ConnectionDrainingError, errors.ConnectionClosedError):
+            # Nobody wants more; what ends the inbox ends the feed.
+            self._decisions.stop()
+            return
+        if former is not None:
+            former.retire(self._deliver)
+
+    # Its end.
+
+    @property
+    def _gives_back(self) -> bool:
+        chosen = self._demand.on_leave
+        return takes_back(self._deliverer) if chosen is None else chosen == "nak"
+
+    def _lose(self, error: Exception) -> None:
+        if isinstance(error, errors.ConsumerGoneError):
+            with self._api.deliverers.ending(self._consumer.stream, self._consumer.name, DELETED):
+                pass
+
+    def _undo(self) -> None:
+        self._decisions.stop()
+        self._connection.remove_listener(self)
+        if self._attachment is not None:
+            leave(self._attachment, self._deliverer, nak=self._gives_back)
+            self._attachment = None
+
+    @enable_ki_protection
+    def _leave(self) -> None:
+        self._end(None)
+        self._give_back_buffered()
+        super()._leave()
+
+    def _give_back_buffered(self) -> None:
+        now = trio.current_time()
+        held = []
+        try:
+            while True:
+                message = self._receive.receive_nowait()
+                # What is overdue is somebody else's.
+                if message.due > now and message.due >= self._void_until:
+                    held.append(message)
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        if self._gives_back:
+            give_back(self._deliverer, held)
+
+    def _event(self, tell: Tell) -> events.ConnectionEvent:
+        stream, consumer, group = self._consumer.stream, self._consumer.name, self._demand.group or ""
+        match tell.news:
+            case News.SILENT:
+                return events.ConsumerHeartbeatMissed(stream, consumer, 2 * self._demand.pulse)
+            case News.LIMITED:
+                return events.ConsumerLimitExceeded(stream, consumer, tell.text)
+            case News.UNREACHABLE:
+                return events.ConsumerUnreachable(stream, consumer)
+            case News.PINNED:
+                return events.ConsumerPinned(stream, consumer, group)
+            case News.UNPINNED:
+                return events.ConsumerUnpinned(stream, consumer, group)
+            case News.EXPIRED:
+                return events.MessagesExpired(stream, consumer, tell.number)
+            case News.STRANGE:
+                return events.UnknownStatus(stream, consumer, tell.number, tell.text)
+
+
+def traits_of(info: api.ConsumerInfo | None) -> Traits:
+    """Say what is known of a consumer.
+
+    Args:
+        info: What the server said of it; None where nobody has looked.
+    """
+    if info is None:
+        return UNKNOWN
+    config = info.config
+    return Traits(
+        forgotten_after=max(0.0, config.inactive_threshold or 0),
+        max_waiting=config.max_waiting or 0,
+        max_batch=config.max_batch or 0,
+        max_expires=config.max_expires or 0.0,
+        max_bytes=config.max_bytes or 0,
+        pin_seconds=config.priority_timeout or 0.0,
+    )
 
 
 @asynccontextmanager
@@ -39,7 +391,9 @@ async def consuming(nursery: trio.Nursery, consumer: Consumer, demand: Demand) -
         consumer: The consumer.
         demand: What is wanted of it.
     """
+    consumer.__jetstream__().connection.pace.run.check("open_consumer")
     await checkpoint()
     feed = ConsumerFeed(consumer, demand)
-    async with feeding(nursery, feed):
+    async with feeding(nursery, feed, feed._go_on):
+        feed._open()
         yield feed

@@ -11,7 +11,7 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumer_requests import consumer_of, create
 from trionats._jetstream.consumers import Consumer
-from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.management import JetStreamManager, ensured
 from trionats._jetstream.objects.buckets import (
     Bucket,
     bucket_name,
@@ -160,9 +160,37 @@ class JetStream(JetStreamManager):
         """
         return Stream(self._jetstream, await self.stream_info(name))
 
-    async def create_stream(self, config: api.StreamConfig | None = None, **params: object) -> Stream:
-        """Create a stream, as `add_stream` does."""
+    async def create_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> Stream:
+        """Create a stream, as `add_stream` does: one that exists with the same configuration is as good.
+
+        Args:
+            config: The configuration.
+            params: Fields of `StreamConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, or the name is none.
+            trionats.errors.APIError: The server refused, for instance because the stream exists with another configuration, or
+                is too old.
+        """
         return Stream(self._jetstream, await self.add_stream(config, **params))
+
+    async def create_or_update_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> Stream:
+        """Let there be a stream of this configuration, whether one of the name exists or not.
+
+        What is given is the whole configuration, by keywords, too: what is left out becomes the server's default, also where
+        the stream has something else. To change some fields of a stream that exists, use `Stream.update`.
+
+        Args:
+            config: The configuration.
+            params: Fields of `StreamConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, or the name is none.
+            trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
+        """
+        return Stream(self._jetstream, await ensured(self, config, params))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.

@@ -81,6 +81,17 @@ class Deliverers:
         else:
             self._end(found, (info.stream_name, info.name), "was made anew")
 
+    def gone(self, stream: str, name: str) -> None:
+        """Learn that a consumer is not there any more: its messages are void.
+
+        Args:
+            stream: The stream's name.
+            name: The consumer's.
+        """
+        found = self._known.get((stream, name))
+        if found is not None:
+            self._end(found, (stream, name), "was deleted")
+
     @contextmanager
     def ending(self, stream: str, name: str, why: str) -> Iterator[None]:
         """Make all messages of a consumer void around the request that ends its life, unless the server refuses that.

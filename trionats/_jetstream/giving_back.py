@@ -59,8 +59,9 @@ def leave(
         nak: Whether they are given back; None to decide by what is known of the consumer (`takes_back`).
     """
     if takes_back(deliverer) if nak is None else nak:
-        give_back(deliverer, messages)
+        # First this: the server would deliver them to us again.
         attachment.retire(partial(_give_back_one, deliverer))
+        give_back(deliverer, messages)
     else:
         attachment.detach()
 

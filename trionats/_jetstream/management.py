@@ -406,6 +406,11 @@ class JetStreamManager:
         """
         await unpin(self._api, stream, consumer, group)
 
+    async def consumer_names(self, stream: str) -> list[str]:
+        """List the names of all consumers of a stream, sorted."""
+        subject = f"CONSUMER.NAMES.{subjects.stream_name(stream)}"
+        return await self._pages(subject, "consumers", _name(subject), str)
+
     async def consumers_info(self, stream: str, offset: int | None = None) -> list[api.ConsumerInfo]:
         """List all consumers of a stream, from the `offset`-th on."""
         subjects.stream_name(stream)
@@ -544,6 +549,31 @@ class JetStreamManager:
             found |= here
             pages.take(list(here), total)
         return list(found.values())
+
+
+async def ensured(
+    manager: JetStreamManager, config: nats_api.StreamConfig | None, params: Mapping[str, object]
+) -> api.StreamInfo:
+    """Let there be a stream of this configuration: change the one that is there, or else create it.
+
+    Args:
+        manager: What does it.
+        config: The whole configuration.
+        params: Fields that replace those of `config`.
+    """
+    wanted = _completed(fields.merged("create_or_update_stream", api.StreamConfig, config, params), params)
+    _stream(wanted.name or "")
+    try:
+        return await manager.update_stream(wanted)
+    except errors.NotFoundError as error:
+        if error.err_code != NO_STREAM:
+            raise
+    try:
+        return await manager.add_stream(wanted)
+    except errors.APIError as error:
+        if error.err_code != STREAM_EXISTS:
+            raise
+    return await manager.update_stream(wanted)  # somebody has created it meanwhile
 
 
 async def purged(

@@ -32,6 +32,8 @@ C = TypeVar("C")
 
 #: What the server keeps in nanoseconds has to fit into 63 bits.
 MOST_SECONDS: Final = (2**63 - 1) // 10**9
+#: And a server may keep that to the last fraction.
+_LONGEST: Final = (2**63 - 1) / 10**9
 #: The server reads a negative number there as its default.
 _MAY_BE_NEGATIVE: Final = frozenset({"inactive_threshold", "idle_heartbeat"})
 _ELSEWHERE: Final = {"timeout": "deadlines are cancel scopes, as in `with trio.fail_after(1):`"}
@@ -250,8 +252,8 @@ def _seconds(*, negative: bool) -> Check:
     def test(value: object, strict: bool) -> Wrong | None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return _must("a number of seconds", value)
-        # The longest that a server keeps is a fraction more than what can be told it. NaN is not less than anything.
-        if not abs(value) <= (MOST_SECONDS if strict else MOST_SECONDS + 1):
+        # NaN is not less than anything.
+        if not abs(value) <= _LONGEST:
             return ValueError, "", f"must be a number of seconds, at most {MOST_SECONDS}"
         if strict and value < 0 and not negative:
             return ValueError, "", f"is {value:g}: a number of seconds is not negative"

@@ -27,7 +27,7 @@ Invariants
     * What was asked for and has not come, and what was handed over and not taken, are together never more than the credit.
     * While it runs, is connected, does not pause and has room, something is asked for.
     * It fails once, and says nothing but that from then on. A reconnect never ends it.
-    * Each kind of news is told once an episode: the next message that is taken ends it.
+    * Each kind of news is told once an episode, which the next message that is taken ends; a pin that comes or goes is always told.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Consuming:
         if now >= self._look_at:
             return Inspect(self._name)
         sign_at = inf if window.asked else self._sign_at
-        return Wait(min(window.next_event(now), self._look_at, sign_at))
+        return Wait(min(window.wakes_at(now), self._look_at, sign_at))
 
     def overdue(self, now: float) -> None:
         """Tell that time has passed, and that nothing waits to be read: now silence is silence."""
@@ -277,7 +277,7 @@ class Consuming:
             return True
         return worth_a_look
 
-    def tagged(self, pin: str, now: float) -> None:
+    def tagged(self, pin: str) -> None:
         """Tell what the server called us in a message.
 
         Args:
@@ -285,7 +285,7 @@ class Consuming:
         """
         if pin != self._window.pin:
             self._window.pin = pin
-            self._tell(News.PINNED, now)
+            self._news.append(Tell(News.PINNED))
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
@@ -317,10 +317,10 @@ class Consuming:
                 self._limit(*pull_limit(description))
                 self._tell(News.LIMITED, now, text=description)
             case Ending.UNPINNED if was_pinned and not window.pin:
-                self._tell(News.UNPINNED, now)
+                self._news.append(Tell(News.UNPINNED))
             case Ending.STRANGE:
                 self._tell(News.STRANGE, now, code, description)
-            case Ending.UNKNOWN if code == 409 and not self._mute:
+            case Ending.UNKNOWN if description == "Consumer Deleted" and not self._mute:
                 # Somebody may have deleted the consumer, and made another one of that name.
                 self._look_at = min(self._look_at, now)
             case _:

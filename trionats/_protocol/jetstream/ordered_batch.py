@@ -66,7 +66,8 @@ class Batch(Window):
         if self.over:
             return None
         self._empty = False
-        self._expires, self._heartbeat = left, min(self._pace, left / 2)
+        # So that silence is found out, and another consumer gives what is missing, within the time.
+        self._expires, self._heartbeat = left, min(self._pace, left / 4)
         at_most = at_most or (self._max_messages if self._no_wait else 0)
         return super().pull(name, now, at_most, patient=patient)
 

@@ -35,6 +35,8 @@ __all__ = ["Ending", "Pull", "PullInbox", "Window", "pull_limit"]
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
+# How many requests are under way at the most, where each may ask for little: a consumer has 512 places unless it says less.
+_MOST_REQUESTS: Final = 16
 # A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out
 # (design 61).
 _PROOF_WITHIN: Final = 0.5
@@ -57,6 +59,8 @@ class Pull:
     terms: Mapping[str, object] = field(default_factory=dict)
     #: What the server has called the one client that it gives messages to.
     pin: str = ""
+    #: Do not wait for more messages than there are, though for the first one as long as it says.
+    no_wait: bool = False
 
     def body(self) -> bytes:
         """Give the request's payload."""
@@ -69,7 +73,7 @@ class Pull:
             fields["expires"] = int(self.expires * NANOSECONDS)
             if self.heartbeat:
                 fields["idle_heartbeat"] = int(self.heartbeat * NANOSECONDS)
-        else:
+        if self.no_wait or not self.expires:
             # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
             fields["no_wait"] = True
         return json.dumps(fields, separators=(",", ":")).encode()
@@ -162,8 +166,9 @@ class Window:
     ) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
-        self._threshold = max_messages // 2 if threshold_messages is None else threshold_messages
-        self._threshold_bytes = max_bytes // 2 if threshold_bytes is None else threshold_bytes
+        # How much has to be free.
+        self._least = max_messages - (max_messages // 2 if threshold_messages is None else threshold_messages)
+        self._least_bytes = max_bytes - (max_bytes // 2 if threshold_bytes is None else threshold_bytes)
         self._terms = terms or {}
         self._group = {"group": self._terms["group"]} if "group" in self._terms else {}
         self.pin = ""
@@ -172,6 +177,7 @@ class Window:
         self.one_at_a_time = False
         self._number = 0
         self._usual_size = 0.0
+        self._worth_a_look = max_messages - self._enough
         self._buffered = self._buffered_bytes = 0
         self.forget()
 
@@ -256,6 +262,15 @@ class Window:
         self._number += 1
         return Pull(name, self._number, 1, max_bytes=1, expires=seconds, terms=self._group)
 
+    def wakes_at(self, now: float) -> float:
+        """Say when time alone changes something, for who proves nothing.
+
+        Returns:
+            That time.
+        """
+        pause = self._pause_until if self._pause_until > now else inf
+        return min(self.silent_after, pause)
+
     def next_event(self, now: float) -> float:
         """Say when time alone changes something.
 
@@ -282,12 +297,15 @@ class Window:
         size = self._max_bytes - self._asked_bytes - self._buffered_bytes
         if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
-        if self._asked and (at_most or self.one_at_a_time):
+        if self._asked and (at_most or self.one_at_a_time or len(self._pulls) >= _MOST_REQUESTS):
             return None
         if self.wanted < inf:
             batch = min(batch, int(self.wanted) - self._asked - self._buffered)
             if batch < 1:
                 return None
+        if self.most_messages < batch:
+            # Several are needed, so none of them may have all of the bytes.
+            size = max(size * self.most_messages // batch, min(size, self._too_small + 1))
         size = min(size, self.most_bytes)
         # One that does not fit into the whole credit comes alone and without a limit, instead of never.
         alone = self._too_small >= self.most_bytes
@@ -310,10 +328,15 @@ class Window:
         if batch < 1 or size < max(1, min(self.most_bytes, self._too_small + 1)):
             return False
         # As much of the credit in messages or in bytes, whichever runs out first with messages as they are usually.
-        least, least_bytes = self._max_messages - self._threshold, self._max_bytes - self._threshold_bytes
-        enough = min(least, least_bytes / (2 * self._usual_size or 1))
-        enough_bytes = min(least_bytes, least * self._usual_size / 2)
-        return (batch >= least and size >= enough_bytes) or (size >= least_bytes and batch >= enough)
+        enough_bytes = min(self._least_bytes, self._least * self._usual_size / 2)
+        if batch >= self._least and size >= enough_bytes:
+            return True
+        return size >= self._least_bytes and batch >= self._enough
+
+    @property
+    def _enough(self) -> float:
+        """How many messages have to be free at the least."""
+        return min(self._least, self._least_bytes / (2 * self._usual_size or 1))
 
     def arrived(self, size: int, now: float) -> None:
         """Tell that a message came.
@@ -342,6 +365,7 @@ class Window:
             # A sample is enough.
             self._proof_until = inf
             self._usual_size += (size - self._usual_size) / 4 if self._usual_size else size
+            self._worth_a_look = self._max_messages - self._enough
         if self._refusals or self._too_small:
             self._refusals = self._too_small = 0
         if self._asked <= 0 or self._asked_bytes <= 0:
@@ -367,10 +391,7 @@ class Window:
         """
         self._buffered -= 1
         self._buffered_bytes -= size
-        return (
-            self._asked + self._buffered <= self._threshold
-            or self._asked_bytes + self._buffered_bytes <= self._threshold_bytes
-        )
+        return self._asked + self._buffered <= self._worth_a_look
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> Ending:
         """Tell that a status came.
