@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 from trio.lowlevel import checkpoint
 
 from trionats._jetstream.api import about, confirmed
+from trionats._jetstream.consumer_requests import create
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
@@ -118,13 +119,13 @@ class Stream:
     # Its consumers.
 
     async def create_consumer(self, config: nats_api.ConsumerConfig | None = None, **params: object) -> Consumer:
-        """Create a consumer, as `JetStream.create_consumer` does.
+        """Create a pull consumer, as `JetStream.create_consumer` does.
 
         Args:
             config: The configuration.
             params: Fields of `ConsumerConfig` that replace those of `config`.
         """
-        info = await self._manager.add_consumer(self.name, config, **params)
+        info = await create(self._jetstream, "create_consumer", self.name, config, params, "create", pull_only=True)
         return Consumer(self._jetstream, self.name, info.name, info)
 
     async def consumer(self, name: str, *, bind: bool = False) -> Consumer:
