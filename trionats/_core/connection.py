@@ -264,6 +264,7 @@ class Connection:
         finally:
             collector.close()
 
+    @enable_ki_protection
     def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
         """Queue a request whose reply goes to a callback, as `Publishing.request_aside` says."""
         self.pace.run.check()
