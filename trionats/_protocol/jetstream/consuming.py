@@ -198,6 +198,11 @@ class Consuming:
         return self._window.buffered_messages >= self._window.wanted
 
     @property
+    def patience(self) -> float:
+        """How many seconds of silence are too long."""
+        return self._window.patience
+
+    @property
     def silent_after(self) -> float:
         """Until when something must have been heard."""
         return self._window.silent_after if self._linked and not self._stopped else inf

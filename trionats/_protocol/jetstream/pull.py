@@ -215,9 +215,14 @@ class Window:
         self._pause_until = max(self._pause_until, now + seconds)
 
     @property
+    def patience(self) -> float:
+        """How many seconds of silence are too long."""
+        return 2 * self._heartbeat
+
+    @property
     def silent_after(self) -> float:
         """Until when something must have been heard."""
-        return self._heard + 2 * self._heartbeat if self._asked else inf
+        return self._heard + self.patience if self._asked else inf
 
     @property
     def unproven_after(self) -> float:
@@ -229,7 +234,7 @@ class Window:
         """Until when something should have been heard: the earlier of the two."""
         if not self._asked:
             return inf
-        return min(self._proof_until, self._heard + 2 * self._heartbeat)
+        return min(self._proof_until, self._heard + self.patience)
 
     def prove(self, name: str) -> Pull:
         """Say what to ask for to find out whether the consumer is there.
