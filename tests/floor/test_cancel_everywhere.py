@@ -248,6 +248,7 @@ async def nothing_is_left_to_the_ack_wait(w: Everything, given: list[str]) -> No
 @asynccontextmanager
 async def consuming(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Read a consumer that was found before, leave it in the middle: as for a fetch."""
+    w.work()
     consumer = await w.js.consumer("S", "C")
     given: list[str] = []
 
