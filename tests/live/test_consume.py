@@ -170,7 +170,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 ) -> None:
     async with open_stream(nats_server) as w:
         await fill(w, 500)
-        consumer = await consumer_of(w, ack_wait=1)
+        consumer = await consumer_of(w, ack_wait=2)
         done: list[bytes] = []
         async with (
             other_client(nats_server, consumer) as (_, elsewhere),
@@ -181,7 +181,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 
             async def idle() -> None:
                 async for msg in slow:
-                    await trio.sleep(0.11)
+                    await trio.sleep(0.22)
                     await msg.ack()
                     await w.nc.flush()
                     done.append(msg.data)
