@@ -166,8 +166,9 @@ class Window:
     ) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
+        self._threshold = max_messages // 2 if threshold_messages is None else threshold_messages
         # How much has to be free.
-        self._least = max_messages - (max_messages // 2 if threshold_messages is None else threshold_messages)
+        self._least = max_messages - self._threshold
         self._least_bytes = max_bytes - (max_bytes // 2 if threshold_bytes is None else threshold_bytes)
         self._terms = terms or {}
         self._group = {"group": self._terms["group"]} if "group" in self._terms else {}
@@ -200,6 +201,17 @@ class Window:
     def buffered_messages(self) -> int:
         """How many messages were handed over and not taken."""
         return self._buffered
+
+    @property
+    def credit(self) -> int:
+        """The credit in messages."""
+        return self._max_messages
+
+    def resize(self, messages: int) -> None:
+        """Change the credit in messages; what is outstanding beyond it stays."""
+        self._max_messages = messages
+        self._least = messages - min(self._threshold, messages - 1)
+        self._worth_a_look = messages - self._enough
 
     def limit_time(self, longest: float) -> None:
         """Let no request wait longer than this: the server would refuse it.
