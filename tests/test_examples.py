@@ -40,6 +40,10 @@ EXPECTED = {
         *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
         *("nobody is left", "oslo is closed", "rome is closed"),
     ],
+    "fetch_batches.py": [
+        *("4 orders: no. 1 no. 2 no. 3 no. 4", "4 orders: no. 5 no. 6 no. 7 no. 8", "2 orders: no. 9 no. 10"),
+        *("nothing left", "one more: no. 11"),
+    ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "work_queue.py": [
         "left: 0",
@@ -50,6 +54,7 @@ EXPECTED = {
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
+    "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}

@@ -57,7 +57,7 @@ async def exchanged(w: ConsumerWorld) -> None:
     await w.nc.flush()
 
 
-async def buffered(rx: Feed[JetStreamMsg], count: int) -> None:
+async def filled(rx: Feed[JetStreamMsg], count: int) -> None:
     await until(lambda: len(rx) == count, pause=0)
 
 
@@ -74,7 +74,7 @@ async def test_what_is_asked_for_says_how_long_and_how_often_the_server_speaks()
 async def test_nothing_is_asked_for_while_the_reader_sleeps_and_its_sleep_is_no_silence() -> None:
     async with open_consumer_world(10) as w, open_consumer(w.nursery, w.consumer, max_messages=10) as rx:
         listener = listen(w)
-        await buffered(rx, 10)
+        await filled(rx, 10)
         await trio.sleep(29)
         w.store(5)
         await exchanged(w)
@@ -96,7 +96,7 @@ async def test_an_event_that_was_missed_is_told_at_exactly_two_heartbeats_and_as
         assert trio.current_time() - start < 2.1
         w.fake.suppressed.clear()
         w.store(1)
-        await buffered(rx, 1)
+        await filled(rx, 1)
         # What was asked for before finds nobody any more.
         assert [pull.inbox for pull in w.fake.pulls if w.stream.heard(pull.inbox)] == [w.fake.pulls[-1].inbox]
 
@@ -110,7 +110,7 @@ async def test_what_was_sent_before_a_silence_is_received_all_the_same() -> None
         await trio.sleep(0.2)
         w.server.mute.clear()
         w.store(1)
-        await buffered(rx, 1)
+        await filled(rx, 1)
         await exchanged(w)
         assert not w.fake.verdicts
 
@@ -121,7 +121,7 @@ async def test_there_is_no_silence_without_a_connection_and_it_asks_at_once_when
         open_consumer(w.nursery, w.consumer, heartbeat=1, max_messages=10) as rx,
     ):
         listener = listen(w)
-        await buffered(rx, 3)
+        await filled(rx, 3)
         await lose(w.server, w.nc)
         await trio.sleep(20)
         assert told(listener) == []
@@ -129,7 +129,7 @@ async def test_there_is_no_silence_without_a_connection_and_it_asks_at_once_when
         await regain(w.server, w.nc)
         assert [pull["batch"] for pull in pulls(w)[before:]] == [7]
         w.store(7)
-        await buffered(rx, 10)
+        await filled(rx, 10)
         assert sequences(arrived(rx)) == list(range(1, 11))
 
 
@@ -144,7 +144,7 @@ async def test_a_request_that_ends_is_repeated_within_no_time(status: str) -> No
         await exchanged(w)
         assert (len(pulls(w)), trio.current_time()) == (2, start)
         w.store(1)
-        await buffered(rx, 1)
+        await filled(rx, 1)
 
 
 async def test_a_status_of_a_request_from_before_a_reconnect_changes_nothing() -> None:
@@ -167,7 +167,7 @@ async def test_what_is_no_message_of_a_consumer_and_no_status_changes_nothing() 
         w.server.publish(inbox, b"whatever")
         w.server.publish(inbox, headers=b"NATS/1.0 abc\r\n\r\n")
         w.store(1)
-        await buffered(rx, 1)
+        await filled(rx, 1)
 
 
 async def test_limits_that_refuse_are_told_and_not_repeated_in_a_hurry() -> None:
@@ -193,7 +193,7 @@ async def test_what_waited_past_its_ack_wait_is_not_handed_over_but_counted_and_
     async with open_consumer_world(5, ack_wait=10 * SECOND) as w:
         listener = listen(w)
         async with open_consumer(w.nursery, w.consumer, max_messages=5) as rx:
-            await buffered(rx, 5)
+            await filled(rx, 5)
             first = await rx.receive()
             await first.ack()
             await trio.sleep(9.9)
@@ -211,7 +211,7 @@ async def test_what_waited_for_half_of_it_is_kept_in_progress_when_it_is_handed_
         open_consumer_world(2, ack_wait=10 * SECOND) as w,
         open_consumer(w.nursery, w.consumer, max_messages=2) as rx,
     ):
-        await buffered(rx, 2)
+        await filled(rx, 2)
         await trio.sleep(4)
         early = await rx.receive()
         await trio.sleep(2)
@@ -229,7 +229,7 @@ async def test_what_waited_for_half_of_it_is_kept_in_progress_when_it_is_handed_
 async def test_a_wait_that_differs_by_delivery_is_that_of_the_delivery() -> None:
     async with open_consumer_world(2, backoff=[4 * SECOND, 100 * SECOND], max_deliver=5) as w:
         async with open_consumer(w.nursery, w.consumer, max_messages=2) as rx:
-            await buffered(rx, 2)
+            await filled(rx, 2)
             await trio.sleep(4.5)
             again = [await rx.receive(), await rx.receive()]
             assert [msg.metadata.num_delivered for msg in again] == [2, 2]
@@ -242,7 +242,7 @@ async def test_a_wait_that_differs_by_delivery_is_that_of_the_delivery() -> None
 async def test_leaving_unsubscribes_first_and_gives_back_what_is_buffered_in_its_order() -> None:
     async with open_consumer_world(5) as w:
         async with open_consumer(w.nursery, w.consumer) as rx:
-            await buffered(rx, 5)
+            await filled(rx, 5)
             await (await rx.receive()).ack()
             before = len(w.server.frames)
         await exchanged(w)
@@ -278,7 +278,7 @@ async def test_what_is_left_behind_is_given_back_unless_that_could_lose_it(
 ) -> None:
     async with open_consumer_world(3, **config) as w:
         async with open_consumer(w.nursery, w.consumer, **options) as rx:
-            await buffered(rx, 3)
+            await filled(rx, 3)
         await exchanged(w)
         assert bool(w.fake.verdicts) is given_back
 
@@ -287,7 +287,7 @@ async def test_a_consumer_that_was_only_bound_is_read_and_what_is_left_stays_wit
     server = FakeServer(deny_publish=("$JS.API.CONSUMER.INFO.>",))
     async with open_consumer_world(3, server=server, bind=True) as w:
         async with open_consumer(w.nursery, w.consumer) as rx:
-            await buffered(rx, 3)
+            await filled(rx, 3)
             await (await rx.receive()).ack()
             await exchanged(w)
             await lose(w.server, w.nc)

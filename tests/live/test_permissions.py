@@ -149,6 +149,27 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
+async def consume(boss: Client, guest: Client) -> None:
+    """Through a reconnect, too."""
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await (await rx.receive()).ack()
+        await guest.reconnect()
+        await guest.wait_connected()
+        await boss.jetstream().publish("s.a", b"2")
+        await (await rx.receive()).ack_sync()
+    assert (await boss.jetstream().consumer_info("S", "c")).num_ack_pending == 0
+
+
+async def consume_too_little(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c")
+    await boss.jetstream().publish("s.a", bytes(1000))
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer, max_bytes=500) as rx:
+        await (await rx.receive()).ack()
+        with pytest.raises(errors.BadRequestError, match="max_bytes is 500: the next message has 1"):
+            await rx.receive()
+
+
 async def put(boss: Client, guest: Client) -> None:
     store = await bucket(guest)
     await store.put("new", LARGE)
@@ -187,6 +208,13 @@ async def read_pushed(boss: Client, guest: Client) -> None:
             await js.publish("s.a", LARGE)
         for _ in range(41):
             await (await rx.receive()).ack_sync()
+
+
+async def fetch(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    assert len(await consumer.fetch(1)) == 1
+    await boss.jetstream().publish("s.a", b"x")
+    assert await consumer.next() is not None
 
 
 SAME: Final[dict[str, Any]] = {
@@ -262,6 +290,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
     "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
     "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "Consumer.fetch and Consumer.next": fetch,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
     "consumer_names": manage(lambda js: js.consumer_names("S")),
@@ -276,6 +305,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
     "put": put,
