@@ -38,8 +38,11 @@ async def fill(w: StreamWorld, count: int, size: int = 4) -> None:
 
 
 async def receive(rx: Feed[JetStreamMsg], count: int) -> list[JetStreamMsg]:
+    found: list[JetStreamMsg] = []
     with trio.fail_after(10):
-        return [await rx.receive() for _ in range(count)]
+        while len(found) < count:
+            found.append(await rx.receive())
+    return found
 
 
 async def settled(consumer: Consumer, floor: int, pending: int = 0) -> None:
