@@ -29,11 +29,18 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
         "all: room.kitchen.temperature 21",
         "all: room.kitchen.temperature 22",
         "kitchen: room.kitchen.temperature 21",
+    ],
+    "streams.py": [
+        "5 messages: {'orders.0': 3, 'orders.1': 2}",
+        "at most 3600.0 s old, 10 of each subject",
+        "2 deleted",
+        "['COPY', 'ORDERS'] expires as its origin does: True",
     ],
     "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [
@@ -43,6 +50,14 @@ EXPECTED = {
     "fetch_batches.py": [
         *("4 orders: no. 1 no. 2 no. 3 no. 4", "4 orders: no. 5 no. 6 no. 7 no. 8", "2 orders: no. 9 no. 10"),
         *("nothing left", "one more: no. 11"),
+    ],
+    "publish_many.py": [
+        "the last one has sequence 1000",
+        *(
+            f"{number} to readings.more was not stored: "
+            "publish to 'readings.more': maximum messages exceeded (code 503, error 10077)"
+            for number in range(3)
+        ),
     ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
     "work_queue.py": [

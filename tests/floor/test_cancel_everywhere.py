@@ -405,7 +405,7 @@ CASES: Final[dict[str, Case]] = {
     "Msg.respond": message_to_answer,
     "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
     "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
-    "Publisher.wait_all": of_publisher(lambda publisher: publisher.wait_all(), before=1),
+    "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]

@@ -348,6 +348,48 @@ async def test_subjects_that_go_between_two_pages_hide_none_of_the_others() -> N
         assert not info.extra.keys() & {"total", "offset", "limit"}
 
 
+@pytest.mark.parametrize(
+    ("told", "nearest"),
+    [
+        (None, "S"),
+        ([], "S"),
+        ([("M", "here"), ("S", "there")], "M"),
+        ([("M", "here"), ("N", "here"), ("S", "there")], "M"),
+        ([("M", "here"), ("S", "here")], "S"),
+        ([("S", "here"), ("M", "there")], "S"),
+    ],
+)
+async def test_the_nearest_stream_is_the_one_in_the_nearest_cluster(
+    told: list[tuple[str, str]] | None, nearest: str
+) -> None:
+    def info(frame: Frame) -> object:
+        name = frame.subject.rpartition(".")[2]
+        alternates = None if told is None else [{"name": one, "cluster": cluster} for one, cluster in told]
+        return {**STREAM, "config": {"name": name}, "alternates": alternates}
+
+    async with answering(info) as (js, _):
+        stream = await js.stream("S")
+        found = await stream.nearest()
+        assert found.name == nearest
+        assert (found is stream) == (nearest == "S")
+
+
+async def test_who_does_not_respond_to_a_list_hides_nobody_else() -> None:
+    """In a cluster the servers that lead are asked; a page names whoever kept silent, and counts it."""
+    names = [f"S{number}" for number in range(7)]
+    asked = []
+
+    def page(frame: Frame) -> object:
+        asked.append(offset := json.loads(frame.payload)["offset"])
+        here = names[offset : offset + 3]
+        infos = [{**STREAM, "config": {"name": name}} for name in here if name not in ("S1", "S2")]
+        return {"total": 7, "offset": offset, "streams": infos, "missing": [n for n in here if n in ("S1", "S2")][::-1]}
+
+    async with answering(page) as (js, _):
+        assert [info.config.name for info in await js.streams_info()] == ["S0", "S3", "S4", "S5", "S6"]
+    assert asked == [0, 2, 4]
+
+
 @pytest.mark.parametrize("traced", [True, False])
 async def test_requests_and_responses_are_told_to_the_log(traced: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG" if traced else "INFO", "trionats.jetstream")

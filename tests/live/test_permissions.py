@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_publisher,
     open_replies,
     open_subscription,
     open_watcher,
@@ -99,6 +101,24 @@ async def replies(boss: Client, guest: Client) -> None:
         assert [reply async for reply in rx]
 
 
+async def publish_many(boss: Client, guest: Client) -> None:
+    async with trio.open_nursery() as nursery, open_publisher(nursery, guest.jetstream()) as publisher:
+        assert (await (await publisher.publish("s.a", b"x")).wait()).stream == "S"
+
+
+async def publish_again(boss: Client, guest: Client) -> None:
+    """Into a stream that acknowledges nothing, so that it has to be known how long a message may be sent again."""
+    js = boss.jetstream()
+    config = (await js.stream_info("S")).config
+    await js.update_stream(dataclasses.replace(config, no_ack=True, duplicate_window=1.0))
+    hasty = guest.with_options(request_timeout=0.1).jetstream()
+    async with trio.open_nursery() as nursery, open_publisher(nursery, hasty, resend=True) as publisher:
+        receipt = await publisher.publish("s.a", b"x")
+        with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
+            await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
+
+
 NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
 
 
@@ -149,7 +169,7 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
-async def consume(boss: Client, guest: Client) -> None:
+async def read_bound(boss: Client, guest: Client) -> None:
     """Through a reconnect, too."""
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
@@ -185,6 +205,13 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def fetch(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    assert len(await consumer.fetch(1)) == 1
+    await boss.jetstream().publish("s.a", b"x")
+    assert await consumer.next() is not None
+
+
 async def verdicts(boss: Client, guest: Client) -> None:
     await boss.publish("s.a", b"2")
     await boss.flush()
@@ -208,13 +235,6 @@ async def read_pushed(boss: Client, guest: Client) -> None:
             await js.publish("s.a", LARGE)
         for _ in range(41):
             await (await rx.receive()).ack_sync()
-
-
-async def fetch(boss: Client, guest: Client) -> None:
-    consumer = await guest.jetstream().consumer("S", "c", bind=True)
-    assert len(await consumer.fetch(1)) == 1
-    await boss.jetstream().publish("s.a", b"x")
-    assert await consumer.next() is not None
 
 
 SAME: Final[dict[str, Any]] = {
@@ -254,6 +274,17 @@ async def purge(boss: Client, guest: Client) -> None:
     assert await (await stream_of(boss, guest)).purge() == 0
 
 
+async def read_in_order(boss: Client, guest: Client) -> None:
+    ordered = await guest.jetstream().ordered_consumer("S")
+    (first,) = await ordered.fetch(1)
+    await boss.publish("s.b", b"2")
+    second = await ordered.next()
+    assert second is not None
+    async with trio.open_nursery() as nursery, open_consumer(nursery, ordered) as rx:
+        await boss.publish("s.a", b"3")
+        assert [first.data, second.data, (await rx.receive()).data] == [b"1", b"2", b"3"]
+
+
 def outside_a_cluster(call: Callable[[Stream], Awaitable[bool]]) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
         with pytest.raises(errors.APIError, match="cluster"):
@@ -270,6 +301,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request_many": request_many,
     "open_replies": replies,
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
+    "open_publisher": publish_many,
+    "open_publisher with resend": publish_again,
     "account_info": manage(lambda js: js.account_info()),
     "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
     "stream_info": manage(lambda js: js.stream_info("S")),
@@ -297,6 +330,11 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "pause_consumer and resume_consumer": pause_and_resume,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "ordered_consumer with one filter": manage(lambda js: js.ordered_consumer("S", filter_subjects="s.*")),
+    "ordered_consumer without a filter, or with several": manage(
+        lambda js: js.ordered_consumer("S", filter_subjects=["s.a", "s.b"])
+    ),
+    "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
     "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
     "open_consumer of a push consumer": read_pushed,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
@@ -305,7 +343,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
-    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),

@@ -18,6 +18,8 @@ import typing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from multidict import MultiDict
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
@@ -232,6 +234,7 @@ _SIMPLE: Final[dict[object, Check]] = {
     type(None): _of_kind("None", type(None)),
     # Without a word of what stands in it.
     dict: _of_kind("a dict", dict),
+    MultiDict[str]: _of_kind("a multidict", MultiDict),
     typing.Dict: _of_kind("a dict", dict),  # noqa: UP006 - nats-py's
     Any: _anything,
 }
