@@ -77,7 +77,7 @@ FLOORS: dict[str, list[str]] = {
         "entries management",
         "fetching ordered_consumer publish watcher",
         "consumers flight objects",
-        "consuming publisher streams",
+        "consuming publisher push streams",
         "context",
     ],
     "_jetstream.objects": [
@@ -101,7 +101,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks levels listing moments priority publishing refusals remnants",
         "demand direct leader objects publisher pull",
         "actions ordered_batch snapshot",
-        "consuming fetching ordered ordered_options",
+        "consuming fetching ordered ordered_options push",
     ],
     "testing": [
         "_server",

@@ -31,6 +31,7 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
         "all: room.kitchen.temperature 21",
@@ -61,13 +62,19 @@ EXPECTED = {
         ),
     ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
+    "work_queue.py": [
+        "left: 0",
+        "the second gives up b'???'",
+        "the second has packed b'cake', delivery 1",
+        "the second has packed b'tea', delivery 2",
+    ],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
-CONCURRENT = {"publish_subscribe.py", "many_replies.py"}
+CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}
 LISTENS = {"events.py"}  # with a server that is there it listens for ten seconds
 
 pytestmark = pytest.mark.usefixtures("server_executable")

@@ -171,6 +171,28 @@ async def live_consumer(_: NatsServer, nc: Client) -> Source:
     yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
 
 
+@asynccontextmanager
+async def fake_push(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        await nc.flush()  # nothing is delivered to nobody
+        stream.store("promise.kept", b"%d" % number, rollup=False)
+
+    stream = FakeStream(server, "PROMISE", "promise.*")
+    stream.add_consumer("P", ack_policy="explicit", max_ack_pending=-1, deliver_subject="to.us")
+    consumer = await nc.jetstream().consumer("PROMISE", "P")
+    yield make, lambda nursery: open_consumer(nursery, consumer)
+
+
+@asynccontextmanager
+async def live_push(_: NatsServer, nc: Client) -> Source:
+    js = nc.jetstream()
+    await js.create_stream(name="PROMISE", subjects=["promise.*"])
+    config: dict[str, Any] = {"ack_policy": "explicit", "max_ack_pending": -1, "deliver_subject": "to.us"}
+    await js.add_consumer("PROMISE", durable_name="P", **config)
+    consumer = await js.consumer("PROMISE", "P")
+    yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
+
+
 def has_come_back(nc: Client, reconnects: int) -> bool:
     return nc.is_connected and nc.statistics().reconnects > reconnects
 
@@ -180,6 +202,7 @@ FAKES = {
     "subscription": partial(fake, subscription),
     "watcher": partial(fake, fake_watcher),
     "pull consumer": partial(fake, fake_consumer),
+    "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),
     "replies": partial(fake, fake_replies, **WAITING),
 }
@@ -187,6 +210,7 @@ LIVE = {
     "subscription": partial(live, subscription),
     "watcher": partial(live, live_watcher),
     "pull consumer": partial(live, live_consumer),
+    "push consumer": partial(live, live_push),
     "ordered consumer": partial(live, live_ordered),
     "replies": partial(live, live_replies, **WAITING),
     **bridged.KINDS,
@@ -205,10 +229,14 @@ def kinds(*names: str) -> list[Any]:
 every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
-surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher", "pull consumer", "ordered consumer"))
-consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer"))
+surviving_kinds = pytest.mark.parametrize(
+    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer")
+)
+consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer", "push consumer"))
 # What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
-other_kinds = pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer")])
+other_kinds = pytest.mark.parametrize(
+    "kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer", "push consumer")]
+)
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
 holding_back_kinds = pytest.mark.parametrize(
     "kind", kinds("watcher", "pull consumer", "ordered consumer", "pull subscription")

@@ -8,6 +8,7 @@ from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.consuming import consuming
 from trionats._jetstream.ordered_consumer import OrderedConsumer, reading
+from trionats._jetstream.push import pushed
 from trionats._protocol.jetstream.demand import Demand
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ async def open_consumer(
             yield ordered
         return
     _check_consumer(consumer)
+    if consumer.cached_info is not None and consumer.cached_info.config.deliver_subject:
+        async with pushed(nursery, consumer, demand) as arriving:
+            yield arriving
+        return
     async with consuming(nursery, consumer, demand) as pulled:
         yield pulled
 

@@ -58,6 +58,7 @@ __all__ = [
     "KeyValueConfig",
     "LostStreamData",
     "MsgMetadata",
+    "MsgSequence",
     "ObjectInfo",
     "ObjectLink",
     "ObjectMeta",
@@ -76,7 +77,6 @@ __all__ = [
     "ReplayPolicy",
     "RetentionPolicy",
     "SequenceInfo",
-    "SequencePair",
     "StorageType",
     "StoreCompression",
     "StoredMsg",
@@ -497,7 +497,7 @@ _NOT_IN_THE_MESSAGE = frozenset({"revision", "extra", "subject"})
 
 @final
 @dataclass(frozen=True, slots=True)
-class SequencePair:
+class MsgSequence:
     """Where a message stands.
 
     Attributes:
@@ -524,7 +524,7 @@ class MsgMetadata:
         domain: The JetStream domain; None where there is none, or the server does not say it.
     """
 
-    sequence: SequencePair
+    sequence: MsgSequence
     num_pending: int
     num_delivered: int
     timestamp: datetime.datetime

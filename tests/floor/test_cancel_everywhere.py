@@ -23,7 +23,7 @@ from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, ObjectStore, OrderedConsumer, errors
+from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import assert_no_leaks
 
@@ -248,6 +248,7 @@ async def nothing_is_left_to_the_ack_wait(w: Everything, given: list[str]) -> No
 @asynccontextmanager
 async def consuming(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Read a consumer that was found before, leave it in the middle: as for a fetch."""
+    w.work()
     consumer = await w.js.consumer("S", "C")
     given: list[str] = []
 
@@ -291,6 +292,62 @@ async def read_one(w: Everything, handle: OrderedConsumer) -> None:
 async def within_its_block(handle: OrderedConsumer) -> None:
     async with handle:
         await handle.next()
+
+
+@asynccontextmanager
+async def of_message(
+    w: Everything, use: Callable[[JetStreamMsg], Awaitable[object]]
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """What is done with a message: the server hears one verdict of it at the most, and none of the next one that it does not keep."""
+    fake = w.work(2)
+    msg = await (await w.js.consumer("S", "C")).next()
+    assert msg is not None
+    await w.nc.flush()
+    yield partial(use, msg)
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        final = [body for body in fake.verdicts.get(1, []) if body != b"+WPI"]
+        assert len(final) <= 1
+        assert not fake.pulls
+
+
+async def work_on(msg: JetStreamMsg) -> None:
+    async with msg.processing():
+        await trio.sleep(0.1)
+
+
+async def ack_and_take_the_next(msg: JetStreamMsg) -> None:
+    following = await msg.ack_next(1)
+    if following is not None:
+        following.nak_nowait()
+
+
+@asynccontextmanager
+async def push_consumer(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """A push consumer with three messages: each is received or given back."""
+    w.work(0)
+    w.stream.add_consumer("P", ack_policy="explicit", deliver_subject="to.us")
+    fake = w.stream.consumers["P"]
+    consumer = await w.js.consumer("S", "P")
+    seen = 0
+
+    async def read() -> None:
+        nonlocal seen
+        async with trionats.open_consumer(w.nursery, consumer) as rx:
+            await w.nc.flush()
+            for number in range(3):
+                w.stream.store("s.a", b"%d" % number, rollup=False)
+            await rx.receive()
+            seen += 1
+
+    yield read
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert seen + given_back == fake.delivered
+        fake.unacked.clear()
 
 
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
@@ -381,6 +438,15 @@ CASES: Final[dict[str, Case]] = {
     "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
+    "open_consumer, push": push_consumer,
+    "JetStreamMsg.ack": partial(of_message, use=lambda msg: msg.ack()),
+    "JetStreamMsg.ack, at the end of its processing": partial(of_message, use=work_on),
+    "JetStreamMsg.ack_sync": partial(of_message, use=lambda msg: msg.ack_sync()),
+    "JetStreamMsg.ack_next": partial(of_message, use=ack_and_take_the_next),
+    "JetStreamMsg.nak": partial(of_message, use=lambda msg: msg.nak(60)),
+    "JetStreamMsg.in_progress": partial(of_message, use=lambda msg: msg.in_progress()),
+    "JetStreamMsg.term": partial(of_message, use=lambda msg: msg.term("no use")),
+    "JetStreamMsg.respond": partial(of_message, use=lambda msg: msg.respond(b"no")),
     "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
     "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
     "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, open_live, seam
+from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam
 from trionats import (
     Client,
     Events,
@@ -169,7 +169,7 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
-async def consume(boss: Client, guest: Client) -> None:
+async def read_bound(boss: Client, guest: Client) -> None:
     """Through a reconnect, too."""
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
@@ -212,6 +212,31 @@ async def fetch(boss: Client, guest: Client) -> None:
     assert await consumer.next() is not None
 
 
+async def verdicts(boss: Client, guest: Client) -> None:
+    await boss.publish("s.a", b"2")
+    await boss.flush()
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    (msg,) = await delivered(guest, consumer)
+    following = await msg.ack_next()
+    assert following is not None
+    async with following.processing():
+        await following.ack_sync()
+
+
+async def read_pushed(boss: Client, guest: Client) -> None:
+    """There is enough for the server to ask whether it may go on."""
+    js = boss.jetstream()
+    flow: dict[str, Any] = {"flow_control": True, "idle_heartbeat": 0.2}
+    await js.add_consumer("S", name="p", deliver_subject="listen", ack_policy=api.AckPolicy.EXPLICIT, **flow)
+    consumer = await guest.jetstream().consumer("S", "p")
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await guest.flush()
+        for _ in range(40):
+            await js.publish("s.a", LARGE)
+        for _ in range(41):
+            await (await rx.receive()).ack_sync()
+
+
 SAME: Final[dict[str, Any]] = {
     "name": "S",
     "subjects": ["s.*"],
@@ -247,6 +272,17 @@ async def stream_of(boss: Client, guest: Client) -> Stream:
 async def purge(boss: Client, guest: Client) -> None:
     assert await guest.jetstream().purge_stream("S")
     assert await (await stream_of(boss, guest)).purge() == 0
+
+
+async def read_in_order(boss: Client, guest: Client) -> None:
+    ordered = await guest.jetstream().ordered_consumer("S")
+    (first,) = await ordered.fetch(1)
+    await boss.publish("s.b", b"2")
+    second = await ordered.next()
+    assert second is not None
+    async with trio.open_nursery() as nursery, open_consumer(nursery, ordered) as rx:
+        await boss.publish("s.a", b"3")
+        assert [first.data, second.data, (await rx.receive()).data] == [b"1", b"2", b"3"]
 
 
 def outside_a_cluster(call: Callable[[Stream], Awaitable[bool]]) -> Callable[[Client, Client], Awaitable[None]]:
@@ -294,13 +330,20 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "pause_consumer and resume_consumer": pause_and_resume,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "ordered_consumer with one filter": manage(lambda js: js.ordered_consumer("S", filter_subjects="s.*")),
+    "ordered_consumer without a filter, or with several": manage(
+        lambda js: js.ordered_consumer("S", filter_subjects=["s.a", "s.b"])
+    ),
+    "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
+    "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
+    "open_consumer of a push consumer": read_pushed,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
-    "open_consumer of a consumer that was only bound": consume,
+    "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
