@@ -73,7 +73,7 @@ FLOORS: dict[str, list[str]] = {
         "message",
         "deliverers giving_back",
         "api",
-        "destination direct ordered oversize",
+        "consumer_requests destination direct ordered oversize",
         "entries management",
         "fetching ordered_consumer publish watcher",
         "consumers flight objects",
@@ -100,7 +100,7 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream": [
         "* acks levels listing moments priority publishing refusals remnants",
         "demand direct leader objects publisher pull",
-        "actions ordered_batch snapshot",
+        "actions consumer_config ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
     "testing": [

@@ -34,6 +34,8 @@ CONSUMER: dict[str, Any] = {
     "ack_floor": SEQUENCE,
 }
 DONE = {"success": True}
+#: A reset looks at the consumer first.
+LOOKED = CONSUMER
 REFUSED = {"error": {"code": 400, "err_code": 10204, "description": "invalid reset request"}}
 ANEW = {**CONSUMER, "created": "2027-01-01T00:00:00Z"}
 RESET = {**CONSUMER, "reset_seq": 1}
@@ -43,6 +45,7 @@ RESET = {**CONSUMER, "reset_seq": 1}
 async def answering(*answers: object) -> AsyncIterator[tuple[JetStream, FakeServer]]:
     left = list(answers)
     async with open_world() as (server, nc, _):
+        server.on("$JS.API.INFO", lambda _: {"api": {"level": 4}})
         server.on("$JS.API.>", lambda _: left.pop(0))
         yield nc.jetstream(), server
 
@@ -58,17 +61,17 @@ def held(consumer: Consumer) -> JetStreamMsg:
 
 
 @pytest.mark.parametrize(
-    ("answer", "end", "why"),
+    ("answers", "end", "why"),
     [
-        (RESET, lambda js: js.reset_consumer("S", "c"), "was reset"),
-        (DONE, lambda js: js.delete_consumer("S", "c"), "was deleted"),
-        (ANEW, lambda js: js.consumer_info("S", "c"), "was made anew"),
+        ([LOOKED, RESET], lambda js: js.reset_consumer("S", "c"), "was reset"),
+        ([DONE], lambda js: js.delete_consumer("S", "c"), "was deleted"),
+        ([ANEW], lambda js: js.consumer_info("S", "c"), "was made anew"),
     ],
 )
 async def test_what_is_held_cannot_be_acknowledged_after_its_consumers_life(
-    answer: dict[str, Any], end: Callable[[Any], Awaitable[object]], why: str
+    answers: list[object], end: Callable[[Any], Awaitable[object]], why: str
 ) -> None:
-    async with answering(CONSUMER, CONSUMER, answer) as (js, server):
+    async with answering(CONSUMER, CONSUMER, *answers) as (js, server):
         one, other = await js.consumer("S", "c"), await js.consumer("S", "c")
         before = held(one), held(other)
         await end(js)
@@ -82,7 +85,7 @@ async def test_what_is_held_cannot_be_acknowledged_after_its_consumers_life(
 
 
 async def test_a_reset_that_was_refused_leaves_what_is_held_as_it_was() -> None:
-    async with answering(CONSUMER, REFUSED) as (js, server):
+    async with answering(CONSUMER, LOOKED, REFUSED) as (js, server):
         msg = held(await js.consumer("S", "c"))
         with pytest.raises(errors.BadRequestError, match="10204"):
             await js.reset_consumer("S", "c")
@@ -91,7 +94,7 @@ async def test_a_reset_that_was_refused_leaves_what_is_held_as_it_was() -> None:
 
 @pytest.mark.parametrize("answer", [None, b"{}", b"no JSON", {**RESET, "reset_seq": "x"}])
 async def test_what_is_held_is_void_where_it_is_not_known_whether_the_reset_was_done(answer: object) -> None:
-    async with answering(CONSUMER, answer) as (js, _):
+    async with answering(CONSUMER, LOOKED, answer) as (js, _):
         msg = held(await js.consumer("S", "c"))
         with trio.move_on_after(1), pytest.raises(errors.APIError):
             await js.reset_consumer("S", "c")

@@ -8,6 +8,7 @@ import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import pytest
@@ -71,7 +72,9 @@ CALLS: dict[str, tuple[Call, dict[str, Any]]] = {
     "purge_stream": (lambda js: js.purge_stream("S"), {**DONE, "purged": 3}),
     "streams_info": (lambda js: js.streams_info(), {"total": 1, "offset": 0, "limit": 256, "streams": [STREAM]}),
     "consumer_info": (lambda js: js.consumer_info("S", "c"), CONSUMER),
-    "add_consumer": (lambda js: js.add_consumer("S", name="c"), CONSUMER),
+    "add_consumer": (lambda js: js.add_consumer("S", name="c", filter_subjects=["a", "b"]), CONSUMER),
+    "update_consumer": (lambda js: js.update_consumer("S", name="c", description="d"), CONSUMER),
+    "create_consumer": (lambda js: js.create_consumer("S", name="c", filter_subjects=["a", "b"]), CONSUMER),
     "delete_consumer": (lambda js: js.delete_consumer("S", "c"), DONE),
     "pause_consumer": (
         lambda js: js.pause_consumer("S", "c", CREATED),
@@ -94,8 +97,12 @@ ODD += [5, -1, 1.5, 10**30, 10**400, float("nan"), float("inf"), "text", "", "99
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[Frame], object]) -> AsyncIterator[tuple[JetStream, FakeServer]]:
+async def answering(
+    answer: Callable[[Frame], object], *, level: int | None = None
+) -> AsyncIterator[tuple[JetStream, FakeServer]]:
     async with open_world() as (server, nc, _):
+        if level is not None:
+            server.on("$JS.API.INFO", lambda _: {"api": {"level": level}})
         server.on("$JS.API.>", answer)
         server.on("s.a", answer)
         yield nc.jetstream(), server
@@ -138,13 +145,18 @@ def well_formed(result: object) -> bool:
     return result is None or not isinstance(result, (dict, int)) or isinstance(result, bool)
 
 
+def level_for(name: str) -> int | None:
+    """The level that is told besides; where it is what is asked for, it is part of the answer."""
+    return None if name == "account_info" else 5
+
+
 @pytest.mark.parametrize("name", CALLS)
 async def test_an_odd_response_ends_in_a_value_or_in_an_error_of_ours(name: str) -> None:
     """Each field of a real answer, replaced by each thing that it is not."""
     call, real = CALLS[name]
     now = b""
     outcomes = {"value": 0, "error": 0}
-    async with answering(lambda _: now) as (js, _):
+    async with answering(lambda _: now, level=level_for(name)) as (js, _):
         now = json.dumps(real).encode()
         assert well_formed(await call(js)), "the real answer is read"
         for path in paths(real):
@@ -155,7 +167,7 @@ async def test_an_odd_response_ends_in_a_value_or_in_an_error_of_ours(name: str)
                 except errors.APIError as error:
                     complaint = str(error)
                     outcomes["error"] += 1
-                    assert re.search("JetStream response|not found|refused", complaint)
+                    assert re.search("JetStream response|not found|refused|did not take its filters", complaint)
                     assert len(complaint) < 400
                 else:
                     outcomes["value"] += 1
@@ -177,7 +189,7 @@ NO_RESPONSES = [
 async def test_a_response_that_is_none_is_an_error_that_says_what_was_asked(name: str) -> None:
     call, _ = CALLS[name]
     now = b""
-    async with answering(lambda _: now) as (js, _):
+    async with answering(lambda _: now, level=level_for(name)) as (js, _):
         for now in NO_RESPONSES:
             if now == b"{}" and name in ("streams_info", "consumers_info", "stream_names"):
                 assert await call(js) == []  # nothing is listed where there is nothing
@@ -214,6 +226,10 @@ def update(**params: Any) -> Call:  # noqa: ANN401 - what they should not be
 
 def consumer(*args: Any, **params: Any) -> Call:  # noqa: ANN401 - what they should not be
     return lambda js: js.add_consumer("S", *args, **params)
+
+
+def create(**params: Any) -> Call:  # noqa: ANN401 - what they should not be
+    return lambda js: js.create_consumer("S", **params)
 
 
 A_NUMBER = r"must be a number of seconds, not str"
@@ -258,7 +274,8 @@ OF_WRONG_KIND: list[tuple[Call, str]] = [
     (lambda js: js.get_msg("S", "5"), r"get_msg: seq"),
     (lambda js: js.delete_msg("S", None), r"delete_msg: seq"),
     (lambda js: js.reset_consumer("S", "c", "5"), r"reset_consumer: seq"),
-    (lambda js: js.pause_consumer("S", "c", 5), r"pause_consumer: pause_until must be text"),
+    (lambda js: js.pause_consumer("S", "c", 5), r"pause_consumer: pause_until must be a datetime, not int"),
+    (lambda js: js.unpin_consumer("S", "c", 5), r"unpin_consumer: a priority group must be text, not int"),
     (lambda js: js.streams_info("5"), r"streams_info: offset"),
     (lambda js: js.consumers_info("S", "5"), r"consumers_info: offset"),
     (lambda js: js.api_request("INFO", {"x": b""}), r"INFO: Object of type bytes"),
@@ -274,6 +291,16 @@ OF_WRONG_VALUE: list[tuple[Call, str]] = [
     (lambda js: js.add_stream(subjects=["s"]), r"stream '': it is empty"),
     (consumer(name="a.b"), r"consumer 'a\.b'"),
     (lambda js: js.api_request("INFO", {"x": float("inf")}), r"INFO: "),
+    (consumer(name="a", durable_name="b"), r"add_consumer: name is 'a' and durable_name 'b': they are one"),
+    (consumer(filter_subject="a", filter_subjects=["b"]), r"either filter_subject or filter_subjects, not both"),
+    (create(deliver_subject="d"), r"create_consumer: deliver_subject is for push consumers.*open_consumer"),
+    (create(max_deliver=2, backoff=[1, 2, 3]), r"create_consumer: backoff has 3 steps, more than max_deliver \(2\)"),
+    (lambda js: js.consumer("S", "a.b", bind=True), r"consumer 'a\.b'"),
+    (lambda js: js.reset_consumer("S", "c", 0), r"reset_consumer: seq is 0: sequences begin at 1"),
+    (lambda js: js.pause_consumer("S", "c", "soon"), r"pause_consumer: pause_until is 'soon': no RFC 3339 time"),
+    (lambda js: js.pause_consumer("S", "c", datetime(2030, 1, 1)), r"pause_until has no time zone"),
+    (lambda js: js.unpin_consumer("S", "c", "a b"), r"priority group 'a b': a name has 1 to 16 of"),
+    (lambda js: js.update_consumer("S", name=""), r"consumer '': it is empty"),
 ]
 
 

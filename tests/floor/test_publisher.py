@@ -685,12 +685,14 @@ async def test_what_was_sent_fails_with_the_connection_and_says_so() -> None:
 
 
 async def test_what_waits_for_a_connection_in_vain_is_taken_back() -> None:
-    async with publisher(reconnect_time_wait=60) as w:
-        cut(w)
+    async with publisher(max_reconnect_attempts=-1) as w:
+        w.server.accepting = False
+        w.server.cut()
         await settled()
         receipt = await w.pub.publish("s.a", b"x")
         with takes(5):
             await fails(receipt, errors.TimeoutError)
+        w.server.accepting = True
         await w.nc.wait_connected()
         await w.nc.flush()
         assert w.stream.heard == []
@@ -703,7 +705,7 @@ async def test_with_resend_what_was_not_acknowledged_goes_again_under_its_id() -
         w.stream.hook = silence
         generated = await w.pub.publish("s.a", b"1")
         given = await w.pub.publish("s.b", b"2", msg_id="given")
-        by_hand = await w.pub.publish("s.c", b"3", headers={"Nats-Msg-Id": "by hand"})
+        by_hand = await w.pub.publish("s.c", b"3", headers={"Nats-Msg-Id": ["by hand"]})
         await settled()
         cut(w)
         await settled()
@@ -733,24 +735,30 @@ async def test_with_resend_an_acknowledgement_that_does_not_come_is_asked_for_ag
 
 
 async def test_what_cannot_be_sent_again_in_time_ends_as_unknown() -> None:
-    async with publisher(resend=True, window=2, reconnect_time_wait=10) as w:
+    async with publisher(resend=True, window=2) as w:
         w.stream.hook = silence
         receipt = await w.pub.publish("s.a", b"x")
         await settled()
-        cut(w)
+        w.server.accepting = False
+        w.server.cut()
+        await trio.sleep(3)
+        w.server.accepting = True
         text = "whether it is stored is not known: .* the duplicate window of 2 s is over"
         assert (await fails(receipt, errors.DisconnectedError, text)).sent is True
         assert len(w.stream.heard) == 1
 
 
 async def test_a_server_that_stays_away_longer_than_any_window_ends_it() -> None:
-    async with publisher(resend=True, reconnect_time_wait=500) as w:
+    async with publisher(resend=True, max_reconnect_attempts=-1) as w:
         w.stream.hook = silence
         receipt = await w.pub.publish("s.a", b"x")
         await settled()
-        cut(w)
+        w.server.accepting = False
+        w.server.cut()
         with takes(108):
             await fails(receipt, errors.DisconnectedError, "within 120 s nobody said how long")
+        w.server.accepting = True
+        await w.nc.wait_connected()
 
 
 @pytest.mark.parametrize("denied", ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.S"])

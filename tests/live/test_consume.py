@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -169,7 +170,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 ) -> None:
     async with open_stream(nats_server) as w:
         await fill(w, 500)
-        consumer = await consumer_of(w, ack_wait=1)
+        consumer = await consumer_of(w, ack_wait=2)
         done: list[bytes] = []
         async with (
             other_client(nats_server, consumer) as (_, elsewhere),
@@ -180,7 +181,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 
             async def idle() -> None:
                 async for msg in slow:
-                    await trio.sleep(0.11)
+                    await trio.sleep(0.22)
                     await msg.ack()
                     await w.nc.flush()
                     done.append(msg.data)
@@ -406,6 +407,22 @@ async def test_who_is_no_longer_pinned_is_told_and_goes_on_when_it_is_again(nats
                     await (await rx.receive()).ack()
                 await next_event(told, events.ConsumerUnpinned)
                 await next_event(told, events.ConsumerPinned)
+
+
+async def test_a_consumer_that_is_paused_is_waited_for(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        consumer = await consumer_of(w)
+        async with (
+            open_events(w.nursery, w.nc) as told,
+            open_consumer(w.nursery, consumer, expires=1, heartbeat=0.5) as rx,
+        ):
+            until_then = datetime.now(UTC) + timedelta(seconds=3)
+            await w.js.pause_consumer(consumer.stream, consumer.name, until_then.isoformat())
+            await fill(w, 1)
+            with trio.fail_after(5):
+                await (await rx.receive()).ack()
+            assert datetime.now(UTC) >= until_then
+            assert not arrived(told, events.ConsumerEvent)
 
 
 async def test_overflow_helps_when_enough_waits(nats_server: TrioNatsServer) -> None:

@@ -195,6 +195,7 @@ def test_nobody_listens_is_tried_as_often_as_the_adr_says() -> None:
     publish = f.publish(msg_id=None)
     for _ in range(2):
         assert f.nobody(publish) is Verdict.WAIT
+        assert f.window.resumes(publish) == f.now + 0.25
         assert f.after(0.2) == []
         assert f.after(0.05) == [(publish, Verdict.AGAIN)]
         f.send(publish)

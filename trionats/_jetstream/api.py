@@ -304,6 +304,20 @@ class Api(Generic[C]):
             self._asked_for_level = True
         return self._level
 
+    async def require(self, what: str, need: levels.Need) -> None:
+        """See to it that the server can do something that no configuration asks for.
+
+        Args:
+            what: What it is done to, for the text of an exception.
+            need: What it needs.
+
+        Raises:
+            trionats.errors.APIError: The server is too old. Where its level cannot be asked for, nothing is raised.
+        """
+        level = await self.level()
+        if level is not None and level < need.level:
+            raise _too_old(what, need, f"has level {level}")
+
     async def configure(
         self, what: str, subject: str, request: Mapping[str, object], needs: list[levels.Need], undo: str = ""
     ) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
+from trio.lowlevel import checkpoint
+
 from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
+from trionats._jetstream.consumer_requests import consumer_of, create
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import (
@@ -200,14 +203,33 @@ class JetStream(JetStreamManager):
         Raises:
             trionats.errors.NotFoundError: There is no such stream or consumer.
         """
-        info = None if bind else await self.consumer_info(stream, name)
-        return Consumer(self._jetstream, stream, name, info)
+        if bind:
+            consumer_of(stream, name)
+            await checkpoint()
+            return Consumer(self._jetstream, stream, name, None)
+        return Consumer(self._jetstream, stream, name, await self.consumer_info(stream, name))
 
     async def create_consumer(
-        self, stream: str, config: api.ConsumerConfig | None = None, **params: object
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
     ) -> Consumer:
-        """Create a consumer, as `add_consumer` does."""
-        info = await self.add_consumer(stream, config, **params)
+        """Create a pull consumer.
+
+        Names, filters and versions as for `add_consumer`. One that exists is never changed: a durable one of the same
+        configuration is as good (so is another that says how long it lives, `inactive_threshold`); any other is an error
+        (10148).
+
+        Args:
+            stream: The stream it reads.
+            config: The configuration.
+            params: Fields of `ConsumerConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, a name is none, fields exclude each other, or they are those of a push
+                consumer: existing ones are read, none is created.
+            trionats.errors.APIError: The server refused, or is too old.
+        """
+        info = await create(self._jetstream, "create_consumer", stream, config, params, "create", pull_only=True)
         return Consumer(self._jetstream, stream, info.name, info)
 
     async def ordered_consumer(

@@ -1,9 +1,9 @@
-"""Streams' and consumers' management: nats-py's `JetStreamManager` over our API.
+"""Streams' and consumers' management, under the names of nats-py's `JetStreamManager` and with its arguments.
 
 Strategy
-    The requests and the classes of the responses are nats-py's. Its manager makes each request through one method, which is
-    `Api.request` here; a `timeout` is ignored, because the deadline in force governs, and the client's `request_timeout`. What
-    it raises comes out as the same class with a text that says which stream or consumer it was about.
+    A call checks its arguments, makes one request (a list: one per page), and reads the response into a class of `trionats.api`. There is
+    no `timeout`: the deadline in force governs, and the client's `request_timeout`. What is raised is of nats-py's classes, with a
+    text that says which stream or consumer it was about.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats.js import manager as nats_py
-
 from trionats import api, errors
 from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
+from trionats._jetstream.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._jetstream.direct import read_one
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
@@ -22,10 +21,10 @@ from trionats._protocol.jetstream.listing import Pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from nats.js import api as nats_api
 
-    from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
 
@@ -42,43 +41,6 @@ _NO_SEQUENCE = 10043
 _NO_SUCH_MESSAGE = frozenset({"no message found", "deleted message", "stream store EOF"})
 
 
-class _NatsPyReply:
-    """A message of the kind that nats-py's manager reads; it assigns `data`."""
-
-    def __init__(self, msg: Msg) -> None:
-        self.data: bytes | None = msg.data
-        # A message that was republished names two streams, and the last one is the one that was asked.
-        self.headers: dict[str, str] = dict(msg.headers.items())
-        if msg.status is not None:
-            self.headers["Status"] = str(msg.status)
-            self.headers["Description"] = msg.description
-
-    @property
-    def header(self) -> dict[str, str]:
-        return self.headers
-
-
-class _NatsPyConnection:
-    """The connection that nats-py's manager expects: direct gets go through it."""
-
-    def __init__(self, jetstream: Api[Messaging]) -> None:
-        self._api = jetstream
-
-    async def request(self, subject: str, payload: bytes, timeout: float) -> _NatsPyReply:  # noqa: ASYNC109 - its interface
-        return _NatsPyReply(await self._api.ask(subject.removeprefix(f"{self._api.prefix}."), payload))
-
-
-class _NatsPyManager(nats_py.JetStreamManager):
-    """nats-py's manager over our API."""
-
-    def __init__(self, jetstream: Api[Messaging]) -> None:
-        super().__init__(_NatsPyConnection(jetstream), jetstream.prefix)  # type: ignore[arg-type]  # all it uses
-        self._api = jetstream
-
-    async def _api_request(self, req_subject: str, req: bytes = b"", timeout: float = 0) -> dict[str, Any]:  # noqa: ASYNC109 - its interface
-        return await self._api.request(req_subject.removeprefix(f"{self._api.prefix}."), req)
-
-
 class JetStreamManager:
     """Streams and consumers: create, read, change, delete. The names and arguments are nats-py's, without `timeout`.
 
@@ -89,7 +51,6 @@ class JetStreamManager:
 
     def __init__(self, jetstream: Api[Messaging]) -> None:
         self._api = jetstream
-        self._manager = _NatsPyManager(jetstream)
 
     @property
     def prefix(self) -> str:
@@ -273,16 +234,21 @@ class JetStreamManager:
         what = _consumer(stream, consumer)
         with about(what):
             response = await self._api.request(f"CONSUMER.INFO.{stream}.{consumer}")
-            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
+            info = sound(what, api.ConsumerInfo.from_response(response))
+        self._api.deliverers.heard(info)
+        return info
 
     async def add_consumer(
         self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
     ) -> api.ConsumerInfo:
         """Create a consumer, or change the one of that name; without a name it gets a new one.
 
-        A `filter_subject` stands in the request's subject, so that a permission can be granted for it alone
-        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); `filter_subjects`, even of one, do not, which is the server's
-        rule.
+        One filter, also one in a list, stands in the request's subject, so that a permission can be granted for it alone
+        (`$JS.API.CONSUMER.CREATE.<stream>.*.<filter>`); several do not, which is the server's rule. In the configuration
+        that comes back, one filter is a `filter_subject`.
+
+        What only a newer server can do (priority groups and `pause_until` need 2.11, several filters 2.10) is an error: such a
+        server leaves out what it does not know.
 
         Args:
             stream: The stream it reads.
@@ -291,49 +257,104 @@ class JetStreamManager:
 
         Raises:
             TypeError: A field holds what it cannot hold; nothing was sent.
-            ValueError: So does one with a number, or a name is none.
-            trionats.errors.APIError: The server refused.
+            ValueError: So does one with a number, a name is none, or fields exclude each other.
+            trionats.errors.APIError: The server refused, or is too old.
         """
-        config = fields.merged("add_consumer", api.ConsumerConfig, config, params)
-        if not (config.name or config.durable_name):
-            config = replace(config, name=self._api.connection.new_token())
-        name = config.name or config.durable_name or ""
-        what = _consumer(stream, name)
-        subject = subjects.consumer_creation(stream, name, config.filter_subject)
-        request = {"stream_name": stream, "config": config.as_dict()}
-        with about(what):
-            response = await self._api.request(subject, request)
-            return self._heard(sound(what, api.ConsumerInfo.from_response(response)))
+        return await create(self._api, "add_consumer", stream, config, params)
+
+    async def create_or_update_consumer(
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
+    ) -> api.ConsumerInfo:
+        """Let there be a consumer of this configuration, whether one of the name exists or not: as `add_consumer`.
+
+        What is given is the whole configuration: what is left out becomes the server's default.
+        """
+        return await create(self._api, "create_or_update_consumer", stream, config, params)
+
+    async def update_consumer(
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
+    ) -> api.ConsumerInfo:
+        """Change a consumer that exists.
+
+        A `config` is the whole configuration: what it leaves out becomes the server's default. Fields given by keyword alone
+        (and the `name`) change just these: the rest is what the consumer has, which is asked for first. Two who do that at
+        the same time may undo what the other did. Messages of an old filter that are not acknowledged come again all the
+        same.
+
+        Args:
+            stream: The stream it reads.
+            config: The configuration.
+            params: Fields of `ConsumerConfig` that replace those of `config`, or of what the consumer has.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, a name is none, or fields exclude each other.
+            trionats.errors.APIError: The server refused: there is no such consumer (error 10149), or the field cannot be
+                changed; or it is too old.
+        """
+        return await change(self._api, stream, config, params)
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
         """Delete a consumer. Messages of it that are held cannot be acknowledged any more."""
         what = _consumer(stream, consumer)
-        with about(what), self._api.deliverers.ending(stream, consumer, "was deleted"):
-            return confirmed(what, await self._manager.delete_consumer(stream, consumer))
-
-    async def pause_consumer(self, stream: str, consumer: str, pause_until: str) -> api.ConsumerPause:
-        """Stop a consumer's deliveries until a time, given as RFC 3339 text (server 2.11)."""
-        what = _consumer(stream, consumer)
-        fields.check_argument("pause_consumer", "pause_until", str, pause_until)
         with about(what):
-            response = await self._api.request(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": pause_until})
-            return sound(what, api.ConsumerPause.from_response(response))
+            return confirmed(what, await delete(self._api, stream, consumer))
+
+    async def pause_consumer(self, stream: str, consumer: str, pause_until: str | datetime) -> api.ConsumerPause:
+        """Stop a consumer's deliveries until a time (server 2.11). Pulls keep their heartbeats and wait.
+
+        Args:
+            stream: The stream it reads.
+            consumer: Its name.
+            pause_until: A datetime with a time zone, or RFC 3339 text. A time that has passed lets it deliver.
+
+        Raises:
+            TypeError: `pause_until` is something else.
+            ValueError: It has no time zone, or is no time.
+            trionats.errors.APIError: The server refused, or is too old.
+        """
+        return await pause(self._api, stream, consumer, pause_until)
 
     async def resume_consumer(self, stream: str, consumer: str) -> api.ConsumerPause:
         """Let a paused consumer deliver again (server 2.11)."""
-        what = _consumer(stream, consumer)
-        with about(what):
-            response = await self._api.request(f"CONSUMER.PAUSE.{stream}.{consumer}")
-            return sound(what, api.ConsumerPause.from_response(response))
+        return await resume(self._api, stream, consumer)
 
     async def reset_consumer(self, stream: str, consumer: str, seq: int | None = None) -> api.ConsumerReset:
-        """Let a consumer start again behind its ack floor, or at the stream sequence `seq` (server 2.14)."""
-        what = _consumer(stream, consumer)
-        fields.check_argument("reset_consumer", "seq", int | None, seq)
-        with about(what), self._api.deliverers.ending(stream, consumer, "was reset"):
-            request = None if seq is None else {"seq": seq}
-            response = await self._api.request(f"CONSUMER.RESET.{stream}.{consumer}", request)
-            return sound(what, api.ConsumerReset.from_response(response))
+        """Let a consumer begin again: behind its ack floor, or at a sequence of the stream (ADR-60, server 2.14).
+
+        What it delivered before and was not acknowledged comes again. Messages that this context holds of it cannot be
+        acknowledged any more: to the server, an acknowledgement from before would settle another message.
+
+        Args:
+            stream: The stream it reads.
+            consumer: Its name.
+            seq: Where to begin. Where the consumer itself begins at a sequence, not before that (error 10204).
+
+        Returns:
+            Its state, and the sequence that it begins at.
+
+        Raises:
+            ValueError: `seq` is none.
+            trionats.errors.NotFoundError: There is no such consumer. The server itself does not answer then, so it is asked for
+                the consumer first, if the user may do that.
+            trionats.errors.APIError: `seq` is beyond the end of the stream (which the server would take), or the server refused,
+                or is too old.
+        """
+        return await reset(self._api, stream, consumer, seq)
+
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        """Take the pin from the client of a priority group that has it; the next one that pulls gets it (server 2.11).
+
+        Args:
+            stream: The stream it reads.
+            consumer: Its name.
+            group: The group.
+
+        Raises:
+            ValueError: The group's name is none.
+            trionats.errors.APIError: The server refused: the consumer has no such group (error 10160); or it is too old.
+        """
+        await unpin(self._api, stream, consumer, group)
 
     async def consumer_names(self, stream: str) -> list[str]:
         """List the names of all consumers of a stream, sorted."""
@@ -422,10 +443,6 @@ class JetStreamManager:
             return confirmed(what, response.get("success"))
 
     # Inside.
-
-    def _heard(self, info: api.ConsumerInfo) -> api.ConsumerInfo:
-        self._api.deliverers.heard(info)
-        return info
 
     async def _ensure_stream(
         self, config: nats_api.StreamConfig | None, params: Mapping[str, object]

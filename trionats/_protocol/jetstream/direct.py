@@ -124,7 +124,7 @@ def _decoded(text: object) -> bytes:
         return b""
     if not isinstance(text, str):
         raise ValueError("its data and headers must be text")
-    return base64.b64decode(text)
+    return base64.b64decode(text, validate=True)
 
 
 def one_message(call: str, seq: int | None, start_time: datetime | None, next_by_subj: str | None) -> dict[str, object]:

@@ -222,6 +222,10 @@ class Window:
             return Verdict.CHECK
         return Verdict.FAIL
 
+    def resumes(self, publish: Publish) -> float:
+        """Say when one that waits (`Verdict.WAIT`) is to be sent again."""
+        return self._paused[publish]
+
     def found(self, publish: Publish, *, known: bool = True) -> bool:
         """Take back one that was checked.
 
