@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -146,6 +147,10 @@ async def fails(receipt: Receipt, kind: type[Exception], text: str | None = None
     with pytest.raises(kind, match=text) as caught:
         await receipt.wait()
     return caught.value
+
+
+def answer(said: object, _: Frame) -> object:
+    return said
 
 
 def fail(error: Exception) -> None:
@@ -773,22 +778,18 @@ async def test_where_nobody_may_ask_how_long_nothing_is_sent_again(denied: str) 
 
 
 async def test_a_stream_that_is_gone_or_listens_elsewhere_is_not_waited_for() -> None:
-    for subjects in (["t.>"], None):
+    cases: list[tuple[list[object], list[str]]] = [([], ["s.>"]), (["a.b"], ["s.>"]), ([5], ["s.>"]), (["S"], ["t.>"])]
+    for names, subjects in cases:
         async with publisher(resend=True) as w:
             w.stream.hook = silence
             receipt = await w.pub.publish("s.a", b"x")
             await settled()
-            if subjects is None:
-                w.server.on(
-                    "$JS.API.STREAM.NAMES",
-                    lambda _: {"streams": [], "total": 0, "offset": 0, "limit": 1024},
-                    first=True,
-                )
-            else:
-                config = {"name": "S", "subjects": subjects, "duplicate_window": 10**9}
-                state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0, "consumer_count": 0}
-                info = {"config": config, "created": "2026-11-28T17:00:00Z", "state": state}
-                w.server.on("$JS.API.STREAM.INFO.S", lambda _, info=info: info, first=True)  # type: ignore[misc]
+            found = {"streams": names, "total": len(names), "offset": 0, "limit": 1024}
+            config = {"name": "S", "subjects": subjects, "duplicate_window": 10**9}
+            state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0, "consumer_count": 0}
+            info = {"config": config, "created": "2026-11-28T17:00:00Z", "state": state}
+            w.server.on("$JS.API.STREAM.NAMES", partial(answer, found), first=True)
+            w.server.on("$JS.API.STREAM.INFO.S", partial(answer, info), first=True)
             cut(w)
             await fails(receipt, errors.DisconnectedError, "nobody says")
 

@@ -564,3 +564,43 @@ async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half(
                     confirmed.add(msg.data)
         assert len(seen) >= 3
         assert left
+
+
+async def test_a_planned_move_loses_nothing_and_repeats_nothing() -> None:
+    async with (
+        open_cluster(jetstream=True) as cluster,
+        open_world(cluster.servers["n1"], cluster.urls) as (_, nc, nursery),
+        open_events(nursery, nc) as told,
+    ):
+        js = nc.jetstream()
+
+        async def made() -> bool:
+            with trio.move_on_after(1), suppress(errors.ServiceUnavailableError):
+                await js.create_stream(name="S", subjects=["s"], num_replicas=3)
+                return True
+            return False
+
+        await until(made, within=20)
+        consumer = await js.create_consumer("S", durable_name="C", num_replicas=3)
+        async with (
+            open_client(nursery, [url for url in cluster.urls if url != nc.connected_url]) as other,
+            open_consumer(nursery, consumer, heartbeat=0.5) as rx,
+        ):
+            seen: list[bytes] = []
+            nursery.start_soon(work, rx, seen)
+            cluster.node(nc).lame_duck()
+            for number in range(200):
+                with trio.fail_after(10):
+                    while True:
+                        try:
+                            with trio.move_on_after(1):
+                                await other.jetstream().publish("s", b"%d" % number, msg_id=f"{number}")
+                                break
+                        except errors.Error:
+                            await trio.sleep(0.05)
+                await trio.sleep(0.01)
+            with trio.fail_after(10):
+                await next_event(told, events.Moved)
+            await until(lambda: len(seen) >= 200, within=10)
+            await until(partial(settled_all, consumer), within=10)
+            assert sorted(map(int, seen)) == list(range(200))

@@ -487,14 +487,14 @@ def test_a_reader_that_was_too_slow_is_given_what_it_can_take_and_slowly_more() 
     reader.take(9)
     reader.take(91, handed_over=False)
     assert reader.asks().batch == 9
-    credits = []
+    sizes = []
     for _ in range(40):
         reader.come(reader.pulls[-1].batch)
         while reader.consuming._window.buffered_messages:
             reader.take()
-        credits.append(reader.asks().batch)
-    assert credits[:3] == [11, 13, 15]
-    assert credits[-1] == 100
+        sizes.append(reader.asks().batch)
+    assert sizes[:3] == [11, 13, 15]
+    assert sizes[-1] == 100
     # One that slept once, and was quick before, is given as much as ever.
     reader.come(100)
     reader.take(50)

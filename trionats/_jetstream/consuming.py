@@ -158,6 +158,9 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             former = self._attachment
             if self._attach_again() and former is not None:
                 former.detach()
+            if self._connection.is_connected:
+                # A planned move: there is another one already, and whoever tells of it does not know the new inbox.
+                self._restored(self._inbox)
 
     def _restored(self, inbox: PullInbox) -> None:
         if inbox is self._inbox:

@@ -246,8 +246,8 @@ class Flight:
         with trio.move_on_after(self.pipeline.patience):
             try:
                 config = (await manager.stream_info(await manager.find_stream_name_by_subject(subject))).config
-            except (errors.PermissionsViolationError, errors.ConnectionClosedError):
-                looks = LOOKED_FOR
+            except (errors.PermissionsViolationError, errors.ConnectionClosedError, ValueError):
+                looks = LOOKED_FOR  # nobody may say it, or a name was said that no stream can have
             except errors.Error as error:
                 looks += not passes(error)
             else:

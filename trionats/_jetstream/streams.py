@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, final
 from trio.lowlevel import checkpoint
 
 from trionats._jetstream.api import about, confirmed
-from trionats._jetstream.consumer_requests import create
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
+from trionats._jetstream.management.consumer_requests import create
 from trionats._protocol import fields
 from trionats._protocol.jetstream.direct import checked_latest, checked_run, one_message
 from trionats._protocol.subjects import consumer_name, subscribe_subject

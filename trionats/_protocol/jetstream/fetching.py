@@ -109,7 +109,7 @@ class Wanted:
 
     def _within(self, name: str, value: float, least: float, most: float) -> None:
         if not (isfinite(value) and least <= value <= most):
-            raise ValueError(f"{self.call}: {name} is {value:g}: it must be from {least:g} to {most:g}")
+            raise ValueError(f"{self.call}: {name} is {value:.12g}: it must be from {least:.12g} to {most:.12g}")
 
     @property
     def seconds(self) -> float:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from trionats import api, errors
 from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
-from trionats._jetstream.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._jetstream.direct import read_one
+from trionats._jetstream.management.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.listing import Pages
