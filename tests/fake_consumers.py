@@ -158,8 +158,8 @@ class Consumer:
             self.stream.serve(self)
             self._keep_time(pull)
 
-    def acknowledge(self, sequence: int, body: bytes, reply: str) -> bytes:
-        """Take an acknowledgement; what is given is sent to who asked for a confirmation."""
+    def acknowledge(self, sequence: int, body: bytes, reply: str) -> bytes | None:
+        """Take an acknowledgement; what is given is sent to who asked for a confirmation: nothing where a message is to come."""
         kind, _, rest = body.partition(b" ")
         self.verdicts.setdefault(sequence, []).append(body)
         if sequence in self.unacked:
@@ -175,7 +175,7 @@ class Consumer:
         if kind == b"+NXT":
             self.pull(reply, json.loads(rest or b"{}"))
         self.stream.serve(self)
-        return b""
+        return None if kind == b"+NXT" else b""
 
     # What can happen to it.
 
@@ -215,6 +215,8 @@ class Consumer:
                 self.deliver(message, pull)
 
     def _next_pull(self) -> Pull | None:
+        if subject := self.config.get("deliver_subject"):
+            return Pull(subject) if self.stream.heard(subject) else None
         # Who has left is not waited for.
         self.pulls = [pull for pull in self.pulls if self.stream.heard(pull.inbox)]
         policy = self.config.get("priority_policy")

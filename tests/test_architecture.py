@@ -77,7 +77,7 @@ FLOORS: dict[str, list[str]] = {
         "entries management",
         "fetching ordered_consumer publish watcher",
         "consumers flight objects",
-        "consuming publisher streams",
+        "consuming publisher push streams",
         "context",
     ],
     "_jetstream.objects": [
@@ -98,10 +98,10 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks demand levels listing moments priority publishing refusals remnants",
-        "direct leader objects publisher pull",
+        "* acks levels listing moments priority publishing refusals remnants",
+        "demand direct leader objects publisher pull",
         "actions consumer_config ordered_batch snapshot",
-        "consuming fetching ordered ordered_options",
+        "consuming fetching ordered ordered_options push",
     ],
     "testing": [
         "_server",

@@ -29,24 +29,50 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
         "all: room.kitchen.temperature 21",
         "all: room.kitchen.temperature 22",
         "kitchen: room.kitchen.temperature 21",
     ],
+    "streams.py": [
+        "5 messages: {'orders.0': 3, 'orders.1': 2}",
+        "at most 3600.0 s old, 10 of each subject",
+        "2 deleted",
+        "['COPY', 'ORDERS'] expires as its origin does: True",
+    ],
     "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [
         *("12:00 fine", "18:00 fine", "6:00 fine", "['oslo: fine', 'rome: fine']"),
         *("nobody is left", "oslo is closed", "rome is closed"),
     ],
+    "fetch_batches.py": [
+        *("4 orders: no. 1 no. 2 no. 3 no. 4", "4 orders: no. 5 no. 6 no. 7 no. 8", "2 orders: no. 9 no. 10"),
+        *("nothing left", "one more: no. 11"),
+    ],
+    "publish_many.py": [
+        "the last one has sequence 1000",
+        *(
+            f"{number} to readings.more was not stored: "
+            "publish to 'readings.more': maximum messages exceeded (code 503, error 10077)"
+            for number in range(3)
+        ),
+    ],
     "graceful_end.py": ["ready", "Hello, trio!", "closed", "nobody is left"],
+    "work_queue.py": [
+        "left: 0",
+        "the second gives up b'???'",
+        "the second has packed b'cake', delivery 1",
+        "the second has packed b'tea', delivery 2",
+    ],
     "events.py": ["Disconnected", "Reconnected"],
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
+    "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
-CONCURRENT = {"publish_subscribe.py", "many_replies.py"}
+CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}
 LISTENS = {"events.py"}  # with a server that is there it listens for ten seconds
 
 pytestmark = pytest.mark.usefixtures("server_executable")

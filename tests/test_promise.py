@@ -152,6 +152,47 @@ async def live_replies(server: NatsServer, nc: Client) -> Source:
         yield make, lambda nursery: open_replies(nursery, nc, "promise.ask")
 
 
+@asynccontextmanager
+async def fake_consumer(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        stream.store("promise.kept", b"%d" % number, rollup=False)
+
+    stream = FakeStream(server, "PROMISE", "promise.*")
+    stream.add_consumer("C", ack_policy="explicit", max_ack_pending=-1)
+    consumer = await nc.jetstream().consumer("PROMISE", "C")
+    yield make, lambda nursery: open_consumer(nursery, consumer)
+
+
+@asynccontextmanager
+async def live_consumer(_: NatsServer, nc: Client) -> Source:
+    js = nc.jetstream()
+    await js.create_stream(name="PROMISE", subjects=["promise.*"])
+    consumer = await js.create_consumer("PROMISE", durable_name="C", max_ack_pending=-1)
+    yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
+
+
+@asynccontextmanager
+async def fake_push(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        await nc.flush()  # nothing is delivered to nobody
+        stream.store("promise.kept", b"%d" % number, rollup=False)
+
+    stream = FakeStream(server, "PROMISE", "promise.*")
+    stream.add_consumer("P", ack_policy="explicit", max_ack_pending=-1, deliver_subject="to.us")
+    consumer = await nc.jetstream().consumer("PROMISE", "P")
+    yield make, lambda nursery: open_consumer(nursery, consumer)
+
+
+@asynccontextmanager
+async def live_push(_: NatsServer, nc: Client) -> Source:
+    js = nc.jetstream()
+    await js.create_stream(name="PROMISE", subjects=["promise.*"])
+    config: dict[str, Any] = {"ack_policy": "explicit", "max_ack_pending": -1, "deliver_subject": "to.us"}
+    await js.add_consumer("PROMISE", durable_name="P", **config)
+    consumer = await js.consumer("PROMISE", "P")
+    yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
+
+
 def has_come_back(nc: Client, reconnects: int) -> bool:
     return nc.is_connected and nc.statistics().reconnects > reconnects
 
@@ -160,12 +201,16 @@ WAITING = {"request_timeout": 60}
 FAKES = {
     "subscription": partial(fake, subscription),
     "watcher": partial(fake, fake_watcher),
+    "pull consumer": partial(fake, fake_consumer),
+    "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),
     "replies": partial(fake, fake_replies, **WAITING),
 }
 LIVE = {
     "subscription": partial(live, subscription),
     "watcher": partial(live, live_watcher),
+    "pull consumer": partial(live, live_consumer),
+    "push consumer": partial(live, live_push),
     "ordered consumer": partial(live, live_ordered),
     "replies": partial(live, live_replies, **WAITING),
     **bridged.KINDS,
@@ -184,9 +229,18 @@ def kinds(*names: str) -> list[Any]:
 every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
-surviving_kinds = pytest.mark.parametrize("kind", kinds("subscription", "watcher", "ordered consumer"))
+surviving_kinds = pytest.mark.parametrize(
+    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer")
+)
+consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer", "push consumer"))
+# What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
+other_kinds = pytest.mark.parametrize(
+    "kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer", "push consumer")]
+)
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
-holding_back_kinds = pytest.mark.parametrize("kind", kinds("watcher", "ordered consumer", "pull subscription"))
+holding_back_kinds = pytest.mark.parametrize(
+    "kind", kinds("watcher", "pull consumer", "ordered consumer", "pull subscription")
+)
 every_place = pytest.mark.parametrize("place", PLACES)
 block = pytest.mark.parametrize("outside", [False, True], ids=["inside its nursery", "outside its nursery"])
 
@@ -376,7 +430,7 @@ async def test_cancelling_the_nursery_cancels_a_block_inside(kind: Kind, place: 
         consumer.expect(*((ITEMS, "ended") if place == "parked" else (1, trio.ClosedResourceError)))
 
 
-@every_kind
+@other_kinds
 @every_place
 @block
 async def test_closing_the_client_ends_it(kind: Kind, place: str, outside: bool) -> None:
@@ -384,6 +438,18 @@ async def test_closing_the_client_ends_it(kind: Kind, place: str, outside: bool)
         await world.nc.aclose()
         await finish(rx, consumer, place)
         consumer.expect(ITEMS, "ended")
+        with pytest.raises(trio.EndOfChannel):
+            await rx.receive()
+
+
+@consumer_kinds
+@every_place
+@block
+async def test_closing_the_client_ends_a_consumer_with_what_is_in_hand(kind: Kind, place: str, outside: bool) -> None:
+    async with kind() as world, open_feed(world, place, outside=outside) as (rx, consumer, _):
+        await world.nc.aclose()
+        await finish(rx, consumer, place)
+        consumer.expect({"inside": 0, "busy": 1, "parked": ITEMS}[place], "ended")
         with pytest.raises(trio.EndOfChannel):
             await rx.receive()
 

@@ -14,8 +14,8 @@ Strategy
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self, TypedDict, final
 
@@ -58,6 +58,7 @@ __all__ = [
     "KeyValueConfig",
     "LostStreamData",
     "MsgMetadata",
+    "MsgSequence",
     "ObjectInfo",
     "ObjectLink",
     "ObjectMeta",
@@ -76,7 +77,6 @@ __all__ = [
     "ReplayPolicy",
     "RetentionPolicy",
     "SequenceInfo",
-    "SequencePair",
     "StorageType",
     "StoreCompression",
     "StoredMsg",
@@ -104,7 +104,7 @@ class Whole(nats_api.Base):
     nanoseconds, and what the server left out is left out again.
     """
 
-    extra: dict[str, Any] = field(default_factory=_lossless.Extra, repr=False)
+    extra: dict[str, Any] = field(default_factory=_lossless.Extra, repr=False, kw_only=True)
 
     @classmethod
     def from_response(cls, resp: dict[str, Any]) -> Self:
@@ -171,7 +171,7 @@ class StreamConsumerSource(Whole, nats_api.StreamConsumerSource):
 class StreamSource(Whole, nats_api.StreamSource):
     """The stream that a mirror repeats, or one of several that a stream collects."""
 
-    opt_start_time: datetime | None = None
+    opt_start_time: datetime.datetime | None = None
     external: ExternalStream | None = None
     subject_transforms: list[SubjectTransform] | None = None  # type: ignore[assignment]
     consumer: StreamConsumerSource | None = None
@@ -215,8 +215,8 @@ class StreamState(Whole, nats_api.StreamState):
     """What a stream holds. `first_ts` and `last_ts` are of the year 1 where it never held anything."""
 
     lost: LostStreamData | None = None
-    first_ts: datetime | None = None
-    last_ts: datetime | None = None
+    first_ts: datetime.datetime | None = None
+    last_ts: datetime.datetime | None = None
     num_subjects: int | None = None
 
 
@@ -237,7 +237,7 @@ class ClusterInfo(Whole, nats_api.ClusterInfo):
     """
 
     replicas: list[PeerInfo] | None = None  # type: ignore[assignment]
-    leader_since: datetime | None = None
+    leader_since: datetime.datetime | None = None
     system_account: bool | None = None
     traffic_account: str | None = None
     desired: dict[str, Any] | None = None
@@ -247,7 +247,7 @@ class ClusterInfo(Whole, nats_api.ClusterInfo):
 class StreamAlternate(Whole):
     """A stream that holds the same messages: the stream itself, or a mirror of it."""
 
-    name: str = ""
+    name: str
     cluster: str | None = None
     domain: str | None = None
 
@@ -264,10 +264,10 @@ class StreamInfo(Whole, nats_api.StreamInfo):
     mirror: StreamSourceInfo | None = None
     sources: list[StreamSourceInfo] | None = None  # type: ignore[assignment]
     cluster: ClusterInfo | None = None
-    created: datetime | None = None
+    created: datetime.datetime | None = None
     domain: str | None = None
     alternates: list[StreamAlternate] | None = None
-    ts: datetime | None = None
+    ts: datetime.datetime | None = None
 
 
 # -- what consumers are told, and tell ---------------------------------------------------------------------------------
@@ -283,9 +283,9 @@ class ConsumerConfig(Whole, nats_api.ConsumerConfig):
     was read. `direct` and `sourcing` are the server's own.
     """
 
-    opt_start_time: datetime | None = None
+    opt_start_time: datetime.datetime | None = None
     backoff: list[float] | None = None
-    pause_until: str | datetime | None = None  # type: ignore[assignment]
+    pause_until: str | datetime.datetime | None = None  # type: ignore[assignment]
     max_batch: int | None = None
     max_expires: float | None = None
     max_bytes: int | None = None
@@ -300,16 +300,16 @@ class ConsumerConfig(Whole, nats_api.ConsumerConfig):
 class SequenceInfo(Whole, nats_api.SequenceInfo):
     """A place in a consumer and in its stream, and when it was reached."""
 
-    last_active: datetime | None = None
+    last_active: datetime.datetime | None = None
 
 
 @dataclass
 class PriorityGroupState(Whole):
     """Who is pinned in a priority group, by the id of `Nats-Pin-Id`, and since when."""
 
-    group: str = ""
+    group: str
     pinned_client_id: str | None = None
-    pinned_ts: datetime | None = None
+    pinned_ts: datetime.datetime | None = None
 
 
 @dataclass
@@ -317,13 +317,13 @@ class ConsumerInfo(Whole, nats_api.ConsumerInfo):
     """What the server says of a consumer; `pause_remaining` is in seconds, and `ts` is when this was said."""
 
     config: ConsumerConfig
-    created: datetime
+    created: datetime.datetime
     delivered: SequenceInfo | None = None
     ack_floor: SequenceInfo | None = None
     cluster: ClusterInfo | None = None
     pause_remaining: float | None = None  # type: ignore[assignment]
     priority_groups: list[PriorityGroupState] | None = None
-    ts: datetime | None = None
+    ts: datetime.datetime | None = None
 
 
 @dataclass
@@ -497,7 +497,7 @@ _NOT_IN_THE_MESSAGE = frozenset({"revision", "extra", "subject"})
 
 @final
 @dataclass(frozen=True, slots=True)
-class SequencePair:
+class MsgSequence:
     """Where a message stands.
 
     Attributes:
@@ -524,10 +524,10 @@ class MsgMetadata:
         domain: The JetStream domain; None where there is none, or the server does not say it.
     """
 
-    sequence: SequencePair
+    sequence: MsgSequence
     num_pending: int
     num_delivered: int
-    timestamp: datetime
+    timestamp: datetime.datetime
     stream: str
     consumer: str
     domain: str | None = None
@@ -559,7 +559,7 @@ class StoredMsg:
     stream: str
     subject: str
     seq: int
-    time: datetime
+    time: datetime.datetime
     data: bytes = b""
     headers: MultiDict[str] = field(default_factory=MultiDict)
 

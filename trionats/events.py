@@ -27,6 +27,7 @@ __all__ = [
     "ForeignDataSkipped",
     "LameDuck",
     "MessagesExpired",
+    "MessagesMissed",
     "Moved",
     "PermissionViolation",
     "PublishesLost",
@@ -360,13 +361,25 @@ class ConsumerEvent(ConnectionEvent):
 @final
 @dataclass(frozen=True, slots=True)
 class ConsumerHeartbeatMissed(ConsumerEvent):
-    """The server has said nothing for two heartbeats, although it was asked for messages; it is asked again.
+    """The server has said nothing for two heartbeats of a consumer that is read; it is asked again.
 
     Attributes:
         seconds: How long it was silent.
     """
 
     seconds: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MessagesMissed(ConsumerEvent):
+    """Messages of a push consumer without acknowledgements did not come, and will not: usually the connection was lost.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
 
 
 @final

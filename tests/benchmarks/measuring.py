@@ -18,7 +18,10 @@ from typing import Any
 #: How long one run may take before what has not come counts as lost.
 PATIENCE = 120.0
 BUCKET = "BENCH"
+#: What publishers fill.
 STREAM = "BENCHED"
+#: What consumers read, a stream and its subject, and how much is fetched at once.
+STORED, BATCH = "BENCH_STORED", 500
 PACKAGES = ("trionats", "nats-py", "natsio", "trio", "trio-asyncio")
 
 

@@ -22,11 +22,14 @@ import nats
 from nats.js.api import ObjectStoreConfig, StorageType
 from nats.js.errors import ObjectNotFoundError
 
-from tests.benchmarks.measuring import BUCKET, PATIENCE, STREAM, Job, content
+from tests.benchmarks.measuring import BATCH, BUCKET, PATIENCE, STORED, STREAM, Job, content
 from tests.benchmarks.report import RATIOS, Summary, ratios, show, summaries
 from trionats.testing import NatsServer
 
 ROOT = Path(__file__).parent.parent.parent
+SIZE = 128
+WORKERS = 50
+OBJECT_SIZE = 64 * 1024 * 1024
 
 
 class Client(NamedTuple):
@@ -38,10 +41,14 @@ class Client(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """How many operations a run has, and whether they are objects."""
+    """How many operations a run has, and on what."""
 
     operations: int
     of_objects: bool = False
+    of_stream: bool = False
+
+    def count(self, scale: float) -> int:
+        return self.operations if self.of_objects else max(int(self.operations * scale) // WORKERS, 1) * WORKERS
 
 
 SCENARIOS = {
@@ -49,12 +56,15 @@ SCENARIOS = {
     "publish": Scenario(200_000),
     "request": Scenario(5_000),
     "concurrent": Scenario(10_000),
+    "consume": Scenario(100_000, of_stream=True),
+    "fetch": Scenario(100_000, of_stream=True),
     "put": Scenario(1, of_objects=True),
     "get": Scenario(1, of_objects=True),
     "pool": Scenario(50_000),
     "publish_pipelined": Scenario(50_000),
 }
 ALL = {name: name for name in SCENARIOS if name != "pool"}
+BESIDE_JETSTREAM = {name: name for name in ALL if name not in ("consume", "fetch", "publish_pipelined")}
 CLIENTS = {
     "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000"}),
     # The same with few receivers, to compare with.
@@ -62,16 +72,9 @@ CLIENTS = {
     "natsio": Client("on_natsio", ("natsio",), ALL),
     "nats-py": Client("on_nats_py", ("nats-py",), ALL),
     "nats-py-callback": Client("on_nats_py", ("nats-py",), {"subscribe": "subscribe-callback"}),
-    "nats-py-trio-asyncio": Client(
-        "on_trio_asyncio",
-        ("nats-py", "trio", "trio-asyncio"),
-        {name: what for name, what in ALL.items() if name != "publish_pipelined"},
-    ),
+    "nats-py-push": Client("on_nats_py", ("nats-py",), {"consume": "consume-pushed"}),
+    "nats-py-trio-asyncio": Client("on_trio_asyncio", ("nats-py", "trio", "trio-asyncio"), BESIDE_JETSTREAM),
 }
-SIZE = 128
-WORKERS = 50
-OBJECT_SIZE = 64 * 1024 * 1024
-
 Run = dict[str, Any]
 
 
@@ -143,6 +146,30 @@ def open_peer(server: NatsServer) -> Iterator[None]:
             peer.kill()
 
 
+async def fill(url: str, count: int) -> None:
+    """Make the stream that all consumers read: in memory, as a bucket is."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    await js.add_stream(name=STORED, subjects=[STORED], storage=StorageType.MEMORY)
+    for number in range(1, count + 1):
+        # The server drops what comes faster than it stores, so it is waited for now and then.
+        await (js if number % BATCH == 0 or number == count else nc).publish(STORED, b"x" * SIZE)
+    await nc.close()
+
+
+async def acknowledged(url: str, name: str, expected: int) -> int:
+    """How many messages a consumer has confirmed, which is then deleted."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    floor, deadline = 0, time.monotonic() + 2
+    while floor < expected and time.monotonic() < deadline:
+        info = await js.consumer_info(STORED, name)
+        floor = info.ack_floor.consumer_seq if info.ack_floor is not None else 0
+    await js.delete_consumer(STORED, name)
+    await nc.close()
+    return floor
+
+
 async def prepare(url: str, object_size: int) -> None:
     """Make the bucket, with the object that all clients read: the same bytes, put by none of those measured."""
     nc = await nats.connect(url)
@@ -174,7 +201,7 @@ async def clear(url: str, name: str) -> None:
 def one_run(server: NatsServer, client: str, scenario: str, python: str, turn: int, scale: float) -> Run:
     """Let one client do one scenario once."""
     driver, what = CLIENTS[client], SCENARIOS[scenario]
-    count = what.operations if what.of_objects else max(int(what.operations * scale) // WORKERS, 1) * WORKERS
+    count = what.count(scale)
     name = f"bench-{client}-{scenario}-{turn}"
     job = Job(driver.scenarios[scenario], server.url, name, count, SIZE, WORKERS, max(int(OBJECT_SIZE * scale), 65536))
     command = [python, "-m", f"tests.benchmarks.clients.{driver.module}", json.dumps(asdict(job))]
@@ -190,6 +217,8 @@ def one_run(server: NatsServer, client: str, scenario: str, python: str, turn: i
     run["lost"] = count - run["done"]
     if scenario == "publish" and not run["error"]:
         run["lost"] = sum(job.rounds) - arrived(server, name)
+    if what.of_stream and not run["error"]:
+        run["lost"] = sum(job.rounds) - asyncio.run(acknowledged(server.url, name, sum(job.rounds)))
     if what.of_objects:
         run["megabytes"] = job.object_size / 1e6
         asyncio.run(clear(server.url, name))
@@ -236,6 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(SCENARIOS[name].of_objects for name in wanted.scenarios.split(",")):
             asyncio.run(prepare(server.url, max(int(OBJECT_SIZE * wanted.scale), 65536)))
         asyncio.run(prepare_stream(server.url))
+        if readers := [SCENARIOS[name] for name in wanted.scenarios.split(",") if SCENARIOS[name].of_stream]:
+            asyncio.run(fill(server.url, 2 * max(each.count(wanted.scale) for each in readers)))
         runs = measure(server, pythons, wanted)
     table: list[Summary] = summaries(runs)
     compared = ratios(table)

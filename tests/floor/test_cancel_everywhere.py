@@ -23,8 +23,9 @@ from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, ObjectStore, OrderedConsumer, errors
+from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
+from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
 
 HEADERS = {"A": ["b", "c"]}
@@ -232,11 +233,34 @@ async def fetching(
 
     yield fetch
     with trio.CancelScope(shield=True):
-        await w.nc.flush()
-        await w.nc.flush()
-        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
-        assert len(given) + given_back == fake.delivered, "not until the ack wait"
+        await nothing_is_left_to_the_ack_wait(w, given)
         assert not fake.pulls or not given
+
+
+async def nothing_is_left_to_the_ack_wait(w: Everything, given: list[str]) -> None:
+    """See that each message that was delivered is with the program, or was given back."""
+    fake = w.stream.consumers["C"]
+    await w.nc.flush()
+    await w.nc.flush()
+    given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+    assert len(given) + given_back == fake.delivered, "not until the ack wait"
+
+
+@asynccontextmanager
+async def consuming(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Read a consumer that was found before, leave it in the middle: as for a fetch."""
+    w.work()
+    consumer = await w.js.consumer("S", "C")
+    given: list[str] = []
+
+    async def consume() -> None:
+        async with trionats.open_consumer(w.nursery, consumer, max_messages=2) as rx:
+            given.append((await rx.receive()).reply)
+            given.append((await rx.receive()).reply)
+
+    yield consume
+    with trio.CancelScope(shield=True):
+        await nothing_is_left_to_the_ack_wait(w, given)
 
 
 @asynccontextmanager
@@ -271,6 +295,62 @@ async def within_its_block(handle: OrderedConsumer) -> None:
         await handle.next()
 
 
+@asynccontextmanager
+async def of_message(
+    w: Everything, use: Callable[[JetStreamMsg], Awaitable[object]]
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """What is done with a message: the server hears one verdict of it at the most, and none of the next one that it does not keep."""
+    fake = w.work(2)
+    msg = await (await w.js.consumer("S", "C")).next()
+    assert msg is not None
+    await w.nc.flush()
+    yield partial(use, msg)
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        final = [body for body in fake.verdicts.get(1, []) if body != b"+WPI"]
+        assert len(final) <= 1
+        assert not fake.pulls
+
+
+async def work_on(msg: JetStreamMsg) -> None:
+    async with msg.processing():
+        await trio.sleep(0.1)
+
+
+async def ack_and_take_the_next(msg: JetStreamMsg) -> None:
+    following = await msg.ack_next(1)
+    if following is not None:
+        following.nak_nowait()
+
+
+@asynccontextmanager
+async def push_consumer(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """A push consumer with three messages: each is received or given back."""
+    w.work(0)
+    w.stream.add_consumer("P", ack_policy="explicit", deliver_subject="to.us")
+    fake = w.stream.consumers["P"]
+    consumer = await w.js.consumer("S", "P")
+    seen = 0
+
+    async def read() -> None:
+        nonlocal seen
+        async with trionats.open_consumer(w.nursery, consumer) as rx:
+            await w.nc.flush()
+            for number in range(3):
+                w.stream.store("s.a", b"%d" % number, rollup=False)
+            await rx.receive()
+            seen += 1
+
+    yield read
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+        given_back = sum(verdicts.count(b"-NAK") for verdicts in fake.verdicts.values())
+        assert seen + given_back == fake.delivered
+        fake.unacked.clear()
+
+
 async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> None:
     with trio.move_on_after(seconds):
         await use()
@@ -291,6 +371,66 @@ def objects(name: str, *arguments: object) -> Case:
 
 def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
+
+
+CONSUMER_CALLS: Final[dict[str, tuple[object, ...]]] = {
+    "update": (trionats.api.ConsumerConfig(description="d"),),
+    "delete": (),
+    "pause": ("2030-01-01T00:00:00Z",),
+    "resume": (),
+    "reset": (3,),
+    "unpin": ("g",),
+    "step_down": (),
+}
+
+
+def of_consumer(name: str, *arguments: object) -> Case:
+    async def use(w: Everything) -> object:
+        consumer = await w.js.consumer("s", "c", bind=True)
+        return await getattr(consumer, name)(*arguments)
+
+    return asked_first(use)
+
+
+@asynccontextmanager
+async def _levelled(
+    w: Everything, use: Callable[[Everything], Awaitable[object]]
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    w.server.on("$JS.API.INFO", lambda _: {"api": {"level": 5}}, first=True)
+    yield partial(use, w)
+
+
+def asked_first(use: Callable[[Everything], Awaitable[object]]) -> Case:
+    """An operation of a server that knows all levels."""
+    return partial(_levelled, use=use)
+
+
+def a_page(w: Everything) -> None:
+    """Answer a list of stored messages with one, and the end."""
+
+    def answer(frame: Frame) -> None:
+        last = {"Nats-Num-Pending": "0", "Nats-Last-Sequence": "1", "Nats-UpTo-Sequence": "1"}
+        first = {
+            "Nats-Stream": "S",
+            "Nats-Subject": "s.a",
+            "Nats-Sequence": "1",
+            "Nats-Time-Stamp": "2030-01-01T00:00:00Z",
+        }
+        first |= {"Nats-Num-Pending": "0", "Nats-Last-Sequence": "0"}
+        w.server.publish(frame.reply, b"x", headers=encode(first))
+        w.server.publish(frame.reply, headers=encode(last).replace(b"NATS/1.0", b"NATS/1.0 204 EOB"))
+
+    w.server.on("$JS.API.DIRECT.GET.S", answer, first=True)
+
+
+def listing(use: Callable[[Stream], Awaitable[object]]) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        a_page(w)
+        yield partial(use, stream)
+
+    return prepared
 
 
 def of_stream(name: str, *arguments: object, **options: object) -> Case:
@@ -326,7 +466,7 @@ CASES: Final[dict[str, Case]] = {
     "Msg.respond": message_to_answer,
     "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
     "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
-    "Publisher.wait_all": of_publisher(lambda publisher: publisher.wait_all(), before=1),
+    "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
@@ -337,6 +477,7 @@ CASES: Final[dict[str, Case]] = {
     "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
     "Consumer.next": lambda w: fetching(w, "next"),
     "Consumer.info": simply(consumer_info),
+    **{f"Consumer.{name}": of_consumer(name, *arguments) for name, arguments in CONSUMER_CALLS.items()},
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),
@@ -353,11 +494,21 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
+    "open_consumer": consuming,
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
+    "open_consumer, push": push_consumer,
+    "JetStreamMsg.ack": partial(of_message, use=lambda msg: msg.ack()),
+    "JetStreamMsg.ack, at the end of its processing": partial(of_message, use=work_on),
+    "JetStreamMsg.ack_sync": partial(of_message, use=lambda msg: msg.ack_sync()),
+    "JetStreamMsg.ack_next": partial(of_message, use=ack_and_take_the_next),
+    "JetStreamMsg.nak": partial(of_message, use=lambda msg: msg.nak(60)),
+    "JetStreamMsg.in_progress": partial(of_message, use=lambda msg: msg.in_progress()),
+    "JetStreamMsg.term": partial(of_message, use=lambda msg: msg.term("no use")),
+    "JetStreamMsg.respond": partial(of_message, use=lambda msg: msg.respond(b"no")),
     "OrderedConsumer.fetch": partial(ordered, use=lambda handle: handle.fetch(3)),
     "OrderedConsumer.fetch, less than there may be": partial(ordered, use=lambda handle: handle.fetch(5)),
     "OrderedConsumer.fetch, without waiting": partial(ordered, use=lambda handle: handle.fetch(5, no_wait=True)),
@@ -372,6 +523,13 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
     "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_consumer": management(
+        "create_or_update_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")
+    ),
+    "JetStream.consumer": management("consumer", "s", "c"),
+    "JetStream.create_consumer": management("create_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
+    "JetStream.update_consumer": management("update_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
+    "JetStream.unpin_consumer": asked_first(lambda w: w.js.unpin_consumer("s", "c", "g")),
     "JetStream.api_request": management("api_request", "INFO"),
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
@@ -391,12 +549,12 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.object_store, found": management("object_store", "b"),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
-    "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
+    "JetStream.pause_consumer": asked_first(lambda w: w.js.pause_consumer("s", "c", "2030-01-01T00:00:00Z")),
     "JetStream.publish": simply(lambda w: w.js.publish("s.a", b"x", headers=HEADERS, msg_id="1")),
     "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
     "JetStream.purge_stream": management("purge_stream", "s"),
-    "JetStream.reset_consumer": management("reset_consumer", "s", "c"),
-    "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
+    "JetStream.reset_consumer": asked_first(lambda w: w.js.reset_consumer("s", "c")),
+    "JetStream.resume_consumer": asked_first(lambda w: w.js.resume_consumer("s", "c")),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
     "JetStream.stream_names": management("stream_names"),
@@ -406,6 +564,11 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
     "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
     "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.get_msg": of_stream("get_msg", 1),
+    "Stream.get_last_msg": of_stream("get_last_msg", "s.a", direct=True),
+    "Stream.get_msgs": listing(lambda stream: stream.get_msgs(seq=1, batch=3)),
+    "Stream.get_last_msgs": listing(lambda stream: stream.get_last_msgs("s.a")),
+    "Stream.delete_msg": of_stream("delete_msg", 1),
     "Stream.info": of_stream("info"),
     "Stream.nearest": of_stream("nearest"),
     "Stream.update": of_stream("update", max_age=5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,6 +15,7 @@ from tests.fake_consumers import SECOND
 from tests.fakes import FakeServer, Frame
 from tests.worlds import ConsumerWorld, lose, open_consumer_world, regain, settled, takes
 from trionats import JetStreamMsg, errors
+from trionats._jetstream.fetching import Fetching
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -51,18 +53,12 @@ async def cancelled(w: ConsumerWorld, call: Callable[..., Awaitable[object]], *a
 
 
 async def quiet(w: ConsumerWorld) -> None:
-    """See that nothing is left of a fetch at the server: no inbox, no request, and what was sent was taken."""
+    """See that nothing is left of a fetch at the server: no inbox of its own, and no request that anybody listens for."""
     await w.nc.flush()
     await w.nc.flush()
-    assert [s.subject for s in w.server.subscriptions if s.subject.count(".") > 1 and s.subject.endswith(".*")] in (
-        [],
-        [REPLIES(w)],
-    )
+    shared = w.server.subscriptions[:1]
+    assert w.server.subscriptions == shared, "but that of all requests"
     assert not [pull for pull in w.fake.pulls if w.stream.heard(pull.inbox)]
-
-
-def REPLIES(w: ConsumerWorld) -> str:
-    return next(s.subject for s in w.server.subscriptions)
 
 
 # -- what comes ----------------------------------------------------------------------------------------------------------
@@ -133,6 +129,28 @@ async def test_messages_know_when_they_are_delivered_again() -> None:
         assert [msg.due for msg in await w.consumer.fetch(1)] == [began + 1]
         await trio.sleep(1)
         assert [msg.due for msg in await w.consumer.fetch(2)] == [began + 4, began + 2]
+
+
+async def test_the_inbox_is_where_the_user_may_listen() -> None:
+    async with open_consumer_world(1, client={"inbox_prefix": "_MINE"}) as w:
+        assert len(await w.consumer.fetch(1)) == 1
+        assert w.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.S.C")[0].reply.startswith("_MINE.")
+
+
+async def test_a_fetch_leaves_no_circle_of_objects() -> None:
+    """What it made is gone with it, and does not wait for the garbage collector."""
+    async with open_consumer_world(3) as w:
+        await w.consumer.fetch(1)
+        await cancelled(w, w.consumer.fetch, 9)
+        await w.nc.flush()
+        gc.collect()
+        gc.disable()
+        try:
+            await w.consumer.fetch(1)
+            await w.nc.flush()
+            assert not [each for each in gc.get_objects() if isinstance(each, Fetching)]
+        finally:
+            gc.enable()
 
 
 # -- deadlines and cancellation --------------------------------------------------------------------------------------------
@@ -512,6 +530,7 @@ async def test_who_may_not_ask_is_told_at_once() -> None:
         ):
             await w.consumer.fetch(9)
         assert caught.value.subject == denied
+        await quiet(w)
 
 
 async def test_an_inbox_that_is_refused_is_told_at_once() -> None:

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import trio
 
+from tests.fake_jetstream import refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import open_world
-from trionats import JetStream, api, errors
+from tests.worlds import open_world, seam
+from trionats import Client, JetStream, api, errors
+from trionats._jetstream.api import Api
+from trionats._protocol.jetstream import levels
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -25,6 +28,14 @@ NEWER = ("allow_msg_ttl", "allow_atomic", "allow_batched")
 async def aged(
     level: int | None, *, knows: tuple[str, ...] = (), permitted: bool = True
 ) -> AsyncIterator[tuple[JetStream, FakeServer]]:
+    async with aged_client(level, knows=knows, permitted=permitted) as (nc, server):
+        yield nc.jetstream(), server
+
+
+@asynccontextmanager
+async def aged_client(
+    level: int | None, *, knows: tuple[str, ...] = (), permitted: bool = True
+) -> AsyncIterator[tuple[Client, FakeServer]]:
     """A server of an API level, which below 2 does not look at the header, and leaves out what it does not know."""
     async with open_world() as (server, nc, _):
 
@@ -38,18 +49,16 @@ async def aged(
         def configure(frame: Frame) -> object:
             asked = re.search(rb"Nats-Required-Api-Level: (\d+)", frame.headers)
             if asked and (level or 0) >= 2 and int(asked[1]) > (level or 0):
-                return {
-                    "error": {"code": 412, "err_code": 10185, "description": "JetStream minimum api level required"}
-                }
+                return refusal(412, 10185, "JetStream minimum api level required")
             sent = json.loads(frame.payload)
             config = {field: value for field, value in sent.items() if field not in NEWER or field in knows}
-            return {"config": config, "state": STATE, "did_create": "CREATE" in frame.subject}
+            return {"config": config, "state": STATE, "did_create": True}
 
         server.on("$JS.API.INFO", info)
         server.on("$JS.API.STREAM.CREATE.S", configure)
         server.on("$JS.API.STREAM.UPDATE.S", configure)
         server.on("$JS.API.STREAM.DELETE.S", lambda _: {"success": True})
-        yield nc.jetstream(), server
+        yield nc, server
 
 
 def sent(server: FakeServer) -> list[Frame]:
@@ -84,6 +93,32 @@ async def test_an_old_server_is_not_asked_for_what_it_would_leave_out(level: int
         assert asked(server) == ["INFO"], "once a context"
 
 
+async def test_what_the_client_adds_to_a_mirror_is_no_reason_to_refuse_it() -> None:
+    async with aged(None) as (js, server):
+        for call in (js.add_stream, js.create_stream, js.create_or_update_stream):
+            await call(name="S", mirror=api.StreamSource("ORIGIN"))
+            assert json.loads(sent(server)[-1].payload)["allow_msg_ttl"] is True
+        assert levels_asked_for(server) == []
+        with pytest.raises(errors.APIError, match="allow_msg_ttl needs"):
+            await js.add_stream(name="S", mirror=api.StreamSource("ORIGIN"), allow_msg_ttl=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ({}, {"allow_msg_ttl": True, "allow_rollup_hdrs": True}),
+        ({"allow_msg_ttl": False}, {"allow_msg_ttl": False, "allow_rollup_hdrs": True}),
+        ({"allow_rollup_hdrs": False}, {"allow_msg_ttl": True, "allow_rollup_hdrs": False}),
+        ({"deny_purge": True}, {"allow_msg_ttl": True, "allow_rollup_hdrs": False}),
+    ],
+)
+async def test_a_mirror_may_forget_unless_something_else_is_said(config: dict[str, Any], more: dict[str, bool]) -> None:
+    async with aged(5, knows=NEWER) as (js, server):
+        await js.add_stream(name="S", mirror=api.StreamSource("ORIGIN"), **config)
+        asked_for = json.loads(sent(server)[-1].payload)
+        assert {field: asked_for[field] for field in more} == more
+
+
 async def test_a_server_that_can_do_it_is_asked_for_its_level_once() -> None:
     async with aged(5, knows=NEWER) as (js, server):
         for _ in range(2):
@@ -103,29 +138,34 @@ async def test_a_refusal_by_the_server_itself_names_the_field_and_the_version() 
         assert (caught.value.code, caught.value.err_code) == (412, 10185)
 
 
-async def test_where_the_level_may_not_be_asked_what_comes_back_tells_and_nothing_is_left() -> None:
+async def test_where_the_level_may_not_be_asked_what_comes_back_tells() -> None:
     async with aged(1, knows=("allow_msg_ttl",), permitted=False) as (js, server):
         assert (await js.add_stream(name="S", allow_msg_ttl=True)).config.allow_msg_ttl
-        with pytest.raises(errors.APIError, match=r"allow_atomic needs a server of 2\.12 .*left it out"):
+        with pytest.raises(
+            errors.APIError, match=r"allow_atomic needs a server of 2\.12 .*left it out, and did the rest"
+        ):
             await js.add_stream(name="S", allow_msg_ttl=True, allow_atomic=True)
-        create = "STREAM.CREATE.S"
-        assert asked(server) == ["INFO", create, create, "STREAM.DELETE.S"], "the level is not asked for again"
-
-
-async def test_what_existed_before_is_not_deleted() -> None:
-    async with aged(1, permitted=False) as (js, server):
         with pytest.raises(errors.APIError, match="allow_atomic needs"):
             await js.update_stream(api.StreamConfig(name="S", allow_atomic=True))
-        assert asked(server) == ["INFO", "STREAM.UPDATE.S"]
+        create = "STREAM.CREATE.S"
+        assert asked(server) == ["INFO", create, create, "STREAM.UPDATE.S"], "the level is not asked for again"
 
 
-async def test_undoing_is_waited_for_though_cancelled_and_not_for_ever() -> None:
-    async with aged(1, permitted=False) as (js, server):
-        server.on("$JS.API.STREAM.DELETE.S", lambda _: None, first=True)
+@pytest.mark.parametrize("silent", [False, True])
+async def test_what_was_certainly_not_there_before_is_deleted_again_for_a_bounded_time(silent: bool) -> None:
+    """A consumer that was created strictly; a stream's `did_create` says nothing."""
+    async with aged_client(1, permitted=False) as (nc, server):
+        server.on("$JS.API.STREAM.DELETE.S", lambda _: None if silent else {"success": True}, first=True)
         started = trio.current_time()
-        with trio.move_on_after(1), pytest.raises(errors.APIError, match="allow_atomic needs"):
-            await js.add_stream(name="S", allow_atomic=True)
-        assert trio.current_time() - started == 2
+        need = [levels.Need("allow_atomic", 2)]
+        request = {"name": "S", "allow_atomic": True}
+        jetstream = Api(seam(nc))
+        with (
+            trio.move_on_after(1),
+            pytest.raises(errors.APIError, match=r"stream 'S': allow_atomic needs .*left it out$"),
+        ):
+            await jetstream.configure("stream 'S'", "STREAM.CREATE.S", request, need, undo="STREAM.DELETE.S")
+        assert trio.current_time() - started == (2 if silent else 0)
         assert asked(server)[-1] == "STREAM.DELETE.S"
 
 

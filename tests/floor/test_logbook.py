@@ -181,6 +181,25 @@ def test_what_is_refused_to_readers_and_stores_once_a_stream(log: Log) -> None:
     log.check(BACK, ("WARNING", "refused: reading stream 'OBJ_b': maximum consumers limit reached"))
 
 
+def test_what_goes_wrong_with_a_consumer_once_each_and_a_pin_not_at_all(log: Log) -> None:
+    logbook = Logbook()
+    for number in (1, 2):
+        logbook.write(events.ConsumerHeartbeatMissed("S", "C", 10.0))
+        logbook.write(events.ConsumerLimitExceeded("S", "C", "Exceeded MaxRequestBatch of 5"))
+        logbook.write(events.ConsumerUnreachable("S", "C"))
+        logbook.write(events.MessagesExpired("S", "C", number))
+        logbook.write(events.UnknownStatus("S", "C", 499, "What"))
+        logbook.write(events.ConsumerPinned("S", "C", "g"))
+        logbook.write(events.ConsumerUnpinned("S", "C", "g"))
+    log.check(
+        ("WARNING", "consumer 'C' of stream 'S': silent for 10 s"),
+        ("WARNING", "consumer 'C' of stream 'S': refused: Exceeded MaxRequestBatch of 5"),
+        ("WARNING", "consumer 'C' of stream 'S': nobody responds"),
+        ("WARNING", "consumer 'C' of stream 'S': 1 messages waited past their ack wait so far"),
+        ("WARNING", "consumer 'C' of stream 'S': unknown status 499 What"),
+    )
+
+
 def test_an_episode_tells_of_so_many_things_and_no_more(log: Log) -> None:
     logbook = Logbook()
     for number in range(10 * MOST_TOLD):

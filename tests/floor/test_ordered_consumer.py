@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
 import trio
 
+from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import UNAVAILABLE, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
@@ -71,6 +72,10 @@ class OrderedWorld(NamedTuple):
     def store(self, *numbers: int) -> None:
         for number in numbers:
             self.stream.store("s.a", b"%d" % number, rollup=False)
+
+    async def later(self, call: Callable[[], object]) -> None:
+        await trio.sleep(1)
+        call()
 
     async def drop_consumers(self) -> None:
         for name in list(self.stream.consumers):
@@ -157,10 +162,26 @@ async def test_a_second_use_at_a_time_is_refused_and_disturbs_nothing() -> None:
 async def test_a_fetch_that_was_cancelled_loses_nothing() -> None:
     async with open_ordered(3) as w:
         for _ in range(2):
-            with trio.move_on_after(1) as scope:
+            with trio.CancelScope() as scope:
+                w.nursery.start_soon(w.later, scope.cancel)
                 await w.ordered.fetch(5)
             assert scope.cancelled_caught
         assert numbers(await w.ordered.fetch(5)) == [1, 2, 3]
+
+
+async def test_a_fetch_ends_just_before_a_deadline_with_what_has_come() -> None:
+    async with open_ordered(3) as w:
+        for expected in ([1, 2, 3], []):
+            with trio.move_on_after(1) as scope:
+                begun = trio.current_time()
+                assert numbers(await w.ordered.fetch(5)) == expected
+                assert 0.97 < trio.current_time() - begun < 1
+            assert not scope.cancelled_caught
+        # Who is cancelled is not told why there was nothing.
+        w.stream.answers = [UNAVAILABLE] * 100
+        with trio.move_on_after(1) as scope:
+            await w.ordered.fetch(5)
+        assert scope.cancelled_caught
 
 
 async def test_within_its_block_a_consumer_is_kept_and_deleted_at_its_end() -> None:
@@ -223,7 +244,7 @@ async def test_a_message_that_alone_is_larger_than_max_bytes_is_told_with_both_s
         ):
             await w.ordered.fetch(3, max_bytes=20)
         async with open_consumer(w.nursery, w.ordered, max_bytes=20) as rx:
-            with pytest.raises(errors.APIError, match=r"the next message has \d+ bytes, and max_bytes is 20$"):
+            with pytest.raises(errors.BadRequestError, match=r"the next message has \d+ bytes, and max_bytes is 20$"):
                 await rx.receive()
         async with open_consumer(w.nursery, w.ordered) as rx:
             w.stream.store("s.a", bytes(9 << 20), rollup=False)
@@ -355,6 +376,38 @@ async def test_leaving_in_the_middle_of_a_reset_leaves_no_consumer() -> None:
         assert not w.stream.consumers
 
 
+@pytest.mark.parametrize("lag", [0, 0.05])
+def test_a_reset_cancelled_anywhere_leaves_no_consumer_and_loses_nothing(lag: float) -> None:
+    """In the task that reads, and in the feed's own, whose nursery it is."""
+
+    async def read(w: OrderedWorld) -> None:
+        async with trio.open_nursery() as nursery, open_consumer(nursery, w.ordered) as rx:
+            given.extend(numbers([await rx.receive()]))
+            for name in list(w.stream.consumers):
+                w.stream.delete_consumer(name)
+            w.store(3)
+            while len(given) < 3:
+                given.extend(numbers([await rx.receive()]))
+
+    async def scenario(cut: Cut) -> None:
+        given.clear()
+        async with open_ordered(2) as w:
+            w.stream.lag = lag
+            await cut(read, w)
+            await trio.sleep(1)
+            await w.nc.flush()
+            assert not w.stream.consumers
+            assert not [task for task in w.nursery.child_tasks if "ordered" in task.name]
+            if 3 not in given:
+                w.store(*([] if w.stream.last == 3 else [3]))
+                given.extend(numbers(await w.ordered.fetch(9, no_wait=True)))
+            assert given == [1, 2, 3]
+
+    given: list[int] = []
+    steps = cancel_everywhere(scenario)
+    assert min(steps[way] for way in ("parked", "woken")) > 4
+
+
 # -- what happens to its stream ------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +513,9 @@ async def test_what_cannot_be_asked_for_is_refused_before_anything_is_sent() -> 
             await open_consumer(w.nursery, w.ordered, group="g").__aenter__()
         with pytest.raises(TypeError, match=r"ordered_consumer\(\) takes no timeout: .*await js.ordered_consumer"):
             await js.ordered_consumer("S", timeout=3)  # type: ignore[arg-type]
+        for call in (w.ordered.fetch(1, timeout=3), w.ordered.next(timeout=3)):  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=r"takes no timeout: .*await ordered\."):
+                await call
         for options, kind, text in [
             ({"on_recreate": "again"}, ValueError, "on_recreate must be"),
             ({"headers_only": 1}, TypeError, "headers_only must be"),

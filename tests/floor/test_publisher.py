@@ -15,9 +15,12 @@ import trio
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fakes import FakeServer, Frame
 from tests.worlds import (
+    Hosts,
+    arrived,
     assert_nothing_left,
     elsewhere,
     kept,
+    next_event,
     nursery_elsewhere,
     open_world,
     publish_forced,
@@ -25,7 +28,8 @@ from tests.worlds import (
     takes,
     watched,
 )
-from trionats import Client, JetStream, Publisher, Receipt, errors, events, open_publisher
+from trionats import Client, JetStream, Publisher, Receipt, errors, events, open_events, open_publisher
+from trionats._protocol.migration import LONGEST_STAY
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -631,6 +635,17 @@ async def test_only_the_domain_that_was_asked_for_counts() -> None:
             await fails(await w.pub.publish("s.a", b"x"), errors.BadRequestError, "maximum bytes")
 
 
+async def test_what_another_domain_says_later_is_told_too_and_not_kept_for_ever() -> None:
+    async with publisher(domain="hub") as w, open_events(w.nursery, w.nc) as told:
+        w.stream.hook = lambda _: {"stream": "S", "seq": 7, "domain": "hub"}
+        for _ in range(200):
+            await (await w.pub.publish("s.a", b"x")).wait()
+        for frame in w.stream.heard:
+            w.server.publish(frame.reply, b'{"stream":"L","seq":5,"domain":"leaf"}')
+        await trio.sleep(1)
+        assert 64 <= len(arrived(told, events.StoredElsewhere)) <= 66
+
+
 async def test_a_publish_that_the_server_does_not_let_pass_is_told() -> None:
     server = FakeServer(deny_publish=("s.denied",))
     async with publisher(server=server) as w:
@@ -867,19 +882,36 @@ async def test_a_drain_waits_for_what_is_under_way() -> None:
 
 async def test_only_a_programs_publishes_count() -> None:
     async with watched() as (server, nc, rx):
-        stream = ScriptedStream(server)
+        ScriptedStream(server)
         async with trio.open_nursery() as nursery, open_publisher(nursery, nc.jetstream()) as pub:
             before = nc.statistics().out_msgs
             for _ in range(5):
                 await pub.publish("s.a", b"x")
             await pub.wait_all()
             assert nc.statistics().out_msgs == before + 5
-        assert len(stream.heard) == 5
-        assert not [event for event in iter_events(rx) if isinstance(event, events.PublishesLost)]
+        assert not arrived(rx, events.PublishesLost)
 
 
-def iter_events(rx: Any) -> list[Any]:  # noqa: ANN401 - a feed of events
-    found = []
-    while len(rx):
-        found.append(rx.receive_nowait())
-    return found
+async def test_a_planned_move_fails_no_publish() -> None:
+    """The inbox is on both sides, and the old server stays for the acknowledgements that are to come from there."""
+    hosts = Hosts("a", "b")
+    streams = {name: ScriptedStream(hosts[name]) for name in "ab"}
+    for stream in streams.values():
+        stream.hook = silence
+    async with watched(hosts) as (_, nc, rx), trio.open_nursery() as nursery:
+        async with open_publisher(nursery, nc.jetstream()) as pub:
+            old = await pub.publish("s.a", b"old")
+            await settled()
+            hosts["a"].announce(ldm=True)
+            await next_event(rx, events.Moved)
+            new = await pub.publish("s.a", b"new")
+            await trio.sleep(3)
+            assert not old.done
+            streams["a"].acknowledge(streams["a"].heard[0])
+            streams["b"].acknowledge(streams["b"].heard[0])
+            assert ((await old.wait()).stream, (await new.wait()).stream) == ("S", "S")
+            await trio.sleep(LONGEST_STAY)
+            assert not hosts["a"].live_links
+            streams["b"].hook = lambda _: None
+            await (await pub.publish("s.a", b"later")).wait()
+    assert [stream.stored for stream in streams.values()] == [[b"old"], [b"new", b"later"]]

@@ -254,3 +254,26 @@ async def test_domains_and_prefixes_and_that_one_domain_costs_no_question_and_no
             store = await js.create_object_store("b")
             await store.put("a", b"x")
             assert (await store.get("a")).data == b"x"
+
+
+async def test_a_mirror_of_another_domain_and_one_by_a_prefix_of_its_own() -> None:
+    async with open_pair() as pair:
+        hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+        origin = await hub.create_stream(name="ORIGIN", subjects=["origin.>"], storage=api.StorageType.MEMORY)
+        await pair.hub.jetstream().publish("origin.a", b"x")
+        external = api.ExternalStream.in_domain("hub")
+        mirror = await leaf.create_stream(
+            name="MIRROR", mirror=api.StreamSource("ORIGIN", external=external), storage=api.StorageType.MEMORY
+        )
+
+        async def has_it() -> bool:
+            return (await mirror.info()).state.messages == 1
+
+        await until(has_it, pause=0.02)
+        info = mirror.cached_info
+        assert (info.domain, info.mirror is not None and info.mirror.name) == ("leaf", "ORIGIN")
+        assert info.config.mirror is not None
+        assert info.config.mirror.external == api.ExternalStream("$JS.hub.API", "")
+        by_prefix = pair.leaf.jetstream(prefix="$JS.hub.API")
+        assert (await by_prefix.stream("ORIGIN")).cached_info.created == origin.cached_info.created
+        assert await by_prefix.stream_names() == ["ORIGIN"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, open_live, seam
+from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam
 from trionats import (
     Client,
     Events,
@@ -22,7 +23,9 @@ from trionats import (
     api,
     errors,
     events,
+    open_consumer,
     open_events,
+    open_publisher,
     open_replies,
     open_subscription,
     open_watcher,
@@ -98,6 +101,24 @@ async def replies(boss: Client, guest: Client) -> None:
         assert [reply async for reply in rx]
 
 
+async def publish_many(boss: Client, guest: Client) -> None:
+    async with trio.open_nursery() as nursery, open_publisher(nursery, guest.jetstream()) as publisher:
+        assert (await (await publisher.publish("s.a", b"x")).wait()).stream == "S"
+
+
+async def publish_again(boss: Client, guest: Client) -> None:
+    """Into a stream that acknowledges nothing, so that it has to be known how long a message may be sent again."""
+    js = boss.jetstream()
+    config = (await js.stream_info("S")).config
+    await js.update_stream(dataclasses.replace(config, no_ack=True, duplicate_window=1.0))
+    hasty = guest.with_options(request_timeout=0.1).jetstream()
+    async with trio.open_nursery() as nursery, open_publisher(nursery, hasty, resend=True) as publisher:
+        receipt = await publisher.publish("s.a", b"x")
+        with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
+            await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
+
+
 NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
 
 
@@ -115,7 +136,7 @@ async def consumers_with_a_filter(boss: Client, guest: Client) -> None:
 
 async def consumers_without_one(boss: Client, guest: Client) -> None:
     js = guest.jetstream()
-    for filter_subjects in (None, ["s.a", "s.b"], ["s.a"]):
+    for filter_subjects in (None, ["s.a", "s.b"]):
         for named in NAMED:
             await js.add_consumer("S", None, filter_subjects=filter_subjects, **named)
 
@@ -148,6 +169,27 @@ async def watch(boss: Client, guest: Client) -> None:
     await consumers_are(await bucket(boss))
 
 
+async def read_bound(boss: Client, guest: Client) -> None:
+    """Through a reconnect, too."""
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await (await rx.receive()).ack()
+        await guest.reconnect()
+        await guest.wait_connected()
+        await boss.jetstream().publish("s.a", b"2")
+        await (await rx.receive()).ack_sync()
+    assert (await boss.jetstream().consumer_info("S", "c")).num_ack_pending == 0
+
+
+async def consume_too_little(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c")
+    await boss.jetstream().publish("s.a", bytes(1000))
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer, max_bytes=500) as rx:
+        await (await rx.receive()).ack()
+        with pytest.raises(errors.BadRequestError, match="max_bytes is 500: the next message has 1"):
+            await rx.receive()
+
+
 async def put(boss: Client, guest: Client) -> None:
     store = await bucket(guest)
     await store.put("new", LARGE)
@@ -161,6 +203,38 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     await store.delete("large")
     state = (await boss.jetstream().stream_info("OBJ_b", "$O.b.C.>")).state
     assert len(state.subjects or {}) == 1, "the chunks are gone"
+
+
+async def fetch(boss: Client, guest: Client) -> None:
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    assert len(await consumer.fetch(1)) == 1
+    await boss.jetstream().publish("s.a", b"x")
+    assert await consumer.next() is not None
+
+
+async def verdicts(boss: Client, guest: Client) -> None:
+    await boss.publish("s.a", b"2")
+    await boss.flush()
+    consumer = await guest.jetstream().consumer("S", "c", bind=True)
+    (msg,) = await delivered(guest, consumer)
+    following = await msg.ack_next()
+    assert following is not None
+    async with following.processing():
+        await following.ack_sync()
+
+
+async def read_pushed(boss: Client, guest: Client) -> None:
+    """There is enough for the server to ask whether it may go on."""
+    js = boss.jetstream()
+    flow: dict[str, Any] = {"flow_control": True, "idle_heartbeat": 0.2}
+    await js.add_consumer("S", name="p", deliver_subject="listen", ack_policy=api.AckPolicy.EXPLICIT, **flow)
+    consumer = await guest.jetstream().consumer("S", "p")
+    async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+        await guest.flush()
+        for _ in range(40):
+            await js.publish("s.a", LARGE)
+        for _ in range(41):
+            await (await rx.receive()).ack_sync()
 
 
 SAME: Final[dict[str, Any]] = {
@@ -195,9 +269,47 @@ async def stream_of(boss: Client, guest: Client) -> Stream:
     return Stream(Api(seam(guest)), stream.cached_info)
 
 
+def on_stream(*calls: Callable[[Stream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    async def do(boss: Client, guest: Client) -> None:
+        stream = await stream_of(boss, guest)
+        for call in calls:
+            assert await call(stream)
+
+    return do
+
+
+async def nothing_found(boss: Client, guest: Client) -> None:
+    assert await (await stream_of(boss, guest)).get_msgs(seq=1000, batch=5) == []
+
+
+async def created_and_updated(boss: Client, guest: Client) -> None:
+    js = guest.jetstream()
+    made = await js.create_consumer("S", durable_name="new", filter_subjects=["s.*"])
+    assert made.cached_info is not None
+    assert (
+        await js.update_consumer("S", made.cached_info.config, description="changed")
+    ).config.description == "changed"
+
+
+async def unpin(boss: Client, guest: Client) -> None:
+    with pytest.raises(errors.BadRequestError, match="10160"):
+        await guest.jetstream().unpin_consumer("S", "c", "g")
+
+
 async def purge(boss: Client, guest: Client) -> None:
     assert await guest.jetstream().purge_stream("S")
     assert await (await stream_of(boss, guest)).purge() == 0
+
+
+async def read_in_order(boss: Client, guest: Client) -> None:
+    ordered = await guest.jetstream().ordered_consumer("S")
+    (first,) = await ordered.fetch(1)
+    await boss.publish("s.b", b"2")
+    second = await ordered.next()
+    assert second is not None
+    async with trio.open_nursery() as nursery, open_consumer(nursery, ordered) as rx:
+        await boss.publish("s.a", b"3")
+        assert [first.data, second.data, (await rx.receive()).data] == [b"1", b"2", b"3"]
 
 
 def outside_a_cluster(call: Callable[[Stream], Awaitable[bool]]) -> Callable[[Client, Client], Awaitable[None]]:
@@ -216,6 +328,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request_many": request_many,
     "open_replies": replies,
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
+    "open_publisher": publish_many,
+    "open_publisher with resend": publish_again,
     "account_info": manage(lambda js: js.account_info()),
     "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
     "stream_info": manage(lambda js: js.stream_info("S")),
@@ -233,21 +347,45 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
     "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
-    "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
-    "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
-    "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "Stream.get_msg of a sequence, and Stream.get_last_msg, with allow_direct": on_stream(
+        lambda s: s.get_msg(1, direct=True), lambda s: s.get_last_msg("s.a", direct=True)
+    ),
+    "Stream.get_msgs and Stream.get_last_msgs, one replica": on_stream(
+        lambda s: s.get_msgs(seq=1, batch=5), lambda s: s.get_last_msgs("s.>")
+    ),
+    "Stream.get_msgs, nothing found or several replicas": nothing_found,
+    "Stream.get_last_msgs with up_to_seq, or several replicas": on_stream(
+        lambda s: s.get_last_msgs("s.>", up_to_seq=1)
+    ),
+    "delete_msg and Stream.delete_msg": manage(lambda js: js.delete_msg("S", 1)),
+    "add_consumer with one filter, named or not, durable or not": consumers_with_a_filter,
+    "add_consumer without a filter, or with several filter_subjects": consumers_without_one,
+    "JetStream.create_consumer with one filter, and update_consumer with a configuration": created_and_updated,
+    "update_consumer by keywords alone": manage(lambda js: js.update_consumer("S", name="c", description="changed")),
+    "Consumer.fetch and Consumer.next": fetch,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
     "consumer_names": manage(lambda js: js.consumer_names("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
+    "unpin_consumer": unpin,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
+    "reset_consumer to a sequence": manage(lambda js: js.reset_consumer("S", "c", 1)),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
+    "ordered_consumer with one filter": manage(lambda js: js.ordered_consumer("S", filter_subjects="s.*")),
+    "ordered_consumer without a filter, or with several": manage(
+        lambda js: js.ordered_consumer("S", filter_subjects=["s.a", "s.b"])
+    ),
+    "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
+    "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
+    "open_consumer of a push consumer": read_pushed,
     "create_object_store": manage(lambda js: js.create_object_store("b")),
     "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_consumer of a consumer that was only bound": read_bound,
+    "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get of a small object": read("small", b"x"),
     "get of an object of several chunks": read("large", LARGE),
     "put": put,
@@ -291,12 +429,13 @@ async def test_another_filter_than_the_one_that_was_granted_is_refused() -> None
     async with open_as("$JS.API.CONSUMER.CREATE.S.*.s.a") as (_, guest, _told):
         js = guest.jetstream()
         assert (await js.add_consumer("S", filter_subject="s.a")).config.filter_subject == "s.a"
+        assert (await js.add_consumer("S", filter_subjects=["s.a"])).config.filter_subject == "s.a"
         wrong: tuple[dict[str, Any], ...] = (
             {"filter_subject": "s.b"},
             {"filter_subject": "s.*"},
             {"filter_subject": "s.>"},
             {"filter_subject": ">"},
-            {"filter_subjects": ["s.a"]},
+            {"filter_subjects": ["s.a", "s.b"]},
             {},
         )
         for params in wrong:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
+
+ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = [pytest.mark.usefixtures("server_executable")]
 
@@ -23,3 +29,12 @@ async def test_what_is_stored_is_what_the_leader_says() -> None:
 
 async def test_a_stream_with_room_for_one_consumer() -> None:
     check(await one_consumer_at_a_time(60), {"lists", "watchers"}, 60)
+
+
+@pytest.mark.live(seconds=60)
+def test_memory_does_not_grow_with_what_is_consumed() -> None:
+    """In a process of its own, whose peak is that of a consumer and of nothing else."""
+    command = [sys.executable, "-m", "tests.soak", "steady", "--messages", "150000"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.startswith("memory of a consumer: 150000 consumed, 0 not acknowledged"), ran.stderr
+    assert ran.returncode == 0, ran.stdout

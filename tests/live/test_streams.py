@@ -7,10 +7,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from nats.js import api as nats_api
 
 import trionats
-from tests.worlds import StreamWorld, open_live, open_stream, until
+from tests.worlds import StreamWorld, open_live, open_stream, seam, until
 from trionats import JetStream, Stream, api, errors
+from trionats._jetstream.api import Api
+from trionats._protocol.jetstream import levels
 from trionats.testing import TrioNatsServer
 
 pytestmark = pytest.mark.usefixtures("server_executable")
@@ -108,6 +111,75 @@ def test_together_they_have_every_field() -> None:
     assert ours - told == {"name", "sealed", "template_owner", "placement", "extra"}, "sealed streams are not updated"
 
 
+#: The same for consumers.
+CONSUMERS: dict[str, dict[str, Any]] = {
+    "pull": {
+        "durable_name": "c",
+        "name": "c",
+        "description": "d",
+        "deliver_policy": "by_start_time",
+        "opt_start_time": "2026-01-01T00:00:00.123456789Z",
+        "ack_policy": "explicit",
+        "ack_wait": 5_000_000_001,
+        "max_deliver": 5,
+        "backoff": [5_000_000_001, 6_123_456_789],
+        "filter_subjects": ["all.a", "all.b"],
+        "replay_policy": "original",
+        "sample_freq": "50",
+        "max_waiting": 7,
+        "max_ack_pending": 9,
+        "headers_only": True,
+        "max_batch": 10,
+        "max_expires": 7_000_000_001,
+        "max_bytes": 1000,
+        "inactive_threshold": 3_600_123_456_789,
+        "num_replicas": 1,
+        "mem_storage": True,
+        "metadata": {"k": "v"},
+        "pause_until": "2199-01-01T00:00:00.123456789Z",
+    },
+    "push": {
+        "name": "c",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": 3,
+        "filter_subject": "all.>",
+        "rate_limit_bps": 1_000_000,
+        "flow_control": True,
+        "idle_heartbeat": 5_000_000_001,
+        "deliver_subject": "deliver.here",
+        "deliver_group": "g",
+    },
+    "pinned": {
+        "name": "c",
+        "ack_policy": "explicit",
+        "priority_groups": ["g"],
+        "priority_policy": "pinned_client",
+        "priority_timeout": 120_000_000_001,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+async def test_a_consumers_configuration_is_read_changed_in_one_field_and_written_back(kind: str) -> None:
+    async with open_live(jetstream=True) as (_, nc, _):
+        js = nc.jetstream()
+        await js.add_stream(name="S", subjects=["all.>"], storage="memory")
+        await js.api_request("CONSUMER.CREATE.S.c", {"stream_name": "S", "config": CONSUMERS[kind]})
+        before = (await js.api_request("CONSUMER.INFO.S.c"))["config"]
+        assert before.keys() <= {field.name for field in dataclasses.fields(api.ConsumerConfig)}
+        config = (await js.consumer_info("S", "c")).config
+        assert config.as_dict() == before
+        config.description = "changed"
+        await js.add_consumer("S", config)
+        assert (await js.api_request("CONSUMER.INFO.S.c"))["config"] == {**before, "description": "changed"}
+
+
+def test_the_consumers_together_have_every_field() -> None:
+    told = {field for config in CONSUMERS.values() for field in config}
+    ours = {field.name for field in dataclasses.fields(api.ConsumerConfig)}
+    assert ours - told == {"direct", "sourcing", "extra"}, "which are the server's own"
+
+
 async def test_a_keyword_changes_its_field_and_leaves_the_rest(nats_server: TrioNatsServer) -> None:
     """An absent field is the server's default: an update with defaults would change the retention, and delete messages."""
     async with open_stream(nats_server, retention="interest", max_msgs=100, metadata={"k": "v"}) as w:
@@ -117,6 +189,45 @@ async def test_a_keyword_changes_its_field_and_leaves_the_rest(nats_server: Trio
         assert w.stream.cached_info.config.max_age == 60
         assert (await w.stream.update(metadata=None, max_msgs=-1)).config.metadata is not None, "the server's own notes"
         assert "k" not in ((await w.stream.info()).config.metadata or {})
+
+
+async def test_an_update_to_interest_deletes_at_once_what_nobody_waits_for(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        await w.js.publish(w.subject, b"x")
+        assert (await w.stream.info()).state.messages == 1
+        await w.stream.update(retention=api.RetentionPolicy.INTEREST)
+        assert (await w.stream.info()).state.messages == 0
+
+
+async def test_a_sealed_stream_takes_nothing_and_loses_its_age(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, max_age=60) as w:
+        info = await w.stream.update(sealed=True)
+        assert (info.config.sealed, info.config.max_age) == (True, 0)
+        with pytest.raises(errors.APIError, match="sealed"):
+            await w.stream.purge()
+        with pytest.raises(errors.APIError, match=r"stream '.*': .*seal"):
+            await w.stream.update(sealed=False)
+
+
+async def test_classes_of_nats_py_are_as_good(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        theirs = nats_api.StreamConfig(
+            name=f"{w.stream.name}c",
+            sources=[nats_api.StreamSource(w.stream.name, filter_subject=w.subject)],
+            consumer_limits=nats_api.StreamConsumerLimits(inactive_threshold=5),
+            storage=nats_api.StorageType.MEMORY,
+            max_age=60,
+        )
+        for call in (w.js.create_stream, w.js.create_or_update_stream):
+            stream = await call(theirs)
+            config = stream.cached_info.config
+            assert config.sources is not None
+            assert config.consumer_limits is not None
+            assert (config.sources[0].filter_subject, config.consumer_limits.inactive_threshold) == (w.subject, 5)
+            assert (config.max_age, type(config.sources[0])) == (60, api.StreamSource)
+        assert isinstance(stream.cached_info, nats_api.StreamInfo)
+        assert (await stream.update(theirs, description="d")).config.description == "d"
+        assert await stream.delete()
 
 
 async def test_a_whole_configuration_is_what_the_stream_has_then(nats_server: TrioNatsServer) -> None:
@@ -335,6 +446,15 @@ async def test_the_account_tells_what_it_may_use_and_what_the_server_can_do(nats
         assert info.limits.max_streams == -1
         assert (info.api.level or 0) >= 5
         assert info.api.total > 0
+
+
+async def test_the_server_refuses_a_level_that_it_does_not_have(nats_server: TrioNatsServer) -> None:
+    """By the header alone: an older one would make the stream."""
+    async with open_stream(nats_server) as w:
+        with pytest.raises(errors.APIError, match="minimum api level required") as caught:
+            await Api(seam(w.nc)).request("STREAM.CREATE.NEVER", {"name": "NEVER"}, {levels.HEADER: "99"})
+        assert (caught.value.code, caught.value.err_code) == (412, levels.REFUSED)
+        assert "NEVER" not in await w.js.stream_names()
 
 
 async def test_outside_a_cluster_nobody_can_step_down(nats_server: TrioNatsServer) -> None:

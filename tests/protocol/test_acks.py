@@ -108,6 +108,10 @@ class Told(RuleBasedStateMachine):
 test_a_message_gets_one_final_verdict = Told.TestCase
 
 
+def test_a_message_that_nobody_waits_for_gets_no_verdict() -> None:
+    assert [Standing.UNASKED.after(verdict) for verdict in Verdict] == [None] * 4
+
+
 @pytest.mark.parametrize(
     ("delay", "body"),
     [

@@ -26,11 +26,11 @@ from trionats._protocol.jetstream.demand import Demand
         ({"expires": 600, "heartbeat": 31}, "heartbeat must be from 0.5 to 30 s, not 31"),
         ({"on_leave": "drop"}, "on_leave must be 'nak' or 'leave', not 'drop'"),
         ({"group": ""}, "group must not be empty"),
-        ({"priority": 1}, "priority is for consumers with priority groups: name the group"),
-        ({"min_pending": 1}, "min_pending is for consumers with priority groups"),
-        ({"group": "g", "priority": 10}, "priority must be from 0 to 9, not 10"),
-        ({"group": "g", "min_pending": 0}, "min_pending must be from 1"),
-        ({"group": "g", "priority": 1, "min_ack_pending": 1}, "they exclude each other"),
+        ({"priority": 1}, "priority is for a priority group of the policy 'prioritized': name the group"),
+        ({"min_pending": 1}, "min_pending is for a priority group"),
+        ({"group": "g", "priority": 10}, "priority is 10: it must be from 0 to 9"),
+        ({"group": "g", "min_pending": 0}, "min_pending is 0: it must be 1 or more"),
+        ({"group": "g", "priority": 1, "min_ack_pending": 1}, "min_pending and min_ack_pending for 'overflow'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(options: dict[str, Any], complaint: str) -> None:
@@ -63,29 +63,10 @@ def test_the_server_is_heard_twice_in_a_request_unless_it_is_to_say_more(options
     assert Demand(**options).pulse == pulse
 
 
-@pytest.mark.parametrize(
-    ("options", "groups", "policy", "complaint"),
-    [
-        ({}, ["g"], "overflow", "has priority groups: say which by group='g'"),
-        ({"group": "h"}, ["g"], "overflow", r"group 'h': consumer 'C' has the groups \['g'\]"),
-        ({"group": "g"}, [], "none", "consumer 'C' has no priority groups"),
-        ({"group": "g", "priority": 1}, ["g"], "overflow", "priority is for the priority policy 'prioritized'"),
-        ({"group": "g", "min_pending": 1}, ["g"], "pinned_client", "min_pending is for the priority policy 'overflow'"),
-    ],
-)
-def test_a_group_that_the_consumer_does_not_have_is_refused(
-    options: dict[str, Any], groups: list[str], policy: str, complaint: str
-) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        Demand(**options).check_group("consumer 'C'", groups, policy)
-
-
 def test_what_fits_the_consumer_stands_in_each_request() -> None:
     demand = Demand(group="g", min_pending=5, min_ack_pending=6)
-    demand.check_group("consumer 'C'", ["g"], "overflow")
-    Demand().check_group("consumer 'C'", [], "none")
-    assert demand.terms == {"group": "g", "min_pending": 5, "min_ack_pending": 6}
-    assert Demand(group="g", priority=0).terms == {"group": "g", "priority": 0}
+    demand.terms.check_against("open_consumer()", "consumer 'C'", ["g"], "overflow")
+    assert demand.terms.fields() == {"group": "g", "min_pending": 5, "min_ack_pending": 6}
 
 
 def test_what_says_nothing_to_a_kind_of_consumer_is_refused() -> None:

@@ -252,3 +252,23 @@ def test_the_response_to_a_reset_is_an_info_with_one_field_more() -> None:
 
 def test_a_domain_is_a_prefix() -> None:
     assert api.ExternalStream.in_domain("hub").as_dict() == {"api": "$JS.hub.API"}
+
+
+def test_an_account_tells_its_tiers() -> None:
+    limits = dict.fromkeys(("max_memory", "max_storage", "max_streams", "max_consumers", "max_ack_pending"), -1)
+    limits |= {"memory_max_stream_bytes": -1, "storage_max_stream_bytes": -1, "max_bytes_required": False}
+    used = {"memory": 1, "storage": 2, "reserved_storage": 7, "streams": 3, "consumers": 4, "limits": limits}
+    raw = {
+        **used,
+        "api": {"level": 5, "total": 1, "errors": 0, "inflight": 2},
+        "tiers": {"R1": used, "R3": {**used, "new": 1}},
+    }
+    info = api.AccountInfo.from_response(raw)
+    assert info.tiers is not None
+    assert (info.api.level, info.api.inflight, info.tiers["R1"].reserved_storage) == (5, 2, 7)
+    assert (type(info.tiers["R3"]), info.tiers["R3"].extra, info.tiers["R3"].limits.max_streams) == (
+        api.Tier,
+        {"new": 1},
+        -1,
+    )
+    assert info.as_dict() == raw

@@ -22,7 +22,15 @@ def test_the_consumers_configuration() -> None:
     config = reading(headers_only=True, filter_subjects=["a", "b"]).config
     assert (config["headers_only"], config["filter_subjects"]) == (True, ["a", "b"])
     assert "filter_subject" not in config
-    assert reading(filter_subjects=()).config["filter_subject"] == ">"
+    assert "filter_subject" not in reading("all", filter_subjects=()).config
+
+
+def test_the_last_of_each_subject_of_all_needs_a_filter_and_keeps_it() -> None:
+    bench = reading(filter_subjects=(), pending=1)
+    assert bench.config["filter_subject"] == ">"
+    assert bench.feed((10, 0)) == "+!"
+    assert bench.reset(1) == ("by_start_sequence", 10)
+    assert bench.config["filter_subject"] == ">"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from trionats._protocol.jetstream.ordered_batch import Batch
+from trionats._protocol.jetstream.ordered_batch import Batch, limits_of
 from trionats._protocol.jetstream.pull import Ending
 
 UNTIL = 10.0
@@ -122,3 +122,25 @@ def test_silence_is_looked_into_but_not_at_the_end_of_its_time() -> None:
     opened.forget()
     assert asked(opened, UNTIL) == "over"
     assert opened.listen_until == -inf, "who waits has to look at once"
+
+
+@pytest.mark.parametrize(
+    ("expires", "deadline", "round_trip", "limits"),
+    [
+        (5, inf, None, (105, 105.25, False)),
+        (5, 200, 3, (105, 105.25, False)),
+        (5, 105.04, None, (105, 105.03, False)),
+        (5, 105.01, None, (104.99, 105, True)),
+        (5, 103, None, (102.98, 102.99, True)),
+        (5, 103, 0.1, (102.8, 102.9, True)),
+        (5, 103, 9, (101.5, 102.25, True)),
+        (5, 100, 9, (100, 100, True)),
+        (5, -inf, None, (-inf, -inf, True)),
+    ],
+)
+def test_a_deadline_shortens_a_fetch(
+    expires: float, deadline: float, round_trip: float | None, limits: tuple[float, float, bool]
+) -> None:
+    given = limits_of(100, expires, deadline, round_trip)
+    assert given == pytest.approx(limits)
+    assert given.bounded is limits[2]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trionats._protocol.jetstream.publisher import LONGEST_REACH, SAFE_PART, Publish, Reaches, Verdict, Window
 from trionats._protocol.jetstream.publishing import MSG_ID, UNDER_WAY
@@ -284,17 +285,37 @@ def test_a_window_is_that_of_the_stream_that_listens() -> None:
 REACH = 20.0
 
 
-@dataclass
-class Server:
-    """A stream, as far as it knows who is who."""
+class Frames(Outbox):
+    """An outbox that keeps each frame by the token of its reply, in order, over any number of connections."""
 
-    stored: dict[str, float] = field(default_factory=dict)
-    copies: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[tuple[Publish, str]] = []
 
-    def take(self, msg_id: str, now: float) -> None:
-        if msg_id not in self.stored or now - self.stored[msg_id] >= REACH:
-            self.stored[msg_id] = now
-            self.copies[msg_id] = self.copies.get(msg_id, 0) + 1
+    def waits(self, publish: Publish) -> bool:
+        return (publish, publish.token) in self.frames
+
+    def withdraw(self, publish: Publish) -> None:
+        self.frames.remove((publish, publish.token))
+
+
+class Stream:
+    """A stream: it knows an id for a while."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, float] = {}
+        self.copies: Counter[str] = Counter()
+
+    def take(self, publish: Publish, now: float) -> None:
+        msg_id = id_of(publish)
+        if now - self.since.get(msg_id, -math.inf) >= REACH:
+            self.since[msg_id] = now
+            self.copies[msg_id] += 1
+
+
+def id_of(publish: Publish) -> str:
+    assert publish.asked is not None
+    return publish.asked[MSG_ID]
 
 
 class PublisherMachine(RuleBasedStateMachine):
@@ -304,81 +325,73 @@ class PublisherMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.f = Flown(resend=self.resend, max_pending=5)
-        self.server = Server()
+        self.outbox = Frames()
+        self.window = Window(5, 5.0, self.outbox, resend=self.resend, online=True)
+        self.stream = Stream()
+        self.now = 100.0
         self.online = True
+        self.tokens = map(str, itertools.count(1))
+        self.published = 0
         self.checked: list[Publish] = []
         self.replies: list[tuple[str, str]] = []
-        self.on_the_wire: list[Publish] = []
-        self.order: list[str] = []
+        self.first_sends: list[int] = []
         self.ended: dict[Publish, str] = {}
-        self.numbers = itertools.count()
 
-    @initialize(learn=st.booleans())
-    def begin(self, learn: bool) -> None:
-        if learn:
-            self.f.known(REACH)
+    # What the machine does for the publisher.
+
+    def send(self, publish: Publish) -> None:
+        self.window.sent(publish, next(self.tokens), self.now)
+        self.outbox.frames.append((publish, publish.token))
 
     def end(self, publishes: Iterable[Publish], how: str) -> None:
         for publish in publishes:
             assert publish not in self.ended, "each ends once"
             self.ended[publish] = how
 
-    def step(self, seconds: float) -> None:
-        for publish, verdict in self.f.after(seconds):
+    def step(self) -> None:
+        for publish, verdict in self.window.step(self.now):
             if verdict is Verdict.AGAIN:
-                if publish.may_be_stored:
-                    assert self.online or not self.resend
-                    assert self.f.now - publish.since < REACH
-                self.f.send(publish, waits=True)
+                self.send(publish)
             else:
                 self.end([publish], verdict.name)
 
-    def msg_id(self, publish: Publish) -> str:
-        assert publish.asked is not None
-        return publish.asked[MSG_ID]
+    # What happens.
 
-    @precondition(lambda self: self.f.window.has_room)
+    @precondition(lambda self: self.window.has_room)
     @rule()
     def publish(self) -> None:
-        self.f.publish(msg_id=str(next(self.numbers)), waits=True)
+        self.send(Publish("s.a", {MSG_ID: str(self.published)}))
+        self.published += 1
 
-    @precondition(lambda self: self.online)
-    @rule(many=st.integers(1, 5))
-    def write(self, many: int) -> None:
-        """Some of what waits leaves us, in its order."""
-        waiting = [each for each in self.f.window.awaited.values() if each in self.f.outbox.waiting]
-        for publish in waiting[:many]:
-            self.f.outbox.waiting.discard(publish)
-            self.on_the_wire.append(publish)
-            if self.msg_id(publish) not in self.order:
-                self.order.append(self.msg_id(publish))
-
-    @precondition(lambda self: self.on_the_wire)
-    @rule(outcome=st.sampled_from(["stored", "stored", "silent", "503", "under way", "full", "conflict"]))
-    def arrive(self, outcome: str) -> None:
-        publish = self.on_the_wire.pop(0)
-        if outcome in ("stored", "silent", "under way"):
-            self.server.take(self.msg_id(publish), self.f.now)
-        if outcome != "silent":
-            self.replies.append((publish.token, outcome))
+    @precondition(lambda self: self.online and self.outbox.frames)
+    @rule(outcomes=st.lists(st.sampled_from(["stored", "stored", "silent", "503", "under way", "full", "conflict"])))
+    def write(self, outcomes: list[str]) -> None:
+        """Some of what waits leaves us, in its order, and is answered one day."""
+        for outcome in outcomes[: len(self.outbox.frames)]:
+            publish, token = self.outbox.frames.pop(0)
+            if int(id_of(publish)) not in self.first_sends:
+                self.first_sends.append(int(id_of(publish)))
+            if outcome in ("stored", "silent", "under way"):
+                self.stream.take(publish, self.now)
+            if outcome != "silent":
+                self.replies.append((token, outcome))
 
     @precondition(lambda self: self.replies)
     @rule(data=st.data(), twice=st.booleans())
     def reply(self, data: st.DataObject, twice: bool) -> None:
         place = data.draw(st.integers(0, len(self.replies) - 1))
         token, outcome = self.replies[place] if twice else self.replies.pop(place)
-        publish = self.f.window.awaited.get(token)
+        publish = self.window.awaited.pop(token, None)
         if publish is None:
             return
-        if outcome == "503":
-            verdict = self.f.nobody(publish)
-        elif outcome == "stored":
-            self.f.reply(publish)
-            self.end([publish], "ack")
+        if outcome == "stored":
+            self.end([publish], "acknowledged")
             return
+        if outcome == "503":
+            verdict = self.window.nobody(publish, self.now)
         else:
-            verdict = self.f.refused(publish, {"under way": UNDER_WAY, "full": FULL, "conflict": CONFLICT}[outcome])
+            code = {"under way": UNDER_WAY, "full": FULL, "conflict": CONFLICT}[outcome]
+            verdict = self.window.refused(publish, code, self.now)
         if verdict is Verdict.FAIL:
             self.end([publish], "refused")
         elif verdict is Verdict.CHECK:
@@ -388,78 +401,76 @@ class PublisherMachine(RuleBasedStateMachine):
     @rule(known=st.booleans())
     def check(self, known: bool) -> None:
         publish = self.checked.pop()
-        if self.f.window.found(publish, known=known):
+        if self.window.found(publish, known=known):
             self.end([publish], "refused")
-        self.step(0)
+        self.step()
 
     @precondition(lambda self: self.online)
-    @rule(arrives=st.integers(0, 5))
-    def lose(self, arrives: int) -> None:
-        """The connection breaks; some of what was on the wire arrives, and nobody hears of it, or only later."""
-        for publish in self.on_the_wire[:arrives]:
-            self.server.take(self.msg_id(publish), self.f.now)
-            self.replies.append((publish.token, "stored"))
-        self.on_the_wire.clear()
+    @rule(heard=st.booleans())
+    def lose(self, heard: bool) -> None:
+        """The connection breaks; what was on its way to us comes by another, or never."""
         self.online = False
-        self.end(self.f.window.lost(), "lost")
+        if not heard:
+            self.replies.clear()
+        self.end(self.window.lost(), "lost")
 
     @precondition(lambda self: not self.online)
-    @rule()
-    def restore(self) -> None:
+    @rule(seconds=st.sampled_from([0.0, 1.0, 9.0, 15.0]), told=st.sampled_from([True, True, False, None]))
+    def restore(self, seconds: float, told: bool | None) -> None:
+        """It is back after a while, and somebody says how long the window is, or that nobody says so, or nothing yet."""
+        self.pass_time(seconds)
         self.online = True
-        self.end(self.f.window.restored(self.f.now), "dropped")
-        self.step(0)
+        self.end(self.window.restored(self.now), "dropped")
+        self.step()
+        if told is not None:
+            self.tell(told)
 
-    @precondition(lambda self: self.f.window.question() is not None)
-    @rule(learn=st.booleans())
-    def answer(self, learn: bool) -> None:
-        if learn:
-            self.f.known(REACH)
+    @precondition(lambda self: self.window.question() is not None)
+    @rule(told=st.booleans())
+    def tell(self, told: bool) -> None:
+        if told:
+            self.window.reaches.learn(["s.>"], REACH)
         else:
-            self.f.window.reaches.miss("s.a")
-        self.step(0)
+            self.window.reaches.miss("s.a")
+        self.step()
 
-    @rule(seconds=st.sampled_from([0.05, 0.25, 1.0, 5.0, 19.0]))
-    def time_passes(self, seconds: float) -> None:
-        # What is on the wire has arrived long before; only an outage keeps it.
-        while self.on_the_wire:
-            self.arrive("stored")
-        for publish in list(self.f.outbox.waiting):
-            if self.online and publish.may_be_stored:
-                self.f.outbox.waiting.discard(publish)
-                self.server.take(self.msg_id(publish), self.f.now)
-        self.step(seconds)
+    @rule(seconds=st.sampled_from([0.05, 0.25, 1.0, 5.0, 12.0]))
+    def pass_time(self, seconds: float) -> None:
+        """While there is a connection nothing waits for long."""
+        if self.online:
+            self.write(["stored"] * len(self.outbox.frames))
+        self.now += seconds
+        self.step()
+
+    # What holds.
 
     @invariant()
-    def no_more_than_may_be_are_under_way_and_none_is_lost(self) -> None:
-        assert len(self.f.window) <= 5
-        under_way = self.f.window.under_way()
-        assert len(under_way) == len(set(under_way))
+    def no_more_than_may_be_are_under_way_and_none_is_forgotten(self) -> None:
+        under_way = self.window.under_way()
+        assert len(under_way) == len(set(under_way)) == len(self.window) <= 5
         assert not set(under_way) & set(self.ended)
-        assert len(under_way) + len(self.ended) == next(self.numbers)
-        self.numbers = itertools.count(len(under_way) + len(self.ended))
+        assert len(under_way) + len(self.ended) == self.published
 
     @invariant()
     def first_sends_keep_their_order(self) -> None:
-        assert self.order == sorted(self.order, key=int)
+        assert self.first_sends == sorted(self.first_sends)
 
     @invariant()
     def nothing_is_stored_twice_and_what_is_acknowledged_is_stored(self) -> None:
-        assert all(copies == 1 for copies in self.server.copies.values())
-        for publish, how in self.ended.items():
-            if how == "ack":
-                assert self.server.copies.get(self.msg_id(publish)) == 1
+        assert not self.stream.copies or max(self.stream.copies.values()) == 1
+        assert all(self.stream.copies[id_of(one)] for one, how in self.ended.items() if how == "acknowledged")
 
     def teardown(self) -> None:
+        """Left alone, without a connection, each ends."""
         if self.online:
-            self.lose(0)
-        for publish in self.checked:
-            if self.f.window.found(publish):
-                self.end([publish], "refused")
-        self.step(2 * LONGEST_REACH)
-        self.end(self.f.window.end(), "closed")
-        assert len(self.f.window) == 0
-        assert len(self.ended) == next(self.numbers)
+            self.lose(heard=False)
+        while self.checked:
+            self.check(known=True)
+        for _ in range(3):
+            self.pass_time(2 * LONGEST_REACH)
+        assert all(self.outbox.waits(publish) for publish in self.window.under_way())
+        self.end(self.window.end(), "closed")
+        assert (len(self.window), len(self.ended)) == (0, self.published)
 
 
 class WithoutResendMachine(PublisherMachine):
@@ -469,6 +480,6 @@ class WithoutResendMachine(PublisherMachine):
 
 
 TestPublisher = PublisherMachine.TestCase
-TestPublisher.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPublisher.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestWithoutResend = WithoutResendMachine.TestCase
 TestWithoutResend.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

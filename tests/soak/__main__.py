@@ -10,19 +10,36 @@ import trio
 
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
+from tests.soak.steady import many_consumed
+
+PARTS = ("steady", "crowded", "lagging")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.soak", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="how many are consumed (%(default)s)")
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
     wishes = parser.parse_args()
-    crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
-    print(f"room for one consumer:\n{crowded}")
-    lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
-    print(f"a replica that lags:\n{lagging}")
-    return int(bool(crowded.wrong or lagging.wrong))
+    if unknown := set(wishes.parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    parts, wrong = wishes.parts or PARTS, False
+    # First: the peak of this process is looked at.
+    if "steady" in parts:
+        steady = trio.run(many_consumed, wishes.messages)
+        print(f"memory of a consumer: {steady}")
+        wrong |= steady.wrong
+    if "crowded" in parts:
+        crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
+        print(f"room for one consumer:\n{crowded}")
+        wrong |= bool(crowded.wrong)
+    if "lagging" in parts:
+        lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
+        print(f"a replica that lags:\n{lagging}")
+        wrong |= bool(lagging.wrong)
+    return int(wrong)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,9 @@ class Logbook:
             case events.MessagesExpired(stream, consumer, count):
                 text = "consumer %r of stream %r: %d messages waited past their ack wait so far"
                 self._once((stream, consumer, "expired"), text, consumer, stream, count)
+            case events.MessagesMissed(stream, consumer, count):
+                text = "consumer %r of stream %r: %d messages were missed"
+                self._once((stream, consumer, "missed"), text, consumer, stream, count)
             case events.UnknownStatus(stream, consumer, code, description):
                 text = "consumer %r of stream %r: unknown status %d %s"
                 self._once((stream, consumer, code), text, consumer, stream, code, description)

@@ -33,6 +33,12 @@ __all__ = ["Pipeline", "PipelineOwner"]
 class PipelineOwner(Receiver[Msg], Protocol):
     """Whose publishes go through a pipeline, and who takes the replies; all of it is called synchronously, and must not raise."""
 
+    ignores_repeats: bool
+    """True: a reply is taken once, however often it comes."""
+
+    def waiting(self) -> frozenset[str]:
+        """Name the replies that are waited for, by their subjects."""
+
     def __len__(self) -> int:
         """How many replies are still to come: a drain waits for them."""
 
@@ -101,6 +107,10 @@ class Pipeline:
         self._number += 1
         return str(self._number)
 
+    def reply(self, token: str) -> str:
+        """Give the subject that a reply comes to."""
+        return self._prefix + token
+
     def frame(self, subject: str, payload: Payload, fields: Headers | None, token: str) -> tuple[bytes, int]:
         """Check a message and make its frame, as `Frames.make` does.
 
@@ -121,7 +131,7 @@ class Pipeline:
             if head:
                 reply = self._prefix_bytes + token.encode()
                 return b"".join((head, reply, b" ", LENGTHS[size], payload, CRLF)), size
-        return self._frames.make(subject, payload, self._prefix + token, fields)
+        return self._frames.make(subject, payload, self.reply(token), fields)
 
     async def turn(self) -> None:
         """Wait until the outbox has room, and give others their turn, as `Client.publish` does.

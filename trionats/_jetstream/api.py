@@ -319,20 +319,20 @@ class Api(Generic[C]):
             raise _too_old(what, need, f"has level {level}")
 
     async def configure(
-        self, what: str, subject: str, request: Mapping[str, object], needs: list[levels.Need], undo: str
+        self, what: str, subject: str, request: Mapping[str, object], needs: list[levels.Need], undo: str = ""
     ) -> dict[str, Any]:
         """Create or change a stream or a consumer, if the server knows all that the configuration says (ADR-44).
 
         A server that is too old either refuses by itself, or is not asked. Where its level cannot be asked for, the
-        configuration that it echoes tells; what was created without a field is deleted again, and what was changed
-        without it stays so.
+        configuration that it echoes tells, after the server has done the rest.
 
         Args:
             what: What it is, for the text of an exception: "stream 'ORDERS'".
             subject: What to ask, without the prefix: "STREAM.CREATE.ORDERS".
             request: The request.
             needs: What its configuration needs.
-            undo: What to ask to delete it again.
+            undo: What to ask to delete what was made without a field: only for what certainly was not there before. A server
+                outside a cluster says `did_create` of a stream that it found, too.
 
         Returns:
             The response's fields, as the server sent them.
@@ -355,10 +355,10 @@ class Api(Generic[C]):
         absent = levels.absent(needs, response.get("config")) if level is None else None
         if absent is None:
             return response
-        if response.get("did_create") is True or request.get("action") == "create":
+        if undo:
             with suppress(errors.Error), trio.move_on_after(CLEANUP_LIMIT, shield=True):
                 await self.request(undo)
-        raise _too_old(what, absent, "left it out")
+        raise _too_old(what, absent, "left it out" + ("" if undo else ", and did the rest"))
 
     async def last_stored(self, stream: str, pattern: str) -> dict[str, Any] | None:
         """Read the last message that matches, as the stream's leader has it (design 59).

@@ -84,7 +84,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         what = f"consumer {consumer.name!r} of stream {consumer.stream!r}"
         if consumer.cached_info is not None:
             config = consumer.cached_info.config
-            demand.check_group(what, config.priority_groups or [], str(config.priority_policy or "none"))
+            demand.terms.check_against("open_consumer()", what, config.priority_groups or [], config.priority_policy)
         super().__init__(what, demand.max_messages, connection)
         self._consumer, self._demand = consumer, demand
         self._deliverer = consumer.__deliverer__()
@@ -124,7 +124,8 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         try:
             if self._demand.stop_after and self._decisions.enough:
                 raise trio.WouldBlock
-            self._send_nowait(JetStreamMsg(message, deliverer, now + deliverer.ack_wait))
+            due = deliverer.due(reply, now) if deliverer.backoff else now + deliverer.ack_wait
+            self._send_nowait(JetStreamMsg(message, deliverer, due))
         except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
             self._decisions.overflowed(size, now)
             if self._gives_back:
@@ -147,7 +148,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         return self._deliverer
 
     def _measure_wait(self) -> None:
-        wait = self._deliverer.ack_wait
+        wait = min(self._deliverer.backoff, default=self._deliverer.ack_wait)
         # What is nearly over is taken for over: our word would not come in time.
         self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
 
@@ -197,7 +198,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         fresh = left > self._margin and item.due >= self._void_until
         if fresh and left < self._half:
             # Else whoever takes it now might have a moment left for its work.
-            item.due = now + self._deliverer.ack_wait
+            item.due = self._deliverer.due(item.reply, now)
             self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
         if self._decisions.taken(self._sizes.popleft(), now, handed_over=fresh):
             self._advance(now)

@@ -11,7 +11,7 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumer_requests import consumer_of, create
 from trionats._jetstream.consumers import Consumer
-from trionats._jetstream.management import JetStreamManager, ensured
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import (
     Bucket,
     bucket_name,
@@ -79,8 +79,8 @@ class JetStream(JetStreamManager):
         no leader for a moment when that steps down (ADR-22).
 
         Cancelled after the message was queued, it may have been stored all the same; who must know uses a receipt of
-        `open_publisher`. When the connection broke, `trionats.errors.DisconnectedError.sent` says whether it had left us:
-        what had not, waits for the next connection. Publishing it again with the same
+        `open_publisher`. When the connection broke behind it, it is a `trionats.errors.DisconnectedError` whose `sent` is
+        True; what had not left us waits for the next connection. Publishing it again with the same
         `msg_id`, within the stream's duplicate window, is then safe: it is stored once. While the first is still under
         way, the second waits for it, for some seconds. A stream with one replica looks at expectations before it looks
         for duplicates, so its conflict may be with the very same message: before one is raised, what stands behind the
@@ -190,7 +190,7 @@ class JetStream(JetStreamManager):
             ValueError: So does one with a number, or the name is none.
             trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
         """
-        return Stream(self._jetstream, await ensured(self, config, params))
+        return Stream(self._jetstream, await self._ensure_stream(config, params))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.

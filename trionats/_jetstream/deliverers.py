@@ -67,7 +67,7 @@ class Deliverers:
         found = self._known.get((stream, name))
         if found is None:
             found = Deliverer(void.connection, void.consumer, ack_wait=void.ack_wait, acknowledges=void.acknowledges)
-            found.limits_deliveries = void.limits_deliveries
+            found.limits_deliveries, found.backoff = void.limits_deliveries, void.backoff
             self._known[stream, name] = found
         return found
 

@@ -95,15 +95,16 @@ class Fetching:
         self._counts_bytes = wanted.max_bytes is not None
         self._inbox = PullInbox(connection.new_inbox())
         self._changed = trio.Event()
-        self._attachment: Retirable = connection.attach(self._inbox.pattern, self)
 
     async def run(self) -> list[JetStreamMsg]:
         """Do what is to be done until it is over."""
+        # Not an attribute: it knows us, and a circle would wait for the garbage collector.
+        attachment = self._api.connection.attach(self._inbox.pattern, self)
         try:
             while True:
                 action = self._life.next(trio.current_time())
                 if action is None:
-                    return self._handed_over()
+                    return self._handed_over(attachment)
                 if isinstance(action, Fail):
                     raise action.error
                 if isinstance(action, Wait):
@@ -119,7 +120,7 @@ class Fetching:
             self._remember_pin()
             if isinstance(reason, errors.ConsumerGoneError):
                 self._api.deliverers.gone(self._stream, self._consumer)
-            leave(self._attachment, self._deliverer, [] if self._too_late else self._taken())
+            leave(attachment, self._deliverer, [] if self._too_late else self._taken())
             raise
         finally:
             self._api.connection.remove_listener(self)
@@ -181,7 +182,7 @@ class Fetching:
 
     # Inside.
 
-    def _handed_over(self) -> list[JetStreamMsg]:
+    def _handed_over(self, attachment: Retirable) -> list[JetStreamMsg]:
         deliverer, batch = self._deliverer, self._wanted.batch
         what = f"{self._wanted.call} from {deliverer.consumer}"
         if deliverer.void:
@@ -193,10 +194,10 @@ class Fetching:
         self._remember_pin()
         messages = self._taken()
         if self._life.over:
-            self._attachment.detach()
+            attachment.detach()
         else:
             # Asked for again without knowing what became of the first request, more may have come than was wanted.
-            leave(self._attachment, deliverer, messages[batch:])
+            leave(attachment, deliverer, messages[batch:])
         if deliverer.backoff:
             began = self._life.due - deliverer.ack_wait
             return [JetStreamMsg(each, deliverer, deliverer.due(each.reply, began)) for each in messages[:batch]]

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 #: How often, and after how many seconds each, a stream is looked for that is not there.
 LOOKED_FOR: Final = 20
 LOOK_PAUSE: Final = 0.25
+#: How many choosers are still shown what comes after their choice.
+CHOOSERS_REMEMBERED: Final = 64
 
 
 @final
@@ -121,6 +123,13 @@ class Flight:
             self.pipeline.withdraw(publish.queued)
 
     # What comes back, and what happens to the connection.
+
+    ignores_repeats = True
+    """A reply that comes twice finds nobody the second time."""
+
+    def waiting(self) -> frozenset[str]:
+        """Name the replies that are waited for: in a planned move the old server stays for them."""
+        return frozenset(map(self.pipeline.reply, self.window.awaited))
 
     def deliver(self, message: Msg) -> None:
         """Take a reply; one that nobody waits for is ignored."""
@@ -348,8 +357,15 @@ class Flight:
 
     def _choose(self, subject: str, token: str) -> None:
         chooser = chosen_destination(self._api, subject, f"publish to {subject!r}").chooser()
-        if chooser is not None:
-            self._choosers[token] = chooser
+        assert chooser is not None, "a domain was chosen"
+        choosers, awaited = self._choosers, self.window.awaited
+        choosers[token] = chooser
+        # What comes behind its choice is told, too, for a while.
+        while len(choosers) > CHOOSERS_REMEMBERED + len(awaited):
+            oldest = next(iter(choosers))
+            done = choosers.pop(oldest)
+            if oldest in awaited:
+                choosers[oldest] = done
 
     def _chosen(self, token: str, message: Msg) -> bool:
         """Say whether a reply is the one."""
@@ -357,16 +373,13 @@ class Flight:
         if chooser is None or nobody_listens(message):
             return True
         patience = chooser.choose(message)
-        if patience:
+        if patience and token in self.window.awaited:
             when = trio.current_time() + patience
             self._api.connection.call_at(when, lambda: self._give_up(token, chooser))
-            return False
-        del self._choosers[token]
-        return True
+        return not patience
 
     def _give_up(self, token: str, chooser: AckChooser[Msg]) -> None:
         """Take what has come for all that comes."""
-        self._choosers.pop(token, None)
         publish = self.window.awaited.pop(token, None)
         if publish is None:
             return

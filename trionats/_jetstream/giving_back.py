@@ -31,7 +31,7 @@ def takes_back(deliverer: Deliverer) -> bool:
     Args:
         deliverer: The consumer.
     """
-    return deliverer.acknowledges and not deliverer.limits_deliveries and not deliverer.void
+    return deliverer.takes_back
 
 
 def give_back(deliverer: Deliverer, messages: Iterable[Msg]) -> None:

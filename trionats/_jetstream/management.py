@@ -181,7 +181,7 @@ class JetStreamManager:
 
         What only a newer server can do (`allow_atomic` needs 2.12) is refused by the server, or, below 2.12, by this
         client before anything is sent, which asks for the API level once (`$JS.API.INFO`). Where the user may not ask that,
-        the configuration that comes back is compared, and a stream that was made without the field is deleted again.
+        the configuration that comes back is compared; the error then says that the stream is there without the field.
 
         Args:
             config: The configuration.
@@ -193,14 +193,7 @@ class JetStreamManager:
             trionats.errors.APIError: The server refused, or is too old.
         """
         wanted = fields.merged("add_stream", api.StreamConfig, config, params)
-        completed = _completed(wanted, params)
-        try:
-            return await self._configure("CREATE", completed)
-        except errors.APIError as error:
-            # One that was made without them is as good.
-            if error.err_code != STREAM_EXISTS or completed is wanted:
-                raise
-        return await self._configure("CREATE", wanted)
+        return await self._create(wanted, _additions(wanted, params))
 
     async def update_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
         """Change a stream's configuration; arguments and errors as for `add_stream`.
@@ -224,9 +217,7 @@ class JetStreamManager:
         if config is None:
             now = (await self.stream_info(wanted.name or "")).config
             wanted = fields.merged("update_stream", api.StreamConfig, now, params)
-        if 0 < (wanted.max_age or 0) < (wanted.duplicate_window or 0) and "duplicate_window" not in params:
-            wanted = await self._without_default_window(wanted, now)
-        return await self._configure("UPDATE", wanted)
+        return await self._update(wanted, params, {}, now)
 
     async def delete_stream(self, name: str) -> bool:
         """Delete a stream with all its messages and consumers."""
@@ -494,15 +485,53 @@ class JetStreamManager:
 
     # Inside.
 
-    async def _configure(self, verb: str, config: api.StreamConfig) -> api.StreamInfo:
+    async def _ensure_stream(
+        self, config: nats_api.StreamConfig | None, params: Mapping[str, object]
+    ) -> api.StreamInfo:
+        """Let there be a stream of this configuration: change the one that is there, or else create it."""
+        wanted = fields.merged("create_or_update_stream", api.StreamConfig, config, params)
+        _stream(wanted.name or "")
+        more = _additions(wanted, params)
+        try:
+            return await self._update(wanted, params, more)
+        except errors.NotFoundError as error:
+            if error.err_code != NO_STREAM:
+                raise
+        try:
+            return await self._create(wanted, more)
+        except errors.APIError as error:
+            if error.err_code != STREAM_EXISTS:
+                raise
+        return await self._update(wanted, params, more)  # somebody has created it meanwhile
+
+    async def _create(self, config: api.StreamConfig, more: Mapping[str, object]) -> api.StreamInfo:
+        try:
+            return await self._configure("CREATE", config, more)
+        except errors.APIError as error:
+            # One that was made without them is as good.
+            if error.err_code != STREAM_EXISTS or not more:
+                raise
+        return await self._configure("CREATE", config, {})
+
+    async def _update(
+        self,
+        config: api.StreamConfig,
+        given: Mapping[str, object],
+        more: Mapping[str, object],
+        now: api.StreamConfig | None = None,
+    ) -> api.StreamInfo:
+        if 0 < (config.max_age or 0) < (config.duplicate_window or 0) and "duplicate_window" not in given:
+            config = await self._without_default_window(config, now)
+        return await self._configure("UPDATE", config, more)
+
+    async def _configure(self, verb: str, config: api.StreamConfig, more: Mapping[str, object]) -> api.StreamInfo:
+        """Tell the server a configuration, and `more`, which is as good left out by one that does not know it."""
         name = config.name or ""
         what = _stream(name)
         request = config.as_dict()
         needs = levels.of_stream(request)
         with about(what):
-            response = await self._api.configure(
-                what, f"STREAM.{verb}.{name}", request, needs, undo=f"STREAM.DELETE.{name}"
-            )
+            response = await self._api.configure(what, f"STREAM.{verb}.{name}", {**request, **more}, needs)
             return sound(what, api.StreamInfo.from_response(response))
 
     async def _without_default_window(self, config: api.StreamConfig, now: api.StreamConfig | None) -> api.StreamConfig:
@@ -541,39 +570,15 @@ class JetStreamManager:
         pages = Pages(offset)
         while not pages.ended:
             page = await self._api.request(subject, {**(asked or {}), "offset": pages.offset})
-            entries, total = page.get(key) or [], page.get("total", 0)
-            if not isinstance(entries, list) or type(total) is not int:
+            entries, missing, total = page.get(key) or [], page.get("missing") or [], page.get("total", 0)
+            if not isinstance(entries, list) or not isinstance(missing, list) or type(total) is not int:
                 raise unreadable(subject, f"its {key} must be a list, and its total a whole number")
             with about(subject):
                 here = {named(item) or "": item for item in map(read, entries)}
             found |= here
-            pages.take(list(here), total)
+            # Those that did not respond have their places, too.
+            pages.take(sorted([*here, *map(str, missing)]) if missing else list(here), total)
         return list(found.values())
-
-
-async def ensured(
-    manager: JetStreamManager, config: nats_api.StreamConfig | None, params: Mapping[str, object]
-) -> api.StreamInfo:
-    """Let there be a stream of this configuration: change the one that is there, or else create it.
-
-    Args:
-        manager: What does it.
-        config: The whole configuration.
-        params: Fields that replace those of `config`.
-    """
-    wanted = _completed(fields.merged("create_or_update_stream", api.StreamConfig, config, params), params)
-    _stream(wanted.name or "")
-    try:
-        return await manager.update_stream(wanted)
-    except errors.NotFoundError as error:
-        if error.err_code != NO_STREAM:
-            raise
-    try:
-        return await manager.add_stream(wanted)
-    except errors.APIError as error:
-        if error.err_code != STREAM_EXISTS:
-            raise
-    return await manager.update_stream(wanted)  # somebody has created it meanwhile
 
 
 async def purged(
@@ -615,16 +620,16 @@ async def purged(
         return count
 
 
-def _completed(config: api.StreamConfig, given: Mapping[str, object]) -> api.StreamConfig:
+def _additions(config: api.StreamConfig, given: Mapping[str, object]) -> dict[str, object]:
     """Let a mirror forget what its origin forgets, unless that was said by keyword, or is not allowed together with the rest."""
     if config.mirror is None:
-        return config
-    more: dict[str, Any] = {}
+        return {}
+    more: dict[str, object] = {}
     if config.allow_msg_ttl is None:
         more["allow_msg_ttl"] = True
     if not (config.allow_rollup_hdrs or config.deny_purge or "allow_rollup_hdrs" in given):
         more["allow_rollup_hdrs"] = True
-    return replace(config, **more) if more else config
+    return more
 
 
 def _pattern(call: str, name: str, subject: str) -> str:

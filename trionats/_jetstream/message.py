@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Never, final
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
 from trionats._core.message import Msg
@@ -96,6 +96,11 @@ class Deliverer:
         self.void = ""
         """Why its messages must not be acknowledged any more: "was reset"; an empty string while they may."""
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether what nobody has seen is given back to it when nothing is said about that."""
+        return self.acknowledges and not self.limits_deliveries and not self.void
+
     def wait(self, reply: str) -> float:
         """Say for how many seconds the server waits for a verdict on one delivery; infinite where that is not known.
 
@@ -152,7 +157,8 @@ class JetStreamMsg(Msg):
         self.header_block = message.header_block
         self.due = due
         self._deliverer = deliverer
-        self._standing = OPEN
+        # Published to no subject at all, an acknowledgement would end the connection.
+        self._standing = OPEN if message.reply else Standing.UNASKED
 
     @property
     def metadata(self) -> api.MsgMetadata:
@@ -246,7 +252,8 @@ class JetStreamMsg(Msg):
         """Acknowledge the message and ask its consumer for the next one, in one (`+NXT`); for pull consumers.
 
         Always a checkpoint. Cancelled before anything was queued, nothing has happened. Cancelled later, or failed, the message may
-        have been acknowledged, as for `ack_sync`; a next message that still comes is given back.
+        have been acknowledged, as for `ack_sync`; a next message that still comes is given back, unless the consumer
+        limits deliveries.
 
         Args:
             expires: How many seconds the server waits for a next message, more than 0; less where the deadline in force
@@ -282,7 +289,7 @@ class JetStreamMsg(Msg):
             self._standing = Standing.IN_DOUBT
             raise
         finally:
-            following.close()
+            following.close(give_back=deliverer.takes_back)
         return (
             None if found is None else JetStreamMsg(found, deliverer, deliverer.due(found.reply, trio.current_time()))
         )
@@ -399,6 +406,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        await checkpoint()
         raise self._no_reply()
 
     def respond_nowait(
@@ -459,7 +467,8 @@ class JetStreamMsg(Msg):
             raise errors.explained(errors.Error, f"{self._what}: its {deliverer.consumer} {deliverer.void}")
         after = before.after(verdict)
         if after is None:
-            raise errors.explained(errors.MsgAlreadyAckdError, f"{self._what} {before.value}")
+            kind = errors.NotJSMessageError if before is Standing.UNASKED else errors.MsgAlreadyAckdError
+            raise errors.explained(kind, f"{self._what} {before.value}")
         self._standing = after
         return before
 
@@ -469,7 +478,9 @@ class JetStreamMsg(Msg):
         try:
             await self._deliverer.connection.acknowledge(self.reply, body)
         except BaseException:
-            self._standing = before
+            # What is not final has noted nothing, and another task may have said something final meanwhile.
+            if verdict is not Verdict.IN_PROGRESS:
+                self._standing = before
             raise
 
     @enable_ki_protection
@@ -492,7 +503,7 @@ class JetStreamMsg(Msg):
 
 def _metadata_of(reply: AckSubject) -> api.MsgMetadata:
     return api.MsgMetadata(
-        sequence=api.SequencePair(reply.consumer_sequence, reply.sequence),
+        sequence=api.MsgSequence(reply.consumer_sequence, reply.sequence),
         num_pending=reply.pending,
         num_delivered=reply.deliveries,
         timestamp=EPOCH + timedelta(microseconds=reply.timestamp // 1000),

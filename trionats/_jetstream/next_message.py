@@ -24,8 +24,6 @@ __all__ = ["NextMessage"]
 MARGIN: Final = 0.1
 #: How many seconds longer than the server we wait for its word that nothing came.
 PATIENCE: Final = 2.0
-#: What a consumer that is gone would say, if it were asked about itself.
-GONE: Final = {"code": 404, "err_code": 10014, "stream": None, "seq": None}
 
 
 @final
@@ -46,7 +44,6 @@ class NextMessage:
         self._happened = trio.Event()
         self._message: Msg | None = None
         self._error: errors.Error | None = None
-        self._over = False
         self._until = 0.0
         self._inbox = connection.new_inbox()
         self._attachment = connection.attach(self._inbox, self, max_msgs=1)
@@ -85,22 +82,26 @@ class NextMessage:
         message, self._message = self._message, None
         return message
 
-    def close(self) -> None:
-        """Wait no longer. Synchronous."""
-        self._over = True
+    def close(self, *, give_back: bool) -> None:
+        """Wait no longer. Synchronous.
+
+        Args:
+            give_back: Whether a message that came, or still comes, is given back.
+        """
+        if not give_back:
+            self._attachment.detach()
+            return
+        # First this: the server would deliver it to us again.
+        self._attachment.retire(self._give_back)
         if self._message is not None:
-            self._connection.acknowledge_aside(self._message.reply, NAK)
-        self._attachment.retire()
+            self._give_back(self._message)
 
     # What the reader calls.
 
     def deliver(self, message: Msg) -> None:
         """Take what came."""
         if message.reply:
-            if self._over:
-                self._connection.acknowledge_aside(message.reply, NAK)
-            else:
-                self._message = message
+            self._message = message
         elif message.status is not None:
             self._judge(message.status, message.description)
         self._happened.set()
@@ -123,6 +124,10 @@ class NextMessage:
 
     # Inside.
 
+    def _give_back(self, message: Msg) -> None:
+        if message.reply:
+            self._connection.acknowledge_aside(message.reply, NAK)
+
     def _fail(self, error: errors.Error) -> None:
         if not self._happened.is_set():
             self._error = error
@@ -131,7 +136,8 @@ class NextMessage:
     def _judge(self, code: int, description: str) -> None:
         meaning = judge_next(code, description)
         if meaning is NextReply.GONE:
+            known = {"code": 404, "err_code": None, "description": description, "seq": None}
             text = f"{self._doing}: its {self._consumer} is gone"
-            self._fail(errors.explained(errors.NotFoundError, text, description=description, **GONE))
+            self._fail(errors.explained(errors.ConsumerGoneError, text, **known))
         elif meaning is NextReply.REFUSED:
             self._fail(errors.explained(errors.Error, f"{self._doing}: {self._consumer} refused: {code} {description}"))

@@ -226,8 +226,7 @@ class OrderedSource:
 
     def taken(self, size: int) -> None:
         """Take note that a message that the sink kept makes room for another one."""
-        self._ordered.taken(size)
-        if not self._closed:
+        if self._ordered.taken(size) and not self._closed:
             self._go_on(trio.current_time())
 
     def close(self, *, keep: bool = False) -> None:
@@ -262,6 +261,9 @@ class OrderedSource:
                 handed = self._sink.take(message, ack, size)
                 if handed is Handed.KEPT:
                     ordered.delivered(ack, size)
+                    if self._told and ordered.asked:
+                        # The usual case: what was asked for came, and there is neither more room nor less.
+                        return
                 elif handed is Handed.DROPPED:
                     ordered.dropped(ack)
                 else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Final, Literal, Never, NoReturn, Protocol, final
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors
+from trionats._core.deadlines import unexpected
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import about, api_error
 from trionats._jetstream.management import JetStreamManager
@@ -22,7 +23,7 @@ from trionats._jetstream.message import Deliverer, JetStreamMsg
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink, delete_aside
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.ordered_batch import GRACE, Batch
+from trionats._protocol.jetstream.ordered_batch import Batch, limits_of
 from trionats._protocol.jetstream.ordered_options import filters_of, more_of, prefix_of, start_of, threshold_of
 from trionats._protocol.jetstream.pull import Window
 
@@ -46,8 +47,12 @@ OnRecreate = Literal["fail", "restart"]
 #: How often the server says that it is there, where nobody chose: as for watchers.
 HEARTBEAT: Final = 5.0
 #: The options of `open_consumer` that mean something here.
-APPLY: Final = frozenset({"max_messages", "max_bytes", "expires", "heartbeat", "stop_after"})
+APPLY: Final = frozenset(
+    {"max_messages", "max_bytes", "expires", "heartbeat", "stop_after", "threshold_messages", "threshold_bytes"}
+)
 NO_CONSUMER: Final = 10014
+#: The code of the status that says that a message needs more bytes than were asked for.
+TOO_LARGE: Final = 409
 _LONGEST_WAIT: Final = 86_400.0
 _MOST: Final = (1 << 31) - 1
 
@@ -83,13 +88,21 @@ class OrderedConsumer:
     def __repr__(self) -> str:
         return f"<OrderedConsumer of stream {self.stream!r}, at {self._ordered.cursor[0]}>"
 
+    @enable_ki_protection
     async def fetch(
-        self, batch: int, *, expires: float = 5.0, max_bytes: int | None = None, no_wait: bool = False
+        self,
+        batch: int,
+        *,
+        expires: float = 5.0,
+        max_bytes: int | None = None,
+        no_wait: bool = False,
+        **unknown: Never,
     ) -> list[JetStreamMsg]:
         """Read the next messages.
 
-        It survives whatever happens to the connection and to the server's consumer, within its time. Cancelled, it loses
-        nothing: what had come comes with the next use.
+        It survives whatever happens to the connection and to the server's consumer, within its time. A deadline in force
+        shortens that, so that it ends just before, with what has come: by twice the API's last round trip, 20 ms at least, and
+        half of what is left at the most. Cancelled, it loses nothing: what had come comes with the next use.
 
         Always a checkpoint.
 
@@ -98,7 +111,8 @@ class OrderedConsumer:
             expires: For how many seconds they are waited for, at the most a day; with `no_wait`, for the server's word.
             max_bytes: Give no more than so many bytes, counted as the server does: subject, reply subject, headers and
                 payload. None for any number.
-            no_wait: Give what is stored, and wait for nothing.
+            no_wait: Give what is stored, and wait for nothing. In a cluster it is what the replica has that is read, which may
+                lag for a moment.
 
         Returns:
             The messages in the stream's order; fewer than `batch` where no more came in time, none included.
@@ -109,35 +123,41 @@ class OrderedConsumer:
             trionats.errors.StreamRegressedError: The stream went backwards or was made anew; so will the next use, a new
                 handle begins anew.
             trionats.errors.NotFoundError: The stream is gone.
-            trionats.errors.APIError: The next message alone is larger than `max_bytes`: both sizes are told, and it is the
+            trionats.errors.BadRequestError: The next message alone is larger than `max_bytes`: both sizes are told, and it is the
                 next one still.
             trionats.errors.PermissionsViolationError: The server refuses to be asked for messages, or for a consumer.
             nats.errors.ConnectionClosedError: The client was closed, or lost for good.
             TypeError: An argument is of another kind.
             ValueError: So is a number that cannot be meant.
         """
+        if unknown:
+            raise unexpected("fetch", unknown, "ordered")
         _check_number("batch", int, batch, 1, _MOST)
         _check_number("expires", float, expires, 0.001, _LONGEST_WAIT)
         if max_bytes is not None:
             _check_number("max_bytes", int, max_bytes, 1, _MOST)
         fields.check_argument("fetch", "no_wait", bool, no_wait)
-        until = trio.current_time() + expires
+        deadline, round_trip = trio.current_effective_deadline(), self._jetstream.whereabouts.round_trip
+        until, at_most, bounded = limits_of(trio.current_time(), expires, deadline, round_trip)
         window = Batch(batch, max_bytes or 0, until=until, no_wait=no_wait, heartbeat=HEARTBEAT, rng=JITTER)
         collector = _Collector(batch, max_bytes, self._deliverer)
         with self._reading(collector, window) as source:
             collector.source = source
-            with trio.move_on_at(until + GRACE):
+            with trio.move_on_at(at_most):
                 await source.resume()
                 while not (collector.complete or window.over):
                     await source.step()
             if collector.too_large:
                 raise self._too_large(collector.too_large, max_bytes)
             if not (collector.messages or window.over or (self._ordered.reading and not no_wait)):
+                if bounded:
+                    # Who is cancelled at a deadline is not told why there is nothing by then.
+                    await trio.sleep_until(deadline)
                 raise self._silent(expires)
             collector.done = True
         return collector.messages
 
-    async def next(self, *, expires: float = 5.0) -> JetStreamMsg | None:
+    async def next(self, *, expires: float = 5.0, **unknown: Never) -> JetStreamMsg | None:
         """Read the next message.
 
         Each call is a `fetch` of one: for message after message there is `open_consumer`.
@@ -151,6 +171,8 @@ class OrderedConsumer:
         Raises:
             nats.errors.Error: As for `fetch`.
         """
+        if unknown:
+            raise unexpected("next", unknown, "ordered")
         messages = await self.fetch(1, expires=expires)
         return messages[0] if messages else None
 
@@ -193,7 +215,15 @@ class OrderedConsumer:
     async def __reading__(self, nursery: trio.Nursery, demand: Demand) -> AsyncIterator[OrderedFeed]:
         feed = OrderedFeed(self._name, self._jetstream.connection, demand, self._deliverer)
         pulse = min(HEARTBEAT, demand.expires / 2) if demand.heartbeat is None else demand.heartbeat
-        window = Window(demand.max_messages, demand.credit_bytes, heartbeat=pulse, expires=demand.expires, rng=JITTER)
+        window = Window(
+            demand.max_messages,
+            demand.credit_bytes,
+            heartbeat=pulse,
+            expires=demand.expires,
+            rng=JITTER,
+            threshold_messages=demand.threshold_messages,
+            threshold_bytes=demand.threshold_bytes,
+        )
         with self._reading(feed, window) as source:
             feed.source = source
             await source.resume()
@@ -224,9 +254,9 @@ class OrderedConsumer:
             source.close(keep=self._keeps > 0)
             self._reader = None
 
-    def _too_large(self, size: int, max_bytes: int | None) -> errors.APIError:
+    def _too_large(self, size: int, max_bytes: int | None) -> errors.BadRequestError:
         text = f"the next message has {size} bytes, and max_bytes is {max_bytes}"
-        return api_error(errors.APIError, f"{self._name}: {text}", text)
+        return api_error(errors.BadRequestError, f"{self._name}: {text}", text, code=TOO_LARGE)
 
     def _silent(self, expires: float) -> errors.TimeoutError:
         why = self._ordered.refusal
@@ -331,7 +361,7 @@ class OrderedFeed(Feed[JetStreamMsg]):
         if size > self._limit:
             # It came alone, without a limit: none that was chosen is a limit for what comes with others.
             text = f"the next message has {size} bytes, and max_bytes is {self._limit}"
-            self._end(api_error(errors.APIError, f"{self.name}: {text}", text))
+            self._end(api_error(errors.BadRequestError, f"{self.name}: {text}", text, code=TOO_LARGE))
             return Handed.REFUSED
         self._places.append((ack.sequence, size))
         if not self._put(JetStreamMsg(msg, self._deliverer)):
@@ -363,6 +393,7 @@ class OrderedFeed(Feed[JetStreamMsg]):
             self.source.close()
 
 
+@enable_ki_protection
 async def ordered_consumer(
     jetstream: Api[Publishing],
     stream: str,

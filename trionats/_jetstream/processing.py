@@ -94,10 +94,10 @@ class Processing(AbstractAsyncContextManager[None]):
         if error is not None:
             self._message.__say__(*verdict_on(error, self._terminal))
         elif self._message.__standing__().after(Verdict.ACK) is None:
-            await checkpoint()
+            await checkpoint()  # noqa: ASYNC102 - the block has not raised: it may be cancelled like any call
         else:
             try:
-                await self._message.ack()
+                await self._message.ack()  # noqa: ASYNC102 - and so may this
             except trio.Cancelled:
                 # What was to be done was done.
                 self._message.__say__(Verdict.ACK, ACK)

@@ -56,18 +56,19 @@ class Stream:
         return self.cached_info
 
     async def nearest(self) -> Stream:
-        """Find the nearest stream that holds the same messages: this one, or a mirror of it in the client's own cluster.
+        """Find the nearest stream that holds the same messages: this one, or a mirror of it in a nearer cluster.
 
-        Which one that is, the server says (`StreamInfo.alternates`); where it names none, it is this one. A mirror may be
-        behind, and holds what its filter lets through.
+        Which one that is, the server says (`StreamInfo.alternates`); where it names none, or one that is as near, it is this
+        one. A mirror may be behind, and holds what its filter lets through.
 
         Raises:
             trionats.errors.NotFoundError: The stream is not there any more.
         """
         alternates = (await self.info()).alternates or []
-        if not alternates or alternates[0].name == self.name:
+        near = [alternate.name for alternate in alternates if alternate.cluster == alternates[0].cluster]
+        if not near or self.name in near:
             return self
-        return Stream(self._jetstream, await self._manager.stream_info(alternates[0].name))
+        return Stream(self._jetstream, await self._manager.stream_info(near[0]))
 
     # Its configuration and its life.
 

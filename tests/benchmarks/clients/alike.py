@@ -5,14 +5,14 @@ Calls go to the client itself: nothing of ours stands between it and its user wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
-from tests.benchmarks.measuring import BUCKET, Clock, Job, content, fingerprint
+from tests.benchmarks.measuring import BATCH, BUCKET, Clock, Job, content, fingerprint
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, ECHO, FEED
 
 
-async def consume(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[object]) -> None:  # noqa: ANN401 - any client
+async def receive(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[object]) -> None:  # noqa: ANN401 - any client
     await nc.flush()
     for goal in job.rounds:
         clock.start()
@@ -75,3 +75,33 @@ async def get_with(get_one: Callable[[str], Awaitable[Any]], job: Job, clock: Cl
     result = await get_one("object")
     clock.stop()
     clock.done = int(fingerprint(getattr(result, "data", result) or b"") == fingerprint(content(job.object_size)))
+
+
+async def consume(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[Any]) -> None:  # noqa: ANN401 - any client
+    """Acknowledge each message as it comes."""
+    for goal in job.rounds:
+        clock.start()
+        async for msg in messages:
+            await msg.ack()
+            clock.done = done = clock.done + 1
+            if done == goal:
+                break
+        await nc.flush()
+        clock.stop()
+
+
+async def fetch(
+    nc: Any,  # noqa: ANN401 - any client
+    job: Job,
+    clock: Clock,
+    fetch_some: Callable[[int], Awaitable[Iterable[Any]]],
+) -> None:
+    """Fetch, acknowledge each, and fetch again."""
+    for goal in job.rounds:
+        clock.start()
+        while clock.done < goal:
+            for msg in await fetch_some(min(BATCH, goal - clock.done)):
+                await msg.ack()
+                clock.done += 1
+        await nc.flush()
+        clock.stop()

@@ -8,9 +8,10 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
+from nats.js import JetStreamContext
 
-from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
-from tests.benchmarks.measuring import PATIENCE, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import consume, fetch, get, publish, put, receive, request, work
+from tests.benchmarks.measuring import PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
@@ -36,7 +37,7 @@ async def subscribe_callback(nc: Client, job: Job, clock: Clock) -> None:
 
 
 async def subscribe_iterate(nc: Client, job: Job, clock: Clock) -> None:
-    await consume(nc, job, clock, (await nc.subscribe(DATA)).messages)
+    await receive(nc, job, clock, (await nc.subscribe(DATA)).messages)
 
 
 async def request_patiently(nc: Client, job: Job, clock: Clock) -> None:
@@ -48,6 +49,20 @@ async def concurrent(nc: Client, job: Job, clock: Clock) -> None:
         clock.start()
         await asyncio.gather(*(work(nc, job, clock, goal // job.workers, PATIENCE) for _ in range(job.workers)))
         clock.stop()
+
+
+async def pull(nc: Client, job: Job) -> JetStreamContext.PullSubscription:
+    return await nc.jetstream().pull_subscribe(STORED, durable=job.name, stream=STORED)
+
+
+async def fetch_and_ack(nc: Client, job: Job, clock: Clock) -> None:
+    subscription = await pull(nc, job)
+    await fetch(nc, job, clock, subscription.fetch)
+
+
+async def consume_pushed(nc: Client, job: Job, clock: Clock) -> None:
+    subscription = await nc.jetstream().subscribe(STORED, durable=job.name, stream=STORED, manual_ack=True)
+    await consume(nc, job, clock, subscription.messages)
 
 
 async def publish_pipelined(nc: Client, job: Job, clock: Clock) -> None:
@@ -66,6 +81,10 @@ SCENARIOS = {
     "subscribe-callback": subscribe_callback,
     "publish": publish,
     "request": request_patiently,
+    # Nothing of its own feeds a loop from a pull consumer: one fetches again and again, or lets the server push.
+    "consume": fetch_and_ack,
+    "consume-pushed": consume_pushed,
+    "fetch": fetch_and_ack,
     "concurrent": concurrent,
     "put": put,
     "get": get,

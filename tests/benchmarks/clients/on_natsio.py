@@ -6,14 +6,15 @@ import asyncio
 from typing import Any
 
 import natsio  # type: ignore[import-not-found,unused-ignore]
+from natsio.jetstream import ConsumerConfig  # type: ignore[import-not-found,unused-ignore]
 
-from tests.benchmarks.clients.alike import consume, get_with, publish, put, request, work
-from tests.benchmarks.measuring import BUCKET, PATIENCE, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import consume, fetch, get_with, publish, put, receive, request, work
+from tests.benchmarks.measuring import BUCKET, PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import DATA
 
 
 async def subscribe(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - natsio is not there for the type checker
-    await consume(nc, job, clock, nc.subscribe(DATA))
+    await receive(nc, job, clock, nc.subscribe(DATA))
 
 
 async def concurrent(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
@@ -25,6 +26,20 @@ async def concurrent(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
 
 async def get(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
     await get_with((await nc.jetstream().object_store(BUCKET)).get_bytes, job, clock)
+
+
+async def consumer(nc: Any, job: Job) -> Any:  # noqa: ANN401
+    config = ConsumerConfig(durable_name=job.name, filter_subject=STORED)
+    return await (await nc.jetstream().stream(STORED)).create_consumer(config)
+
+
+async def consume_and_ack(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    async with (await consumer(nc, job)).consume() as messages:
+        await consume(nc, job, clock, messages)
+
+
+async def fetch_and_ack(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    await fetch(nc, job, clock, (await consumer(nc, job)).fetch)
 
 
 async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
@@ -42,6 +57,8 @@ SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
     "request": request,
+    "consume": consume_and_ack,
+    "fetch": fetch_and_ack,
     "concurrent": concurrent,
     "put": put,
     "get": get,

@@ -5,21 +5,21 @@ from __future__ import annotations
 import trio
 
 import trionats
-from tests.benchmarks.clients.alike import consume, get, publish, put, request, work
-from tests.benchmarks.measuring import PATIENCE, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import consume, fetch, get, publish, put, receive, request, work
+from tests.benchmarks.measuring import PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
 async def subscribe(nc: trionats.Client, job: Job, clock: Clock) -> None:
     async with trio.open_nursery() as nursery, trionats.open_subscription(nursery, nc, DATA) as rx:
-        await consume(nc, job, clock, rx)
+        await receive(nc, job, clock, rx)
 
 
 async def pool(nc: trionats.Client, job: Job, clock: Clock) -> None:
     receivers = int(job.scenario.rpartition("-")[2])
     counted = 0
 
-    async def receive(rx: trionats.Subscription) -> None:
+    async def take(rx: trionats.Subscription) -> None:
         nonlocal counted
         async for _ in rx:
             counted += 1
@@ -36,7 +36,7 @@ async def pool(nc: trionats.Client, job: Job, clock: Clock) -> None:
     ):
         await nc.flush()
         for _ in range(receivers):
-            workers.start_soon(receive, rx)
+            workers.start_soon(take, rx)
         for goal in job.rounds:
             counted, over = 0, trio.Event()
             clock.start()
@@ -56,6 +56,22 @@ async def concurrent(nc: trionats.Client, job: Job, clock: Clock) -> None:
         clock.stop()
 
 
+async def consumer(nc: trionats.Client, job: Job) -> trionats.Consumer:
+    return await nc.jetstream().create_consumer(
+        STORED, durable_name=job.name, filter_subject=STORED, ack_policy="explicit"
+    )
+
+
+async def consume_and_ack(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    reading = await consumer(nc, job)
+    async with trio.open_nursery() as nursery, trionats.open_consumer(nursery, reading) as rx:
+        await consume(nc, job, clock, rx)
+
+
+async def fetch_and_ack(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    await fetch(nc, job, clock, (await consumer(nc, job)).fetch)
+
+
 async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None:
     payload, js = job.payload, nc.jetstream()
     async with trio.open_nursery() as nursery:
@@ -72,6 +88,8 @@ SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
     "request": request,
+    "consume": consume_and_ack,
+    "fetch": fetch_and_ack,
     "concurrent": concurrent,
     "put": put,
     "get": get,
@@ -84,7 +102,11 @@ SCENARIOS = {
 async def main(job: Job, clock: Clock) -> None:
     async with trio.open_nursery() as nursery, trionats.open_client(nursery, job.url, name=job.name) as nc:
         # No deadline in force around each operation: with one, requests have none of their own, and that is cheaper.
-        with trio.move_on_after(PATIENCE) if job.scenario.startswith(("subscribe", "pool")) else trio.CancelScope():
+        with (
+            trio.move_on_after(PATIENCE)
+            if job.scenario.startswith(("subscribe", "pool", "consume"))
+            else trio.CancelScope()
+        ):
             await SCENARIOS[job.scenario](nc, job, clock)
         clock.stop()
 

@@ -67,6 +67,7 @@ class Standing(enum.Enum):
     ACKED = "was acknowledged already"
     NAKED = "was given back (nak) already"
     TERMINATED = "was terminated (term) already"
+    UNASKED = "has no reply subject, so nobody waits for a verdict on it"
     IN_DOUBT = "may have been acknowledged already, so it can only be acknowledged again"
 
     def after(self, verdict: Verdict) -> Standing | None:

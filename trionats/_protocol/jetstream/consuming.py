@@ -161,7 +161,7 @@ class Consuming:
             rng=rng,
             threshold_messages=demand.threshold_messages,
             threshold_bytes=demand.threshold_bytes,
-            terms=demand.terms,
+            terms=demand.terms.fields(),
         )
         self._wanted = demand.stop_after
         window.wanted = demand.stop_after or inf
@@ -309,7 +309,7 @@ class Consuming:
                 why = "it is push based now" if push else "it was deleted, or its stream"
                 self._fail(consumer_gone(self._stream, self._name, why))
             case Ending.MISTAKEN:
-                self._fail(self._mistaken(description))
+                self._fail(self._refusal(400, f"the server does not understand our request: {description}"))
             case Ending.TOO_LARGE:
                 # Where nobody chose so little, the window asks for it alone.
                 self._measure = window.most_bytes == self._chosen_bytes
@@ -364,11 +364,8 @@ class Consuming:
         Args:
             size: Its size as the server counts it; 0 where that could not be found out.
         """
-        told = f"has {size} bytes" if size else "is larger"
-        text = (
-            f"consumer {self._name!r} of stream {self._stream!r}: the next message {told} with its subjects and headers"
-        )
-        self._fail(errors.explained(errors.MaxPayloadError, f"{text}, max_bytes={self._chosen_bytes} was chosen"))
+        told = f"has {size}, its subjects and headers included" if size else "is larger"
+        self._fail(self._refusal(409, f"max_bytes is {self._chosen_bytes}: the next message {told}"))
 
     def forbidden(self, error: Exception) -> None:
         """Tell that the server refuses to be asked for messages.
@@ -417,9 +414,9 @@ class Consuming:
         elif kind == "expires":
             window.limit_time(limit)
 
-    def _mistaken(self, description: str) -> Exception:
-        text = f"consumer {self._name!r} of stream {self._stream!r}: the server does not understand our request: {description}"
-        known = {"code": 400, "err_code": None, "description": description, "stream": self._stream, "seq": None}
+    def _refusal(self, code: int, description: str) -> Exception:
+        text = f"consumer {self._name!r} of stream {self._stream!r}: {description}"
+        known = {"code": code, "err_code": None, "description": description, "stream": self._stream, "seq": None}
         return errors.explained(errors.BadRequestError, text, **known)
 
     def _tell(self, news: News, now: float, number: int = 0, text: str = "") -> None:

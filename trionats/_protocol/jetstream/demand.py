@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from trionats._protocol.jetstream.priority import Terms
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -22,7 +24,6 @@ _LONGEST_HEARTBEAT: Final = 30.0
 #: What the server keeps in nanoseconds has to fit into 63 bits; and nobody waits longer than a day.
 _LONGEST_EXPIRES: Final = 86_400.0
 _MOST: Final = (1 << 31) - 1
-_PRIORITIES: Final = range(10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,55 +54,17 @@ class Demand:
         _whole("threshold_messages", self.threshold_messages, 0, self.max_messages - 1)
         _whole("threshold_bytes", self.threshold_bytes, 0, self.credit_bytes - 1)
         _whole("stop_after", self.stop_after, 0)
-        _whole("min_pending", self.min_pending, 1)
-        _whole("min_ack_pending", self.min_ack_pending, 1)
-        _whole("priority", self.priority, _PRIORITIES.start, _PRIORITIES.stop - 1)
         _seconds("expires", self.expires, _LEAST_EXPIRES, _LONGEST_EXPIRES)
         if self.heartbeat is not None:
             _seconds("heartbeat", self.heartbeat, _LEAST_HEARTBEAT, min(_LONGEST_HEARTBEAT, self.expires / 2))
         if self.on_leave not in ("nak", "leave", None):
             raise ValueError(f"open_consumer(): on_leave must be 'nak' or 'leave', not {self.on_leave!r}")
-        if self.group is not None and not isinstance(self.group, str):
-            raise TypeError(f"open_consumer(): group must be text, not {type(self.group).__name__}")
-        if self.group is None:
-            for name in ("min_pending", "min_ack_pending", "priority"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"open_consumer(): {name} is for consumers with priority groups: name the group")
-        elif not self.group:
-            raise ValueError("open_consumer(): group must not be empty")
-        if self.priority is not None and (self.min_pending or self.min_ack_pending):
-            raise ValueError(
-                "open_consumer(): priority is for the policy 'prioritized', "
-                "min_pending and min_ack_pending for 'overflow': they exclude each other"
-            )
+        self.terms.check("open_consumer()")
 
     @property
-    def terms(self) -> dict[str, object]:
-        """What stands in each request besides: the group, and on which terms it gives to us."""
-        named = {name: getattr(self, name) for name in ("group", "min_pending", "min_ack_pending", "priority")}
-        return {name: value for name, value in named.items() if value is not None}
-
-    def check_group(self, consumer: str, groups: Collection[str], policy: str) -> None:
-        """Refuse a priority group, or terms, that the consumer does not have.
-
-        Args:
-            consumer: The consumer, for the text.
-            groups: Its priority groups.
-            policy: Its priority policy.
-
-        Raises:
-            ValueError: They do not fit.
-        """
-        if groups and self.group is None:
-            raise ValueError(f"open_consumer(): {consumer} has priority groups: say which by group={min(groups)!r}")
-        if self.group is not None and self.group not in groups:
-            told = f"has the groups {sorted(groups)}" if groups else "has no priority groups"
-            raise ValueError(f"open_consumer(): group {self.group!r}: {consumer} {told}")
-        for name, wanted in (("min_pending", "overflow"), ("min_ack_pending", "overflow"), ("priority", "prioritized")):
-            if getattr(self, name) is not None and policy != wanted:
-                raise ValueError(
-                    f"open_consumer(): {name} is for the priority policy {wanted!r}; that of {consumer} is {policy!r}"
-                )
+    def terms(self) -> Terms:
+        """The priority group, and on which terms it gives to us."""
+        return Terms(self.group, self.min_pending, self.min_ack_pending, self.priority)
 
     @property
     def credit_bytes(self) -> int:

@@ -173,6 +173,11 @@ class Ordered:
         return self._snapshot.done
 
     @property
+    def asked(self) -> bool:
+        """Whether messages were asked for and have not come; another one that was handed over then changes nothing."""
+        return self._window.asked > 0
+
+    @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
         return self._pauses or self._snapshot.asks
@@ -255,9 +260,11 @@ class Ordered:
         config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
         if len(self._filters) > 1:
             config["filter_subjects"] = list(self._filters)
-        else:
-            # `last_per_subject` without any filter is refused (10094).
-            config["filter_subject"] = self._filters[0] if self._filters else ">"
+        elif self._filters:
+            config["filter_subject"] = self._filters[0]
+        elif self._start.policy == "last_per_subject":
+            # Without any filter it is refused (10094). It stays: the filter stands in the subject that has to be permitted.
+            config["filter_subject"] = ">"
         return Create(self.name, config)
 
     # What came of it
@@ -440,13 +447,16 @@ class Ordered:
         """Tell that the message could not be handed over: it is asked for again."""
         self._reset(now)
 
-    def taken(self, size: int) -> None:
+    def taken(self, size: int) -> bool:
         """Tell that a message that was handed over has made room again.
 
         Args:
             size: The message's size.
+
+        Returns:
+            Whether there may be enough room by now to ask for more.
         """
-        self._window.taken(size)
+        return self._window.taken(size)
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.

@@ -7,7 +7,7 @@ consumer follows, and never more than that. One request is under way at a time, 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trionats._protocol.jetstream.pull import Ending, Pull, Window
 
@@ -15,13 +15,37 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-__all__ = ["GRACE", "Batch"]
+__all__ = ["Batch", "Limits", "limits_of"]
 
 _UNLIMITED: Final = 1 << 40
 #: What is left of the time when asking again is of no use.
 _TOO_SHORT: Final = 0.01
 #: How long the server's word is waited for that the time is over: without it there may be more on its way.
-GRACE: Final = 0.25
+_GRACE: Final = 0.25
+#: How long before a deadline a fetch ends, at least.
+_NEAR: Final = 0.02
+
+
+class Limits(NamedTuple):
+    """Until when a fetch waits for messages, and for the server's word; and whether that is for a deadline's sake."""
+
+    until: float
+    at_most: float
+    bounded: bool
+
+
+def limits_of(now: float, expires: float, deadline: float, round_trip: float | None) -> Limits:
+    """Say how long a fetch may take: one that would be cancelled ends just before, with what has come.
+
+    Args:
+        expires: For how many seconds messages are wanted.
+        deadline: When the caller is cancelled; infinite for never.
+        round_trip: How many seconds the API took to respond the last time, where that is known.
+    """
+    near = min(max(_NEAR, 2 * (round_trip or 0.0)), max(0.0, deadline - now) / 2)
+    if now + expires <= deadline - near:
+        return Limits(now + expires, min(now + expires + _GRACE, deadline - near / 2), bounded=False)
+    return Limits(deadline - near, deadline - near / 2, bounded=True)
 
 
 class Batch(Window):

@@ -201,11 +201,6 @@ class Window:
         """How many messages were handed over and not taken."""
         return self._buffered
 
-    @property
-    def outstanding(self) -> int:
-        """How many messages were asked for, or handed over and not taken."""
-        return self._asked + self._buffered
-
     def limit_time(self, longest: float) -> None:
         """Let no request wait longer than this: the server would refuse it.
 

@@ -1,0 +1,101 @@
+"""A server that does not look at `Nats-Required-Api-Level`: skipped where there is no Go, or no proxy to build it from.
+
+What it does is played in tests/floor/test_levels.py, which always runs; here is the original.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import World, open_world
+from trionats import api, errors
+from trionats.testing import TrioNatsServer, open_server
+
+VERSION = "v2.11.9"
+#: Built once, and kept for the next time.
+KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trionats-tests"
+
+pytestmark = [pytest.mark.live(seconds=60)]
+
+
+@pytest.fixture(scope="module")
+def old_server() -> Path:
+    executable = KEPT / VERSION / "nats-server"
+    if executable.exists():
+        return executable
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("there is no Go")
+    package = f"github.com/nats-io/nats-server/v2@{VERSION}"
+    environment = {**os.environ, "GOBIN": str(executable.parent), "GOFLAGS": "-mod=mod"}
+    try:
+        subprocess.run([go, "install", package], env=environment, check=True, capture_output=True, timeout=300)
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"the server cannot be built: {error}")
+    return executable
+
+
+@asynccontextmanager
+async def open_old(executable: Path, config: str = "", **options: Any) -> AsyncIterator[World[TrioNatsServer]]:  # noqa: ANN401
+    async with open_server(config, jetstream=True, executable=executable) as server, open_world(server, **options) as w:
+        yield w
+
+
+async def test_what_it_leaves_out_is_not_asked_of_it(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, _):
+        js = nc.jetstream()
+        assert (await js.account_info()).api.level == 1
+        stream = await js.create_stream(name="S", subjects=["s.>"], allow_msg_ttl=True, storage="memory")
+        assert stream.cached_info.config.allow_msg_ttl
+        echoed = await js.api_request("STREAM.CREATE.T", {"name": "T", "allow_atomic": True})
+        assert "allow_atomic" not in echoed["config"], "without a word"
+        with pytest.raises(errors.APIError, match=r"allow_atomic needs a server of 2\.12 .*this one has level 1"):
+            await js.create_stream(name="U", allow_atomic=True)
+        with pytest.raises(errors.APIError, match=r"persist_mode needs a server of 2\.12 "):
+            await stream.update(persist_mode="async")
+        assert await js.stream_names() == ["S", "T"]
+
+
+async def test_what_it_left_out_is_found_where_its_level_may_not_be_asked(old_server: Path) -> None:
+    allowed = json.dumps(["$JS.API.STREAM.>"])
+    config = f"""authorization {{ users = [
+        {{user: u, password: p, permissions: {{publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>"]}}}}}}
+    ] }}"""
+    async with open_old(old_server, config, user="u", password="p") as (_, nc, _):
+        js = nc.jetstream()
+        with pytest.raises(errors.APIError, match=r"allow_msg_counter needs a server of 2\.12 .*this one left it out"):
+            await js.create_stream(name="C", subjects=["c.>"], allow_msg_counter=True, allow_msg_ttl=True)
+        await js.create_stream(name="S", subjects=["s.>"], allow_msg_ttl=True, storage="memory")
+        with pytest.raises(errors.APIError, match="allow_atomic"):
+            await js.create_stream(
+                api.StreamConfig(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY),
+                allow_msg_ttl=True,
+                allow_atomic=True,
+            )
+        assert await js.stream_names() == ["C", "S"], "it says `did_create` of both, so neither is deleted"
+
+
+async def test_its_configurations_are_read_and_written_back(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, _):
+        js = nc.jetstream()
+        await js.create_stream(name="S", subjects=["s.>"], storage="memory", max_age=60, allow_direct=True)
+        before = (await js.api_request("STREAM.INFO.S"))["config"]
+        await js.update_stream(name="S", description="d")
+        assert (await js.api_request("STREAM.INFO.S"))["config"] == {**before, "description": "d"}
+
+
+async def test_a_mirror_and_a_stream_by_nats_py_s_names_are_made_there_too(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, _):
+        js = nc.jetstream()
+        await js.create_stream(name="S", subjects=["s.>"], storage="memory")
+        mirror = await js.create_stream(name="M", mirror=api.StreamSource("S"), storage="memory")
+        assert (mirror.cached_info.config.allow_msg_ttl, mirror.cached_info.config.allow_rollup_hdrs) == (True, True)
