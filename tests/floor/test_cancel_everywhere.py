@@ -23,8 +23,9 @@ from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeObjects, FakeStream
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, errors
+from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
+from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
 
 HEADERS = {"A": ["b", "c"]}
@@ -372,6 +373,66 @@ def management(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.js, name)(*arguments))
 
 
+CONSUMER_CALLS: Final[dict[str, tuple[object, ...]]] = {
+    "update": (trionats.api.ConsumerConfig(description="d"),),
+    "delete": (),
+    "pause": ("2030-01-01T00:00:00Z",),
+    "resume": (),
+    "reset": (3,),
+    "unpin": ("g",),
+    "step_down": (),
+}
+
+
+def of_consumer(name: str, *arguments: object) -> Case:
+    async def use(w: Everything) -> object:
+        consumer = await w.js.consumer("s", "c", bind=True)
+        return await getattr(consumer, name)(*arguments)
+
+    return asked_first(use)
+
+
+@asynccontextmanager
+async def _levelled(
+    w: Everything, use: Callable[[Everything], Awaitable[object]]
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    w.server.on("$JS.API.INFO", lambda _: {"api": {"level": 5}}, first=True)
+    yield partial(use, w)
+
+
+def asked_first(use: Callable[[Everything], Awaitable[object]]) -> Case:
+    """An operation of a server that knows all levels."""
+    return partial(_levelled, use=use)
+
+
+def a_page(w: Everything) -> None:
+    """Answer a list of stored messages with one, and the end."""
+
+    def answer(frame: Frame) -> None:
+        last = {"Nats-Num-Pending": "0", "Nats-Last-Sequence": "1", "Nats-UpTo-Sequence": "1"}
+        first = {
+            "Nats-Stream": "S",
+            "Nats-Subject": "s.a",
+            "Nats-Sequence": "1",
+            "Nats-Time-Stamp": "2030-01-01T00:00:00Z",
+        }
+        first |= {"Nats-Num-Pending": "0", "Nats-Last-Sequence": "0"}
+        w.server.publish(frame.reply, b"x", headers=encode(first))
+        w.server.publish(frame.reply, headers=encode(last).replace(b"NATS/1.0", b"NATS/1.0 204 EOB"))
+
+    w.server.on("$JS.API.DIRECT.GET.S", answer, first=True)
+
+
+def listing(use: Callable[[Stream], Awaitable[object]]) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = await w.js.stream("S")
+        a_page(w)
+        yield partial(use, stream)
+
+    return prepared
+
+
 def of_stream(name: str, *arguments: object, **options: object) -> Case:
     @asynccontextmanager
     async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
@@ -416,6 +477,7 @@ CASES: Final[dict[str, Case]] = {
     "Consumer.fetch, too large": lambda w: fetching(w, "fetch", 9, max_bytes=10),
     "Consumer.next": lambda w: fetching(w, "next"),
     "Consumer.info": simply(consumer_info),
+    **{f"Consumer.{name}": of_consumer(name, *arguments) for name, arguments in CONSUMER_CALLS.items()},
     "ObjectStore.put, one chunk": objects("put", "new", NEW),
     "ObjectStore.put, several chunks": objects("put", "new", NEW, TENS),
     "ObjectStore.put, no chunk": objects("put", "new", b""),
@@ -461,6 +523,13 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
     "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),
+    "JetStream.create_or_update_consumer": management(
+        "create_or_update_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")
+    ),
+    "JetStream.consumer": management("consumer", "s", "c"),
+    "JetStream.create_consumer": management("create_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
+    "JetStream.update_consumer": management("update_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
+    "JetStream.unpin_consumer": asked_first(lambda w: w.js.unpin_consumer("s", "c", "g")),
     "JetStream.api_request": management("api_request", "INFO"),
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
@@ -480,12 +549,12 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.object_store, found": management("object_store", "b"),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
-    "JetStream.pause_consumer": management("pause_consumer", "s", "c", "2030-01-01T00:00:00Z"),
+    "JetStream.pause_consumer": asked_first(lambda w: w.js.pause_consumer("s", "c", "2030-01-01T00:00:00Z")),
     "JetStream.publish": simply(lambda w: w.js.publish("s.a", b"x", headers=HEADERS, msg_id="1")),
     "JetStream.publish, nobody there": management("publish", "nobody", b"x"),
     "JetStream.purge_stream": management("purge_stream", "s"),
-    "JetStream.reset_consumer": management("reset_consumer", "s", "c"),
-    "JetStream.resume_consumer": management("resume_consumer", "s", "c"),
+    "JetStream.reset_consumer": asked_first(lambda w: w.js.reset_consumer("s", "c")),
+    "JetStream.resume_consumer": asked_first(lambda w: w.js.resume_consumer("s", "c")),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
     "JetStream.stream_names": management("stream_names"),
@@ -495,6 +564,11 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.create_stream": management("create_stream", trionats.api.StreamConfig(name="s")),
     "JetStream.create_or_update_stream": management("create_or_update_stream", trionats.api.StreamConfig(name="s")),
     "JetStream.consumer_names": management("consumer_names", "s"),
+    "Stream.get_msg": of_stream("get_msg", 1),
+    "Stream.get_last_msg": of_stream("get_last_msg", "s.a", direct=True),
+    "Stream.get_msgs": listing(lambda stream: stream.get_msgs(seq=1, batch=3)),
+    "Stream.get_last_msgs": listing(lambda stream: stream.get_last_msgs("s.a")),
+    "Stream.delete_msg": of_stream("delete_msg", 1),
     "Stream.info": of_stream("info"),
     "Stream.nearest": of_stream("nearest"),
     "Stream.update": of_stream("update", max_age=5),

@@ -8,10 +8,11 @@ import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import pytest
+import trio
 
 from tests.fakes import FakeServer, Frame
 from tests.worlds import open_world
@@ -442,3 +443,92 @@ async def test_the_two_forms_of_a_configuration_are_one() -> None:
         first, second = (json.loads(frame.payload) for frame in server.sent("PUB"))
         assert first == second
         assert first["max_age"] == 1_000_000_000
+
+
+async def test_filters_that_a_server_leaves_out_are_an_error_and_no_consumer_of_everything() -> None:
+    """Servers before 2.10 do not know several, and do not say so."""
+    plain = {**CONSUMER, "config": {"name": "c"}}
+    for action, deleted in (("create_consumer", True), ("add_consumer", False)):
+        async with answering(lambda _: plain) as (js, server):
+            with pytest.raises(
+                errors.APIError, match=r"consumer 'c' of stream 'S': .*several of them need server 2\.10"
+            ):
+                await getattr(js, action)("S", name="c", filter_subjects=["a", "b"])
+            assert bool(server.sent("PUB", "$JS.API.CONSUMER.DELETE.S.c")) is deleted
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda js: js.pause_consumer("S", "c", CREATED), r"pausing consumers needs a server of 2\.11"),
+        (lambda js: js.unpin_consumer("S", "c", "g"), r"unpinning needs a server of 2\.11"),
+        (lambda js: js.reset_consumer("S", "c"), r"resetting consumers needs a server of 2\.14"),
+        (lambda js: js.create_consumer("S", name="c", pause_until=CREATED), r"pause_until needs a server of 2\.11"),
+    ],
+)
+async def test_an_old_server_is_not_asked_for_what_it_would_not_answer(call: Call, text: str) -> None:
+    async with answering(lambda _: CONSUMER, level=0) as (js, server):
+        with pytest.raises(errors.APIError, match=f"consumer 'c' of stream 'S': {text}"):
+            await call(js)
+        assert [frame.subject for frame in server.sent("PUB")] == ["$JS.API.INFO"]
+
+
+async def test_a_direct_get_in_the_form_of_old_servers_is_read() -> None:
+    lines = {"Stream": "S", "Subject": "s.a", "Sequence": 3, "Time-Stamp": "2022-11-09 17:42:33.123456789 +0000 UTC"}
+    block = "".join(f"Nats-{name}: {value}\r\n" for name, value in lines.items())
+    async with open_world() as (server, nc, _):
+        answer = f"NATS/1.0\r\n{block}\r\n".encode()
+        server.on("$JS.API.DIRECT.GET.S", lambda frame: server.publish(frame.reply, b"x", headers=answer) and None)
+        found = await nc.jetstream().get_msg("S", 3, direct=True)
+        assert found.time == datetime(2022, 11, 9, 17, 42, 33, 123456, UTC)
+
+
+async def test_a_server_without_lists_of_messages_is_said_to_be_too_old() -> None:
+    """It answers with one message, and no word of how many are left."""
+    block = "".join(
+        f"Nats-{name}: {value}\r\n" for name, value in {"Stream": "S", "Subject": "s.a", "Sequence": 3}.items()
+    )
+    async with open_world() as (server, nc, _):
+        server.on("$JS.API.STREAM.INFO.S", lambda _: STREAM)
+        answer = f"NATS/1.0\r\n{block}Nats-Time-Stamp: {CREATED}\r\n\r\n".encode()
+        server.on("$JS.API.DIRECT.GET.S", lambda frame: server.publish(frame.reply, b"x", headers=answer) and None)
+        stream = await nc.jetstream().stream("S")
+        with pytest.raises(errors.APIError, match=r"messages of stream 'S': .*server 2\.11"):
+            await stream.get_msgs(seq=1, batch=3)
+
+
+async def test_a_list_goes_on_behind_a_connection_that_broke() -> None:
+    async with open_world() as (server, nc, _):
+        one_replica = {**STREAM, "config": {**STREAM["config"], "num_replicas": 1}}
+        server.on("$JS.API.STREAM.INFO.S", lambda _: one_replica)
+        asked: list[int] = []
+
+        def answer(frame: Frame) -> None:
+            first = json.loads(frame.payload)["seq"]
+            asked.append(first)
+            for seq in range(first, 5):
+                told = {"Stream": "S", "Subject": "s.a", "Sequence": seq, "Time-Stamp": CREATED}
+                told |= {"Num-Pending": 4 - seq, "Last-Sequence": seq - 1 if seq > first else 0}
+                lines = "".join(f"Nats-{name}: {value}\r\n" for name, value in told.items())
+                server.publish(frame.reply, b"x", headers=f"NATS/1.0\r\n{lines}\r\n".encode())
+                if seq == 2:
+                    server.cut()
+                    return
+            end = b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: 4\r\n\r\n"
+            server.publish(frame.reply, headers=end)
+
+        server.on("$JS.API.DIRECT.GET.S", answer)
+        stream = await nc.jetstream().stream("S")
+        assert [msg.seq for msg in await stream.get_msgs(seq=1, batch=9)] == [1, 2, 3, 4]
+        assert asked == [1, 3], "from where it was"
+
+
+async def test_a_list_that_nobody_answers_is_an_error_and_not_empty() -> None:
+    async with open_world() as (server, nc, _):
+        server.on("$JS.API.STREAM.INFO.S", lambda _: STREAM)
+        server.on("$JS.API.DIRECT.GET.S", lambda _: None)
+        stream = await nc.jetstream().stream("S")
+        with pytest.raises(errors.TimeoutError, match="messages of stream 'S': no answer in time"):
+            await stream.get_msgs(seq=1, batch=3)
+        with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+            await stream.get_msgs(seq=1, batch=3)

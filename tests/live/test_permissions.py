@@ -136,7 +136,7 @@ async def consumers_with_a_filter(boss: Client, guest: Client) -> None:
 
 async def consumers_without_one(boss: Client, guest: Client) -> None:
     js = guest.jetstream()
-    for filter_subjects in (None, ["s.a", "s.b"], ["s.a"]):
+    for filter_subjects in (None, ["s.a", "s.b"]):
         for named in NAMED:
             await js.add_consumer("S", None, filter_subjects=filter_subjects, **named)
 
@@ -269,6 +269,33 @@ async def stream_of(boss: Client, guest: Client) -> Stream:
     return Stream(Api(seam(guest)), stream.cached_info)
 
 
+def on_stream(*calls: Callable[[Stream], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    async def do(boss: Client, guest: Client) -> None:
+        stream = await stream_of(boss, guest)
+        for call in calls:
+            assert await call(stream)
+
+    return do
+
+
+async def nothing_found(boss: Client, guest: Client) -> None:
+    assert await (await stream_of(boss, guest)).get_msgs(seq=1000, batch=5) == []
+
+
+async def created_and_updated(boss: Client, guest: Client) -> None:
+    js = guest.jetstream()
+    made = await js.create_consumer("S", durable_name="new", filter_subjects=["s.*"])
+    assert made.cached_info is not None
+    assert (
+        await js.update_consumer("S", made.cached_info.config, description="changed")
+    ).config.description == "changed"
+
+
+async def unpin(boss: Client, guest: Client) -> None:
+    with pytest.raises(errors.BadRequestError, match="10160"):
+        await guest.jetstream().unpin_consumer("S", "c", "g")
+
+
 async def purge(boss: Client, guest: Client) -> None:
     assert await guest.jetstream().purge_stream("S")
     assert await (await stream_of(boss, guest)).purge() == 0
@@ -320,15 +347,29 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
     "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
-    "delete_msg": manage(lambda js: js.delete_msg("S", 1)),
-    "add_consumer with a filter_subject, named or not, durable or not": consumers_with_a_filter,
-    "add_consumer without a filter, or with filter_subjects": consumers_without_one,
+    "Stream.get_msg of a sequence, and Stream.get_last_msg, with allow_direct": on_stream(
+        lambda s: s.get_msg(1, direct=True), lambda s: s.get_last_msg("s.a", direct=True)
+    ),
+    "Stream.get_msgs and Stream.get_last_msgs, one replica": on_stream(
+        lambda s: s.get_msgs(seq=1, batch=5), lambda s: s.get_last_msgs("s.>")
+    ),
+    "Stream.get_msgs, nothing found or several replicas": nothing_found,
+    "Stream.get_last_msgs with up_to_seq, or several replicas": on_stream(
+        lambda s: s.get_last_msgs("s.>", up_to_seq=1)
+    ),
+    "delete_msg and Stream.delete_msg": manage(lambda js: js.delete_msg("S", 1)),
+    "add_consumer with one filter, named or not, durable or not": consumers_with_a_filter,
+    "add_consumer without a filter, or with several filter_subjects": consumers_without_one,
+    "JetStream.create_consumer with one filter, and update_consumer with a configuration": created_and_updated,
+    "update_consumer by keywords alone": manage(lambda js: js.update_consumer("S", name="c", description="changed")),
     "Consumer.fetch and Consumer.next": fetch,
     "consumer_info": manage(lambda js: js.consumer_info("S", "c")),
     "consumers_info": manage(lambda js: js.consumers_info("S")),
     "consumer_names": manage(lambda js: js.consumer_names("S")),
     "pause_consumer and resume_consumer": pause_and_resume,
+    "unpin_consumer": unpin,
     "reset_consumer": manage(lambda js: js.reset_consumer("S", "c")),
+    "reset_consumer to a sequence": manage(lambda js: js.reset_consumer("S", "c", 1)),
     "delete_consumer": manage(lambda js: js.delete_consumer("S", "c")),
     "ordered_consumer with one filter": manage(lambda js: js.ordered_consumer("S", filter_subjects="s.*")),
     "ordered_consumer without a filter, or with several": manage(
@@ -388,12 +429,13 @@ async def test_another_filter_than_the_one_that_was_granted_is_refused() -> None
     async with open_as("$JS.API.CONSUMER.CREATE.S.*.s.a") as (_, guest, _told):
         js = guest.jetstream()
         assert (await js.add_consumer("S", filter_subject="s.a")).config.filter_subject == "s.a"
+        assert (await js.add_consumer("S", filter_subjects=["s.a"])).config.filter_subject == "s.a"
         wrong: tuple[dict[str, Any], ...] = (
             {"filter_subject": "s.b"},
             {"filter_subject": "s.*"},
             {"filter_subject": "s.>"},
             {"filter_subject": ">"},
-            {"filter_subjects": ["s.a"]},
+            {"filter_subjects": ["s.a", "s.b"]},
             {},
         )
         for params in wrong:
