@@ -42,8 +42,9 @@ async def test_creating_and_updating_are_strict(nats_server: TrioNatsServer) -> 
         with pytest.raises(errors.BadRequestError, match=rf"consumer 'c' of stream '{name}': .*already exists.*10148"):
             await w.js.create_consumer(name, durable_name="c", description="another")
         changed = await w.js.create_or_update_consumer(name, durable_name="c", description="another")
-        assert changed.config.description == "another"
-        assert changed.created == made.cached_info.created
+        assert changed.cached_info is not None
+        assert changed.cached_info.config.description == "another"
+        assert changed.cached_info.created == made.cached_info.created
         assert (await w.js.create_or_update_consumer(name, durable_name="d")).name == "d"
         assert (await w.js.add_consumer(name)).name, "a new name"
 

@@ -232,6 +232,28 @@ class JetStream(JetStreamManager):
         info = await create(self._jetstream, "create_consumer", stream, config, params, "create", pull_only=True)
         return Consumer(self._jetstream, stream, info.name, info)
 
+    async def create_or_update_consumer(
+        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
+    ) -> Consumer:
+        """Let there be a pull consumer of this configuration, whether one of the name exists or not.
+
+        What is given is the whole configuration, by keywords, too: what is left out becomes the server's default, also where
+        the consumer has something else. To change some fields of a consumer that exists, use `Consumer.update`.
+
+        Args:
+            stream: The stream it reads.
+            config: The configuration.
+            params: Fields of `ConsumerConfig` that replace those of `config`.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: As for `create_consumer`.
+            trionats.errors.APIError: The server refused, for instance because the consumer cannot become that, or is too old.
+        """
+        doing = "create_or_update_consumer"
+        info = await create(self._jetstream, doing, stream, config, params, pull_only=True)
+        return Consumer(self._jetstream, stream, info.name, info)
+
     async def ordered_consumer(
         self,
         stream: str,

@@ -262,15 +262,6 @@ class JetStreamManager:
         """
         return await create(self._api, "add_consumer", stream, config, params)
 
-    async def create_or_update_consumer(
-        self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
-    ) -> api.ConsumerInfo:
-        """Let there be a consumer of this configuration, whether one of the name exists or not: as `add_consumer`.
-
-        What is given is the whole configuration: what is left out becomes the server's default.
-        """
-        return await create(self._api, "create_or_update_consumer", stream, config, params)
-
     async def update_consumer(
         self, stream: str, config: nats_api.ConsumerConfig | None = None, **params: object
     ) -> api.ConsumerInfo:
