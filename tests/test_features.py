@@ -14,6 +14,66 @@ ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "docs" / "features").glob("*.csv"))
 HEADER = ["section", "feature", "name", "test"]
 
+#: What other clients have of JetStream's publishing, streams and consumers: none of it may be missing from the tables.
+JETSTREAM = {
+    "1.11": (
+        "domain / api prefix",
+        "Account info incl. tiers, api.level",
+        "Nats-Required-Api-Level (ADR-44, 2.12)",
+        "API trace hooks",
+        "Sync publish, PubAck{stream,seq,duplicate,domain,val,batch,count}",
+        "Retry on 503 (ADR-22)",
+        "Msg-Id dedupe",
+        "Expectations",
+        "Per-message TTL",
+        "Rollup header",
+        "Async publish + max pending + stall + complete",
+        "Pending acks on disconnect",
+    ),
+    "1.12": (
+        "create/update/create-or-update/delete/get",
+        "names/list paged, subject filter",
+        "stream by subject",
+        "info: deleted details, subjects filter with paging",
+        "purge: filter / seq / keep (ADR-10)",
+        "delete msg / secure delete (no_erase)",
+        "get msg by seq, last_by_subj, next_by_subj; direct when allow_direct",
+        "direct get by start_time (2.11)",
+        "batch direct get (batch,max_bytes,multi_last,up_to_seq/time) 2.11",
+        "all config fields",
+        "info.mirror/sources lag",
+        "alternates/best() (mirror nearest)",
+    ),
+    "1.13": (
+        "create / update / create-or-update (action)",
+        "Filter in subject when exactly one filter",
+        "list/names/info/delete",
+        "multi filters (2.10) + check echo",
+        "pause/resume (2.11)",
+        "reset (ADR-60, 2.14)",
+        "fetch(n, max_wait, hb)",
+        "fetch bytes / no_wait",
+        "next",
+        "consume (callback) / messages (iterator) with threshold refill",
+        "byte-limit consume",
+        "missing heartbeat → re-pull + report",
+        "pause hb & re-pull on reconnect",
+        "StopAfter n",
+        "consume notifications (hb missed, deleted, limits, recreated, pinned)",
+        "bind without INFO (cross-account)",
+        "overflow: group, min_pending, min_ack_pending",
+        "prioritized: priority 0-9 (2.12)",
+        "pinned_client: Nats-Pin-Id echo as id; 423 clears; unpin",
+        "ordered consumer, pull-based: every policy, named <prefix>_<serial>",
+        "Ordered consumer, push-based",
+        "Push consumers",
+        "legacy subscribe workflow (durable lookup, queue…)",
+        "Ack kinds: ack, double ack, nak with delay, in progress, term with reason",
+        "Ack and next (+NXT)",
+        "metadata v1 and v2",
+    ),
+}
+
 
 class Row(NamedTuple):
     """One feature."""
@@ -56,6 +116,13 @@ def test_every_row_is_whole_and_names_a_test_that_exists(table: Path) -> None:
 def test_no_feature_stands_twice() -> None:
     features = [(row.section, row.feature) for table in TABLES for row in rows(table)]
     assert len(features) == len(set(features))
+
+
+def test_nothing_of_jetstream_is_missing() -> None:
+    plain = str.maketrans({"`": None, "\N{EN DASH}": "-"})
+    there = {(row.section, row.feature.translate(plain)) for table in TABLES for row in rows(table)}
+    wanted = {(section, feature) for section, features in JETSTREAM.items() for feature in features}
+    assert wanted - there == set()
 
 
 def test_the_page_shows_every_table() -> None:

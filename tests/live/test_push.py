@@ -125,7 +125,7 @@ async def test_what_is_not_to_be_given_back_is_left(nats_server: TrioNatsServer,
         assert (info.num_ack_pending, info.num_redelivered) == (0 if how == "none" else 10, 0)
 
 
-async def test_members_of_a_group_share_and_others_may_not_listen_twice(nats_server: TrioNatsServer) -> None:
+async def test_where_somebody_listens_already_another_is_refused(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w, AsyncExitStack() as stack:
         consumer = await make(w)
         first = await stack.enter_async_context(open_consumer(w.nursery, consumer))
