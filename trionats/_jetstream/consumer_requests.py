@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import trio
 
 from trionats import api, errors
-from trionats._jetstream.api import CLEANUP_LIMIT, about, api_error, sound
+from trionats._jetstream.api import CLEANUP_LIMIT, about, api_error, sound, unreadable
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.acks import LARGEST, count_of
@@ -94,7 +94,10 @@ async def change(
         with about(what):
             response = await jetstream.request(f"CONSUMER.INFO.{stream}.{name}")
             read = sound(what, api.ConsumerInfo.from_response(response)).config
-            config = checked(call, fields.merged(call, api.ConsumerConfig, read, {}))
+            try:
+                config = checked(call, fields.merged(call, api.ConsumerConfig, read, {}))
+            except errors.BadSubjectError as bad:
+                raise unreadable(what, str(bad)) from None
         if {"filter_subject", "filter_subjects"} & set(params):
             # Either of them takes the place of both.
             config = replace(config, filter_subject=None, filter_subjects=None)
