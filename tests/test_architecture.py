@@ -73,12 +73,17 @@ FLOORS: dict[str, list[str]] = {
         "message",
         "giving_back",
         "api",
-        "consumer_requests destination direct ordered oversize",
+        "destination direct ordered oversize",
         "entries management",
         "fetching ordered_consumer publish watcher",
         "consumers flight objects",
         "consuming publisher push streams",
         "context",
+    ],
+    "_jetstream.management": [
+        "consumer_requests",
+        "manager",
+        "*",
     ],
     "_jetstream.objects": [
         "* buckets transfer",

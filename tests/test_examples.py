@@ -10,11 +10,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import trionats
+from tests.worlds import open_live, until
 from trionats import bridge
 from trionats.testing import NatsServer
 
@@ -108,14 +110,22 @@ def readme() -> str:
     return README.read_text(encoding="utf-8")
 
 
+def programs() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
+
+
+def within(head: str, body: str) -> str:
+    return "\n".join([head, *(f"    {line}" for line in body.splitlines())])
+
+
 async def store(url: str) -> None:
     async with trio.open_nursery() as nursery, trionats.open_client(nursery, url) as nc:
         await (await nc.jetstream().create_object_store("configs")).put("db.toml", b"port = 5432")
 
 
 def test_the_program_of_the_readme() -> None:
-    program, workers = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
-    compile(f"async def main():\n    {workers.replace(chr(10), chr(10) + '    ')}", "README.md", "exec")
+    program, workers, _ = programs()
+    compile(within("async def main():", workers), "README.md", "exec")
     with NatsServer(jetstream=True) as server:
         trio.run(store, server.url)
         changed = program.replace("nats://127.0.0.1:4222", server.url).replace("move_on_after(5)", "move_on_after(0.3)")
@@ -125,11 +135,32 @@ def test_the_program_of_the_readme() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("db.toml 11\n", "", 0)
 
 
+async def test_the_work_queue_of_the_readme() -> None:
+    *_, queue = programs()
+    names: dict[str, Any] = {"trionats": trionats}
+    exec(within("async def work(nc, nursery, cook):", queue), names)
+    cooked = []
+
+    async def cook(data: bytes) -> None:
+        cooked.append(data)
+
+    async with open_live(jetstream=True) as (_, nc, nursery):
+
+        async def worked_off() -> bool:
+            return bool(cooked) and not (await nc.jetstream().stream_info("ORDERS")).state.messages
+
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(names["work"], nc, nursery, cook)
+            await until(worked_off)
+            tasks.cancel_scope.cancel()
+    assert cooked == [b"tea"]
+
+
 def test_what_the_readme_names_is_there() -> None:
     text = readme()
     opened = re.findall(r"^\| `(bridge\.)?(open_\w+)\(nursery, ", text, re.MULTILINE)
     assert [name for where, name in opened if not hasattr(bridge if where else trionats, name)] == []
-    assert len(opened) == 6
+    assert len(opened) == 8
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
     assert targets
     assert [target for target in targets if not (README.parent / target).exists()] == []

@@ -39,7 +39,9 @@ async def open_consumer(
     min_ack_pending: int | None = None,
     priority: int | None = None,
 ) -> AsyncIterator[Feed[JetStreamMsg]]:
-    """Read a consumer for as long as somebody receives: pull consumers, and ordered ones.
+    """Read a consumer for as long as somebody receives: a pull consumer, an ordered one, or an existing push consumer.
+
+    What follows is said of pull consumers; for the others see :doc:`/consumers`. Options that say nothing to them are refused.
 
     Entering sends a request for messages and is a checkpoint; it waits for no response, so a consumer that is not there is an
     error of `receive`. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task is gone. What was

@@ -576,6 +576,7 @@ CASES: Final[dict[str, Case]] = {
     "Stream.delete": of_stream("delete"),
     "Stream.create_consumer": of_stream("create_consumer", durable_name="c"),
     "Stream.consumer": of_stream("consumer", "c"),
+    "Stream.consumer, unasked": of_stream("consumer", "c", bind=True),
     "Stream.consumer_names": of_stream("consumer_names"),
     "Stream.consumers_info": of_stream("consumers_info"),
     "Stream.delete_consumer": of_stream("delete_consumer", "c"),

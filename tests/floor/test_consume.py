@@ -330,6 +330,41 @@ async def test_whoever_may_not_subscribe_to_inboxes_is_told_so_by_receive() -> N
                 await rx.receive()
 
 
+async def test_a_deletion_is_told_at_once_also_while_the_server_keeps_silent_about_the_consumer() -> None:
+    async with open_consumer_world() as w, open_consumer(w.nursery, w.consumer, heartbeat=10) as rx:
+        await exchanged(w)
+        w.server.on("$JS.API.CONSUMER.INFO.S.C", lambda _: None, first=True)
+        w.fake.suppressed.add("100")
+        await trio.sleep(20.1)
+        assert w.server.sent("PUB", "$JS.API.CONSUMER.INFO.S.C")
+        start = trio.current_time()
+        w.fake.end("409 Consumer Deleted")
+        with pytest.raises(errors.ConsumerGoneError):
+            await rx.receive()
+        assert trio.current_time() == start
+
+
+async def test_a_drain_without_a_connection_ends_it() -> None:
+    async with open_consumer_world(3) as w:
+        async with open_consumer(w.nursery, w.consumer, heartbeat=1) as rx:
+            await filled(rx, 3)
+            w.nc.drain_nowait()
+            await lose(w.server, w.nc)
+            with trio.fail_after(5):
+                assert len([msg async for msg in rx]) == 3
+
+
+async def test_a_drain_that_the_server_does_not_answer_brings_no_request_and_no_other_inbox() -> None:
+    async with open_consumer_world(1, client={"drain_timeout": 9}) as w:
+        async with open_consumer(w.nursery, w.consumer, heartbeat=1) as rx:
+            await filled(rx, 1)
+            w.server.mute.add("PING")
+            w.nc.drain_nowait()
+            await trio.sleep(3)
+            assert len(pulls(w)) == 1
+            w.server.mute.clear()
+
+
 async def test_no_leader_for_a_while_does_not_end_it() -> None:
     async with open_consumer_world() as w, open_consumer(w.nursery, w.consumer) as rx:
         listener = listen(w)

@@ -542,6 +542,57 @@ async def test_an_inbox_that_is_refused_is_told_at_once() -> None:
             await w.consumer.fetch(9)
 
 
+@pytest.mark.parametrize(
+    ("headers", "payload"),
+    [
+        (b"", b"{}"),
+        (b"NATS/1.0 abc\r\n\r\n", b""),
+        (b"NATS/1.0 \r\nNats-Pending-Messages\r\n\r\n", b""),
+        (b"A: b\r\n\r\n", b""),
+        (b"NATS/1.0 99999999999999999999 x\r\n\r\n", b""),
+    ],
+)
+async def test_what_is_foreign_in_its_inbox_ends_nothing(headers: bytes, payload: bytes) -> None:
+    async with open_consumer_world() as w:
+
+        def say() -> None:
+            inbox = w.fake.pulls[0].inbox
+            for where in (inbox.rpartition(".")[0] + ".x", inbox.rpartition(".")[0] + ".0"):
+                w.server.publish(where, payload, headers=headers)
+            w.server.publish(inbox.rpartition(".")[0] + ".7", headers=b"NATS/1.0 409 Consumer Deleted\r\n\r\n")
+
+        await later(w, 1, say)
+        await later(w, 2, lambda: w.store(1))
+        with takes(2):
+            assert len(await w.consumer.fetch(1)) == 1
+
+
+async def test_a_consumer_that_is_reset_meanwhile_voids_what_came() -> None:
+    """An acknowledgement from before a reset settles another message."""
+    async with open_consumer_world(1) as w:
+        deliverer = w.consumer.__deliverer__()
+
+        def reset() -> None:
+            deliverer.void = "was reset"
+
+        await later(w, 1, reset)
+        with (
+            takes(5),
+            pytest.raises(errors.Error, match=r"^fetch from consumer 'C' of stream 'S': it was reset meanwhile$"),
+        ):
+            await w.consumer.fetch(2)
+        await w.nc.flush()
+        assert w.fake.verdicts == {}
+
+
+@pytest.mark.parametrize("answer", [{"message": None}, {"message": {"seq": "1"}}, {"message": {"seq": 1, "data": 5}}])
+async def test_a_stored_message_that_is_none_has_no_size(answer: dict[str, Any]) -> None:
+    async with open_consumer_world(1) as w:
+        w.server.on("$JS.API.STREAM.MSG.GET.S", lambda _: answer)
+        with pytest.raises(errors.BadRequestError, match=r"max_bytes is 5: the next message "):
+            await w.consumer.fetch(9, max_bytes=5)
+
+
 # -- the end of the client ----------------------------------------------------------------------------------------------------
 
 
@@ -595,6 +646,23 @@ async def test_a_pin_that_is_lost_is_given_up_and_asked_without() -> None:
         with takes(1):
             assert await w.consumer.fetch(1, group="g", expires=1) == []
         assert "id" not in pulls(w)[-1]
+
+
+async def test_a_fetch_that_got_nothing_forgets_no_pin_that_another_one_got() -> None:
+    async with open_consumer_world(priority_policy="pinned_client", priority_timeout=60 * SECOND, **GROUP) as w:
+
+        async def fetch(expires: float) -> None:
+            await w.consumer.fetch(1, group="g", expires=expires)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch, 2)
+            await settled()
+            nursery.start_soon(fetch, 5)
+            await settled()
+            w.store(1)
+        w.store(1)
+        assert len(await w.consumer.fetch(1, group="g")) == 1
+        assert pulls(w)[-1]["id"] == "pin1"
 
 
 async def test_the_terms_of_a_group_are_kept() -> None:

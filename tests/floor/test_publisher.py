@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -146,6 +147,10 @@ async def fails(receipt: Receipt, kind: type[Exception], text: str | None = None
     with pytest.raises(kind, match=text) as caught:
         await receipt.wait()
     return caught.value
+
+
+def answer(said: object, _: Frame) -> object:
+    return said
 
 
 def fail(error: Exception) -> None:
@@ -685,12 +690,14 @@ async def test_what_was_sent_fails_with_the_connection_and_says_so() -> None:
 
 
 async def test_what_waits_for_a_connection_in_vain_is_taken_back() -> None:
-    async with publisher(reconnect_time_wait=60) as w:
-        cut(w)
+    async with publisher(max_reconnect_attempts=-1) as w:
+        w.server.accepting = False
+        w.server.cut()
         await settled()
         receipt = await w.pub.publish("s.a", b"x")
         with takes(5):
             await fails(receipt, errors.TimeoutError)
+        w.server.accepting = True
         await w.nc.wait_connected()
         await w.nc.flush()
         assert w.stream.heard == []
@@ -703,7 +710,7 @@ async def test_with_resend_what_was_not_acknowledged_goes_again_under_its_id() -
         w.stream.hook = silence
         generated = await w.pub.publish("s.a", b"1")
         given = await w.pub.publish("s.b", b"2", msg_id="given")
-        by_hand = await w.pub.publish("s.c", b"3", headers={"Nats-Msg-Id": "by hand"})
+        by_hand = await w.pub.publish("s.c", b"3", headers={"Nats-Msg-Id": ["by hand"]})
         await settled()
         cut(w)
         await settled()
@@ -733,24 +740,30 @@ async def test_with_resend_an_acknowledgement_that_does_not_come_is_asked_for_ag
 
 
 async def test_what_cannot_be_sent_again_in_time_ends_as_unknown() -> None:
-    async with publisher(resend=True, window=2, reconnect_time_wait=10) as w:
+    async with publisher(resend=True, window=2) as w:
         w.stream.hook = silence
         receipt = await w.pub.publish("s.a", b"x")
         await settled()
-        cut(w)
+        w.server.accepting = False
+        w.server.cut()
+        await trio.sleep(3)
+        w.server.accepting = True
         text = "whether it is stored is not known: .* the duplicate window of 2 s is over"
         assert (await fails(receipt, errors.DisconnectedError, text)).sent is True
         assert len(w.stream.heard) == 1
 
 
 async def test_a_server_that_stays_away_longer_than_any_window_ends_it() -> None:
-    async with publisher(resend=True, reconnect_time_wait=500) as w:
+    async with publisher(resend=True, max_reconnect_attempts=-1) as w:
         w.stream.hook = silence
         receipt = await w.pub.publish("s.a", b"x")
         await settled()
-        cut(w)
+        w.server.accepting = False
+        w.server.cut()
         with takes(108):
             await fails(receipt, errors.DisconnectedError, "within 120 s nobody said how long")
+        w.server.accepting = True
+        await w.nc.wait_connected()
 
 
 @pytest.mark.parametrize("denied", ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.S"])
@@ -765,22 +778,18 @@ async def test_where_nobody_may_ask_how_long_nothing_is_sent_again(denied: str) 
 
 
 async def test_a_stream_that_is_gone_or_listens_elsewhere_is_not_waited_for() -> None:
-    for subjects in (["t.>"], None):
+    cases: list[tuple[list[object], list[str]]] = [([], ["s.>"]), (["a.b"], ["s.>"]), ([5], ["s.>"]), (["S"], ["t.>"])]
+    for names, subjects in cases:
         async with publisher(resend=True) as w:
             w.stream.hook = silence
             receipt = await w.pub.publish("s.a", b"x")
             await settled()
-            if subjects is None:
-                w.server.on(
-                    "$JS.API.STREAM.NAMES",
-                    lambda _: {"streams": [], "total": 0, "offset": 0, "limit": 1024},
-                    first=True,
-                )
-            else:
-                config = {"name": "S", "subjects": subjects, "duplicate_window": 10**9}
-                state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0, "consumer_count": 0}
-                info = {"config": config, "created": "2026-11-28T17:00:00Z", "state": state}
-                w.server.on("$JS.API.STREAM.INFO.S", lambda _, info=info: info, first=True)  # type: ignore[misc]
+            found = {"streams": names, "total": len(names), "offset": 0, "limit": 1024}
+            config = {"name": "S", "subjects": subjects, "duplicate_window": 10**9}
+            state = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0, "consumer_count": 0}
+            info = {"config": config, "created": "2026-11-28T17:00:00Z", "state": state}
+            w.server.on("$JS.API.STREAM.NAMES", partial(answer, found), first=True)
+            w.server.on("$JS.API.STREAM.INFO.S", partial(answer, info), first=True)
             cut(w)
             await fails(receipt, errors.DisconnectedError, "nobody says")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -169,7 +170,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 ) -> None:
     async with open_stream(nats_server) as w:
         await fill(w, 500)
-        consumer = await consumer_of(w, ack_wait=1)
+        consumer = await consumer_of(w, ack_wait=2)
         done: list[bytes] = []
         async with (
             other_client(nats_server, consumer) as (_, elsewhere),
@@ -180,7 +181,7 @@ async def test_two_workers_never_work_on_one_message_though_one_of_them_is_slowe
 
             async def idle() -> None:
                 async for msg in slow:
-                    await trio.sleep(0.11)
+                    await trio.sleep(0.22)
                     await msg.ack()
                     await w.nc.flush()
                     done.append(msg.data)
@@ -408,6 +409,22 @@ async def test_who_is_no_longer_pinned_is_told_and_goes_on_when_it_is_again(nats
                 await next_event(told, events.ConsumerPinned)
 
 
+async def test_a_consumer_that_is_paused_is_waited_for(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server) as w:
+        consumer = await consumer_of(w)
+        async with (
+            open_events(w.nursery, w.nc) as told,
+            open_consumer(w.nursery, consumer, expires=1, heartbeat=0.5) as rx,
+        ):
+            until_then = datetime.now(UTC) + timedelta(seconds=3)
+            await w.js.pause_consumer(consumer.stream, consumer.name, until_then.isoformat())
+            await fill(w, 1)
+            with trio.fail_after(5):
+                await (await rx.receive()).ack()
+            assert datetime.now(UTC) >= until_then
+            assert not arrived(told, events.ConsumerEvent)
+
+
 async def test_overflow_helps_when_enough_waits(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
         consumer = await consumer_of(w, priority_groups=["g"], priority_policy="overflow")
@@ -547,3 +564,43 @@ async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half(
                     confirmed.add(msg.data)
         assert len(seen) >= 3
         assert left
+
+
+async def test_a_planned_move_loses_nothing_and_repeats_nothing() -> None:
+    async with (
+        open_cluster(jetstream=True) as cluster,
+        open_world(cluster.servers["n1"], cluster.urls) as (_, nc, nursery),
+        open_events(nursery, nc) as told,
+    ):
+        js = nc.jetstream()
+
+        async def made() -> bool:
+            with trio.move_on_after(1), suppress(errors.ServiceUnavailableError):
+                await js.create_stream(name="S", subjects=["s"], num_replicas=3)
+                return True
+            return False
+
+        await until(made, within=20)
+        consumer = await js.create_consumer("S", durable_name="C", num_replicas=3)
+        async with (
+            open_client(nursery, [url for url in cluster.urls if url != nc.connected_url]) as other,
+            open_consumer(nursery, consumer, heartbeat=0.5) as rx,
+        ):
+            seen: list[bytes] = []
+            nursery.start_soon(work, rx, seen)
+            cluster.node(nc).lame_duck()
+            for number in range(200):
+                with trio.fail_after(10):
+                    while True:
+                        try:
+                            with trio.move_on_after(1):
+                                await other.jetstream().publish("s", b"%d" % number, msg_id=f"{number}")
+                                break
+                        except errors.Error:
+                            await trio.sleep(0.05)
+                await trio.sleep(0.01)
+            with trio.fail_after(10):
+                await next_event(told, events.Moved)
+            await until(lambda: len(seen) >= 200, within=10)
+            await until(partial(settled_all, consumer), within=10)
+            assert sorted(map(int, seen)) == list(range(200))

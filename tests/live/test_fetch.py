@@ -195,7 +195,9 @@ async def test_a_message_larger_than_max_bytes_is_named_with_its_size_as_the_ser
 
 
 async def test_a_push_consumer_is_not_fetched_from(nats_server: TrioNatsServer) -> None:
-    async with open_fetching(nats_server, deliver_subject="d") as (w, consumer):
+    async with open_stream(nats_server) as w:
+        await w.js.add_consumer(w.stream.name, name="C", deliver_subject="d")
+        consumer = await w.js.consumer(w.stream.name, "C")
         with pytest.raises(ValueError, match=r"is push based"):
             await consumer.fetch(1)
         bound = await w.js.consumer(w.stream.name, "C", bind=True)

@@ -54,53 +54,48 @@ async def acknowledged(receipts: list[Receipt]) -> set[int]:
     return numbers
 
 
+async def kill_meanwhile(server: TrioNatsServer, receipts: list[Receipt], messages: int) -> None:
+    """Kill the server and start it again, several times, while so many messages are published."""
+    for number in range(1, KILLS + 1):
+        await until(lambda: len(receipts) >= number * messages // (KILLS + 1), within=60)  # noqa: B023
+        await server.restart(kill=True)
+
+
 async def test_what_is_acknowledged_through_kills_is_stored_exactly_once() -> None:
     async with open_live(jetstream=True, **FOR_EVER) as (server, nc, nursery):
         js = nc.jetstream()
         await add_stream(js)
         receipts: list[Receipt] = []
-
-        async def kill() -> None:
-            for number in range(1, KILLS + 1):
-                await until(lambda: len(receipts) >= number * MESSAGES // (KILLS + 1), within=60)  # noqa: B023
-                await server.restart(kill=True)
-
         async with trio.open_nursery() as killers, open_publisher(nursery, js, resend=True) as publisher:
-            killers.start_soon(kill)
+            killers.start_soon(kill_meanwhile, server, receipts, MESSAGES)
             for number in range(MESSAGES):
                 receipts.append(await publisher.publish("s.a", b"%d" % number))  # noqa: PERF401 - it is looked at meanwhile
-        assert nc.statistics().out_msgs > MESSAGES + KILLS, "something was sent again"
+        assert nc.statistics().out_msgs > MESSAGES + 3 * KILLS, "something was sent again"
         assert nc.statistics().reconnects == KILLS
         assert await acknowledged(receipts) == set(range(MESSAGES))
         found = await stored(nc, "S")
         assert len(found) == len(set(found)) == MESSAGES
-        assert set(found) == set(range(MESSAGES))
 
 
-async def test_without_resend_each_unacknowledged_message_is_told_and_none_is_lost_in_silence() -> None:
+async def test_without_resend_each_message_that_is_not_acknowledged_is_told() -> None:
     async with open_live(jetstream=True, **FOR_EVER) as (server, nc, nursery):
         js = nc.jetstream()
         await add_stream(js)
         receipts: list[Receipt] = []
-        failures: dict[int, Exception] = {}
 
-        async def publish_all() -> None:
-            async with open_publisher(nursery, js) as publisher:
-                for number in range(5000):
-                    receipts.append(await publisher.publish("s.a", b"%d" % number))
-                    if number % 1000 == 500:
-                        # Between the frames' leaving and the acknowledgements' coming.
-                        nursery.start_soon(server.restart)
-                        await until(lambda: not nc.is_connected, within=10, pause=0)
-
-        try:
-            await publish_all()
-        except errors.PublishError as error:
-            failures = {int(message.payload): reason for message, reason in error.failures}
-        assert all(isinstance(reason, errors.Error) for reason in failures.values())
+        told: dict[int, Exception] = {}
+        async with trio.open_nursery() as killers:
+            killers.start_soon(kill_meanwhile, server, receipts, 5000)
+            try:
+                async with open_publisher(nursery, js) as publisher:
+                    for number in range(5000):
+                        receipts.append(await publisher.publish("s.a", b"%d" % number))  # noqa: PERF401
+            except errors.PublishError as error:
+                told = {int(message.payload): reason for message, reason in error.failures}
+        assert "DisconnectedError" in {type(reason).__name__ for reason in told.values()}
         succeeded = await acknowledged(receipts)
-        assert succeeded | set(failures) == set(range(5000))
-        assert not succeeded & set(failures)
+        assert succeeded | set(told) == set(range(5000))
+        assert not succeeded & set(told)
         found = Counter(await stored(nc, "S"))
         assert succeeded <= set(found)
         assert max(found.values()) == 1
@@ -114,6 +109,8 @@ async def test_a_leader_that_steps_down_loses_nothing() -> None:
         js = nc.jetstream()
         with trio.fail_after(60):
             await make_replicated_stream(nc)
+        # An acknowledgement that a leader owed when it stepped down does not come any more.
+        js = nc.with_options(request_timeout=2).jetstream()
         receipts: list[Receipt] = []
         stepped = trio.Event()
 

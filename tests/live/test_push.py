@@ -38,8 +38,11 @@ async def fill(w: StreamWorld, count: int, size: int = 4) -> None:
 
 
 async def receive(rx: Feed[JetStreamMsg], count: int) -> list[JetStreamMsg]:
+    found: list[JetStreamMsg] = []
     with trio.fail_after(10):
-        return [await rx.receive() for _ in range(count)]
+        while len(found) < count:
+            found.append(await rx.receive())
+    return found
 
 
 async def settled(consumer: Consumer, floor: int, pending: int = 0) -> None:
@@ -167,6 +170,36 @@ async def test_a_push_consumer_goes_on_over_the_next_connection(nats_server: Tri
                 await msg.ack_sync()
                 await w.nc.reconnect()
         await settled(consumer, 4)
+
+
+@pytest.mark.usefixtures("server_executable")
+async def test_a_push_consumer_is_read_through_kills_of_the_server() -> None:
+    """What was not confirmed comes again, and all of it comes."""
+    away: dict[str, Any] = {"reconnect_time_wait": 0.02, "max_reconnect_attempts": -1}
+    async with open_live(jetstream=True, **away) as (server, nc, _nursery):
+        js = nc.jetstream()
+        await js.create_stream(name="S", subjects=["s.>"])
+        for number in range(1000):
+            nc.publish_nowait("s.a", b"%d" % number)
+        await js.publish("s.a", b"last")
+        await js.add_consumer("S", durable_name="P", deliver_subject="to.us", ack_policy="explicit", ack_wait=1, **FLOW)
+        consumer = await js.consumer("S", "P")
+        seen: set[int] = set()
+
+        async def work(rx: Feed[JetStreamMsg]) -> None:
+            async for msg in rx:
+                async with msg.processing():
+                    await trio.sleep(0.0005)
+                seen.add(msg.metadata.sequence.stream)
+
+        async with trio.open_nursery() as nursery, open_consumer(nursery, consumer) as rx:
+            nursery.start_soon(work, rx)
+            for fraction in (200, 400, 600):
+                await until(lambda fraction=fraction: len(seen) > fraction)  # type: ignore[misc]
+                await server.restart(kill=True)
+            await settled(consumer, 1001)
+            assert seen == set(range(1, 1002))
+            rx.stop()
 
 
 async def test_one_that_is_forgotten_while_we_are_away_is_gone(nats_server: TrioNatsServer) -> None:

@@ -480,6 +480,28 @@ def test_what_waited_too_long_is_counted_and_told_once_with_all_of_it() -> None:
     assert reader.news[1].number == 6
 
 
+def test_a_reader_that_was_too_slow_is_given_what_it_can_take_and_slowly_more() -> None:
+    reader = Reader(max_messages=100)
+    reader.asks()
+    reader.come(100)
+    reader.take(9)
+    reader.take(91, handed_over=False)
+    assert reader.asks().batch == 9
+    sizes = []
+    for _ in range(40):
+        reader.come(reader.pulls[-1].batch)
+        while reader.consuming._window.buffered_messages:
+            reader.take()
+        sizes.append(reader.asks().batch)
+    assert sizes[:3] == [11, 13, 15]
+    assert sizes[-1] == 100
+    # One that slept once, and was quick before, is given as much as ever.
+    reader.come(100)
+    reader.take(50)
+    reader.take(50, handed_over=False)
+    assert reader.asks().batch == 100
+
+
 def test_an_unknown_status_is_told_with_its_words() -> None:
     reader = Reader()
     reader.status(reader.asks().number, 499, "Something New")

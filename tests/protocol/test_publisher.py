@@ -190,11 +190,23 @@ def test_a_reply_that_does_not_come_in_time() -> None:
     assert f.window.due() == 110
 
 
+def test_however_little_patience_there_is_a_message_is_not_sent_again_at_once() -> None:
+    for patience in (0.0, 0.01):
+        window = Window(4, patience, Outbox(), resend=True, online=True)
+        window.reaches.learn(["s.>"], 60)
+        publish = Publish("s.a", {MSG_ID: "i"})
+        window.sent(publish, "1", 100)
+        assert window.due() == 100.25
+        assert window.step(100.2) == []
+        assert window.step(100.25) == [(publish, Verdict.AGAIN)]
+
+
 def test_nobody_listens_is_tried_as_often_as_the_adr_says() -> None:
     f = Flown()
     publish = f.publish(msg_id=None)
     for _ in range(2):
         assert f.nobody(publish) is Verdict.WAIT
+        assert f.window.resumes(publish) == f.now + 0.25
         assert f.after(0.2) == []
         assert f.after(0.05) == [(publish, Verdict.AGAIN)]
         f.send(publish)

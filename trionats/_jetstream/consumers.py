@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, final
 from trionats import api
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import confirmed
-from trionats._jetstream.consumer_requests import step_down
 from trionats._jetstream.fetching import fetch
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.management.consumer_requests import step_down
 from trionats._protocol.jetstream.fetching import EXPIRES, Wanted
 from trionats._protocol.jetstream.priority import Terms
 

@@ -155,9 +155,12 @@ class ConsumerFeed(Feed[JetStreamMsg]):
     def _lost(self, inbox: PullInbox, _: Exception) -> None:
         if inbox is self._inbox:
             self._decisions.connection_lost()
-            if self._attachment is not None:
-                self._attachment.detach()
-            self._attach()
+            former = self._attachment
+            if self._attach_again() and former is not None:
+                former.detach()
+            if self._connection.is_connected:
+                # A planned move: there is another one already, and whoever tells of it does not know the new inbox.
+                self._restored(self._inbox)
 
     def _restored(self, inbox: PullInbox) -> None:
         if inbox is self._inbox:
@@ -212,15 +215,13 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         while True:
             now = trio.current_time()
             step = self._advance(now)
-            if isinstance(step, Fail):
-                self._lose(step.error)
-                raise step.error
             if isinstance(step, Inspect):
                 await self._inspect()
             elif isinstance(step, Measure):
                 await self._measure()
-            elif isinstance(step, Wait):
-                await self._park(step.until)
+            else:
+                # For good, once it has ended: that cancels the task.
+                await self._park(step.until if isinstance(step, Wait) else inf)
 
     def _advance(self, now: float) -> Step:
         """Do at once what needs no waiting, and wake the task where it has to see to something.
@@ -239,7 +240,11 @@ class ConsumerFeed(Feed[JetStreamMsg]):
                 self._renew()
             else:
                 break
-        if self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
+        if isinstance(step, Fail):
+            # The task may be waiting for something else.
+            self._lose(step.error)
+            self._end(step.error)
+        elif self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
             self._parked.set()
         return step
 
@@ -258,7 +263,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
     async def _inspect(self) -> None:
         failure: Exception | None = None
         try:
-            with trio.move_on_after(min(RESPONSE_LIMIT, 2 * self._demand.pulse)):
+            with trio.move_on_after(min(RESPONSE_LIMIT, self._decisions.patience)):
                 info = await self._consumer.info()
                 self._decisions.inspected(info.num_waiting or 0, info.config.max_waiting or 0, trio.current_time())
                 return
@@ -286,7 +291,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         self._advance(trio.current_time())
 
     def _attach(self) -> None:
-        self._inbox = inbox = PullInbox(self._connection.new_inbox())
+        inbox = PullInbox(self._connection.new_inbox())
         receiver = Intake(
             self._deliver,
             partial(self._inbox_ended, inbox),
@@ -294,16 +299,20 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             partial(self._restored, inbox),
         )
         self._attachment = self._connection.attach(inbox.pattern, receiver)
+        self._inbox = inbox
 
-    def _renew(self) -> None:
-        former = self._attachment
+    def _attach_again(self) -> bool:
         try:
             self._attach()
         except (errors.ConnectionDrainingError, errors.ConnectionClosedError):
-            # Nobody wants more; what ends the inbox ends the feed.
+            # Nobody wants more. What ends the inbox that there is ends the feed.
             self._decisions.stop()
-            return
-        if former is not None:
+            return False
+        return True
+
+    def _renew(self) -> None:
+        former = self._attachment
+        if self._attach_again() and former is not None:
             former.retire(self._deliver)
 
     # Its end.
@@ -314,7 +323,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         return takes_back(self._deliverer) if chosen is None else chosen == "nak"
 
     def _lose(self, error: Exception) -> None:
-        if isinstance(error, errors.ConsumerGoneError):
+        if isinstance(error, errors.ConsumerGoneError) and not self._ended:
             with self._api.deliverers.ending(self._consumer.stream, self._consumer.name, DELETED):
                 pass
 
@@ -349,7 +358,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         stream, consumer, group = self._consumer.stream, self._consumer.name, self._demand.group or ""
         match tell.news:
             case News.SILENT:
-                return events.ConsumerHeartbeatMissed(stream, consumer, 2 * self._demand.pulse)
+                return events.ConsumerHeartbeatMissed(stream, consumer, self._decisions.patience)
             case News.LIMITED:
                 return events.ConsumerLimitExceeded(stream, consumer, tell.text)
             case News.UNREACHABLE:

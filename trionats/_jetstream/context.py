@@ -9,9 +9,9 @@ from trio.lowlevel import checkpoint
 from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
-from trionats._jetstream.consumer_requests import consumer_of, create
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects.buckets import (
     Bucket,
     bucket_name,

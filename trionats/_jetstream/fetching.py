@@ -79,6 +79,7 @@ class Fetching:
         self._api, self._stream, self._consumer = jetstream, stream, consumer
         self._deliverer, self._wanted, self._pins = deliverer, wanted, pins
         self._group = wanted.terms.group or ""
+        self._pin = pins.get(self._group, "")
         self._life = Fetch(
             wanted,
             stream,
@@ -89,7 +90,7 @@ class Fetching:
             connected=connection.is_connected,
             acknowledges=deliverer.acknowledges,
             ack_wait=deliverer.ack_wait,
-            pin=pins.get(self._group, ""),
+            pin=self._pin,
         )
         self._messages: list[Msg] = []
         self._counts_bytes = wanted.max_bytes is not None
@@ -213,9 +214,14 @@ class Fetching:
         return messages
 
     def _remember_pin(self) -> None:
-        if self._group:
-            pin = self._messages[-1].headers.get(PIN) if self._messages else None
-            self._pins[self._group] = self._life.pin if pin is None else pin
+        if not self._group:
+            return
+        pin = self._messages[-1].headers.get(PIN) if self._messages else None
+        if pin is not None:
+            self._pins[self._group] = pin
+        elif self._life.pin != self._pin and self._pins.get(self._group) == self._pin:
+            # It was refused; but another fetch may have got a new one meanwhile.
+            del self._pins[self._group]
 
     async def _park(self, until: float) -> None:
         with trio.move_on_at(until):

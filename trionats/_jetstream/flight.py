@@ -246,8 +246,8 @@ class Flight:
         with trio.move_on_after(self.pipeline.patience):
             try:
                 config = (await manager.stream_info(await manager.find_stream_name_by_subject(subject))).config
-            except (errors.PermissionsViolationError, errors.ConnectionClosedError):
-                looks = LOOKED_FOR
+            except (errors.PermissionsViolationError, errors.ConnectionClosedError, ValueError):
+                looks = LOOKED_FOR  # nobody may say it, or a name was said that no stream can have
             except errors.Error as error:
                 looks += not passes(error)
             else:
@@ -285,7 +285,7 @@ class Flight:
         if verdict is Verdict.FAIL:
             self._settle(publish, error)
         elif verdict is Verdict.WAIT:
-            self._set_timer()
+            self._wake_by(self.window.resumes(publish))
 
     def _settle(self, publish: Publish, outcome: api.PubAck | Exception) -> None:
         """End a publish, which is in no table any more."""
@@ -341,13 +341,20 @@ class Flight:
     # The one timer.
 
     def _set_timer(self) -> None:
-        due = self.window.due() if self.over is None else inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if due != inf:
-            when = trio.current_time() + max(0.0, due - self.pipeline.now())
-            self._timer = self._api.connection.call_at(when, self._time_came)
+        if self.over is None and (due := self.window.due()) != inf:
+            self._wake_by(due)
+
+    def _wake_by(self, due: float) -> None:
+        """Look again when something is due, unless that is done before."""
+        when = trio.current_time() + max(0.0, due - self.pipeline.now())
+        if self._timer is not None:
+            if self._timer.when <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._api.connection.call_at(when, self._time_came)
 
     def _time_came(self) -> None:
         self._timer = None

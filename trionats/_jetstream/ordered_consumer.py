@@ -451,4 +451,4 @@ async def reading(nursery: trio.Nursery, consumer: OrderedConsumer, demand: Dema
 def _check_number(name: str, kind: type, value: float, least: float, most: float) -> None:
     fields.check_argument("fetch", name, kind, value)
     if not least <= value <= most:
-        raise ValueError(f"fetch: {name} must be from {least:g} to {most:g}, not {value:g}")
+        raise ValueError(f"fetch: {name} must be from {least:.12g} to {most:.12g}, not {value:.12g}")

@@ -13,6 +13,7 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from trionats import api, errors
 from trionats._jetstream.flight import Flight, failed
 from trionats._jetstream.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._protocol.headers import texts
 from trionats._protocol.jetstream.publisher import Publish
 from trionats._protocol.jetstream.publishing import MSG_ID, PublishOptions, publish_headers
 
@@ -224,6 +225,9 @@ class Publisher:
         options: PublishOptions,
     ) -> tuple[Payload, Mapping[str, str | Sequence[str]] | None, Mapping[str, str] | None]:
         """Give the message as it is sent, and what the stream is asked for."""
+        if self._flight.resend and not options and not headers and isinstance(payload, bytes):
+            alone = {MSG_ID: self._flight.new_id(token)}
+            return payload, alone, alone
         doing = f"publish to {subject!r}"
         if unknown := options.keys() - _OPTIONS:
             raise unexpected_publish({name: None for name in options if name in unknown}, "publisher")
@@ -295,8 +299,8 @@ async def settled(publish: Publish) -> None:
 
 def _given_id(headers: Mapping[str, str | Sequence[str]] | None) -> str | None:
     """Give the id that a caller has put among the headers by hand, if it can be one."""
-    given = headers.get(MSG_ID) if isinstance(headers, Mapping) else None
-    return given if isinstance(given, str) and given else None
+    given = texts(headers.get(MSG_ID)) if isinstance(headers, Mapping) else None
+    return given[0] if given and isinstance(given[0], str) and given[0] else None
 
 
 def _count(failures: Sequence[object]) -> str:

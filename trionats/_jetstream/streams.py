@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from trio.lowlevel import checkpoint
+
 from trionats._jetstream.api import about, confirmed
-from trionats._jetstream.consumer_requests import create
 from trionats._jetstream.consumers import Consumer
 from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
+from trionats._jetstream.management.consumer_requests import create
 from trionats._protocol import fields
 from trionats._protocol.jetstream.direct import checked_latest, checked_run, one_message
-from trionats._protocol.subjects import subscribe_subject
+from trionats._protocol.subjects import consumer_name, subscribe_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,7 +119,7 @@ class Stream:
     # Its consumers.
 
     async def create_consumer(self, config: nats_api.ConsumerConfig | None = None, **params: object) -> Consumer:
-        """Create a consumer, as `JetStream.create_consumer` does.
+        """Create a pull consumer, as `JetStream.create_consumer` does.
 
         Args:
             config: The configuration.
@@ -136,8 +138,11 @@ class Stream:
         Raises:
             trionats.errors.NotFoundError: There is no such consumer.
         """
-        info = None if bind else await self._manager.consumer_info(self.name, name)
-        return Consumer(self._jetstream, self.name, name, info)
+        if bind:
+            consumer_name(name)
+            await checkpoint()
+            return Consumer(self._jetstream, self.name, name, None)
+        return Consumer(self._jetstream, self.name, name, await self._manager.consumer_info(self.name, name))
 
     async def consumer_names(self) -> list[str]:
         """List the names of all its consumers, sorted."""

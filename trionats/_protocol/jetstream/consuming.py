@@ -23,6 +23,9 @@ What is done when
     The next message is larger than the credit: where nobody chose that, it is asked for alone and without a limit; where
     somebody did, its size is found out (`Measure`), and reading fails with both numbers.
 
+    Messages waited past their ack wait: the reader is slower than the credit supposes. From then on no more are asked for than it took
+    meanwhile, so that another reader has the rest; that grows again slowly while all are taken in time.
+
 Invariants
     * What was asked for and has not come, and what was handed over and not taken, are together never more than the credit.
     * While it runs, is connected, does not pause and has room, something is asked for.
@@ -163,6 +166,7 @@ class Consuming:
             threshold_bytes=demand.threshold_bytes,
             terms=demand.terms.fields(),
         )
+        self._credit, self._handed_over = demand.max_messages, 0
         self._wanted = demand.stop_after
         window.wanted = demand.stop_after or inf
         for kind, limit in (
@@ -196,6 +200,11 @@ class Consuming:
     def enough(self) -> bool:
         """Whether as many messages are buffered or were handed over as are wanted."""
         return self._window.buffered_messages >= self._window.wanted
+
+    @property
+    def patience(self) -> float:
+        """How many seconds of silence are too long."""
+        return self._window.patience
 
     @property
     def silent_after(self) -> float:
@@ -261,6 +270,7 @@ class Consuming:
         """
         worth_a_look = self._window.taken(size)
         if handed_over:
+            self._handed_over += 1
             if self._wanted:
                 self._window.wanted -= 1
             if self._episode:
@@ -274,7 +284,14 @@ class Consuming:
             # All of them have been seen that waited too long together.
             self._expiring = False
             self._tell(News.EXPIRED, now, self.expired)
+            # So many were taken while the others waited.
+            self._window.resize(max(1, min(self._window.credit, self._handed_over)))
+            self._handed_over = 0
             return True
+        if self._window.credit < self._credit and not self._window.buffered_messages:
+            # All were taken in time: a little more will be, too.
+            credit = self._window.credit
+            self._window.resize(min(self._credit, credit + credit // 8 + 1))
         return worth_a_look
 
     def tagged(self, pin: str) -> None:

@@ -106,4 +106,4 @@ def _seconds(name: str, value: object, least: float, most: float) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"open_consumer(): {name} must be a number of seconds, not {type(value).__name__}")
     if not (isfinite(value) and least <= value <= most):
-        raise ValueError(f"open_consumer(): {name} must be from {least:g} to {most:g} s, not {value:g}")
+        raise ValueError(f"open_consumer(): {name} must be from {least:.12g} to {most:.12g} s, not {value:.12g}")

@@ -43,6 +43,8 @@ class Terms:
             TypeError: A term is of another kind.
             ValueError: A number cannot be, or two terms exclude each other.
         """
+        if self == _NONE:
+            return
         fields.check_argument(call, "group", str | None, self.group)
         if self.group == "":
             raise ValueError(f"{call}: group must not be empty")
@@ -89,3 +91,6 @@ class Terms:
         """Say what stands in each request."""
         named = {name: getattr(self, name) for name in ("group", *_POLICIES)}
         return {name: value for name, value in named.items() if value is not None}
+
+
+_NONE: Final = Terms()

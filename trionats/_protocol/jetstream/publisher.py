@@ -146,14 +146,14 @@ class Window:
 
     Args:
         max_pending: How many there may be.
-        patience: How many seconds a reply may take.
+        patience: How many seconds a reply may take; where what may be stored is sent again for it, a quarter at least.
         sender: Where frames wait.
         resend: Whether what may be stored is sent again; all have ids then.
         online: Whether there is a connection.
     """
 
     def __init__(self, max_pending: int, patience: float, sender: Sender, *, resend: bool, online: bool) -> None:
-        self._patience = patience
+        self._patience = max(patience, PUBLISH_RETRY_WAIT) if resend else patience
         self._sender = sender
         self._resend = resend
         self._online = online
@@ -221,6 +221,10 @@ class Window:
             self._count()
             return Verdict.CHECK
         return Verdict.FAIL
+
+    def resumes(self, publish: Publish) -> float:
+        """Say when one that waits (`Verdict.WAIT`) is to be sent again."""
+        return self._paused[publish]
 
     def found(self, publish: Publish, *, known: bool = True) -> bool:
         """Take back one that was checked.

@@ -166,8 +166,9 @@ class Window:
     ) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
+        self._threshold = max_messages // 2 if threshold_messages is None else threshold_messages
         # How much has to be free.
-        self._least = max_messages - (max_messages // 2 if threshold_messages is None else threshold_messages)
+        self._least = max_messages - self._threshold
         self._least_bytes = max_bytes - (max_bytes // 2 if threshold_bytes is None else threshold_bytes)
         self._terms = terms or {}
         self._group = {"group": self._terms["group"]} if "group" in self._terms else {}
@@ -201,6 +202,17 @@ class Window:
         """How many messages were handed over and not taken."""
         return self._buffered
 
+    @property
+    def credit(self) -> int:
+        """The credit in messages."""
+        return self._max_messages
+
+    def resize(self, messages: int) -> None:
+        """Change the credit in messages; what is outstanding beyond it stays."""
+        self._max_messages = messages
+        self._least = messages - min(self._threshold, messages - 1)
+        self._worth_a_look = messages - self._enough
+
     def limit_time(self, longest: float) -> None:
         """Let no request wait longer than this: the server would refuse it.
 
@@ -215,9 +227,14 @@ class Window:
         self._pause_until = max(self._pause_until, now + seconds)
 
     @property
+    def patience(self) -> float:
+        """How many seconds of silence are too long."""
+        return 2 * self._heartbeat
+
+    @property
     def silent_after(self) -> float:
         """Until when something must have been heard."""
-        return self._heard + 2 * self._heartbeat if self._asked else inf
+        return self._heard + self.patience if self._asked else inf
 
     @property
     def unproven_after(self) -> float:
@@ -229,7 +246,7 @@ class Window:
         """Until when something should have been heard: the earlier of the two."""
         if not self._asked:
             return inf
-        return min(self._proof_until, self._heard + 2 * self._heartbeat)
+        return min(self._proof_until, self._heard + self.patience)
 
     def prove(self, name: str) -> Pull:
         """Say what to ask for to find out whether the consumer is there.

@@ -96,8 +96,8 @@ async def change(
             read = sound(what, api.ConsumerInfo.from_response(response)).config
             try:
                 config = checked(call, fields.merged(call, api.ConsumerConfig, read, {}))
-            except errors.BadSubjectError as bad:
-                raise unreadable(what, str(bad)) from None
+            except errors.BadSubjectError as wrong:  # which is the server's, here
+                raise unreadable(what, str(wrong)) from None
         if {"filter_subject", "filter_subjects"} & set(params):
             # Either of them takes the place of both.
             config = replace(config, filter_subject=None, filter_subjects=None)

@@ -1,9 +1,9 @@
-"""Streams' and consumers' management: nats-py's `JetStreamManager` over our API.
+"""Streams' and consumers' management, under the names of nats-py's `JetStreamManager` and with its arguments.
 
 Strategy
-    The requests and the classes of the responses are nats-py's. Its manager makes each request through one method, which is
-    `Api.request` here; a `timeout` is ignored, because the deadline in force governs, and the client's `request_timeout`. What
-    it raises comes out as the same class with a text that says which stream or consumer it was about.
+    A call checks its arguments, makes one request (a list: one per page), and reads the response into a class of `trionats.api`. There is
+    no `timeout`: the deadline in force governs, and the client's `request_timeout`. What is raised is of nats-py's classes, with a
+    text that says which stream or consumer it was about.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats.js import manager as nats_py
-
 from trionats import api, errors
 from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
-from trionats._jetstream.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._jetstream.direct import read_one
+from trionats._jetstream.management.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.listing import Pages
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
     from nats.js import api as nats_api
 
-    from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
 
@@ -44,43 +41,6 @@ _NO_SEQUENCE = 10043
 _NO_SUCH_MESSAGE = frozenset({"no message found", "deleted message", "stream store EOF"})
 
 
-class _NatsPyReply:
-    """A message of the kind that nats-py's manager reads; it assigns `data`."""
-
-    def __init__(self, msg: Msg) -> None:
-        self.data: bytes | None = msg.data
-        # A message that was republished names two streams, and the last one is the one that was asked.
-        self.headers: dict[str, str] = dict(msg.headers.items())
-        if msg.status is not None:
-            self.headers["Status"] = str(msg.status)
-            self.headers["Description"] = msg.description
-
-    @property
-    def header(self) -> dict[str, str]:
-        return self.headers
-
-
-class _NatsPyConnection:
-    """The connection that nats-py's manager expects: direct gets go through it."""
-
-    def __init__(self, jetstream: Api[Messaging]) -> None:
-        self._api = jetstream
-
-    async def request(self, subject: str, payload: bytes, timeout: float) -> _NatsPyReply:  # noqa: ASYNC109 - its interface
-        return _NatsPyReply(await self._api.ask(subject.removeprefix(f"{self._api.prefix}."), payload))
-
-
-class _NatsPyManager(nats_py.JetStreamManager):
-    """nats-py's manager over our API."""
-
-    def __init__(self, jetstream: Api[Messaging]) -> None:
-        super().__init__(_NatsPyConnection(jetstream), jetstream.prefix)  # type: ignore[arg-type]  # all it uses
-        self._api = jetstream
-
-    async def _api_request(self, req_subject: str, req: bytes = b"", timeout: float = 0) -> dict[str, Any]:  # noqa: ASYNC109 - its interface
-        return await self._api.request(req_subject.removeprefix(f"{self._api.prefix}."), req)
-
-
 class JetStreamManager:
     """Streams and consumers: create, read, change, delete. The names and arguments are nats-py's, without `timeout`.
 
@@ -91,7 +51,6 @@ class JetStreamManager:
 
     def __init__(self, jetstream: Api[Messaging]) -> None:
         self._api = jetstream
-        self._manager = _NatsPyManager(jetstream)
 
     @property
     def prefix(self) -> str:

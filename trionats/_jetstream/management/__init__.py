@@ -1,0 +1,8 @@
+"""Streams and consumers: created, read, listed, changed, deleted.
+
+Lives here: the calls under nats-py's names (`manager`), and what they and the handles of consumers ask (`consumer_requests`).
+"""
+
+from trionats._jetstream.management.manager import JetStreamManager, purged
+
+__all__ = ["JetStreamManager", "purged"]
