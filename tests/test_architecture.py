@@ -71,7 +71,7 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream": [
         "* next_message processing whereabouts",
         "message",
-        "deliverers giving_back",
+        "giving_back",
         "api",
         "destination direct ordered oversize",
         "entries management",
