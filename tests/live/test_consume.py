@@ -35,6 +35,7 @@ from trionats import (
     open_client,
     open_consumer,
     open_events,
+    open_subscription,
 )
 from trionats.testing import TrioNatsServer
 
@@ -506,6 +507,45 @@ async def test_a_new_reader_has_no_more_than_its_own_though_the_consumer_was_set
                     await msg.ack()
                     numbers.append(int(msg.data))
         assert set(numbers) == set(range(20))
+
+
+@pytest.mark.parametrize("bind", [False, True])
+async def test_what_is_buffered_of_a_consumer_that_was_set_back_is_dropped_and_no_more_than_that(
+    nats_server: TrioNatsServer, *, bind: bool
+) -> None:
+    async with open_stream(nats_server) as w, open_events(w.nursery, w.nc) as told:
+        await fill(w, 20)
+        made = await consumer_of(w)
+        # Another context: it knows nothing of the consumer that it does not ask.
+        consumer = await w.nc.jetstream().consumer(made.stream, made.name, bind=bind)
+        async with open_consumer(w.nursery, consumer, max_messages=20) as rx:
+            await until(lambda: len(rx) == 20)
+            await consumer.reset()
+            # Now its ack wait is known, also to whoever only bound it.
+            await consumer.info()
+            with trio.fail_after(5):
+                while not await settled_all(consumer):
+                    msg = await rx.receive()
+                    await msg.ack_sync()
+        assert sum(event.count for event in arrived(told, events.MessagesExpired)) == 20
+
+
+async def test_the_whole_ack_wait_is_left_to_who_receives_and_in_progress_is_said_where_it_is_needed(
+    nats_server: TrioNatsServer,
+) -> None:
+    async with open_stream(nats_server) as w:
+        await fill(w, 3)
+        made = await consumer_of(w)
+        bound = await w.nc.jetstream().consumer(made.stream, made.name, bind=True)
+        async with open_subscription(w.nursery, w.nc, f"$JS.ACK.{made.stream}.>") as verdicts:
+            async with open_consumer(w.nursery, bound, max_messages=1) as rx:
+                await (await rx.receive()).ack()
+                # Looked at while it is read: its ack wait is known from here on.
+                await bound.info()
+                for _ in range(2):
+                    await (await rx.receive()).ack()
+            await w.nc.flush()
+            assert [msg.data for msg in arrived(verdicts)] == [b"+ACK"] * 3
 
 
 async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half() -> None:

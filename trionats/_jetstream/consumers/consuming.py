@@ -35,6 +35,7 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.consumers.oversize import next_message
+from trionats._jetstream.messages.deliverers import DELETED, overtaken
 from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.ordered import JITTER
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers.consumer import Consumer
-    from trionats._jetstream.messages.deliverers import Deliverer
     from trionats._protocol.jetstream.consuming import Step
     from trionats._protocol.jetstream.demand import Demand
 
@@ -61,7 +61,6 @@ __all__ = ["ConsumerFeed", "consuming"]
 RESPONSE_LIMIT: Final = 5.0
 PIN_HEADER: Final = "Nats-Pin-Id"
 IN_PROGRESS: Final = b"+WPI"
-DELETED: Final = "was deleted"
 #: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
 LONGEST_MARGIN: Final = 1.0
 
@@ -92,12 +91,9 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         self._received = self._decisions.received
         self._send_nowait = self._send.send_nowait
         self._sizes: deque[int] = deque()
-        self._measure_wait()
         # Trio's clock, in half the time that it takes to ask it.
         self._now = self._pace.now
         self._ahead = trio.current_time() - self._now()
-        # What is due before that was delivered in a former life of the consumer.
-        self._void_until = -inf
         self._parked: trio.Event | None = None
         self._until = inf
         self._inbox = PullInbox(connection.new_inbox())
@@ -120,7 +116,8 @@ class ConsumerFeed(Feed[JetStreamMsg]):
                 self._decisions.tagged(pin)
         deliverer = self._deliverer
         if deliverer.void:
-            deliverer = self._begin_life(now)
+            # The next life of the consumer has begun.
+            deliverer = self._deliverer = self._consumer.__deliverer__()
         try:
             if self._demand.stop_after and self._decisions.enough:
                 raise trio.WouldBlock
@@ -139,18 +136,6 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             number = self._inbox.number(message.subject)
             self._decisions.status(number, message.status, message.description, message.headers, now)
             self._advance(now)
-
-    def _begin_life(self, now: float) -> Deliverer:
-        """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
-        self._void_until = now + self._deliverer.ack_wait
-        self._deliverer = self._consumer.__deliverer__()
-        self._measure_wait()
-        return self._deliverer
-
-    def _measure_wait(self) -> None:
-        wait = min(self._deliverer.backoff, default=self._deliverer.ack_wait)
-        # What is nearly over is taken for over: our word would not come in time.
-        self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
 
     def _lost(self, inbox: PullInbox, _: Exception) -> None:
         if inbox is self._inbox:
@@ -194,15 +179,15 @@ class ConsumerFeed(Feed[JetStreamMsg]):
 
     def _taken(self, item: JetStreamMsg) -> bool:
         now = self._now() + self._ahead
-        if self._deliverer.void and not self._ended and not self._deliverer.void.startswith(DELETED):
-            # What is buffered will be delivered again, by a consumer that was reset or made anew.
-            self._begin_life(now)
-        left = item.due - now
-        fresh = left > self._margin and item.due >= self._void_until
-        if fresh and left < self._half:
-            # Else whoever takes it now might have a moment left for its work.
-            item.due = self._deliverer.due(item.reply, now)
-            self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
+        deliverer = item.__deliverer__()
+        fresh = not (deliverer.void and overtaken(deliverer, self._deliverer))
+        if fresh and (left := item.due - now) < (wait := deliverer.ack_wait) / 2:
+            # What is nearly over is taken for over: our word would not come in time.
+            fresh = left > min(LONGEST_MARGIN, wait / 20)
+            if fresh:
+                # Else whoever takes it now might have a moment left for its work.
+                item.due = deliverer.due(item.reply, now)
+                self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
         if self._decisions.taken(self._sizes.popleft(), now, handed_over=fresh):
             self._advance(now)
         if fresh and self._demand.stop_after and self._decisions.done:
@@ -347,7 +332,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             while True:
                 message = self._receive.receive_nowait()
                 # What is overdue is somebody else's.
-                if message.due > now and message.due >= self._void_until:
+                if message.due > now and not message.__deliverer__().void:
                     held.append(message)
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             pass

@@ -19,6 +19,7 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
+from trionats._jetstream.messages.deliverers import DELETED, overtaken
 from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.acks import IN_PROGRESS
@@ -51,7 +52,6 @@ BOUND_PAUSES: Final = (0.05, 0.2)
 #: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
 LONGEST_MARGIN: Final = 1.0
 ACK_PREFIX: Final = "$JS.ACK."
-DELETED: Final = "was deleted"
 
 
 @final
@@ -72,8 +72,6 @@ class PushFeed(Feed[JetStreamMsg]):
         self._api, self._consumer, self._traits, self._on_leave = jetstream, consumer, traits, on_leave
         self._deliverer = consumer.__deliverer__()
         self._decisions = Push(consumer.stream, consumer.name, traits, trio.current_time())
-        # What is due before that was delivered in a former life of the consumer.
-        self._void_until = -inf
         self._expired = 0
         self._fresh = True
         self._parked: trio.Event | None = None
@@ -93,18 +91,14 @@ class PushFeed(Feed[JetStreamMsg]):
             self._connection.foreign.read(self._name, _no_delivery, message)
             return
         if self._deliverer.void:
-            self._begin_life(now)
+            # The next life of the consumer has begun.
+            self._deliverer = self._consumer.__deliverer__()
         deliverer = self._deliverer
         if self._decisions.came(reply, message.size, now):
             self._put(JetStreamMsg(message, deliverer, deliverer.due(reply, now)))
         elif self._gives_back:
             give_back(deliverer, (message,))
         self._advance(now)
-
-    def _begin_life(self, now: float) -> None:
-        """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
-        self._void_until = now + self._deliverer.ack_wait if self._deliverer.acknowledges else -inf
-        self._deliverer = self._consumer.__deliverer__()
 
     def _lost(self, _: Exception) -> None:
         self._decisions.connection_lost()
@@ -129,9 +123,10 @@ class PushFeed(Feed[JetStreamMsg]):
 
     def _taken(self, item: JetStreamMsg) -> bool:
         now = trio.current_time()
-        wait = self._deliverer.wait(item.reply)
+        deliverer = item.__deliverer__()
+        wait = deliverer.wait(item.reply)
         left = item.due - now
-        fresh = left > min(LONGEST_MARGIN, wait / 20) and item.due >= self._void_until
+        fresh = left > min(LONGEST_MARGIN, wait / 20) and not overtaken(deliverer, self._deliverer)
         if not fresh:
             self._expired += 1
             if self._fresh:
@@ -239,7 +234,7 @@ class PushFeed(Feed[JetStreamMsg]):
             while True:
                 message = self._receive.receive_nowait()
                 # What is overdue is somebody else's.
-                if message.due > now and message.due >= self._void_until:
+                if message.due > now and not message.__deliverer__().void:
                     held.append(message)
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             pass

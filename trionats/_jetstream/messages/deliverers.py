@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
 
-__all__ = ["Deliverer", "Deliverers"]
+__all__ = ["DELETED", "Deliverer", "Deliverers", "overtaken"]
 
 
 #: After how many seconds the server delivers again where a configuration does not say.
 ACK_WAIT = 30.0
+#: Why the messages of a consumer that is gone are void.
+DELETED = "was deleted"
 
 
 @final
@@ -169,7 +171,7 @@ class Deliverers:
         """
         found = self._known.get((stream, name))
         if found is not None:
-            self._end(found, (stream, name), "was deleted")
+            self._end(found, (stream, name), DELETED)
 
     @contextmanager
     def ending(self, stream: str, name: str, why: str) -> Iterator[None]:
@@ -200,6 +202,20 @@ class Deliverers:
         deliverer.void = why
         if self._known.get(key) is deliverer:
             del self._known[key]
+
+
+def overtaken(deliverer: Deliverer, present: Deliverer) -> bool:
+    """Say whether another life of a consumer has come, or comes, after the one that delivered a message, which delivers it again.
+
+    What is buffered of a consumer that was deleted is the last that comes of it, and where nothing is acknowledged nothing comes again.
+
+    Args:
+        deliverer: The life that delivered it.
+        present: The one that delivered last.
+    """
+    if not (deliverer.void and deliverer.acknowledges):
+        return False
+    return deliverer is not present or not deliverer.void.startswith(DELETED)
 
 
 def _learn(deliverer: Deliverer, info: api.ConsumerInfo) -> None:

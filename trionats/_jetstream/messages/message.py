@@ -349,6 +349,10 @@ class JetStreamMsg(Msg):
         """Raise where nothing can be said of it any more."""
         self._decide(Verdict.IN_PROGRESS)
 
+    def __deliverer__(self) -> Deliverer:
+        """Give the life of the consumer that it was delivered in."""
+        return self._deliverer
+
     def __standing__(self) -> Standing:
         """Say what was said of it so far."""
         return self._standing
