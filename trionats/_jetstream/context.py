@@ -26,6 +26,7 @@ from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.streams import Stream
+from trionats._protocol import fields
 from trionats._protocol.jetstream.publishing import publish_headers
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ class JetStream(JetStreamManager):
         Raises:
             trionats.errors.NotFoundError: There is no such stream or consumer.
         """
+        fields.check_argument("consumer", "bind", bool, bind)
         if bind:
             consumer_of(stream, name)
             await checkpoint()

@@ -138,6 +138,7 @@ class Stream:
         Raises:
             trionats.errors.NotFoundError: There is no such consumer.
         """
+        fields.check_argument("consumer", "bind", bool, bind)
         if bind:
             consumer_name(name)
             await checkpoint()
@@ -345,6 +346,7 @@ class Stream:
     async def _read(
         self, asked: dict[str, object], what: str, direct: bool | None, *, immutable: bool = False
     ) -> api.StoredMsg:
+        fields.check_argument("get_msg", "direct", bool | None, direct)
         if direct is None:
             anybody = bool(self.cached_info.config.allow_direct) and (immutable or not self._replicated)
         else:

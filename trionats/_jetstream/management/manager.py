@@ -383,6 +383,10 @@ class JetStreamManager:
         what = f"message {subject or seq!r} of {_stream(stream_name)}"
         fields.check_argument("get_msg", "seq", int | None, seq)
         fields.check_argument("get_msg", "subject", str | None, subject)
+        fields.check_argument("get_msg", "direct", bool | None, direct)
+        fields.check_argument("get_msg", "next", bool | None, next)
+        if seq is not None and seq < 0:
+            raise ValueError(f"get_msg: seq is {seq}: sequences begin at 1")
         if next:
             asked = {"seq": seq, "next_by_subj": subject}
         elif subject:
@@ -422,6 +426,8 @@ class JetStreamManager:
         """
         fields.check_argument("delete_msg", "seq", int, seq)
         fields.check_argument("delete_msg", "erase", bool, erase)
+        if seq < 0:
+            raise ValueError(f"delete_msg: seq is {seq}: sequences begin at 1")
         what = f"message {seq} of {_stream(stream_name)}"
         asked: dict[str, object] = {"seq": seq} if erase else {"seq": seq, "no_erase": True}
         with about(what):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.priority import Terms
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def _whole(name: str, value: object, least: int, most: int = _MOST) -> None:
         raise ValueError(f"open_consumer(): {name} must be from {least} to {most}, not {value}")
 
 
-def _seconds(name: str, value: object, least: float, most: float) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"open_consumer(): {name} must be a number of seconds, not {type(value).__name__}")
-    if not (isfinite(value) and least <= value <= most):
+def _seconds(name: str, value: float, least: float, most: float) -> None:
+    check_argument("open_consumer()", name, float, value)
+    if not least <= value <= most:
         raise ValueError(f"open_consumer(): {name} must be from {least:.12g} to {most:.12g} s, not {value:.12g}")
