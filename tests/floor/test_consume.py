@@ -318,7 +318,9 @@ async def test_stop_wakes_a_reader_that_waits_and_may_be_repeated() -> None:
 async def test_whoever_may_not_ask_for_messages_is_told_so_by_receive() -> None:
     async with open_consumer_world(server=FakeServer(deny_publish=(NEXT,))) as w:
         async with open_consumer(w.nursery, w.consumer) as rx:
-            with pytest.raises(errors.PermissionsViolationError, match=r"MSG\.NEXT\.S\.C"):
+            with pytest.raises(
+                errors.PermissionsViolationError, match=r"consumer .C. of stream .S.: .*MSG\.NEXT\.S\.C"
+            ):
                 await rx.receive()
 
 

@@ -11,9 +11,11 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes import FakeServer
 from tests.worlds import (
     ConsumerWorld,
     Listener,
+    assert_nothing_left,
     cut_short,
     delivered,
     hold_back,
@@ -22,6 +24,7 @@ from tests.worlds import (
     regain,
     seam,
     settled,
+    takes,
     until,
 )
 from trionats import JetStreamMsg, Msg, errors, events
@@ -356,9 +359,21 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
     async with open_consumer_world(1) as w:
         msg = await one(w)
         silent(w)
-        start = trio.current_time()
-        assert await msg.ack_next(3) is None
-        assert trio.current_time() - start == 5
+        with (
+            takes(5),
+            pytest.raises(errors.TimeoutError, match=r"ack_next of message on 's\.a': no answer of consumer 'C'"),
+        ):
+            await msg.ack_next(3)
+        await in_doubt(w, msg)
+
+
+async def test_whoever_may_not_acknowledge_is_told_so_by_ack_next_at_once() -> None:
+    async with open_consumer_world(1, server=FakeServer(deny_publish=("$JS.ACK.>",))) as w:
+        msg = await one(w)
+        with takes(0), pytest.raises(errors.PermissionsViolationError, match=r"ack_next of message on 's\.a'.*JS\.ACK"):
+            await msg.ack_next(3)
+        await w.nc.flush()
+        assert_nothing_left(w.nc)
 
 
 # -- processing --------------------------------------------------------------------------------------------------------------------

@@ -297,7 +297,7 @@ class OrderedSource:
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail when it is our asking that is refused: no status says so, and silence would only lead to another consumer."""
         if isinstance(event, events.PermissionViolation):
-            self._ordered.forbidden(event.error)
+            self._ordered.forbidden(refusal_of(f"reading of stream '{self._ordered.stream}'", event.error))
             self.wake()
 
     def end(self, reason: BaseException | None) -> None:

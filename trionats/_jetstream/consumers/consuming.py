@@ -169,7 +169,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
     def push(self, event: events.ConnectionEvent) -> None:
         """Fail when it is our asking that is refused."""
         if isinstance(event, events.PermissionViolation):
-            self._decisions.forbidden(event.error)
+            self._decisions.forbidden(refusal_of(self._name, event.error))
             self._advance(trio.current_time())
 
     def end(self, reason: BaseException | None) -> None:

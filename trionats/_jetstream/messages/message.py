@@ -184,12 +184,14 @@ class JetStreamMsg(Msg):
                 ends earlier.
 
         Returns:
-            The next message, which has no part in a feed; None where none came.
+            The next message, which has no part in a feed; None where there was none.
 
         Raises:
             nats.errors.MsgAlreadyAckdError: It has got its verdict.
             nats.errors.NotFoundError: The consumer is gone.
             trionats.errors.DisconnectedError: The connection broke before a message came.
+            trionats.errors.PermissionsViolationError: The user may not acknowledge.
+            nats.errors.TimeoutError: The server has said nothing, not even that there is none.
             nats.errors.Error: The consumer cannot be asked in this way: it is a push consumer, has priority groups, or
                 limits `expires`. See also `JetStreamMsg`.
             TypeError: `expires` is no number.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trionats import errors
+from trionats import errors, events
 from trionats._protocol.jetstream.acks import NAK, NextReply, judge_next, next_body
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
@@ -60,23 +60,27 @@ class NextMessage:
         left = trio.current_effective_deadline() - now
         expires = min(expires, max(left - MARGIN, left / 2))
         self._until = now + expires + PATIENCE
+        # No status says that we may not acknowledge.
+        self._connection.add_listener(self, refused=reply)
         try:
             self._connection.acknowledge_nowait(reply, next_body(expires), self._inbox)
         except BaseException:
-            self._attachment.detach()
+            self.close(give_back=False)
             raise
 
     async def wait(self) -> Msg | None:
         """Wait for it.
 
         Returns:
-            The message; None where none came.
+            The message; None where the server says that there is none.
 
         Raises:
-            nats.errors.Error: Nothing can come any more.
+            nats.errors.Error: Nothing can come any more, or the server says nothing.
         """
-        with trio.move_on_at(self._until):
+        with trio.move_on_at(self._until) as scope:
             await self._happened.wait()
+        if scope.cancelled_caught:
+            raise errors.explained(errors.TimeoutError, f"{self._doing}: no answer of {self._consumer} in time")
         if self._error is not None:
             raise self._error
         message, self._message = self._message, None
@@ -88,6 +92,7 @@ class NextMessage:
         Args:
             give_back: Whether a message that came, or still comes, is given back.
         """
+        self._connection.remove_listener(self)
         if not give_back:
             self._attachment.detach()
             return
@@ -121,6 +126,16 @@ class NextMessage:
         else:
             why = "the client was closed" if reason is None else str(reason)
             self._fail(errors.explained(errors.ConnectionClosedError, f"{self._doing}: {why}"))
+
+    # The listener to what the server refuses.
+
+    def push(self, event: events.ConnectionEvent) -> None:
+        """Fail: what is refused is this acknowledgement."""
+        if isinstance(event, events.PermissionViolation):
+            self._fail(refusal_of(self._doing, event.error))
+
+    def end(self, reason: BaseException | None) -> None:
+        """Nothing to do: `ended` is called."""
 
     # Inside.
 
