@@ -15,6 +15,7 @@ from tests.worlds import (
     ConsumerWorld,
     Listener,
     arrived,
+    assert_nothing_left,
     has_ended,
     lose,
     open_consumer_world,
@@ -344,6 +345,22 @@ async def test_a_deletion_is_told_at_once_also_while_the_server_keeps_silent_abo
         with pytest.raises(errors.ConsumerGoneError):
             await rx.receive()
         assert trio.current_time() == start
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_one_that_has_ended_takes_no_inbox_when_the_connection_breaks_behind_its_goodbye(
+    *, stopped: bool
+) -> None:
+    async with open_consumer_world(3) as w:
+        async with open_consumer(w.nursery, w.consumer) as rx:
+            await filled(rx, 3)
+            w.server.mute.add("PING")  # the PONG behind its UNSUB does not come
+            if stopped:
+                rx.stop()
+        await lose(w.server, w.nc)
+        w.server.mute.clear()
+        await regain(w.server, w.nc)
+        assert_nothing_left(w.nc)
 
 
 async def test_a_drain_without_a_connection_ends_it() -> None:

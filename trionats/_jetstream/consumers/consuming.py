@@ -138,7 +138,8 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             self._advance(now)
 
     def _lost(self, inbox: PullInbox, _: Exception) -> None:
-        if inbox is self._inbox:
+        # One that was left is listened to until the PONG behind its UNSUB, and is not taken again.
+        if inbox is self._inbox and not self._ended:
             self._decisions.connection_lost()
             former = self._attachment
             if self._attach_again() and former is not None:
