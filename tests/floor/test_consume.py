@@ -272,6 +272,7 @@ async def test_what_was_on_its_way_when_the_block_was_left_is_given_back() -> No
         ({"max_deliver": 3}, {"on_leave": "nak"}, True),
         ({}, {"on_leave": "leave"}, False),
         ({"ack_policy": "none"}, {}, False),
+        ({"ack_policy": "none"}, {"on_leave": "nak"}, False),
     ],
 )
 async def test_what_is_left_behind_is_given_back_unless_that_could_lose_it(

@@ -306,7 +306,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
     @property
     def _gives_back(self) -> bool:
         chosen = self._demand.on_leave
-        return takes_back(self._deliverer) if chosen is None else chosen == "nak"
+        return takes_back(self._deliverer) if chosen is None else chosen == "nak" and self._deliverer.acknowledges
 
     def _lose(self, error: Exception) -> None:
         if isinstance(error, errors.ConsumerGoneError) and not self._ended:
