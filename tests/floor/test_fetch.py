@@ -149,6 +149,10 @@ async def test_a_fetch_leaves_no_circle_of_objects() -> None:
             await w.consumer.fetch(1)
             await w.nc.flush()
             assert not [each for each in gc.get_objects() if isinstance(each, Fetching)]
+            with pytest.raises(errors.BadRequestError):
+                await w.consumer.fetch(1, max_bytes=1)
+            await w.nc.flush()
+            assert not [each for each in gc.get_objects() if isinstance(each, Fetching)]
         finally:
             gc.enable()
 

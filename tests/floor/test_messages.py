@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +30,7 @@ from tests.worlds import (
 )
 from trionats import JetStreamMsg, Msg, errors, events
 from trionats._jetstream.messages.deliverers import Deliverer
+from trionats._jetstream.messages.next_message import NextMessage
 from trionats._protocol.jetstream.acks import Verdict
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -365,6 +367,19 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
         ):
             await msg.ack_next(3)
         await in_doubt(w, msg)
+
+
+async def test_the_next_message_leaves_no_circle_of_objects() -> None:
+    async with open_consumer_world(2) as w:
+        msg = await one(w)
+        gc.collect()
+        gc.disable()
+        try:
+            assert await msg.ack_next(3) is not None
+            await w.nc.flush()
+            assert not [each for each in gc.get_objects() if isinstance(each, NextMessage)]
+        finally:
+            gc.enable()
 
 
 async def test_whoever_may_not_acknowledge_is_told_so_by_ack_next_at_once() -> None:

@@ -107,7 +107,8 @@ class Fetching:
                 if action is None:
                     return self._handed_over(attachment)
                 if isinstance(action, Fail):
-                    raise action.error
+                    # What is kept would know the frames that it was raised through, and so itself.
+                    raise errors.again(action.error)
                 if isinstance(action, Wait):
                     await self._park(action.until)
                 elif isinstance(action, Pull):

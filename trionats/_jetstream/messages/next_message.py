@@ -93,11 +93,14 @@ class NextMessage:
             give_back: Whether a message that came, or still comes, is given back.
         """
         self._connection.remove_listener(self)
+        # It knows us, and one circle a message would be a lot to collect.
+        attachment = self._attachment
+        del self._attachment
         if not give_back:
-            self._attachment.detach()
+            attachment.detach()
             return
         # First this: the server would deliver it to us again.
-        self._attachment.retire(self._give_back)
+        attachment.retire(self._give_back)
         if self._message is not None:
             self._give_back(self._message)
 
