@@ -12,7 +12,7 @@ Inboxes
 
 Waiting too long
     The server gives a message to somebody else when its ack wait is over. So what has waited here as long is dropped when its turn
-    comes (design 23), and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for
+    comes (design 80), and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for
     whoever works on it.
 
 Leaving

@@ -4,7 +4,7 @@ All decisions are the cellar's (`_protocol.jetstream.push`): when flow control i
 much. `PushFeed` carries them out: what needs no waiting at once, in the step in which a message comes or is received, and a
 look at the consumer in the feed's task, which mostly sleeps.
 
-As with a pull consumer (`consuming`), what has waited here past its ack wait is somebody else's and not handed over (design 23), and
+As with a pull consumer (`consuming`), what has waited here past its ack wait is somebody else's and not handed over (design 80), and
 what is left is given back (`giving_back`).
 """
 

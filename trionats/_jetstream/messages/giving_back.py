@@ -1,6 +1,6 @@
 """Giving back what was delivered to us and handed to nobody: another worker has it in milliseconds, and not after the ack wait.
 
-Whoever leaves a pull request or a push subscription unsubscribes and NAKs, in one synchronous step (design 7, 12), what it holds;
+Whoever leaves a pull request or a push subscription unsubscribes and NAKs, in one synchronous step (design 7, 77), what it holds;
 and until the PONG behind its UNSUB (`Attachment.retire`) it also NAKs what the server sent before it knew. All of this goes
 out although nobody waits for it, and no program is told when it is lost: then the ack wait does the same, later.
 

@@ -1,4 +1,4 @@
-"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it.
+"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it (design 79 to 82).
 
 Strategy
     `Consuming` is told what came (`received`, `status`, `inspected`, ...) and asked what to do (`next`); it never waits, sends or
