@@ -69,7 +69,7 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* messages whereabouts",
+        "* jitter messages whereabouts",
         "api",
         "direct ordered",
         "entries management",

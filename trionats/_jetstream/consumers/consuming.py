@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
 from trio.lowlevel import checkpoint
@@ -27,13 +27,13 @@ from trio.lowlevel import checkpoint
 from trionats import errors, events
 from trionats._feeds.feed import feeding
 from trionats._jetstream.consumers.delivery_feed import RESPONSE_LIMIT, DeliveryFeed
-from trionats._jetstream.consumers.oversize import next_message
+from trionats._jetstream.consumers.oversize import upcoming
+from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import JITTER
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Tell, Traits
-from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Tell, Traits
+from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.receivers import Intake
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.demand import Demand
 
 __all__ = ["ConsumerFeed", "consuming"]
-
-PIN_HEADER: Final = "Nats-Pin-Id"
 
 
 @final
@@ -219,7 +217,7 @@ class ConsumerFeed(DeliveryFeed):
         size = 0
         try:
             with trio.move_on_after(RESPONSE_LIMIT):
-                found = await next_message(self._api, await self._consumer.info())
+                found = await upcoming(self._api, await self._consumer.info())
                 size = 0 if found is None else found.size
         except errors.Error:
             pass

@@ -41,7 +41,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
 from trionats._protocol.jetstream.pull import Ending, Pull, Window, pull_limit
 from trionats._protocol.jetstream.refusals import TOLD_AFTER, backoff, consumer_gone
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from trionats._protocol.jetstream.demand import Demand
 
-__all__ = ["UNKNOWN", "Consuming", "Measure", "News", "Renew", "Step", "Tell", "Traits"]
+__all__ = ["UNKNOWN", "Consuming", "News", "Renew", "Step", "Tell", "Traits"]
 
 #: How long nothing is asked for at the most while nobody listens.
 _LONGEST_PAUSE: Final = 1.0
@@ -98,11 +98,6 @@ class Tell:
 @dataclass(frozen=True, slots=True)
 class Renew:
     """Take a new inbox in place of the one that is used; what still comes to that is received like the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Find out how large the next message is, then tell `measured`."""
 
 
 Step: TypeAlias = "Pull | Wait | Inspect | Fail | Tell | Renew | Measure"
