@@ -69,27 +69,40 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* next_message processing whereabouts",
-        "message",
-        "giving_back",
+        "* messages whereabouts",
         "api",
-        "destination direct ordered oversize",
+        "direct ordered",
         "entries management",
-        "fetching ordered_consumer publish watcher",
-        "consumers flight objects",
-        "consuming publisher push streams",
+        "consumers publishing watcher",
+        "objects streams",
         "context",
+    ],
+    "_jetstream.consumers": [
+        "* ordered_consumer oversize",
+        "fetching",
+        "consumer",
+        "consuming push",
     ],
     "_jetstream.management": [
         "consumer_requests",
         "manager",
         "*",
     ],
+    "_jetstream.messages": [
+        "* deliverers next_message processing",
+        "giving_back message",
+    ],
     "_jetstream.objects": [
         "* buckets transfer",
         "infos purging",
         "chunks",
         "store",
+    ],
+    "_jetstream.publishing": [
+        "* destination",
+        "publish",
+        "flight",
+        "publisher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers",
@@ -144,7 +157,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
-    "_jetstream.publisher": 1,
+    "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.

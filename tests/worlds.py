@@ -62,7 +62,7 @@ from trionats._core.connection import Connection
 from trionats._core.messaging import Publishing
 from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
-from trionats._jetstream.message import JetStreamMsg
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
 

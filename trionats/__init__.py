@@ -22,13 +22,13 @@ from trionats._core.tracing import trace_headers
 from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
-from trionats._jetstream.consumers import Consumer
+from trionats._jetstream.consumers.consumer import Consumer
+from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.message import JetStreamMsg
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.ordered_consumer import OrderedConsumer
-from trionats._jetstream.publisher import Publisher, Receipt
+from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.jetstream.publishing import PublishOptions

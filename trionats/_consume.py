@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.consumers import Consumer
-from trionats._jetstream.consuming import consuming
-from trionats._jetstream.ordered_consumer import OrderedConsumer, reading
-from trionats._jetstream.push import pushed
+from trionats._jetstream.consumers.consumer import Consumer
+from trionats._jetstream.consumers.consuming import consuming
+from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer, reading
+from trionats._jetstream.consumers.push import pushed
 from trionats._protocol.jetstream.demand import Demand
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from trionats._feeds.feed import Feed
-    from trionats._jetstream.message import JetStreamMsg
+    from trionats._jetstream.messages.message import JetStreamMsg
     from trionats._protocol.jetstream.demand import OnLeave
 
 

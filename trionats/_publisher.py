@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
-from trionats._jetstream.publisher import Publisher, publishing
+from trionats._jetstream.publishing.publisher import Publisher, publishing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ from tests.fake_consumers import SECOND
 from tests.fakes import FakeServer, Frame
 from tests.worlds import ConsumerWorld, lose, open_consumer_world, regain, settled, takes
 from trionats import JetStreamMsg, errors
-from trionats._jetstream.fetching import Fetching
+from trionats._jetstream.consumers.fetching import Fetching
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fake_consumers import SECOND
 from tests.worlds import ConsumerWorld, Receiver, open_consumer_world, seam, settled
 from trionats._core.messaging import Retirable
-from trionats._jetstream.giving_back import leave
+from trionats._jetstream.messages.giving_back import leave
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

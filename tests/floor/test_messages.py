@@ -25,7 +25,7 @@ from tests.worlds import (
     until,
 )
 from trionats import JetStreamMsg, Msg, errors, events
-from trionats._jetstream.message import Deliverer
+from trionats._jetstream.messages.deliverers import Deliverer
 from trionats._protocol.jetstream.acks import Verdict
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

@@ -14,7 +14,7 @@ from tests.fakes import FakeServer, Frame
 from tests.worlds import arrived, connected, open_world, seam, settled, takes
 from trionats import Client, Events, JetStream, Msg, errors, events, open_events
 from trionats._jetstream.api import Api
-from trionats._jetstream.destination import bucket_destination
+from trionats._jetstream.publishing.destination import bucket_destination
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

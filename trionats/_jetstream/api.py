@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from trionats import errors
-from trionats._jetstream.message import Deliverers
+from trionats._jetstream.messages.deliverers import Deliverers
 from trionats._jetstream.whereabouts import Whereabouts
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels

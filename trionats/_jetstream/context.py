@@ -9,7 +9,8 @@ from trio.lowlevel import checkpoint
 from trionats import api, errors
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
-from trionats._jetstream.consumers import Consumer
+from trionats._jetstream.consumers.consumer import Consumer
+from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects.buckets import (
@@ -22,9 +23,8 @@ from trionats._jetstream.objects.buckets import (
     origin_of,
 )
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.ordered_consumer import ordered_consumer
-from trionats._jetstream.publish import encoded, joined, publish_until_known, unexpected_publish
-from trionats._jetstream.publisher import Publisher
+from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
+from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.publishing import publish_headers
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nats.js import api as nats_api
 
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.ordered_consumer import OnRecreate, OrderedConsumer
+    from trionats._jetstream.consumers.ordered_consumer import OnRecreate, OrderedConsumer
 
 DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from trio.lowlevel import checkpoint
 
 from trionats._jetstream.api import about, confirmed
-from trionats._jetstream.consumers import Consumer
+from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
 from trionats._jetstream.management.consumer_requests import create

@@ -19,8 +19,8 @@ import trio
 
 from trionats import errors, events
 from trionats._jetstream.api import decode
-from trionats._jetstream.destination import written_at
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.remnants import SETTLING, Remnant
 
 if TYPE_CHECKING:

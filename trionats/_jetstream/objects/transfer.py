@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors
-from trionats._jetstream.destination import bucket_destination
-from trionats._jetstream.publish import publish_ack
+from trionats._jetstream.publishing.destination import bucket_destination
+from trionats._jetstream.publishing.publish import publish_ack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,10 +16,10 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors, events
-from trionats._jetstream.giving_back import give_back, leave, takes_back
+from trionats._jetstream.consumers.oversize import next_message
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.message import JetStreamMsg
-from trionats._jetstream.oversize import next_message
+from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
 from trionats._protocol.jetstream.fetching import Fetch, Measure
 from trionats._protocol.jetstream.pull import Pull, PullInbox
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing, Retirable
     from trionats._jetstream.api import Api
-    from trionats._jetstream.message import Deliverer
+    from trionats._jetstream.messages.deliverers import Deliverer
     from trionats._protocol.jetstream.fetching import Wanted
 
 __all__ = ["Fetching", "fetch"]

@@ -19,8 +19,8 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
-from trionats._jetstream.giving_back import give_back, leave, takes_back
-from trionats._jetstream.message import JetStreamMsg
+from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.acks import IN_PROGRESS
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
 from trionats._protocol.jetstream.push import Answer, Push, PushNews, PushTraits, Tell
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
-    from trionats._jetstream.consumers import Consumer
+    from trionats._jetstream.consumers.consumer import Consumer
     from trionats._protocol.jetstream.demand import Demand, OnLeave
     from trionats._protocol.jetstream.push import Step
 

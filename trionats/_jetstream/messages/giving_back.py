@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
-    from trionats._jetstream.message import Deliverer
+    from trionats._jetstream.messages.deliverers import Deliverer
 
 __all__ = ["give_back", "leave", "takes_back"]
 

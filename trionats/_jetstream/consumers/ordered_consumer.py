@@ -19,7 +19,8 @@ from trionats._core.deadlines import unexpected
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import about, api_error
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.message import Deliverer, JetStreamMsg
+from trionats._jetstream.messages.deliverers import Deliverer
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink, delete_aside
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.ordered import Ordered

@@ -34,10 +34,10 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
 from trionats._feeds.feed import Feed, feeding
-from trionats._jetstream.giving_back import give_back, leave, takes_back
-from trionats._jetstream.message import JetStreamMsg
+from trionats._jetstream.consumers.oversize import next_message
+from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.ordered import JITTER
-from trionats._jetstream.oversize import next_message
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
 from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Tell, Traits
 from trionats._protocol.jetstream.pull import Pull, PullInbox
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
-    from trionats._jetstream.consumers import Consumer
-    from trionats._jetstream.message import Deliverer
+    from trionats._jetstream.consumers.consumer import Consumer
+    from trionats._jetstream.messages.deliverers import Deliverer
     from trionats._protocol.jetstream.consuming import Step
     from trionats._protocol.jetstream.demand import Demand
 

@@ -11,8 +11,8 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
-from trionats._jetstream.flight import Flight, failed
-from trionats._jetstream.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._jetstream.publishing.flight import Flight, failed
+from trionats._jetstream.publishing.publish import encoded, joined, publish_ack, unexpected_publish
 from trionats._protocol.headers import texts
 from trionats._protocol.jetstream.publisher import Publish
 from trionats._protocol.jetstream.publishing import MSG_ID, PublishOptions, publish_headers

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from trionats import api
 from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import confirmed
-from trionats._jetstream.fetching import fetch
+from trionats._jetstream.consumers.fetching import fetch
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import step_down
 from trionats._protocol.jetstream.fetching import EXPIRES, Wanted
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
-    from trionats._jetstream.message import Deliverer, JetStreamMsg
+    from trionats._jetstream.messages.deliverers import Deliverer
+    from trionats._jetstream.messages.message import JetStreamMsg
 
 __all__ = ["Consumer"]
 

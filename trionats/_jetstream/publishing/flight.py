@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors
-from trionats._jetstream.destination import chosen_destination
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.publish import publish_ack, stored_before
+from trionats._jetstream.publishing.destination import chosen_destination
+from trionats._jetstream.publishing.publish import publish_ack, stored_before
 from trionats._protocol import commands, headers
 from trionats._protocol.index import LateIndex
 from trionats._protocol.jetstream.publisher import LONGEST_REACH, Publish, Verdict, Window

@@ -1,0 +1,5 @@
+"""Consumers, and how they are read: by fetches, and as feeds.
+
+Lives here: the handle of one (`consumer`), `fetching`, and the kinds of feeds (`consuming`, `push`, `ordered_consumer`). What decides stands in
+`_protocol.jetstream`, under the same names.
+"""
