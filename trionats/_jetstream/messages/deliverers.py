@@ -184,6 +184,7 @@ class Deliverers:
         if found is None:
             yield
             return
+        found.connection.pace.run.check()
         found.void = f"{why}, or may have been"
         try:
             yield
