@@ -18,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 from trionats import errors, events
 from trionats._jetstream.consumers.oversize import next_message
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._jetstream.messages.giving_back import give_back, leave
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
 from trionats._protocol.jetstream.fetching import Fetch, Measure
@@ -166,7 +166,7 @@ class Fetching:
                 self._life.failed(reason)
         # Now, while something can still be sent.
         messages = self._taken()
-        if takes_back(self._deliverer):
+        if self._deliverer.takes_back:
             give_back(self._deliverer, messages)
         self._changed.set()
 

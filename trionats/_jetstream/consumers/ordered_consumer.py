@@ -2,7 +2,7 @@
 
 The handle holds the decisions (`_protocol.jetstream.ordered`) and with them the cursor; nothing of it is on the server, nor at the
 connection, while nobody reads. Each use (a fetch, a feed) is a source of its own, which resumes where the one before was left,
-and only what a program was really given counts: what was buffered, or collected by a fetch that was cancelled, comes again.
+and only what a program was really given counts: what was buffered, or collected by a fetch that was cancelled, comes again (design 84).
 """
 
 from __future__ import annotations

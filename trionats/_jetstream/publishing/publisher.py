@@ -1,4 +1,4 @@
-"""A publisher: many publishes in flight, each with its receipt (design 14)."""
+"""A publisher: many publishes in flight, each with its receipt (design 68, 69)."""
 
 from __future__ import annotations
 

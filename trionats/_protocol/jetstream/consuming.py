@@ -1,4 +1,4 @@
-"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it.
+"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it (design 79 to 82).
 
 Strategy
     `Consuming` is told what came (`received`, `status`, `inspected`, ...) and asked what to do (`next`); it never waits, sends or
@@ -17,7 +17,7 @@ What is done when
     Nobody listens (503): the consumer or the stream is gone, or has no leader, or JetStream is not up yet. It is looked at; what
     is not found twice is gone. Where looking is forbidden, it is asked again for ever, and an event says so.
 
-    Nothing is asked for because the reader sleeps: silence means nothing then (E10), and where the server forgets consumers that
+    Nothing is asked for because the reader sleeps: silence means nothing then, and where the server forgets consumers that
     nobody asks, a request that no message fits into keeps it alive.
 
     The next message is larger than the credit: where nobody chose that, it is asked for alone and without a limit; where

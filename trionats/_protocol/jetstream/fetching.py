@@ -9,7 +9,7 @@ Strategy
     ended the request, it fell silent, the connection broke, or time is up. Only a fetch that has got nothing asks again, within
     its own time: after a change of leader, with the next connection, without a pin that is not ours any more.
 
-    Nothing to return is the server's word, a 404 or a 408, and never our guess: where nobody answered, or what was said last is
+    Nothing to return is the server's word, a 404 or a 408, and never our guess (design 78): where nobody answered, or what was said last is
     that the consumer cannot be served just now, that is raised when time is up. So a program that works until there is
     nothing left does not take an outage for the end.
 
