@@ -139,6 +139,7 @@ class OrderedConsumer:
         if max_bytes is not None:
             _check_number("max_bytes", int, max_bytes, 1, _MOST)
         fields.check_argument("fetch", "no_wait", bool, no_wait)
+        self._jetstream.connection.pace.run.check()
         deadline, round_trip = trio.current_effective_deadline(), self._jetstream.whereabouts.round_trip
         until, at_most, bounded = limits_of(trio.current_time(), expires, deadline, round_trip)
         window = Batch(batch, max_bytes or 0, until=until, no_wait=no_wait, heartbeat=HEARTBEAT, rng=JITTER)
@@ -187,6 +188,7 @@ class OrderedConsumer:
         Raises:
             trionats.errors.APIError: The server refused.
         """
+        self._jetstream.connection.pace.run.check()
         name = self._ordered.name
         if not name:
             await checkpoint()

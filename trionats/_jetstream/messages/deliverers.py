@@ -198,6 +198,7 @@ class Deliverers:
         if found is None:
             yield
             return
+        found.connection.pace.run.check()
         found.void = f"{why}, or may have been"
         try:
             yield

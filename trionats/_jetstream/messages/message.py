@@ -330,6 +330,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        self._deliverer.connection.pace.run.check()
         await checkpoint()
         raise self._no_reply()
 
@@ -341,6 +342,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        self._deliverer.connection.pace.run.check()
         raise self._no_reply()
 
     # What scopes and feeds use.
