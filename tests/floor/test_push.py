@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.fake_consumers import SECOND
 from tests.worlds import ConsumerWorld, Listener, lose, open_consumer_world, regain, seam, settled
 from trionats import errors, events, open_consumer
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-SECOND = 10**9
 BEAT = 5 * SECOND
 
 
