@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from trionats import errors, events
+from trionats import api, errors, events
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.consumers.oversize import next_message
 from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
@@ -47,7 +47,6 @@ from trionats._protocol.server_errors import REFUSALS, refusal_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats import api
     from trionats._core.message import Msg
     from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers.consumer import Consumer
@@ -389,6 +388,7 @@ def traits_of(info: api.ConsumerInfo | None) -> Traits:
         max_expires=config.max_expires or 0.0,
         max_bytes=config.max_bytes or 0,
         pin_seconds=config.priority_timeout or 0.0,
+        halts=config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT,
     )
 
 
