@@ -120,8 +120,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks levels listing moments priority publishing refusals remnants",
-        "demand direct leader objects publisher pull",
-        "actions consumer_config ordered_batch snapshot",
+        "consumer_config demand direct leader objects publisher pull",
+        "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
     "testing": [

@@ -72,13 +72,14 @@ async def open_consumer(
             `nats.errors.SlowConsumerError`; None for 64 MiB.
         expires: How many seconds the server keeps a request, from 1 to 86400.
         heartbeat: How often the server says that it is there, in seconds: from 0.5 to 30, and to half of `expires`, which is the
-            default.
+            default; 1 s is for consumers of the last message of each subject (`last_per_subject`).
         threshold_messages: More is asked for once no more than so many messages are asked for or wait; None for half of
             `max_messages`.
         threshold_bytes: The same in bytes.
         stop_after: Ask for so many messages in all, and end the loop behind the last of them; 0 for no end.
-        on_leave: For pull and push consumers: what becomes of messages that were delivered and not received. `"nak"` gives them back at once, `"leave"` lets the
-            ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known.
+        on_leave: For pull and push consumers: what becomes of messages that were delivered and not received. `"nak"` gives them back at once,
+            `"leave"` lets the ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known. An `"nak"`
+            that was chosen holds there, too, and uses up a delivery: a message whose last one it was does not come again.
         group: The priority group (server 2.11), for pull consumers that have such.
         min_pending: Take part while at least so many messages wait (policy "overflow").
         min_ack_pending: Take part while at least so many are not acknowledged (policy "overflow").

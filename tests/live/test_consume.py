@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -426,6 +427,28 @@ async def test_a_consumer_that_is_paused_is_waited_for(nats_server: TrioNatsServ
             assert not arrived(told, events.ConsumerEvent)
 
 
+async def test_the_last_of_each_subject_comes_though_others_were_deleted_meanwhile(nats_server: TrioNatsServer) -> None:
+    """The consumer stands still at each of those until something wakes it."""
+    async with open_stream(nats_server) as w:
+        for number in range(20):
+            await w.js.publish(f"{w.stream.name}.{number}", b"%d" % number)
+        policy = {"deliver_policy": "last_per_subject", "filter_subject": f"{w.stream.name}.*"}
+        readers = [await consumer_of(w, **policy) for _ in range(2)]
+        for seq in (8, 9):
+            await w.stream.delete_msg(seq)
+        rest = [number for number in range(20) if number not in (7, 8)]
+        with trio.fail_after(5):
+            async with open_consumer(w.nursery, readers[0], stop_after=18) as rx:
+                assert [int(msg.data) async for msg in rx] == rest
+        fetched: list[int] = []
+        with trio.fail_after(5):
+            while len(fetched) < 18:
+                messages = await readers[1].fetch(6)
+                assert messages
+                fetched += [int(msg.data) for msg in messages]
+        assert fetched == rest
+
+
 async def test_overflow_helps_when_enough_waits(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
         consumer = await consumer_of(w, priority_groups=["g"], priority_policy="overflow")
@@ -541,7 +564,7 @@ async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half(
 
         async with open_consumer(nursery, consumer, heartbeat=0.5) as rx:
             for what in ("CONSUMER.LEADER.STEPDOWN.S.C", "STREAM.LEADER.STEPDOWN.S", "CONSUMER.LEADER.STEPDOWN.S.C"):
-                await nc.request(f"$JS.API.{what}", b"")
+                assert json.loads((await nc.request(f"$JS.API.{what}", b"")).data)["success"]
                 data = await publish()
                 with trio.fail_after(1.5):
                     while True:

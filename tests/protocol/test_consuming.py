@@ -360,6 +360,13 @@ def test_limits_that_are_known_are_kept_to_from_the_beginning() -> None:
     assert Reader(Traits(pin_seconds=5)).asks().expires == 2.5
 
 
+@pytest.mark.parametrize(("options", "heartbeat"), [({}, 1), ({"expires": 1}, 0.5), ({"heartbeat": 9}, 9)])
+def test_a_consumer_that_stands_still_at_what_was_deleted_is_woken_by_heartbeats(
+    options: dict[str, Any], heartbeat: float
+) -> None:
+    assert Reader(Traits(halts=True), **options).asks().heartbeat == heartbeat
+
+
 def test_many_small_requests_are_under_way_but_not_all() -> None:
     reader = Reader(Traits(max_batch=5))
     reader.step()

@@ -62,6 +62,16 @@ def test_a_request_says_what_is_wanted(wanted: dict[str, Any], asked: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("wanted", "heartbeat"),
+    [({}, 0.5), ({"expires": 30}, 0.5), ({"expires": 0.9}, None), ({"no_wait": True}, None), ({"heartbeat": 2}, 2)],
+)
+def test_a_consumer_that_stands_still_at_what_was_deleted_is_woken_by_heartbeats(
+    wanted: dict[str, Any], heartbeat: float | None
+) -> None:
+    assert Wanted(3, **wanted).waking() == Wanted(3, **{**wanted, "heartbeat": heartbeat})
+
+
+@pytest.mark.parametrize(
     ("wanted", "kind", "text"),
     [
         ({"batch": 0}, ValueError, "fetch: batch is 0: it must be from 1 to 1000000"),

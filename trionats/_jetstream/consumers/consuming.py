@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, final
 import trio
 from trio.lowlevel import checkpoint
 
-from trionats import errors, events
+from trionats import api, errors, events
 from trionats._feeds.feed import feeding
 from trionats._jetstream.consumers.delivery_feed import RESPONSE_LIMIT, DeliveryFeed
 from trionats._jetstream.consumers.oversize import upcoming
@@ -39,7 +39,6 @@ from trionats._protocol.receivers import Intake
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trionats import api
     from trionats._core.message import Msg
     from trionats._jetstream.consumers.consumer import Consumer
     from trionats._protocol.jetstream.consuming import Step
@@ -299,6 +298,7 @@ def traits_of(info: api.ConsumerInfo | None) -> Traits:
         max_expires=config.max_expires or 0.0,
         max_bytes=config.max_bytes or 0,
         pin_seconds=config.priority_timeout or 0.0,
+        halts=config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT,
     )
 
 

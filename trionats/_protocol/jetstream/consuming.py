@@ -23,6 +23,9 @@ What is done when
     The next message is larger than the credit: where nobody chose that, it is asked for alone and without a limit; where
     somebody did, its size is found out (`Measure`), and reading fails with both numbers.
 
+    The consumer gives the last message of each subject: it stands still at each one that was deleted since it was made, though
+    more wait behind that, until a heartbeat is due or another request comes. So heartbeats are asked for each second.
+
     Messages waited past their ack wait: the reader is slower than the credit supposes. From then on no more are asked for than it took
     meanwhile, so that another reader has the rest; that grows again slowly while all are taken in time.
 
@@ -63,6 +66,8 @@ _SIGNS: Final = 3
 _SIGN_SECONDS: Final = 0.1
 #: After what time the server forgets a consumer without a name where nobody said so.
 _FORGOTTEN_AFTER: Final = 5.0
+#: How often a consumer is woken that stands still at what was deleted.
+_WAKE_EVERY: Final = 1.0
 #: News of one kind come no faster than this.
 _QUIET: Final = 1.0
 
@@ -115,6 +120,7 @@ class Traits:
         max_expires: How many seconds one may wait.
         max_bytes: How many bytes one may ask for.
         pin_seconds: After how many seconds without a request a client loses its pin.
+        halts: Whether it stands still at what was deleted since it was made (`last_per_subject`).
     """
 
     known: bool = True
@@ -124,6 +130,7 @@ class Traits:
     max_expires: float = 0.0
     max_bytes: int = 0
     pin_seconds: float = 0.0
+    halts: bool = False
 
 
 #: A consumer that nobody has looked at.
@@ -154,7 +161,7 @@ class Consuming:
         self._window = window = Window(
             demand.max_messages,
             demand.credit_bytes,
-            heartbeat=demand.pulse,
+            heartbeat=min(demand.pulse, _WAKE_EVERY) if traits.halts and demand.heartbeat is None else demand.pulse,
             expires=demand.expires,
             rng=rng,
             threshold_messages=demand.threshold_messages,

@@ -22,7 +22,7 @@ Time
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +53,8 @@ _MARGIN: Final = 1.0
 #: From how long on heartbeats are asked for, and how often.
 _LONG: Final = 10.0
 _HEARTBEAT: Final = 5.0
+#: How often from a consumer that stands still at what was deleted until it is woken.
+_WAKE_EVERY: Final = 0.5
 #: Which part of the time before a deadline is left when what came is returned without the server's word.
 _PART: Final = 4
 #: When a request that was refused for the moment is repeated: at once, then after these.
@@ -104,6 +106,15 @@ class Wanted:
     def _within(self, name: str, value: float, least: float, most: float) -> None:
         if not (isfinite(value) and least <= value <= most):
             raise ValueError(f"{self.call}: {name} is {value:.12g}: it must be from {least:.12g} to {most:.12g}")
+
+    def waking(self) -> Wanted:
+        """Give the same for a consumer of the last message of each subject.
+
+        It stands still at each one that was deleted since it was made, though more wait behind that, until a heartbeat is due.
+        """
+        if self.no_wait or self.heartbeat is not None or self.expires < 2 * _WAKE_EVERY:
+            return self
+        return replace(self, heartbeat=_WAKE_EVERY)
 
     @property
     def seconds(self) -> float:
