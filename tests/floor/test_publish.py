@@ -187,6 +187,30 @@ async def test_a_publish_whose_twin_is_under_way_is_sent_again_as_it_was() -> No
         assert len({(frame.headers, frame.payload) for frame in server.sent("HPUB", "s.b")}) == 1
 
 
+async def test_a_publish_that_was_cancelled_behind_its_sending_is_repeated_under_its_id() -> None:
+    """Whether it was stored is not known then; what comes late of the first is nobody's."""
+    server = FakeServer()
+    stored: dict[bytes, Frame] = {}
+    scope = trio.CancelScope()
+
+    def store(frame: Frame) -> dict[str, Any] | None:
+        if stored.setdefault(frame.headers, frame) is frame:
+            scope.cancel()
+            return None
+        server.publish(stored[frame.headers].reply, json.dumps(HUB).encode())
+        return {**HUB, "duplicate": True}
+
+    server.on("s.b", store)
+    async with connected(server) as nc:
+        js = nc.jetstream()
+        with scope:
+            await js.publish("s.b", b"x", msg_id="i", expected_last_seq=6)
+        assert scope.cancelled_caught
+        again = await js.publish("s.b", b"x", msg_id="i", expected_last_seq=6)
+        assert (again.seq, again.duplicate) == (7, True)
+    assert len(stored) == 1
+
+
 async def test_a_publish_that_nobody_hears_is_sent_again_as_it_was() -> None:
     server = FakeServer()
     heard: list[Frame] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -340,7 +341,7 @@ async def test_two_readers_of_a_consumer_with_one_place_both_get_on_and_are_told
         counts = [0, 0]
 
         async def read(index: int, what: Consumer) -> None:
-            async with open_consumer(readers, what, max_messages=2, expires=1, heartbeat=0.5) as rx:
+            async with open_consumer(readers, what, max_messages=2, expires=30, heartbeat=0.5) as rx:
                 async for msg in rx:
                     counts[index] += 1
                     await trio.sleep(0.05)
@@ -349,8 +350,8 @@ async def test_two_readers_of_a_consumer_with_one_place_both_get_on_and_are_told
         async with open_events(w.nursery, w.nc) as told, trio.open_nursery() as readers:
             readers.start_soon(read, 0, consumer)
             readers.start_soon(read, 1, bound)
-            # Nothing comes, so one of them has the place all the time.
-            with trio.fail_after(10):
+            # Nothing comes, so one of them has the place for half a minute.
+            with trio.fail_after(20):
                 event = await next_event(told, events.ConsumerLimitExceeded)
             assert "MaxWaiting" in event.limit
             await fill(w, 2000)
@@ -425,6 +426,28 @@ async def test_a_consumer_that_is_paused_is_waited_for(nats_server: TrioNatsServ
                 await (await rx.receive()).ack()
             assert datetime.now(UTC) >= until_then
             assert not arrived(told, events.ConsumerEvent)
+
+
+async def test_the_last_of_each_subject_comes_though_others_were_deleted_meanwhile(nats_server: TrioNatsServer) -> None:
+    """The consumer stands still at each of those until something wakes it."""
+    async with open_stream(nats_server) as w:
+        for number in range(20):
+            await w.js.publish(f"{w.stream.name}.{number}", b"%d" % number)
+        policy = {"deliver_policy": "last_per_subject", "filter_subject": f"{w.stream.name}.*"}
+        readers = [await consumer_of(w, **policy) for _ in range(2)]
+        for seq in (8, 9):
+            await w.stream.delete_msg(seq)
+        rest = [number for number in range(20) if number not in (7, 8)]
+        with trio.fail_after(5):
+            async with open_consumer(w.nursery, readers[0], stop_after=18) as rx:
+                assert [int(msg.data) async for msg in rx] == rest
+        fetched: list[int] = []
+        with trio.fail_after(5):
+            while len(fetched) < 18:
+                messages = await readers[1].fetch(6)
+                assert messages
+                fetched += [int(msg.data) for msg in messages]
+        assert fetched == rest
 
 
 async def test_overflow_helps_when_enough_waits(nats_server: TrioNatsServer) -> None:
@@ -581,7 +604,7 @@ async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half(
 
         async with open_consumer(nursery, consumer, heartbeat=0.5) as rx:
             for what in ("CONSUMER.LEADER.STEPDOWN.S.C", "STREAM.LEADER.STEPDOWN.S", "CONSUMER.LEADER.STEPDOWN.S.C"):
-                await nc.request(f"$JS.API.{what}", b"")
+                assert json.loads((await nc.request(f"$JS.API.{what}", b"")).data)["success"]
                 data = await publish()
                 with trio.fail_after(1.5):
                     while True:

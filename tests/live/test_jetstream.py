@@ -226,6 +226,16 @@ async def test_a_repeated_publish_finds_itself_behind_what_it_expected(nats_serv
         assert (await w.js.stream_info(w.stream.name)).state.messages == 10
 
 
+async def test_an_id_outlives_its_message(nats_server: TrioNatsServer) -> None:
+    """So a repeated publish behind a purge is a duplicate, and nothing is stored."""
+    async with open_stream(nats_server) as w:
+        first = await w.js.publish(w.subject, b"", msg_id="id")
+        assert await w.stream.purge() == 1
+        again = await w.js.publish(w.subject, b"", msg_id="id")
+        assert (again.seq, again.duplicate) == (first.seq, True)
+        assert (await w.stream.info()).state.messages == 0
+
+
 async def test_a_publish_rolls_up_a_subject_or_all(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, allow_rollup_hdrs=True) as w:
         for subject in ("a", "a", "b"):

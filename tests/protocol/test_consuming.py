@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Step, Tell, Traits
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Step, Tell, Traits
 from trionats._protocol.jetstream.demand import Demand
 from trionats._protocol.jetstream.pull import Pull, pull_limit
 
@@ -358,6 +358,13 @@ def test_limits_that_are_known_are_kept_to_from_the_beginning() -> None:
     assert (pull.batch, pull.expires, pull.max_bytes, pull.heartbeat) == (5, 4, 100, 2)
     # Who is pinned asks at least twice before it would lose the pin.
     assert Reader(Traits(pin_seconds=5)).asks().expires == 2.5
+
+
+@pytest.mark.parametrize(("options", "heartbeat"), [({}, 1), ({"expires": 1}, 0.5), ({"heartbeat": 9}, 9)])
+def test_a_consumer_that_stands_still_at_what_was_deleted_is_woken_by_heartbeats(
+    options: dict[str, Any], heartbeat: float
+) -> None:
+    assert Reader(Traits(halts=True), **options).asks().heartbeat == heartbeat
 
 
 def test_many_small_requests_are_under_way_but_not_all() -> None:

@@ -76,3 +76,11 @@ def test_what_says_nothing_to_a_kind_of_consumer_is_refused() -> None:
     Demand(max_messages=5).only("an ordered consumer", ["max_messages"])
     with pytest.raises(ValueError, match="stop_after does not apply to an ordered consumer"):
         Demand(stop_after=5).only("an ordered consumer", ["max_messages"])
+    with pytest.raises(ValueError, match="on_leave does not apply to an ordered consumer"):
+        Demand(on_leave="leave").only("an ordered consumer", [])
+
+
+def test_the_usual_may_be_said_aloud_of_any_kind_of_consumer() -> None:
+    usual = Demand(on_leave="nak", max_messages=500, stop_after=0)
+    usual.only("an ordered consumer", [])
+    assert usual.credit_bytes == Demand(max_bytes=8 * 1024 * 1024).credit_bytes

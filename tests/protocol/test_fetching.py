@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.fetching import Fetch, Measure, Wanted
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.fetching import Fetch, Wanted
 from trionats._protocol.jetstream.priority import Terms
 from trionats._protocol.jetstream.pull import Pull
 from trionats._protocol.jetstream.refusals import consumer_gone
@@ -59,6 +59,16 @@ def failure(life: Fetch, now: float = 1.0) -> Exception:
 )
 def test_a_request_says_what_is_wanted(wanted: dict[str, Any], asked: dict[str, Any]) -> None:
     assert body(Fetch(Wanted(3, **wanted), "S", "C", 0.0).next(0.0)) == asked
+
+
+@pytest.mark.parametrize(
+    ("wanted", "heartbeat"),
+    [({}, 0.5), ({"expires": 30}, 0.5), ({"expires": 0.9}, None), ({"no_wait": True}, None), ({"heartbeat": 2}, 2)],
+)
+def test_a_consumer_that_stands_still_at_what_was_deleted_is_woken_by_heartbeats(
+    wanted: dict[str, Any], heartbeat: float | None
+) -> None:
+    assert Wanted(3, **wanted).waking() == Wanted(3, **{**wanted, "heartbeat": heartbeat})
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,8 @@ class Consumer:
                 each message.
             no_wait: Take what there is, which takes 0.1 s where there is nothing; `expires` and `heartbeat` do not apply.
             heartbeat: How often, in seconds, the server says that it is still there; half of `expires` at the most. By default
-                every 5 s where it waits for 10 s or more. After twice as long a silence what came is returned, or it is
+                every 5 s where it waits for 10 s or more, and every 0.5 s where it waits for 1 s or more for the last message of each
+                subject (`last_per_subject`). After twice as long a silence what came is returned, or it is
                 found out what is wrong.
             group: The priority group, for consumers that have some. On one of the policy `pinned_client` all fetches of this handle are
                 one client; keep `expires` below half of its `priority_timeout`.
@@ -229,6 +230,7 @@ class Consumer:
         return messages[0] if messages else None
 
     async def _fetch(self, wanted: Wanted) -> list[JetStreamMsg]:
+        self._jetstream.connection.pace.run.check()
         deliverer = self.__deliverer__()
         if self.cached_info is not None:
             config = self.cached_info.config
@@ -237,6 +239,8 @@ class Consumer:
             wanted.terms.check_against(
                 wanted.call, deliverer.consumer, config.priority_groups or (), config.priority_policy
             )
+            if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT:
+                wanted = wanted.waking()
         return await fetch(self._jetstream, self.stream, self.name, deliverer, wanted, self._pins)
 
     @property

@@ -1,4 +1,4 @@
-"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it.
+"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it (design 79 to 82).
 
 Strategy
     `Consuming` is told what came (`received`, `status`, `inspected`, ...) and asked what to do (`next`); it never waits, sends or
@@ -17,11 +17,14 @@ What is done when
     Nobody listens (503): the consumer or the stream is gone, or has no leader, or JetStream is not up yet. It is looked at; what
     is not found twice is gone. Where looking is forbidden, it is asked again for ever, and an event says so.
 
-    Nothing is asked for because the reader sleeps: silence means nothing then (E10), and where the server forgets consumers that
+    Nothing is asked for because the reader sleeps: silence means nothing then, and where the server forgets consumers that
     nobody asks, a request that no message fits into keeps it alive.
 
     The next message is larger than the credit: where nobody chose that, it is asked for alone and without a limit; where
     somebody did, its size is found out (`Measure`), and reading fails with both numbers.
+
+    The consumer gives the last message of each subject: it stands still at each one that was deleted since it was made, though
+    more wait behind that, until a heartbeat is due or another request comes. So heartbeats are asked for each second.
 
     Messages waited past their ack wait: the reader is slower than the credit supposes. From then on no more are asked for than it took
     meanwhile, so that another reader has the rest; that grows again slowly while all are taken in time.
@@ -41,7 +44,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
 from trionats._protocol.jetstream.pull import Ending, Pull, Window, pull_limit
 from trionats._protocol.jetstream.refusals import TOLD_AFTER, backoff, consumer_gone
 
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
     from trionats._protocol.jetstream.demand import Demand
 
-__all__ = ["UNKNOWN", "Consuming", "Measure", "News", "Renew", "Step", "Tell", "Traits"]
+__all__ = ["UNKNOWN", "Consuming", "News", "Renew", "Step", "Tell", "Traits"]
 
 #: How long nothing is asked for at the most while nobody listens.
 _LONGEST_PAUSE: Final = 1.0
@@ -63,6 +66,8 @@ _SIGNS: Final = 3
 _SIGN_SECONDS: Final = 0.1
 #: After what time the server forgets a consumer without a name where nobody said so.
 _FORGOTTEN_AFTER: Final = 5.0
+#: How often a consumer is woken that stands still at what was deleted.
+_WAKE_EVERY: Final = 1.0
 #: News of one kind come no faster than this.
 _QUIET: Final = 1.0
 
@@ -100,11 +105,6 @@ class Renew:
     """Take a new inbox in place of the one that is used; what still comes to that is received like the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Find out how large the next message is, then tell `measured`."""
-
-
 Step: TypeAlias = "Pull | Wait | Inspect | Fail | Tell | Renew | Measure"
 
 
@@ -120,6 +120,7 @@ class Traits:
         max_expires: How many seconds one may wait.
         max_bytes: How many bytes one may ask for.
         pin_seconds: After how many seconds without a request a client loses its pin.
+        halts: Whether it stands still at what was deleted since it was made (`last_per_subject`).
     """
 
     known: bool = True
@@ -129,6 +130,7 @@ class Traits:
     max_expires: float = 0.0
     max_bytes: int = 0
     pin_seconds: float = 0.0
+    halts: bool = False
 
 
 #: A consumer that nobody has looked at.
@@ -159,7 +161,7 @@ class Consuming:
         self._window = window = Window(
             demand.max_messages,
             demand.credit_bytes,
-            heartbeat=demand.pulse,
+            heartbeat=min(demand.pulse, _WAKE_EVERY) if traits.halts and demand.heartbeat is None else demand.pulse,
             expires=demand.expires,
             rng=rng,
             threshold_messages=demand.threshold_messages,

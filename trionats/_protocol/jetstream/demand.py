@@ -24,6 +24,8 @@ _LONGEST_HEARTBEAT: Final = 30.0
 #: What the server keeps in nanoseconds has to fit into 63 bits; and nobody waits longer than a day.
 _LONGEST_EXPIRES: Final = 86_400.0
 _MOST: Final = (1 << 31) - 1
+#: What None means wherever an option has nothing to decide.
+_ALOUD: Final = {"on_leave": "nak"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ class Demand:
             ValueError: Another one was chosen.
         """
         for field in fields(self):
-            if field.name not in apply and getattr(self, field.name) != field.default:
+            # Who says what is done anyway asks for nothing.
+            usual = (field.default, _ALOUD.get(field.name))
+            if field.name not in apply and getattr(self, field.name) not in usual:
                 raise ValueError(f"open_consumer(): {field.name} does not apply to {what}")
 
 
