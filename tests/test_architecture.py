@@ -69,7 +69,7 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* messages whereabouts",
+        "* jitter messages whereabouts",
         "api",
         "direct ordered",
         "entries management",
@@ -81,6 +81,7 @@ FLOORS: dict[str, list[str]] = {
         "* ordered_consumer oversize",
         "fetching",
         "consumer",
+        "delivery_feed",
         "consuming push",
     ],
     "_jetstream.management": [
@@ -89,8 +90,10 @@ FLOORS: dict[str, list[str]] = {
         "*",
     ],
     "_jetstream.messages": [
-        "* deliverers next_message processing",
-        "giving_back message",
+        "* deliverers processing",
+        "giving_back",
+        "next_message",
+        "message",
     ],
     "_jetstream.objects": [
         "* buckets transfer",

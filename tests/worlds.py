@@ -322,6 +322,10 @@ class ConsumerWorld(NamedTuple):
         for _ in range(count):
             self.stream.store("s.a", payload, rollup=False)
 
+    def pulls(self) -> list[dict[str, Any]]:
+        """What was asked for, one request after the other."""
+        return [json.loads(frame.payload) for frame in self.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.S.C")]
+
 
 @asynccontextmanager
 async def open_consumer_world(
@@ -595,6 +599,16 @@ async def respond(rx: Feed[Msg], reply: Callable[[Msg], bytes] = lambda msg: msg
     """Answer each request, by default with its own payload."""
     async for msg in rx:
         await msg.respond(reply(msg))
+
+
+def sequences(messages: list[JetStreamMsg]) -> list[int]:
+    """Say where in their stream messages stand."""
+    return [msg.metadata.sequence.stream for msg in messages]
+
+
+def numbers(messages: list[JetStreamMsg]) -> list[int]:
+    """Read the numbers that messages consist of."""
+    return [int(msg.data) for msg in messages]
 
 
 async def delivered(nc: Client, consumer: Consumer, count: int = 1) -> list[JetStreamMsg]:

@@ -41,10 +41,12 @@ async def open_consumer(
 ) -> AsyncIterator[Feed[JetStreamMsg]]:
     """Read a consumer for as long as somebody receives: a pull consumer, an ordered one, or an existing push consumer.
 
-    What follows is said of pull consumers; for the others see :doc:`/consumers`. Options that say nothing to them are refused.
+    What a consumer is decides which of the options apply; the others are refused. An ordered consumer takes all that say how much
+    is asked for and when, and none about acknowledgements and groups. A push consumer, which nobody asks, takes `max_bytes` and `on_leave`.
+    How these two are read, and what ends them, :doc:`/consumers` says; what follows is said of pull consumers.
 
     Entering sends a request for messages and is a checkpoint; it waits for no response, so a consumer that is not there is an
-    error of `receive`. Leaving ends the feed synchronously and waits, shielded and bounded, only until its task is gone. What was
+    error of `receive`. (With the other two it waits: an ordered one is created, and at a push consumer it is looked.) Leaving ends the feed synchronously and waits, shielded and bounded, only until its task is gone. What was
     delivered and not received is given back (NAK), also what is on its way, so that another worker has it at once; where the
     consumer limits deliveries (`max_deliver`), or that is not known, it is left to the ack wait. `stop` gives back only what is
     on its way.
@@ -61,10 +63,13 @@ async def open_consumer(
 
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
-        consumer: The consumer: what `JetStream.consumer`, `create_consumer` and `ordered_consumer` give.
+        consumer: The consumer: what `JetStream.consumer`, `create_consumer` and `ordered_consumer` give. With `bind=True` nobody has looked,
+            and it is taken for a pull consumer.
         max_messages: How many messages are asked for, or wait to be received, at the most.
         max_bytes: How many bytes of them, counted as the server does: subject, acknowledgement subject, headers, payload. None for
-            8 MiB, where a larger message is asked for alone; a number that was chosen and is smaller than a message is an error.
+            8 MiB, where a larger message is asked for alone; a number that was chosen and is smaller than a message is an error. For
+            a push consumer without flow control: how many bytes of headers and payloads may wait before it ends in a
+            `nats.errors.SlowConsumerError`; None for 64 MiB.
         expires: How many seconds the server keeps a request, from 1 to 86400.
         heartbeat: How often the server says that it is there, in seconds: from 0.5 to 30, and to half of `expires`, which is the
             default; 1 s is for consumers of the last message of each subject (`last_per_subject`).
@@ -72,10 +77,10 @@ async def open_consumer(
             `max_messages`.
         threshold_bytes: The same in bytes.
         stop_after: Ask for so many messages in all, and end the loop behind the last of them; 0 for no end.
-        on_leave: What becomes of messages that were delivered and not received: `"nak"` gives them back at once, `"leave"` lets the
-            ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known. An `"nak"` that was chosen
-            holds there, too, and uses up a delivery: a message whose last one it was does not come again.
-        group: The priority group (server 2.11), for consumers that have such.
+        on_leave: For pull and push consumers: what becomes of messages that were delivered and not received. `"nak"` gives them back at
+            once, `"leave"` lets the ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known. A
+            `"nak"` that was chosen holds there, too, and uses up a delivery: a message whose last one it was does not come again.
+        group: The priority group (server 2.11), for pull consumers that have such.
         min_pending: Take part while at least so many messages wait (policy "overflow").
         min_ack_pending: Take part while at least so many are not acknowledged (policy "overflow").
         priority: From 0 to 9; lower numbers are served first (policy "prioritized", server 2.12).

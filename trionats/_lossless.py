@@ -5,7 +5,7 @@ Strategy
     datetime is RFC 3339 text, a dataclass is an object. A float cannot hold each number of nanoseconds, nor a datetime the
     last three digits of a time. So what was read is remembered as it was written (`Extra`), and a field that still holds
     what was read from there is written in the same words; a field that was left out, and still has its default, is left
-    out again. Fields that nobody knows are kept and written back.
+    out again. Fields that nobody knows are kept and written back (design 72).
 
     What cannot be read is left as it stands; `_protocol.fields` says what is wrong with it.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.worlds import (
     open_consumer_world,
     regain,
     seam,
+    sequences,
     settled,
     until,
 )
@@ -28,15 +28,6 @@ from trionats import Feed, JetStreamMsg, errors, events, open_consumer
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 NEXT = "$JS.API.CONSUMER.MSG.NEXT.S.C"
-
-
-def pulls(w: ConsumerWorld) -> list[dict[str, Any]]:
-    """What was asked for, one request after the other."""
-    return [json.loads(frame.payload) for frame in w.server.sent("PUB", NEXT)]
-
-
-def sequences(messages: list[JetStreamMsg]) -> list[int]:
-    return [msg.metadata.sequence.stream for msg in messages]
 
 
 def listen(w: ConsumerWorld) -> Listener:
@@ -68,7 +59,7 @@ async def test_what_is_asked_for_says_how_long_and_how_often_the_server_speaks()
     async with open_consumer_world() as w, open_consumer(w.nursery, w.consumer):
         await exchanged(w)
         expected = {"batch": 500, "max_bytes": 8 * 1024 * 1024, "expires": 30 * SECOND, "idle_heartbeat": 15 * SECOND}
-        assert pulls(w) == [expected]
+        assert w.pulls() == [expected]
 
 
 async def test_nothing_is_asked_for_while_the_reader_sleeps_and_its_sleep_is_no_silence() -> None:
@@ -78,7 +69,7 @@ async def test_nothing_is_asked_for_while_the_reader_sleeps_and_its_sleep_is_no_
         await trio.sleep(29)
         w.store(5)
         await exchanged(w)
-        assert (len(rx), len(pulls(w)), told(listener)) == (10, 1, [])
+        assert (len(rx), len(w.pulls()), told(listener)) == (10, 1, [])
 
 
 async def test_an_event_that_was_missed_is_told_at_exactly_two_heartbeats_and_asked_into_at_once() -> None:
@@ -89,10 +80,10 @@ async def test_an_event_that_was_missed_is_told_at_exactly_two_heartbeats_and_as
         w.fake.suppressed.add("100")
         await trio.sleep(1.999)
         await exchanged(w)
-        assert len(pulls(w)) == 1
+        assert len(w.pulls()) == 1
         await trio.sleep(0.002)
         await exchanged(w)
-        assert (len(pulls(w)), told(listener)) == (2, [events.ConsumerHeartbeatMissed])
+        assert (len(w.pulls()), told(listener)) == (2, [events.ConsumerHeartbeatMissed])
         assert trio.current_time() - start < 2.1
         w.fake.suppressed.clear()
         w.store(1)
@@ -125,9 +116,9 @@ async def test_there_is_no_silence_without_a_connection_and_it_asks_at_once_when
         await lose(w.server, w.nc)
         await trio.sleep(20)
         assert told(listener) == []
-        before = len(pulls(w))
+        before = len(w.pulls())
         await regain(w.server, w.nc)
-        assert [pull["batch"] for pull in pulls(w)[before:]] == [7]
+        assert [pull["batch"] for pull in w.pulls()[before:]] == [7]
         w.store(7)
         await filled(rx, 10)
         assert sequences(arrived(rx)) == list(range(1, 11))
@@ -142,7 +133,7 @@ async def test_a_request_that_ends_is_repeated_within_no_time(status: str) -> No
         w.fake.end(status)
         start = trio.current_time()
         await exchanged(w)
-        assert (len(pulls(w)), trio.current_time()) == (2, start)
+        assert (len(w.pulls()), trio.current_time()) == (2, start)
         w.store(1)
         await filled(rx, 1)
 
@@ -156,7 +147,7 @@ async def test_a_status_of_a_request_from_before_a_reconnect_changes_nothing() -
         for status in (b"408 Request Timeout", b"409 Leadership Change", b"400 Bad Request"):
             w.server.publish(old, headers=b"NATS/1.0 %b\r\n\r\n" % status)
         await exchanged(w)
-        assert len(pulls(w)) == 2
+        assert len(w.pulls()) == 2
         assert not has_ended(rx)
 
 
@@ -178,9 +169,9 @@ async def test_limits_that_refuse_are_told_and_not_repeated_in_a_hurry() -> None
             open_consumer(w.nursery, w.consumer, heartbeat=0.5),
         ):
             await exchanged(w)
-            before = len(pulls(w))
+            before = len(w.pulls())
             await trio.sleep(10)
-            assert len(pulls(w)) - before <= 11
+            assert len(w.pulls()) - before <= 11
             assert told(listener).count(events.ConsumerLimitExceeded) == 1
             (limit,) = listener.heard(events.ConsumerLimitExceeded)
             assert "MaxWaiting" in limit.limit
@@ -361,7 +352,7 @@ async def test_a_drain_that_the_server_does_not_answer_brings_no_request_and_no_
             w.server.mute.add("PING")
             w.nc.drain_nowait()
             await trio.sleep(3)
-            assert len(pulls(w)) == 1
+            assert len(w.pulls()) == 1
             w.server.mute.clear()
 
 
@@ -388,4 +379,4 @@ async def test_a_reader_refuses_what_is_no_consumer_and_a_group_that_it_does_not
         with pytest.raises(ValueError, match="has no priority groups"):
             async with open_consumer(w.nursery, w.consumer, group="g"):
                 pytest.fail("it was opened")
-        assert pulls(w) == []
+        assert w.pulls() == []

@@ -13,22 +13,13 @@ import trio
 
 from tests.fake_consumers import SECOND
 from tests.fakes import FakeServer, Frame
-from tests.worlds import ConsumerWorld, lose, open_consumer_world, regain, settled, takes
-from trionats import JetStreamMsg, errors
+from tests.worlds import ConsumerWorld, lose, open_consumer_world, regain, sequences, settled, takes
+from trionats import errors
 from trionats._jetstream.consumers.fetching import Fetching
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 GROUP: dict[str, Any] = {"priority_groups": ["g"]}
-
-
-def sequences(messages: list[JetStreamMsg]) -> list[int]:
-    return [msg.metadata.sequence.stream for msg in messages]
-
-
-def pulls(w: ConsumerWorld) -> list[dict[str, Any]]:
-    """What was asked for, one request after the other."""
-    return [json.loads(frame.payload) for frame in w.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.S.C")]
 
 
 async def later(w: ConsumerWorld, seconds: float, act: Callable[[], object]) -> None:
@@ -161,7 +152,7 @@ async def test_a_deadline_returns_a_part_instead_of_losing_it() -> None:
         with takes(0.98), trio.move_on_after(1) as scope:
             assert len(await w.consumer.fetch(100, expires=30)) == 2
         assert not scope.cancelled_caught
-        assert pulls(w)[0]["expires"] == pytest.approx(0.98 * SECOND)
+        assert w.pulls()[0]["expires"] == pytest.approx(0.98 * SECOND)
         w.fake.suppressed = {"408"}
         w.store(2)
         with takes(0.995), trio.move_on_after(1) as scope:
@@ -315,7 +306,7 @@ async def test_a_change_of_leader_returns_what_came_and_with_nothing_asks_again(
         await later(w, 2, lambda: w.store(1))
         with takes(2):
             assert len(await w.consumer.fetch(1)) == 1
-        assert pulls(w)[-1]["expires"] == pytest.approx(4 * SECOND)
+        assert w.pulls()[-1]["expires"] == pytest.approx(4 * SECOND)
         await quiet(w)
 
 
@@ -333,7 +324,7 @@ async def test_with_nothing_the_next_connection_is_asked() -> None:
         await later(w, 3, lambda: w.store(1))
         with takes(3):
             assert len(await w.consumer.fetch(1)) == 1
-        assert len(pulls(w)) == 2
+        assert len(w.pulls()) == 2
         await quiet(w)
 
 
@@ -360,7 +351,7 @@ async def test_a_long_fetch_asks_for_heartbeats() -> None:
     async with open_consumer_world() as w:
         with takes(12):
             assert await w.consumer.fetch(1, expires=12) == []
-        assert pulls(w)[0]["idle_heartbeat"] == 5 * SECOND
+        assert w.pulls()[0]["idle_heartbeat"] == 5 * SECOND
 
 
 async def test_a_request_that_got_lost_is_made_again_after_two_heartbeats() -> None:
@@ -629,8 +620,8 @@ async def test_who_is_pinned_stays_so_from_one_fetch_to_the_next() -> None:
         with takes(1):
             assert await other.fetch(1, group="g", expires=1) == []
         assert len(await w.consumer.fetch(1, group="g")) == 1
-        assert "id" not in pulls(w)[0]
-        assert pulls(w)[-1]["id"] == "pin1"
+        assert "id" not in w.pulls()[0]
+        assert w.pulls()[-1]["id"] == "pin1"
 
 
 async def test_a_pin_that_is_lost_is_given_up_and_asked_without() -> None:
@@ -639,13 +630,13 @@ async def test_a_pin_that_is_lost_is_given_up_and_asked_without() -> None:
         w.fake.unpin()
         with takes(0):
             assert len(await w.consumer.fetch(1, group="g")) == 1
-        assert [asked.get("id") for asked in pulls(w)] == [None, "pin1", None]
+        assert [asked.get("id") for asked in w.pulls()] == [None, "pin1", None]
         assert w.fake.pinned == "pin2"
         # Somebody else is pinned: it waits, and is told so in the end as the server does.
         w.fake.pinned = "theirs"
         with takes(1):
             assert await w.consumer.fetch(1, group="g", expires=1) == []
-        assert "id" not in pulls(w)[-1]
+        assert "id" not in w.pulls()[-1]
 
 
 async def test_a_fetch_that_got_nothing_forgets_no_pin_that_another_one_got() -> None:
@@ -662,7 +653,7 @@ async def test_a_fetch_that_got_nothing_forgets_no_pin_that_another_one_got() ->
             w.store(1)
         w.store(1)
         assert len(await w.consumer.fetch(1, group="g")) == 1
-        assert pulls(w)[-1]["id"] == "pin1"
+        assert w.pulls()[-1]["id"] == "pin1"
 
 
 async def test_the_terms_of_a_group_are_kept() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fake_consumers import SECOND
 from tests.worlds import (
     ConsumerWorld,
     Listener,
@@ -30,7 +31,6 @@ from trionats._protocol.jetstream.acks import Verdict
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-SECOND = 10**9
 
 #: Each way to say something final, and what the server reads.
 FINAL: dict[str, tuple[Callable[[JetStreamMsg], Any], bytes]] = {

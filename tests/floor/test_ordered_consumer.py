@@ -15,7 +15,7 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import UNAVAILABLE, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import Listener, buffered, lose, open_world, regain, seam, settled, until
+from tests.worlds import Listener, buffered, lose, numbers, open_world, regain, seam, settled, until
 from trionats import Client, Feed, JetStreamMsg, OrderedConsumer, errors, events, open_consumer
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -98,10 +98,6 @@ async def open_ordered(stored: int = 0, **options: Any) -> AsyncIterator[Ordered
         if not nc.is_closed:
             await nc.flush()
             assert not stream.consumers
-
-
-def numbers(messages: list[JetStreamMsg]) -> list[int]:
-    return [int(msg.data) for msg in messages]
 
 
 async def receive(rx: Feed[JetStreamMsg], count: int) -> list[int]:

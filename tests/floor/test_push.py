@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.fake_consumers import SECOND
 from tests.worlds import ConsumerWorld, Listener, lose, open_consumer_world, regain, seam, settled
 from trionats import errors, events, open_consumer
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-SECOND = 10**9
 BEAT = 5 * SECOND
 
 
@@ -234,3 +234,20 @@ async def test_options_that_say_nothing_to_it_are_refused() -> None:
         with pytest.raises(ValueError, match="is a pull consumer"):
             async with open_consumer(w.nursery, w.consumer):
                 pytest.fail("it was opened")
+
+
+async def test_what_was_buffered_before_a_reset_is_dropped_since_it_comes_again() -> None:
+    async with push_world() as w, open_consumer(w.nursery, w.consumer) as rx:
+        await w.nc.flush()
+        w.store(1)
+        await w.nc.flush()
+        assert len(rx) == 1
+        await trio.sleep(1)
+        with w.consumer.__jetstream__().deliverers.ending("S", "C", "was reset"):
+            pass
+        with pytest.raises(trio.WouldBlock):
+            rx.receive_nowait()
+        w.store(1)
+        await (await rx.receive()).ack()
+        await w.nc.flush()
+        assert w.fake.verdicts == {2: [b"+ACK"]}

@@ -46,7 +46,7 @@ async def arrive(server: FakeServer, nc: Client, *payloads: bytes, headers: byte
     await nc.flush()
 
 
-def numbers(first: int, last: int) -> list[bytes]:
+def numbered(first: int, last: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, last + 1)]
 
 
@@ -115,8 +115,8 @@ async def test_misuse_leaves_nothing(subject: str, options: dict[str, Any], erro
 
 async def test_fail_ends_the_feed_after_what_is_buffered() -> None:
     async with subscribed(pending_msgs_limit=3) as (server, nc, rx):
-        await arrive(server, nc, *numbers(1, 5))
-        assert [(await rx.receive()).data for _ in range(3)] == numbers(1, 3)
+        await arrive(server, nc, *numbered(1, 5))
+        assert [(await rx.receive()).data for _ in range(3)] == numbered(1, 3)
         with pytest.raises(errors.SlowConsumerError, match="subscription 'a': 3 messages, 3 bytes wait") as caught:
             await rx.receive()
         assert caught.value.subject == "a"
@@ -130,10 +130,10 @@ async def test_fail_ends_the_feed_after_what_is_buffered() -> None:
 @pytest.mark.parametrize(("overflow", "first"), [("drop_new", 1), ("drop_old", 3)])
 async def test_what_is_dropped(overflow: Overflow, first: int) -> None:
     async with subscribed(pending_msgs_limit=3, overflow=overflow) as (server, nc, rx):
-        await arrive(server, nc, *numbers(1, 5))
+        await arrive(server, nc, *numbered(1, 5))
         assert rx.statistics().dropped == 2
         assert rx.statistics().pending_bytes == 3
-        assert await rest(rx) == numbers(first, first + 2)
+        assert await rest(rx) == numbered(first, first + 2)
 
 
 @each_overflow
@@ -174,8 +174,8 @@ async def test_what_a_parked_consumer_was_handed_fills_no_bound(overflow: Overfl
 async def test_the_last_of_max_msgs_is_too_much(overflow: Overflow) -> None:
     """The message that completes the count also overflows: one of the two ends the feed, and the reader lives."""
     async with subscribed(max_msgs=3, pending_msgs_limit=2, overflow=overflow) as (server, nc, rx):
-        await arrive(server, nc, *numbers(1, 5))
-        kept = numbers(2, 3) if overflow == "drop_old" else numbers(1, 2)
+        await arrive(server, nc, *numbered(1, 5))
+        kept = numbered(2, 3) if overflow == "drop_old" else numbered(1, 2)
         assert [(await rx.receive()).data for _ in range(2)] == kept
         with pytest.raises(errors.SlowConsumerError if overflow == "fail" else trio.EndOfChannel):
             await rx.receive()
@@ -210,11 +210,11 @@ async def test_one_slow_consumer_is_nobody_elses_problem() -> None:
             open_subscription(nursery, nc, "a") as quick,
         ):
             await nc.flush()
-            await arrive(server, nc, *numbers(1, 10_000))
+            await arrive(server, nc, *numbered(1, 10_000))
             await nc.publish("elsewhere", b"still possible")
             assert slow.statistics().dropped == 9_999
             assert len(failing) == 1
-            assert [msg.data for msg in [await quick.receive() for _ in range(10_000)]] == numbers(1, 10_000)
+            assert [msg.data for msg in [await quick.receive() for _ in range(10_000)]] == numbered(1, 10_000)
 
 
 STEPS = st.lists(

@@ -340,7 +340,7 @@ async def test_two_readers_of_a_consumer_with_one_place_both_get_on_and_are_told
         counts = [0, 0]
 
         async def read(index: int, what: Consumer) -> None:
-            async with open_consumer(readers, what, max_messages=2, expires=1, heartbeat=0.5) as rx:
+            async with open_consumer(readers, what, max_messages=2, expires=30, heartbeat=0.5) as rx:
                 async for msg in rx:
                     counts[index] += 1
                     await trio.sleep(0.05)
@@ -349,8 +349,8 @@ async def test_two_readers_of_a_consumer_with_one_place_both_get_on_and_are_told
         async with open_events(w.nursery, w.nc) as told, trio.open_nursery() as readers:
             readers.start_soon(read, 0, consumer)
             readers.start_soon(read, 1, bound)
-            # Nothing comes, so one of them has the place all the time.
-            with trio.fail_after(10):
+            # Nothing comes, so one of them has the place for half a minute.
+            with trio.fail_after(20):
                 event = await next_event(told, events.ConsumerLimitExceeded)
             assert "MaxWaiting" in event.limit
             await fill(w, 2000)

@@ -10,15 +10,11 @@ import pytest
 import trio
 
 from tests.clusters import make_replicated_stream, open_cluster
-from tests.worlds import StreamWorld, open_live, open_stream, until
-from trionats import Consumer, JetStreamMsg, api, errors, open_client
+from tests.worlds import StreamWorld, numbers, open_live, open_stream, until
+from trionats import Consumer, api, errors, open_client
 from trionats.testing import TrioNatsServer, open_server
 
 GROUP: dict[str, Any] = {"priority_groups": ["g"]}
-
-
-def numbers(messages: list[JetStreamMsg]) -> list[int]:
-    return [int(msg.data) for msg in messages]
 
 
 async def publish(w: StreamWorld, *numbers: int) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from trionats import Consumer
     from trionats.testing import TrioNatsServer
 
-FUTURE = datetime.now(UTC) + timedelta(hours=1)
-
 
 async def pulled(consumer: Consumer, **more: Any) -> JetStreamMsg:  # noqa: ANN401 - any option
     msg = await consumer.next(**more)
@@ -121,14 +119,15 @@ async def test_one_filter_stands_in_the_subject_however_it_is_given(nats_server:
 async def test_a_consumer_is_paused_and_resumed(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c")
-        paused = await consumer.pause(FUTURE)
+        future = datetime.now(UTC) + timedelta(hours=1)
+        paused = await consumer.pause(future)
         assert paused.paused
         assert 3500 < (paused.pause_remaining or 0) <= 3600
         assert (await consumer.info()).paused
         assert not (await consumer.resume()).paused
         assert (await w.js.pause_consumer(w.stream.name, "c", "2100-01-01T00:00:00Z")).paused
         assert not (await w.js.pause_consumer(w.stream.name, "c", datetime(2020, 1, 1, tzinfo=UTC))).paused
-        born = await w.js.create_consumer(w.stream.name, durable_name="d", pause_until=FUTURE)
+        born = await w.js.create_consumer(w.stream.name, durable_name="d", pause_until=future)
         assert (await born.info()).paused
         with pytest.raises(errors.NotFoundError, match="consumer 'nobody'"):
             await w.js.resume_consumer(w.stream.name, "nobody")

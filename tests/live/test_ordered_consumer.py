@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.clusters import open_cluster
-from tests.worlds import StreamWorld, open_stream, open_world, until
+from tests.worlds import StreamWorld, open_stream, open_world, sequences, until
 from trionats import Feed, JetStream, JetStreamMsg, OrderedConsumer, api, errors, open_consumer
 from trionats.testing import TrioNatsServer, open_server
 
@@ -26,10 +26,6 @@ STORED_THEN = f"{SUBJECTS}abd"
 async def store(w: StreamWorld, *tokens: str) -> None:
     for token in tokens:
         await w.js.publish(f"{w.stream.name}.{token}", token.encode())
-
-
-def sequences(messages: list[JetStreamMsg]) -> list[int]:
-    return [msg.metadata.sequence.stream for msg in messages]
 
 
 async def receive(rx: Feed[JetStreamMsg], count: int) -> list[int]:

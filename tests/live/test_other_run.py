@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -22,14 +23,20 @@ from trionats.testing import TrioNatsServer
 BELONG = {
     "trionats.BoundedFeed",
     "trionats.Client",
+    "trionats.Consumer",
     "trionats.Events",
     "trionats.Feed",
     "trionats.JetStream",
     "trionats.JetStreamManager",
+    "trionats.JetStreamMsg",
     "trionats.Msg",
     "trionats.ObjectStore",
+    "trionats.OrderedConsumer",
     "trionats.PendingReply",
+    "trionats.Publisher",
+    "trionats.Receipt",
     "trionats.Replies",
+    "trionats.Stream",
     "trionats.Subscription",
     "trionats.Watcher",
 }
@@ -40,12 +47,15 @@ VALUES = ("trionats.api.", "trionats.errors.", "trionats.events.", "trionats.tes
 HARMLESS = {
     "statistics": "reads numbers",
     "jetstream": "makes a view, and sends nothing",
+    "processing": "makes a block, and sends nothing",
     "with_options": "makes a view, and sends nothing",
 }
 ARGUMENTS: dict[str, object] = {
+    "batch": 1,
     "bucket": "other",
     "consumer": "c",
     "data": b"x",
+    "group": "g",
     "name": "n",
     "pause_until": "2030-01-01T00:00:00Z",
     "seq": 1,
@@ -53,13 +63,20 @@ ARGUMENTS: dict[str, object] = {
     "stream": "s",
     "stream_name": "s",
     "subject": "s",
+    "subjects": "s",
+    "until": datetime(2030, 1, 1, tzinfo=UTC),
 }
 #: Where the defaults are refused for another reason.
 MORE_ARGUMENTS: dict[str, dict[str, object]] = {
     "add_consumer": {"durable_name": "x"},
     "add_stream": {"name": "x"},
+    "create_or_update_consumer": {"durable_name": "x"},
+    "create_or_update_stream": {"name": "x"},
     "create_object_store": {"bucket": "other"},
+    "create_stream": {"name": "x"},
     "get_msg": {"seq": 1},
+    "get_msgs": {"seq": 1},
+    "update_consumer": {"name": "x"},
     "update_stream": {"name": "x"},
 }
 
@@ -156,22 +173,36 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         trionats.open_replies(nursery, nc, "feed") as replies,
         trionats.open_watcher(nursery, store) as watcher,
         trionats.open_watcher(nursery, store) as other,
+        trionats.open_publisher(nursery, nc.jetstream()) as publisher,
     ):
+        js, name = nc.jetstream(), f"OBJ_{store.bucket}"
+        stream = await js.stream(name)
+        receipt = await publisher.publish(f"$O.{store.bucket}.C.x", b"in a stream")
+        consumer = await js.create_consumer(name, name="mine", inactive_threshold=60)
+        (delivered,) = await consumer.fetch(1)
         with nc.request_nowait("feed", b"?") as pending:
             await nc.publish("s", b"message", reply="nowhere")
             message = await subscription.receive()
+            await receipt.wait()
+            ordered = await js.ordered_consumer(name)
             await nc.flush()
             things: dict[str, object] = {
                 "BoundedFeed": subscription,
                 "Client": nc,
+                "Consumer": consumer,
                 "Events": happened,
                 "Feed": other,
-                "JetStream": nc.jetstream(),
-                "JetStreamManager": nc.jetstream(),
+                "JetStream": js,
+                "JetStreamManager": js,
+                "JetStreamMsg": delivered,
                 "Msg": message,
                 "ObjectStore": store,
+                "OrderedConsumer": ordered,
                 "PendingReply": pending,
+                "Publisher": publisher,
+                "Receipt": receipt,
                 "Replies": replies,
+                "Stream": stream,
                 "Subscription": subscription,
                 "Watcher": watcher,
             }
@@ -216,7 +247,9 @@ def test_calls_from_a_later_run_and_when_all_is_over(nats_server: TrioNatsServer
 
 
 OPENERS: dict[str, Callable[[trio.Nursery, Any], Any]] = {
+    "open_consumer": lambda nursery, mine: trionats.open_consumer(nursery, mine.things["Consumer"]),
     "open_events": lambda nursery, mine: trionats.open_events(nursery, mine.nc),
+    "open_publisher": lambda nursery, mine: trionats.open_publisher(nursery, mine.things["JetStream"]),
     "open_replies": lambda nursery, mine: trionats.open_replies(nursery, mine.nc, "s"),
     "open_subscription": lambda nursery, mine: trionats.open_subscription(nursery, mine.nc, "s"),
     "open_watcher": lambda nursery, mine: trionats.open_watcher(nursery, mine.things["ObjectStore"]),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trionats import api
-from trionats._protocol.jetstream.consumer_config import checked, checked_group, checked_moment, filters_of, left_out
+from trionats._protocol.jetstream.consumer_config import all_filters, checked, checked_group, checked_moment, left_out
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "a", "durable_name": "b"}, "name is 'a' and durable_name 'b': they are one"),
@@ -113,4 +113,4 @@ def test_filters_that_a_server_left_out_are_found(sent: dict[str, Any], echoed: 
 
 
 def test_filters_stand_in_either_field() -> None:
-    assert filters_of({"filter_subjects": ["a", 5, ""], "filter_subject": "b"}) == {"a", "b"}
+    assert all_filters({"filter_subjects": ["a", 5, ""], "filter_subject": "b"}) == {"a", "b"}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Step, Tell, Traits
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Step, Tell, Traits
 from trionats._protocol.jetstream.demand import Demand
 from trionats._protocol.jetstream.pull import Pull, pull_limit
 

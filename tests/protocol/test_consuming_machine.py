@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.consuming import Consuming, Measure, Renew, Tell, Traits
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.consuming import Consuming, Renew, Tell, Traits
 from trionats._protocol.jetstream.demand import Demand
 from trionats._protocol.jetstream.pull import Pull
 

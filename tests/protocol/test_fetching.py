@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.fetching import Fetch, Measure, Wanted
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.fetching import Fetch, Wanted
 from trionats._protocol.jetstream.priority import Terms
 from trionats._protocol.jetstream.pull import Pull
 from trionats._protocol.jetstream.refusals import consumer_gone

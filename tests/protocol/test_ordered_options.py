@@ -60,7 +60,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: start_of("by_start_time", None, NOON.replace(tzinfo=None)),
         ValueError,
-        "opt_start_time must have a time zone",
+        "opt_start_time has no time zone",
     ),
     (lambda: threshold_of(0), ValueError, "inactive_threshold must be more than 0 s"),
     (lambda: threshold_of(-1), ValueError, "inactive_threshold must be more than 0 s"),

@@ -14,7 +14,7 @@ from trionats._bridge.messages import ours, size_of
 from trionats._feeds.feed import Feed, feeding
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import Api, api_error
-from trionats._jetstream.ordered import JITTER
+from trionats._jetstream.jitter import JITTER
 from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
 from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry

@@ -152,6 +152,7 @@ class JetStream(JetStreamManager):
 
     def __publisher__(self, max_pending: int, *, resend: bool) -> Publisher:
         """Make what `open_publisher` gives; it is to be run by who asks for it."""
+        self._jetstream.connection.pace.run.check("open_publisher")
         return Publisher(self._jetstream, max_pending, resend=resend)
 
     # Streams and consumers, as objects.

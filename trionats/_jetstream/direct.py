@@ -123,6 +123,7 @@ async def read_all(jetstream: Api[Publishing], stream: str, listing: Run | Lates
         nats.errors.TimeoutError: A page did not come in time, or no replica has what the leader has.
         nats.errors.Error: As for any request.
     """
+    jetstream.connection.pace.run.check()
     while (step := listing.next()) is not None:
         if isinstance(step, Ask):
             await _read_page(jetstream, stream, step.request, listing)

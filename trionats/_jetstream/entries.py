@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
-from trionats._jetstream.ordered import JITTER, OrderedSource
+from trionats._jetstream.jitter import JITTER
+from trionats._jetstream.ordered import OrderedSource
 from trionats._protocol.jetstream.ordered import Ordered
 
 if TYPE_CHECKING:

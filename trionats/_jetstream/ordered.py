@@ -29,7 +29,6 @@ Leaving
 from __future__ import annotations
 
 import enum
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -58,8 +57,6 @@ if TYPE_CHECKING:
 #: going (10096).
 DELETION_UNDER_WAY: Final = frozenset({10026, 10002, 10096})
 DELETION_PAUSES: Final = (0.01, 0.05, 0.2, 0.5)
-#: The source of jitter: one for all, since the state of one is larger than the rest of a reader.
-JITTER: Final = random.Random()
 #: How many seconds one question to the server may take before it is asked again.
 RESPONSE_LIMIT: Final = 5.0
 #: How long undoing a creation that was cancelled may take, and when it is tried again.

@@ -230,6 +230,7 @@ class Consumer:
         return messages[0] if messages else None
 
     async def _fetch(self, wanted: Wanted) -> list[JetStreamMsg]:
+        self._jetstream.connection.pace.run.check()
         deliverer = self.__deliverer__()
         if self.cached_info is not None:
             config = self.cached_info.config

@@ -10,15 +10,7 @@ Inboxes
     Each life of a connection has an inbox of its own, and so has what follows a silence: requests of before then find nobody who
     listens, and the server drops them instead of sending more than there is room for. What it had sent is received all the same.
 
-Waiting too long
-    The server gives a message to somebody else when its ack wait is over. So what has waited here as long is dropped when its turn
-    comes (design 23), and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for
-    whoever works on it.
-
-Leaving
-    in whatever way unsubscribes at once; what still comes until the PONG behind that is given back (`giving_back`), and so is
-    what is buffered when the block is left or the client closed. That comes after UNSUB: else the server might give it to a
-    request of ours that still waits.
+What waits here for too long, and what becomes of it when the feed is left, stands in `delivery_feed`.
 """
 
 from __future__ import annotations
@@ -27,46 +19,36 @@ from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
-from trio.lowlevel import checkpoint, enable_ki_protection
+from trio.lowlevel import checkpoint
 
 from trionats import api, errors, events
-from trionats._feeds.feed import Feed, feeding
-from trionats._jetstream.consumers.oversize import next_message
-from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._feeds.feed import feeding
+from trionats._jetstream.consumers.delivery_feed import RESPONSE_LIMIT, DeliveryFeed
+from trionats._jetstream.consumers.oversize import upcoming
+from trionats._jetstream.jitter import JITTER
+from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import JITTER
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, Measure, News, Renew, Tell, Traits
-from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Tell, Traits
+from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.receivers import Intake
-from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trionats._core.message import Msg
-    from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers.consumer import Consumer
-    from trionats._jetstream.messages.deliverers import Deliverer
     from trionats._protocol.jetstream.consuming import Step
     from trionats._protocol.jetstream.demand import Demand
 
 __all__ = ["ConsumerFeed", "consuming"]
 
-#: How many seconds one question to the server may take at the most; and no longer than two heartbeats.
-RESPONSE_LIMIT: Final = 5.0
-PIN_HEADER: Final = "Nats-Pin-Id"
-IN_PROGRESS: Final = b"+WPI"
-DELETED: Final = "was deleted"
-#: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
-LONGEST_MARGIN: Final = 1.0
-
 
 @final
-class ConsumerFeed(Feed[JetStreamMsg]):
+class ConsumerFeed(DeliveryFeed):
     """What a pull consumer delivers.
 
     Args:
@@ -78,29 +60,20 @@ class ConsumerFeed(Feed[JetStreamMsg]):
     """
 
     def __init__(self, consumer: Consumer, demand: Demand) -> None:
-        self._api = consumer.__jetstream__()
-        self._connection = connection = self._api.connection
-        what = f"consumer {consumer.name!r} of stream {consumer.stream!r}"
         if consumer.cached_info is not None:
             config = consumer.cached_info.config
-            demand.terms.check_against("open_consumer()", what, config.priority_groups or [], config.priority_policy)
-        super().__init__(what, demand.max_messages, connection)
-        self._consumer, self._demand = consumer, demand
-        self._deliverer = consumer.__deliverer__()
+            groups, policy = config.priority_groups or [], config.priority_policy
+            demand.terms.check_against("open_consumer()", str(consumer), groups, policy)
+        super().__init__(consumer, demand.max_messages, demand.on_leave)
+        self._demand = demand
         self._decisions = Consuming(consumer.stream, consumer.name, demand, traits_of(consumer.cached_info), JITTER)
         self._received = self._decisions.received
         self._send_nowait = self._send.send_nowait
         self._sizes: deque[int] = deque()
-        self._measure_wait()
         # Trio's clock, in half the time that it takes to ask it.
         self._now = self._pace.now
         self._ahead = trio.current_time() - self._now()
-        # What is due before that was delivered in a former life of the consumer.
-        self._void_until = -inf
-        self._parked: trio.Event | None = None
-        self._until = inf
-        self._inbox = PullInbox(connection.new_inbox())
-        self._attachment: Retirable | None = None
+        self._inbox = PullInbox(self._connection.new_inbox())
         self._subject = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
 
     # What the connection's reader calls.
@@ -139,18 +112,6 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             self._decisions.status(number, message.status, message.description, message.headers, now)
             self._advance(now)
 
-    def _begin_life(self, now: float) -> Deliverer:
-        """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
-        self._void_until = now + self._deliverer.ack_wait
-        self._deliverer = self._consumer.__deliverer__()
-        self._measure_wait()
-        return self._deliverer
-
-    def _measure_wait(self) -> None:
-        wait = min(self._deliverer.backoff, default=self._deliverer.ack_wait)
-        # What is nearly over is taken for over: our word would not come in time.
-        self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
-
     def _lost(self, inbox: PullInbox, _: Exception) -> None:
         if inbox is self._inbox:
             self._decisions.connection_lost()
@@ -168,15 +129,8 @@ class ConsumerFeed(Feed[JetStreamMsg]):
             self._advance(now)
 
     def _inbox_ended(self, inbox: PullInbox, reason: BaseException | None) -> None:
-        if inbox is not self._inbox or self._ended:
-            return
-        if isinstance(reason, REFUSALS):
-            reason = refusal_of(self._name, reason)
-        closing = reason is None and not self._connection.accepting
-        self._end(reason)
-        if closing:
-            # Nobody could acknowledge it any more.
-            self._give_back_buffered()
+        if inbox is self._inbox:
+            self._attachment_ended(reason)
 
     # The listener to what the server refuses: no status says so.
 
@@ -193,15 +147,13 @@ class ConsumerFeed(Feed[JetStreamMsg]):
 
     def _taken(self, item: JetStreamMsg) -> bool:
         now = self._now() + self._ahead
-        if self._deliverer.void and not self._ended and not self._deliverer.void.startswith(DELETED):
-            # What is buffered will be delivered again, by a consumer that was reset or made anew.
-            self._begin_life(now)
+        # `_is_fresh`, written out: it is done for each message.
+        if self._deliverer.void:
+            self._outlive(now)
         left = item.due - now
         fresh = left > self._margin and item.due >= self._void_until
         if fresh and left < self._half:
-            # Else whoever takes it now might have a moment left for its work.
-            item.due = self._deliverer.due(item.reply, now)
-            self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
+            self._keep(item, now)
         if self._decisions.taken(self._sizes.popleft(), now, handed_over=fresh):
             self._advance(now)
         if fresh and self._demand.stop_after and self._decisions.done:
@@ -220,7 +172,9 @@ class ConsumerFeed(Feed[JetStreamMsg]):
                 await self._measure()
             else:
                 # For good, once it has ended: that cancels the task.
-                await self._park(step.until if isinstance(step, Wait) else inf)
+                until = step.until if isinstance(step, Wait) else inf
+                if await self._park(until):
+                    self._decisions.overdue(trio.current_time())
 
     def _advance(self, now: float) -> Step:
         """Do at once what needs no waiting, and wake the task where it has to see to something.
@@ -241,27 +195,15 @@ class ConsumerFeed(Feed[JetStreamMsg]):
                 break
         if isinstance(step, Fail):
             # The task may be waiting for something else.
-            self._lose(step.error)
-            self._end(step.error)
-        elif self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
-            self._parked.set()
+            self._fail(step.error)
+        else:
+            self._wake(step)
         return step
-
-    async def _park(self, until: float) -> None:
-        self._parked, self._until = trio.Event(), until
-        try:
-            with trio.move_on_at(until) as scope:
-                await self._parked.wait()
-        finally:
-            self._parked = None
-        if scope.cancelled_caught:
-            # If nobody could do anything until now, neither could the reader: what it reads now was there in time.
-            await checkpoint()
-            self._decisions.overdue(trio.current_time())
 
     async def _inspect(self) -> None:
         failure: Exception | None = None
         try:
+            # An answer that takes longer than two heartbeats is none.
             with trio.move_on_after(min(RESPONSE_LIMIT, self._decisions.patience)):
                 info = await self._consumer.info()
                 self._decisions.inspected(info.num_waiting or 0, info.config.max_waiting or 0, trio.current_time())
@@ -274,7 +216,7 @@ class ConsumerFeed(Feed[JetStreamMsg]):
         size = 0
         try:
             with trio.move_on_after(RESPONSE_LIMIT):
-                found = await next_message(self._api, await self._consumer.info())
+                found = await upcoming(self._api, await self._consumer.info())
                 size = 0 if found is None else found.size
         except errors.Error:
             pass
@@ -316,42 +258,10 @@ class ConsumerFeed(Feed[JetStreamMsg]):
 
     # Its end.
 
-    @property
-    def _gives_back(self) -> bool:
-        chosen = self._demand.on_leave
-        return takes_back(self._deliverer) if chosen is None else chosen == "nak"
-
-    def _lose(self, error: Exception) -> None:
-        if isinstance(error, errors.ConsumerGoneError) and not self._ended:
-            with self._api.deliverers.ending(self._consumer.stream, self._consumer.name, DELETED):
-                pass
-
     def _undo(self) -> None:
         self._decisions.stop()
         self._connection.remove_listener(self)
-        if self._attachment is not None:
-            leave(self._attachment, self._deliverer, nak=self._gives_back)
-            self._attachment = None
-
-    @enable_ki_protection
-    def _leave(self) -> None:
-        self._end(None)
-        self._give_back_buffered()
-        super()._leave()
-
-    def _give_back_buffered(self) -> None:
-        now = trio.current_time()
-        held = []
-        try:
-            while True:
-                message = self._receive.receive_nowait()
-                # What is overdue is somebody else's.
-                if message.due > now and message.due >= self._void_until:
-                    held.append(message)
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-            pass
-        if self._gives_back:
-            give_back(self._deliverer, held)
+        super()._undo()
 
     def _event(self, tell: Tell) -> events.ConnectionEvent:
         stream, consumer, group = self._consumer.stream, self._consumer.name, self._demand.group or ""

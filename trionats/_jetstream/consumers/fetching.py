@@ -16,13 +16,13 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats import errors, events
-from trionats._jetstream.consumers.oversize import next_message
+from trionats._jetstream.consumers.oversize import upcoming
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.messages.giving_back import give_back, leave, takes_back
+from trionats._jetstream.messages.giving_back import give_back, leave
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.fetching import Fetch, Measure
-from trionats._protocol.jetstream.pull import Pull, PullInbox
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._protocol.jetstream.fetching import Fetch
+from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetching", "fetch"]
 
-#: What names whoever a pinned consumer gives its messages to; it stands in each of them.
-PIN = "Nats-Pin-Id"
 #: How many seconds the server may take to say what it knows of the consumer.
 RESPONSE_LIMIT = 2.0
 
@@ -166,7 +164,7 @@ class Fetching:
                 self._life.failed(reason)
         # Now, while something can still be sent.
         messages = self._taken()
-        if takes_back(self._deliverer):
+        if self._deliverer.takes_back:
             give_back(self._deliverer, messages)
         self._changed.set()
 
@@ -216,7 +214,7 @@ class Fetching:
     def _remember_pin(self) -> None:
         if not self._group:
             return
-        pin = self._messages[-1].headers.get(PIN) if self._messages else None
+        pin = self._messages[-1].headers.get(PIN_HEADER) if self._messages else None
         if pin is not None:
             self._pins[self._group] = pin
         elif self._life.pin != self._pin and self._pins.get(self._group) == self._pin:
@@ -250,7 +248,7 @@ class Fetching:
         try:
             with trio.move_on_after(RESPONSE_LIMIT):
                 info = await JetStreamManager(self._api).consumer_info(self._stream, self._consumer)
-                found = await next_message(self._api, info)
+                found = await upcoming(self._api, info)
         except errors.Error:
             pass
         self._life.measured(*((None, None) if found is None else (found.size, found.sequence)))

@@ -2,7 +2,7 @@
 
 The handle holds the decisions (`_protocol.jetstream.ordered`) and with them the cursor; nothing of it is on the server, nor at the
 connection, while nobody reads. Each use (a fetch, a feed) is a source of its own, which resumes where the one before was left,
-and only what a program was really given counts: what was buffered, or collected by a fetch that was cancelled, comes again.
+and only what a program was really given counts: what was buffered, or collected by a fetch that was cancelled, comes again (design 84).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from trionats import errors
 from trionats._core.deadlines import unexpected
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import about, api_error
+from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.deliverers import Deliverer
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import JITTER, Handed, OrderedSource, Sink, delete_aside
+from trionats._jetstream.ordered import Handed, OrderedSource, Sink, delete_aside
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.ordered_batch import Batch, limits_of
@@ -138,6 +139,7 @@ class OrderedConsumer:
         if max_bytes is not None:
             _check_number("max_bytes", int, max_bytes, 1, _MOST)
         fields.check_argument("fetch", "no_wait", bool, no_wait)
+        self._jetstream.connection.pace.run.check()
         deadline, round_trip = trio.current_effective_deadline(), self._jetstream.whereabouts.round_trip
         until, at_most, bounded = limits_of(trio.current_time(), expires, deadline, round_trip)
         window = Batch(batch, max_bytes or 0, until=until, no_wait=no_wait, heartbeat=HEARTBEAT, rng=JITTER)
@@ -186,6 +188,7 @@ class OrderedConsumer:
         Raises:
             trionats.errors.APIError: The server refused.
         """
+        self._jetstream.connection.pace.run.check()
         name = self._ordered.name
         if not name:
             await checkpoint()

@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._jetstream.api import Api, C
 
-__all__ = ["NextMessage", "next_message"]
+__all__ = ["Upcoming", "upcoming"]
 
 #: An acknowledgement's subject without names and numbers that differ: its beginning, one delivery, the time, the dots.
 _ACK_SUBJECT = len("$JS.ACK...1....") + 19
 
 
-class NextMessage(NamedTuple):
+class Upcoming(NamedTuple):
     """Where a message stands in its stream, and how large it is as the server counts it: subjects, headers, payload."""
 
     sequence: int
     size: int
 
 
-async def next_message(jetstream: Api[C], info: api.ConsumerInfo) -> NextMessage | None:
+async def upcoming(jetstream: Api[C], info: api.ConsumerInfo) -> Upcoming | None:
     """Find out which message a consumer would deliver next for the first time, and how large it is.
 
     Args:
@@ -37,7 +37,7 @@ async def next_message(jetstream: Api[C], info: api.ConsumerInfo) -> NextMessage
     """
     config, delivered = info.config, info.delivered
     sequences = (delivered.stream_seq, delivered.consumer_seq) if delivered is not None else (0, 0)
-    found: list[NextMessage] = []
+    found: list[Upcoming] = []
     for pattern in config.filter_subjects or [config.filter_subject or ">"]:
         asked = {"seq": sequences[0] + 1, "next_by_subj": pattern}
         try:
@@ -50,7 +50,7 @@ async def next_message(jetstream: Api[C], info: api.ConsumerInfo) -> NextMessage
             numbers = f"{sequence}{sequences[1] + 1}{max(0, (info.num_pending or 0) - 1)}"
             reply = _ACK_SUBJECT + len(info.stream_name) + len(info.name) + len(numbers)
             size = len(str(message.get("subject", ""))) + _decoded(message.get("data")) + _decoded(message.get("hdrs"))
-            found.append(NextMessage(sequence, size + reply))
+            found.append(Upcoming(sequence, size + reply))
     return min(found, default=None)
 
 

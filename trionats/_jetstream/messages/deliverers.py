@@ -79,6 +79,20 @@ class Deliverer:
         """Whether what nobody has seen is given back to it when nothing is said about that."""
         return self.acknowledges and not self.limits_deliveries and not self.void
 
+    def learn(self, info: api.ConsumerInfo) -> None:
+        """Take over what the server says of it.
+
+        Args:
+            info: What it says.
+        """
+        config = info.config
+        self.created = info.created
+        self.acknowledges = config.ack_policy != api.AckPolicy.NONE
+        self.limits_deliveries = config.max_deliver is not None and config.max_deliver > 0
+        # With a back-off the wait differs by delivery; where that is not looked at, the shortest is safe.
+        self.backoff = tuple(config.backoff or ()) if self.acknowledges else ()
+        self.ack_wait = min(self.backoff or (config.ack_wait or ACK_WAIT,)) if self.acknowledges else inf
+
     def wait(self, reply: str) -> float:
         """Say for how many seconds the server waits for a verdict on one delivery; infinite where that is not known.
 
@@ -132,7 +146,7 @@ class Deliverers:
             found = Deliverer(connection, f"consumer {name!r} of stream {stream!r}")
             self._known[stream, name] = found
             if info is not None:
-                _learn(found, info)
+                found.learn(info)
         return found
 
     def successor(self, void: Deliverer, stream: str, name: str) -> Deliverer:
@@ -156,7 +170,7 @@ class Deliverers:
         if found is None:
             return
         if found.created is None or found.created == info.created:
-            _learn(found, info)
+            found.learn(info)
         else:
             self._end(found, (info.stream_name, info.name), "was made anew")
 
@@ -184,6 +198,7 @@ class Deliverers:
         if found is None:
             yield
             return
+        found.connection.pace.run.check()
         found.void = f"{why}, or may have been"
         try:
             yield
@@ -200,14 +215,3 @@ class Deliverers:
         deliverer.void = why
         if self._known.get(key) is deliverer:
             del self._known[key]
-
-
-def _learn(deliverer: Deliverer, info: api.ConsumerInfo) -> None:
-    config = info.config
-    deliverer.created = info.created
-    deliverer.acknowledges = config.ack_policy != api.AckPolicy.NONE
-    deliverer.limits_deliveries = config.max_deliver is not None and config.max_deliver > 0
-    # With a back-off the wait differs by delivery; where that is not looked at, the shortest is safe.
-    deliverer.backoff = tuple(config.backoff or ())
-    waits = deliverer.backoff or (config.ack_wait or ACK_WAIT,)
-    deliverer.ack_wait = min(waits) if deliverer.acknowledges else inf

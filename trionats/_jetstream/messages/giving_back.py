@@ -1,6 +1,6 @@
 """Giving back what was delivered to us and handed to nobody: another worker has it in milliseconds, and not after the ack wait.
 
-Whoever leaves a pull request or a push subscription unsubscribes and NAKs, in one synchronous step (design 7, 12), what it holds;
+Whoever leaves a pull request or a push subscription unsubscribes and NAKs, in one synchronous step (design 7, 77), what it holds;
 and until the PONG behind its UNSUB (`Attachment.retire`) it also NAKs what the server sent before it knew. All of this goes
 out although nobody waits for it, and no program is told when it is lost: then the ack wait does the same, later.
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trionats._protocol.jetstream.acks import NAK
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,18 +22,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Retirable
     from trionats._jetstream.messages.deliverers import Deliverer
 
-__all__ = ["give_back", "leave", "takes_back"]
-
-NAK = b"-NAK"
-
-
-def takes_back(deliverer: Deliverer) -> bool:
-    """Say whether a consumer's messages are given back when nothing is said about it.
-
-    Args:
-        deliverer: The consumer.
-    """
-    return deliverer.takes_back
+__all__ = ["give_back", "leave"]
 
 
 def give_back(deliverer: Deliverer, messages: Iterable[Msg]) -> None:
@@ -56,9 +47,9 @@ def leave(
         attachment: Where the messages come; its receiver gets no more of them.
         deliverer: The consumer that delivers them.
         messages: Those that are there.
-        nak: Whether they are given back; None to decide by what is known of the consumer (`takes_back`).
+        nak: Whether they are given back; None to decide by what is known of the consumer (`Deliverer.takes_back`).
     """
-    if takes_back(deliverer) if nak is None else nak:
+    if deliverer.takes_back if nak is None else nak:
         # First this: the server would deliver them to us again.
         attachment.retire(partial(_give_back_one, deliverer))
         give_back(deliverer, messages)

@@ -202,7 +202,7 @@ class JetStreamMsg(Msg):
         before = self._decide(Verdict.ACK)
         try:
             await deliverer.connection.wait_writable()
-            following = NextMessage(deliverer.connection, f"ack_next of {self._what}", deliverer.consumer)
+            following = NextMessage(deliverer, f"ack_next of {self._what}")
             following.ask(self.reply, expires)
         except BaseException:
             self._standing = before
@@ -213,7 +213,7 @@ class JetStreamMsg(Msg):
             self._standing = Standing.IN_DOUBT
             raise
         finally:
-            following.close(give_back=deliverer.takes_back)
+            following.close()
         return (
             None if found is None else JetStreamMsg(found, deliverer, deliverer.due(found.reply, trio.current_time()))
         )
@@ -330,6 +330,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        self._deliverer.connection.pace.run.check()
         await checkpoint()
         raise self._no_reply()
 
@@ -341,6 +342,7 @@ class JetStreamMsg(Msg):
         Raises:
             nats.errors.Error: Always.
         """
+        self._deliverer.connection.pace.run.check()
         raise self._no_reply()
 
     # What scopes and feeds use.

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors
-from trionats._protocol.jetstream.acks import NAK, NextReply, judge_next, next_body
+from trionats._jetstream.messages.giving_back import leave
+from trionats._protocol.jetstream.acks import NextReply, judge_next, next_body
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg
-    from trionats._core.messaging import Publishing
+    from trionats._jetstream.messages.deliverers import Deliverer
 
 __all__ = ["NextMessage"]
 
@@ -31,22 +32,20 @@ class NextMessage:
     """The next message of one consumer, asked for once.
 
     Args:
-        connection: What is asked over.
+        deliverer: Who is asked.
         doing: What is done, for texts: "ack_next of message on 's.a'".
-        consumer: Who is asked, for texts.
     """
 
     ignores_repeats = False
 
-    def __init__(self, connection: Publishing, doing: str, consumer: str) -> None:
-        self._connection = connection
-        self._doing, self._consumer = doing, consumer
+    def __init__(self, deliverer: Deliverer, doing: str) -> None:
+        self._deliverer, self._doing = deliverer, doing
         self._happened = trio.Event()
         self._message: Msg | None = None
         self._error: errors.Error | None = None
         self._until = 0.0
-        self._inbox = connection.new_inbox()
-        self._attachment = connection.attach(self._inbox, self, max_msgs=1)
+        self._inbox = deliverer.connection.new_inbox()
+        self._attachment = deliverer.connection.attach(self._inbox, self, max_msgs=1)
 
     def ask(self, reply: str, expires: float) -> None:
         """Acknowledge, and ask.
@@ -61,7 +60,7 @@ class NextMessage:
         expires = min(expires, max(left - MARGIN, left / 2))
         self._until = now + expires + PATIENCE
         try:
-            self._connection.acknowledge_nowait(reply, next_body(expires), self._inbox)
+            self._deliverer.connection.acknowledge_nowait(reply, next_body(expires), self._inbox)
         except BaseException:
             self._attachment.detach()
             raise
@@ -82,19 +81,9 @@ class NextMessage:
         message, self._message = self._message, None
         return message
 
-    def close(self, *, give_back: bool) -> None:
-        """Wait no longer. Synchronous.
-
-        Args:
-            give_back: Whether a message that came, or still comes, is given back.
-        """
-        if not give_back:
-            self._attachment.detach()
-            return
-        # First this: the server would deliver it to us again.
-        self._attachment.retire(self._give_back)
-        if self._message is not None:
-            self._give_back(self._message)
+    def close(self) -> None:
+        """Wait no longer; a message that nobody was handed is given back. Synchronous."""
+        leave(self._attachment, self._deliverer, [] if self._message is None else [self._message])
 
     # What the reader calls.
 
@@ -124,10 +113,6 @@ class NextMessage:
 
     # Inside.
 
-    def _give_back(self, message: Msg) -> None:
-        if message.reply:
-            self._connection.acknowledge_aside(message.reply, NAK)
-
     def _fail(self, error: errors.Error) -> None:
         if not self._happened.is_set():
             self._error = error
@@ -137,7 +122,11 @@ class NextMessage:
         meaning = judge_next(code, description)
         if meaning is NextReply.GONE:
             known = {"code": 404, "err_code": None, "description": description, "seq": None}
-            text = f"{self._doing}: its {self._consumer} is gone"
+            text = f"{self._doing}: its {self._deliverer.consumer} is gone"
             self._fail(errors.explained(errors.ConsumerGoneError, text, **known))
         elif meaning is NextReply.REFUSED:
-            self._fail(errors.explained(errors.Error, f"{self._doing}: {self._consumer} refused: {code} {description}"))
+            self._fail(
+                errors.explained(
+                    errors.Error, f"{self._doing}: {self._deliverer.consumer} refused: {code} {description}"
+                )
+            )

@@ -2,7 +2,7 @@
 
 No task keeps it in progress but a timer of the connection's: its callback says so to the server, and sets the next one. What is
 said at the end of a block that failed or was cancelled is queued in the same step: nothing waits there, so nothing can be
-cancelled.
+cancelled (design 76).
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ async def _publish(
 async def stored_before(
     jetstream: Api[Publishing], stream: str | None, subject: str, asked: Mapping[str, str]
 ) -> api.PubAck | None:
-    """Find out whether what is in the way of a message is that very message, stored by an earlier publish (design 55).
+    """Find out whether what is in the way of a message is that very message, stored by an earlier publish (design 55, 71).
 
     Args:
         jetstream: Where the streams are.

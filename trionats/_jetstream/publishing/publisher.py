@@ -1,4 +1,4 @@
-"""A publisher: many publishes in flight, each with its receipt (design 14)."""
+"""A publisher: many publishes in flight, each with its receipt (design 68, 69)."""
 
 from __future__ import annotations
 
@@ -196,6 +196,7 @@ class Publisher:
         data, fields, asked = self._asked(subject, payload, headers, token, options)
         frame, size = self._pipeline.frame(subject, data, fields, token)
         if self._flight.over is not None:
+            self._pipeline.check_run()
             raise errors.again(self._flight.over)
         self._pipeline.check()
         if not self._window.has_room:

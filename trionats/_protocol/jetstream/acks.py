@@ -3,7 +3,7 @@
 What comes is somebody's word, so what is no number of the kind that was to come is none.
 
 What is sent there is judged here, because the server does not: it confirms what it does not understand, and a NAK behind an ACK,
-and does nothing. So the bodies are exact, and a message gets one final verdict (`Standing`). Only an ACK whose confirmation was
+and does nothing. So the bodies are exact, and a message gets one final verdict (`Standing`, design 75). Only an ACK whose confirmation was
 waited for can be in doubt; then the same may be sent again, which does no harm, and nothing else.
 """
 

@@ -1,4 +1,8 @@
-"""What an ordered reader may have to do: what `Ordered.next` says, and who carries it out tells it what came of it."""
+"""What a reader may have to do: whoever decides says it, and who carries it out tells what came of it.
+
+All of them wait, fail, and look at a consumer. The rest is an ordered reader's (`Action`), or of those who ask for messages
+of somebody's consumer (`Measure`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,20 @@ from typing import Final, TypeAlias
 
 from trionats._protocol.jetstream.pull import Pull
 
-__all__ = ["ALL", "LAST_PER_SUBJECT", "Action", "Create", "Delete", "Fail", "Find", "Inspect", "Look", "Start", "Wait"]
+__all__ = [
+    "ALL",
+    "LAST_PER_SUBJECT",
+    "Action",
+    "Create",
+    "Delete",
+    "Fail",
+    "Find",
+    "Inspect",
+    "Look",
+    "Measure",
+    "Start",
+    "Wait",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,11 @@ class Inspect:
     """Ask for the consumer's info, then tell `inspected` or `inspect_failed`."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Find out how large the next message is, then tell `measured`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from trionats._protocol.jetstream.moments import read_moment, written_moment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["checked", "checked_group", "checked_moment", "filters_of", "left_out"]
+__all__ = ["all_filters", "checked", "checked_group", "checked_moment", "left_out"]
 
 _STARTS: Final = {"by_start_sequence": "opt_start_seq", "by_start_time": "opt_start_time"}
 #: Those that are known; a newer server's may go with what it likes.
@@ -152,7 +152,7 @@ def _with_filters(call: str, config: api.ConsumerConfig) -> api.ConsumerConfig:
     return config
 
 
-def filters_of(config: Mapping[str, Any]) -> frozenset[str]:
+def all_filters(config: Mapping[str, Any]) -> frozenset[str]:
     """Collect the filters of a configuration, whichever of its two fields has them.
 
     Args:
@@ -171,7 +171,7 @@ def left_out(sent: Mapping[str, Any], echoed: object) -> bool:
         sent: The configuration that was sent.
         echoed: What came back.
     """
-    return isinstance(echoed, dict) and filters_of(sent) != filters_of(echoed)
+    return isinstance(echoed, dict) and all_filters(sent) != all_filters(echoed)
 
 
 def _text(value: object) -> str:

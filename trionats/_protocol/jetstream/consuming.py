@@ -1,4 +1,4 @@
-"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it.
+"""Reading a pull consumer for as long as somebody wants: what to do next, through whatever happens to it (design 79 to 82).
 
 Strategy
     `Consuming` is told what came (`received`, `status`, `inspected`, ...) and asked what to do (`next`); it never waits, sends or
@@ -17,7 +17,7 @@ What is done when
     Nobody listens (503): the consumer or the stream is gone, or has no leader, or JetStream is not up yet. It is looked at; what
     is not found twice is gone. Where looking is forbidden, it is asked again for ever, and an event says so.
 
-    Nothing is asked for because the reader sleeps: silence means nothing then (E10), and where the server forgets consumers that
+    Nothing is asked for because the reader sleeps: silence means nothing then, and where the server forgets consumers that
     nobody asks, a request that no message fits into keeps it alive.
 
     The next message is larger than the credit: where nobody chose that, it is asked for alone and without a limit; where
@@ -44,7 +44,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trionats import errors
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
 from trionats._protocol.jetstream.pull import Ending, Pull, Window, pull_limit
 from trionats._protocol.jetstream.refusals import TOLD_AFTER, backoff, consumer_gone
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from trionats._protocol.jetstream.demand import Demand
 
-__all__ = ["UNKNOWN", "Consuming", "Measure", "News", "Renew", "Step", "Tell", "Traits"]
+__all__ = ["UNKNOWN", "Consuming", "News", "Renew", "Step", "Tell", "Traits"]
 
 #: How long nothing is asked for at the most while nobody listens.
 _LONGEST_PAUSE: Final = 1.0
@@ -103,11 +103,6 @@ class Tell:
 @dataclass(frozen=True, slots=True)
 class Renew:
     """Take a new inbox in place of the one that is used; what still comes to that is received like the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Find out how large the next message is, then tell `measured`."""
 
 
 Step: TypeAlias = "Pull | Wait | Inspect | Fail | Tell | Renew | Measure"

@@ -2,7 +2,7 @@
 
 Theory of operation
     A direct get is answered by any replica of the stream, and by a mirror that was told to (`mirror_direct`). Each of them may
-    be behind, and a mirror may have been given a part only. What is stored is what the stream's leader says (design 17), so
+    be behind, and a mirror may have been given a part only. What is stored is what the stream's leader says (design 59), so
     nothing is believed that a replica does *not* have, and nothing at all that comes from another stream: which one has
     answered stands in `Nats-Stream`.
 

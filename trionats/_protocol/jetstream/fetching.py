@@ -9,7 +9,7 @@ Strategy
     ended the request, it fell silent, the connection broke, or time is up. Only a fetch that has got nothing asks again, within
     its own time: after a change of leader, with the next connection, without a pin that is not ours any more.
 
-    Nothing to return is the server's word, a 404 or a 408, and never our guess: where nobody answered, or what was said last is
+    Nothing to return is the server's word, a 404 or a 408, and never our guess (design 78): where nobody answered, or what was said last is
     that the consumer cannot be served just now, that is raised when time is up. So a program that works until there is
     nothing left does not take an outage for the end.
 
@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trionats import errors
 from trionats._protocol import fields
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
 from trionats._protocol.jetstream.priority import Terms
-from trionats._protocol.jetstream.pull import Pull
+from trionats._protocol.jetstream.pull import Pull, before_deadline
 from trionats._protocol.jetstream.refusals import consumer_gone, passes
 from trionats._protocol.replies import NO_RESPONDERS
 
 if TYPE_CHECKING:
     from trionats._protocol.jetstream.actions import Action
 
-__all__ = ["EXPIRES", "Fetch", "Measure", "Wanted"]
+__all__ = ["EXPIRES", "Fetch", "Wanted"]
 
 #: How many seconds a fetch takes at the most, where nobody says.
 EXPIRES: Final = 5.0
@@ -55,8 +55,7 @@ _LONG: Final = 10.0
 _HEARTBEAT: Final = 5.0
 #: How often from a consumer that stands still at what was deleted until it is woken.
 _WAKE_EVERY: Final = 0.5
-#: How long before a deadline the server is to end it, where the way is not known, and how much of that its word may take.
-_NEAR: Final = 0.02
+#: Which part of the time before a deadline is left when what came is returned without the server's word.
 _PART: Final = 4
 #: When a request that was refused for the moment is repeated: at once, then after these.
 _PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -69,11 +68,6 @@ _KINDS: Final[dict[str, Any]] = {
     "no_wait": bool,
     "heartbeat": float | None,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Find out how large the next message is, then tell `measured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +159,7 @@ class Fetch:
         self._acknowledges, self._ack_wait = acknowledges, ack_wait
         self.pin = pin
         """What the server calls us; an empty string where it does not, or not any more."""
-        near = max(_NEAR, 2 * (round_trip or 0.0))
-        left = deadline - now
-        near = min(near, left / 2)
+        near = before_deadline(now, deadline, round_trip)
         self._until = min(now + wanted.seconds, deadline - near)
         # Who is cancelled at a deadline is not told why it has got nothing by then.
         self._bounded = deadline - near < now + wanted.seconds

@@ -3,7 +3,7 @@
 Strategy
     A server of 2.12 or later refuses what asks for a level that it does not have (`Nats-Required-Api-Level`). Older ones do
     not look at the header, and leave out what they do not know without a word. So the level is asked for first
-    (`$JS.API.INFO`; 2.10 and older name none); where nobody may ask, the configuration that comes back is compared.
+    (`$JS.API.INFO`; 2.10 and older name none); where nobody may ask, the configuration that comes back is compared (design 73).
 
     The levels are those that the server itself notes in a configuration's metadata (`_nats.req.level`), and two that it
     does not: of policies and consumers that an older one cannot read.

@@ -5,7 +5,7 @@ Strategy
     meanwhile shifts the rest. So each page but the first begins with the last entry of the page before: where another one
     stands there, something was shifted, and what lies behind it may have been left out. Then reading begins anew, keeping
     what was found, three times at the most: what was there all the time is in the list, unless the list changed before each
-    page of four readings. Nothing is in it twice.
+    page of four readings. Nothing is in it twice (design 74).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from trionats._protocol.jetstream.pull import Ending, Pull, Window
+from trionats._protocol.jetstream.pull import Ending, Pull, Window, before_deadline
 
 if TYPE_CHECKING:
     import random
@@ -22,8 +22,6 @@ _UNLIMITED: Final = 1 << 40
 _TOO_SHORT: Final = 0.01
 #: How long the server's word is waited for that the time is over: without it there may be more on its way.
 _GRACE: Final = 0.25
-#: How long before a deadline a fetch ends, at least.
-_NEAR: Final = 0.02
 
 
 class Limits(NamedTuple):
@@ -42,7 +40,7 @@ def limits_of(now: float, expires: float, deadline: float, round_trip: float | N
         deadline: When the caller is cancelled; infinite for never.
         round_trip: How many seconds the API took to respond the last time, where that is known.
     """
-    near = min(max(_NEAR, 2 * (round_trip or 0.0)), max(0.0, deadline - now) / 2)
+    near = before_deadline(now, deadline, round_trip)
     if now + expires <= deadline - near:
         return Limits(now + expires, min(now + expires + _GRACE, deadline - near / 2), bounded=False)
     return Limits(deadline - near, deadline - near / 2, bounded=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from trionats import api
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.actions import Start
+from trionats._protocol.jetstream.moments import written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 __all__ = ["filters_of", "more_of", "prefix_of", "start_of", "threshold_of"]
 
@@ -67,11 +68,7 @@ def start_of(policy: str, sequence: int | None, when: datetime | None) -> Start:
         raise ValueError(f"{_CALL}: opt_start_seq must be 1 or more, not {sequence}")
     if when is None:
         return Start(name, sequence or 0)
-    if not isinstance(when, datetime):
-        raise TypeError(f"{_CALL}: opt_start_time must be a datetime, not {type(when).__name__}")
-    if when.utcoffset() is None:
-        raise ValueError(f"{_CALL}: opt_start_time must have a time zone")
-    return Start(name, time=when.astimezone(UTC).isoformat().replace("+00:00", "Z"))
+    return Start(name, time=written_moment(_CALL, "opt_start_time", when))
 
 
 def threshold_of(seconds: float) -> float:

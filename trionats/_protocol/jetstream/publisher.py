@@ -1,4 +1,4 @@
-"""Many publishes in flight: what is under way, what is to be sent again, and what it is not known of any more.
+"""Many publishes in flight: what is under way, what is to be sent again (design 68), and what it is not known of any more.
 
 Theory of operation
     A publish takes a place in the window from its first frame to its one end. Each time it is sent its reply is expected under a

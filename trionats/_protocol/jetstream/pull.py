@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-__all__ = ["Ending", "Pull", "PullInbox", "Window", "pull_limit"]
+__all__ = ["PIN_HEADER", "Ending", "Pull", "PullInbox", "Window", "before_deadline", "pull_limit"]
 
+#: What a consumer that gives its messages to one client calls that client; it stands in each of them.
+PIN_HEADER: Final = "Nats-Pin-Id"
 _REFUSAL_PAUSE: Final = 1.0
 # How long a patient request waits: long enough to get past writes, short enough for who waits for an end.
 _PATIENCE: Final = 1.0
+# How long before a deadline a fetch ends where the way is not known, in seconds.
+_NEAR: Final = 0.02
 # How many requests are under way at the most, where each may ask for little: a consumer has 512 places unless it says less.
 _MOST_REQUESTS: Final = 16
 # A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out
@@ -77,6 +81,17 @@ class Pull:
             # With a heartbeat but no expiry the server refuses it ("heartbeat value too large").
             fields["no_wait"] = True
         return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def before_deadline(now: float, deadline: float, round_trip: float | None) -> float:
+    """Say how many seconds before a deadline a fetch ends, so that what came is there before it.
+
+    Args:
+        now: The time.
+        deadline: When the caller is cancelled; infinite for never.
+        round_trip: How many seconds the API took to respond the last time, where that is known.
+    """
+    return min(max(_NEAR, 2 * (round_trip or 0.0)), max(0.0, deadline - now) / 2)
 
 
 class PullInbox:

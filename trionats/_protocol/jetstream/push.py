@@ -3,7 +3,7 @@
 Flow control
     Where the consumer has it, the server sends a request for it among the messages, and goes on only a while after it. It is answered
     when all that came before it has been received: so what waits here is bounded by the server, to 32 MiB. Where the request
-    got lost, a heartbeat names it. The subjects are the server's, in forms that differ: they are answered and never read.
+    got lost, a heartbeat names it. The subjects are the server's, in forms that differ: they are answered and never read (design 83).
 
 Without flow control
     nothing but `max_ack_pending` holds the server back, so the reader has a limit, and beyond it is over.

@@ -1,0 +1,182 @@
+"""What feeds of a consumer's messages have in common, whether they are asked for (`consuming`) or come by themselves (`push`).
+
+Waiting too long
+    The server gives a message to somebody else when its ack wait is over. So what has waited here as long is dropped when its turn
+    comes, and what has waited for half of it is kept in progress when it is handed over: the whole ack wait is for whoever
+    works on it (design 80). What was delivered in a life of the consumer that is over is dropped, too.
+
+Leaving
+    in whatever way unsubscribes at once; what still comes until the PONG behind that is given back (`giving_back`), and so is
+    what is buffered when the block is left or the client closed. That comes after UNSUB: else the server might give it to us
+    again.
+
+The feed's task
+    carries out what waits, and mostly sleeps (`_park`). What needs no waiting is done at once, by whoever noticed, who wakes the
+    task where it has to see to something (`_wake`).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from trionats import errors
+from trionats._feeds.feed import Feed
+from trionats._jetstream.messages.giving_back import give_back, leave
+from trionats._jetstream.messages.message import JetStreamMsg
+from trionats._protocol.jetstream.acks import IN_PROGRESS
+from trionats._protocol.jetstream.actions import Wait
+from trionats._protocol.server_errors import REFUSALS, refusal_of
+
+if TYPE_CHECKING:
+    from trionats._core.messaging import Retirable
+    from trionats._jetstream.consumers.consumer import Consumer
+    from trionats._jetstream.messages.deliverers import Deliverer
+    from trionats._protocol.jetstream.demand import OnLeave
+
+__all__ = ["RESPONSE_LIMIT", "DeliveryFeed"]
+
+#: How many seconds one question to the server may take at the most.
+RESPONSE_LIMIT: Final = 5.0
+#: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
+LONGEST_MARGIN: Final = 1.0
+#: How a deliverer says that its consumer has no other life (`Deliverers`).
+DELETED: Final = "was deleted"
+
+
+class DeliveryFeed(Feed[JetStreamMsg]):
+    """What a consumer delivers.
+
+    Args:
+        consumer: The consumer.
+        capacity: How many messages the channel takes.
+        on_leave: What becomes of what was delivered and not received; None to give it back where that costs nothing.
+    """
+
+    def __init__(self, consumer: Consumer, capacity: float, on_leave: OnLeave | None) -> None:
+        self._api = consumer.__jetstream__()
+        self._connection = self._api.connection
+        super().__init__(str(consumer), capacity, self._connection)
+        self._consumer, self._on_leave = consumer, on_leave
+        self._deliverer = consumer.__deliverer__()
+        self._measure_wait()
+        # What is due before that was delivered in a former life of the consumer.
+        self._void_until = -inf
+        self._parked: trio.Event | None = None
+        self._until = inf
+        self._attachment: Retirable | None = None
+
+    # What waits to be received.
+
+    def _outlive(self, now: float) -> None:
+        """Go on with the consumer's next life, where it has one: what is buffered will be delivered again."""
+        if not self._ended and not self._deliverer.void.startswith(DELETED):
+            self._begin_life(now)
+
+    def _begin_life(self, now: float) -> Deliverer:
+        """Go on with messages of the consumer's next life; what is buffered of the last one cannot be acknowledged any more."""
+        self._void_until = now + self._deliverer.ack_wait
+        self._deliverer = self._consumer.__deliverer__()
+        self._measure_wait()
+        return self._deliverer
+
+    def _measure_wait(self) -> None:
+        wait = min(self._deliverer.backoff, default=self._deliverer.ack_wait)
+        # What is nearly over is taken for over: our word would not come in time.
+        self._margin, self._half = min(LONGEST_MARGIN, wait / 20), wait / 2
+
+    def _is_fresh(self, item: JetStreamMsg, now: float) -> bool:
+        """Say whether a message may be handed over, and keep it in progress if it has waited for long."""
+        if self._deliverer.void:
+            self._outlive(now)
+        left = item.due - now
+        if left <= self._margin or item.due < self._void_until:
+            return False
+        if left < self._half:
+            self._keep(item, now)
+        return True
+
+    def _keep(self, item: JetStreamMsg, now: float) -> None:
+        """Let the ack wait begin anew: else whoever takes it now might have a moment left for its work."""
+        item.due = self._deliverer.due(item.reply, now)
+        self._connection.acknowledge_aside(item.reply, IN_PROGRESS)
+
+    # The feed's task.
+
+    async def _park(self, until: float) -> bool:
+        """Sleep until somebody wakes the task.
+
+        Returns:
+            Whether it is time, and nobody did.
+        """
+        self._parked, self._until = trio.Event(), until
+        try:
+            with trio.move_on_at(until) as scope:
+                await self._parked.wait()
+        finally:
+            self._parked = None
+        if scope.cancelled_caught:
+            # If nobody could do anything until now, neither could the reader: what it reads now was there in time.
+            await checkpoint()
+        return scope.cancelled_caught
+
+    def _wake(self, step: object) -> None:
+        """Wake the task, unless all that there is to do is to wait no less than it does."""
+        if self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
+            self._parked.set()
+
+    # Its end.
+
+    @property
+    def _gives_back(self) -> bool:
+        if self._on_leave is None:
+            return self._deliverer.takes_back
+        return self._on_leave == "nak" and self._deliverer.acknowledges
+
+    def _fail(self, error: Exception) -> None:
+        """End in an error; where it says that the consumer is gone, so are the messages that somebody holds."""
+        if self._ended:
+            return
+        if isinstance(error, errors.ConsumerGoneError):
+            self._api.deliverers.gone(self._consumer.stream, self._consumer.name)
+        self._end(error)
+
+    def _attachment_ended(self, reason: BaseException | None) -> None:
+        """End, because nothing can come any more."""
+        if self._ended:
+            return
+        if isinstance(reason, REFUSALS):
+            reason = refusal_of(self._name, reason)
+        closing = reason is None and not self._connection.accepting
+        self._end(reason)
+        if closing:
+            # Nobody could acknowledge it any more.
+            self._give_back_buffered()
+
+    def _undo(self) -> None:
+        if self._attachment is not None:
+            leave(self._attachment, self._deliverer, nak=self._gives_back)
+            self._attachment = None
+
+    @enable_ki_protection
+    def _leave(self) -> None:
+        self._end(None)
+        self._give_back_buffered()
+        super()._leave()
+
+    def _give_back_buffered(self) -> None:
+        now = trio.current_time()
+        held = []
+        try:
+            while True:
+                message = self._receive.receive_nowait()
+                # What is overdue is somebody else's.
+                if message.due > now and message.due >= self._void_until:
+                    held.append(message)
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        if self._gives_back:
+            give_back(self._deliverer, held)
