@@ -297,7 +297,7 @@ class Client:
             The context.
 
         Raises:
-            ValueError: Both a domain and a prefix are given.
+            ValueError: Both a domain and a prefix are given, or a domain that is no token.
         """
         if domain is None and prefix is None:
             domain, prefix = self._jetstream.get("domain"), self._jetstream.get("prefix")

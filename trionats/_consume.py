@@ -77,9 +77,9 @@ async def open_consumer(
             `max_messages`.
         threshold_bytes: The same in bytes.
         stop_after: Ask for so many messages in all, and end the loop behind the last of them; 0 for no end.
-        on_leave: For pull and push consumers: what becomes of messages that were delivered and not received. `"nak"` gives them back at once,
-            `"leave"` lets the ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known. An `"nak"`
-            that was chosen holds there, too, and uses up a delivery: a message whose last one it was does not come again.
+        on_leave: For pull and push consumers: what becomes of messages that were delivered and not received. `"nak"` gives them back at
+            once, `"leave"` lets the ack wait pass. None for `"nak"`, unless the consumer limits deliveries or that is not known. A
+            `"nak"` that was chosen holds there, too, and uses up a delivery: a message whose last one it was does not come again.
         group: The priority group (server 2.11), for pull consumers that have such.
         min_pending: Take part while at least so many messages wait (policy "overflow").
         min_ack_pending: Take part while at least so many are not acknowledged (policy "overflow").

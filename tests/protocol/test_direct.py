@@ -167,7 +167,7 @@ def test_where_to_begin_is_said_in_one_way() -> None:
     ]:
         with pytest.raises(ValueError, match=f"get_msg: {text}"):
             one_message("get_msg", *arguments)
-    with pytest.raises(errors.BadSubjectError):
+    with pytest.raises(ValueError, match=r"get_msg: next_by_subj: .*'a\.\.b'"):
         one_message("get_msg", None, None, "a..b")
 
 
@@ -182,7 +182,7 @@ LAST: dict[str, Any] = {"up_to_seq": None, "up_to_time": None, "batch": None}
         (lambda: checked_run("S", **{**FROM, "max_bytes": 0}, replicated=False), "get_msgs: max_bytes is 0"),
         (lambda: checked_run("S", **{**FROM, "seq": None}, replicated=False), "get_msgs: one of seq"),
         (lambda: checked_latest("S", [], **LAST, replicated=False), "get_last_msgs: subjects must name one"),
-        (lambda: checked_latest("S", "a..b", **LAST, replicated=False), "a subject has no empty tokens"),
+        (lambda: checked_latest("S", "a..b", **LAST, replicated=False), "get_last_msgs: subjects: .*no empty tokens"),
         (
             lambda: checked_latest("S", ">", up_to_seq=1, up_to_time=NOW, batch=None, replicated=False),
             "get_last_msgs: either up_to_seq or up_to_time, not both",
@@ -196,7 +196,7 @@ LAST: dict[str, Any] = {"up_to_seq": None, "up_to_time": None, "batch": None}
     ],
 )
 def test_what_a_list_cannot_be_asked_for_is_refused(make: Any, text: str) -> None:  # noqa: ANN401
-    with pytest.raises((ValueError, errors.BadSubjectError), match=text):
+    with pytest.raises(ValueError, match=text):
         make()
 
 

@@ -200,7 +200,7 @@ def test_what_cannot_be_meant_is_refused_by_its_name(
 ) -> None:
     with pytest.raises(kind, match=text) as caught:
         acks.publish_headers("publish to 'a'", **arguments)
-    assert "to 'a'" in str(caught.value) or "subscribe to 5" in str(caught.value)
+    assert "publish to 'a'" in str(caught.value)
 
 
 def test_a_message_that_was_stored_stands_behind_what_was_expected() -> None:

@@ -198,3 +198,20 @@ def test_nuids_are_the_random_source_s() -> None:
     names = [first.next() for _ in range(200)]
     assert names == [second.next() for _ in range(200)]
     assert not set(names) & {third.next() for _ in range(200)}
+
+
+def test_a_pattern_is_refused_by_the_name_of_its_argument() -> None:
+    assert subjects.pattern("purge: subject", "a.*.>") == "a.*.>"
+    with pytest.raises(ValueError, match=r"^purge: subject: .*'a b'"):
+        subjects.pattern("purge: subject", "a b")
+    with pytest.raises(TypeError, match=r"^purge: subject must be text, not int$"):
+        subjects.pattern("purge: subject", 5)  # type: ignore[arg-type]
+
+
+def test_a_domain_is_one_token() -> None:
+    assert subjects.domain_name("hub") == "hub"
+    for name in ("", "a.b", "*", "a b"):
+        with pytest.raises(ValueError, match=r"JetStream domain '.*': it must be one token"):
+            subjects.domain_name(name)
+    with pytest.raises(TypeError, match="JetStream domain 5: it must be text"):
+        subjects.domain_name(5)  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.streams import Stream
 from trionats._protocol import fields
 from trionats._protocol.jetstream.publishing import publish_headers
+from trionats._protocol.subjects import domain_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +52,13 @@ class JetStream(JetStreamManager):
     def __init__(self, connection: Publishing, *, domain: str | None = None, prefix: str | None = None) -> None:
         if domain is not None and prefix is not None:
             raise ValueError(f"either a JetStream domain ({domain!r}) or a prefix ({prefix!r}), not both")
-        chosen = f"$JS.{domain}.API" if domain is not None else prefix if prefix is not None else api.DEFAULT_PREFIX
+        chosen = (
+            f"$JS.{domain_name(domain)}.API"
+            if domain is not None
+            else prefix
+            if prefix is not None
+            else api.DEFAULT_PREFIX
+        )
         self._jetstream = Api(connection, chosen, domain)
         super().__init__(self._jetstream)
 

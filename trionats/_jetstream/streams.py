@@ -13,7 +13,7 @@ from trionats._jetstream.management import JetStreamManager, purged
 from trionats._jetstream.management.consumer_requests import create
 from trionats._protocol import fields
 from trionats._protocol.jetstream.direct import checked_latest, checked_run, one_message
-from trionats._protocol.subjects import consumer_name, subscribe_subject
+from trionats._protocol.subjects import consumer_name, pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -237,7 +237,7 @@ class Stream:
             subject: The subject; wildcards allowed.
             direct: As for `get_msg`. A replica that is behind may have an older one.
         """
-        subscribe_subject(subject)
+        pattern("get_last_msg: subject", subject)
         return await self._read({"last_by_subj": subject}, f"last message of {subject!r}", direct)
 
     async def get_msgs(

@@ -94,6 +94,48 @@ def subscribe_subject(subject: str) -> bytes:
     return _encoded("subscribe to", subject)
 
 
+def pattern(where: str, subject: str) -> str:
+    """Check a pattern of subjects that is an argument of a call, or stands in a configuration.
+
+    Args:
+        where: Which one it is: "purge: subject".
+        subject: The pattern; a subject, which may have wildcards.
+
+    Returns:
+        The same pattern.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: Nothing can be subscribed to like that.
+    """
+    if not isinstance(subject, str):
+        raise TypeError(f"{where} must be text, not {type(subject).__name__}")
+    try:
+        subscribe_subject(subject)
+    except errors.BadSubjectError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return subject
+
+
+def domain_name(name: str) -> str:
+    """Check the name of a JetStream domain.
+
+    Args:
+        name: The name: one token of a subject.
+
+    Returns:
+        The same name.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty or cannot be a token.
+    """
+    _check_text("JetStream domain", name)
+    if _is_publishable(name) is None or "." in name:
+        raise ValueError(f"JetStream domain {_shown(name)}: it must be one token, without white space and . * >")
+    return name
+
+
 def queue_name(queue: str) -> bytes:
     """Check the name of a queue group, and encode it.
 

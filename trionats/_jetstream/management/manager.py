@@ -109,7 +109,7 @@ class JetStreamManager:
         fields.check_argument("stream_info", "deleted_details", bool, deleted_details)
         asked: dict[str, object] = {"deleted_details": True} if deleted_details else {}
         if subjects_filter is not None:
-            asked["subjects_filter"] = _pattern("stream_info", "subjects_filter", subjects_filter)
+            asked["subjects_filter"] = subjects.pattern("stream_info: subjects_filter", subjects_filter)
         return await self._info(what, f"STREAM.INFO.{name}", asked)
 
     async def _info(self, what: str, subject: str, asked: Mapping[str, object]) -> api.StreamInfo:
@@ -151,7 +151,7 @@ class JetStreamManager:
             ValueError: So does one with a number, or the name is none.
             trionats.errors.APIError: The server refused, or is too old.
         """
-        wanted = fields.merged("add_stream", api.StreamConfig, config, params)
+        wanted = _wanted("add_stream", config, params)
         return await self._create(wanted, _additions(wanted, params))
 
     async def update_stream(self, config: nats_api.StreamConfig | None = None, **params: object) -> api.StreamInfo:
@@ -170,7 +170,7 @@ class JetStreamManager:
             trionats.errors.NotFoundError: There is no such stream.
         """
         # Checked first: what is wrong is refused before anything is sent.
-        wanted = fields.merged("update_stream", api.StreamConfig, config, params)
+        wanted = _wanted("update_stream", config, params)
         _stream(wanted.name or "")
         now = None
         if config is None:
@@ -205,7 +205,7 @@ class JetStreamManager:
 
     async def stream_names(self, subject: str | None = None) -> list[str]:
         """List the names of all streams of the account, sorted, or of those that store what matches `subject`."""
-        asked = {} if subject is None else {"subject": _pattern("stream_names", "subject", subject)}
+        asked = {} if subject is None else {"subject": subjects.pattern("stream_names: subject", subject)}
         return await self._pages("STREAM.NAMES", "streams", _name("STREAM.NAMES"), str, asked=asked)
 
     async def streams_info(self, offset: int = 0, subject: str | None = None) -> list[api.StreamInfo]:
@@ -218,7 +218,7 @@ class JetStreamManager:
             subject: Only those that store what matches this pattern.
         """
         fields.check_argument("streams_info", "offset", int, offset)
-        asked = {} if subject is None else {"subject": _pattern("streams_info", "subject", subject)}
+        asked = {} if subject is None else {"subject": subjects.pattern("streams_info: subject", subject)}
 
         def read(entry: dict[str, Any]) -> api.StreamInfo:
             return sound("STREAM.LIST", api.StreamInfo.from_response(entry))
@@ -426,7 +426,7 @@ class JetStreamManager:
         """
         fields.check_argument("delete_msg", "seq", int, seq)
         fields.check_argument("delete_msg", "erase", bool, erase)
-        if seq < 0:
+        if seq < 1:
             raise ValueError(f"delete_msg: seq is {seq}: sequences begin at 1")
         what = f"message {seq} of {_stream(stream_name)}"
         asked: dict[str, object] = {"seq": seq} if erase else {"seq": seq, "no_erase": True}
@@ -445,7 +445,7 @@ class JetStreamManager:
         self, config: nats_api.StreamConfig | None, params: Mapping[str, object]
     ) -> api.StreamInfo:
         """Let there be a stream of this configuration: change the one that is there, or else create it."""
-        wanted = fields.merged("create_or_update_stream", api.StreamConfig, config, params)
+        wanted = _wanted("create_or_update_stream", config, params)
         _stream(wanted.name or "")
         more = _additions(wanted, params)
         try:
@@ -565,7 +565,11 @@ async def purged(
             raise ValueError(f"{call}: {given} is {value}: it is at least {least}")
     if seq is not None and keep is not None:
         raise ValueError(f"{call}: either seq ({seq}) or keep ({keep}), not both")
-    asked = {"seq": seq, "keep": keep, "filter": None if subject is None else _pattern(call, "subject", subject)}
+    asked = {
+        "seq": seq,
+        "keep": keep,
+        "filter": None if subject is None else subjects.pattern(f"{call}: subject", subject),
+    }
     request = {field: value for field, value in asked.items() if value is not None}
     with about(what):
         response = await jetstream.request(f"STREAM.PURGE.{name}", request)
@@ -574,6 +578,14 @@ async def purged(
         if type(count) is not int:
             raise unreadable(what, "the number of purged messages must be a whole number")
         return count
+
+
+def _wanted(call: str, config: nats_api.StreamConfig | None, params: Mapping[str, object]) -> api.StreamConfig:
+    """Make the configuration that a call is given, and check it with its subjects."""
+    wanted = fields.merged(call, api.StreamConfig, config, params)
+    for subject in wanted.subjects or ():
+        subjects.pattern(f"{call}: subjects", subject)
+    return wanted
 
 
 def _additions(config: api.StreamConfig, given: Mapping[str, object]) -> dict[str, object]:
@@ -586,12 +598,6 @@ def _additions(config: api.StreamConfig, given: Mapping[str, object]) -> dict[st
     if not (config.allow_rollup_hdrs or config.deny_purge or "allow_rollup_hdrs" in given):
         more["allow_rollup_hdrs"] = True
     return more
-
-
-def _pattern(call: str, name: str, subject: str) -> str:
-    fields.check_argument(call, name, str, subject)
-    subjects.subscribe_subject(subject)
-    return subject
 
 
 def _name(subject: str) -> Callable[[object], str]:

@@ -143,8 +143,10 @@ def _with_filters(call: str, config: api.ConsumerConfig) -> api.ConsumerConfig:
     several = list(config.filter_subjects or ())
     if several and config.filter_subject:
         raise ValueError(f"{call}: either filter_subject or filter_subjects, not both")
-    for one in several or ([config.filter_subject] if config.filter_subject else []):
-        subjects.subscribe_subject(one)
+    for one in several:
+        subjects.pattern(f"{call}: filter_subjects", one)
+    if config.filter_subject:
+        subjects.pattern(f"{call}: filter_subject", config.filter_subject)
     if len(several) == 1:
         return replace(config, filter_subject=several[0], filter_subjects=None)
     return config

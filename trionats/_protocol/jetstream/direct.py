@@ -148,8 +148,7 @@ def one_message(call: str, seq: int | None, start_time: datetime | None, next_by
     if start_time is not None:
         request["start_time"] = written_moment(call, "start_time", start_time)
     if next_by_subj is not None:
-        subjects.subscribe_subject(next_by_subj)
-        request["next_by_subj"] = next_by_subj
+        request["next_by_subj"] = subjects.pattern(f"{call}: next_by_subj", next_by_subj)
     if not request:
         raise ValueError(f"{call}: one of seq, start_time and next_by_subj has to say where to begin")
     return request
@@ -195,7 +194,7 @@ def checked_latest(
     if not several:
         raise ValueError(f"{call}: subjects must name one, at least")
     for one in several:
-        subjects.subscribe_subject(one)
+        subjects.pattern(f"{call}: subjects", one)
     if up_to_seq is not None and up_to_time is not None:
         raise ValueError(f"{call}: either up_to_seq or up_to_time, not both")
     if up_to_seq is not None:

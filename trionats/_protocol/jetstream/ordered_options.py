@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trionats import api, errors
+from trionats import api
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.moments import written_moment
@@ -40,10 +40,7 @@ def filters_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
     if not filters:
         raise ValueError(f"{_CALL}: filter_subjects is empty; leave it out to read all")
     for one in filters:
-        try:
-            subjects.subscribe_subject(one)
-        except errors.BadSubjectError as error:
-            raise ValueError(f"{_CALL}: filter_subjects: {error}") from None
+        subjects.pattern(f"{_CALL}: filter_subjects", one)
     return filters
 
 
