@@ -63,6 +63,18 @@ async def test_what_is_asked_for_says_how_long_and_how_often_the_server_speaks()
         assert w.pulls() == [expected]
 
 
+async def test_its_inboxes_are_where_the_user_may_listen() -> None:
+    client = {"inbox_prefix": "_MINE", "reconnect_time_wait": 0.01}
+    async with open_consumer_world(1, client=client) as w, open_consumer(w.nursery, w.consumer) as rx:
+        await (await rx.receive()).ack()
+        await lose(w.server, w.nc)
+        await regain(w.server, w.nc)
+        await w.nc.flush()
+        replies = [frame.reply for frame in w.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.S.C")]
+        assert len(replies) == len(set(replies)) > 1
+        assert all(reply.startswith("_MINE.") for reply in replies)
+
+
 async def test_nothing_is_asked_for_while_the_reader_sleeps_and_its_sleep_is_no_silence() -> None:
     async with open_consumer_world(10) as w, open_consumer(w.nursery, w.consumer, max_messages=10) as rx:
         listener = listen(w)

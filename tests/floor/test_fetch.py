@@ -13,7 +13,7 @@ import trio
 
 from tests.fake_consumers import SECOND
 from tests.fakes import FakeServer, Frame
-from tests.worlds import ConsumerWorld, lose, open_consumer_world, regain, sequences, settled, takes
+from tests.worlds import ConsumerWorld, kept, lose, open_consumer_world, regain, sequences, settled, takes
 from trionats import errors
 from trionats._jetstream.consumers.fetching import Fetching
 
@@ -126,6 +126,22 @@ async def test_the_inbox_is_where_the_user_may_listen() -> None:
     async with open_consumer_world(1, client={"inbox_prefix": "_MINE"}) as w:
         assert len(await w.consumer.fetch(1)) == 1
         assert w.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.S.C")[0].reply.startswith("_MINE.")
+
+
+async def test_a_thousand_fetches_leave_every_registry_as_it_was() -> None:
+    async with open_consumer_world(100) as w:
+        assert len(await w.consumer.fetch(10)) == 10
+        await quiet(w)
+        before = kept(w.nc)[1:]
+        for number in range(1000):
+            (msg,) = await w.consumer.fetch(1)
+            if number % 3:
+                await msg.nak()
+            else:
+                await msg.ack()
+                w.store(1)
+        await quiet(w)
+        assert kept(w.nc)[1:] == before
 
 
 async def test_a_fetch_leaves_no_circle_of_objects() -> None:
