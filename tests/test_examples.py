@@ -42,7 +42,7 @@ EXPECTED = {
         "5 messages: {'orders.0': 3, 'orders.1': 2}",
         "at most 3600.0 s old, 10 of each subject",
         "2 deleted",
-        "['COPY', 'ORDERS'] expires as its origin does: True",
+        "['ORDERS'] is copied, and the copy expires with it: True",
     ],
     "request_reply.py": ["Hello, trio!", "no reply in time", "nobody listens there"],
     "many_replies.py": [

@@ -33,7 +33,11 @@ async def main(url: str) -> None:
         print(await orders.purge(subject="orders.0", keep=1), "deleted")
 
         copy = await js.create_stream(name="COPY", mirror=api.StreamSource("ORDERS"), storage="memory")
-        print(await js.stream_names(), "expires as its origin does:", copy.cached_info.config.allow_msg_ttl)
+        print(
+            await js.stream_names("orders.*"),
+            "is copied, and the copy expires with it:",
+            copy.cached_info.config.allow_msg_ttl,
+        )
         await copy.delete()
         await orders.delete()
 
