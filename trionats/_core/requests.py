@@ -267,7 +267,8 @@ class Requests:
         if reply._message is None:
             self.run.check()
             assert reply._error is not None, "woken without a reply"
-            raise reply._error
+            # The reply would know its own error's traceback, whose frames know the reply: a circle for the garbage collector.
+            raise errors.again(reply._error)
         return reply._message
 
     def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:
