@@ -169,6 +169,35 @@ async def test_what_was_certainly_not_there_before_is_deleted_again_for_a_bounde
         assert asked(server)[-1] == "STREAM.DELETE.S"
 
 
+@pytest.mark.parametrize(
+    ("call", "deleted"),
+    [
+        ("create_consumer", True),
+        ("add_consumer", False),
+        ("update_consumer", False),
+        ("create_or_update_consumer", False),
+    ],
+)
+async def test_a_consumer_that_may_have_been_there_is_not_deleted_for_what_an_old_server_leaves_out(
+    call: str, deleted: bool
+) -> None:
+    async with aged(0, permitted=False) as (js, server):
+
+        def create(frame: Frame) -> object:
+            config = json.loads(frame.payload)["config"]
+            config.pop("priority_groups")
+            return {"stream_name": "S", "name": "C", "config": config, "created": "2026-11-29T12:00:00Z"}
+
+        server.on("$JS.API.CONSUMER.CREATE.S.C", create)
+        server.on("$JS.API.CONSUMER.DELETE.S.C", lambda _: {"success": True})
+        config = api.ConsumerConfig(
+            durable_name="C", priority_groups=["g"], priority_policy=api.PriorityPolicy.OVERFLOW
+        )
+        with pytest.raises(errors.APIError, match=r"consumer 'C' of stream 'S': priority_groups needs"):
+            await getattr(js, call)("S", config)
+        assert ("CONSUMER.DELETE.S.C" in asked(server)) is deleted
+
+
 @pytest.mark.parametrize("odd", [{}, {"api": None}, {"api": {"level": "5"}}, {"api": {"level": True}}])
 async def test_a_level_that_is_none_is_none(odd: dict[str, Any]) -> None:
     async with aged(5) as (js, server):

@@ -68,11 +68,12 @@ async def create(
     if action:
         request["action"] = action
     subject = subjects.consumer_creation(stream, name, wanted.filter_subject)
-    undo = f"CONSUMER.DELETE.{stream}.{name}"
+    # Only what was to be new: one that was there, and was changed, is somebody's.
+    undo = f"CONSUMER.DELETE.{stream}.{name}" if action == "create" else ""
     with about(what):
         response = await jetstream.configure(what, subject, request, levels.of_consumer(sent), undo)
         if left_out(sent, response.get("config")):
-            if action == "create":
+            if undo:
                 with suppress(errors.Error), trio.move_on_after(CLEANUP_LIMIT, shield=True):
                     await jetstream.request(undo)
             text = "the server did not take its filters: several of them need server 2.10"
