@@ -114,12 +114,12 @@ async def open_cluster(cluster: Any = "", *, jetstream: bool = False) -> AsyncIt
         yield cluster
 
 
-async def make_replicated_stream(nc: Client) -> None:
-    """Make a stream "S" of three replicas that takes `s.>`, as soon as the cluster has somebody who can."""
+async def make_replicated_stream(nc: Client, subject: str = "s.>") -> None:
+    """Make a stream "S" of three replicas, as soon as the cluster has somebody who can."""
     while True:
         try:
             with trio.move_on_after(1):
-                await nc.jetstream().add_stream(name="S", subjects=["s.>"], num_replicas=3)
+                await nc.jetstream().add_stream(name="S", subjects=[subject], num_replicas=3)
                 return
         except errors.Error:
             await trio.sleep(0.1)

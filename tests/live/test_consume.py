@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.clusters import open_cluster
+from tests.clusters import make_replicated_stream, open_cluster
 from tests.worlds import (
     StreamWorld,
     arrived,
@@ -577,15 +577,7 @@ async def test_leaders_step_down_and_a_message_comes_within_a_second_and_a_half(
         open_world(cluster.servers["n1"], cluster.urls) as (_, nc, nursery),
     ):
         js = nc.jetstream()
-
-        async def made() -> bool:
-            # Until there is a leader, nobody responds.
-            with trio.move_on_after(1), suppress(errors.ServiceUnavailableError):
-                await js.create_stream(name="S", subjects=["s"], num_replicas=3)
-                return True
-            return False
-
-        await until(made, within=20)
+        await make_replicated_stream(nc, "s")
         consumer = await js.create_consumer("S", durable_name="C", ack_wait=2, num_replicas=3)
         confirmed: set[bytes] = set()
         left: set[bytes] = set()
@@ -638,14 +630,7 @@ async def test_a_planned_move_loses_nothing() -> None:
         open_events(nursery, nc) as told,
     ):
         js = nc.jetstream()
-
-        async def made() -> bool:
-            with trio.move_on_after(1), suppress(errors.ServiceUnavailableError):
-                await js.create_stream(name="S", subjects=["s"], num_replicas=3)
-                return True
-            return False
-
-        await until(made, within=20)
+        await make_replicated_stream(nc, "s")
         consumer = await js.create_consumer("S", durable_name="C", num_replicas=3, ack_wait=2)
         async with (
             open_client(nursery, [url for url in cluster.urls if url != nc.connected_url]) as other,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.clusters import open_cluster
+from tests.clusters import make_replicated_stream, open_cluster
 from tests.worlds import StreamWorld, open_stream, open_world, sequences, until
 from trionats import Feed, JetStream, JetStreamMsg, OrderedConsumer, api, errors, open_consumer
 from trionats.testing import TrioNatsServer, open_server
@@ -374,14 +374,7 @@ async def test_three_nodes_whose_leaders_step_down_lose_and_double_nothing() -> 
         open_world(cluster.servers["n1"], cluster.urls) as (_, nc, nursery),
     ):
         js = nc.jetstream()
-
-        async def made() -> bool:
-            with trio.move_on_after(1), suppress(errors.Error):
-                await js.create_stream(name="S", subjects=["s"], num_replicas=3)
-                return True
-            return False
-
-        await until(made, within=30)
+        await make_replicated_stream(nc, "s")
         run = Marathon(js, nursery, bodies)
         run.threshold = 5
         for part in (run.write, run.hurry, run.fetch):

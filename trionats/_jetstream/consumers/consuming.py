@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
@@ -26,12 +25,13 @@ from trio.lowlevel import checkpoint
 
 from trionats import api, errors, events
 from trionats._feeds.feed import feeding
-from trionats._jetstream.consumers.delivery_feed import RESPONSE_LIMIT, DeliveryFeed
+from trionats._jetstream.consumers.delivery_feed import DeliveryFeed
 from trionats._jetstream.consumers.oversize import upcoming
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
+from trionats._jetstream.ordered import RESPONSE_LIMIT
+from trionats._protocol.jetstream.actions import Inspect, Measure
 from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Tell, Traits
 from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.receivers import Intake
@@ -167,11 +167,8 @@ class ConsumerFeed(DeliveryFeed):
                 await self._inspect()
             elif isinstance(step, Measure):
                 await self._measure()
-            else:
-                # For good, once it has ended: that cancels the task.
-                until = step.until if isinstance(step, Wait) else inf
-                if await self._park(until):
-                    self._decisions.overdue(trio.current_time())
+            elif await self._park(step):
+                self._decisions.overdue(trio.current_time())
 
     def _advance(self, now: float) -> Step:
         """Do at once what needs no waiting, and wake the task where it has to see to something.
@@ -190,11 +187,7 @@ class ConsumerFeed(DeliveryFeed):
                 self._renew()
             else:
                 break
-        if isinstance(step, Fail):
-            # The task may be waiting for something else.
-            self._fail(step.error)
-        else:
-            self._wake(step)
+        self._wake(step)
         return step
 
     async def _inspect(self) -> None:

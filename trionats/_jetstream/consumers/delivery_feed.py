@@ -29,7 +29,7 @@ from trionats._jetstream.messages.deliverers import overtaken
 from trionats._jetstream.messages.giving_back import give_back, leave
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.acks import IN_PROGRESS
-from trionats._protocol.jetstream.actions import Wait
+from trionats._protocol.jetstream.actions import Fail, Wait
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from trionats._jetstream.consumers.consumer import Consumer
     from trionats._protocol.jetstream.demand import OnLeave
 
-__all__ = ["RESPONSE_LIMIT", "DeliveryFeed"]
+__all__ = ["DeliveryFeed"]
 
-#: How many seconds one question to the server may take at the most.
-RESPONSE_LIMIT: Final = 5.0
 #: How long before the end of its ack wait, in seconds and at the most, a message is not handed over any more.
 LONGEST_MARGIN: Final = 1.0
 
@@ -83,15 +81,18 @@ class DeliveryFeed(Feed[JetStreamMsg]):
 
     # The feed's task.
 
-    async def _park(self, until: float) -> bool:
-        """Sleep until somebody wakes the task.
+    async def _park(self, step: object) -> bool:
+        """Sleep until somebody wakes the task; for good where there is nothing to wait for, since what ended cancels it.
+
+        Args:
+            step: What is to be done, if nothing happens.
 
         Returns:
             Whether it is time, and nobody did.
         """
-        self._parked, self._until = trio.Event(), until
+        self._parked, self._until = trio.Event(), step.until if isinstance(step, Wait) else inf
         try:
-            with trio.move_on_at(until) as scope:
+            with trio.move_on_at(self._until) as scope:
                 await self._parked.wait()
         finally:
             self._parked = None
@@ -101,8 +102,10 @@ class DeliveryFeed(Feed[JetStreamMsg]):
         return scope.cancelled_caught
 
     def _wake(self, step: object) -> None:
-        """Wake the task, unless all that there is to do is to wait no less than it does."""
-        if self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
+        """Let the task see to what does not happen at once, unless that is to wait no less than it does. It may wait for something else."""
+        if isinstance(step, Fail):
+            self._fail(step.error)
+        elif self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
             self._parked.set()
 
     # Its end.

@@ -17,10 +17,11 @@ import trio
 
 from trionats import errors, events
 from trionats._feeds.feed import feeding
-from trionats._jetstream.consumers.delivery_feed import RESPONSE_LIMIT, DeliveryFeed
+from trionats._jetstream.consumers.delivery_feed import DeliveryFeed
 from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
+from trionats._jetstream.ordered import RESPONSE_LIMIT
+from trionats._protocol.jetstream.actions import Inspect
 from trionats._protocol.jetstream.push import Answer, Push, PushNews, PushTraits, Tell
 from trionats._protocol.receivers import Intake
 
@@ -115,8 +116,7 @@ class PushFeed(DeliveryFeed):
             if isinstance(step, Inspect):
                 await self._inspect()
             else:
-                # For good, once it has ended: that cancels the task.
-                await self._park(step.until if isinstance(step, Wait) else inf)
+                await self._park(step)
 
     def _advance(self, now: float) -> Step:
         """Do at once what needs no waiting, and wake the task where it has to see to something.
@@ -132,10 +132,7 @@ class PushFeed(DeliveryFeed):
                 self._connection.emit(self._event(step))
             else:
                 break
-        if isinstance(step, Fail):
-            self._fail(step.error)
-        else:
-            self._wake(step)
+        self._wake(step)
         return step
 
     async def _inspect(self) -> None:
@@ -183,7 +180,7 @@ async def _free(consumer: Consumer) -> api.ConsumerInfo:
         if info.config.deliver_group or not info.push_bound:
             break
         if pause is None:
-            text = f"consumer {consumer.name!r} of stream {consumer.stream!r}: somebody listens to it, and it has no deliver_group"
+            text = f"{consumer}: somebody listens to it, and it has no deliver_group"
             raise errors.explained(errors.Error, text)
         await trio.sleep(pause)
     return info

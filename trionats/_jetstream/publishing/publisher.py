@@ -11,6 +11,7 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
+from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats._jetstream.publishing.flight import Flight, failed
 from trionats._jetstream.publishing.publish import encoded, joined, publish_ack, unexpected_publish
 from trionats._protocol.headers import texts
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Payload
-
-#: How long leaving a block waits for the publisher's task, which only has to notice that it was cancelled.
-CLEANUP_SECONDS = 2.0
 
 _OPTIONS = PublishOptions.__optional_keys__
 

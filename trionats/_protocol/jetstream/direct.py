@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import base64
 import enum
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -372,7 +373,31 @@ def _check_page(what: str, page: Page) -> None:
         raise errors.explained(kind, f"{what}: {text} (code {status})", description=said, **known)
 
 
-class Run:
+class _Listing(ABC):
+    """What is read page by page: what is to be done next.
+
+    Args:
+        what: What is read, for texts.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._patience = _Patience(what)
+        self._step: Step = None
+
+    def next(self) -> Step:
+        """Say what is to be done."""
+        step = self._step
+        if isinstance(step, Pause):
+            self._ask()
+        return step
+
+    @abstractmethod
+    def _ask(self) -> None:
+        """Make the next page what is to be done."""
+
+
+class Run(_Listing):
     """Messages of a stream from a place on, in their order.
 
     Args:
@@ -396,7 +421,7 @@ class Run:
         max_bytes: int | None = None,
         replicated: bool = False,
     ) -> None:
-        self.what = f"messages of stream {stream!r}"
+        super().__init__(f"messages of stream {stream!r}")
         self.messages: list[api.StoredMsg] = []
         self._left = batch
         self._position = max(seq, 1)
@@ -404,17 +429,8 @@ class Run:
         self._pattern = pattern
         self._bytes_left = max_bytes
         self._replicated = replicated
-        self._patience = _Patience(self.what)
         self._mark: int | None = None
-        self._step: Step = None
         self._ask()
-
-    def next(self) -> Step:
-        """Say what is to be done."""
-        step = self._step
-        if isinstance(step, Pause):
-            self._ask()
-        return step
 
     def page(self, page: Page) -> None:
         """Take a page.
@@ -497,7 +513,7 @@ def _size(message: api.StoredMsg) -> int:
     return len(message.subject) + len(message.data) + headers
 
 
-class Latest:
+class Latest(_Listing):
     """The last message of each of many subjects.
 
     Args:
@@ -519,20 +535,18 @@ class Latest:
         batch: int | None = None,
         replicated: bool = False,
     ) -> None:
-        self.what = f"last messages of stream {stream!r}"
+        super().__init__(f"last messages of stream {stream!r}")
         self._filters = tuple(filters)
         self._batch = batch
         self._chosen = up_to_seq is not None or up_to_time is not None
         self._limit = up_to_seq
         self._replicated = replicated
-        self._patience = _Patience(self.what)
         self._found: dict[str, api.StoredMsg] = {}
         self._least = 0
         self._position = self._up_to = 0
         self._expected = 0
         self._replaced = False
         self._unsure: list[str] = []
-        self._step: Step = None
         if up_to_time is not None:
             self._step = Find({"start_time": written_moment("", "", up_to_time)})
         elif replicated or self._chosen:
@@ -544,13 +558,6 @@ class Latest:
     def messages(self) -> list[api.StoredMsg]:
         """Those that were found, in the order of their sequences."""
         return sorted(self._found.values(), key=lambda message: message.seq)[: self._batch]
-
-    def next(self) -> Step:
-        """Say what is to be done."""
-        step = self._step
-        if isinstance(step, Pause):
-            self._ask()
-        return step
 
     def leader(self, seq: int, _time: datetime | None = None) -> None:
         """Learn what the leader was asked for; see `Run.leader`."""
