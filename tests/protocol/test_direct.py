@@ -20,10 +20,10 @@ from trionats._protocol.jetstream.direct import (
     Latest,
     Page,
     Pause,
-    Run,
+    Stretch,
     Tail,
     checked_latest,
-    checked_run,
+    checked_stretch,
     one_message,
     read_direct,
     read_leaders,
@@ -71,11 +71,11 @@ def run_of(*sequences: int, left: int = 0, up_to: int | None = None, subject: st
     return page_of(*replies, end(before[-1], left, up_to))
 
 
-def sequences(listing: Run | Latest) -> list[int]:
+def sequences(listing: Stretch | Latest) -> list[int]:
     return [found.seq for found in listing.messages]
 
 
-def asked(listing: Run | Latest) -> dict[str, object]:
+def asked(listing: Stretch | Latest) -> dict[str, object]:
     step = listing.next()
     assert isinstance(step, Ask)
     return step.request
@@ -178,9 +178,9 @@ LAST: dict[str, Any] = {"up_to_seq": None, "up_to_time": None, "batch": None}
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: checked_run("S", **{**FROM, "batch": 0}, replicated=False), "get_msgs: batch is 0"),
-        (lambda: checked_run("S", **{**FROM, "max_bytes": 0}, replicated=False), "get_msgs: max_bytes is 0"),
-        (lambda: checked_run("S", **{**FROM, "seq": None}, replicated=False), "get_msgs: one of seq"),
+        (lambda: checked_stretch("S", **{**FROM, "batch": 0}, replicated=False), "get_msgs: batch is 0"),
+        (lambda: checked_stretch("S", **{**FROM, "max_bytes": 0}, replicated=False), "get_msgs: max_bytes is 0"),
+        (lambda: checked_stretch("S", **{**FROM, "seq": None}, replicated=False), "get_msgs: one of seq"),
         (lambda: checked_latest("S", [], **LAST, replicated=False), "get_last_msgs: subjects must name one"),
         (lambda: checked_latest("S", "a..b", **LAST, replicated=False), "get_last_msgs: subjects: .*no empty tokens"),
         (
@@ -203,7 +203,7 @@ def test_what_a_list_cannot_be_asked_for_is_refused(make: Any, text: str) -> Non
 def test_one_pattern_is_as_good_as_a_list_of_one() -> None:
     for subjects in ("a.>", ["a.>"]):
         assert asked(checked_latest("S", subjects, **LAST, replicated=False))["multi_last"] == ["a.>"]
-    assert asked(checked_run("S", **FROM, replicated=False))["seq"] == 1
+    assert asked(checked_stretch("S", **FROM, replicated=False))["seq"] == 1
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_what_a_mirror_says_in_the_streams_place_is_not_kept() -> None:
     ],
 )
 def test_a_refusal_ends_a_list(reply: Reply, kind: type[errors.APIError], text: str) -> None:
-    for listing in (Run("S", 5), Latest("S", [">"])):
+    for listing in (Stretch("S", 5), Latest("S", [">"])):
         with pytest.raises(kind, match=f"messages of stream 'S': .*{text}"):
             listing.page(page_of(reply))
 
@@ -271,7 +271,7 @@ def test_a_refusal_ends_a_list(reply: Reply, kind: type[errors.APIError], text: 
 
 
 def test_a_stream_of_one_replica_is_read_until_nothing_is_left() -> None:
-    run = Run("S", 5000, seq=4)
+    run = Stretch("S", 5000, seq=4)
     assert asked(run) == {"seq": 4, "batch": PAGE_MESSAGES, "max_bytes": PAGE_BYTES}
     run.page(run_of(4, 6, left=3))
     assert asked(run)["seq"] == 7
@@ -281,27 +281,27 @@ def test_a_stream_of_one_replica_is_read_until_nothing_is_left() -> None:
 
 
 def test_a_list_ends_with_as_many_as_were_asked_for() -> None:
-    run = Run("S", 2, pattern="a.>", replicated=True)
+    run = Stretch("S", 2, pattern="a.>", replicated=True)
     assert asked(run) == {"seq": 1, "batch": 2, "max_bytes": PAGE_BYTES, "next_by_subj": "a.>"}
     run.page(run_of(1, 2, left=7))
     assert run.next() is None
 
 
 def test_a_list_ends_with_the_bytes_that_were_asked_for() -> None:
-    run = Run("S", 9, max_bytes=100)
+    run = Stretch("S", 9, max_bytes=100)
     assert asked(run)["max_bytes"] == 100
     run.page(run_of(1, 2, left=7))  # the server has counted more than we do
     assert run.next() is None
-    run = Run("S", 9, max_bytes=2)
+    run = Stretch("S", 9, max_bytes=2)
     run.page(run_of(1, left=7))
     assert run.next() is None
-    run = Run("S", 9, max_bytes=PAGE_BYTES * 2)
+    run = Stretch("S", 9, max_bytes=PAGE_BYTES * 2)
     run.page(run_of(1, left=7))  # it was our page that was full
     assert asked(run) == {"seq": 2, "batch": 8, "max_bytes": PAGE_BYTES}
 
 
 def test_what_was_lost_is_asked_for_again_from_there() -> None:
-    run = Run("S", 9, start_time=NOW)
+    run = Stretch("S", 9, start_time=NOW)
     assert asked(run) == {"start_time": STAMP, "batch": 9, "max_bytes": PAGE_BYTES}
     run.page(page_of())
     assert asked(run)["start_time"] == STAMP
@@ -309,7 +309,7 @@ def test_what_was_lost_is_asked_for_again_from_there() -> None:
     assert asked(run) == {"seq": 4, "batch": 8, "max_bytes": PAGE_BYTES}
 
 
-def again_and_again(run: Run, page: Page, leader: int | None = None) -> None:
+def again_and_again(run: Stretch, page: Page, leader: int | None = None) -> None:
     for _ in range(50):
         if leader is not None:
             run.leader(leader, NOW)
@@ -318,14 +318,14 @@ def again_and_again(run: Run, page: Page, leader: int | None = None) -> None:
 
 def test_losing_without_end_is_told() -> None:
     with pytest.raises(errors.Error, match="messages of stream 'S': replies are lost again and again"):
-        again_and_again(Run("S", 9), page_of())
+        again_and_again(Stretch("S", 9), page_of())
     with pytest.raises(errors.Error, match="the mirror 'M' answers in its place"):
-        again_and_again(Run("S", 9), page_of(message(1, 0, 0, stream="M")))
+        again_and_again(Stretch("S", 9), page_of(message(1, 0, 0, stream="M")))
 
 
 def test_nothing_is_believed_only_when_the_leader_says_so() -> None:
     """It may be a mirror's word, or that of a replica that is behind."""
-    run = Run("S", 9, seq=4)
+    run = Stretch("S", 9, seq=4)
     run.page(page_of(NOTHING))
     assert run.next() == Find({"last_by_subj": ">"})
     run.leader(6, NOW)
@@ -338,7 +338,7 @@ def test_nothing_is_believed_only_when_the_leader_says_so() -> None:
 
 @pytest.mark.parametrize(("seq", "time"), [(0, None), (3, NOW)])
 def test_nothing_is_there_where_the_leader_has_nothing_from_there_on(seq: int, time: datetime | None) -> None:
-    run = Run("S", 9, seq=4, pattern="a.*")
+    run = Stretch("S", 9, seq=4, pattern="a.*")
     run.page(page_of(NOTHING))
     assert run.next() == Find({"last_by_subj": "a.*"})
     run.leader(seq, time)
@@ -346,14 +346,14 @@ def test_nothing_is_there_where_the_leader_has_nothing_from_there_on(seq: int, t
 
 
 def test_a_time_that_is_to_come_ends_with_what_the_leader_has() -> None:
-    run = Run("S", 9, start_time=NOW)
+    run = Stretch("S", 9, start_time=NOW)
     run.page(page_of(NOTHING))
     run.leader(6, NOW - timedelta(seconds=1))
     assert run.next() is None
 
 
 def test_a_replica_that_is_behind_makes_a_list_no_shorter() -> None:
-    run = Run("S", 9, replicated=True)
+    run = Stretch("S", 9, replicated=True)
     run.page(run_of(1, 2))
     assert run.next() == Find({"last_by_subj": ">"})
     run.leader(4, NOW)
@@ -374,7 +374,7 @@ def test_a_replica_that_is_behind_makes_a_list_no_shorter() -> None:
 
 
 def test_a_replica_that_stays_behind_is_an_error_and_no_short_list() -> None:
-    run = Run("S", 9, replicated=True)
+    run = Stretch("S", 9, replicated=True)
     run.page(run_of(1, 2))
     with pytest.raises(errors.TimeoutError, match="a replica does not catch up with its leader"):
         again_and_again(run, page_of(NOTHING), 4)
@@ -564,7 +564,7 @@ class Source:
         return next((seq for seq in self.stored if seq >= request["seq"]), 0)
 
 
-def read(source: Source, listing: Run | Latest) -> list[api.StoredMsg]:
+def read(source: Source, listing: Stretch | Latest) -> list[api.StoredMsg]:
     while (step := listing.next()) is not None:
         if isinstance(step, Ask):
             listing.page(source.page(step.request))
@@ -582,7 +582,7 @@ STORED = st.lists(st.integers(1, 40), unique=True, max_size=20).map(sorted)
 def test_a_list_is_exact_whatever_is_lost_and_whoever_is_behind(
     stored: list[int], batch: int, seq: int, data: st.DataObject
 ) -> None:
-    run = Run("S", batch, seq=seq, replicated=True)
+    run = Stretch("S", batch, seq=seq, replicated=True)
     read(Source(stored, data.draw), run)
     assert sequences(run) == [number for number in stored if number >= seq][:batch]
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trionats._protocol.jetstream.publisher import LONGEST_REACH, SAFE_PART, Publish, Reaches, Verdict, Window
+from trionats._protocol.jetstream.publisher import LONGEST_REACH, SAFE_PART, Fate, Publish, Reaches, Window
 from trionats._protocol.jetstream.publishing import MSG_ID, UNDER_WAY
 
 CONFLICT = 10071
@@ -56,15 +56,15 @@ class Flown:
     def reply(self, publish: Publish) -> None:
         del self.window.awaited[publish.token]
 
-    def nobody(self, publish: Publish) -> Verdict:
+    def nobody(self, publish: Publish) -> Fate:
         self.reply(publish)
         return self.window.nobody(publish, self.now)
 
-    def refused(self, publish: Publish, err_code: int | None) -> Verdict:
+    def refused(self, publish: Publish, err_code: int | None) -> Fate:
         self.reply(publish)
         return self.window.refused(publish, err_code, self.now)
 
-    def after(self, seconds: float) -> list[tuple[Publish, Verdict]]:
+    def after(self, seconds: float) -> list[tuple[Publish, Fate]]:
         self.now += seconds
         return self.window.step(self.now)
 
@@ -76,8 +76,8 @@ def test_a_window_is_full_when_so_many_are_under_way_whatever_their_state() -> N
     f = Flown(resend=True, max_pending=4)
     awaited, paused, checked, unsure = (f.publish() for _ in range(4))
     assert not f.window.has_room
-    assert f.nobody(paused) is Verdict.WAIT
-    assert f.refused(checked, CONFLICT) is Verdict.CHECK
+    assert f.nobody(paused) is Fate.WAIT
+    assert f.refused(checked, CONFLICT) is Fate.CHECK
     f.outbox.waiting.add(awaited)
     assert f.window.lost() == []
     assert len(f.window) == 4
@@ -95,12 +95,12 @@ def test_without_resend_what_was_sent_ends_with_the_connection_and_what_waits_st
     f = Flown()
     sent, waiting = f.publish(), f.publish(waits=True)
     unheard, doubtful = f.publish(), f.publish()
-    assert f.nobody(unheard) is Verdict.WAIT
-    assert f.refused(doubtful, UNDER_WAY) is Verdict.WAIT
+    assert f.nobody(unheard) is Fate.WAIT
+    assert f.refused(doubtful, UNDER_WAY) is Fate.WAIT
     assert f.window.lost() == [sent, doubtful]
     assert f.window.under_way() == [waiting, unheard]
     assert f.window.restored(f.now) == []
-    assert f.after(0.25) == [(unheard, Verdict.AGAIN)]
+    assert f.after(0.25) == [(unheard, Fate.AGAIN)]
 
 
 def test_with_resend_what_was_sent_goes_again_once_its_window_is_known() -> None:
@@ -116,7 +116,7 @@ def test_with_resend_what_was_sent_goes_again_once_its_window_is_known() -> None
     assert f.after(1) == []
     f.known()
     assert f.window.question() is None
-    assert f.after(0) == [(first, Verdict.AGAIN), (second, Verdict.AGAIN)]
+    assert f.after(0) == [(first, Fate.AGAIN), (second, Fate.AGAIN)]
     assert len(f.window) == 0
 
 
@@ -130,7 +130,7 @@ def test_it_ends_as_unknown_when_its_window_is_over(window: float | None, second
     assert f.window.due() == pytest.approx(f.now + seconds)
     if seconds:
         assert f.after(seconds - 0.1) == []
-    assert f.after(0.1) == [(publish, Verdict.UNKNOWN)]
+    assert f.after(0.1) == [(publish, Fate.UNKNOWN)]
 
 
 def test_where_nobody_says_how_long_nothing_is_sent_again() -> None:
@@ -139,7 +139,7 @@ def test_where_nobody_says_how_long_nothing_is_sent_again() -> None:
     f.window.lost()
     f.window.restored(f.now)
     f.window.reaches.miss("s.a")
-    assert f.after(0) == [(publish, Verdict.UNKNOWN)]
+    assert f.after(0) == [(publish, Fate.UNKNOWN)]
 
 
 def test_the_window_counts_from_when_it_left_us() -> None:
@@ -151,12 +151,12 @@ def test_the_window_counts_from_when_it_left_us() -> None:
     f.window.lost()
     f.window.restored(f.now)
     f.known(10)
-    assert f.after(1) == [(publish, Verdict.AGAIN)]
+    assert f.after(1) == [(publish, Fate.AGAIN)]
     # And not from when it left us again.
     f.send(publish)
     f.window.lost()
     f.known(10)
-    assert f.after(8) == [(publish, Verdict.UNKNOWN)]
+    assert f.after(8) == [(publish, Fate.UNKNOWN)]
 
 
 def test_what_is_sent_again_does_not_lie_in_an_outage() -> None:
@@ -165,7 +165,7 @@ def test_what_is_sent_again_does_not_lie_in_an_outage() -> None:
     f.window.lost()
     f.window.restored(f.now)
     f.known()
-    assert f.after(0) == [(publish, Verdict.AGAIN)]
+    assert f.after(0) == [(publish, Fate.AGAIN)]
     f.send(publish, waits=True)
     assert f.window.lost() == []
     assert f.outbox.withdrawn == [publish]
@@ -178,14 +178,14 @@ def test_a_reply_that_does_not_come_in_time() -> None:
     f.now += 1
     later = f.publish()
     assert f.window.due() == 105
-    assert f.after(4) == [(late, Verdict.LATE), (waiting, Verdict.LATE)]
+    assert f.after(4) == [(late, Fate.LATE), (waiting, Fate.LATE)]
     assert f.outbox.withdrawn == [waiting], "it is not sent when nobody expects it any more"
     assert f.window.under_way() == [later]
 
     f = Flown(resend=True)
     late, waiting = f.publish(), f.publish(waits=True)
     f.known()
-    assert f.after(5) == [(late, Verdict.AGAIN)]
+    assert f.after(5) == [(late, Fate.AGAIN)]
     assert f.window.under_way() == [waiting], "it has not even left us"
     assert f.window.due() == 110
 
@@ -198,28 +198,28 @@ def test_however_little_patience_there_is_a_message_is_not_sent_again_at_once() 
         window.sent(publish, "1", 100)
         assert window.due() == 100.25
         assert window.step(100.2) == []
-        assert window.step(100.25) == [(publish, Verdict.AGAIN)]
+        assert window.step(100.25) == [(publish, Fate.AGAIN)]
 
 
 def test_nobody_listens_is_tried_as_often_as_the_adr_says() -> None:
     f = Flown()
     publish = f.publish(msg_id=None)
     for _ in range(2):
-        assert f.nobody(publish) is Verdict.WAIT
+        assert f.nobody(publish) is Fate.WAIT
         assert f.window.resumes(publish) == f.now + 0.25
         assert f.after(0.2) == []
-        assert f.after(0.05) == [(publish, Verdict.AGAIN)]
+        assert f.after(0.05) == [(publish, Fate.AGAIN)]
         f.send(publish)
-    assert f.nobody(publish) is Verdict.FAIL
+    assert f.nobody(publish) is Fate.FAIL
 
 
 def test_with_resend_it_is_tried_for_as_long_as_a_reply_may_take() -> None:
     f = Flown(resend=True)
     publish = f.publish()
     attempts = 0
-    while f.nobody(publish) is Verdict.WAIT:
+    while f.nobody(publish) is Fate.WAIT:
         attempts += 1
-        assert f.after(0.25) == [(publish, Verdict.AGAIN)]
+        assert f.after(0.25) == [(publish, Fate.AGAIN)]
         f.send(publish)
     assert attempts == 20
     # What may be stored already is never said not to be.
@@ -227,49 +227,49 @@ def test_with_resend_it_is_tried_for_as_long_as_a_reply_may_take() -> None:
     f.window.lost()
     f.window.restored(f.now)
     f.known()
-    assert f.after(0) == [(publish, Verdict.AGAIN)]
+    assert f.after(0) == [(publish, Fate.AGAIN)]
     f.send(publish)
-    assert f.nobody(publish) is Verdict.WAIT
-    assert f.after(100) == [(publish, Verdict.UNKNOWN)]
+    assert f.nobody(publish) is Fate.WAIT
+    assert f.after(100) == [(publish, Fate.UNKNOWN)]
 
 
 def test_what_the_stream_refuses_ends_unless_it_may_be_the_message_itself() -> None:
     f = Flown()
-    assert f.refused(f.publish(), FULL) is Verdict.FAIL
-    assert f.refused(f.publish(), None) is Verdict.FAIL
-    assert f.refused(f.publish(msg_id=None), CONFLICT) is Verdict.FAIL
+    assert f.refused(f.publish(), FULL) is Fate.FAIL
+    assert f.refused(f.publish(), None) is Fate.FAIL
+    assert f.refused(f.publish(msg_id=None), CONFLICT) is Fate.FAIL
     without_id = Publish("s.a", {"Nats-Expected-Last-Sequence": "1"})
     f.send(without_id)
-    assert f.refused(without_id, CONFLICT) is Verdict.FAIL
+    assert f.refused(without_id, CONFLICT) is Fate.FAIL
     publish = f.publish()
-    assert f.refused(publish, CONFLICT) is Verdict.CHECK
+    assert f.refused(publish, CONFLICT) is Fate.CHECK
     assert f.window.found(publish, known=False), "without resend it is what the stream said"
 
     f = Flown(resend=True)
     publish = f.publish()
-    assert f.refused(publish, CONFLICT) is Verdict.CHECK
+    assert f.refused(publish, CONFLICT) is Fate.CHECK
     assert not f.window.found(publish, known=False)
     f.known()
-    assert f.after(0) == [(publish, Verdict.AGAIN)]
+    assert f.after(0) == [(publish, Fate.AGAIN)]
 
 
 def test_while_its_twin_is_being_stored_it_is_waited_for_some_seconds() -> None:
     f = Flown()
     publish = f.publish()
     waited = 0.0
-    while f.refused(publish, UNDER_WAY) is Verdict.WAIT:
+    while f.refused(publish, UNDER_WAY) is Fate.WAIT:
         due = f.window.due() - f.now
         waited += due
-        assert f.after(due) == [(publish, Verdict.AGAIN)]
+        assert f.after(due) == [(publish, Fate.AGAIN)]
         f.send(publish)
     assert waited == pytest.approx(3.9)
 
     f = Flown(resend=True)
     publish = f.publish()
-    assert f.refused(publish, UNDER_WAY) is Verdict.WAIT
+    assert f.refused(publish, UNDER_WAY) is Fate.WAIT
     assert f.after(1) == [], "it is stored, or about to be: its window has to be known"
     f.known()
-    assert f.after(0) == [(publish, Verdict.AGAIN)]
+    assert f.after(0) == [(publish, Fate.AGAIN)]
 
 
 def test_what_a_new_server_does_not_take_ends() -> None:
@@ -361,11 +361,11 @@ class PublisherMachine(RuleBasedStateMachine):
             self.ended[publish] = how
 
     def step(self) -> None:
-        for publish, verdict in self.window.step(self.now):
-            if verdict is Verdict.AGAIN:
+        for publish, fate in self.window.step(self.now):
+            if fate is Fate.AGAIN:
                 self.send(publish)
             else:
-                self.end([publish], verdict.name)
+                self.end([publish], fate.name)
 
     # What happens.
 
@@ -400,13 +400,13 @@ class PublisherMachine(RuleBasedStateMachine):
             self.end([publish], "acknowledged")
             return
         if outcome == "503":
-            verdict = self.window.nobody(publish, self.now)
+            fate = self.window.nobody(publish, self.now)
         else:
             code = {"under way": UNDER_WAY, "full": FULL, "conflict": CONFLICT}[outcome]
-            verdict = self.window.refused(publish, code, self.now)
-        if verdict is Verdict.FAIL:
+            fate = self.window.refused(publish, code, self.now)
+        if fate is Fate.FAIL:
             self.end([publish], "refused")
-        elif verdict is Verdict.CHECK:
+        elif fate is Fate.CHECK:
             self.checked.append(publish)
 
     @precondition(lambda self: self.checked)

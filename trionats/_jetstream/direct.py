@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging, Publishing
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.direct import Latest, Run
+    from trionats._protocol.jetstream.direct import Latest, Stretch
 
 __all__ = ["read_all", "read_one"]
 
@@ -109,7 +109,7 @@ async def _why(jetstream: Api[Messaging], stream: str, error: errors.ServiceUnav
     return error
 
 
-async def read_all(jetstream: Api[Publishing], stream: str, listing: Run | Latest) -> list[api.StoredMsg]:
+async def read_all(jetstream: Api[Publishing], stream: str, listing: Stretch | Latest) -> list[api.StoredMsg]:
     """Read a list of stored messages.
 
     Args:
@@ -136,7 +136,9 @@ async def read_all(jetstream: Api[Publishing], stream: str, listing: Run | Lates
     return listing.messages
 
 
-async def _read_page(jetstream: Api[Publishing], stream: str, asked: dict[str, object], listing: Run | Latest) -> None:
+async def _read_page(
+    jetstream: Api[Publishing], stream: str, asked: dict[str, object], listing: Stretch | Latest
+) -> None:
     page, over = Page(stream), False
 
     def take(msg: Msg) -> bool:

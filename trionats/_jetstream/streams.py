@@ -12,7 +12,7 @@ from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
 from trionats._jetstream.management.consumer_requests import create
 from trionats._protocol import fields
-from trionats._protocol.jetstream.direct import checked_latest, checked_run, one_message
+from trionats._protocol.jetstream.direct import checked_latest, checked_stretch, one_message
 from trionats._protocol.subjects import consumer_name, pattern
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Stream:
             TypeError: An argument is of a wrong kind.
             ValueError: They exclude each other, or cannot be meant.
         """
-        run = checked_run(
+        run = checked_stretch(
             self.name,
             seq=seq,
             start_time=start_time,

@@ -24,7 +24,7 @@ from trionats._jetstream.publishing.destination import chosen_destination
 from trionats._jetstream.publishing.publish import publish_ack, stored_before
 from trionats._protocol import commands, headers
 from trionats._protocol.index import LateIndex
-from trionats._protocol.jetstream.publisher import LONGEST_REACH, Publish, Verdict, Window
+from trionats._protocol.jetstream.publisher import LONGEST_REACH, Fate, Publish, Window
 from trionats._protocol.jetstream.publishing import MSG_ID, is_plain_ack
 from trionats._protocol.jetstream.refusals import passes
 from trionats._protocol.replies import no_stream, nobody_listens
@@ -270,21 +270,21 @@ class Flight:
         now = self.pipeline.now()
         error: Exception
         if nobody_listens(message):
-            verdict, error = self.window.nobody(publish, now), no_stream(_doing(publish))
+            fate, error = self.window.nobody(publish, now), no_stream(_doing(publish))
         else:
             try:
                 ack = publish_ack(_doing(publish), message.data)
             except errors.APIError as refusal:
-                verdict, error = self.window.refused(publish, refusal.err_code, now), refusal
-                if verdict is Verdict.CHECK:
+                fate, error = self.window.refused(publish, refusal.err_code, now), refusal
+                if fate is Fate.CHECK:
                     self._conflicts.append((publish, refusal))
                     self._asked.set()
             else:
                 self._settle(publish, ack)
                 return
-        if verdict is Verdict.FAIL:
+        if fate is Fate.FAIL:
             self._settle(publish, error)
-        elif verdict is Verdict.WAIT:
+        elif fate is Fate.WAIT:
             self._wake_by(self.window.resumes(publish))
 
     def _settle(self, publish: Publish, outcome: api.PubAck | Exception) -> None:
@@ -301,10 +301,10 @@ class Flight:
 
     def _step(self) -> None:
         """Do what the time has come for, and what has become possible."""
-        for publish, verdict in self.window.step(self.pipeline.now()):
-            if verdict is Verdict.AGAIN:
+        for publish, fate in self.window.step(self.pipeline.now()):
+            if fate is Fate.AGAIN:
                 self._send_again(publish)
-            elif verdict is Verdict.LATE:
+            elif fate is Fate.LATE:
                 text = f"{_doing(publish)}: no answer within {self.pipeline.patience:g} s"
                 self._settle(publish, errors.explained(errors.TimeoutError, text))
             else:

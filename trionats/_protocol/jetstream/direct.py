@@ -10,7 +10,7 @@ Theory of operation
     control, and what is lost on the way is lost in silence; but each message names the one before it (`Nats-Last-Sequence`), and
     so does the end. A page that lacks something is kept as far as it is whole, and asked for again from there.
 
-    `Run` reads on from a place, `Latest` the last message of each subject. They say what to do next (`next`) and are told what
+    `Stretch` reads on from a place, `Latest` the last message of each subject. They say what to do next (`next`) and are told what
     came of it: a page, or what the leader has. It is asked where a page ends the list and its replica may be behind:
 
     * a `404` may be that of a mirror, or of a replica that is behind, and proves nothing alone;
@@ -50,11 +50,11 @@ __all__ = [
     "Latest",
     "Page",
     "Pause",
-    "Run",
     "Step",
+    "Stretch",
     "Tail",
     "checked_latest",
-    "checked_run",
+    "checked_stretch",
     "one_message",
     "read_direct",
     "read_leaders",
@@ -155,7 +155,7 @@ def one_message(call: str, seq: int | None, start_time: datetime | None, next_by
     return request
 
 
-def checked_run(
+def checked_stretch(
     stream: str,
     *,
     seq: int | None,
@@ -164,12 +164,12 @@ def checked_run(
     batch: int,
     max_bytes: int | None,
     replicated: bool,
-) -> Run:
-    """Make a `Run` of what a program gives; arguments and errors as for `one_message` and `Run`."""
+) -> Stretch:
+    """Make a `Stretch` of what a program gives; arguments and errors as for `one_message` and `Stretch`."""
     one_message("get_msgs", seq, start_time, next_by_subj)
     if max_bytes is not None:
         _positive("get_msgs", "max_bytes", max_bytes)
-    return Run(
+    return Stretch(
         stream,
         _positive("get_msgs", "batch", batch),
         seq=seq or 0,
@@ -397,7 +397,7 @@ class _Listing(ABC):
         """Make the next page what is to be done."""
 
 
-class Run(_Listing):
+class Stretch(_Listing):
     """Messages of a stream from a place on, in their order.
 
     Args:
@@ -560,7 +560,7 @@ class Latest(_Listing):
         return sorted(self._found.values(), key=lambda message: message.seq)[: self._batch]
 
     def leader(self, seq: int, _time: datetime | None = None) -> None:
-        """Learn what the leader was asked for; see `Run.leader`."""
+        """Learn what the leader was asked for; see `Stretch.leader`."""
         if isinstance(self._step, Tail):
             self._begin(seq)
         elif not self._unsure:  # it was the first message that is too late
@@ -573,7 +573,7 @@ class Latest(_Listing):
             self._doubt()
 
     def page(self, page: Page) -> None:
-        """Take a page; see `Run.page`."""
+        """Take a page; see `Stretch.page`."""
         _check_page(self.what, page)
         if page.nothing:
             self._unsure = list(self._filters)

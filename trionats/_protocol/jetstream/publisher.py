@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from trionats._protocol.outbox import Queued
 
-__all__ = ["LONGEST_REACH", "Publish", "Reaches", "Sender", "Verdict", "Window"]
+__all__ = ["LONGEST_REACH", "Fate", "Publish", "Reaches", "Sender", "Window"]
 
 #: What a server takes for the duplicate window where nobody chose one: a window that is not known is taken for no longer.
 LONGEST_REACH: Final = 120.0
@@ -81,7 +81,7 @@ class Publish:
         self.attempts: Attempts | None = None
 
 
-class Verdict(enum.Enum):
+class Fate(enum.Enum):
     """What becomes of a publish."""
 
     AGAIN = enum.auto()
@@ -194,7 +194,7 @@ class Window:
             publish.since = now
         self.awaited[token] = publish
 
-    def nobody(self, publish: Publish, now: float) -> Verdict:
+    def nobody(self, publish: Publish, now: float) -> Fate:
         """Judge the reply, to one that was awaited, that nobody listens.
 
         With `resend` it is tried again for as long as a reply may take; one that may be stored already for as long as it may
@@ -205,7 +205,7 @@ class Window:
             return self._pause(publish, now, PUBLISH_RETRY_WAIT if again else None)
         return self._pause(publish, now, _attempts(publish).nobody())
 
-    def refused(self, publish: Publish, err_code: int | None, now: float) -> Verdict:
+    def refused(self, publish: Publish, err_code: int | None, now: float) -> Fate:
         """Judge the refusal of one that was awaited.
 
         Args:
@@ -219,11 +219,11 @@ class Window:
         if err_code in CONFLICTS and publish.asked is not None and MSG_ID in publish.asked:
             self._checked[publish] = None
             self._count()
-            return Verdict.CHECK
-        return Verdict.FAIL
+            return Fate.CHECK
+        return Fate.FAIL
 
     def resumes(self, publish: Publish) -> float:
-        """Say when one that waits (`Verdict.WAIT`) is to be sent again."""
+        """Say when one that waits (`Fate.WAIT`) is to be sent again."""
         return self._paused[publish]
 
     def found(self, publish: Publish, *, known: bool = True) -> bool:
@@ -297,7 +297,7 @@ class Window:
         times += [publish.since + self._limit(publish) for publish in self._unsure]
         return min(times)
 
-    def step(self, now: float) -> list[tuple[Publish, Verdict]]:
+    def step(self, now: float) -> list[tuple[Publish, Fate]]:
         """Do what the time has come for, and what has become possible.
 
         Args:
@@ -307,19 +307,19 @@ class Window:
             What becomes of those that something happens to. `AGAIN` is to be followed by `sent`, or by an end; nothing else is
             under way any more.
         """
-        told: list[tuple[Publish, Verdict]] = []
+        told: list[tuple[Publish, Fate]] = []
         self._look_at_replies(now, told)
         for publish in [publish for publish, when in self._paused.items() if when <= now]:
             del self._paused[publish]
             if publish.may_be_stored and self._resend:
                 self._unsure[publish] = None
             else:
-                told.append((publish, Verdict.AGAIN))
+                told.append((publish, Fate.AGAIN))
         for publish in list(self._unsure):
             if now - publish.since >= self._limit(publish):
-                told.append((publish, Verdict.UNKNOWN))
+                told.append((publish, Fate.UNKNOWN))
             elif self._online and self.reaches.of(publish.subject) is not None:
-                told.append((publish, Verdict.AGAIN))
+                told.append((publish, Fate.AGAIN))
             else:
                 continue
             del self._unsure[publish]
@@ -349,12 +349,12 @@ class Window:
     def _count(self) -> None:
         self.max_awaited = self._max_pending - self._aside
 
-    def _pause(self, publish: Publish, now: float, seconds: float | None) -> Verdict:
+    def _pause(self, publish: Publish, now: float, seconds: float | None) -> Fate:
         if seconds is None:
-            return Verdict.FAIL
+            return Fate.FAIL
         self._paused[publish] = now + seconds
         self._count()
-        return Verdict.WAIT
+        return Fate.WAIT
 
     def _doubt(self, publish: Publish) -> None:
         publish.may_be_stored = True
@@ -365,7 +365,7 @@ class Window:
         reach = self.reaches.of(publish.subject)
         return SAFE_PART * (LONGEST_REACH if reach is None else reach)
 
-    def _look_at_replies(self, now: float, told: list[tuple[Publish, Verdict]]) -> None:
+    def _look_at_replies(self, now: float, told: list[tuple[Publish, Fate]]) -> None:
         for token, publish in list(self.awaited.items()):
             if publish.sent_at + self._patience > now:
                 return
@@ -374,7 +374,7 @@ class Window:
             if not self._resend:
                 if waits:
                     self._sender.withdraw(publish)
-                told.append((publish, Verdict.LATE))
+                told.append((publish, Fate.LATE))
             elif waits:
                 # It waits for a connection, or for one that is slow, and no reply is late.
                 publish.sent_at = now
