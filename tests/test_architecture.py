@@ -74,7 +74,7 @@ FLOORS: dict[str, list[str]] = {
         "direct ordered",
         "entries management",
         "consumers publishing watcher",
-        "objects streams",
+        "kv objects streams",
         "context",
     ],
     "_jetstream.consumers": [
@@ -83,6 +83,11 @@ FLOORS: dict[str, list[str]] = {
         "consumer",
         "delivery_feed",
         "consuming push",
+    ],
+    "_jetstream.kv": [
+        "* buckets",
+        "watch",
+        "store",
     ],
     "_jetstream.management": [
         "consumer_requests",
@@ -98,7 +103,8 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.objects": [
         "* buckets transfer",
         "infos purging",
-        "chunks",
+        "access chunks",
+        "deleting putting reading",
         "store",
     ],
     "_jetstream.publishing": [
@@ -119,10 +125,18 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks levels listing moments priority publishing refusals remnants",
+        "* acks kv levels listing moments priority publishing refusals remnants",
         "consumer_config demand direct leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
+    ],
+    "_protocol.jetstream.kv": [
+        "* entries keys",
+    ],
+    "_protocol.jetstream.objects": [
+        "* infos names",
+        "places",
+        "writing",
     ],
     "testing": [
         "_server",

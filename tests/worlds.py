@@ -47,6 +47,7 @@ from trionats import (
     Events,
     Feed,
     JetStream,
+    KeyValue,
     Msg,
     ObjectStore,
     Stream,
@@ -435,6 +436,45 @@ async def open_stream(
             await js.delete_stream(name)
 
 
+class KeyValueWorld(NamedTuple):
+    """A key-value bucket on a real server.
+
+    Attributes:
+        js: Where it is.
+        kv: The bucket.
+        nc: A client of the server.
+        nursery: A nursery, for feeds.
+    """
+
+    js: JetStream
+    kv: KeyValue
+    nc: Client
+    nursery: trio.Nursery
+
+
+@asynccontextmanager
+async def open_key_value(
+    server: NatsServer | TrioNatsServer,
+    client: dict[str, Any] | None = None,
+    **config: Any,  # noqa: ANN401 - any field
+) -> AsyncIterator[KeyValueWorld]:
+    """Make a key-value bucket on a real server, of a name that no other has; it is gone afterwards.
+
+    Args:
+        server: The server, with JetStream.
+        client: Options of `open_client`.
+        config: Fields of its configuration; it is kept in memory unless they say otherwise.
+    """
+    async with open_world(server, **(client or {})) as (_, nc, nursery):
+        js = nc.jetstream()
+        name = config.pop("bucket", None) or unique("b")
+        kv = await js.create_key_value(bucket=name, **{"storage": api.StorageType.MEMORY, **config})
+        yield KeyValueWorld(js, kv, nc, nursery)
+        nursery.cancel_scope.cancel()
+        with trio.move_on_after(2, shield=True), suppress(errors.NotFoundError):
+            await js.delete_stream(kv.stream)
+
+
 _numbers = itertools.count(1)
 
 
@@ -689,7 +729,7 @@ def meta_info(bucket: str, name: str, **fields: object) -> bytes:
 
 async def write_infos(store: ObjectStore, *names: str, **fields: object) -> None:
     """Write infos without the objects: what a watcher sees of many puts, in a fraction of their time."""
-    connection = store._api.connection
+    connection = store._access.api.connection
     assert isinstance(connection, Connection)
     for name in names[:-1]:
         subject, data = meta_subject(store.bucket, name), meta_info(store.bucket, name, **fields)
@@ -715,7 +755,7 @@ def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> O
 
 def context_of(store: ObjectStore) -> JetStream:
     """Give the JetStream context that a store stands on."""
-    jetstream = store._api
+    jetstream = store._access.api
     return JetStream(
         jetstream.connection,
         domain=jetstream.whereabouts.chosen,

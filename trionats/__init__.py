@@ -25,6 +25,7 @@ from trionats._feeds.feed import Feed
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
@@ -51,6 +52,7 @@ __all__ = [
     "JetStream",
     "JetStreamManager",
     "JetStreamMsg",
+    "KeyValue",
     "KnownServer",
     "Message",
     "Msg",

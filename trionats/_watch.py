@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from trionats._feeds.opening import check_nursery, opens
+from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, watching, where_to_start
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from trionats import api
     from trionats._feeds.opening import Opening
+    from trionats._jetstream.entries import Entries
     from trionats._jetstream.watcher import OnRecreate
 
 
@@ -35,6 +37,18 @@ def open_watcher(
 @overload
 def open_watcher(
     nursery: trio.Nursery,
+    store: KeyValue,
+    *,
+    ignore_deletes: bool = False,
+    include_history: bool = False,
+    updates_only: bool = False,
+    on_recreate: OnRecreate = "fail",
+) -> Opening[Watcher[api.KeyValueEntry]]: ...
+
+
+@overload
+def open_watcher(
+    nursery: trio.Nursery,
     store: nats.js.kv.KeyValue,
     *,
     ignore_deletes: bool = False,
@@ -47,7 +61,7 @@ def open_watcher(
 @opens
 async def open_watcher(
     nursery: trio.Nursery,
-    store: ObjectStore | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
+    store: ObjectStore | KeyValue | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
     *,
     ignore_deletes: bool = False,
     include_history: bool = False,
@@ -106,10 +120,11 @@ async def open_watcher(
             yield bridged
         return
     check_nursery(nursery, "open_watcher")
-    if not isinstance(store, ObjectStore):
-        raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore, not {type(store).__name__}")
+    if not isinstance(store, (ObjectStore, KeyValue)):
+        wrong = type(store).__name__
+        raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore or a KeyValue, not {wrong}")
     start = where_to_start(include_history, updates_only, on_recreate)
-    entries = store.__entries__(ignore_deletes=ignore_deletes)
+    entries: Entries[Any] = store.__entries__(ignore_deletes=ignore_deletes)
     entries.jetstream.connection.pace.run.check("open_watcher")
     async with watching(nursery, entries, start, on_recreate) as watcher:
         yield watcher

@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self, TypedDict, final
+from typing import Any, Literal, Self, TypedDict, final
 
 from multidict import MultiDict
 from nats.js import api as nats_api
@@ -27,7 +27,6 @@ from nats.js.api import (
     DeliverPolicy,
     DiscardPolicy,
     Header,
-    KeyValueConfig,
     ObjectLink,
     PersistMode,
     RawStreamMsg,
@@ -56,6 +55,8 @@ __all__ = [
     "ExternalStream",
     "Header",
     "KeyValueConfig",
+    "KeyValueEntry",
+    "KeyValueParams",
     "LostStreamData",
     "MsgMetadata",
     "MsgSequence",
@@ -383,6 +384,65 @@ class AccountInfo(Whole, nats_api.AccountInfo):
     tiers: dict[str, Tier] | None = None  # type: ignore[assignment]
     reserved_memory: int | None = None
     reserved_storage: int | None = None
+
+
+# -- keys and values -----------------------------------------------------------------------------------------------------
+
+
+class KeyValueParams(TypedDict, total=False):
+    """The fields of `KeyValueConfig` that `create_key_value` takes by keyword."""
+
+    bucket: str
+    description: str | None
+    max_value_size: int | None
+    history: int
+    ttl: float | None
+    max_bytes: int | None
+    storage: StorageType | None
+    replicas: int
+    placement: Placement | None
+    republish: RePublish | None
+    compression: StoreCompression | bool | None
+    metadata: dict[str, str] | None
+    limit_marker_ttl: float | None
+    mirror: StreamSource | None
+    sources: list[StreamSource] | None
+
+
+@dataclass
+class KeyValueConfig(nats_api.KeyValueConfig):
+    """The configuration of a key-value bucket; `ttl` and `limit_marker_ttl` are in seconds."""
+
+    placement: Placement | None = None
+    republish: RePublish | None = None
+    compression: StoreCompression | bool | None = None
+    metadata: dict[str, str] | None = None
+    mirror: StreamSource | None = None
+    sources: list[StreamSource] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KeyValueEntry:
+    """One state of a key: a value, or the marker of what was deleted.
+
+    Attributes:
+        bucket: The bucket.
+        key: The key.
+        value: The value; empty for a marker.
+        revision: The sequence of its message in the bucket's stream.
+        created: When the server stored it.
+        delta: How many entries the server had to send behind it, as it said with it; 0 where it was read alone.
+        operation: None for a value; "DEL" or "PURGE" for a marker.
+    """
+
+    bucket: str
+    key: str
+    value: bytes
+    revision: int
+    created: datetime.datetime
+    delta: int
+    operation: Literal["DEL", "PURGE"] | None
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tests.worlds import BucketWorld, meta_subject, open_bucket, settled, takes
 from trionats import api, errors
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import Digest
-from trionats._protocol.jetstream.objects import read_info
+from trionats._protocol.jetstream.objects.infos import read_info
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

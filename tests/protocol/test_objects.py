@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.protocol.readers import JSON
 from trionats import api, errors
 from trionats._protocol import headers
-from trionats._protocol.jetstream import objects
-from trionats._protocol.jetstream.objects import Limits, Place
+from trionats._protocol.jetstream.objects import infos, names, writing
+from trionats._protocol.jetstream.objects.places import Place, read_place
+from trionats._protocol.jetstream.objects.writing import Limits
 
 BUCKET = "b"
 NAMED: dict[str, Any] = {"name": "n", "bucket": BUCKET, "nuid": "N1", "deleted": False}
@@ -38,17 +39,17 @@ def message(fields: object) -> dict[str, Any]:
 
 
 def read(fields: object) -> api.ObjectInfo:
-    return objects.read_info(BUCKET, encoded(fields), revision=7, stored_at="now", subject="s")
+    return infos.read_info(BUCKET, encoded(fields), revision=7, stored_at="now", subject="s")
 
 
 def place_of(fields: object) -> Place:
-    return objects.read_place(BUCKET, "n", "$O.b.M.bg==", message(fields))
+    return read_place(BUCKET, "n", "$O.b.M.bg==", message(fields))
 
 
 def test_a_whole_info_is_read_and_written_back_as_it_was() -> None:
     info = read({**SOUND, "colour": "red", "revision": 3, "subject": "x", "extra": "y"})
     assert (info.revision, info.subject, info.mtime, info.extra) == (7, "s", "now", {"colour": "red"})
-    assert json.loads(objects.info_bytes(info)) == {**WRITTEN, "colour": "red"}
+    assert json.loads(writing.info_bytes(info)) == {**WRITTEN, "colour": "red"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_has_no_chunks_needs_no_nuid(fields: dict[str, Any]) -> None:
     info = read(fields)
     assert info.nuid == ""
     assert info.is_link() is ("options" in fields)
-    assert read(json.loads(objects.info_bytes(info))) == info
+    assert read(json.loads(writing.info_bytes(info))) == info
 
 
 @pytest.mark.parametrize("absent", [None, False, 0, "", [], {}])
@@ -105,7 +106,7 @@ def test_what_is_no_info_says_what_is_wrong(changes: dict[str, Any], complaint: 
     with pytest.raises(errors.BadObjectMetaError, match=f"^bucket 'b': message 7 should be .*{complaint}"):
         read(wrong)
     with pytest.raises(errors.BadObjectMetaError, match=f"^object 'n' in bucket 'b': message 7 .*{complaint}"):
-        objects.read_info(BUCKET, encoded(wrong), revision=7, stored_at=0, name="n")
+        infos.read_info(BUCKET, encoded(wrong), revision=7, stored_at=0, name="n")
 
 
 NUMBERS = [b'{"name": "n", "size": NaN}', b'{"name": "n", "x": -Infinity}', b'{"size": ' + b"9" * 5000 + b"}"]
@@ -123,15 +124,15 @@ def test_what_nobody_foresaw_ends_nothing_either(monkeypatch: pytest.MonkeyPatch
         read(SOUND)
     monkeypatch.undo()
     with pytest.raises(errors.BadObjectMetaError, match="message 7"):
-        objects.read_info(BUCKET, encoded(SOUND), revision=7, stored_at=10**40)
+        infos.read_info(BUCKET, encoded(SOUND), revision=7, stored_at=10**40)
 
 
 @given(st.dictionaries(st.sampled_from([*SOUND, "x"]), JSON) | JSON | st.just(LINK))
 def test_whatever_stands_there_is_an_info_or_a_complaint(fields: Any) -> None:  # noqa: ANN401 - anything
     place = place_of({**SOUND, **fields} if isinstance(fields, dict) else fields)
     assert place.taken is (place.info is None or not place.info.deleted)
-    written = objects.marker(place, "n", BUCKET, Limits(1_000_000))
-    again = read(objects.info_bytes(written))
+    written = writing.marker(place, "n", BUCKET, Limits(1_000_000))
+    again = read(writing.info_bytes(written))
     assert (again.deleted, again.nuid) == (True, place.nuid)
 
 
@@ -145,15 +146,15 @@ def test_whatever_stands_there_is_an_info_or_a_complaint(fields: Any) -> None:  
     ],
 )
 def test_a_name_within_latin_1_has_two_places(name: str, tokens: list[bytes]) -> None:
-    assert objects.places(name, BUCKET) == [token(one) for one in tokens]
+    assert names.places(name, BUCKET) == [token(one) for one in tokens]
 
 
 @pytest.mark.parametrize("name", ["", "\ud800", "x" * 3000])
 def test_a_name_that_cannot_be_is_refused(name: str) -> None:
     with pytest.raises(errors.InvalidObjectNameError, match="for bucket 'b'"):
-        objects.places(name, BUCKET)
+        names.places(name, BUCKET)
     with pytest.raises(TypeError, match="it must be text, not bytes"):
-        objects.places(b"n", BUCKET)  # type: ignore[arg-type]
+        names.places(b"n", BUCKET)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_name_that_cannot_be_is_refused(name: str) -> None:
 )
 def test_one_names_place_may_be_anothers(name: str, at: bytes, stored: str | None, elsewhere: str | None) -> None:
     subject = f"$O.b.M.{token(at)}"
-    place = objects.read_place(BUCKET, name, subject, message({**SOUND, "name": stored}))
+    place = read_place(BUCKET, name, subject, message({**SOUND, "name": stored}))
     assert (place.subject, place.revision, place.nuid) == (subject, 7, "N1")
     assert place.elsewhere == elsewhere
     assert place.taken is (elsewhere is None)
@@ -198,7 +199,7 @@ PARTIAL = [{}, {"seq": 1}, {"seq": None, "time": ""}, {"seq": 1, "time": "", "da
 @pytest.mark.parametrize("answer", [None, [], "x", 5, *PARTIAL])
 def test_an_answer_that_is_none_is_an_error_of_its_own(answer: object) -> None:
     with pytest.raises(errors.APIError, match="object 'n' in bucket 'b': what came back is no stored message"):
-        objects.read_place(BUCKET, "n", "$O.b.M.bg==", answer)
+        read_place(BUCKET, "n", "$O.b.M.bg==", answer)
 
 
 @pytest.mark.parametrize(
@@ -226,10 +227,10 @@ def test_chunks_are_as_large_as_was_asked_or_as_fits(
 
 
 def test_an_info_is_measured_as_it_will_be_written() -> None:
-    info = objects.new_info("n", BUCKET, "x" * 22, api.ObjectMeta(description="d" * 64 * 1024))
+    info = writing.new_info("n", BUCKET, "x" * 22, api.ObjectMeta(description="d" * 64 * 1024))
     digest = "SHA-256=" + token(bytes(32))
-    written = objects.info_bytes(api.ObjectInfo(**{**vars(info), "size": 10**9, "chunks": 10**4, "digest": digest}))
-    needed = len(written) + len(headers.encode(objects.expecting(123_456)))
+    written = writing.info_bytes(api.ObjectInfo(**{**vars(info), "size": 10**9, "chunks": 10**4, "digest": digest}))
+    needed = len(written) + len(headers.encode(writing.expecting(123_456)))
     Limits(needed + 40).check_info(info, 10**9)
     said = f"its meta takes 6[0-9]+ bytes, and the bucket takes messages of {needed - 1}"
     with pytest.raises(errors.BadObjectMetaError, match=said):
@@ -248,5 +249,5 @@ BARE = {**NAMED, "size": 0, "chunks": 0, "digest": "", "deleted": True}
     ],
 )
 def test_a_marker_keeps_what_can_be_kept(changes: dict[str, Any], limit: int, kept: dict[str, Any]) -> None:
-    marker = objects.marker(place_of({**SOUND, **changes}), "n", BUCKET, Limits(limit))
-    assert json.loads(objects.info_bytes(marker)) == kept
+    marker = writing.marker(place_of({**SOUND, **changes}), "n", BUCKET, Limits(limit))
+    assert json.loads(writing.info_bytes(marker)) == kept

@@ -11,6 +11,8 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api, in_store
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
+from trionats._jetstream.kv.buckets import KeyValueBucket
+from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects.buckets import (
@@ -333,7 +335,39 @@ class JetStream(JetStreamManager):
             on_recreate=on_recreate,
         )
 
-    # Stores.
+    # Key-value buckets.
+
+    async def create_key_value(
+        self, config: nats_api.KeyValueConfig | None = None, **params: Unpack[api.KeyValueParams]
+    ) -> KeyValue:
+        """Create a bucket for keys and values; an existing one of the same configuration is as good."""
+        wanted = fields.merged("create_key_value", api.KeyValueConfig, config or api.KeyValueConfig(""), params)
+        name = bucket_name(wanted.bucket)
+        made = self._key_value_bucket(name)
+        await self.add_stream(
+            name=made.stream,
+            subjects=[f"$KV.{name}.>"],
+            max_msgs_per_subject=wanted.history,
+            discard=api.DiscardPolicy.NEW,
+            storage=wanted.storage,
+            allow_rollup_hdrs=True,
+            deny_delete=True,
+            allow_direct=True,
+        )
+        return KeyValue(self._jetstream, made)
+
+    async def key_value(self, bucket: str) -> KeyValue:
+        """Find a bucket of keys and values."""
+        found = self._key_value_bucket(bucket_name(bucket))
+        with in_store(str(found)):
+            await self.stream_info(found.stream)
+        return KeyValue(self._jetstream, found)
+
+    def _key_value_bucket(self, name: str) -> KeyValueBucket:
+        prefix = f"$KV.{name}."
+        return KeyValueBucket(name, prefix, prefix if self.prefix == api.DEFAULT_PREFIX else f"{self.prefix}.{prefix}")
+
+    # Object stores.
 
     async def create_object_store(
         self,

@@ -15,7 +15,8 @@ from trionats._jetstream.entries import Entries
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, Transfer, idle_error
 from trionats._jetstream.ordered import Handed, Sink
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
-from trionats._protocol.jetstream.objects import expecting, info_bytes, read_info
+from trionats._protocol.jetstream.objects.infos import read_info
+from trionats._protocol.jetstream.objects.writing import expecting, info_bytes
 from trionats._protocol.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 from trionats._protocol.replies import no_stream
 

@@ -1,0 +1,68 @@
+"""What lists and watchers of a key-value bucket have to know: where its entries are, and how each is read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from trionats import api
+from trionats._jetstream.entries import Entries
+from trionats._protocol.jetstream.kv.entries import operation_of
+from trionats._protocol.jetstream.kv.keys import checked_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging
+    from trionats._jetstream.api import Api
+    from trionats._jetstream.kv.buckets import KeyValueBucket
+    from trionats._protocol.jetstream.acks import AckSubject
+
+__all__ = ["entries_in"]
+
+
+def entries_in(
+    jetstream: Api[Messaging],
+    bucket: KeyValueBucket,
+    keys: str | Sequence[str],
+    *,
+    ignore_deletes: bool,
+    meta_only: bool,
+) -> Entries[api.KeyValueEntry]:
+    """Say where the entries of a bucket are and how each is read.
+
+    Args:
+        jetstream: Where the bucket is.
+        bucket: The bucket.
+        keys: Which keys: a pattern, or several.
+        ignore_deletes: Whether to leave out the markers of deleted and purged keys.
+        meta_only: Whether values are left on the server.
+    """
+    patterns = [keys] if isinstance(keys, str) else list(keys)
+    foreign, where = jetstream.connection.foreign, f"entries of {bucket}"
+    return Entries(
+        str(bucket),
+        jetstream,
+        bucket.stream,
+        [bucket.read_prefix + checked_filter(bucket.name, one) for one in patterns],
+        read=lambda msg, ack: foreign.read(where, _read, bucket, ignore_deletes, msg, ack),
+        key=attrgetter("key"),
+        headers_only=meta_only,
+    )
+
+
+def _read(bucket: KeyValueBucket, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.KeyValueEntry | None:
+    operation = None if msg.header_block is None else operation_of(msg.headers)
+    if ignore_deletes and operation is not None:
+        return None
+    return api.KeyValueEntry(
+        bucket.name,
+        msg.subject[len(bucket.read_prefix) :],
+        msg.data,
+        ack.sequence,
+        datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),
+        ack.pending,
+        operation,
+    )

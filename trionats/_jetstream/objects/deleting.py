@@ -1,0 +1,61 @@
+"""Deleting an object: a marker in place of its info, and then its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from trionats import errors
+from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
+from trionats._jetstream.objects.infos import InfoWrite
+from trionats._protocol.jetstream.objects.writing import marker
+
+if TYPE_CHECKING:
+    from trionats._jetstream.objects.access import Access
+    from trionats._protocol.jetstream.objects.places import Place
+
+__all__ = ["Deleting"]
+
+
+@final
+class Deleting:
+    """Deletes objects of one bucket."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def delete(self, name: str) -> None:
+        """Delete an object, as `ObjectStore.delete` says."""
+        place = await self._access.find(name)
+        if not place.revision or place.elsewhere is not None:
+            raise self._access.not_found(name)
+        doing = f"deletion of object {name!r} from bucket {self._access.bucket!r}"
+        if place.taken:
+            await self._mark_deleted(place, name, doing)
+        purge = await self._access.purge(place.nuid, doing)
+        if purge is not None and purge.failure is not None:
+            raise _data_stays(doing, purge.failure) from purge.failure
+
+    async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
+        write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
+        try:
+            try:
+                await write.send(marker(place, name, self._access.bucket, self._access.limits), place.revision)
+            except errors.APIError as error:
+                too_large = error.err_code == MESSAGE_TOO_LARGE
+                if not too_large or not await self._access.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                    raise
+                await write.send(marker(place, name, self._access.bucket, self._access.limits), place.revision)
+        except BaseException:
+            # The data goes only once the marker stands, and then even if we are being cancelled.
+            if write.revision is not None:
+                await self._access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
+            elif write.in_doubt:
+                write.leave(lambda: self._access.begin_purge(place.nuid, doing), lambda: None)
+            raise
+        finally:
+            write.close()
+
+
+def _data_stays(doing: str, why: Exception) -> Exception:
+    text = f"{doing}: it is deleted, but its data stays in the bucket: {why}"
+    return errors.explained(type(why), text, **vars(why))

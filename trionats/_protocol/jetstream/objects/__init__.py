@@ -1,0 +1,1 @@
+"""Objects: their names, infos and places, and what is written of them."""
