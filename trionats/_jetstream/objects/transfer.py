@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
@@ -11,7 +12,7 @@ from trionats._jetstream.publishing.destination import bucket_destination
 from trionats._jetstream.publishing.publish import publish_ack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from trionats import api
     from trionats._core.message import Msg
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
 
-__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Transfer", "idle_error"]
+__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Transfer", "idle_error"]
+
+#: Told how many bytes of an object are done, and of how many; None where that is not known.
+Progress: TypeAlias = Callable[[int, int | None], object]
 
 #: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
 IDLE_LIMIT: Final = 30.0
