@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Final
 from trionats import errors
 from trionats._protocol.jetstream.acks import NANOSECONDS, AckSubject, parse_ack_subject, whole_number
 from trionats._protocol.jetstream.actions import ALL, Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
-from trionats._protocol.jetstream.leader import Leader
+from trionats._protocol.jetstream.leader import Leader, nanoseconds_of
 from trionats._protocol.jetstream.pull import Ending, Pull, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry, backoff
 from trionats._protocol.jetstream.snapshot import Course, Snapshot
@@ -145,7 +145,8 @@ class Ordered:
         self._leader = Leader()
         # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
         done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
-        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
+        lasts = start.policy == "last_per_subject"
+        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject, lasts=lasts)
         self._refusals = Refusals(patient=restart)
         # Counted apart: each time it was refused, a consumer is granted before it is asked again.
         self._end_refusals = Refusals(patient=restart)
@@ -153,7 +154,6 @@ class Ordered:
         self._linked = True
         self._begun = False
         self._by_sequence = start.policy != "last_per_subject"
-        self._one_per_subject = one_per_subject
         self._beginning = start
         self._not_before = -inf
         self._failures = 0
@@ -163,7 +163,7 @@ class Ordered:
     def _forget(self) -> None:
         self._window.forget()
         self._snapshot.forget()
-        self._consumer_sequence = self._seen = self._pending = self._looks = 0
+        self._consumer_sequence = self._seen = self._pending = self._looks = self._made = 0
 
     # What to do
 
@@ -276,6 +276,7 @@ class Ordered:
             info: The API's response, a consumer info.
         """
         self._pending, _, before = _counts(info)
+        self._made = nanoseconds_of(info.get("created"))
         leader, first = self._leader, not self._begun
         leader.consumer_made(info)
         if first:
@@ -420,7 +421,7 @@ class Ordered:
             # All that this consumer found when it was made is what was handed over last.
             self._snapshot.end(sequence)
         else:
-            self._snapshot.count(ack.pending, sequence)
+            self._snapshot.count(ack.pending, sequence, ack.timestamp)
         return None
 
     def delivered(self, ack: AckSubject, size: int) -> None:
@@ -441,7 +442,7 @@ class Ordered:
         """
         self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
         self._failures = 0
-        self._snapshot.count(ack.pending, ack.sequence)
+        self._snapshot.count(ack.pending, ack.sequence, ack.timestamp)
 
     def refused(self, now: float) -> None:
         """Tell that the message could not be handed over: it is asked for again."""
@@ -558,7 +559,8 @@ class Ordered:
         self._phase = _Phase.READING
         self._refusals.forget()
         self.refusal = None
-        self._snapshot.begin(self._pending, self.cursor[0])
+        by_list = self._beginning.policy == "last_per_subject"
+        self._snapshot.begin(self._pending, self.cursor[0], by_list=by_list, made=self._made)
 
     def _verified(self) -> None:
         """Go on, now that the leader has said what it has to say."""
@@ -569,7 +571,7 @@ class Ordered:
 
     def _take(self, course: Course, now: float) -> None:
         if course is Course.ANOTHER:
-            self._by_sequence = self._by_sequence or self._one_per_subject
+            self._by_sequence = self._by_sequence or self._snapshot.goes_by_sequence
             self._move_on(now)
         elif course is Course.RESET:
             self._reset(now)
