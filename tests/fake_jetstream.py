@@ -169,7 +169,8 @@ class FakeStream:
     def add_consumer(self, name: str, **config: Any) -> Consumer:  # noqa: ANN401 - any field, as the server is told it
         """Make a consumer, or in place of one of the same name another one."""
         config = {**(USUAL if config.get("ack_policy", "none") != "none" else {}), **config, "name": name}
-        starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
+        first = self.messages[0].sequence if self.messages else self.last + 1
+        starts = {"new": self.last, "by_start_sequence": max(int(config.get("opt_start_seq", 1)), first) - 1}
         policy = config.setdefault("deliver_policy", "all")
         self.made += 1
         made_at = f"2026-11-28T12:{self.made // 60:02}:{self.made % 60:02}Z"

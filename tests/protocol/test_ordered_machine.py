@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -571,3 +571,29 @@ class Reader(RuleBasedStateMachine):
 
 TestReader = Reader.TestCase
 TestReader.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+@given(
+    history=st.sampled_from([1, 2, 3]),
+    stored=st.lists(st.sampled_from("abcdef"), max_size=16),
+    meanwhile=st.lists(st.sampled_from("abcdef"), max_size=2),
+    bursts=st.lists(st.lists(st.sampled_from("abcdefg"), max_size=8), min_size=6, max_size=20),
+    credit=st.integers(1, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_snapshot_of_the_last_under_writes_is_whole(
+    history: int, stored: list[str], meanwhile: list[str], bursts: list[list[str]], credit: int
+) -> None:
+    """Nothing goes wrong but that somebody writes faster than is read, for a while; `look_up` looks whether all is there."""
+    reader = Reader()
+    options = {"max_messages": credit, "max_bytes": 1000, "lazy": False}
+    server = Server(history, "alone", [(subject, 10) for subject in stored])
+    reader.begin(server, "last_per_subject", None, 0, None, meanwhile, options)
+    for burst in bursts:
+        for subject in burst:
+            reader.write(subject, 10)
+        reader.step("ok")
+        reader.hear(20)
+        reader.take(1)
+    reader.teardown()
+    assert reader.caught_up_seen

@@ -283,7 +283,12 @@ class Ordered:
             self._begun = True
             # One before the first, for every policy: all that is needed to resume (measured).
             self.cursor, self.origin = (before, 0), before
-            self._opening = leader.clustered and self._beginning.policy == "new"
+            resumes = self._beginning.resumes
+            # Of one that resumes: whether there is such a sequence at all.
+            self._opening = resumes or (leader.clustered and self._beginning.policy == "new")
+            if resumes and before >= self._beginning.sequence:
+                self._gone(before + 1)
+                return
         if leader.mute or (first and not (leader.known or self._opening)):
             self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
             self._begin_to_read()
@@ -340,15 +345,15 @@ class Ordered:
             self._made_anew(said, now)
             return
         sequence, timestamp = self.cursor
-        sought = self._start.policy == "by_start_sequence" and not timestamp
-        if self._phase is _Phase.DOUBTFUL and said.last < sequence and not (self._opening or sought):
+        waits = self._opening or (self._start.policy == "by_start_sequence" and not timestamp)
+        if self._phase is _Phase.DOUBTFUL and said.last < sequence and (self._start.resumes or not waits):
             # A leader that was just elected may be mistaken once.
             self._looks += 1
             self._not_before = now + _SECOND_LOOK_AFTER
             if self._looks > 1:
                 self._regressed(f"its last sequence is {said.last}")
             return
-        if self._opening and said.replicated:
+        if self._opening and said.replicated and not self._start.resumes:
             # What came before is not new, whatever the replica thinks that has the consumer.
             self.origin = max(sequence, said.last)
             self.cursor = (self.origin, 0)
@@ -535,7 +540,7 @@ class Ordered:
         # The timestamp may be that of a later one. That hides nothing: those of another stream are later still.
         self.cursor = (sequence, self.cursor[1] if sequence > self.origin else 0)
         if not caught_up and self._start.policy == "last_per_subject":
-            self._by_sequence = False
+            self._by_sequence, self._beginning = False, self._start
             self._snapshot.begin_anew(done=False)
 
     def resume(self, window: Window) -> None:
@@ -577,15 +582,16 @@ class Ordered:
             self._reset(now)
 
     def _made_anew(self, said: StreamSaid, now: float) -> None:
-        if not self._restart and (self.cursor[1] or self.caught_up):
+        read_before = bool(self.cursor[1]) or self.caught_up or self._start.resumes
+        if read_before and (not self._restart or (self._opening and self._start.resumes)):
             self._regressed(f"it was made anew at {said.created}")
             return
-        if self.cursor[1] or self.caught_up:
+        if read_before:
             self.restarts += 1
         self._leader.meet(said)
         self._begun = False
         # All that is in it is new to who wanted to know what is new.
-        self._beginning = ALL if self._start.policy == "new" else self._start
+        self._beginning = ALL if self._start.policy == "new" or self._start.resumes else self._start
         self._by_sequence = self._beginning.policy != "last_per_subject"
         self._snapshot.begin_anew(done=self.caught_up and self._by_sequence)
         self.cursor, self.origin = (0, 0), 0
@@ -621,6 +627,11 @@ class Ordered:
     def _regressed(self, why: str) -> None:
         text = f"stream '{self.stream}' went backwards: read up to sequence {self.cursor[0]}, but {why}"
         self._fail(errors.StreamRegressedError(text))
+
+    def _gone(self, first: int) -> None:
+        revision = self._start.sequence
+        text = f"stream '{self.stream}': revision {revision} is gone: what is stored begins with {first}"
+        self._fail(errors.explained(errors.RevisionGoneError, text, revision=revision, first=first))
 
     def _fail(self, error: Exception) -> None:
         self._phase = _Phase.FAILED
