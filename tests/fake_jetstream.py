@@ -496,6 +496,11 @@ class FakeKeyValue(FakeBucket):
 
     # What the server does.
 
+    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
+        # Only in a cluster a consumer has one, and there a stream may have replicas.
+        cluster = {"cluster": {"name": "c"}} if self.config["num_replicas"] > 1 else {}
+        return {**super()._info(consumer), **cluster}
+
     @property
     def readable(self) -> Sequence[Stored]:
         return self.messages if self._lagging is None else self._lagging
