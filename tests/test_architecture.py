@@ -73,7 +73,7 @@ FLOORS: dict[str, list[str]] = {
         "api",
         "direct ordered",
         "entries management",
-        "consumers publishing watcher",
+        "buckets consumers publishing watcher",
         "kv objects streams",
         "context",
     ],
@@ -125,16 +125,20 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks kv levels listing moments priority publishing refusals remnants",
-        "consumer_config demand direct leader objects publisher pull",
+        "* acks buckets levels listing moments priority publishing refusals remnants",
+        "consumer_config demand direct kv leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
+    "_protocol.jetstream.buckets": [
+        "* configs kinds",
+        "origins",
+    ],
     "_protocol.jetstream.kv": [
-        "* entries keys",
+        "* configs entries keys",
     ],
     "_protocol.jetstream.objects": [
-        "* infos names",
+        "* configs infos names",
         "places",
         "writing",
     ],

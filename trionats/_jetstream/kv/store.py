@@ -9,6 +9,7 @@ from trio.lowlevel import enable_ki_protection
 from trionats import api, errors
 from trionats._jetstream.api import Api, api_error
 from trionats._jetstream.direct import read_one
+from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.watch import entries_in
 from trionats._jetstream.publishing.publish import encoded, publish_until_known
 from trionats._protocol.jetstream.kv.entries import operation_of
@@ -79,3 +80,11 @@ class KeyValue:
         doing = f"put of key {key!r} into bucket {names.name!r}"
         subject = names.write_prefix + checked_key(names.name, key)
         return (await publish_until_known(self._api, doing, subject, encoded(doing, value), None, {})).seq
+
+    async def status(self) -> api.KeyValueStatus:
+        """Ask how the bucket is: what it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._api, self.bucket)
