@@ -88,7 +88,7 @@ class Buckets:
             info = await self._streams.stream_info(self._kind.stream(bucket))
         complaint = self._kind.complaint(bucket, info.config)
         if complaint is not None:
-            text = f"{title}: stream {info.config.name!r} is none: {complaint}"
+            text = f"{title}: stream {self._kind.stream(bucket)!r} is none: {complaint}"
             raise api_error(errors.BadBucketError, text, complaint)
         return info
 
