@@ -354,6 +354,10 @@ class FakeObjects(FakeBucket):
         super().__init__(server, f"OBJ_{bucket}", f"$O.{bucket}")
         self.bucket = bucket
 
+    def about(self) -> dict[str, Any]:
+        subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects}}
+
     def data(self, nuid: str | None) -> list[bytes]:
         return self.payloads(f"{self.prefix}.C.{nuid}")
 

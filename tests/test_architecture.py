@@ -73,7 +73,7 @@ FLOORS: dict[str, list[str]] = {
         "api",
         "direct ordered",
         "entries management",
-        "consumers listing publishing watcher",
+        "buckets consumers listing publishing watcher",
         "kv objects streams",
         "context",
     ],
@@ -126,17 +126,21 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks levels listing moments priority publishing refusals remnants",
+        "* acks buckets levels listing moments priority publishing refusals remnants",
         "consumer_config demand direct kv leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
+    "_protocol.jetstream.buckets": [
+        "* configs kinds",
+        "origins",
+    ],
     "_protocol.jetstream.kv": [
-        "* codecs entries keys",
+        "* codecs configs entries keys",
         "writing",
     ],
     "_protocol.jetstream.objects": [
-        "* infos names",
+        "* configs infos names",
         "places",
         "writing",
     ],

@@ -20,7 +20,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
-from tests.fake_jetstream import FakeObjects, FakeStream
+from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
@@ -92,9 +92,15 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
+        keys = FakeKeyValue(server, "b")
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
+            "$JS.API.STREAM.UPDATE.OBJ_b": lambda _: bucket.about(),
+            "$JS.API.STREAM.UPDATE.KV_b": lambda _: keys.about(),
+            "$JS.API.STREAM.CREATE.KV_b": lambda _: refusal(400, 10058, "stream name already in use"),
+            "$JS.API.STREAM.DELETE.KV_b": lambda _: {"success": True},
+            "$JS.API.STREAM.LIST": lambda _: {"total": 2, "streams": [bucket.about(), keys.about()]},
             "echo": lambda frame: frame.payload,
             "void": lambda _: None,
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
@@ -361,6 +367,10 @@ async def consumer_info(w: Everything) -> None:
     await (await w.js.consumer("S", "C", bind=True)).info()
 
 
+async def key_value_status(w: Everything) -> None:
+    await (await w.js.key_value("b")).status()
+
+
 async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
@@ -533,9 +543,22 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.api_request": management("api_request", "INFO"),
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
+    "JetStream.create_key_value": simply(lambda w: w.js.create_key_value(bucket="x")),
+    "JetStream.create_key_value, already there": simply(
+        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY)
+    ),
+    "JetStream.create_key_value, with limit markers": asked_first(
+        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY, limit_marker_ttl=5)
+    ),
     "JetStream.create_object_store": management("create_object_store", "x"),
     "JetStream.create_object_store, created": management("create_object_store", "new"),
+    "JetStream.create_or_update_key_value": simply(lambda w: w.js.create_or_update_key_value(bucket="x")),
+    "JetStream.create_or_update_key_value, updated": simply(lambda w: w.js.create_or_update_key_value(bucket="b")),
+    "JetStream.create_or_update_object_store": management("create_or_update_object_store", "new"),
+    "JetStream.create_or_update_object_store, updated": management("create_or_update_object_store", "b"),
     "JetStream.delete_consumer": management("delete_consumer", "s", "c"),
+    "JetStream.delete_key_value": management("delete_key_value", "x"),
+    "JetStream.delete_key_value, deleted": management("delete_key_value", "b"),
     "JetStream.delete_msg": management("delete_msg", "s", 1),
     "JetStream.delete_object_store": management("delete_object_store", "x"),
     "JetStream.delete_object_store, deleted": management("delete_object_store", "b"),
@@ -545,8 +568,20 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.get_last_msg, found": management("get_last_msg", "OBJ_b", "$O.b.C.nuid-one"),
     "JetStream.get_msg": management("get_msg", "s", 1),
     "JetStream.get_msg, found": management("get_msg", "OBJ_b", 2),
+    "JetStream.key_value": management("key_value", "x"),
+    "JetStream.key_value, found": management("key_value", "b"),
+    "JetStream.key_value_names": management("key_value_names"),
+    "JetStream.key_values": management("key_values"),
     "JetStream.object_store": management("object_store", "x"),
     "JetStream.object_store, found": management("object_store", "b"),
+    "JetStream.object_store_names": management("object_store_names"),
+    "JetStream.object_stores": management("object_stores"),
+    "JetStream.update_key_value": simply(lambda w: w.js.update_key_value(bucket="x", ttl=5)),
+    "JetStream.update_key_value, found": simply(lambda w: w.js.update_key_value(bucket="b", ttl=5)),
+    "JetStream.update_object_store": simply(lambda w: w.js.update_object_store("x", ttl=5)),
+    "JetStream.update_object_store, found": simply(lambda w: w.js.update_object_store("b", ttl=5)),
+    "KeyValue.status": simply(key_value_status),
+    "ObjectStore.status": simply(lambda w: w.store.status()),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
     "JetStream.pause_consumer": asked_first(lambda w: w.js.pause_consumer("s", "c", "2030-01-01T00:00:00Z")),

@@ -9,6 +9,7 @@ from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
 from trionats._jetstream.api import Api, api_error
+from trionats._jetstream.objects import buckets
 from trionats._jetstream.objects.access import Access
 from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.infos import infos_in, list_infos
@@ -203,3 +204,11 @@ class ObjectStore:
         """
         infos = self.__entries__(ignore_deletes=ignore_deletes)
         return await list_infos(infos, f"list of bucket {self._bucket!r}")
+
+    async def status(self) -> api.ObjectStoreStatus:
+        """Ask how the bucket is: how much it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._access.api, self.bucket)
