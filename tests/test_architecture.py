@@ -86,8 +86,9 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "watch",
+        "holding watch",
         "store",
+        "lease",
     ],
     "_jetstream.management": [
         "consumer_requests",
@@ -132,6 +133,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.kv": [
         "* entries keys",
+        "lease",
     ],
     "_protocol.jetstream.objects": [
         "* infos names",
@@ -174,6 +176,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a

@@ -55,6 +55,10 @@ class KeyValue:
         """Give what a watcher has to know, as `__messaging__` gives the seam to what is built on a client."""
         return entries_in(self._api, self._names, keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
 
+    def __bucket__(self) -> tuple[Api[Publishing], KeyValueBucket]:
+        """Give what a lease has to know: where the bucket is, and its names."""
+        return self._api, self._names
+
     @enable_ki_protection
     async def get(self, key: str) -> api.KeyValueEntry:
         """Read the last value of a key."""
