@@ -86,9 +86,10 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "access watch",
+        "access holding watch",
         "deletes",
         "store",
+        "lease",
     ],
     "_jetstream.management": [
         "consumer_requests",
@@ -137,7 +138,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
-        "writing",
+        "lease writing",
     ],
     "_protocol.jetstream.objects": [
         "* configs infos names",
@@ -180,6 +181,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
