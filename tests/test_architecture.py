@@ -104,6 +104,7 @@ FLOORS: dict[str, list[str]] = {
         "* buckets transfer",
         "infos purging",
         "access chunks",
+        "replacing",
         "deleting putting reading",
         "store",
     ],

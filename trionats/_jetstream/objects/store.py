@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
-from trionats._jetstream.api import Api, api_error
+from trionats._jetstream.api import Api
 from trionats._jetstream.objects.access import Access
 from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.infos import infos_in, list_infos
@@ -22,14 +22,10 @@ if TYPE_CHECKING:
     from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
 
-__all__ = ["ObjectGoneError", "ObjectStore"]
+__all__ = ["ObjectStore"]
 
 #: How often a get begins again because the object was replaced while it was being read.
 GET_ATTEMPTS = 10
-
-
-class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
-    """The object was deleted; for who does not ask for deleted ones it is simply not found."""
 
 
 @final
@@ -153,16 +149,7 @@ class ObjectStore:
             trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace
                 it.
         """
-        place = await self._access.find(name)
-        if place.elsewhere is None and place.problem is not None:
-            raise place.problem
-        info = place.info
-        if info is None or place.elsewhere is not None:
-            raise self._access.not_found(name)
-        if info.deleted and not show_deleted:
-            text = f"object {name!r} in bucket {self._bucket!r} was deleted"
-            raise api_error(ObjectGoneError, text, text, code=404)
-        return info
+        return self._access.readable(await self._access.find(name), name, show_deleted=show_deleted)
 
     @enable_ki_protection
     async def delete(self, name: str) -> None:

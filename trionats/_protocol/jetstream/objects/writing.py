@@ -14,6 +14,7 @@ from trionats import api, errors
 from trionats._protocol import headers
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.objects.infos import bad_meta
+from trionats._protocol.jetstream.objects.places import SHARES
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -208,6 +209,8 @@ def marker(place: Place, name: str, bucket: str, limits: Limits) -> api.ObjectIn
         limits: How large it may be.
     """
     bare = api.ObjectInfo(name, bucket, place.nuid, size=0, chunks=0, digest="", deleted=True)
+    if place.shared:
+        bare.extra[SHARES] = place.shared
     if place.info is None:
         return bare
     full = replace(place.info, deleted=True, size=0, chunks=0, digest="")
