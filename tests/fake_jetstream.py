@@ -199,8 +199,12 @@ class FakeObjects(FakeStream):
         #: Asked about each message that is published into the bucket, and may answer in its place: a mapping or bytes are sent
         #: instead of storing it, `"503"` and `"silence"` are what they say, `"lost"` stores and keeps silent, None stores.
         self.hook: Callable[[Frame], Any] = lambda _: None
-        #: Whether purges are done, and answered.
-        self.purges = True
+        #: Whether purges are done, and answered; or the refusal that they are answered with.
+        self.purges: bool | dict[str, Any] = True
+        #: How many subjects are listed at once, and the time of the server that lists them.
+        self.page = 100_000
+        self.now = "2026-11-29T12:00:00.000000001Z"
+        server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
         server.on(f"{self.prefix}.>", self._put)
         server.on(f"$JS.API.DIRECT.GET.{self.name}.>", self._direct_get)
         self.also()
@@ -317,7 +321,19 @@ class FakeObjects(FakeStream):
         return {"success": True}
 
     def purge(self, frame: Frame) -> dict[str, Any] | None:
-        if not self.purges:
-            return None
-        self.forget(json.loads(frame.payload or b"{}").get("filter", ">"))
-        return {"success": True, "purged": 0}
+        if self.purges is not True:
+            return self.purges or None
+        asked, before = json.loads(frame.payload or b"{}"), len(self.messages)
+        pattern, bound = asked.get("filter", ">"), asked.get("seq", self.last + 1)
+        self.messages = [m for m in self.messages if not (matches(pattern, m.subject) and m.sequence < bound)]
+        return {"success": True, "purged": before - len(self.messages)}
+
+    def _about_subjects(self, frame: Frame) -> dict[str, Any]:
+        asked, info = json.loads(frame.payload or b"{}"), self.about()
+        if "subjects_filter" in asked:
+            subjects = [m.subject for m in self.messages if matches(asked["subjects_filter"], m.subject)]
+            counts = {subject: subjects.count(subject) for subject in sorted(set(subjects))}
+            offset = asked.get("offset", 0)
+            info["state"]["subjects"] = dict(list(counts.items())[offset : offset + self.page])
+            info |= {"total": len(counts), "offset": offset, "limit": self.page}
+        return {**info, "ts": self.now}

@@ -105,7 +105,7 @@ FLOORS: dict[str, list[str]] = {
         "infos purging",
         "access chunks",
         "replacing",
-        "deleting putting reading",
+        "deleting editing links orphans putting reading sealing",
         "store",
     ],
     "_jetstream.publishing": [
@@ -136,8 +136,9 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.objects": [
         "* infos names",
-        "places",
+        "orphans places",
         "writing",
+        "editing links",
     ],
     "testing": [
         "_server",
