@@ -249,7 +249,7 @@ class Consumer:
 
     def pending(self) -> Iterator[Stored]:
         """What it has not delivered once."""
-        for message in self.stream.messages:
+        for message in self.stream.readable:
             if message.sequence <= self.cursor or not self.wants(message):
                 continue
             stored_before = self.chosen is not None and message.sequence <= max(self.chosen, default=0)
