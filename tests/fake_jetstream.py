@@ -378,7 +378,7 @@ class FakeObjects(FakeBucket):
         self.store(subject, json.dumps({**info, **counts, **more}).encode())
 
     def contents(self) -> dict[str, bytes]:
-        """All objects that are not deleted.
+        """All objects that are not deleted; of links, where they lead to.
 
         Raises:
             AssertionError: One of them is not whole, or there are chunks that belong to none.
@@ -387,7 +387,10 @@ class FakeObjects(FakeBucket):
         chunks = {subject.rsplit(".", 1)[1]: self.payloads(subject) for subject in chunked}
         found = {}
         for info in self.metas:
-            if not info["deleted"]:
+            link = (info.get("options") or {}).get("link")
+            if link and not info["deleted"]:
+                found[info["name"]] = b"-> " + json.dumps(link).encode()
+            elif not info["deleted"]:
                 parts = chunks.pop(info["nuid"], [])
                 found[info["name"]] = data = b"".join(parts)
                 is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])

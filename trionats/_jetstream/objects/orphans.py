@@ -27,7 +27,7 @@ from trionats._protocol.jetstream.moments import read_moment
 from trionats._protocol.jetstream.objects.orphans import Candidates, Found, claimed, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from trionats import api
     from trionats._core.message import Msg
@@ -55,49 +55,45 @@ class Orphanage:
 
     async def find(self, older_than: float) -> list[api.Orphan]:
         """Find them, as `ObjectStore.orphans` says."""
-        orphans: list[api.Orphan] = []
-
-        async def keep(page: Candidates, found: list[Found]) -> int:
-            orphans.extend(one.orphan for one in found)
-            return 0
-
-        await self._each_page(seconds("orphans", older_than), keep)
-        return orphans
+        return await self._search(seconds("orphans", older_than), purge=False)
 
     async def purge(self, older_than: float) -> list[api.Orphan]:
         """Find and purge them, as `ObjectStore.purge_orphans` says."""
-        gone: list[api.Orphan] = []
-        access = self._access
+        return await self._search(seconds("purge_orphans", older_than), purge=True)
 
-        async def take(page: Candidates, found: list[Found]) -> int:
-            count = 0
-            for begin in range(0, len(found), LOOKED_AT):
-                # Somebody may have named them meanwhile; what was stored since, the purge leaves.
-                await self._drop_named(page)
-                for orphan, last in found[begin : begin + LOOKED_AT]:
-                    if orphan.nuid in page:
-                        subject = access.names.chunk_subject(orphan.nuid)
-                        if await purged(access.api, "purge_orphans", access.stream, last + 1, subject, None):
-                            gone.append(orphan)
-                            count += 1
-            return count
-
-        await self._each_page(seconds("purge_orphans", older_than), take)
-        return gone
-
-    async def _each_page(self, older_than: float, use: Callable[[Candidates, list[Found]], Awaitable[int]]) -> None:
+    async def _search(self, older_than: float, *, purge: bool) -> list[api.Orphan]:
+        orphans: list[api.Orphan] = []
         offset, total = 0, 1
         while offset < total:
             page, size, total, now = await self._read_page(offset)
             if not size:
                 break
-            found: list[Found] = []
+            offset += size
             if page:
                 await self._drop_named(page)
             if page:
                 await self._look_at(page)
-                found = page.old(now, older_than)
-            offset += size - (await use(page, found) if found else 0)
+            found = page.old(now, older_than)
+            if purge:
+                gone = await self._purge(page, found)
+                orphans += gone
+                offset -= len(gone)
+            else:
+                orphans += [orphan for orphan, _ in found]
+        return orphans
+
+    async def _purge(self, page: Candidates, found: list[Found]) -> list[api.Orphan]:
+        access, gone = self._access, []
+        for begin in range(0, len(found), LOOKED_AT):
+            # Somebody may have named them meanwhile; what was stored since, the purge leaves.
+            await self._drop_named(page)
+            for orphan, last in found[begin : begin + LOOKED_AT]:
+                subject = access.names.chunk_subject(orphan.nuid)
+                if orphan.nuid in page and await purged(
+                    access.api, "purge_orphans", access.stream, last + 1, subject, None
+                ):
+                    gone.append(orphan)
+        return gone
 
     async def _read_page(self, offset: int) -> tuple[Candidates, int, int, datetime]:
         access = self._access
