@@ -16,7 +16,7 @@ from trionats._protocol.jetstream.objects.writing import Limits, info_bytes, mar
 
 HERE, THERE = "$O.b.M.bg==", "$O.b.M.bQ=="
 OPTIONS = api.ObjectMetaOptions(max_chunk_size=7, extra={"shape": "round"})
-SAID = {"description": "d", "headers": {"A": ["1"]}, "metadata": {"a": "b"}}
+SAID: dict[str, Any] = {"description": "d", "headers": {"A": ["1"]}, "metadata": {"a": "b"}}
 
 
 def info(name: str = "n", nuid: str = "N1", **fields: Any) -> api.ObjectInfo:  # noqa: ANN401 - any field
