@@ -106,7 +106,8 @@ FLOORS: dict[str, list[str]] = {
         "* buckets transfer",
         "infos purging",
         "access chunks",
-        "deleting putting reading",
+        "deleting orphans reading replacing sealing",
+        "editing links putting",
         "store",
     ],
     "_jetstream.publishing": [
@@ -142,8 +143,9 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.objects": [
         "* configs infos names",
-        "places",
-        "writing",
+        "orphans places",
+        "links writing",
+        "editing",
     ],
     "testing": [
         "_server",

@@ -31,6 +31,7 @@ from trionats.testing import assert_no_leaks
 HEADERS = {"A": ["b", "c"]}
 #: What the bucket holds at the beginning: an object of one chunk and one of several.
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
+LINK: Final = b'-> {"bucket": "b", "name": "one"}'
 NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
@@ -371,6 +372,10 @@ async def key_value_status(w: Everything) -> None:
     await (await w.js.key_value("b")).status()
 
 
+async def sealable(w: Everything) -> None:
+    w.server.on("$JS.API.STREAM.UPDATE.OBJ_b", lambda _: w.objects.about(), first=True)
+
+
 async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
@@ -501,6 +506,20 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
     "ObjectStore.delete, once more": simply(delete_one, delete_one),
+    "ObjectStore.update_meta": objects("update_meta", "many", trionats.api.ObjectMeta(description="d")),
+    "ObjectStore.update_meta, renamed": objects("update_meta", "many", trionats.api.ObjectMeta(name="new")),
+    "ObjectStore.update_meta, in place of a deleted one": objects(
+        "update_meta", "many", trionats.api.ObjectMeta("gone")
+    ),
+    "ObjectStore.add_link": objects("add_link", "new", trionats.api.ObjectInfo("one", "b", "nuid-one")),
+    "ObjectStore.add_link, in place of a deleted one": objects(
+        "add_link", "gone", trionats.api.ObjectInfo("one", "b", "nuid-one")
+    ),
+    "ObjectStore.add_bucket_link": objects("add_bucket_link", "new", "c"),
+    "ObjectStore.seal": objects("seal"),
+    "ObjectStore.seal, sealed": simply(lambda w: w.store.seal(), sealable),
+    "ObjectStore.orphans": objects("orphans"),
+    "ObjectStore.purge_orphans": objects("purge_orphans"),
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
@@ -640,6 +659,11 @@ EFFECTS: Final[dict[str, dict[str, bytes]]] = {
     "ObjectStore.put, in place of several": {**STORED, "many": NEW},
     "ObjectStore.put, in place of a deleted one": {**STORED, "gone": NEW},
     "ObjectStore.delete": {"one": STORED["one"]},
+    "ObjectStore.update_meta, renamed": {"one": STORED["one"], "new": STORED["many"]},
+    "ObjectStore.update_meta, in place of a deleted one": {"one": STORED["one"], "gone": STORED["many"]},
+    "ObjectStore.add_link": {**STORED, "new": LINK},
+    "ObjectStore.add_link, in place of a deleted one": {**STORED, "gone": LINK},
+    "ObjectStore.add_bucket_link": {**STORED, "new": b'-> {"bucket": "c"}'},
 }
 #: Here it is another one from the beginning.
 WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)

@@ -56,6 +56,7 @@ READ_BYTES = 8 * 1024 * 1024
 HASH_IN_THREAD = 2 * 1024 * 1024
 
 TOO_MANY_REQUESTS = 429
+SEALED = 10109
 
 _digest_form = re.compile(r"sha-256=([-_+/A-Za-z0-9]{43})=?", re.IGNORECASE).fullmatch
 
@@ -149,7 +150,10 @@ class ChunkWriter:
         )
         self._flying.clear()
         await purge.wait()
-        if purge.failure is not None:
+        failure = purge.failure
+        # A sealed bucket takes no purge; but it has not taken any chunk either.
+        spared = isinstance(failure, errors.APIError) and failure.err_code == SEALED and not self._last_seq
+        if failure is not None and not spared:
             purge.tell()
 
     async def _send_waiting(self) -> None:
