@@ -104,7 +104,8 @@ FLOORS: dict[str, list[str]] = {
         "* buckets transfer",
         "infos purging",
         "access chunks",
-        "deleting putting reading",
+        "deleting reading sources",
+        "putting",
         "store",
     ],
     "_jetstream.publishing": [
@@ -134,7 +135,7 @@ FLOORS: dict[str, list[str]] = {
         "* entries keys",
     ],
     "_protocol.jetstream.objects": [
-        "* infos names",
+        "* cutting infos names",
         "places",
         "writing",
     ],
