@@ -106,7 +106,7 @@ FLOORS: dict[str, list[str]] = {
         "* buckets transfer",
         "infos purging",
         "access chunks",
-        "deleting orphans reading replacing sealing",
+        "deleting orphans reading replacing sealing sources",
         "editing links putting",
         "store",
     ],
@@ -142,7 +142,7 @@ FLOORS: dict[str, list[str]] = {
         "lease writing",
     ],
     "_protocol.jetstream.objects": [
-        "* configs infos names",
+        "* configs cutting infos names",
         "orphans places",
         "links writing",
         "editing",
