@@ -209,7 +209,7 @@ def of_stream(**config: Any) -> api.StreamInfo:  # noqa: ANN401
         (of_stream(max_age=-1.0), None),
         (of_stream(max_age=(2**63 - 1) / 10**9), None),
         (of_stream(max_age=math.nan), "config.max_age must be a number of seconds, at most 9223372036"),
-        (of_stream(max_age="6"), "config.max_age must be a number of seconds, not str"),
+        (of_stream(max_age="6"), "config.max_age must be a number of seconds, not 'PUT'"),
         (made(api.StreamInfo, config=api.StreamConfig(), state=None), "state must be a StreamState, not None"),
         (made(api.ConsumerPause, paused=True, pause_remaining=5), None),
         (made(api.RawStreamMsg, headers={"a": 1}, data=b"x", hdrs="bm8="), None),
@@ -224,9 +224,9 @@ def test_an_answer_may_hold_what_a_configuration_may_not(answer: Any, complaint:
 
 @pytest.mark.parametrize(
     ("operation", "complaint"),
-    [(None, None), ("DEL", None), ("PUT", "operation must be 'DEL' or 'PURGE', not a str"), (1, "operation must be")],
+    [(None, None), ("DEL", None), ("PUT", "operation must be 'DEL' or 'PURGE', not 'PUT'"), (1, "operation must be")],
 )
-def test_one_of_a_few_texts_may_be_held(operation: Any, complaint: str | None) -> None:
+def test_one_of_a_few_texts_may_be_held(operation: Any, complaint: str | None) -> None:  # noqa: ANN401 - also a wrong one
     moment = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
     found = fields.complaint(api.KeyValueEntry("b", "k", b"", 1, moment, 0, operation))
     assert found is None if complaint is None else complaint in (found or "")

@@ -213,8 +213,12 @@ def _of_kind(text: str, *kinds: type) -> Check:
 
 
 def _one_of(*texts: str) -> Check:
+    form = " or ".join(map(repr, texts))
+
     def test(value: object, _: bool) -> Wrong | None:
-        return None if value in texts else _must(" or ".join(map(repr, texts)), value)
+        if isinstance(value, str):
+            return None if value in texts else (ValueError, "", f"must be {form}, not {value!r}")
+        return _must(form, value)
 
     return test
 
