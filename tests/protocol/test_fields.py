@@ -209,7 +209,7 @@ def of_stream(**config: Any) -> api.StreamInfo:  # noqa: ANN401
         (of_stream(max_age=-1.0), None),
         (of_stream(max_age=(2**63 - 1) / 10**9), None),
         (of_stream(max_age=math.nan), "config.max_age must be a number of seconds, at most 9223372036"),
-        (of_stream(max_age="6"), "config.max_age must be a number of seconds, not 'PUT'"),
+        (of_stream(max_age="6"), "config.max_age must be a number of seconds, not str"),
         (made(api.StreamInfo, config=api.StreamConfig(), state=None), "state must be a StreamState, not None"),
         (made(api.ConsumerPause, paused=True, pause_remaining=5), None),
         (made(api.RawStreamMsg, headers={"a": 1}, data=b"x", hdrs="bm8="), None),
