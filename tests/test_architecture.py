@@ -69,11 +69,11 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* jitter messages whereabouts",
+        "* idle jitter messages whereabouts",
         "api",
         "direct ordered",
         "entries management",
-        "buckets consumers publishing watcher",
+        "buckets consumers listing publishing watcher",
         "kv objects streams",
         "context",
     ],
@@ -86,7 +86,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "watch",
+        "access watch",
+        "deletes",
         "store",
     ],
     "_jetstream.management": [
@@ -135,7 +136,8 @@ FLOORS: dict[str, list[str]] = {
         "origins",
     ],
     "_protocol.jetstream.kv": [
-        "* configs entries keys",
+        "* codecs configs entries keys",
+        "writing",
     ],
     "_protocol.jetstream.objects": [
         "* configs infos names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.kv.store import KeyValue
+from trionats._jetstream.kv.store import ReadOnlyKeyValue
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, watching, where_to_start
 
@@ -37,7 +37,7 @@ def open_watcher(
 @overload
 def open_watcher(
     nursery: trio.Nursery,
-    store: KeyValue,
+    store: ReadOnlyKeyValue,
     *,
     ignore_deletes: bool = False,
     include_history: bool = False,
@@ -61,7 +61,7 @@ def open_watcher(
 @opens
 async def open_watcher(
     nursery: trio.Nursery,
-    store: ObjectStore | KeyValue | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
+    store: ObjectStore | ReadOnlyKeyValue | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
     *,
     ignore_deletes: bool = False,
     include_history: bool = False,
@@ -120,7 +120,7 @@ async def open_watcher(
             yield bridged
         return
     check_nursery(nursery, "open_watcher")
-    if not isinstance(store, (ObjectStore, KeyValue)):
+    if not isinstance(store, (ObjectStore, ReadOnlyKeyValue)):
         wrong = type(store).__name__
         raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore or a KeyValue, not {wrong}")
     start = where_to_start(include_history, updates_only, on_recreate)
