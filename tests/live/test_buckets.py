@@ -444,3 +444,14 @@ async def test_a_mirrored_object_store_is_listed_read_and_watched(far: bool) -> 
             await origin.put("new", b"")
             assert (await rx.receive()).name == "new"
         assert ((await copy.status()).lag, await js.object_store_names()) == (0, ["copy"] if far else ["b", "copy"])
+
+
+async def test_a_bucket_without_direct_gets_is_read_by_its_leader_over_a_leaf_node_too() -> None:
+    """A direct get has no answer there at all: not even that nobody answers."""
+    async with open_pair() as pair:
+        js = pair.leaf.jetstream(domain="hub")
+        kv = await js.create_key_value(bucket="b", storage=MEMORY, direct=False)
+        await kv.put("k", b"value")
+        with trio.fail_after(5):
+            for found in (kv, await js.key_value("b")):
+                assert (await found.get("k")).value == b"value"

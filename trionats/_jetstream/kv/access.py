@@ -106,11 +106,11 @@ class Access:
         return await self._message({"last_by_subj": self.names.read_prefix + stored_key}, what, leader=True)
 
     async def _message(self, asked: Mapping[str, object], what: str, *, leader: bool) -> api.StoredMsg | None:
-        stream = self.names.stream
+        names, stream = self.names, self.names.stream
         replicas: api.StoredMsg | None = None
         answered = False
         with about(what):
-            if not leader:
+            if names.direct and not leader:
                 with suppress(errors.ServiceUnavailableError):
                     replicas = await ask_replica(self.api, stream, asked)
                     answered = True
@@ -120,7 +120,7 @@ class Access:
                 if replicas is not None and ("seq" in asked or not is_gone(replicas)):
                     return replicas
             try:
-                with in_store(str(self.names)):
+                with in_store(str(names)):
                     message = await self.api.stored(stream, asked)
             except errors.PermissionsViolationError:
                 # What a replica has said is all that this user may hear.
