@@ -86,9 +86,10 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "access watch",
+        "access holding watch",
         "deletes",
         "store",
+        "lease",
     ],
     "_jetstream.management": [
         "consumer_requests",
@@ -105,7 +106,8 @@ FLOORS: dict[str, list[str]] = {
         "* buckets transfer",
         "infos purging",
         "access chunks",
-        "deleting putting reading",
+        "deleting orphans reading replacing sealing sources",
+        "editing links putting",
         "store",
     ],
     "_jetstream.publishing": [
@@ -137,12 +139,13 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
-        "writing",
+        "lease writing",
     ],
     "_protocol.jetstream.objects": [
-        "* configs infos names",
-        "places",
-        "writing",
+        "* configs cutting infos names",
+        "orphans places",
+        "links writing",
+        "editing",
     ],
     "testing": [
         "_server",
@@ -180,6 +183,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a

@@ -70,6 +70,7 @@ __all__ = [
     "ObjectStoreConfig",
     "ObjectStoreParams",
     "ObjectStoreStatus",
+    "Orphan",
     "PeerInfo",
     "PersistMode",
     "Placement",
@@ -680,6 +681,11 @@ class ObjectInfo(nats_api.ObjectInfo):
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
     subject: str | None = field(default=None, repr=False)
 
+    @property
+    def meta(self) -> ObjectMeta:
+        """What the user says of it, to change a part of and hand to `ObjectStore.update_meta`."""
+        return ObjectMeta(self.name, self.description, self.headers, self.options, metadata=self.metadata)
+
     @classmethod
     def from_response(cls, resp: dict[str, Any]) -> ObjectInfo:
         """Read the info from a meta message, without changing `resp`."""
@@ -749,6 +755,26 @@ class ObjectResult:
 
     info: ObjectInfo
     data: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Chunks in an object store that no object names: what a put left that was broken off, or a deletion that was refused.
+
+    Attributes:
+        nuid: Under which they are.
+        chunks: How many they are.
+        bytes: How large they are, together.
+        oldest: When the first of them was stored, in UTC, by the server's clock.
+        newest: When the last of them was.
+    """
+
+    nuid: str
+    chunks: int
+    bytes: int
+    oldest: datetime.datetime
+    newest: datetime.datetime
 
 
 @final

@@ -8,10 +8,13 @@ before it began, an operation must not have sent a byte.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+import io
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -32,6 +35,7 @@ HEADERS = {"A": ["b", "c"]}
 MEMORY = trionats.api.StorageType.MEMORY
 #: What the bucket holds at the beginning: an object of one chunk and one of several.
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
+LINK: Final = b'-> {"bucket": "b", "name": "one"}'
 NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
@@ -372,12 +376,63 @@ async def key_value_status(w: Everything) -> None:
     await (await w.js.key_value("b")).status()
 
 
+async def sealable(w: Everything) -> None:
+    w.server.on("$JS.API.STREAM.UPDATE.OBJ_b", lambda _: w.objects.about(), first=True)
+
+
 async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
 
 def objects(name: str, *arguments: object) -> Case:
     return simply(lambda w: getattr(w.store, name)(*arguments))
+
+
+def putting_a_file(use: Callable[[Everything, Path], Awaitable[object]]) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "file"
+            path.write_bytes(NEW)
+            yield partial(use, w, path)
+
+    return prepared
+
+
+@asynccontextmanager
+async def put_from_a_stream(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    sender, receiver = trio.testing.memory_stream_one_way_pair()
+    await sender.send_all(NEW)
+    await sender.aclose()
+    yield lambda: w.store.put("new", receiver, TENS)
+
+
+async def pieces(*, fails: bool = False) -> AsyncGenerator[bytes]:
+    for start in range(0, len(NEW), 7):
+        await trio.lowlevel.checkpoint()
+        yield NEW[start : start + 7]
+        if fails and start > 14:
+            raise OSError("the disk is gone")
+
+
+async def put_from_an_iterable(w: Everything) -> None:
+    async with aclosing(pieces()) as given:
+        await w.store.put("new", given, TENS)
+
+
+async def put_of_what_fails(w: Everything) -> None:
+    async with aclosing(pieces(fails=True)) as given:
+        with suppress(OSError):
+            await w.store.put("one", given, TENS)
+            pytest.fail("it was put")
+
+
+async def at_once(call: Callable[..., Any], *args: object, limiter: object = None) -> Any:  # noqa: ANN401
+    """Do what a thread would do: its steps would be other ones each time."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    result = call(*args)
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    return result
 
 
 def management(name: str, *arguments: object) -> Case:
@@ -495,6 +550,13 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.put, in place of one chunk": objects("put", "one", NEW, TENS),
     "ObjectStore.put, in place of several": objects("put", "many", NEW),
     "ObjectStore.put, in place of a deleted one": objects("put", "gone", NEW, TENS),
+    "ObjectStore.put, from a path": putting_a_file(lambda w, path: w.store.put("new", path, TENS)),
+    "ObjectStore.put, from a file": simply(lambda w: w.store.put("new", io.BytesIO(NEW), TENS)),
+    "ObjectStore.put, from an async file": simply(lambda w: w.store.put("new", trio.wrap_file(io.BytesIO(NEW)), TENS)),
+    "ObjectStore.put, from a stream": put_from_a_stream,
+    "ObjectStore.put, from an iterable": simply(put_from_an_iterable),
+    "ObjectStore.put, of an iterable that fails": simply(put_of_what_fails),
+    "ObjectStore.put_file": putting_a_file(lambda w, path: w.store.put_file(path, "new", TENS)),
     "ObjectStore.get, one chunk": objects("get", "one"),
     "ObjectStore.get, several chunks": objects("get", "many"),
     "ObjectStore.get, nothing there": objects("get", "none"),
@@ -502,6 +564,20 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
     "ObjectStore.delete, once more": simply(delete_one, delete_one),
+    "ObjectStore.update_meta": objects("update_meta", "many", trionats.api.ObjectMeta(description="d")),
+    "ObjectStore.update_meta, renamed": objects("update_meta", "many", trionats.api.ObjectMeta(name="new")),
+    "ObjectStore.update_meta, in place of a deleted one": objects(
+        "update_meta", "many", trionats.api.ObjectMeta("gone")
+    ),
+    "ObjectStore.add_link": objects("add_link", "new", trionats.api.ObjectInfo("one", "b", "nuid-one")),
+    "ObjectStore.add_link, in place of a deleted one": objects(
+        "add_link", "gone", trionats.api.ObjectInfo("one", "b", "nuid-one")
+    ),
+    "ObjectStore.add_bucket_link": objects("add_bucket_link", "new", "c"),
+    "ObjectStore.seal": objects("seal"),
+    "ObjectStore.seal, sealed": simply(lambda w: w.store.seal(), sealable),
+    "ObjectStore.orphans": objects("orphans"),
+    "ObjectStore.purge_orphans": objects("purge_orphans"),
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
@@ -630,6 +706,7 @@ for _kind in OPENERS:
             f"{_kind}.aclose": of_feed(lambda rx: rx.aclose(), _kind, items=True),
         }
     )
+FROM_A_SOURCE: Final = ("ObjectStore.put, from", "ObjectStore.put_file")
 #: What else the bucket may hold after these, and does when they were not cancelled.
 EFFECTS: Final[dict[str, dict[str, bytes]]] = {
     "ObjectStore.put, one chunk": {**STORED, "new": NEW},
@@ -638,7 +715,13 @@ EFFECTS: Final[dict[str, dict[str, bytes]]] = {
     "ObjectStore.put, in place of one chunk": {**STORED, "one": NEW},
     "ObjectStore.put, in place of several": {**STORED, "many": NEW},
     "ObjectStore.put, in place of a deleted one": {**STORED, "gone": NEW},
+    **{name: {**STORED, "new": NEW} for name in CASES if name.startswith(FROM_A_SOURCE)},
     "ObjectStore.delete": {"one": STORED["one"]},
+    "ObjectStore.update_meta, renamed": {"one": STORED["one"], "new": STORED["many"]},
+    "ObjectStore.update_meta, in place of a deleted one": {"one": STORED["one"], "gone": STORED["many"]},
+    "ObjectStore.add_link": {**STORED, "new": LINK},
+    "ObjectStore.add_link, in place of a deleted one": {**STORED, "gone": LINK},
+    "ObjectStore.add_bucket_link": {**STORED, "new": b'-> {"bucket": "c"}'},
 }
 #: Here it is another one from the beginning.
 WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)
@@ -694,6 +777,7 @@ def test_cancelled_everywhere(name: str, lag: float, monkeypatch: pytest.MonkeyP
     """Also where the stream is slow: what cleans up must not overtake what it is to clean up."""
     # So small that a put waits for it to move on.
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []
 

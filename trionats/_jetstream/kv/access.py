@@ -109,7 +109,7 @@ class Access:
         names, stream = self.names, self.names.stream
         replicas: api.StoredMsg | None = None
         answered = False
-        with about(what):
+        with in_store(str(names)), about(what):
             if names.direct and not leader:
                 with suppress(errors.ServiceUnavailableError):
                     replicas = await ask_replica(self.api, stream, asked)
@@ -120,8 +120,7 @@ class Access:
                 if replicas is not None and ("seq" in asked or not is_gone(replicas)):
                     return replicas
             try:
-                with in_store(str(names)):
-                    message = await self.api.stored(stream, asked)
+                message = await self.api.stored(stream, asked)
             except errors.PermissionsViolationError:
                 # What a replica has said is all that this user may hear.
                 if not answered:

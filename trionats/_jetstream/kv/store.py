@@ -72,14 +72,6 @@ class ReadOnlyKeyValue:
         stored = entries_in(self._api, self._names, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
         return _decoded(stored, codecs)
 
-    async def status(self) -> api.KeyValueStatus:
-        """Ask how the bucket is: what it holds, and what it is configured to be.
-
-        Raises:
-            trionats.errors.BucketNotFoundError: The bucket is not there any more.
-        """
-        return await buckets.status(self._api, self.bucket)
-
     def __access__(self) -> Access:
         """Give the bucket as what is built on it reads and writes it."""
         return self._access
@@ -108,6 +100,10 @@ class ReadOnlyKeyValue:
         """
         codecs = (self._access.codecs or Codecs()).before(keys, values)
         return type(self)(self._api, self._names, codecs if codecs.keys or codecs.values else None)
+
+    def __bucket__(self) -> tuple[Api[Publishing], KeyValueBucket]:
+        """Give what a lease has to know: where the bucket is, and its names."""
+        return self._api, self._names
 
     @enable_ki_protection
     async def get(self, key: str, revision: int | None = None, *, leader: bool = False) -> api.KeyValueEntry:
@@ -183,6 +179,14 @@ class ReadOnlyKeyValue:
         stored = self.__entries__(patterns, ignore_deletes=True, meta_only=True)
         found = await list_stored(stored, LAST_PER_SUBJECT, f"keys of bucket {self.bucket!r}")
         return [entry.key for entry in found]
+
+    async def status(self) -> api.KeyValueStatus:
+        """Ask how the bucket is: what it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._api, self.bucket)
 
 
 @final
