@@ -32,6 +32,7 @@ from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
 
 HEADERS = {"A": ["b", "c"]}
+MEMORY = trionats.api.StorageType.MEMORY
 #: What the bucket holds at the beginning: an object of one chunk and one of several.
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
 LINK: Final = b'-> {"bucket": "b", "name": "one"}'
@@ -620,11 +621,9 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
     "JetStream.create_key_value": simply(lambda w: w.js.create_key_value(bucket="x")),
-    "JetStream.create_key_value, already there": simply(
-        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY)
-    ),
+    "JetStream.create_key_value, already there": simply(lambda w: w.js.create_key_value(bucket="b", storage=MEMORY)),
     "JetStream.create_key_value, with limit markers": asked_first(
-        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY, limit_marker_ttl=5)
+        lambda w: w.js.create_key_value(bucket="b", storage=MEMORY, limit_marker_ttl=5)
     ),
     "JetStream.create_object_store": management("create_object_store", "x"),
     "JetStream.create_object_store, created": management("create_object_store", "new"),

@@ -78,6 +78,8 @@ class Reading:
 
     async def _only_chunk(self, info: api.ObjectInfo, doing: str) -> bytes | None:
         """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
+        if not self._access.names.direct:
+            return None
         subject = (
             f"{self._access.api.prefix}.DIRECT.GET.{self._access.stream}.{self._access.names.chunk_subject(info.nuid)}"
         )
