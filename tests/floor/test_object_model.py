@@ -164,7 +164,7 @@ async def watched_bucket() -> AsyncIterator[tuple[BucketWorld[FakeObjects], dict
         w.nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(operations, faults), max_size=12))
 def test_a_bucket_is_what_its_model_is_whatever_happens(steps: list[tuple[Operation, Any]]) -> None:
     async def main() -> None:
@@ -183,7 +183,7 @@ def test_a_bucket_is_what_its_model_is_whatever_happens(steps: list[tuple[Operat
                 else:
                     await attempt(bucket, store, operation, number, fault)
                     await nc.wait_connected()
-                    await trio.sleep(60)  # until all that goes on by itself is done
+                    await trio.sleep(20)  # until all that goes on by itself is done
                     model = await read(store)
                     allowed = [before, after]
                     if operation[0] == "rename" and error is None:
@@ -197,7 +197,7 @@ def test_a_bucket_is_what_its_model_is_whatever_happens(steps: list[tuple[Operat
             assert {one.nuid for one in await store.purge_orphans(0)} == orphans
             assert not left_over(bucket)
             assert await read(store) == model
-            await trio.sleep(1)
+            await trio.sleep(30)  # without heartbeats from this server, the watcher takes another consumer now and then
             assert seen == {info.subject: info for info in await store.list(ignore_deletes=False)}
 
     run(main)
@@ -226,7 +226,7 @@ async def attempt(
     return raised
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", range(6))
 def test_many_who_change_the_same_names_at_once_lose_nothing_of_each_other(
     number: int, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
