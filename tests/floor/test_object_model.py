@@ -226,7 +226,7 @@ async def attempt(
     return raised
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(16))
 def test_many_who_change_the_same_names_at_once_lose_nothing_of_each_other(
     number: int, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
