@@ -288,8 +288,8 @@ class Consumer:
             headers = self._pin(pull, headers)
         payload = message.payload
         if self.config.get("headers_only"):
-            block = headers.removesuffix(b"\r\n") or b"NATS/1.0\r\n"
-            headers, payload = block + b"Nats-Msg-Size: %d\r\n\r\n" % len(payload), b""
+            line = f"Nats-Msg-Size: {len(payload)}\r\n".encode()
+            headers, payload = (headers.removesuffix(b"\r\n") or b"NATS/1.0\r\n") + line + b"\r\n", b""
         size = len(message.subject) + len(reply) + len(headers) + len(payload)
         if self.lose_messages:
             self.lose_messages -= 1

@@ -169,7 +169,8 @@ class FakeStream:
     def add_consumer(self, name: str, **config: Any) -> Consumer:  # noqa: ANN401 - any field, as the server is told it
         """Make a consumer, or in place of one of the same name another one."""
         config = {**(USUAL if config.get("ack_policy", "none") != "none" else {}), **config, "name": name}
-        starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
+        first = self.messages[0].sequence if self.messages else self.last + 1
+        starts = {"new": self.last, "by_start_sequence": max(int(config.get("opt_start_seq", 1)), first) - 1}
         policy = config.setdefault("deliver_policy", "all")
         self.made += 1
         made_at = f"2026-11-28T12:{self.made // 60:02}:{self.made % 60:02}Z"
@@ -357,6 +358,10 @@ class FakeObjects(FakeBucket):
         self.now = "2026-11-29T12:00:00.000000001Z"
         server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
 
+    def about(self) -> dict[str, Any]:
+        subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects}}
+
     def data(self, nuid: str | None) -> list[bytes]:
         return self.payloads(f"{self.prefix}.C.{nuid}")
 
@@ -511,6 +516,11 @@ class FakeKeyValue(FakeBucket):
         self.serve_all()
 
     # What the server does.
+
+    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
+        # Only in a cluster a consumer has one, and there a stream may have replicas.
+        cluster = {"cluster": {"name": "c"}} if self.config["num_replicas"] > 1 else {}
+        return {**super()._info(consumer), **cluster}
 
     @property
     def readable(self) -> Sequence[Stored]:

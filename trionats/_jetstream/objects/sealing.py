@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trionats import errors
-from trionats._jetstream.api import api_error, in_store
+from trionats._jetstream.api import about, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.objects.buckets import of_bucket
 
 if TYPE_CHECKING:
     from trionats._jetstream.objects.access import Access
@@ -23,9 +22,5 @@ async def seal(access: Access) -> None:
         if config.mirror is not None:
             text = f"{access.names} is a mirror of stream {config.mirror.name!r}: only that can be sealed"
             raise api_error(errors.BadRequestError, text, text, code=400)
-        try:
+        with about(str(access.names)):
             await manager.update_stream(name=access.stream, sealed=True)
-        except errors.NotFoundError:
-            raise
-        except errors.APIError as error:
-            raise of_bucket(access.names, error) from None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Never, final
 
 from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
+from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api
+from trionats._jetstream.objects import buckets
 from trionats._jetstream.objects.access import Access
-from trionats._jetstream.objects.buckets import bucket_name
 from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.editing import Editing
 from trionats._jetstream.objects.infos import infos_in, list_infos
@@ -19,14 +20,19 @@ from trionats._jetstream.objects.orphans import Orphanage
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
 from trionats._jetstream.objects.sealing import seal
+from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 
 if TYPE_CHECKING:
+    import os
+
     from nats.js.api import ObjectInfo as AnyObjectInfo
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
+    from trionats._jetstream.objects.sources import ObjectData
+    from trionats._jetstream.objects.transfer import Progress
 
 __all__ = ["ObjectStore"]
 
@@ -77,13 +83,21 @@ class ObjectStore:
         return infos_in(self._access.api, self._access.names, ignore_deletes=ignore_deletes)
 
     @enable_ki_protection
-    async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None = None) -> api.ObjectInfo:
+    async def put(
+        self,
+        name: str,
+        data: ObjectData,
+        meta: AnyObjectMeta | None = None,
+        progress: Progress | None = None,
+        **unknown: Never,
+    ) -> api.ObjectInfo:
         """Store an object, replacing the one of that name.
 
         The data is sent in chunks of 128 KiB, or of what the server and the bucket's stream take where that is less; or
-        of `meta.options.max_chunk_size`. At most 8 MiB of them are unacknowledged; the new object becomes visible, all
-        at once, when every chunk is acknowledged. There is no limit to how long it may take, but it fails when the
-        server says nothing for 30 s, or when the connection breaks before its last step.
+        of `meta.options.max_chunk_size`. However it comes, all but the last chunk have that size. At most 8 MiB of them are
+        unacknowledged; the new object becomes visible, all at once, when every chunk is acknowledged. There is no limit to how
+        long it may take, but it fails when the server says nothing for 30 s, or when the connection breaks before its last
+        step. Your own source may take any time.
 
         A put that fails or is cancelled purges what it has stored and leaves the old object as it was. It waits for
         that, shielded, for 2 s at the most; what the server stores later than that is purged when its acknowledgement
@@ -93,13 +107,22 @@ class ObjectStore:
         What stood under the name may be an object, a link, the marker of a deleted object, or what is no info at all:
         it is replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
 
+        What you give is read from where it stands to its end, and never closed: a file, a stream, an async generator. What it
+        raises is raised here. A file is read in a thread, which is waited for, also by a put that is cancelled. A file that
+        grows or shrinks meanwhile, or a `bytearray` that somebody changes, becomes an object of what was read.
+
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
 
         Args:
             name: The object's name, any text.
-            data: Its content; text is encoded as UTF-8.
+            data: Its content: `bytes`, a `bytearray` or a `memoryview`; text, which is encoded as UTF-8; a path (no `str`: that
+                is text), which is opened and closed; a binary file, ordinary or of `trio.open_file`; a
+                `trio.abc.ReceiveStream`; or an async iterable of bytes, in pieces of any size.
             meta: Its description, headers, metadata and chunk size. `name` holds, whatever stands in `meta`.
+            progress: Called in this task as `progress(done, total)`, with the number of bytes that the bucket has
+                acknowledged, and of those that there are; None where that is not known yet. It never goes back, and ends with
+                both the same. What it raises fails the put.
 
         Returns:
             The new object's info.
@@ -109,10 +132,44 @@ class ObjectStore:
             trionats.errors.BadObjectMetaError: `meta` says what cannot be, for instance that the object is a link; what
                 it says is not text where text is meant; or the chunks that it asks for, or the info itself, are larger
                 than the server or the bucket takes. Nothing is stored then.
+            TypeError: `data`, or a piece of it, is nothing of the above: text from a file or an iterable, for instance.
+            ValueError: `data` is text that has no UTF-8.
+            OSError: A file cannot be read.
             trionats.errors.BadRequestError: Somebody else changed the object meanwhile; theirs stays.
             trionats.errors.APIError: The server refused, for instance because the bucket is full.
         """
-        return await self._putting.put(name, data, meta)
+        if unknown:
+            raise unexpected("put", unknown, "store")
+        return await self._putting.put(name, data, meta, progress)
+
+    @enable_ki_protection
+    async def put_file(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        meta: AnyObjectMeta | None = None,
+        progress: Progress | None = None,
+        **unknown: Never,
+    ) -> api.ObjectInfo:
+        """Store a file as an object, replacing the one of that name: `put`, given a path.
+
+        Args:
+            path: The file. It is opened before anything is sent, and closed.
+            name: The object's name; the file's own, without its directories, unless one is given.
+            meta: As for `put`.
+            progress: As for `put`.
+
+        Returns:
+            The new object's info.
+
+        Raises:
+            OSError: The file cannot be opened, or read.
+            TypeError: `path` is none.
+            nats.errors.Error: As for `put`.
+        """
+        if unknown:
+            raise unexpected("put_file", unknown, "store")
+        return await self._putting.put_file(path, name, meta, progress)
 
     @enable_ki_protection
     async def get(self, name: str) -> api.ObjectResult:
@@ -205,6 +262,14 @@ class ObjectStore:
         infos = self.__entries__(ignore_deletes=ignore_deletes)
         return await list_infos(infos, f"list of bucket {self._bucket!r}")
 
+    async def status(self) -> api.ObjectStoreStatus:
+        """Ask how the bucket is: how much it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._access.api, self.bucket)
+
     @enable_ki_protection
     async def update_meta(self, name: str, meta: AnyObjectMeta) -> api.ObjectInfo:
         """Say something else of an object, or give it another name; its data stays where it is.
@@ -279,7 +344,7 @@ class ObjectStore:
             nats.errors.Error: As for `add_link`.
         """
         return await self._links.to_bucket(
-            name, bucket.bucket if isinstance(bucket, ObjectStore) else bucket_name(bucket)
+            name, bucket.bucket if isinstance(bucket, ObjectStore) else OBJECTS.checked(bucket)
         )
 
     @enable_ki_protection

@@ -179,32 +179,33 @@ class Limits(NamedTuple):
     def __str__(self) -> str:
         return f"{'the bucket' if self.least < self.server else 'the server'} takes messages of {self.least} bytes"
 
-    def chunk_size(self, info: api.ObjectInfo, asked: int | None, size: int) -> int:
+    def chunk_size(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> int:
         """Say how large the chunks of a new object are.
 
         Args:
             info: The object's, for texts.
             asked: What was asked for; None where nobody asked.
-            size: How much data there is.
+            size: How much data there is; None where that is not known.
 
         Raises:
             trionats.errors.BadObjectMetaError: What was asked for cannot be.
         """
-        if asked is not None and min(asked, size) > self.least:
+        if asked is not None and (asked if size is None else min(asked, size)) > self.least:
             raise bad_meta(info.name, info.bucket, f"chunks of {asked} bytes were asked for, and {self}")
         return min(asked or CHUNK_SIZE, self.least)
 
-    def check_info(self, info: api.ObjectInfo, size: int) -> None:
+    def check_info(self, info: api.ObjectInfo, size: int | None) -> None:
         """Refuse an object whose info would be too large, before its data is sent.
 
         Args:
             info: The info, complete but for what the data decides.
-            size: How much data there is.
+            size: How much data there is; None where that is not known.
 
         Raises:
             trionats.errors.BadObjectMetaError: It is too large.
         """
-        complete = replace(info, size=size, chunks=size, digest="SHA-256=" + "=" * 44)
+        longest = LARGEST if size is None else size
+        complete = replace(info, size=longest, chunks=longest, digest="SHA-256=" + "=" * 44)
         length = len(info_bytes(complete)) + _HEADERS_AT_MOST
         if length > self.least:
             raise bad_meta(info.name, info.bucket, f"its meta takes {length} bytes, and {self}")
