@@ -69,11 +69,11 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* jitter messages whereabouts",
+        "* idle jitter messages whereabouts",
         "api",
         "direct ordered",
         "entries management",
-        "consumers publishing watcher",
+        "consumers listing publishing watcher",
         "kv objects streams",
         "context",
     ],
@@ -86,7 +86,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "watch",
+        "access watch",
+        "deletes",
         "store",
     ],
     "_jetstream.management": [
@@ -125,13 +126,14 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks kv levels listing moments priority publishing refusals remnants",
-        "consumer_config demand direct leader objects publisher pull",
+        "* acks levels listing moments priority publishing refusals remnants",
+        "consumer_config demand direct kv leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
     "_protocol.jetstream.kv": [
-        "* entries keys",
+        "* codecs entries keys",
+        "writing",
     ],
     "_protocol.jetstream.objects": [
         "* infos names",
