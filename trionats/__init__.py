@@ -25,6 +25,7 @@ from trionats._feeds.feed import Feed
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.kv.lease import Lease, open_lease
 from trionats._jetstream.kv.store import KeyValue, ReadOnlyKeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
@@ -57,6 +58,7 @@ __all__ = [
     "KeyCodec",
     "KeyValue",
     "KnownServer",
+    "Lease",
     "Message",
     "Msg",
     "ObjectStore",
@@ -83,6 +85,7 @@ __all__ = [
     "open_client",
     "open_consumer",
     "open_events",
+    "open_lease",
     "open_publisher",
     "open_replies",
     "open_subscription",

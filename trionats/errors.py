@@ -92,6 +92,7 @@ __all__ = [
     "KeyNotFoundError",
     "KeyValueError",
     "KeyWrongLastSequenceError",
+    "LeaseLostError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
     "MsgAlreadyAckdError",
@@ -255,6 +256,20 @@ class MaxSubscriptionsError(Error):
 
     subject: str = ""
     queue: str | None = None
+
+
+class LeaseLostError(Error):
+    """A lease was lost while its block ran, or it cannot be known that it was not.
+
+    Attributes:
+        bucket: The bucket of its key.
+        key: The key.
+        why: What is known of it.
+    """
+
+    bucket: str = ""
+    key: str = ""
+    why: str = ""
 
 
 class StreamRegressedError(Error):
