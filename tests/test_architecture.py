@@ -102,9 +102,11 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.objects": [
         "* buckets transfer",
-        "infos purging",
+        "files infos purging",
         "access chunks",
-        "deleting putting reading",
+        "deleting putting reader",
+        "stream",
+        "reading",
         "store",
     ],
     "_jetstream.publishing": [
@@ -135,7 +137,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.objects": [
         "* infos names",
-        "places",
+        "places promises ways",
         "writing",
     ],
     "testing": [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 from trionats import errors
 from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.objects.buckets import max_msg_size
+from trionats._jetstream.objects.buckets import Bucket, bucket_name, max_msg_size, origin_of
 from trionats._jetstream.objects.purging import Purge
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects.names import places
@@ -17,12 +17,16 @@ from trionats._protocol.jetstream.objects.places import Place, read_place
 from trionats._protocol.jetstream.objects.writing import Limits
 
 if TYPE_CHECKING:
+    from trionats import api
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.objects.buckets import Bucket
 
-__all__ = ["MESSAGE_TOO_LARGE", "Access"]
+__all__ = ["MESSAGE_TOO_LARGE", "Access", "ObjectGoneError"]
 
 MESSAGE_TOO_LARGE = 10054
+
+
+class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
+    """The object was deleted; for who does not ask for deleted ones it is simply not found."""
 
 
 @final
@@ -57,6 +61,40 @@ class Access:
         with in_store(str(self.names)):
             message = await self.api.last_stored(self.stream, subject)
         return Place(subject) if message is None else read_place(self.bucket, name, subject, message)
+
+    async def info(self, name: str, *, show_deleted: bool = False) -> api.ObjectInfo:
+        """Read an object's info, as the stream's leader has it.
+
+        Raises:
+            trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.BadObjectMetaError: What stands there is no info of an object.
+        """
+        place = await self.find(name)
+        if place.elsewhere is None and place.problem is not None:
+            raise place.problem
+        info = place.info
+        if info is None or place.elsewhere is not None:
+            raise self.not_found(name)
+        if info.deleted and not show_deleted:
+            text = f"object {name!r} in bucket {self.bucket!r} was deleted"
+            raise api_error(ObjectGoneError, text, text, code=404)
+        return info
+
+    async def beside(self, bucket: str) -> Access:
+        """Find another bucket at the same API.
+
+        Raises:
+            trionats.errors.InvalidBucketNameError: The name is none.
+            trionats.errors.BucketNotFoundError: There is no such bucket.
+        """
+        found = Bucket(bucket_name(bucket), bucket)
+        with in_store(str(found)):
+            info = await JetStreamManager(self.api).stream_info(found.stream)
+        origin = origin_of(info, self.api.prefix)
+        self.api.whereabouts.origin_found(found.stream, origin)
+        if origin is not None:
+            found = Bucket(bucket, origin.stream.removeprefix("OBJ_"))
+        return Access(self.api, found, max_msg_size(info))
 
     def not_found(self, name: str) -> errors.ObjectNotFoundError:
         """Make the exception for an object that there is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
 
-__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Transfer", "idle_error"]
+__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Telling", "Transfer", "idle_error"]
 
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
@@ -29,6 +30,35 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 IDLE_LIMIT: Final = 30.0
 #: How long a cancelled or failed transfer may take to clean up behind itself.
 CLEANUP_LIMIT: Final = 2.0
+
+
+@final
+class Telling:
+    """Tells a user's callback how far a transfer is: each time something new.
+
+    Args:
+        progress: The callback; None for nobody.
+        what: What is transferred, for texts.
+
+    Raises:
+        TypeError: It cannot be called, or would have to be awaited.
+    """
+
+    def __init__(self, progress: Progress | None, what: str) -> None:
+        if progress is not None and not callable(progress):
+            raise TypeError(f"{what}: progress must be a function, not {type(progress).__name__}")
+        if inspect.iscoroutinefunction(progress):
+            raise TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
+        self._progress = progress
+        self._told: tuple[int, int | None] | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Tell that so many bytes are done, of so many; None where that is not known."""
+        # What was known of a file may have been wrong.
+        now = (done, None if total is not None and done > total else total)
+        if self._progress is not None and now != self._told:
+            self._told = now
+            self._progress(*now)
 
 
 @final
