@@ -163,11 +163,15 @@ async def test_cleaning_up_takes_two_seconds_at_most() -> None:
 
 async def test_the_exception_of_the_body_is_the_one_that_comes_out() -> None:
     async with open_bucket() as (bucket, _, nc, _):
-        writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test")
+
+        async def no_smaller(refusal: errors.Error, length: int) -> int:
+            raise refusal
+
+        writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test", 1, smaller=no_smaller, stored=lambda _: None)
         bucket.hook = lambda _: "503"
         await writer.write(b"1")
         with pytest.raises(errors.NoStreamResponseError):
-            await writer.drain()
+            await writer.finish()
         await writer.abandon()
     assert not bucket.messages
 
