@@ -25,10 +25,12 @@ from trionats._feeds.feed import Feed
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.kv.lease import Lease, open_lease
 from trionats._jetstream.kv.store import KeyValue, ReadOnlyKeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
@@ -57,9 +59,11 @@ __all__ = [
     "KeyCodec",
     "KeyValue",
     "KnownServer",
+    "Lease",
     "Message",
     "Msg",
     "ObjectStore",
+    "ObjectStream",
     "OrderedConsumer",
     "PathCodec",
     "PendingReply",
@@ -83,6 +87,7 @@ __all__ = [
     "open_client",
     "open_consumer",
     "open_events",
+    "open_lease",
     "open_publisher",
     "open_replies",
     "open_subscription",

@@ -11,6 +11,7 @@ from trio.lowlevel import enable_ki_protection
 
 from trionats import api, errors
 from trionats._jetstream.api import Api
+from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
 from trionats._jetstream.kv.watch import entries_in
@@ -100,6 +101,10 @@ class ReadOnlyKeyValue:
         codecs = (self._access.codecs or Codecs()).before(keys, values)
         return type(self)(self._api, self._names, codecs if codecs.keys or codecs.values else None)
 
+    def __bucket__(self) -> tuple[Api[Publishing], KeyValueBucket]:
+        """Give what a lease has to know: where the bucket is, and its names."""
+        return self._api, self._names
+
     @enable_ki_protection
     async def get(self, key: str, revision: int | None = None, *, leader: bool = False) -> api.KeyValueEntry:
         """Read the value of a key.
@@ -174,6 +179,14 @@ class ReadOnlyKeyValue:
         stored = self.__entries__(patterns, ignore_deletes=True, meta_only=True)
         found = await list_stored(stored, LAST_PER_SUBJECT, f"keys of bucket {self.bucket!r}")
         return [entry.key for entry in found]
+
+    async def status(self) -> api.KeyValueStatus:
+        """Ask how the bucket is: what it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._api, self.bucket)
 
 
 @final
