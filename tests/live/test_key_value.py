@@ -91,6 +91,7 @@ async def test_lists_under_constant_writes_have_each_key_once(nats_server: TrioN
     async with open_key_value(nats_server, history=3) as w:
         for name in names:
             await w.kv.put(name, b"0")
+
         async def write() -> None:
             number = 0
             while True:
