@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from tests.fakes import matches
 from trionats import KeyValue, errors
+
+T = TypeVar("T")
 
 KEYS = ("a", "a.b", "a.c", "d", "d.e.f")
 FILTERS = (">", "a.*", "*", "d.>", "a.b", "nothing")
@@ -120,7 +122,7 @@ async def _write(write: Write, kv: KeyValue, model: Model, key: str) -> None:
         assert revision == model.store(key, value, operation)
 
 
-async def _surely(read: Callable[[], Awaitable[list[object]]]) -> list[object]:
+async def _surely(read: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await read()
