@@ -35,7 +35,6 @@ NOT_FINAL = {
     "trionats.Msg": "each client makes a class of its own of it, through which a message can be answered",
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
-    "trionats.api.BucketStatus": "KeyValueStatus is one",
     "trionats.events.ConsumerEvent": "what happens to a consumer is one",
 }
 

@@ -238,7 +238,7 @@ async def test_an_object_that_is_replaced_before_anything_was_read_is_the_new_on
                 bucket.forget("$O.b.C.>")
                 bucket.store("$O.b.C.other", b"new", rollup=False)
                 bucket.add("n", nuid="other", size=3, chunks=1, digest=digest_of(b"new"))
-            return bucket.create(frame) if "CONSUMER" in frame.subject else bucket._direct_get(frame)
+            return bucket.create(frame) if "CONSUMER" in frame.subject else bucket.direct_get(frame)
 
         for asked in ("CONSUMER.CREATE", "DIRECT.GET"):
             bucket.server.on(f"$JS.API.{asked}.OBJ_b.>", replace, first=True)
