@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+<<<<<<< HEAD
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+=======
+from contextlib import suppress
+from typing import NamedTuple, Protocol, TypeAlias
+>>>>>>> w-kvstore
 
 from tests.fakes import matches
-from trionats import KeyValue, errors
+from trionats import KeyValue, api, errors
 
 T = TypeVar("T")
 
@@ -31,11 +36,14 @@ class Kept(NamedTuple):
 class Faults(Protocol):
     """What can go wrong between a client and a bucket."""
 
-    async def begin(self, rng: random.Random) -> None:
+    def begin(self, rng: random.Random) -> None:
         """Let something go wrong with what is done next, or not."""
 
-    async def end(self) -> None:
-        """Let all be well again."""
+    def end(self) -> None:
+        """Let nothing more go wrong with what is done next."""
+
+    def catch_up(self) -> None:
+        """Let all replicas have what the leader has: a list waits for that."""
 
     @property
     def lagging(self) -> bool:
@@ -93,27 +101,33 @@ async def exercise(kv: KeyValue, model: Model, faults: Faults, rng: random.Rando
     """Do so many random things, and see that bucket and model say the same."""
     for _ in range(steps):
         key = rng.choice(KEYS)
-        await faults.begin(rng)
+        faults.begin(rng)
         if rng.random() < 0.05:
+            faults.catch_up()
             await _purge_deletes(kv, model)
         elif rng.random() < 0.6:
-            await _write(_a_write(rng, kv, model, key), kv, model, key)
+            await _write(_a_write(rng, kv, model, key), kv, model, faults, key)
+            faults.end()
+            with suppress(errors.DisconnectedError):
+                await _compare_last(kv, model, key, leader=False, may_be_old=faults.lagging)
         else:
             await _read(rng, kv, model, faults, key)
-        await faults.end()
+        faults.end()
+    faults.catch_up()
     for key in KEYS:
         await _compare_history(kv, model, key)
     assert await kv.keys() == model.alive()
 
 
-async def _write(write: Write, kv: KeyValue, model: Model, key: str) -> None:
+async def _write(write: Write, kv: KeyValue, model: Model, faults: Faults, key: str) -> None:
     call, succeeds, value, operation = write
     try:
         revision = await call()
     except errors.KeyWrongLastSequenceError:
         assert not succeeds, "it lost a comparison that it had won"
     except errors.DisconnectedError:
-        stored = (await _surely(lambda: kv.history(key)))[-1:]
+        faults.catch_up()
+        stored = (await _history(kv, key))[-1:]
         if stored and stored[0].revision > model.top(key).revision:
             assert succeeds, "it won a comparison that it had lost"
             assert model.store(key, value, operation) == stored[0].revision, "it was done more often than once"
@@ -122,17 +136,22 @@ async def _write(write: Write, kv: KeyValue, model: Model, key: str) -> None:
         assert revision == model.store(key, value, operation)
 
 
+<<<<<<< HEAD
 async def _surely(read: Callable[[], Awaitable[T]]) -> T:
+=======
+async def _history(kv: KeyValue, key: str) -> list[api.KeyValueEntry]:
+>>>>>>> w-kvstore
     while True:
-        try:
-            return await read()
-        except errors.DisconnectedError:
-            pass  # reading is safe to repeat
+        # Reading is safe to repeat.
+        with suppress(errors.DisconnectedError):
+            return await kv.history(key)
 
 
 async def _read(rng: random.Random, kv: KeyValue, model: Model, faults: Faults, key: str) -> None:
     try:
         kind = rng.choice(["get", "get", "leader", "revision", "history", "keys"])
+        if kind in ("history", "keys"):
+            faults.catch_up()
         if kind == "history":
             await _compare_history(kv, model, key)
         elif kind == "keys":

@@ -22,7 +22,7 @@ class InMemory:
         self._may_lag = may_lag
         self.lagging = False
 
-    async def begin(self, rng: random.Random) -> None:
+    def begin(self, rng: random.Random) -> None:
         how = rng.choice(["lost", "never came", "cut", "none", "none", "none", "lag", "503"])
         if how == "cut":
             self._w.server.cut()
@@ -39,8 +39,10 @@ class InMemory:
         self._w.server.cut()
         return "lost" if how == "lost" else "silence"
 
-    async def end(self) -> None:
+    def end(self) -> None:
         self._w.bucket.hook = lambda _: None
+
+    def catch_up(self) -> None:
         if self.lagging:
             self.lagging = False
             self._w.bucket.catch_up()
