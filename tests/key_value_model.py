@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-<<<<<<< HEAD
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
-=======
 from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeAlias
->>>>>>> w-kvstore
 
 from tests.fakes import matches
 from trionats import KeyValue, api, errors
-
-T = TypeVar("T")
 
 KEYS = ("a", "a.b", "a.c", "d", "d.e.f")
 FILTERS = (">", "a.*", "*", "d.>", "a.b", "nothing")
@@ -136,11 +130,7 @@ async def _write(write: Write, kv: KeyValue, model: Model, faults: Faults, key: 
         assert revision == model.store(key, value, operation)
 
 
-<<<<<<< HEAD
-async def _surely(read: Callable[[], Awaitable[T]]) -> T:
-=======
 async def _history(kv: KeyValue, key: str) -> list[api.KeyValueEntry]:
->>>>>>> w-kvstore
     while True:
         # Reading is safe to repeat.
         with suppress(errors.DisconnectedError):
