@@ -22,7 +22,6 @@ from trionats._jetstream.kv.holding import Holding, is_conflict
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.publish import encoded
-from trionats._protocol.jetstream.kv.keys import checked_key
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
 
 if TYPE_CHECKING:
@@ -279,12 +278,13 @@ async def open_lease(
     if not isinstance(kv, KeyValue):
         raise TypeError(f"open_lease(nursery, kv, key): kv must be a KeyValue, not {type(kv).__name__}")
     seconds = checked_ttl(ttl)
-    checked_key(kv.bucket, key)
-    jetstream, names = kv.__bucket__()
+    access = kv.__access__()
+    stored_key, jetstream, names = access.new_key(key), access.api, access.names
     jetstream.connection.pace.run.check("open_lease")
     content = _content(value)
+    data = access.stored_value("open_lease()", content)
     await _check_bucket(jetstream, names, seconds)
-    async with _held(nursery, Holding(jetstream, names, key, seconds, content), names, key, content) as lease:
+    async with _held(nursery, Holding(jetstream, names, stored_key, seconds, data), names, key, content) as lease:
         yield lease
 
 
