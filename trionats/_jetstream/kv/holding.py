@@ -67,7 +67,7 @@ class Holding:
         self.doing = f"lease of key {key!r} in bucket {names.name!r}"
         self._destination = bucket_destination(jetstream, names.stream, self._subject, self.doing)
         self.tenure = Tenure(self._connection.new_token(), ttl)
-        self._patience = Patience(ttl, Sighting(0), trio.current_time())
+        self._patience = Patience(Sighting(0), trio.current_time())
         self._failures = 0
 
     @property
@@ -101,13 +101,16 @@ class Holding:
         """
         tenure = self.tenure
         attempt = tenure.attempt(trio.current_time(), expected)
-        reply: PendingReply | None = None
 
         def settled(msg: Msg) -> None:
             tenure.stored(attempt.stamp, publish_ack(self._destination.doing, msg.data).seq)
 
         try:
             reply = await self._queue(attempt.headers, self._value)
+        except BaseException:
+            tenure.refused(attempt.stamp)  # nothing was sent
+            raise
+        try:
             with reply:
                 await self._wait(reply, settled, settle=settle)
         except errors.NoRespondersError:
@@ -115,7 +118,7 @@ class Holding:
             raise
         except errors.APIError as error:
             # What was given up on may have been another domain's refusal, and what cannot be read is nobody's.
-            if error.err_code is not None and reply is not None and not reply.given_up:
+            if error.err_code is not None and not reply.given_up:
                 tenure.refused(attempt.stamp)
             raise
 
@@ -217,6 +220,7 @@ class Holding:
             self._patience.told(seen, trio.current_time())
             return
         self._patience.looked(await self._look_patiently(), trio.current_time())
+        self._failures = 0
 
     def _hear_on(self, rx: Watcher[Sighting]) -> None:
         """Take note of all that the watcher has said meanwhile."""
@@ -234,12 +238,9 @@ class Holding:
     async def _look_patiently(self) -> Sighting:
         while True:
             try:
-                seen = await self.look()
+                return await self.look()
             except errors.Error as error:
                 await self._bear(error)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-            else:
-                self._failures = 0
-                return seen
 
     async def _bear(self, error: errors.Error) -> None:
         """Wait a moment after what passes by itself; raise anything else."""

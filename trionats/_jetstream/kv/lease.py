@@ -161,9 +161,10 @@ class Renewal:
     async def leave(self) -> None:
         """Give the key back: shielded, and bounded."""
         with trio.CancelScope(shield=True):
-            # What is under way may become the key's last message, and only that can be deleted.
-            with trio.move_on_after(CLEANUP_LIMIT):
-                await self._ended.wait()
+            if not self._why:
+                # What is under way may become the key's last message, and only that can be deleted.
+                with trio.move_on_after(CLEANUP_LIMIT):
+                    await self._ended.wait()
             self._work.cancel()
             await self._ended.wait()
             if self._is_theirs or (self._why and not self._holding.is_connected):
