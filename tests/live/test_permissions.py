@@ -74,7 +74,7 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
         store = await js.create_object_store("b")
         await store.put("small", b"x")
         await store.put("large", LARGE)
-        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2)
+        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2, limit_marker_ttl=60)
         await kv.put("k", b"x")
         await kv.delete("gone")
         yield boss, guest, told
@@ -434,6 +434,9 @@ DO |= {
         lambda kv: kv.purge("k"),
     ),
     "KeyValue.create": with_keys(lambda kv: kv.create("new", b"y"), lambda kv: kv.create("gone", b"y")),
+    "KeyValue.create and purge with msg_ttl": with_keys(
+        lambda kv: kv.create("new", b"y", msg_ttl=60), lambda kv: kv.purge("k", msg_ttl=60)
+    ),
     "KeyValue.history, and keys with one filter or none": with_keys(
         lambda kv: kv.history("k"), lambda kv: kv.keys("k.>"), lambda kv: kv.keys()
     ),
