@@ -117,7 +117,12 @@ async def test_what_expires_in_memory_leaves_what_it_leaves_in_the_real_one(nats
     config: dict[str, Any] = {"allow_msg_ttl": True, "subject_delete_marker_ttl": 3.0, "max_msgs_per_subject": 1}
     async with open_world(nats_server) as (_, nc, _):
         js = nc.jetstream()
-        more: dict[str, Any] = {"allow_direct": True, "allow_rollup_hdrs": True, "storage": "memory", "subjects": ["$KV.faked.>"]}
+        more: dict[str, Any] = {
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "storage": "memory",
+            "subjects": ["$KV.faked.>"],
+        }
         await js.create_stream(name="KV_faked", **config, **more)
         try:
             real = await answers(nc, "faked", steps)

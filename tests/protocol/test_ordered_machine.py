@@ -274,7 +274,14 @@ class Reader(RuleBasedStateMachine):
         ),
     )
     def begin(
-        self, server: Server, policy: str, other: str | None, seed: int, lag: int | None, meanwhile: list[str], options: dict[str, Any]
+        self,
+        server: Server,
+        policy: str,
+        other: str | None,
+        seed: int,
+        lag: int | None,
+        meanwhile: list[str],
+        options: dict[str, Any],
     ) -> None:
         """Begin as a watcher does, or as an ordered consumer: then several may read one after the other (`other`)."""
         self.server = server
@@ -313,9 +320,7 @@ class Reader(RuleBasedStateMachine):
 
     # What the client does.
 
-    @rule(
-        outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]), lags=st.booleans(), meanwhile=MEANWHILE
-    )
+    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]), lags=st.booleans(), meanwhile=MEANWHILE)
     def step(self, outcome: str, lags: bool = False, meanwhile: Sequence[str] = ()) -> None:
         now = self.server.now
         for _ in range(20):

@@ -11,7 +11,7 @@ from trionats._protocol.jetstream.actions import Start
 SEVEN = Start("by_start_sequence", 7, resumes=True)
 
 
-def resuming(pending: int, at: int = 6, **options: object) -> Bench:
+def resuming(pending: int, at: int = 6, **options: bool) -> Bench:
     """A reader that was to resume with 7, and whose consumer begins behind `at`."""
     bench = Bench("all", trusting=False, start=SEVEN, **options)
     assert bench.create(pending, at) == ("by_start_sequence", 7)

@@ -133,16 +133,19 @@ class Snapshot:
         if not expected:
             self.end(sequence)
 
-    def count(self, pending: int, sequence: int, timestamp: int) -> None:
+    def count(self, pending: int, sequence: int, timestamp: int) -> bool:
         """Tell that a message came and is done with.
 
         Args:
             pending: How many the server says to be left.
             sequence: Up to where was read.
             timestamp: When the message was stored.
+
+        Returns:
+            Whether as many have come as were expected, so that there may be something to do.
         """
         if self.done:
-            return
+            return False
         self._doubts = 0
         self.received += 1
         # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
@@ -155,14 +158,15 @@ class Snapshot:
         if self._overtaken and (self._past or self.received + pending != self._expected):
             self._disturbed = True
         if self.received < self._expected:
-            return
+            return False
         if self._rounds >= _ROUNDS or not (pending or self._disturbed):
             self.end(sequence)
-            return
+            return True
         self._rounds += 1
         self._disturbed = True
         self._expected += pending
         self.inspects = not pending
+        return True
 
     def nothing_left(self) -> None:
         """Tell that the server says to have nothing more: its info will tell whether that is so."""
