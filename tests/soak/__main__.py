@@ -11,8 +11,9 @@ import trio
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
 from tests.soak.steady import many_consumed
+from tests.soak.watching import killed_while_watched
 
-PARTS = ("steady", "crowded", "lagging")
+PARTS = ("steady", "crowded", "lagging", "watching")
 
 
 def main() -> int:
@@ -22,6 +23,8 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
+    parser.add_argument("--keys", type=int, default=100_000, help="how many keys are watched (%(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="how often the server is killed meanwhile (%(default)s)")
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -39,6 +42,10 @@ def main() -> int:
         lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
         print(f"a replica that lags:\n{lagging}")
         wrong |= bool(lagging.wrong)
+    if "watching" in parts:
+        watched = trio.run(partial(killed_while_watched, wishes.keys, wishes.kills))
+        print(f"a watcher through kills: {watched}")
+        wrong |= bool(watched.wrong)
     return int(wrong)
 
 
