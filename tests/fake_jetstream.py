@@ -244,11 +244,11 @@ class FakeBucket(FakeStream):
         #: Asked about each message that is published into the bucket, and may answer in its place: a mapping or bytes are sent
         #: instead of storing it, `"503"` and `"silence"` are what they say, `"lost"` stores and keeps silent, None stores.
         self.hook: Callable[[Frame], Any] = lambda _: None
-        #: Whether purges are done, and answered.
-        self.purges = True
+        #: Whether purges are done, and answered; or the refusal that they are answered with.
+        self.purges: bool | dict[str, Any] = True
         server.on(f"{prefix}.>", self._put)
-        server.on(f"$JS.API.DIRECT.GET.{name}", self._direct_get)
-        server.on(f"$JS.API.DIRECT.GET.{name}.>", self._direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}", self.direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}.>", self.direct_get)
         self.also()
 
     def also(self, api: str = "$JS.API", name: str = "") -> None:
@@ -320,7 +320,7 @@ class FakeBucket(FakeStream):
             return next((m for m in messages if m.sequence >= first and matches(pattern, m.subject)), None)
         return next((m for m in messages if m.sequence == asked.get("seq")), None)
 
-    def _direct_get(self, frame: Frame) -> None:
+    def direct_get(self, frame: Frame) -> None:
         _, _, subject = frame.subject.partition(f".DIRECT.GET.{self.name}.")
         found = self._found(self.readable, {"last_by_subj": subject} if subject else json.loads(frame.payload))
         if found is None:
@@ -337,8 +337,8 @@ class FakeBucket(FakeStream):
         return {"success": True}
 
     def purge(self, frame: Frame) -> dict[str, Any] | None:
-        if not self.purges:
-            return None
+        if self.purges is not True:
+            return self.purges or None
         asked = json.loads(frame.payload or b"{}")
         chosen = self.sequences(asked.get("filter", ">"))
         gone = set(chosen[: len(chosen) - asked.get("keep", 0)]) if "seq" not in asked else set()
@@ -353,6 +353,14 @@ class FakeObjects(FakeBucket):
     def __init__(self, server: FakeServer, bucket: str) -> None:
         super().__init__(server, f"OBJ_{bucket}", f"$O.{bucket}")
         self.bucket = bucket
+        #: How many subjects are listed at once, and the time of the server that lists them.
+        self.page = 100_000
+        self.now = "2026-11-29T12:00:00.000000001Z"
+        server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
+
+    def about(self) -> dict[str, Any]:
+        subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects, "allow_direct": True}}
 
     def data(self, nuid: str | None) -> list[bytes]:
         return self.payloads(f"{self.prefix}.C.{nuid}")
@@ -375,7 +383,7 @@ class FakeObjects(FakeBucket):
         self.store(subject, json.dumps({**info, **counts, **more}).encode())
 
     def contents(self) -> dict[str, bytes]:
-        """All objects that are not deleted.
+        """All objects that are not deleted; of links, where they lead to.
 
         Raises:
             AssertionError: One of them is not whole, or there are chunks that belong to none.
@@ -384,7 +392,10 @@ class FakeObjects(FakeBucket):
         chunks = {subject.rsplit(".", 1)[1]: self.payloads(subject) for subject in chunked}
         found = {}
         for info in self.metas:
-            if not info["deleted"]:
+            link = (info.get("options") or {}).get("link")
+            if link and not info["deleted"]:
+                found[info["name"]] = b"-> " + json.dumps(link).encode()
+            elif not info["deleted"]:
                 parts = chunks.pop(info["nuid"], [])
                 found[info["name"]] = data = b"".join(parts)
                 is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])
@@ -392,6 +403,16 @@ class FakeObjects(FakeBucket):
                 assert info["digest"] == digest_of(data), f"{info['name']!r} is mixed"
         assert not chunks, f"orphans: {chunks}"
         return found
+
+    def _about_subjects(self, frame: Frame) -> dict[str, Any]:
+        asked, info = json.loads(frame.payload or b"{}"), self.about()
+        if "subjects_filter" in asked:
+            subjects = [m.subject for m in self.messages if matches(asked["subjects_filter"], m.subject)]
+            counts = {subject: subjects.count(subject) for subject in sorted(set(subjects))}
+            offset = asked.get("offset", 0)
+            info["state"]["subjects"] = dict(list(counts.items())[offset : offset + self.page])
+            info |= {"total": len(counts), "offset": offset, "limit": self.page}
+        return {**info, "ts": self.now}
 
 
 class FakeKeyValue(FakeBucket):
@@ -495,6 +516,11 @@ class FakeKeyValue(FakeBucket):
         self.serve_all()
 
     # What the server does.
+
+    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
+        # Only in a cluster a consumer has one, and there a stream may have replicas.
+        cluster = {"cluster": {"name": "c"}} if self.config["num_replicas"] > 1 else {}
+        return {**super()._info(consumer), **cluster}
 
     @property
     def readable(self) -> Sequence[Stored]:

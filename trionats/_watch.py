@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from trionats._core.deadlines import unexpected
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.kv.store import KeyValue
+from trionats._jetstream.kv.store import ReadOnlyKeyValue
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.watcher import Watcher, watching, where_to_start
 from trionats._protocol.fields import check_argument
@@ -39,7 +39,7 @@ def open_watcher(
 @overload
 def open_watcher(
     nursery: trio.Nursery,
-    store: KeyValue,
+    store: ReadOnlyKeyValue,
     *,
     keys: str | Sequence[str] = ">",
     ignore_deletes: bool = False,
@@ -69,7 +69,7 @@ def open_watcher(
 @opens
 async def open_watcher(
     nursery: trio.Nursery,
-    store: ObjectStore | KeyValue | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
+    store: ObjectStore | ReadOnlyKeyValue | nats.js.object_store.ObjectStore | nats.js.kv.KeyValue,
     *,
     keys: str | Sequence[str] | None = None,
     ignore_deletes: bool = False,
@@ -163,7 +163,7 @@ def _entries_of(store: object, of_keys: Mapping[str, Any], *, ignore_deletes: bo
         if of_keys:
             raise TypeError(f"open_watcher(): {next(iter(of_keys))} is for key-value buckets, not for an ObjectStore")
         return store.__entries__(ignore_deletes=ignore_deletes)
-    if isinstance(store, KeyValue):
+    if isinstance(store, ReadOnlyKeyValue):
         meta_only = of_keys.get("meta_only", False)
         check_argument("open_watcher", "meta_only", bool, meta_only)
         return store.__entries__(of_keys.get("keys", ">"), ignore_deletes=ignore_deletes, meta_only=meta_only)

@@ -52,6 +52,7 @@ from nats.js.errors import (
     KeyNotFoundError,
     KeyValueError,
     KeyWrongLastSequenceError,
+    LinkIsABucketError,
     NoStreamResponseError,
     NotFoundError,
     ObjectAlreadyExists,
@@ -92,6 +93,8 @@ __all__ = [
     "KeyNotFoundError",
     "KeyValueError",
     "KeyWrongLastSequenceError",
+    "LeaseLostError",
+    "LinkIsABucketError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
     "MsgAlreadyAckdError",
@@ -255,6 +258,20 @@ class MaxSubscriptionsError(Error):
 
     subject: str = ""
     queue: str | None = None
+
+
+class LeaseLostError(Error):
+    """A lease was lost while its block ran, or it cannot be known that it was not.
+
+    Attributes:
+        bucket: The bucket of its key.
+        key: The key.
+        why: What is known of it.
+    """
+
+    bucket: str = ""
+    key: str = ""
+    why: str = ""
 
 
 class StreamRegressedError(Error):

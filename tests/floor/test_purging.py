@@ -83,13 +83,13 @@ def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: p
     async def scenario(cut: Cut) -> None:
         async with open_bucket() as (bucket, store, nc, _):
             await store.put("n", b"old")
-            await cut(store.put, "n", bytes(100), SMALL)
+            await cut(store.put, "n", bytes(300), SMALL)
             await nc.flush()
             outcomes.add(bucket.contents()["n"])
             assert nc.statistics().pending_requests == 0
 
     assert cancel_everywhere(scenario, ways=["woken"])["woken"] > 10
-    assert outcomes == {b"old", bytes(100)}
+    assert outcomes == {b"old", bytes(300)}
 
 
 def test_a_delete_cancelled_at_any_step_is_done_or_not_begun() -> None:
@@ -163,11 +163,15 @@ async def test_cleaning_up_takes_two_seconds_at_most() -> None:
 
 async def test_the_exception_of_the_body_is_the_one_that_comes_out() -> None:
     async with open_bucket() as (bucket, _, nc, _):
-        writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test")
+
+        async def no_smaller(refusal: errors.Error, length: int) -> int:
+            raise refusal
+
+        writer = ChunkWriter(Api(seam(nc)), "OBJ_b", "$O.b.C.x", "a test", 1, smaller=no_smaller, stored=lambda _: None)
         bucket.hook = lambda _: "503"
         await writer.write(b"1")
         with pytest.raises(errors.NoStreamResponseError):
-            await writer.drain()
+            await writer.finish()
         await writer.abandon()
     assert not bucket.messages
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.protocol.readers import REFUSED, Bench
@@ -11,7 +13,7 @@ from trionats._protocol.jetstream.actions import Start
 SEVEN = Start("by_start_sequence", 7, resumes=True)
 
 
-def resuming(pending: int, at: int = 6, **options: bool) -> Bench:
+def resuming(pending: int, at: int = 6, **options: Any) -> Bench:  # noqa: ANN401 - any option
     """A reader that was to resume with 7, and whose consumer begins behind `at`."""
     bench = Bench("all", trusting=False, start=SEVEN, **options)
     assert bench.create(pending, at) == ("by_start_sequence", 7)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import api, errors
 from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
-from trionats._jetstream.objects.chunks import BLOCK_SIZE, ChunkWriter, Digest
+from trionats._jetstream.objects.chunks import ChunkWriter
 from trionats._jetstream.objects.infos import InfoWrite
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT
-from trionats._protocol.jetstream.objects.infos import bad_meta, rfc3339
+from trionats._jetstream.objects.replacing import replace_info, stamp
+from trionats._jetstream.objects.sources import source_of
+from trionats._jetstream.objects.transfer import Telling
 from trionats._protocol.jetstream.objects.names import places
-from trionats._protocol.jetstream.objects.writing import CHUNK_SIZE, Limits, new_info
-from trionats._protocol.jetstream.publishing import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.objects.writing import CHUNK_SIZE, new_info
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._jetstream.objects.access import Access
+    from trionats._jetstream.objects.sources import ObjectData, Source
+    from trionats._jetstream.objects.transfer import Progress
+    from trionats._protocol.commands import Payload
     from trionats._protocol.jetstream.objects.places import Place
+    from trionats._protocol.jetstream.objects.writing import Limits
 
 __all__ = ["Putting"]
 
@@ -35,44 +38,42 @@ class Putting:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def put(self, name: str, data: bytes | str, meta: AnyObjectMeta | None) -> api.ObjectInfo:
+    async def put(
+        self, name: str, data: ObjectData, meta: AnyObjectMeta | None, progress: Progress | None
+    ) -> api.ObjectInfo:
         """Store an object, as `ObjectStore.put` says."""
         places(name, self._access.bucket)
+        what = f"object {name!r} in bucket {self._access.bucket!r}"
+        telling = Telling(progress, what)
         info = new_info(name, self._access.bucket, self._access.nuids.next(), meta)
-        content = self._content(name, data)
+        source = source_of(data, what)
+        try:
+            return await self._put_from(source, info, telling)
+        finally:
+            source.close()
+
+    async def put_file(
+        self, path: str | os.PathLike[str], name: str | None, meta: AnyObjectMeta | None, progress: Progress | None
+    ) -> api.ObjectInfo:
+        """Store a file, as `ObjectStore.put_file` says."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"put_file: path must be text or a path, not {type(path).__name__}")
+        given = Path(os.fsdecode(path))
+        return await self.put(given.name if name is None else name, given, meta, progress)
+
+    async def _put_from(self, source: Source, info: api.ObjectInfo, telling: Telling) -> api.ObjectInfo:
         asked = None if info.options is None else info.options.max_chunk_size
-        limits = await self._fit(info, asked, len(content))
-        place = await self._access.find(name)
-        if place.elsewhere is not None and (place.info is None or not place.info.deleted):
-            text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
-            raise bad_meta(name, self._access.bucket, text)
-        while True:
-            # What the server takes may have been said just now, unasked.
-            if self._access.limits != limits:
-                limits = await self._fit(info, asked, len(content))
-            try:
-                return await self._put(info, content, place)
-            except errors.Error as error:
-                if not await self._is_smaller(limits, error):  # noqa: ASYNC120 - cancelled, it is what the caller wants
-                    raise
-            info = replace(info, nuid=self._access.nuids.next())
+        limits = await self._fit(info, asked, source.size)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # What gives no data is to show before anything is sent.
+        block = await source.read_block()
+        place = await self._access.find_target(info.name)
+        # What the server takes may have been said just now, unasked.
+        if self._access.limits != limits:
+            await self._fit(info, asked, source.size)
+        return await self._put(info, asked, source, block, place, telling)
 
-    def _content(self, name: str, data: object) -> memoryview:
-        if isinstance(data, str):
-            try:
-                return memoryview(str.encode(data))
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"object {name!r} in bucket {self._access.bucket!r}: its data is no valid text"
-                ) from error
-        if isinstance(data, bytes):
-            return memoryview(data)
-        wrong = type(data).__name__
-        raise TypeError(
-            f"object {name!r} in bucket {self._access.bucket!r}: its data must be bytes or str, not {wrong}"
-        )
-
-    async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
+    async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> Limits:
         """Decide on the size of chunks, and refuse what is too large before anything is stored."""
         try:
             return self._fitted(info, asked, size)
@@ -83,28 +84,57 @@ class Putting:
                 raise
             return self._fitted(info, asked, size)
 
-    def _fitted(self, info: api.ObjectInfo, asked: int | None, size: int) -> Limits:
+    def _fitted(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> Limits:
         limits = self._access.limits
         assert info.options is not None, "made with options"
         info.options.max_chunk_size = limits.chunk_size(info, asked, size)
         limits.check_info(info, size)
         return limits
 
-    async def _is_smaller(self, limits: Limits, error: errors.Error) -> bool:
-        """Find out whether something was refused for its size, and less would not be."""
+    async def _learn_limit(self, error: errors.Error) -> None:
+        """Ask how large a message may be, where something was refused for its size; where not, raise the refusal."""
         if isinstance(error, errors.APIError) and error.err_code == MESSAGE_TOO_LARGE:
             await self._access.ask_limit()
         elif not isinstance(error, errors.MaxPayloadError):
-            return False
-        return self._access.limits.least < limits.least
+            raise error
 
-    async def _put(self, info: api.ObjectInfo, content: memoryview, place: Place) -> api.ObjectInfo:
+    async def _put(
+        self, info: api.ObjectInfo, asked: int | None, source: Source, block: Payload, place: Place, telling: Telling
+    ) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._access.bucket!r}"
-        chunks = ChunkWriter(self._access.api, self._access.stream, self._access.names.chunk_subject(info.nuid), doing)
+        assert info.options is not None, "made with options"
+
+        async def smaller(refusal: errors.Error, length: int) -> int:
+            await self._learn_limit(refusal)
+            size = self._access.limits.chunk_size(info, asked, length)
+            if size >= length:
+                raise refusal
+            return size
+
+        chunks = ChunkWriter(
+            self._access.api,
+            self._access.stream,
+            self._access.names.chunk_subject(info.nuid),
+            doing,
+            info.options.max_chunk_size or CHUNK_SIZE,
+            smaller=smaller,
+            stored=lambda done: telling(done, source.size),
+        )
         write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
         try:
-            await self._upload(chunks, content, info)
-            info.revision = await self._write(write, info, place)
+            while block:
+                await chunks.write(block)
+                block = await source.read_block()
+            await chunks.finish()
+            telling(chunks.bytes, chunks.bytes)
+            info.size, info.chunks, info.digest = chunks.bytes, chunks.count, source.digest
+            info.options.max_chunk_size = chunks.chunk_size
+            try:
+                revision = await replace_info(self._access, write, info, place, doing)
+            except (errors.APIError, errors.MaxPayloadError) as refusal:
+                await self._learn_limit(refusal)  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                self._access.limits.check_info(info, info.size)
+                raise
         except BaseException:
             if write.revision is not None:
                 await self._access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
@@ -112,73 +142,12 @@ class Putting:
                 await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
             else:
                 write.leave(
-                    lambda: self._access.begin_purge(place.nuid, doing),
+                    lambda: self._access.begin_release(place, doing),
                     lambda: self._access.begin_purge(info.nuid, doing),
                 )
             raise
         finally:
             write.close()
-        info.subject = place.subject
-        info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
+        stamp(info, place, revision)
         await self._access.purge_replaced(place, doing)
         return info
-
-    async def _upload(self, chunks: ChunkWriter, content: memoryview, info: api.ObjectInfo) -> None:
-        assert info.options is not None
-        size = info.options.max_chunk_size or CHUNK_SIZE
-        block_size = size * max(1, BLOCK_SIZE // size)
-        digest = Digest()
-        count = 0
-        for start in range(0, len(content), block_size):
-            block = content[start : start + block_size]
-            for offset in range(0, len(block), size):
-                await chunks.write(block[offset : offset + size])
-                count += 1
-            await digest.update([block])
-        await chunks.drain()
-        info.size, info.chunks, info.digest = len(content), count, str(digest)
-
-    async def _write(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> int:
-        """Store an info; one whose acknowledgement was lost, or may be another domain's, is sent again until it is known what became of it.
-
-        It is stored once at the most: each time the same last info is expected.
-        """
-        try:
-            return await write.send(info, place.revision)
-        except errors.Error as error:
-            # An `APIError` in doubt may be another domain's; the one that was meant will say.
-            limit = IDLE_LIMIT if isinstance(error, (errors.DisconnectedError, errors.APIError)) else CLEANUP_LIMIT
-            with suppress(errors.Error), trio.move_on_after(limit):
-                while write.in_doubt:
-                    await self._settle(write, info, place)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-            if write.revision is None:
-                raise
-            return write.revision
-
-    async def _settle(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> None:
-        overtaken = False
-        try:
-            await write.send(info, place.revision)
-            return
-        except errors.DisconnectedError:
-            return
-        except errors.APIError as error:
-            overtaken = error.err_code in WRONG_LAST_SEQUENCE
-        except errors.NoStreamResponseError:
-            pass
-        # Whatever the refusal says of this time, it says nothing of the first.
-        with suppress(errors.DisconnectedError):
-            now = await self._access.read_place(info.name, place.subject)
-            if now.info is not None and now.nuid == info.nuid:
-                write.revision = now.revision
-            elif overtaken and now.revision != place.revision:
-                write.is_not_stored()
-                # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way.
-                await self._access.purge_replaced(
-                    place, f"put of object {info.name!r} into bucket {self._access.bucket!r}"
-                )
-            else:
-                if now.revision == place.revision:
-                    write.is_unchanged()
-                if write.in_doubt:
-                    await trio.sleep(PUBLISH_RETRY_WAIT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
 from trionats import errors
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.publishing.destination import bucket_destination
 from trionats._jetstream.publishing.publish import publish_ack
 
@@ -19,16 +21,44 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
+    from trionats._protocol.commands import Payload
 
-__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Transfer", "idle_error"]
+__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Telling", "Transfer", "idle_error"]
 
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
 
-#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
-IDLE_LIMIT: Final = 30.0
 #: How long a cancelled or failed transfer may take to clean up behind itself.
 CLEANUP_LIMIT: Final = 2.0
+
+
+@final
+class Telling:
+    """Tells a user's callback how far a transfer is: each time something new.
+
+    Args:
+        progress: The callback; None for nobody.
+        what: What is transferred, for texts.
+
+    Raises:
+        TypeError: It cannot be called, or would have to be awaited.
+    """
+
+    def __init__(self, progress: Progress | None, what: str) -> None:
+        if progress is not None and not callable(progress):
+            raise TypeError(f"{what}: progress must be a function, not {type(progress).__name__}")
+        if inspect.iscoroutinefunction(progress):
+            raise TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
+        self._progress = progress
+        self._told: tuple[int, int | None] | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Tell that so many bytes are done, of so many; None where that is not known."""
+        # What was known of a file may have been wrong.
+        now = (done, None if total is not None and done > total else total)
+        if self._progress is not None and now != self._told:
+            self._told = now
+            self._progress(*now)
 
 
 @final
@@ -49,7 +79,7 @@ class Transfer:
         self._subject = subject
         self.doing = doing
 
-    def send_nowait(self, data: bytes | memoryview, headers: Mapping[str, str] | None = None) -> PendingReply:
+    def send_nowait(self, data: Payload, headers: Mapping[str, str] | None = None) -> PendingReply:
         """Queue a message.
 
         Raises:
@@ -74,21 +104,31 @@ class Transfer:
         raise idle_error(self.doing)
 
     async def wait_reply(self, reply: PendingReply) -> Msg:
-        """Wait for the reply to a message.
+        """Wait for the reply to a message. One that has come is given at once, without a checkpoint.
 
         Raises:
             nats.errors.NoRespondersError: Nobody is listening.
             trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
             nats.errors.Error: As for any request; the text says what was being done.
         """
-        with trio.move_on_after(IDLE_LIMIT):
-            try:
+        try:
+            if reply.done:
+                return self._taken(reply)
+            with trio.move_on_after(IDLE_LIMIT):
                 return await reply.wait()
-            except errors.NoRespondersError:
-                raise
-            except errors.Error as error:
-                raise errors.explained(type(error), f"{self.doing}: {error}", **vars(error)) from error
+        except errors.NoRespondersError:
+            raise
+        except errors.Error as error:
+            raise errors.explained(type(error), f"{self.doing}: {error}", **vars(error)) from error
         raise idle_error(self.doing)
+
+    def _taken(self, reply: PendingReply) -> Msg:
+        outcomes: list[Msg | Exception] = []
+        self._connection.leave(reply, outcomes.append)
+        [outcome] = outcomes
+        if isinstance(outcome, Exception):
+            raise errors.again(outcome)
+        return outcome
 
     def ack(self, reply: Msg) -> api.PubAck:
         """Read a reply as the stream's acknowledgement.
@@ -97,16 +137,3 @@ class Transfer:
             trionats.errors.APIError: The stream refused the message, or what replied is no stream.
         """
         return publish_ack(self._destination.doing, reply.data)
-
-
-def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
-    """Make the exception for a transfer in which nothing moves.
-
-    Args:
-        doing: The transfer.
-        refusal: What the server says instead of responding, where it says anything.
-    """
-    if refusal is not None:
-        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
-        return errors.explained(type(refusal), text, **vars(refusal))
-    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")

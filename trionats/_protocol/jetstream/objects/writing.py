@@ -14,13 +14,14 @@ from trionats import api, errors
 from trionats._protocol import headers
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.objects.infos import bad_meta
+from trionats._protocol.jetstream.objects.places import SHARES
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._protocol.jetstream.objects.places import Place
 
-__all__ = ["CHUNK_SIZE", "Limits", "expecting", "info_bytes", "marker", "new_info"]
+__all__ = ["CHUNK_SIZE", "Limits", "check_is_meta", "expecting", "info_bytes", "marker", "new_info"]
 
 #: What other clients cut objects into, too.
 CHUNK_SIZE = 128 * 1024
@@ -44,8 +45,7 @@ def new_info(name: str, bucket: str, nuid: str, meta: AnyObjectMeta | None) -> a
     """
     if meta is None:
         meta = api.ObjectMeta()
-    if not all(hasattr(meta, field) for field in ("name", "description", "headers", "options")):
-        raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
+    check_is_meta(name, meta)
     try:
         if meta.name is not None:
             _text("the name in its meta", meta.name)
@@ -60,6 +60,20 @@ def new_info(name: str, bucket: str, nuid: str, meta: AnyObjectMeta | None) -> a
         )
     except _Unfit as unfit:
         raise bad_meta(name, bucket, str(unfit)) from None
+
+
+def check_is_meta(name: str, meta: object) -> None:
+    """Refuse what is no `ObjectMeta`, ours or nats-py's.
+
+    Args:
+        name: The object, for texts.
+        meta: What it is to be.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not all(hasattr(meta, field) for field in ("name", "description", "headers", "options")):
+        raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
 
 
 class _Unfit(Exception):
@@ -165,32 +179,33 @@ class Limits(NamedTuple):
     def __str__(self) -> str:
         return f"{'the bucket' if self.least < self.server else 'the server'} takes messages of {self.least} bytes"
 
-    def chunk_size(self, info: api.ObjectInfo, asked: int | None, size: int) -> int:
+    def chunk_size(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> int:
         """Say how large the chunks of a new object are.
 
         Args:
             info: The object's, for texts.
             asked: What was asked for; None where nobody asked.
-            size: How much data there is.
+            size: How much data there is; None where that is not known.
 
         Raises:
             trionats.errors.BadObjectMetaError: What was asked for cannot be.
         """
-        if asked is not None and min(asked, size) > self.least:
+        if asked is not None and (asked if size is None else min(asked, size)) > self.least:
             raise bad_meta(info.name, info.bucket, f"chunks of {asked} bytes were asked for, and {self}")
         return min(asked or CHUNK_SIZE, self.least)
 
-    def check_info(self, info: api.ObjectInfo, size: int) -> None:
+    def check_info(self, info: api.ObjectInfo, size: int | None) -> None:
         """Refuse an object whose info would be too large, before its data is sent.
 
         Args:
             info: The info, complete but for what the data decides.
-            size: How much data there is.
+            size: How much data there is; None where that is not known.
 
         Raises:
             trionats.errors.BadObjectMetaError: It is too large.
         """
-        complete = replace(info, size=size, chunks=size, digest="SHA-256=" + "=" * 44)
+        longest = LARGEST if size is None else size
+        complete = replace(info, size=longest, chunks=longest, digest="SHA-256=" + "=" * 44)
         length = len(info_bytes(complete)) + _HEADERS_AT_MOST
         if length > self.least:
             raise bad_meta(info.name, info.bucket, f"its meta takes {length} bytes, and {self}")
@@ -208,6 +223,8 @@ def marker(place: Place, name: str, bucket: str, limits: Limits) -> api.ObjectIn
         limits: How large it may be.
     """
     bare = api.ObjectInfo(name, bucket, place.nuid, size=0, chunks=0, digest="", deleted=True)
+    if place.shared:
+        bare.extra[SHARES] = place.shared
     if place.info is None:
         return bare
     full = replace(place.info, deleted=True, size=0, chunks=0, digest="")
