@@ -31,6 +31,7 @@ from trionats import (
     errors,
     events,
     open_events,
+    open_lease,
     open_watcher,
 )
 from trionats._protocol.jetstream.kv.writing import MOST_CHANGES, UNDER_WAY_PAUSES
@@ -617,6 +618,18 @@ async def test_codecs_are_between_the_program_and_every_call() -> None:
         assert await kv.keys() == []
         assert await kv.purge_deletes(-1) == 1
         assert not w.bucket.messages
+
+
+async def test_a_lease_is_held_under_the_stored_key(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_keys(limit_marker_ttl=5, timed=True) as w:
+        kv = of_codecs(w)
+        async with open_lease(w.nursery, kv, "/a b", ttl=9, value=b"me") as lease:
+            assert (lease.key, lease.value) == ("/a b", b"me")
+            assert list(w.bucket.values()) == [Base64Codec().encode_key("_root_.a b")]
+            assert (await kv.get("/a b")).value == b"me"
+            await trio.sleep(10)
+            assert (await kv.get("/a b")).revision > lease.revision, "it is renewed"
+        assert await kv.keys() == []
 
 
 async def test_what_others_stored_ends_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
