@@ -673,6 +673,12 @@ CASES: Final[dict[str, Case]] = {
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_watcher, keys": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))
+    ),
+    "open_watcher, resuming": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), resume_from_revision=1))
+    ),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
     "open_consumer, push": push_consumer,
     "JetStreamMsg.ack": partial(of_message, use=lambda msg: msg.ack()),
