@@ -25,7 +25,7 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import assert_nothing_left, meta_subject, open_bucket, publish_forced, settled
+from tests.worlds import assert_nothing_left, find_keys, meta_subject, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
@@ -57,6 +57,8 @@ class Everything:
     store: ObjectStore
     #: The stream `S`, with no message in it, nor a consumer.
     stream: FakeStream
+    #: A bucket that can hold leases, with nothing in it.
+    leases: FakeKeyValue
 
     @property
     def js(self) -> JetStream:
@@ -98,6 +100,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
         keys = FakeKeyValue(server, "b")
+        leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -113,7 +116,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream)
+            yield Everything(server, nursery, nc, bucket, store, stream, leases)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -456,6 +459,29 @@ def into_file(name: str) -> Case:
     return prepared
 
 
+@asynccontextmanager
+async def lease(
+    w: Everything, *, taken: bool = False, marked: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Take a lease and give it back; see that nobody has it afterwards, without the server's having to end it."""
+    bucket = w.leases
+    if marked:
+        bucket.mark("k")
+    if taken:
+        bucket.set("k")
+        w.nursery.start_soon(w.later, lambda: bucket.mark("k"))
+    before = bucket.last
+
+    async def use() -> None:
+        await opening(trionats.open_lease(w.nursery, find_keys(w.nc, "leases"), "k", ttl=2))
+        assert bucket.last >= before + 2
+
+    yield use
+    await w.nc.flush()
+    assert bucket.values() == ({"k": b"x"} if taken and bucket.last == before else {})
+    assert not bucket.consumers
+
+
 Pieces: TypeAlias = "list[bytes]"
 
 
@@ -654,6 +680,9 @@ CASES: Final[dict[str, Case]] = {
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
+    "open_lease": lease,
+    "open_lease, over a marker": partial(lease, marked=True),
+    "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
     "open_consumer, push": push_consumer,
