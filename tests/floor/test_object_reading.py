@@ -200,6 +200,19 @@ async def test_missing_chunks_come_in_place_of_the_end_and_every_time() -> None:
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', failed>"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_what_is_wrong_with_the_first_chunk_or_with_none_is_an_error_of_the_opening(count: int) -> None:
+    async with open_bucket() as (bucket, store, nc, _):
+        bucket.add("n", *PARTS[:count], digest=digest_of(b"other data"))
+        bucket.forget("$O.b.C.>")
+        error = errors.ObjectIncompleteError if count else errors.DigestMismatchError
+        with takes(0, 10), pytest.raises(error, match="get of object 'n' from bucket 'b'"):
+            async with store.open_object("n"):
+                pytest.fail("it was opened")
+        await nc.flush()
+        assert not bucket.consumers
+
+
 async def test_other_data_comes_in_place_of_the_end() -> None:
     async with open_bucket() as (bucket, store, _, _):
         bucket.add("n", *PARTS, digest="SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=")
@@ -238,7 +251,7 @@ async def test_an_object_that_is_replaced_before_anything_was_read_is_the_new_on
                 bucket.forget("$O.b.C.>")
                 bucket.store("$O.b.C.other", b"new", rollup=False)
                 bucket.add("n", nuid="other", size=3, chunks=1, digest=digest_of(b"new"))
-            return bucket.create(frame) if "CONSUMER" in frame.subject else bucket._direct_get(frame)
+            return bucket.create(frame) if "CONSUMER" in frame.subject else bucket.direct_get(frame)
 
         for asked in ("CONSUMER.CREATE", "DIRECT.GET"):
             bucket.server.on(f"$JS.API.{asked}.OBJ_b.>", replace, first=True)
