@@ -360,7 +360,7 @@ class FakeObjects(FakeBucket):
 
     def about(self) -> dict[str, Any]:
         subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
-        return {**super().about(), "config": {"name": self.name, "subjects": subjects}}
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects, "allow_direct": True}}
 
     def data(self, nuid: str | None) -> list[bytes]:
         return self.payloads(f"{self.prefix}.C.{nuid}")

@@ -10,9 +10,11 @@ import trio
 
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
+from tests.soak.leases import many_leases
 from tests.soak.steady import many_consumed
+from tests.soak.watching import killed_while_watched
 
-PARTS = ("steady", "crowded", "lagging")
+PARTS = ("steady", "crowded", "lagging", "watching", "leases")
 
 
 def main() -> int:
@@ -22,6 +24,9 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
+    parser.add_argument("--keys", type=int, default=100_000, help="how many keys are watched (%(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="how often the server is killed meanwhile (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -39,6 +44,14 @@ def main() -> int:
         lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
         print(f"a replica that lags:\n{lagging}")
         wrong |= bool(lagging.wrong)
+    if "watching" in parts:
+        watched = trio.run(partial(killed_while_watched, wishes.keys, wishes.kills))
+        print(f"a watcher through kills: {watched}")
+        wrong |= bool(watched.wrong)
+    if "leases" in parts:
+        leases = trio.run(partial(many_leases, wishes.seconds, say=print))
+        print(f"one lease, many processes:\n{leases}")
+        wrong |= bool(leases.wrong)
     return int(wrong)
 
 

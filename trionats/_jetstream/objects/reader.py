@@ -128,6 +128,8 @@ class ObjectReader:
 
     async def _ask_only_chunk(self) -> bytes | None:
         """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
+        if not self._access.names.direct:
+            return None
         jetstream = self._access.api
         subject = f"{jetstream.prefix}.DIRECT.GET.{self._access.stream}.{self._subject}"
         try:
