@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -262,7 +263,12 @@ def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, 
 
 def read(name: str, data: bytes) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
-        assert (await (await bucket(guest)).get(name)).data == data
+        store = await bucket(guest)
+        assert (await store.get(name)).data == data
+        async with store.open_object(name) as stream:
+            assert b"".join([bytes(piece) async for piece in stream]) == data
+        with TemporaryDirectory() as directory:
+            assert (await store.get_file(name, f"{directory}/file")).size == len(data)
 
     return do
 
@@ -390,8 +396,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "open_watcher": watch,
     "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
-    "get of a small object": read("small", b"x"),
-    "get of an object of several chunks": read("large", LARGE),
+    "get, open_object and get_file of a small object": read("small", b"x"),
+    "get, open_object and get_file of an object of several chunks": read("large", LARGE),
     "put": put,
     "put over an object, and delete": put_over_and_delete,
 }
@@ -469,7 +475,7 @@ async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(ope
 
 async def test_a_small_object_can_be_read_the_longer_way() -> None:
     """Where the direct get is refused."""
-    async with open_as(*GRANTS["get of an object of several chunks"]) as (_, guest, told):
+    async with open_as(*GRANTS["get, open_object and get_file of an object of several chunks"]) as (_, guest, told):
         assert (await (await bucket(guest)).get("small")).data == b"x"
         assert [subject.partition("$O")[0] for subject in await refused(guest, told)] == ["$JS.API.DIRECT.GET.OBJ_b."]
 
