@@ -480,6 +480,7 @@ async def test_a_progress_callback_that_cannot_be_called_is_refused() -> None:
         assert not bucket.server.sent("PUB")
 
 
+@autojump
 async def test_a_streamed_put_keeps_no_more_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source is not read on while what it gave is not acknowledged."""
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 50)
