@@ -11,6 +11,7 @@ import pytest
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
 from tests.soak.leases import Leases, Step, judge, many_leases
+from tests.soak.putting import MIB, cancelled_puts
 from tests.soak.watching import killed_while_watched
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,3 +69,19 @@ def test_a_step_that_begins_after_one_of_a_later_lease_is_found() -> None:
     assert outcome.counts["steps begun too late and not taken"] == 1
     judge([*steps, Step(13, 14, 5, True)], outcome)
     assert outcome.wrong == ["a step of 5 was begun 0.000 ms after one of 8"]
+
+
+@pytest.mark.live(seconds=60)
+def test_memory_of_a_put_does_not_grow_with_its_size() -> None:
+    """As above; 200 MiB would be seen from afar."""
+    command = [sys.executable, "-m", "tests.soak", "streamed", "--object", "200"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.startswith("memory of a put: 200 MiB"), ran.stderr
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.live(seconds=60)
+async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(seed: str) -> None:
+    outcome = await cancelled_puts(24 * MIB, 20, seed)
+    assert not outcome.wrong, str(outcome)
+    assert outcome.cancelled + outcome.in_time == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from functools import partial
 
@@ -11,10 +12,11 @@ import trio
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
 from tests.soak.leases import many_leases
+from tests.soak.putting import MIB, cancelled_puts, streamed_puts
 from tests.soak.steady import many_consumed
 from tests.soak.watching import killed_while_watched
 
-PARTS = ("steady", "crowded", "lagging", "watching", "leases")
+PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging", "watching", "leases")
 
 
 def main() -> int:
@@ -27,15 +29,28 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=100_000, help="how many keys are watched (%(default)s)")
     parser.add_argument("--kills", type=int, default=10, help="how often the server is killed meanwhile (%(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
+    parser.add_argument("--object", type=int, default=256, help="how large objects are, in MiB (%(default)s)")
+    parser.add_argument("--cancel", type=int, default=50, help="how many puts are cancelled (%(default)s)")
+    parser.add_argument(
+        "--seed", default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
+    )
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     parts, wrong = wishes.parts or PARTS, False
-    # First: the peak of this process is looked at.
+    # First: the peak of this process is looked at, before it is larger for another reason.
     if "steady" in parts:
         steady = trio.run(many_consumed, wishes.messages)
         print(f"memory of a consumer: {steady}")
         wrong |= steady.wrong
+    if "streamed" in parts:
+        streamed = trio.run(streamed_puts, wishes.object * MIB)
+        print(f"memory of a put: {streamed}")
+        wrong |= streamed.wrong
+    if "cancelled" in parts:
+        cancelled = trio.run(cancelled_puts, wishes.object * MIB, wishes.cancel, wishes.seed)
+        print(f"puts: {cancelled}")
+        wrong |= cancelled.wrong
     if "crowded" in parts:
         crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
         print(f"room for one consumer:\n{crowded}")
