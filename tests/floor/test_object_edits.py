@@ -614,7 +614,7 @@ async def test_orphans_of_a_mirror_are_its_own_and_what_its_origin_names_is_none
     async with open_bucket() as (bucket, _, nc, _):
         copy = FakeObjects(bucket.server, "copy")
         about = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
-        answer = copy._about_subjects
+        answer = copy.about_subjects
         bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda frame: {**answer(frame), "config": about}, first=True)
         store = await nc.jetstream().object_store("copy")
         bucket.add("n", b"data")
