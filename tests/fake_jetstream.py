@@ -247,8 +247,8 @@ class FakeBucket(FakeStream):
         #: Whether purges are done, and answered; or the refusal that they are answered with.
         self.purges: bool | dict[str, Any] = True
         server.on(f"{prefix}.>", self._put)
-        server.on(f"$JS.API.DIRECT.GET.{name}", self._direct_get)
-        server.on(f"$JS.API.DIRECT.GET.{name}.>", self._direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}", self.direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}.>", self.direct_get)
         self.also()
 
     def also(self, api: str = "$JS.API", name: str = "") -> None:
@@ -320,7 +320,7 @@ class FakeBucket(FakeStream):
             return next((m for m in messages if m.sequence >= first and matches(pattern, m.subject)), None)
         return next((m for m in messages if m.sequence == asked.get("seq")), None)
 
-    def _direct_get(self, frame: Frame) -> None:
+    def direct_get(self, frame: Frame) -> None:
         _, _, subject = frame.subject.partition(f".DIRECT.GET.{self.name}.")
         found = self._found(self.readable, {"last_by_subj": subject} if subject else json.loads(frame.payload))
         if found is None:
@@ -360,7 +360,7 @@ class FakeObjects(FakeBucket):
 
     def about(self) -> dict[str, Any]:
         subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
-        return {**super().about(), "config": {"name": self.name, "subjects": subjects}}
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects, "allow_direct": True}}
 
     def data(self, nuid: str | None) -> list[bytes]:
         return self.payloads(f"{self.prefix}.C.{nuid}")

@@ -25,13 +25,14 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
+from tests.worlds import assert_nothing_left, meta_subject, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
 
 HEADERS = {"A": ["b", "c"]}
+MEMORY = trionats.api.StorageType.MEMORY
 #: What the bucket holds at the beginning: an object of one chunk and one of several.
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
 LINK: Final = b'-> {"bucket": "b", "name": "one"}'
@@ -426,12 +427,71 @@ async def put_of_what_fails(w: Everything) -> None:
             pytest.fail("it was put")
 
 
-async def at_once(call: Callable[..., Any], *args: object, limiter: object = None) -> Any:  # noqa: ANN401
+async def at_once(call: Callable[..., Any], *args: object, **_: object) -> Any:  # noqa: ANN401 - whatever it returns
     """Do what a thread would do: its steps would be other ones each time."""
     await trio.lowlevel.checkpoint_if_cancelled()
     result = call(*args)
     await trio.lowlevel.cancel_shielded_checkpoint()
     return result
+
+
+def files_in(directory: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+def into_file(name: str) -> Case:
+    """Read an object into a file; see that there is a whole one or none, and no other."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        result: list[object] = []
+        with TemporaryDirectory() as directory:
+
+            async def use() -> None:
+                result.append(await w.store.get_file(name, f"{directory}/file"))
+
+            yield use
+            assert files_in(directory) == ({"file": STORED[name]} if result else {})
+
+    return prepared
+
+
+Pieces: TypeAlias = "list[bytes]"
+
+
+async def receive_one(stream: trionats.ObjectStream, pieces: Pieces, size: int | None = None) -> None:
+    pieces.append(await stream.receive_some(size))
+
+
+async def receive_next(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    pieces.append(bytes(await stream.__anext__()))
+
+
+async def receive_all(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    async for piece in stream:
+        pieces.append(bytes(piece))
+
+
+def of_object(use: Callable[[trionats.ObjectStream, Pieces], Awaitable[object]], name: str = "many") -> Case:
+    """An operation on a stream of an object: with what is read behind it, all has been received, and nothing twice."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        pieces: Pieces = []
+        async with w.store.open_object(name) as stream:
+            yield lambda: use(stream, pieces)
+            with suppress(trio.ClosedResourceError):
+                await receive_all(stream, pieces)
+                assert b"".join(pieces) == STORED[name]
+
+    return prepared
+
+
+@asynccontextmanager
+async def over_a_link(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    w.objects.add("link", nuid="", options={"link": {"bucket": "b", "name": "many"}})
+    yield lambda: w.store.get("link")
+    w.objects.forget(meta_subject("b", "link"))
 
 
 def management(name: str, *arguments: object) -> Case:
@@ -559,6 +619,16 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get, one chunk": objects("get", "one"),
     "ObjectStore.get, several chunks": objects("get", "many"),
     "ObjectStore.get, nothing there": objects("get", "none"),
+    "ObjectStore.get, over a link": over_a_link,
+    "ObjectStore.get_file, one chunk": into_file("one"),
+    "ObjectStore.get_file, several chunks": into_file("many"),
+    "ObjectStore.open_object, one chunk": simply(lambda w: opening(w.store.open_object("one"))),
+    "ObjectStore.open_object, several chunks": simply(lambda w: opening(w.store.open_object("many"))),
+    "ObjectStream.receive_some": of_object(receive_one),
+    "ObjectStream.receive_some, part of a chunk": of_object(partial(receive_one, size=4), "one"),
+    "ObjectStream.receive_some, to the end": of_object(receive_all),
+    "ObjectStream.__anext__": of_object(receive_next),
+    "ObjectStream.aclose": of_object(lambda stream, _: stream.aclose()),
     "ObjectStore.get_info": objects("get_info", "many"),
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
@@ -620,11 +690,9 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
     "JetStream.create_key_value": simply(lambda w: w.js.create_key_value(bucket="x")),
-    "JetStream.create_key_value, already there": simply(
-        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY)
-    ),
+    "JetStream.create_key_value, already there": simply(lambda w: w.js.create_key_value(bucket="b", storage=MEMORY)),
     "JetStream.create_key_value, with limit markers": asked_first(
-        lambda w: w.js.create_key_value(bucket="b", storage=trionats.api.StorageType.MEMORY, limit_marker_ttl=5)
+        lambda w: w.js.create_key_value(bucket="b", storage=MEMORY, limit_marker_ttl=5)
     ),
     "JetStream.create_object_store": management("create_object_store", "x"),
     "JetStream.create_object_store, created": management("create_object_store", "new"),
@@ -727,10 +795,11 @@ EFFECTS: Final[dict[str, dict[str, bytes]]] = {
 #: Here it is another one from the beginning.
 WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)
 #: What closes is meant to do so also when it is cancelled already.
-CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
+CLOSES: Final = (*(f"{kind}.aclose" for kind in OPENERS), "ObjectStream.aclose")
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "ObjectStream.",
     "Publisher.publish, waiting",
     "Publisher.wait_all",
     "Client.publish, waiting",
@@ -752,7 +821,8 @@ def public_coroutines() -> set[str]:
         elif inspect.isclass(thing):
             for attribute, function in inspect.getmembers(thing, callable):
                 public = not attribute.startswith("_") or attribute == "__anext__"
-                if public and inspect.iscoroutinefunction(inspect.unwrap(function)):
+                opens = attribute.startswith("open_")
+                if opens or (public and inspect.iscoroutinefunction(inspect.unwrap(function))):
                     found.add(f"{name}.{attribute}")
         elif inspect.iscoroutinefunction(thing):
             found.add(name)
@@ -770,7 +840,7 @@ def test_every_public_coroutine_has_a_case() -> None:
     assert have - TASKS <= public_coroutines()
 
 
-SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
+SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "ObjectStream.", "Watcher.", "open_watcher"))]
 
 
 @pytest.mark.parametrize(("name", "lag"), [*((name, 0) for name in CASES), *((name, 0.005) for name in SLOW)])

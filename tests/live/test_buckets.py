@@ -396,10 +396,62 @@ async def test_what_is_put_through_a_mirror_is_stored_in_its_origins_domain(mirr
         await caught_up(copy, 1)
         for kv in (copy, await js.key_value(mirror)):
             assert (await kv.get("k")).revision == first
-        last = await copy.put("l", b"two")
+        last = await copy.create("l", b"two")
         assert (await origin.get("l")).revision == last
         await caught_up(copy, 2)
         assert (await copy.get("l")).value == b"two"
+        with pytest.raises(errors.KeyWrongLastSequenceError):
+            await copy.update("l", b"no", last=first)
+        await copy.delete("k", last=await copy.update("k", b"three", last=first))
+        await copy.purge("l", last=last)
+        for key in ("k", "l"):
+            with pytest.raises(errors.KeyDeletedError):
+                await origin.get(key)
+        last = await copy.put("k", b"four")
         async with trio.open_nursery() as nursery, open_watcher(nursery, copy) as rx:
-            assert [(entry.key, entry.value) for entry in await rx.snapshot()] == [("k", b"one"), ("l", b"two")]
+            while (await rx.receive()).revision < last:
+                pass
+        assert (await copy.keys(), await origin.keys()) == (["k"], ["k"])
+        assert [entry.value for entry in await copy.history("k")] == [b"four"]
         assert elsewhere(pair) == []
+
+
+@pytest.mark.parametrize("far", [True, False])
+async def test_a_mirrored_object_store_is_listed_read_and_watched(far: bool) -> None:
+    """By the names of the origin's objects: no stream has the mirror's own subjects."""
+    async with open_pair() as pair:
+        hub = pair.leaf.jetstream(domain="hub")
+        origin = await hub.create_object_store("b", storage=MEMORY)
+        content = bytes(300_000)
+        await origin.put("large", content)
+        await origin.put("small", b"x")
+        js = pair.leaf.jetstream(domain="leaf") if far else hub
+        external = api.ExternalStream.in_domain("hub") if far else None
+        await js.add_stream(name="OBJ_copy", mirror=api.StreamSource("OBJ_b", external=external), storage=MEMORY)
+        copy = await js.object_store("copy")
+
+        async def has_all() -> bool:
+            return (await copy.status()).stream_info.state.last_seq == (
+                await origin.status()
+            ).stream_info.state.last_seq
+
+        await until(has_all)
+        assert [info.name for info in await copy.list()] == ["large", "small"]
+        assert ((await copy.get("large")).data, (await copy.get("small")).data) == (content, b"x")
+        assert (await copy.get_info("small")).bucket == "b"
+        async with trio.open_nursery() as nursery, open_watcher(nursery, copy) as rx:
+            assert [info.name for info in await rx.snapshot()] == ["large", "small"]
+            await origin.put("new", b"")
+            assert (await rx.receive()).name == "new"
+        assert ((await copy.status()).lag, await js.object_store_names()) == (0, ["copy"] if far else ["b", "copy"])
+
+
+async def test_a_bucket_without_direct_gets_is_read_by_its_leader_over_a_leaf_node_too() -> None:
+    """A direct get has no answer there at all: not even that nobody answers."""
+    async with open_pair() as pair:
+        js = pair.leaf.jetstream(domain="hub")
+        kv = await js.create_key_value(bucket="b", storage=MEMORY, direct=False)
+        await kv.put("k", b"value")
+        with trio.fail_after(5):
+            for found in (kv, await js.key_value("b")):
+                assert (await found.get("k")).value == b"value"

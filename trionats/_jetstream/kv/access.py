@@ -106,11 +106,11 @@ class Access:
         return await self._message({"last_by_subj": self.names.read_prefix + stored_key}, what, leader=True)
 
     async def _message(self, asked: Mapping[str, object], what: str, *, leader: bool) -> api.StoredMsg | None:
-        stream = self.names.stream
+        names, stream = self.names, self.names.stream
         replicas: api.StoredMsg | None = None
         answered = False
-        with in_store(str(self.names)), about(what):
-            if not leader:
+        with in_store(str(names)), about(what):
+            if names.direct and not leader:
                 with suppress(errors.ServiceUnavailableError):
                     replicas = await ask_replica(self.api, stream, asked)
                     answered = True

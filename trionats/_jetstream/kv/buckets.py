@@ -36,11 +36,14 @@ class KeyValueBucket:
         read_prefix: What stands before a key in the subjects of the bucket's stream: `$KV.<name>.`, or the origin's for a mirror.
         write_prefix: What stands before a key in the subject that it is published to: with the prefix of the API where that is
             not the default one (ADR-19), and a mirror's origin's.
+        direct: Whether any replica may be asked for a message. Where it may not, nobody answers, and over a leaf node nobody
+            says so.
     """
 
     name: str
     read_prefix: str
     write_prefix: str
+    direct: bool = True
 
     def __str__(self) -> str:
         return KEY_VALUE.title(self.name)
@@ -56,7 +59,7 @@ def _named(jetstream: Api[Messaging], bucket: str, info: api.StreamInfo) -> KeyV
     config, prefix = info.config, jetstream.prefix
     jetstream.whereabouts.origin_found(KEY_VALUE.stream(bucket), origin_of(config, prefix))
     reading, writing = held_under(KEY_VALUE, bucket, config), written_under(KEY_VALUE, bucket, config, prefix)
-    return KeyValueBucket(bucket, reading, writing)
+    return KeyValueBucket(bucket, reading, writing, bool(config.allow_direct))
 
 
 def _buckets(jetstream: Api[Messaging]) -> Buckets:

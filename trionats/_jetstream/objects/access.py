@@ -18,6 +18,7 @@ import trio
 from trionats import api, errors, events
 from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.objects.buckets import find as find_bucket
 from trionats._jetstream.objects.buckets import max_msg_size
 from trionats._jetstream.objects.purging import Purge
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
@@ -72,6 +73,14 @@ class Access:
         with in_store(str(self.names)):
             message = await self.api.last_stored(self.stream, subject)
         return Place(subject) if message is None else read_place(self.bucket, name, subject, message)
+
+    async def info(self, name: str) -> api.ObjectInfo:
+        """Read an object's info, as `ObjectStore.get_info` does."""
+        return self.readable(await self.find(name), name)
+
+    async def beside(self, bucket: str) -> Access:
+        """Find another bucket at the same API."""
+        return Access(self.api, *await find_bucket(self.api, bucket))
 
     async def find_target(self, name: str) -> Place:
         """Find where an info of that name is to be written.

@@ -31,10 +31,13 @@ class Bucket:
     Attributes:
         name: The bucket's name.
         origin: The name of the bucket whose messages it holds, under that one's subjects: another one for a mirror.
+        direct: Whether any replica may be asked for a message. Where it may not, nobody answers, and over a leaf node nobody
+            says so.
     """
 
     name: str
     origin: str
+    direct: bool = True
 
     def __str__(self) -> str:
         return OBJECTS.title(self.name)
@@ -73,7 +76,8 @@ def _named(jetstream: Api[Messaging], bucket: str, info: api.StreamInfo) -> tupl
         # Its messages have subjects of its own, to which nothing can be written: an object's place is one subject, here and there.
         origin = None
     jetstream.whereabouts.origin_found(OBJECTS.stream(bucket), origin)
-    return Bucket(bucket, held.removeprefix(OBJECTS.subjects).removesuffix(".")), max_msg_size(info)
+    under = held.removeprefix(OBJECTS.subjects).removesuffix(".")
+    return Bucket(bucket, under, bool(config.allow_direct)), max_msg_size(info)
 
 
 def _buckets(jetstream: Api[Messaging]) -> Buckets:
