@@ -99,7 +99,7 @@ async def snapshot(nc: Client, job: Job, clock: Clock) -> None:
             if entry is None:
                 break
             entries.append(entry)
-        await watcher.stop()
+        await watcher.stop()  # type: ignore[no-untyped-call]
         return entries
 
     await snapshot_with(read, job, clock)
