@@ -38,3 +38,12 @@ def test_memory_does_not_grow_with_what_is_consumed() -> None:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout.startswith("memory of a consumer: 150000 consumed, 0 not acknowledged"), ran.stderr
     assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.live(seconds=60)
+def test_memory_does_not_grow_with_the_size_of_what_is_streamed() -> None:
+    """Put and read as a stream, and from file to file, in a process of its own."""
+    command = [sys.executable, "-m", "tests.soak", "streamed", "--megabytes", "48"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.count("48 MiB:") == 4, ran.stderr
+    assert ran.returncode == 0, ran.stdout

@@ -11,8 +11,9 @@ import trio
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
 from tests.soak.steady import many_consumed
+from tests.soak.streamed import streamed
 
-PARTS = ("steady", "crowded", "lagging")
+PARTS = ("steady", "streamed", "crowded", "lagging")
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 256], help="sizes of objects (%(default)s)")
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -31,6 +33,10 @@ def main() -> int:
         steady = trio.run(many_consumed, wishes.messages)
         print(f"memory of a consumer: {steady}")
         wrong |= steady.wrong
+    if "streamed" in parts:
+        transfers = trio.run(streamed, wishes.megabytes)
+        print(f"memory of streamed objects:\n{transfers}")
+        wrong |= transfers.wrong
     if "crowded" in parts:
         crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
         print(f"room for one consumer:\n{crowded}")

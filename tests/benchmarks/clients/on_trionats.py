@@ -99,12 +99,13 @@ async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None
 async def snapshot(nc: trionats.Client, job: Job, clock: Clock) -> None:
     kv = await nc.jetstream().key_value(KEYS)
 
-    async def read(keys: str) -> list[trionats.api.KeyValueEntry]:
-        async with trio.open_nursery() as nursery, trionats.open_watcher(nursery, kv, keys=keys) as rx:
-            entries = await rx.snapshot()
-        return entries
+    async with trio.open_nursery() as nursery:
 
-    await snapshot_with(read, job, clock)
+        async def read(keys: str) -> list[trionats.api.KeyValueEntry]:
+            async with trionats.open_watcher(nursery, kv, keys=keys) as rx:
+                return await rx.snapshot()
+
+        await snapshot_with(read, job, clock)
 
 
 SCENARIOS = {
