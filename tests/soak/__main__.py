@@ -10,10 +10,11 @@ import trio
 
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
+from tests.soak.leases import many_leases
 from tests.soak.steady import many_consumed
 from tests.soak.streamed import streamed
 
-PARTS = ("steady", "streamed", "crowded", "lagging")
+PARTS = ("steady", "streamed", "crowded", "lagging", "leases")
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 256], help="sizes of objects (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -45,6 +47,10 @@ def main() -> int:
         lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
         print(f"a replica that lags:\n{lagging}")
         wrong |= bool(lagging.wrong)
+    if "leases" in parts:
+        leases = trio.run(partial(many_leases, wishes.seconds, say=print))
+        print(f"one lease, many processes:\n{leases}")
+        wrong |= bool(leases.wrong)
     return int(wrong)
 
 
