@@ -11,6 +11,7 @@ import pytest
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
 from tests.soak.leases import Leases, Step, judge, many_leases
+from tests.soak.putting import MIB, cancelled_puts
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -67,3 +68,10 @@ def test_a_step_that_begins_after_one_of_a_later_lease_is_found() -> None:
     assert outcome.counts["steps begun too late and not taken"] == 1
     judge([*steps, Step(13, 14, 5, True)], outcome)
     assert outcome.wrong == ["a step of 5 was begun 0.000 ms after one of 8"]
+
+
+@pytest.mark.live(seconds=60)
+async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(seed: str) -> None:
+    outcome = await cancelled_puts(24 * MIB, 20, seed)
+    assert not outcome.wrong, str(outcome)
+    assert outcome.cancelled + outcome.in_time == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from functools import partial
 
@@ -11,10 +12,11 @@ import trio
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
 from tests.soak.leases import many_leases
+from tests.soak.putting import MIB, cancelled_puts
 from tests.soak.steady import many_consumed
 from tests.soak.streamed import streamed
 
-PARTS = ("steady", "streamed", "crowded", "lagging", "leases")
+PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging", "leases")
 
 
 def main() -> int:
@@ -26,11 +28,17 @@ def main() -> int:
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 256], help="sizes of objects (%(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
+    parser.add_argument(
+        "--cancel", type=int, default=50, help="how many puts of the largest are cancelled (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
+    )
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     parts, wrong = wishes.parts or PARTS, False
-    # First: the peak of this process is looked at.
+    # First: the peak of this process is looked at, before it is larger for another reason.
     if "steady" in parts:
         steady = trio.run(many_consumed, wishes.messages)
         print(f"memory of a consumer: {steady}")
@@ -39,6 +47,10 @@ def main() -> int:
         transfers = trio.run(streamed, wishes.megabytes)
         print(f"memory of streamed objects:\n{transfers}")
         wrong |= transfers.wrong
+    if "cancelled" in parts:
+        cancelled = trio.run(cancelled_puts, max(wishes.megabytes) * MIB, wishes.cancel, wishes.seed)
+        print(f"puts: {cancelled}")
+        wrong |= cancelled.wrong
     if "crowded" in parts:
         crowded = trio.run(one_consumer_at_a_time, wishes.in_a_row)
         print(f"room for one consumer:\n{crowded}")
