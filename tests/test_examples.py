@@ -31,6 +31,11 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "watch_keys.py": [
+        *("is:   hall.left on", "is:   hall.right off"),
+        *("gets: hall.right on", "gets: hall.left DEL"),
+        *("got:  hall.left dim", "got:  hall.left on"),
+    ],
     "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",

@@ -460,6 +460,16 @@ async def get_nothing(kv: KeyValue) -> None:
             await kv.get(key)
 
 
+def watching(**options: Any) -> Callable[[KeyValue], Awaitable[None]]:  # noqa: ANN401 - open_watcher's
+    """Take a snapshot."""
+
+    async def do(kv: KeyValue) -> None:
+        async with trio.open_nursery() as nursery, open_watcher(nursery, kv, **options) as rx:
+            await rx.snapshot()
+
+    return do
+
+
 DO |= {
     "KeyValue.get": with_keys(lambda kv: kv.get("k")),
     "KeyValue.get of a key that is not there": with_keys(get_nothing),
@@ -479,6 +489,10 @@ DO |= {
         lambda kv: kv.history("k"), lambda kv: kv.keys("k.>"), lambda kv: kv.keys()
     ),
     "KeyValue.keys with several filters": with_keys(lambda kv: kv.keys(["k", "new"])),
+    "open_watcher of keys, with one filter or none": with_keys(
+        watching(), watching(keys="k.>"), watching(include_history=True), watching(resume_from_revision=1)
+    ),
+    "open_watcher of keys, with several filters": with_keys(watching(keys=["k", "new"])),
     "KeyValue.purge_deletes": with_keys(lambda kv: kv.purge_deletes(-1)),
 }
 
