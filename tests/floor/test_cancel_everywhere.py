@@ -59,6 +59,8 @@ class Everything:
     stream: FakeStream
     #: The stream of the key-value bucket `b`: an old value under `k`, and the marker of `gone`.
     keys: FakeKeyValue
+    #: A bucket that can hold leases, with nothing in it.
+    leases: FakeKeyValue
 
     @property
     def js(self) -> JetStream:
@@ -102,6 +104,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         keys = FakeKeyValue(server, "b", history=2)
         keys.set("k", b"old")
         keys.mark("gone", age=3600)
+        leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -117,7 +120,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream, keys)
+            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -474,6 +477,29 @@ def into_file(name: str) -> Case:
     return prepared
 
 
+@asynccontextmanager
+async def lease(
+    w: Everything, *, taken: bool = False, marked: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Take a lease and give it back; see that nobody has it afterwards, without the server's having to end it."""
+    bucket = w.leases
+    if marked:
+        bucket.mark("k")
+    if taken:
+        bucket.set("k")
+        w.nursery.start_soon(w.later, lambda: bucket.mark("k"))
+    before = bucket.last
+
+    async def use() -> None:
+        await opening(trionats.open_lease(w.nursery, find_keys(w.nc, "leases"), "k", ttl=2))
+        assert bucket.last >= before + 2
+
+    yield use
+    await w.nc.flush()
+    assert bucket.values() == ({"k": b"x"} if taken and bucket.last == before else {})
+    assert not bucket.consumers
+
+
 Pieces: TypeAlias = "list[bytes]"
 
 
@@ -672,6 +698,9 @@ CASES: Final[dict[str, Case]] = {
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
+    "open_lease": lease,
+    "open_lease, over a marker": partial(lease, marked=True),
+    "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
     "open_watcher, keys": simply(
         lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))

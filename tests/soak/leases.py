@@ -187,6 +187,7 @@ async def disturb(contenders: Contenders, kv: KeyValue, seconds: float, outcome:
                 else:
                     nursery.start_soon(contenders.stop, which, random.uniform(0, LONGEST_STOP))
                     outcome.counts["stopped"] += 1
+        nursery.cancel_scope.cancel()
 
 
 async def many_leases(seconds: float, processes: int = 8, say: Callable[[str], None] = lambda _: None) -> Leases:
@@ -194,17 +195,7 @@ async def many_leases(seconds: float, processes: int = 8, say: Callable[[str], N
     outcome = Leases(Counter({"stopped": 0, "killed": 0}))
     async with open_live(jetstream=True) as (server, nc, _):
         js = nc.jetstream()
-        subjects = ["$KV.leases.>"]
-        await js.create_stream(
-            name="KV_leases",
-            subjects=subjects,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-            allow_rollup_hdrs=True,
-            allow_msg_ttl=True,
-            subject_delete_marker_ttl=1.0,
-        )
-        kv = await js.key_value("leases")
+        kv = await js.create_key_value(bucket="leases", limit_marker_ttl=1)
         with tempfile.TemporaryDirectory() as folder:
             contenders = Contenders(server.url, kv.bucket, Path(folder), processes)
             try:

@@ -143,7 +143,7 @@ class Holding:
             nursery: Where the watcher's task lives while somebody else holds it.
         """
         try:
-            self._patience.looked(await self.look(), trio.current_time())
+            self._patience.looked(await self._look_patiently(), trio.current_time())
             if not await self._try():
                 await self._wait_for(nursery)
         except BaseException:
