@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,8 @@ from trionats import Client, ObjectStore, api
 MIB = 1024 * 1024
 #: By how many bytes a process may grow while it puts an object that it has not got in memory, whatever its size.
 MOST_GROWTH = 32 * MIB
+#: How many seconds behind some number of bytes a put is cancelled at the latest.
+LATEST = 0.05
 PIECE = bytes(range(256)) * 1000
 
 
@@ -27,12 +30,14 @@ async def pieces(size: int) -> AsyncGenerator[bytes]:
         yield PIECE[: size - start]
 
 
-async def put(store: ObjectStore, size: int, path: Path | None) -> api.ObjectInfo:
+async def put(
+    store: ObjectStore, size: int, path: Path | None, progress: Callable[[int, int | None], object] | None = None
+) -> api.ObjectInfo:
     """Put an object of that size under the name "n": the file, or else pieces."""
     if path is not None:
-        return await store.put_file(path, "n")
+        return await store.put_file(path, "n", progress=progress)
     async with aclosing(pieces(size)) as data:
-        return await store.put("n", data)
+        return await store.put("n", data, progress=progress)
 
 
 async def chunks_in(store: ObjectStore) -> dict[str, int]:
@@ -48,7 +53,6 @@ class Cancelled:
     seed: object
     cancelled: int = 0
     in_time: int = 0
-    seconds: float = 0
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -56,12 +60,18 @@ class Cancelled:
         return bool(self.faults) or not self.cancelled
 
     def __str__(self) -> str:
-        done = f"{self.cancelled} cancelled and {self.in_time} done before that, of {self.seconds:.2f} s each"
+        done = f"{self.cancelled} cancelled and {self.in_time} done before that"
         return f"{done}, seed {self.seed}: {self.faults or 'each object whole, no chunk left'}"
 
 
+def cancel_behind(scope: trio.CancelScope, behind: int, later: float, done: int, _: int | None) -> None:
+    """Be told of progress, and cancel so many seconds after so many bytes."""
+    if done > behind:
+        scope.deadline = min(scope.deadline, trio.current_time() + later)
+
+
 async def cancelled_puts(size: int, times: int, seed: object) -> Cancelled:
-    """Cancel puts of that size, of a file and of an iterable by turns, each at a moment of its own."""
+    """Cancel puts of that size, of a file and of an iterable by turns, each some time behind some number of bytes."""
     outcome, rng = Cancelled(seed), random.Random(repr(seed))
     old = PIECE * 10
     with TemporaryDirectory() as folder:
@@ -70,16 +80,13 @@ async def cancelled_puts(size: int, times: int, seed: object) -> Cancelled:
             file.truncate(size)
         async with open_live(jetstream=True) as (_, nc, _):
             store = await nc.jetstream().create_object_store("b", storage=api.StorageType.MEMORY)
-            start = trio.current_time()
-            await put(store, size, None)
-            outcome.seconds = trio.current_time() - start
             await store.put("n", old)
             for number in range(times):
-                moment = rng.random() * outcome.seconds
-                with trio.move_on_after(moment) as scope:
-                    await put(store, size, path if number % 2 else None)
+                behind, later = rng.randrange(size), rng.random() * LATEST
+                with trio.CancelScope() as scope:
+                    await put(store, size, path if number % 2 else None, partial(cancel_behind, scope, behind, later))
                 if fault := await fault_of(store, nc, size, old, may_be_new=not scope.cancelled_caught):
-                    outcome.faults.append(f"no. {number + 1}, cancelled after {moment:.4f} s: {fault}")
+                    outcome.faults.append(f"no. {number + 1}, cancelled {later:.4f} s behind {behind} bytes: {fault}")
                 outcome.cancelled += scope.cancelled_caught
                 outcome.in_time += not scope.cancelled_caught
                 if (await store.get_info("n")).size != len(old):
