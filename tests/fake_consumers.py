@@ -249,7 +249,7 @@ class Consumer:
 
     def pending(self) -> Iterator[Stored]:
         """What it has not delivered once."""
-        for message in self.stream.messages:
+        for message in self.stream.readable:
             if message.sequence <= self.cursor or not self.wants(message):
                 continue
             stored_before = self.chosen is not None and message.sequence <= max(self.chosen, default=0)
@@ -286,11 +286,15 @@ class Consumer:
         headers = message.headers
         if self.config.get("priority_policy") == "pinned_client":
             headers = self._pin(pull, headers)
-        size = len(message.subject) + len(reply) + len(headers) + len(message.payload)
+        payload = message.payload
+        if self.config.get("headers_only"):
+            line = f"Nats-Msg-Size: {len(payload)}\r\n".encode()
+            headers, payload = (headers.removesuffix(b"\r\n") or b"NATS/1.0\r\n") + line + b"\r\n", b""
+        size = len(message.subject) + len(reply) + len(headers) + len(payload)
         if self.lose_messages:
             self.lose_messages -= 1
         else:
-            self.stream.hand_over(pull.inbox, message.subject, reply, headers, message.payload)
+            self.stream.hand_over(pull.inbox, message.subject, reply, headers, payload)
         pull.batch -= 1
         pull.given += 1
         if pull.max_bytes:

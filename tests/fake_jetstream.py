@@ -4,7 +4,8 @@ Messages keep their sequence; consumers deliver what matches their filters, pull
 `timed`, there is no time in it but `lag`: pulls do not expire and heartbeats do not come, so tests run it in real time and are done
 long before either is due, or under a mock clock to see what silence does.
 
-`FakeObjects` is the stream of a bucket: it also answers what an object store asks besides, unless a test answers in its place.
+`FakeObjects` and `FakeKeyValue` are the streams of buckets: they also answer what a store asks besides, unless a test answers in
+their place.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import base64
 import dataclasses
 import hashlib
 import json
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import trio
@@ -35,6 +38,9 @@ BUSY = refusal(429, 10167, "too many requests")
 FULL = refusal(400, 10077, "maximum bytes exceeded")
 UNAVAILABLE = refusal(503, 10008, "JetStream system temporarily unavailable")
 WRONG_SEQUENCE = refusal(400, 10071, "wrong last sequence")
+#: What a stream of several replicas may say in its place.
+WRONG_SEQUENCE_OF_SEVERAL = refusal(400, 10164, "wrong last sequence")
+NO_TTL = refusal(400, 10166, "per-message TTL is disabled")
 
 
 def digest_of(data: bytes) -> str:
@@ -49,10 +55,31 @@ class Stored:
     subject: str
     payload: bytes
     headers: bytes = b""
+    #: When it was stored, in nanoseconds; 0 where the sequence is all the time there is.
+    at: int = 0
 
     @property
     def timestamp(self) -> int:
-        return TIMESTAMP + self.sequence
+        return self.at or TIMESTAMP + self.sequence
+
+    @property
+    def time(self) -> str:
+        """The same, as the server writes it; the day of CREATED where it is not known."""
+        if not self.at:
+            return CREATED
+        seconds, nanoseconds = divmod(self.timestamp, 1_000_000_000)
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Its headers by their names."""
+        return fields_of(self.headers)
+
+
+def fields_of(block: bytes) -> dict[str, str]:
+    """Read a header block, of which every name stands there once."""
+    lines = block.decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if line)
 
 
 class FakeStream:
@@ -90,15 +117,26 @@ class FakeStream:
         state["consumer_count"] = len(self.consumers)
         return {"config": {"name": self.name}, "created": CREATED, "state": state}
 
-    def store(self, subject: str, payload: bytes, *, rollup: bool = True, headers: bytes = b"") -> dict[str, Any]:
+    def store(
+        self, subject: str, payload: bytes, *, rollup: bool = True, headers: bytes = b"", at: int = 0
+    ) -> dict[str, Any]:
         """Add a message; with `rollup` it replaces the earlier ones of its subject."""
         self.last += 1
         if rollup:
             self.messages = [m for m in self.messages if m.subject != subject]
-        self.messages.append(Stored(self.last, subject, payload, headers))
+        self.messages.append(Stored(self.last, subject, payload, headers, at))
+        self.serve_all()
+        return {"stream": self.name, "seq": self.last}
+
+    def serve_all(self) -> None:
+        """Let all consumers deliver what there is."""
         for consumer in list(self.consumers.values()):
             self.serve(consumer)
-        return {"stream": self.name, "seq": self.last}
+
+    @property
+    def readable(self) -> Sequence[Stored]:
+        """What is there for those who do not ask the leader."""
+        return self.messages
 
     def _named(self, frame: Frame) -> Consumer | None:
         return self.consumers.get(frame.subject.rsplit(".", 1)[1])
@@ -131,13 +169,14 @@ class FakeStream:
     def add_consumer(self, name: str, **config: Any) -> Consumer:  # noqa: ANN401 - any field, as the server is told it
         """Make a consumer, or in place of one of the same name another one."""
         config = {**(USUAL if config.get("ack_policy", "none") != "none" else {}), **config, "name": name}
-        starts = {"new": self.last, "by_start_sequence": int(config.get("opt_start_seq", 1)) - 1}
+        first = self.messages[0].sequence if self.messages else self.last + 1
+        starts = {"new": self.last, "by_start_sequence": max(int(config.get("opt_start_seq", 1)), first) - 1}
         policy = config.setdefault("deliver_policy", "all")
         self.made += 1
         made_at = f"2026-11-28T12:{self.made // 60:02}:{self.made % 60:02}Z"
         consumer = Consumer(self, name, config, starts.get(policy, 0), made_at)
         if policy == "last_per_subject":
-            consumer.chosen = set({m.subject: m.sequence for m in self.messages if consumer.wants(m)}.values())
+            consumer.chosen = set({m.subject: m.sequence for m in self.readable if consumer.wants(m)}.values())
         self.consumers[consumer.name] = consumer
         return consumer
 
@@ -189,20 +228,27 @@ class FakeStream:
         return None if consumer is None else consumer.acknowledge(int(tokens[5]), frame.payload, frame.reply)
 
 
-class FakeObjects(FakeStream):
-    """The stream of one bucket, with what an object store asks of it."""
+class FakeBucket(FakeStream):
+    """The stream of one bucket, with what stores of either kind ask of it.
 
-    def __init__(self, server: FakeServer, bucket: str) -> None:
-        super().__init__(server, f"OBJ_{bucket}")
-        self.bucket = bucket
-        self.prefix = f"$O.{bucket}"
+    Args:
+        server: The server.
+        name: The stream's name.
+        prefix: What its subjects begin with.
+        timed: As for `FakeStream`.
+    """
+
+    def __init__(self, server: FakeServer, name: str, prefix: str, *, timed: bool = False) -> None:
+        super().__init__(server, name, timed=timed)
+        self.prefix = prefix
         #: Asked about each message that is published into the bucket, and may answer in its place: a mapping or bytes are sent
         #: instead of storing it, `"503"` and `"silence"` are what they say, `"lost"` stores and keeps silent, None stores.
         self.hook: Callable[[Frame], Any] = lambda _: None
-        #: Whether purges are done, and answered.
-        self.purges = True
-        server.on(f"{self.prefix}.>", self._put)
-        server.on(f"$JS.API.DIRECT.GET.{self.name}.>", self._direct_get)
+        #: Whether purges are done, and answered; or the refusal that they are answered with.
+        self.purges: bool | dict[str, Any] = True
+        server.on(f"{prefix}.>", self._put)
+        server.on(f"$JS.API.DIRECT.GET.{name}", self.direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}.>", self.direct_get)
         self.also()
 
     def also(self, api: str = "$JS.API", name: str = "") -> None:
@@ -223,17 +269,6 @@ class FakeObjects(FakeStream):
     def payloads(self, pattern: str) -> list[bytes]:
         return [message.payload for message in self.messages if matches(pattern, message.subject)]
 
-    def data(self, nuid: str | None) -> list[bytes]:
-        return self.payloads(f"{self.prefix}.C.{nuid}")
-
-    @property
-    def chunks(self) -> int:
-        return len(self.sequences(f"{self.prefix}.C.*"))
-
-    @property
-    def metas(self) -> list[dict[str, Any]]:
-        return [json.loads(payload) for payload in self.payloads(f"{self.prefix}.M.*")]
-
     def forget(self, pattern: str) -> None:
         self.messages = [m for m in self.messages if not matches(pattern, m.subject)]
 
@@ -241,36 +276,8 @@ class FakeObjects(FakeStream):
         """How often a purge was asked for."""
         return len(self.server.sent("PUB", "$JS.API.STREAM.PURGE.*"))
 
-    def add(self, name: str, *chunks: bytes, deleted: bool = False, **more: object) -> None:
-        """Store an object as a client would have done."""
-        for chunk in chunks:
-            self.store(f"{self.prefix}.C.nuid-{name}", chunk, rollup=False)
-        info = {"name": name, "bucket": self.bucket, "nuid": f"nuid-{name}", "deleted": deleted}
-        counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": digest_of(b"".join(chunks))}
-        subject = f"{self.prefix}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
-        self.store(subject, json.dumps({**info, **counts, **more}).encode())
-
-    def contents(self) -> dict[str, bytes]:
-        """All objects that are not deleted.
-
-        Raises:
-            AssertionError: One of them is not whole, or there are chunks that belong to none.
-        """
-        chunked = [message.subject for message in self.messages if matches(f"{self.prefix}.C.*", message.subject)]
-        chunks = {subject.rsplit(".", 1)[1]: self.payloads(subject) for subject in chunked}
-        found = {}
-        for info in self.metas:
-            if not info["deleted"]:
-                parts = chunks.pop(info["nuid"], [])
-                found[info["name"]] = data = b"".join(parts)
-                is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])
-                assert is_there == promised, f"{info['name']!r} is not whole"
-                assert info["digest"] == digest_of(data), f"{info['name']!r} is mixed"
-        assert not chunks, f"orphans: {chunks}"
-        return found
-
-    def _last(self, subject: str) -> Stored | None:
-        return next((m for m in reversed(self.messages) if m.subject == subject), None)
+    def _last(self, pattern: str) -> Stored | None:
+        return next((m for m in reversed(self.messages) if matches(pattern, m.subject)), None)
 
     def _put(self, frame: Frame) -> Any:  # noqa: ANN401 - whatever a hook may answer
         instead = self.hook(frame)
@@ -282,34 +289,47 @@ class FakeObjects(FakeStream):
             return self._in_time(frame, lambda: self.take(frame))
         return None if isinstance(instead, str) else instead
 
+    def refused(self, subject: str, asked: dict[str, str]) -> dict[str, Any] | None:
+        """Say why a message is not stored, given its headers; None where it is."""
+        expected = asked.get("Nats-Expected-Last-Subject-Sequence")
+        last = self._last(subject)
+        return WRONG_SEQUENCE if expected and int(expected) != (last.sequence if last else 0) else None
+
     def take(self, frame: Frame) -> dict[str, Any]:
         """Store what is published, unless something else was expected; give the answer."""
-        _, _, rest = frame.headers.decode().partition("Nats-Expected-Last-Subject-Sequence: ")
-        last = self._last(frame.subject)
-        if rest and int(rest.split("\r\n")[0]) != (last.sequence if last else 0):
-            return WRONG_SEQUENCE
-        rollup = b"Nats-Rollup: sub" in frame.headers
+        asked = fields_of(frame.headers)
+        refused = self.refused(frame.subject, asked)
+        if refused is not None:
+            return {**refused, "stream": self.name, "seq": 0}
+        rollup = asked.get("Nats-Rollup") == "sub"
         return self.store(frame.subject, frame.payload, rollup=rollup, headers=frame.headers)
 
     def get(self, frame: Frame) -> dict[str, Any]:
-        asked = json.loads(frame.payload)
-        found = next((m for m in self.messages if m.sequence == asked.get("seq")), None)
-        if "last_by_subj" in asked:
-            found = self._last(asked["last_by_subj"])
+        found = self._found(self.messages, json.loads(frame.payload))
         if found is None:
             return refusal(404, 10037, "no message found")
-        data = base64.b64encode(found.payload).decode()
-        fields = {"subject": found.subject, "seq": found.sequence, "data": data, "time": CREATED}
-        return {"message": fields}
+        parts = {"hdrs": found.headers, "data": found.payload}
+        encoded = {name: base64.b64encode(part).decode() for name, part in parts.items() if part}
+        return {"message": {"subject": found.subject, "seq": found.sequence, **encoded, "time": found.time}}
 
-    def _direct_get(self, frame: Frame) -> None:
-        found = self._last(frame.subject.removeprefix(f"$JS.API.DIRECT.GET.{self.name}."))
+    def _found(self, messages: Sequence[Stored], asked: dict[str, Any]) -> Stored | None:
+        if (pattern := asked.get("last_by_subj")) is not None:
+            return next((m for m in reversed(messages) if matches(pattern, m.subject)), None)
+        if (pattern := asked.get("next_by_subj")) is not None:
+            first = asked.get("seq", 0)
+            return next((m for m in messages if m.sequence >= first and matches(pattern, m.subject)), None)
+        return next((m for m in messages if m.sequence == asked.get("seq")), None)
+
+    def direct_get(self, frame: Frame) -> None:
+        _, _, subject = frame.subject.partition(f".DIRECT.GET.{self.name}.")
+        found = self._found(self.readable, {"last_by_subj": subject} if subject else json.loads(frame.payload))
         if found is None:
             self.server.publish(frame.reply, headers=b"NATS/1.0 404 Message Not Found\r\n\r\n")
             return
-        fields = {"Stream": self.name, "Subject": found.subject, "Sequence": found.sequence}
+        fields = {"Stream": self.name, "Subject": found.subject, "Sequence": found.sequence, "Time-Stamp": found.time}
         lines = "".join(f"Nats-{name}: {value}\r\n" for name, value in fields.items())
-        self.server.publish(frame.reply, found.payload, headers=f"NATS/1.0\r\n{lines}\r\n".encode())
+        own = found.headers.removesuffix(b"\r\n") or b"NATS/1.0\r\n"
+        self.server.publish(frame.reply, found.payload, headers=own + lines.encode() + b"\r\n")
 
     def _erase(self, frame: Frame) -> dict[str, Any]:
         sequence = json.loads(frame.payload)["seq"]
@@ -317,7 +337,230 @@ class FakeObjects(FakeStream):
         return {"success": True}
 
     def purge(self, frame: Frame) -> dict[str, Any] | None:
-        if not self.purges:
-            return None
-        self.forget(json.loads(frame.payload or b"{}").get("filter", ">"))
-        return {"success": True, "purged": 0}
+        if self.purges is not True:
+            return self.purges or None
+        asked = json.loads(frame.payload or b"{}")
+        chosen = self.sequences(asked.get("filter", ">"))
+        gone = set(chosen[: len(chosen) - asked.get("keep", 0)]) if "seq" not in asked else set()
+        gone |= {sequence for sequence in chosen if sequence < asked.get("seq", 0)}
+        self.messages = [m for m in self.messages if m.sequence not in gone]
+        return {"success": True, "purged": len(gone)}
+
+
+class FakeObjects(FakeBucket):
+    """The stream of one object store."""
+
+    def __init__(self, server: FakeServer, bucket: str) -> None:
+        super().__init__(server, f"OBJ_{bucket}", f"$O.{bucket}")
+        self.bucket = bucket
+        #: How many subjects are listed at once, and the time of the server that lists them.
+        self.page = 100_000
+        self.now = "2026-11-29T12:00:00.000000001Z"
+        server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
+
+    def about(self) -> dict[str, Any]:
+        subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
+        return {**super().about(), "config": {"name": self.name, "subjects": subjects, "allow_direct": True}}
+
+    def data(self, nuid: str | None) -> list[bytes]:
+        return self.payloads(f"{self.prefix}.C.{nuid}")
+
+    @property
+    def chunks(self) -> int:
+        return len(self.sequences(f"{self.prefix}.C.*"))
+
+    @property
+    def metas(self) -> list[dict[str, Any]]:
+        return [json.loads(payload) for payload in self.payloads(f"{self.prefix}.M.*")]
+
+    def add(self, name: str, *chunks: bytes, deleted: bool = False, **more: object) -> None:
+        """Store an object as a client would have done."""
+        for chunk in chunks:
+            self.store(f"{self.prefix}.C.nuid-{name}", chunk, rollup=False)
+        info = {"name": name, "bucket": self.bucket, "nuid": f"nuid-{name}", "deleted": deleted}
+        counts = {"size": sum(map(len, chunks)), "chunks": len(chunks), "digest": digest_of(b"".join(chunks))}
+        subject = f"{self.prefix}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+        self.store(subject, json.dumps({**info, **counts, **more}).encode())
+
+    def contents(self) -> dict[str, bytes]:
+        """All objects that are not deleted; of links, where they lead to.
+
+        Raises:
+            AssertionError: One of them is not whole, or there are chunks that belong to none.
+        """
+        chunked = [message.subject for message in self.messages if matches(f"{self.prefix}.C.*", message.subject)]
+        chunks = {subject.rsplit(".", 1)[1]: self.payloads(subject) for subject in chunked}
+        found = {}
+        for info in self.metas:
+            link = (info.get("options") or {}).get("link")
+            if link and not info["deleted"]:
+                found[info["name"]] = b"-> " + json.dumps(link).encode()
+            elif not info["deleted"]:
+                parts = chunks.pop(info["nuid"], [])
+                found[info["name"]] = data = b"".join(parts)
+                is_there, promised = (len(data), len(parts)), (info["size"], info["chunks"])
+                assert is_there == promised, f"{info['name']!r} is not whole"
+                assert info["digest"] == digest_of(data), f"{info['name']!r} is mixed"
+        assert not chunks, f"orphans: {chunks}"
+        return found
+
+    def _about_subjects(self, frame: Frame) -> dict[str, Any]:
+        asked, info = json.loads(frame.payload or b"{}"), self.about()
+        if "subjects_filter" in asked:
+            subjects = [m.subject for m in self.messages if matches(asked["subjects_filter"], m.subject)]
+            counts = {subject: subjects.count(subject) for subject in sorted(set(subjects))}
+            offset = asked.get("offset", 0)
+            info["state"]["subjects"] = dict(list(counts.items())[offset : offset + self.page])
+            info |= {"total": len(counts), "offset": offset, "limit": self.page}
+        return {**info, "ts": self.now}
+
+
+class FakeKeyValue(FakeBucket):
+    """The stream of one key-value bucket.
+
+    With `timed` its clock is Trio's: a `Nats-TTL` and the bucket's `ttl` end, and `limit_marker_ttl` leaves a marker.
+
+    Args:
+        server: The server.
+        bucket: The bucket's name.
+        history: How many messages a key has at the most.
+        limit_marker_ttl: How many seconds a marker lives that the server itself makes; with it, messages may have a TTL.
+        ttl: How many seconds a message lives; 0 for ever.
+        replicas: What the configuration says of it.
+        timed: As for `FakeStream`.
+    """
+
+    def __init__(
+        self,
+        server: FakeServer,
+        bucket: str,
+        *,
+        history: int = 1,
+        limit_marker_ttl: int = 0,
+        ttl: int = 0,
+        replicas: int = 1,
+        timed: bool = False,
+    ) -> None:
+        super().__init__(server, f"KV_{bucket}", f"$KV.{bucket}", timed=timed)
+        self.bucket = bucket
+        self.limit_marker_ttl, self.ttl = limit_marker_ttl, ttl
+        #: What the server says of the stream, which a test may change.
+        self.config: dict[str, Any] = {
+            "name": self.name,
+            "subjects": [f"{self.prefix}.>"],
+            "max_msgs_per_subject": history,
+            "max_age": ttl * 1_000_000_000,
+            "num_replicas": replicas,
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "discard": "new",
+            "retention": "limits",
+            "storage": "memory",
+        }
+        if limit_marker_ttl:
+            self.config |= {"allow_msg_ttl": True, "subject_delete_marker_ttl": limit_marker_ttl * 1_000_000_000}
+        #: What a lost compare-and-set is answered with.
+        self.conflict = WRONG_SEQUENCE
+        self._lagging: tuple[Stored, ...] | None = None
+
+    @property
+    def history(self) -> int:
+        return int(self.config["max_msgs_per_subject"])
+
+    def about(self) -> dict[str, Any]:
+        said = super().about()
+        first = self.messages[0].sequence if self.messages else self.last + 1
+        return {**said, "config": self.config, "state": {**said["state"], "first_seq": first}}
+
+    # What a test sees and does.
+
+    def key(self, message: Stored) -> str:
+        return message.subject.removeprefix(f"{self.prefix}.")
+
+    def values(self) -> dict[str, bytes]:
+        """All keys that are not deleted, with their last values."""
+        last = {self.key(message): message for message in self.messages}
+        return {key: message.payload for key, message in last.items() if not self._is_marker(message)}
+
+    def set(self, key: str, value: bytes = b"x", *, age: float | None = None, **headers: str) -> int:
+        """Store a value as another client would have done; give its revision.
+
+        Args:
+            key: The key.
+            value: The value.
+            age: How many seconds ago, by this machine's clock; None for now, by the bucket's own.
+            headers: Headers, with `_` for `-`.
+        """
+        lines = "".join(f"{name.replace('_', '-')}: {field}\r\n" for name, field in headers.items())
+        block = f"NATS/1.0\r\n{lines}\r\n".encode() if lines else b""
+        at = 0 if age is None else time.time_ns() - int(age * 1e9)
+        return int(
+            self.store(f"{self.prefix}.{key}", value, rollup="Nats_Rollup" in headers, headers=block, at=at)["seq"]
+        )
+
+    def mark(self, key: str, kind: str = "DEL", *, age: float | None = None) -> int:
+        """Store a marker: "DEL" and "PURGE" as clients do, any other kind as the server does for that reason."""
+        if kind in ("DEL", "PURGE"):
+            rollup = {"Nats_Rollup": "sub"} if kind == "PURGE" else {}
+            return self.set(key, b"", age=age, KV_Operation=kind, **rollup)
+        return self.set(key, b"", age=age, Nats_Marker_Reason=kind, Nats_Rollup="sub")
+
+    def lag_behind(self) -> None:
+        """Have a replica that gets nothing more: direct gets and consumers are its, `STREAM.*` the leader's."""
+        self._lagging = tuple(self.messages)
+
+    def catch_up(self) -> None:
+        """Let that replica have all that the leader has."""
+        self._lagging = None
+        self.serve_all()
+
+    # What the server does.
+
+    def _info(self, consumer: Consumer | None) -> dict[str, Any]:
+        # Only in a cluster a consumer has one, and there a stream may have replicas.
+        cluster = {"cluster": {"name": "c"}} if self.config["num_replicas"] > 1 else {}
+        return {**super()._info(consumer), **cluster}
+
+    @property
+    def readable(self) -> Sequence[Stored]:
+        return self.messages if self._lagging is None else self._lagging
+
+    def store(
+        self, subject: str, payload: bytes, *, rollup: bool = True, headers: bytes = b"", at: int = 0
+    ) -> dict[str, Any]:
+        at = at or TIMESTAMP + (self.last + 1 if self.clock is None else int(trio.current_time() * 1e9))
+        answer = super().store(subject, payload, rollup=rollup, headers=headers, at=at)
+        chosen = self.sequences(subject)
+        gone = set(chosen[: -self.history])
+        self.messages = [m for m in self.messages if m.sequence not in gone]
+        self._expire_later(self.messages[-1])
+        return answer
+
+    def refused(self, subject: str, asked: dict[str, str]) -> dict[str, Any] | None:
+        if "Nats-TTL" in asked and not self.config.get("allow_msg_ttl"):
+            return NO_TTL
+        return None if super().refused(subject, asked) is None else self.conflict
+
+    def _is_marker(self, message: Stored) -> bool:
+        return not {"KV-Operation", "Nats-Marker-Reason"}.isdisjoint(message.fields)
+
+    def _expire_later(self, message: Stored) -> None:
+        own = message.fields.get("Nats-TTL", "")
+        seconds = [self.ttl] if self.ttl and own != "never" else []
+        if own and own != "never":
+            # As measured: it is stretched to the marker's, where a key has a history.
+            least = self.limit_marker_ttl if self.history > 1 else 0
+            seconds.append(max(int(own.removesuffix("s")), least))
+        if seconds and self.clock is not None:
+            self.clock.call_later(min(seconds), lambda: self.expire(message))
+
+    def expire(self, message: Stored) -> None:
+        """End a message as its TTL does: a marker takes the place of a key's last value, where the bucket has markers."""
+        if message not in self.messages:
+            return
+        self.messages.remove(message)
+        if self.limit_marker_ttl and not self.sequences(message.subject) and not self._is_marker(message):
+            lines = {"Nats-Marker-Reason": "MaxAge", "Nats-TTL": f"{self.limit_marker_ttl}s", "Nats-Rollup": "sub"}
+            block = "".join(f"{name}: {field}\r\n" for name, field in lines.items())
+            self.store(message.subject, b"", headers=f"NATS/1.0\r\n{block}\r\n".encode())

@@ -69,11 +69,11 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* jitter messages whereabouts",
+        "* idle jitter messages whereabouts",
         "api",
         "direct ordered",
         "entries management",
-        "consumers publishing watcher",
+        "buckets consumers listing publishing watcher",
         "kv objects streams",
         "context",
     ],
@@ -86,8 +86,10 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "watch",
+        "access watch",
+        "deletes holding",
         "store",
+        "lease",
     ],
     "_jetstream.management": [
         "consumer_requests",
@@ -102,10 +104,11 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.objects": [
         "* buckets transfer",
-        "infos purging",
+        "files infos purging",
         "access chunks",
-        "deleting reading sources",
-        "putting",
+        "deleting orphans reader replacing sealing sources",
+        "editing links putting stream",
+        "reading",
         "store",
     ],
     "_jetstream.publishing": [
@@ -126,18 +129,24 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks kv levels listing moments priority publishing refusals remnants",
-        "consumer_config demand direct leader objects publisher pull",
+        "* acks buckets levels listing moments priority publishing refusals remnants",
+        "consumer_config demand direct kv leader objects publisher pull",
         "actions ordered_batch snapshot",
         "consuming fetching ordered ordered_options push",
     ],
+    "_protocol.jetstream.buckets": [
+        "* configs kinds",
+        "origins",
+    ],
     "_protocol.jetstream.kv": [
-        "* entries keys",
+        "* codecs configs entries keys",
+        "lease writing",
     ],
     "_protocol.jetstream.objects": [
-        "* cutting infos names",
-        "places",
-        "writing",
+        "* configs cutting infos names",
+        "orphans places promises ways",
+        "links writing",
+        "editing",
     ],
     "testing": [
         "_server",
@@ -175,6 +184,7 @@ TASKS = {
     "_connection.supervisor": 3,
     "_core.connection": 1,
     "_feeds.feed": 1,
+    "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a

@@ -29,6 +29,8 @@ NOT_FINAL = {
     "trionats.Feed": "Watcher is one",
     "trionats.BoundedFeed": "Subscription is one",
     "trionats.JetStreamManager": "JetStream is one",
+    "trionats.ReadOnlyKeyValue": "KeyValue is one",
+    "trionats.api.BucketStatus": "each kind of bucket has one",
     "trionats.Message": "Msg is one",
     "trionats.Msg": "each client makes a class of its own of it, through which a message can be answered",
     "trionats.ConnectionEvent": "every event is one",

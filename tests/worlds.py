@@ -7,6 +7,7 @@ In memory (`tests/floor`), with a clock that jumps where the test asks for one:
     async with subscribed("a") as (server, nc, rx):                       # ... with a subscription that the server knows of
     async with open_world(Hosts("a", "b")) as (hosts, nc, nursery):       # several, by the names of their hosts
     async with open_bucket() as (bucket, store, nc, nursery):             # one that holds a bucket, a `FakeObjects`
+    async with open_keys(history=5) as (bucket, kv, nc, nursery):         # one that holds keys and values, a `FakeKeyValue`
     async with open_consumer_world() as w:                                # one that holds a stream with a consumer: `w.fake`, `w.consumer`
 
 With a real server (`tests/live`):
@@ -39,7 +40,7 @@ import trio.testing
 
 from tests.cancelling import same_schedule
 from tests.fake_consumers import Consumer as FakeConsumer
-from tests.fake_jetstream import FakeObjects, FakeStream
+from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream
 from tests.fakes import Ending, FakeServer
 from trionats import (
     Client,
@@ -63,6 +64,7 @@ from trionats._core.connection import Connection
 from trionats._core.messaging import Publishing
 from trionats._feeds.busy_tasks import BusyTasks
 from trionats._jetstream.api import Api
+from trionats._jetstream.kv.buckets import KeyValueBucket
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.buckets import Bucket
 from trionats.testing import NatsServer, TrioNatsServer, open_server
@@ -303,6 +305,39 @@ async def open_bucket(
     bucket = kind(server, "b")
     async with open_world(server, **options) as (_, nc, nursery):
         yield BucketWorld(bucket, find_store(nc), nc, nursery)
+
+
+class KeysWorld(NamedTuple):
+    """A key-value bucket in memory, and what is connected to it."""
+
+    bucket: FakeKeyValue
+    kv: KeyValue
+    nc: Client
+    nursery: trio.Nursery
+
+    @property
+    def server(self) -> FakeServer:
+        return self.bucket.server
+
+
+@asynccontextmanager
+async def open_keys(
+    *,
+    server: FakeServer | None = None,
+    client: dict[str, Any] | None = None,
+    **options: Any,  # noqa: ANN401 - any of those of the bucket
+) -> AsyncIterator[KeysWorld]:
+    """Open a world in memory with a key-value bucket "b".
+
+    Args:
+        server: The server, if not an ordinary one.
+        client: Options of `open_client`.
+        options: Those of `FakeKeyValue`.
+    """
+    server = server or FakeServer()
+    bucket = FakeKeyValue(server, "b", **options)
+    async with open_world(server, **(client or {})) as (_, nc, nursery):
+        yield KeysWorld(bucket, find_keys(nc), nc, nursery)
 
 
 class ConsumerWorld(NamedTuple):
@@ -751,6 +786,14 @@ def find_store(nc: Client, bucket: str = "b", *, domain: str | None = None) -> O
     """Give a store without asking whether there is one."""
     prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
     return ObjectStore(Api(seam(nc), prefix, domain), Bucket(bucket, bucket))
+
+
+def find_keys(nc: Client, bucket: str = "b", *, domain: str | None = None) -> KeyValue:
+    """Give a key-value bucket without asking whether there is one."""
+    prefix = f"$JS.{domain}.API" if domain is not None else api.DEFAULT_PREFIX
+    subjects = f"$KV.{bucket}."
+    names = KeyValueBucket(bucket, subjects, subjects if domain is None else f"{prefix}.{subjects}")
+    return KeyValue(Api(seam(nc), prefix, domain), names)
 
 
 def context_of(store: ObjectStore) -> JetStream:

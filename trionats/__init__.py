@@ -25,13 +25,16 @@ from trionats._feeds.feed import Feed
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
-from trionats._jetstream.kv.store import KeyValue
+from trionats._jetstream.kv.lease import Lease, open_lease
+from trionats._jetstream.kv.store import KeyValue, ReadOnlyKeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
+from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
 from trionats._protocol.jetstream.publishing import PublishOptions
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
@@ -42,6 +45,7 @@ from trionats._version import __version__
 from trionats._watch import open_watcher
 
 __all__ = [
+    "Base64Codec",
     "BoundedFeed",
     "Client",
     "ClientOptions",
@@ -52,21 +56,27 @@ __all__ = [
     "JetStream",
     "JetStreamManager",
     "JetStreamMsg",
+    "KeyCodec",
     "KeyValue",
     "KnownServer",
+    "Lease",
     "Message",
     "Msg",
     "ObjectStore",
+    "ObjectStream",
     "OrderedConsumer",
+    "PathCodec",
     "PendingReply",
     "PublishOptions",
     "Publisher",
+    "ReadOnlyKeyValue",
     "Receipt",
     "Replies",
     "Stream",
     "Subscription",
     "SubscriptionStatistics",
     "TLSState",
+    "ValueCodec",
     "Watcher",
     "WatcherStatistics",
     "__version__",
@@ -77,6 +87,7 @@ __all__ = [
     "open_client",
     "open_consumer",
     "open_events",
+    "open_lease",
     "open_publisher",
     "open_replies",
     "open_subscription",

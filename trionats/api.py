@@ -45,6 +45,7 @@ __all__ = [
     "AccountInfo",
     "AccountLimits",
     "AckPolicy",
+    "BucketStatus",
     "ClusterInfo",
     "ConsumerConfig",
     "ConsumerInfo",
@@ -57,6 +58,7 @@ __all__ = [
     "KeyValueConfig",
     "KeyValueEntry",
     "KeyValueParams",
+    "KeyValueStatus",
     "LostStreamData",
     "MsgMetadata",
     "MsgSequence",
@@ -67,6 +69,8 @@ __all__ = [
     "ObjectResult",
     "ObjectStoreConfig",
     "ObjectStoreParams",
+    "ObjectStoreStatus",
+    "Orphan",
     "PeerInfo",
     "PersistMode",
     "Placement",
@@ -390,7 +394,7 @@ class AccountInfo(Whole, nats_api.AccountInfo):
 
 
 class KeyValueParams(TypedDict, total=False):
-    """The fields of `KeyValueConfig` that `create_key_value` takes by keyword."""
+    """The fields of `KeyValueConfig` that `create_key_value` and its neighbours take by keyword."""
 
     bucket: str
     description: str | None
@@ -404,6 +408,7 @@ class KeyValueParams(TypedDict, total=False):
     republish: RePublish | None
     compression: StoreCompression | bool | None
     metadata: dict[str, str] | None
+    direct: bool | None
     limit_marker_ttl: float | None
     mirror: StreamSource | None
     sources: list[StreamSource] | None
@@ -411,7 +416,29 @@ class KeyValueParams(TypedDict, total=False):
 
 @dataclass
 class KeyValueConfig(nats_api.KeyValueConfig):
-    """The configuration of a key-value bucket; `ttl` and `limit_marker_ttl` are in seconds."""
+    """The configuration of a key-value bucket.
+
+    Attributes:
+        bucket: Its name: ASCII letters, digits, `-` and `_`.
+        description: What is told of it to who lists buckets.
+        max_value_size: How many bytes a value may have, its headers included; 0 or -1 for as many as the server takes.
+        history: How many states of a key are kept, 1 to 64.
+        ttl: For how many seconds a value lives, at least 0.1; 0 for ever.
+        max_bytes: How many bytes all of it may have; 0 or -1 for any number. What is put into a full bucket is refused.
+        storage: In files, or in memory; cannot be changed.
+        replicas: On how many servers of a cluster, 1 to 5.
+        placement: On which servers.
+        republish: What is stored is published again under other subjects.
+        direct: Whether any replica is asked for a value; True unless it is False, which leaves that to the leader.
+        compression: S2, or none.
+        metadata: What users want to note.
+        limit_marker_ttl: Mark keys whose values expire, for so many seconds, a whole number, and let keys have a TTL of their own
+            (server 2.11). It can be turned on later, and changed, but not turned off again.
+        mirror: Hold what another bucket holds; its `name` is the bucket's, or its stream's. What is written goes there. Cannot be
+            changed.
+        sources: Collect what other buckets hold, beside what is written here. Where a source does not say which subjects its
+            entries get (`subject_transforms`), its keys are keys of this bucket.
+    """
 
     placement: Placement | None = None
     republish: RePublish | None = None
@@ -419,6 +446,106 @@ class KeyValueConfig(nats_api.KeyValueConfig):
     metadata: dict[str, str] | None = None
     mirror: StreamSource | None = None
     sources: list[StreamSource] | None = None
+
+
+@dataclass(frozen=True)
+class BucketStatus:
+    """How a bucket is, and what it is configured to be.
+
+    Attributes:
+        bucket: Its name.
+        stream_info: What the server says of the stream that holds it.
+    """
+
+    bucket: str
+    stream_info: StreamInfo
+
+    @property
+    def description(self) -> str | None:
+        """What is told of it."""
+        return self.stream_info.config.description
+
+    @property
+    def ttl(self) -> float | None:
+        """For how many seconds what is stored lives; None for ever."""
+        return self.stream_info.config.max_age or None
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes it takes, headers and what the server notes included."""
+        return self.stream_info.state.bytes
+
+    @property
+    def max_bytes(self) -> int | None:
+        """How many they may be; None for any number."""
+        return _limit(self.stream_info.config.max_bytes)
+
+    @property
+    def storage(self) -> StorageType | None:
+        """Whether it is in files or in memory."""
+        return self.stream_info.config.storage
+
+    @property
+    def replicas(self) -> int:
+        """On how many servers it is."""
+        return self.stream_info.config.num_replicas or 1
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the server compresses it."""
+        return self.stream_info.config.compression not in (None, StoreCompression.NONE)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return bool(self.stream_info.config.sealed)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What users have noted; not what the server notes itself (`_nats.`)."""
+        noted = self.stream_info.config.metadata or {}
+        return {key: value for key, value in noted.items() if not key.startswith("_nats.")}
+
+    @property
+    def lag(self) -> int | None:
+        """How many messages a mirror, or all sources together, are behind; None where it neither mirrors nor collects.
+
+        What each is behind, and whether it was heard of, stands in `stream_info.mirror` and `stream_info.sources`.
+        """
+        info = self.stream_info
+        behind = [source.lag or 0 for source in ([info.mirror] if info.mirror is not None else info.sources or [])]
+        return sum(behind) if behind else None
+
+
+@final
+@dataclass(frozen=True)
+class KeyValueStatus(BucketStatus):
+    """How a key-value bucket is."""
+
+    @property
+    def values(self) -> int:
+        """How many entries it holds, with those of the history and the markers of what was deleted."""
+        return self.stream_info.state.messages
+
+    @property
+    def history(self) -> int:
+        """How many states of a key are kept; -1 for all, which only a mirror may do."""
+        return self.stream_info.config.max_msgs_per_subject or -1
+
+    @property
+    def max_value_size(self) -> int | None:
+        """How many bytes a value may have, its headers included; None for as many as the server takes."""
+        return _limit(self.stream_info.config.max_msg_size)
+
+    @property
+    def limit_marker_ttl(self) -> float | None:
+        """For how many seconds keys whose values expired are marked; None where they are not."""
+        return self.stream_info.config.subject_delete_marker_ttl or None
+
+    @property
+    def marker_ttl(self) -> float | None:
+        """The same, under nats-py's name."""
+        return self.limit_marker_ttl
 
 
 @final
@@ -449,7 +576,7 @@ class KeyValueEntry:
 
 
 class ObjectStoreParams(TypedDict, total=False):
-    """The fields of `ObjectStoreConfig` that `create_object_store` takes by keyword."""
+    """The fields of `ObjectStoreConfig` that `create_object_store` and its neighbours take by keyword."""
 
     description: str | None
     ttl: float | None
@@ -459,6 +586,17 @@ class ObjectStoreParams(TypedDict, total=False):
     placement: Placement | None
     compression: StoreCompression | bool | None
     metadata: dict[str, str] | None
+
+
+@final
+@dataclass(frozen=True)
+class ObjectStoreStatus(BucketStatus):
+    """How an object store is."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes: nats-py's name for `bytes`."""
+        return self.bytes
 
 
 @final
@@ -483,7 +621,19 @@ class PubAck(nats_api.PubAck):
 
 @dataclass
 class ObjectStoreConfig(nats_api.ObjectStoreConfig):
-    """The configuration of an object store's bucket; `ttl` is in seconds."""
+    """The configuration of an object store.
+
+    Attributes:
+        bucket: Its name: ASCII letters, digits, `-` and `_`.
+        description: What is told of it to who lists buckets.
+        ttl: For how many seconds an object lives, at least 0.1; 0 for ever.
+        max_bytes: How many bytes all of it may have; 0 or -1 for any number.
+        storage: In files, or in memory; cannot be changed.
+        replicas: On how many servers of a cluster, 1 to 5.
+        placement: On which servers.
+        compression: S2, or none.
+        metadata: What users want to note.
+    """
 
     placement: Placement | None = None
     compression: StoreCompression | bool | None = None
@@ -530,6 +680,11 @@ class ObjectInfo(nats_api.ObjectInfo):
     revision: int | None = None
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
     subject: str | None = field(default=None, repr=False)
+
+    @property
+    def meta(self) -> ObjectMeta:
+        """What the user says of it, to change a part of and hand to `ObjectStore.update_meta`."""
+        return ObjectMeta(self.name, self.description, self.headers, self.options, metadata=self.metadata)
 
     @classmethod
     def from_response(cls, resp: dict[str, Any]) -> ObjectInfo:
@@ -604,6 +759,26 @@ class ObjectResult:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Orphan:
+    """Chunks in an object store that no object names: what a put left that was broken off, or a deletion that was refused.
+
+    Attributes:
+        nuid: Under which they are.
+        chunks: How many they are.
+        bytes: How large they are, together.
+        oldest: When the first of them was stored, in UTC, by the server's clock.
+        newest: When the last of them was.
+    """
+
+    nuid: str
+    chunks: int
+    bytes: int
+    oldest: datetime.datetime
+    newest: datetime.datetime
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class StoredMsg:
     """A message as its stream holds it: what `Stream.get_msg` and its neighbours give.
 
@@ -622,6 +797,10 @@ class StoredMsg:
     time: datetime.datetime
     data: bytes = b""
     headers: MultiDict[str] = field(default_factory=MultiDict)
+
+
+def _limit(number: int | None) -> int | None:
+    return number if number is not None and number > 0 else None
 
 
 def _unknown(kind: type, resp: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def open_watcher(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    resume_from_revision: int | None = None,
     meta_only: bool = False,
     on_recreate: OnRecreate = "fail",
 ) -> Opening[Watcher[KeyValue.Entry]]: ...
@@ -92,10 +93,11 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
     Args:
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
         store: nats-py's store; its client lives in a trio-asyncio loop of this Trio run.
-        keys: Of a key-value bucket: the pattern of the keys to watch, or several that do not overlap.
+        keys: Of a key-value bucket: the pattern of the keys to watch, or several, which may overlap.
         ignore_deletes: Leave out what tells that an entry was deleted or purged.
         include_history: Begin with every state that is stored, not only with the last of each entry.
         updates_only: Leave out what is stored and begin with the next change; it is caught up at once.
+        resume_from_revision: Of a key-value bucket: begin with this revision, or the next one that there is.
         meta_only: Of a key-value bucket: leave the values on the server.
         on_recreate: What to do when the store is deleted and made anew while it is watched: `"fail"` or `"restart"`.
         options: The options above.
@@ -106,13 +108,15 @@ def open_watcher(nursery: trio.Nursery, store: Any, **options: Any) -> Opening[A
 
     Raises:
         nats.errors.BucketNotFoundError: There is no such store.
+        trionats.errors.RevisionGoneError: The revision to resume with is older than all that is stored.
+        trionats.errors.StreamRegressedError: The revision before the one to resume with was never stored.
         nats.errors.ConnectionClosedError: The client is closed.
         nats.errors.ConnectionDrainingError: The client is being drained.
         nats.errors.Error: As for any question to the JetStream API.
         RuntimeError: The client does not live in a trio-asyncio loop that is open, or was never connected.
-        TypeError: `store` is no store of nats-py.
-        ValueError: Both `include_history` and `updates_only`; `keys` is an empty sequence; or `on_recreate` is neither
-            of the two.
+        TypeError: `store` is no store of nats-py, or an option is not one for this kind of store.
+        ValueError: Two of `include_history`, `updates_only` and `resume_from_revision`; `keys` is an empty sequence; or
+            `on_recreate` is neither of the two.
     """
     if isinstance(store, ObjectStore):
         return _open_objects(nursery, store, **options)
@@ -155,12 +159,13 @@ async def _open_keys(
     ignore_deletes: bool = False,
     include_history: bool = False,
     updates_only: bool = False,
+    resume_from_revision: int | None = None,
     meta_only: bool = False,
     on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[KeyValue.Entry]]:
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate)
-    patterns = [f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)]
+    start = where_to_start(include_history, updates_only, on_recreate, resume_from_revision)
+    patterns = subjects.widest([f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)])
     if not patterns:
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")
     for pattern in patterns:

@@ -52,6 +52,7 @@ from nats.js.errors import (
     KeyNotFoundError,
     KeyValueError,
     KeyWrongLastSequenceError,
+    LinkIsABucketError,
     NoStreamResponseError,
     NotFoundError,
     ObjectAlreadyExists,
@@ -92,6 +93,8 @@ __all__ = [
     "KeyNotFoundError",
     "KeyValueError",
     "KeyWrongLastSequenceError",
+    "LeaseLostError",
+    "LinkIsABucketError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
     "MsgAlreadyAckdError",
@@ -108,6 +111,7 @@ __all__ = [
     "PermissionsViolationError",
     "ProtocolError",
     "PublishError",
+    "RevisionGoneError",
     "SecureConnFailedError",
     "SecureConnRequiredError",
     "SecureConnWantedError",
@@ -256,8 +260,37 @@ class MaxSubscriptionsError(Error):
     queue: str | None = None
 
 
+class LeaseLostError(Error):
+    """A lease was lost while its block ran, or it cannot be known that it was not.
+
+    Attributes:
+        bucket: The bucket of its key.
+        key: The key.
+        why: What is known of it.
+    """
+
+    bucket: str = ""
+    key: str = ""
+    why: str = ""
+
+
 class StreamRegressedError(Error):
     """A stream went backwards: it was restored from a backup, recreated, or lost acknowledged messages."""
+
+
+class RevisionGoneError(Error):
+    """A watcher was to resume with a revision that is older than everything that is stored.
+
+    What is gone may have been replaced, which a watcher need not see, or purged, which it would never hear of. The server
+    does not say which.
+
+    Attributes:
+        revision: Where it was to resume.
+        first: The first sequence of the bucket's stream.
+    """
+
+    revision: int = 0
+    first: int = 0
 
 
 class ConsumerGoneError(NotFoundError):

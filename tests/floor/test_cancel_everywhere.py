@@ -23,17 +23,19 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
-from tests.fake_jetstream import FakeObjects, FakeStream
+from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
+from tests.worlds import assert_nothing_left, meta_subject, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
 
 HEADERS = {"A": ["b", "c"]}
+MEMORY = trionats.api.StorageType.MEMORY
 #: What the bucket holds at the beginning: an object of one chunk and one of several.
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
+LINK: Final = b'-> {"bucket": "b", "name": "one"}'
 NEW: Final = b"what is stored in chunks of ten"
 TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
 #: What a feed's task does: not called by users, and cancelled with each feed.
@@ -95,9 +97,15 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
+        keys = FakeKeyValue(server, "b")
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
+            "$JS.API.STREAM.UPDATE.OBJ_b": lambda _: bucket.about(),
+            "$JS.API.STREAM.UPDATE.KV_b": lambda _: keys.about(),
+            "$JS.API.STREAM.CREATE.KV_b": lambda _: refusal(400, 10058, "stream name already in use"),
+            "$JS.API.STREAM.DELETE.KV_b": lambda _: {"success": True},
+            "$JS.API.STREAM.LIST": lambda _: {"total": 2, "streams": [bucket.about(), keys.about()]},
             "echo": lambda frame: frame.payload,
             "void": lambda _: None,
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
@@ -364,6 +372,14 @@ async def consumer_info(w: Everything) -> None:
     await (await w.js.consumer("S", "C", bind=True)).info()
 
 
+async def key_value_status(w: Everything) -> None:
+    await (await w.js.key_value("b")).status()
+
+
+async def sealable(w: Everything) -> None:
+    w.server.on("$JS.API.STREAM.UPDATE.OBJ_b", lambda _: w.objects.about(), first=True)
+
+
 async def delete_one(w: Everything) -> None:
     await w.store.delete("one")
 
@@ -411,12 +427,71 @@ async def put_of_what_fails(w: Everything) -> None:
             pytest.fail("it was put")
 
 
-async def at_once(call: Callable[..., Any], *args: object, limiter: object = None) -> Any:  # noqa: ANN401
+async def at_once(call: Callable[..., Any], *args: object, **_: object) -> Any:  # noqa: ANN401 - whatever it returns
     """Do what a thread would do: its steps would be other ones each time."""
     await trio.lowlevel.checkpoint_if_cancelled()
     result = call(*args)
     await trio.lowlevel.cancel_shielded_checkpoint()
     return result
+
+
+def files_in(directory: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+def into_file(name: str) -> Case:
+    """Read an object into a file; see that there is a whole one or none, and no other."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        result: list[object] = []
+        with TemporaryDirectory() as directory:
+
+            async def use() -> None:
+                result.append(await w.store.get_file(name, f"{directory}/file"))
+
+            yield use
+            assert files_in(directory) == ({"file": STORED[name]} if result else {})
+
+    return prepared
+
+
+Pieces: TypeAlias = "list[bytes]"
+
+
+async def receive_one(stream: trionats.ObjectStream, pieces: Pieces, size: int | None = None) -> None:
+    pieces.append(await stream.receive_some(size))
+
+
+async def receive_next(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    pieces.append(bytes(await stream.__anext__()))
+
+
+async def receive_all(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    async for piece in stream:
+        pieces.append(bytes(piece))
+
+
+def of_object(use: Callable[[trionats.ObjectStream, Pieces], Awaitable[object]], name: str = "many") -> Case:
+    """An operation on a stream of an object: with what is read behind it, all has been received, and nothing twice."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        pieces: Pieces = []
+        async with w.store.open_object(name) as stream:
+            yield lambda: use(stream, pieces)
+            with suppress(trio.ClosedResourceError):
+                await receive_all(stream, pieces)
+                assert b"".join(pieces) == STORED[name]
+
+    return prepared
+
+
+@asynccontextmanager
+async def over_a_link(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    w.objects.add("link", nuid="", options={"link": {"bucket": "b", "name": "many"}})
+    yield lambda: w.store.get("link")
+    w.objects.forget(meta_subject("b", "link"))
 
 
 def management(name: str, *arguments: object) -> Case:
@@ -544,10 +619,34 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get, one chunk": objects("get", "one"),
     "ObjectStore.get, several chunks": objects("get", "many"),
     "ObjectStore.get, nothing there": objects("get", "none"),
+    "ObjectStore.get, over a link": over_a_link,
+    "ObjectStore.get_file, one chunk": into_file("one"),
+    "ObjectStore.get_file, several chunks": into_file("many"),
+    "ObjectStore.open_object, one chunk": simply(lambda w: opening(w.store.open_object("one"))),
+    "ObjectStore.open_object, several chunks": simply(lambda w: opening(w.store.open_object("many"))),
+    "ObjectStream.receive_some": of_object(receive_one),
+    "ObjectStream.receive_some, part of a chunk": of_object(partial(receive_one, size=4), "one"),
+    "ObjectStream.receive_some, to the end": of_object(receive_all),
+    "ObjectStream.__anext__": of_object(receive_next),
+    "ObjectStream.aclose": of_object(lambda stream, _: stream.aclose()),
     "ObjectStore.get_info": objects("get_info", "many"),
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
     "ObjectStore.delete, once more": simply(delete_one, delete_one),
+    "ObjectStore.update_meta": objects("update_meta", "many", trionats.api.ObjectMeta(description="d")),
+    "ObjectStore.update_meta, renamed": objects("update_meta", "many", trionats.api.ObjectMeta(name="new")),
+    "ObjectStore.update_meta, in place of a deleted one": objects(
+        "update_meta", "many", trionats.api.ObjectMeta("gone")
+    ),
+    "ObjectStore.add_link": objects("add_link", "new", trionats.api.ObjectInfo("one", "b", "nuid-one")),
+    "ObjectStore.add_link, in place of a deleted one": objects(
+        "add_link", "gone", trionats.api.ObjectInfo("one", "b", "nuid-one")
+    ),
+    "ObjectStore.add_bucket_link": objects("add_bucket_link", "new", "c"),
+    "ObjectStore.seal": objects("seal"),
+    "ObjectStore.seal, sealed": simply(lambda w: w.store.seal(), sealable),
+    "ObjectStore.orphans": objects("orphans"),
+    "ObjectStore.purge_orphans": objects("purge_orphans"),
     "ObjectStore.list": objects("list"),
     "ObjectStore.list, with what is deleted": objects("list", False),
     "open_subscription": simply(lambda w: opening(OPENERS["Subscription"](w))),
@@ -590,9 +689,20 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.api_request": management("api_request", "INFO"),
     "JetStream.consumer_info": management("consumer_info", "s", "c"),
     "JetStream.consumers_info": management("consumers_info", "s"),
+    "JetStream.create_key_value": simply(lambda w: w.js.create_key_value(bucket="x")),
+    "JetStream.create_key_value, already there": simply(lambda w: w.js.create_key_value(bucket="b", storage=MEMORY)),
+    "JetStream.create_key_value, with limit markers": asked_first(
+        lambda w: w.js.create_key_value(bucket="b", storage=MEMORY, limit_marker_ttl=5)
+    ),
     "JetStream.create_object_store": management("create_object_store", "x"),
     "JetStream.create_object_store, created": management("create_object_store", "new"),
+    "JetStream.create_or_update_key_value": simply(lambda w: w.js.create_or_update_key_value(bucket="x")),
+    "JetStream.create_or_update_key_value, updated": simply(lambda w: w.js.create_or_update_key_value(bucket="b")),
+    "JetStream.create_or_update_object_store": management("create_or_update_object_store", "new"),
+    "JetStream.create_or_update_object_store, updated": management("create_or_update_object_store", "b"),
     "JetStream.delete_consumer": management("delete_consumer", "s", "c"),
+    "JetStream.delete_key_value": management("delete_key_value", "x"),
+    "JetStream.delete_key_value, deleted": management("delete_key_value", "b"),
     "JetStream.delete_msg": management("delete_msg", "s", 1),
     "JetStream.delete_object_store": management("delete_object_store", "x"),
     "JetStream.delete_object_store, deleted": management("delete_object_store", "b"),
@@ -602,8 +712,20 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.get_last_msg, found": management("get_last_msg", "OBJ_b", "$O.b.C.nuid-one"),
     "JetStream.get_msg": management("get_msg", "s", 1),
     "JetStream.get_msg, found": management("get_msg", "OBJ_b", 2),
+    "JetStream.key_value": management("key_value", "x"),
+    "JetStream.key_value, found": management("key_value", "b"),
+    "JetStream.key_value_names": management("key_value_names"),
+    "JetStream.key_values": management("key_values"),
     "JetStream.object_store": management("object_store", "x"),
     "JetStream.object_store, found": management("object_store", "b"),
+    "JetStream.object_store_names": management("object_store_names"),
+    "JetStream.object_stores": management("object_stores"),
+    "JetStream.update_key_value": simply(lambda w: w.js.update_key_value(bucket="x", ttl=5)),
+    "JetStream.update_key_value, found": simply(lambda w: w.js.update_key_value(bucket="b", ttl=5)),
+    "JetStream.update_object_store": simply(lambda w: w.js.update_object_store("x", ttl=5)),
+    "JetStream.update_object_store, found": simply(lambda w: w.js.update_object_store("b", ttl=5)),
+    "KeyValue.status": simply(key_value_status),
+    "ObjectStore.status": simply(lambda w: w.store.status()),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
     "JetStream.pause_consumer": asked_first(lambda w: w.js.pause_consumer("s", "c", "2030-01-01T00:00:00Z")),
@@ -664,14 +786,20 @@ EFFECTS: Final[dict[str, dict[str, bytes]]] = {
     "ObjectStore.put, in place of a deleted one": {**STORED, "gone": NEW},
     **{name: {**STORED, "new": NEW} for name in CASES if name.startswith(FROM_A_SOURCE)},
     "ObjectStore.delete": {"one": STORED["one"]},
+    "ObjectStore.update_meta, renamed": {"one": STORED["one"], "new": STORED["many"]},
+    "ObjectStore.update_meta, in place of a deleted one": {"one": STORED["one"], "gone": STORED["many"]},
+    "ObjectStore.add_link": {**STORED, "new": LINK},
+    "ObjectStore.add_link, in place of a deleted one": {**STORED, "gone": LINK},
+    "ObjectStore.add_bucket_link": {**STORED, "new": b'-> {"bucket": "c"}'},
 }
 #: Here it is another one from the beginning.
 WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)
 #: What closes is meant to do so also when it is cancelled already.
-CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
+CLOSES: Final = (*(f"{kind}.aclose" for kind in OPENERS), "ObjectStream.aclose")
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "ObjectStream.",
     "Publisher.publish, waiting",
     "Publisher.wait_all",
     "Client.publish, waiting",
@@ -693,7 +821,8 @@ def public_coroutines() -> set[str]:
         elif inspect.isclass(thing):
             for attribute, function in inspect.getmembers(thing, callable):
                 public = not attribute.startswith("_") or attribute == "__anext__"
-                if public and inspect.iscoroutinefunction(inspect.unwrap(function)):
+                opens = attribute.startswith("open_")
+                if opens or (public and inspect.iscoroutinefunction(inspect.unwrap(function))):
                     found.add(f"{name}.{attribute}")
         elif inspect.iscoroutinefunction(thing):
             found.add(name)
@@ -711,7 +840,7 @@ def test_every_public_coroutine_has_a_case() -> None:
     assert have - TASKS <= public_coroutines()
 
 
-SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
+SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "ObjectStream.", "Watcher.", "open_watcher"))]
 
 
 @pytest.mark.parametrize(("name", "lag"), [*((name, 0) for name in CASES), *((name, 0.005) for name in SLOW)])

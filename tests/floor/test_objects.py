@@ -86,7 +86,8 @@ class SmallBucket(FakeObjects):
         self.hook = lambda frame: TOO_LARGE if 0 < self.limit < len(frame.headers) + len(frame.payload) else None
 
     def about(self) -> dict[str, Any]:
-        return {**super().about(), "config": {"name": self.name, "max_msg_size": self.limit}}
+        said = super().about()
+        return {**said, "config": {**said["config"], "max_msg_size": self.limit}}
 
     def asked(self) -> int:
         return len(self.server.sent("PUB", "$JS.API.STREAM.INFO.>"))

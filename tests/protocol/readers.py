@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
-from trionats._protocol.jetstream.leader import StreamSaid
+from trionats._protocol.jetstream.leader import StreamSaid, nanoseconds_of
 from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull
 
@@ -205,6 +205,10 @@ class Bench:
             if self.takes:
                 self.ordered.taken(SIZE)
         return ack is not None
+
+    def young(self, seq: int, pending: int) -> str:
+        """Deliver a message that was stored after the consumer was made."""
+        return "+" if self.message(seq, pending, nanoseconds_of(LATER)) else "-"
 
     def feed(self, *messages: tuple[int, ...]) -> str:
         """Let it ask for messages if it wants some, and deliver these, each with how many more the server says there are.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -21,8 +22,12 @@ from trionats._protocol.jetstream.ordered import Ordered
 from trionats._protocol.jetstream.pull import Pull, Window
 
 SUBJECTS = ("a", "b", "c", "d")
+#: What is written while a consumer is being made.
+MEANWHILE = st.just(()) | st.lists(st.sampled_from(SUBJECTS), max_size=2)
+#: The server's clock begins here, in nanoseconds, and goes on by a millisecond each time that it is looked at.
+EPOCH, TICK = 1_795_824_000_000_000_000, 1_000_000
 #: Where a reader by sequence begins, and one by time: the fourth message of the first stream was stored later.
-FIRST, TIME = 3, 3500
+FIRST, TIME = 3, EPOCH + 4 * TICK + 1
 STARTS = {"by_start_sequence": Start("by_start_sequence", FIRST), "by_start_time": Start("by_start_time", time="then")}
 
 
@@ -31,11 +36,8 @@ class Stored:
     seq: int
     subject: str
     size: int
-    generation: int = 0
-
-    @property
-    def timestamp(self) -> int:
-        return self.generation * 1_000_000 + self.seq * 1000
+    generation: int
+    timestamp: int
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Consumer:
     then: int
     lags: bool
     last: int
+    #: By how many it says too few to be left.
+    short: int = 0
     sequence: int = 0
     asked: list[Asked] = field(default_factory=list)
 
@@ -78,10 +82,13 @@ class Server:
         for subject, size in stored:
             self.write(subject, size)
 
-    def moment(self) -> str:
+    def tick(self) -> int:
         """The next moment of the server's clock, which is never the same twice."""
         self.ticks += 1
-        return (datetime(2026, 11, 28, tzinfo=UTC) + timedelta(milliseconds=self.ticks)).isoformat()
+        return EPOCH + self.ticks * TICK
+
+    def moment(self) -> str:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.tick() // 1000)).isoformat()
 
     def remake(self) -> None:
         """Delete the stream and make one of the same name."""
@@ -96,10 +103,14 @@ class Server:
 
     def write(self, subject: str, size: int) -> None:
         self.last += 1
-        self.stored[self.last] = Stored(self.last, subject, size, self.generation)
+        self.stored[self.last] = Stored(self.last, subject, size, self.generation, self.tick())
         same = [stored.seq for stored in self.stored.values() if stored.subject == subject]
         for seq in same[: -self.history]:
             del self.stored[seq]
+            for consumer in self.consumers.values():
+                # As measured: also what it did not have any more counts for it as if it had.
+                if consumer.first and seq > consumer.last and seq not in consumer.first:
+                    consumer.short += 1
         self.serve_all()
 
     def remove(self, seqs: list[int]) -> None:
@@ -114,8 +125,8 @@ class Server:
     def newest(self, lags: bool = False) -> list[int]:
         return sorted({stored.subject: stored.seq for stored in self.seen(lags)}.values())
 
-    def create(self, config: dict[str, Any], lags: bool = False) -> dict[str, Any]:
-        """Make a consumer, be it on the replica that lags."""
+    def create(self, config: dict[str, Any], lags: bool = False, meanwhile: Sequence[str] = ()) -> dict[str, Any]:
+        """Make a consumer, be it on the replica that lags; it is never told that these were written meanwhile."""
         assert config["name"] not in self.consumers
         last = self.last if not lags or self.lag is None else self.lag
         first: list[int] = []
@@ -135,11 +146,19 @@ class Server:
         consumer = Consumer(config["name"], first, then, lags, (first[0] if first else then) - 1)
         self.consumers[consumer.name] = consumer
         cluster = {"cluster": {"name": "c"}} if self.clustered else {}
-        return {**cluster, "created": self.moment(), **self.info(consumer)}
+        info = {**cluster, "created": self.moment(), **self.info(consumer)}
+        for subject in meanwhile if first else ():
+            self.write(subject, 10)
+            consumer.short += 1
+        return info
 
     def info(self, consumer: Consumer) -> dict[str, Any]:
         delivered = {"consumer_seq": consumer.sequence, "stream_seq": consumer.last}
-        return {"name": consumer.name, "num_pending": len(self.pending(consumer)), "delivered": delivered}
+        return {"name": consumer.name, "num_pending": self.left(consumer), "delivered": delivered}
+
+    def left(self, consumer: Consumer) -> int:
+        """What a consumer says to be left."""
+        return max(0, len(self.pending(consumer)) - consumer.short)
 
     def pending(self, consumer: Consumer) -> list[Stored]:
         early = [self.stored[seq] for seq in consumer.first if seq in self.stored]
@@ -156,7 +175,7 @@ class Server:
         limit, ends = body.get("max_bytes", 1 << 40), self.now + body.get("expires", inf) / 1e9
         pace, no_wait = body.get("idle_heartbeat", 0) / 1e9, body.get("no_wait", False)
         asked = Asked(pull.number, body["batch"], limit, no_wait, ends, pace, self.now, "max_bytes" not in body)
-        pending = len(self.pending(consumer))
+        pending = self.left(consumer)
         if asked.no_wait and not pending:
             self.say(pull.number, 404, "No Messages")
         elif asked.no_wait and pending < sum(other.batch for other in consumer.asked):
@@ -193,14 +212,14 @@ class Server:
             if stored.size > asked.max_bytes:
                 self.end(consumer, asked, 409, "Message Size Exceeds MaxBytes")
                 continue
-            self.give(consumer, asked, stored, len(pending) - 1)
+            self.give(consumer, asked, stored)
             consumer.asked.remove(asked)
             if asked.max_bytes and (asked.batch or not asked.unlimited):
                 consumer.asked.append(asked)
                 if not asked.batch:
                     self.end(consumer, asked, 409, "Batch Completed")
 
-    def give(self, consumer: Consumer, asked: Asked, stored: Stored, left: int) -> None:
+    def give(self, consumer: Consumer, asked: Asked, stored: Stored) -> None:
         asked.batch -= 1
         asked.max_bytes -= stored.size
         asked.beats = self.now
@@ -210,7 +229,7 @@ class Server:
             consumer.first = consumer.first[consumer.first.index(stored.seq) + 1 :]
         else:
             consumer.first, consumer.then = [], stored.seq + 1
-        reply = f"$JS.ACK.S.{consumer.name}.1.{stored.seq}.{consumer.sequence}.{stored.timestamp}.{left}"
+        reply = f"$JS.ACK.S.{consumer.name}.1.{stored.seq}.{consumer.sequence}.{stored.timestamp}.{self.left(consumer)}"
         self.wire.append(("message", reply, stored.size, stored))
 
     def advance(self, seconds: float) -> None:
@@ -249,12 +268,20 @@ class Reader(RuleBasedStateMachine):
         | st.sampled_from(["last", "by_start_sequence", "by_start_time", "last_per_subject", "new", "all"]),
         seed=st.integers(0, 1000),
         lag=st.none() | st.integers(0, 8),
+        meanwhile=MEANWHILE,
         options=st.fixed_dictionaries(
             {"max_messages": st.integers(1, 6), "max_bytes": st.sampled_from([40, 100, 1000]), "lazy": st.booleans()}
         ),
     )
     def begin(
-        self, server: Server, policy: str, other: str | None, seed: int, lag: int | None, options: dict[str, Any]
+        self,
+        server: Server,
+        policy: str,
+        other: str | None,
+        seed: int,
+        lag: int | None,
+        meanwhile: list[str],
+        options: dict[str, Any],
     ) -> None:
         """Begin as a watcher does, or as an ordered consumer: then several may read one after the other (`other`)."""
         self.server = server
@@ -275,13 +302,17 @@ class Reader(RuleBasedStateMachine):
         self.linked = True
         self.caught_up_seen = False
         self.stored_at = 0
+        # What has to have come of each subject before all has come that was stored: this or something later.
+        self.newest = {one.subject: one.seq for one in self.server.stored.values()}
+        # What was replaced before reading began, unless it becomes the last again, since the last was deleted.
+        self.replaced = set(self.server.stored) - set(self.newest.values())
         # What need not come: what was there, with `new`; else `create` says it.
         self.unwanted = set(self.server.stored) if self.policy == "new" else set()
-        action = self.ordered.next(self.server.now)
+        action, there = self.ordered.next(self.server.now), set(self.server.stored)
         assert isinstance(action, Create)
-        self.create(action.config, "ok", lags=True)
+        self.create(action.config, "ok", lags=True, meanwhile=meanwhile)
         waits_for = ("last_per_subject",) if self.shared else ("last_per_subject", "all")
-        self.at_start = set(self.server.stored) - self.unwanted if self.policy in waits_for else set()
+        self.at_start = there - self.unwanted if self.policy in waits_for else set()
         while self.ordered.opening:
             assert self.ordered.next(self.server.now) == Look()
             self.ordered.looked(self.server.said(), self.server.now)
@@ -289,8 +320,8 @@ class Reader(RuleBasedStateMachine):
 
     # What the client does.
 
-    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]), lags=st.booleans())
-    def step(self, outcome: str, lags: bool = False) -> None:
+    @rule(outcome=st.sampled_from(["ok", "ok", "ok", "refused", "unanswered"]), lags=st.booleans(), meanwhile=MEANWHILE)
+    def step(self, outcome: str, lags: bool = False, meanwhile: Sequence[str] = ()) -> None:
         now = self.server.now
         for _ in range(20):
             action = self.ordered.next(now)
@@ -302,7 +333,7 @@ class Reader(RuleBasedStateMachine):
                 case Delete(name):
                     self.server.delete(name)
                 case Create(_, config):
-                    self.create(config, outcome, lags)
+                    self.create(config, outcome, lags, meanwhile)
                     break
                 case Inspect(name):
                     if outcome == "ok" and (consumer := self.server.consumers.get(name)):
@@ -329,9 +360,9 @@ class Reader(RuleBasedStateMachine):
             self.generation = self.server.generation
             self.delivered.clear()
 
-    def create(self, config: dict[str, Any], outcome: str, lags: bool) -> None:
+    def create(self, config: dict[str, Any], outcome: str, lags: bool, meanwhile: Sequence[str]) -> None:
         if outcome != "refused":
-            info = self.server.create(config, lags)
+            info = self.server.create(config, lags, meanwhile)
             match config["deliver_policy"]:
                 case "last_per_subject":
                     # A snapshot that begins anew shows what is the last state then.
@@ -372,6 +403,8 @@ class Reader(RuleBasedStateMachine):
     def hand_over(self, ack: AckSubject, stored: Stored) -> None:
         assert stored.generation == self.generation, "nobody was told that it is of another stream"
         assert stored.seq > self.before, "it is not new"
+        if self.policy == "last_per_subject" and not self.shared:
+            assert stored.seq not in self.replaced, f"{stored} was replaced before"
         self.delivered.append(stored)
         # What is still on its way from a stream that is gone is in order, too, but nothing is left to compare it with.
         missing = self.missing(below=stored.seq) if stored.generation == self.server.generation else []
@@ -439,7 +472,11 @@ class Reader(RuleBasedStateMachine):
     @rule(data=st.data(), purge=st.booleans())
     def delete_messages(self, data: st.DataObject, purge: bool) -> None:
         stored = sorted(self.server.stored)
-        self.server.remove(stored if purge else [data.draw(st.sampled_from(stored))])
+        gone = stored if purge else [data.draw(st.sampled_from(stored))]
+        subjects = {self.server.stored[seq].subject for seq in gone}
+        self.newest = {subject: seq for subject, seq in self.newest.items() if subject not in subjects}
+        self.replaced -= {one.seq for one in self.server.stored.values() if one.subject in subjects}
+        self.server.remove(gone)
 
     @precondition(lambda self: self.server.wire)
     @rule(data=st.data(), times=st.sampled_from([0, 2]))
@@ -480,6 +517,7 @@ class Reader(RuleBasedStateMachine):
         for number in range(writes):
             self.server.write(SUBJECTS[number], 10)
         self.unwanted, self.at_start, self.before = set(), set(), 0
+        self.newest, self.replaced = {}, set()
 
     @rule()
     def disconnect_or_reconnect(self) -> None:
@@ -498,6 +536,15 @@ class Reader(RuleBasedStateMachine):
             came = {one.seq for one in self.delivered if one.generation == self.server.generation}
             early = (self.at_start & set(self.server.stored)) - came - self.unwanted
             assert not early, f"caught up before {early}"
+            if self.policy == "last_per_subject" and not self.shared:
+                self.whole()
+
+    def whole(self) -> None:
+        """No key is missing that is there: what it was when reading began has come, or what it was later."""
+        came = {one.subject: one.seq for one in self.delivered if one.generation == self.server.generation}
+        now = {one.subject: one.seq for one in self.server.stored.values()}
+        for subject, seq in self.newest.items():
+            assert came.get(subject, 0) >= seq or subject not in now, f"caught up without {subject}"
 
     @invariant()
     def in_order_and_once_and_alive(self) -> None:
@@ -529,3 +576,29 @@ class Reader(RuleBasedStateMachine):
 
 TestReader = Reader.TestCase
 TestReader.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+@given(
+    history=st.sampled_from([1, 2, 3]),
+    stored=st.lists(st.sampled_from("abcdef"), max_size=16),
+    meanwhile=st.lists(st.sampled_from("abcdef"), max_size=2),
+    bursts=st.lists(st.lists(st.sampled_from("abcdefg"), max_size=8), min_size=6, max_size=20),
+    credit=st.integers(1, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_snapshot_of_the_last_under_writes_is_whole(
+    history: int, stored: list[str], meanwhile: list[str], bursts: list[list[str]], credit: int
+) -> None:
+    """Nothing goes wrong but that somebody writes faster than is read, for a while; `look_up` looks whether all is there."""
+    reader = Reader()
+    options = {"max_messages": credit, "max_bytes": 1000, "lazy": False}
+    server = Server(history, "alone", [(subject, 10) for subject in stored])
+    reader.begin(server, "last_per_subject", None, 0, None, meanwhile, options)
+    for burst in bursts:
+        for subject in burst:
+            reader.write(subject, 10)
+        reader.step("ok")
+        reader.hear(20)
+        reader.take(1)
+    reader.teardown()
+    assert reader.caught_up_seen

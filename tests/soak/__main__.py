@@ -11,10 +11,12 @@ import trio
 
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import lagging_replica
-from tests.soak.putting import MIB, cancelled_puts, streamed_puts
+from tests.soak.leases import many_leases
+from tests.soak.putting import MIB, cancelled_puts
 from tests.soak.steady import many_consumed
+from tests.soak.streamed import streamed
 
-PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging")
+PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging", "leases")
 
 
 def main() -> int:
@@ -24,8 +26,11 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
-    parser.add_argument("--object", type=int, default=256, help="how large objects are, in MiB (%(default)s)")
-    parser.add_argument("--cancel", type=int, default=50, help="how many puts are cancelled (%(default)s)")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 256], help="sizes of objects (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
+    parser.add_argument(
+        "--cancel", type=int, default=50, help="how many puts of the largest are cancelled (%(default)s)"
+    )
     parser.add_argument(
         "--seed", default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
     )
@@ -39,11 +44,11 @@ def main() -> int:
         print(f"memory of a consumer: {steady}")
         wrong |= steady.wrong
     if "streamed" in parts:
-        streamed = trio.run(streamed_puts, wishes.object * MIB)
-        print(f"memory of a put: {streamed}")
-        wrong |= streamed.wrong
+        transfers = trio.run(streamed, wishes.megabytes)
+        print(f"memory of streamed objects:\n{transfers}")
+        wrong |= transfers.wrong
     if "cancelled" in parts:
-        cancelled = trio.run(cancelled_puts, wishes.object * MIB, wishes.cancel, wishes.seed)
+        cancelled = trio.run(cancelled_puts, max(wishes.megabytes) * MIB, wishes.cancel, wishes.seed)
         print(f"puts: {cancelled}")
         wrong |= cancelled.wrong
     if "crowded" in parts:
@@ -54,6 +59,10 @@ def main() -> int:
         lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
         print(f"a replica that lags:\n{lagging}")
         wrong |= bool(lagging.wrong)
+    if "leases" in parts:
+        leases = trio.run(partial(many_leases, wishes.seconds, say=print))
+        print(f"one lease, many processes:\n{leases}")
+        wrong |= bool(leases.wrong)
     return int(wrong)
 
 

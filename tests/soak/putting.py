@@ -1,4 +1,4 @@
-"""Objects put: cancelled at random moments, and in memory that does not grow with their size."""
+"""Puts of objects that are cancelled at random moments."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from tests.soak.steady import peak
 from tests.worlds import context_of, open_live, until
 from trionats import Client, ObjectStore, api
 
 MIB = 1024 * 1024
-#: By how many bytes a process may grow while it puts an object that it has not got in memory, whatever its size.
-MOST_GROWTH = 32 * MIB
 #: How many seconds behind some number of bytes a put is cancelled at the latest.
 LATEST = 0.05
 PIECE = bytes(range(256)) * 1000
@@ -114,36 +111,3 @@ async def fault_of(store: ObjectStore, nc: Client, size: int, old: bytes, *, may
     except trio.TooSlowError:
         return f"chunks are left: {await chunks_in(store)}, and the object has {info.chunks} of {info.nuid}"
     return ""
-
-
-@dataclass
-class Streamed:
-    """How large the process was at its largest before it put objects, and behind each; bytes."""
-
-    size: int
-    start: int
-    peaks: dict[str, int]
-
-    @property
-    def wrong(self) -> bool:
-        return max(self.peaks.values()) - self.start > MOST_GROWTH
-
-    def __str__(self) -> str:
-        grown = ", ".join(f"{kind} +{(peak - self.start) / MIB:.1f} MiB" for kind, peak in self.peaks.items())
-        return f"{self.size / MIB:.0f} MiB, {self.start / MIB:.1f} MiB at the start: {grown}"
-
-
-async def streamed_puts(size: int) -> Streamed:
-    """Put an object of that size from pieces, and from a file."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        with path.open("wb") as file:
-            file.truncate(size)
-        async with open_live(jetstream=True) as (_, nc, _):
-            store = await nc.jetstream().create_object_store("b")
-            outcome = Streamed(size, peak(), {})
-            for kind, given in {"pieces": None, "a file": path}.items():
-                info = await put(store, size, given)
-                assert info.size == size
-                outcome.peaks[kind] = peak()
-    return outcome

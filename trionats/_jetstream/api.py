@@ -374,8 +374,24 @@ class Api(Generic[C]):
             trionats.errors.NotFoundError: There is no such stream.
             trionats.errors.APIError: The server refused.
         """
+        return await self.stored(stream, {"last_by_subj": pattern})
+
+    async def stored(self, stream: str, asked: Mapping[str, object]) -> dict[str, Any] | None:
+        """Read one message as the stream's leader has it.
+
+        Args:
+            stream: The stream.
+            asked: Which message, in the words of the request.
+
+        Returns:
+            As for `last_stored`.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: The server refused.
+        """
         try:
-            response = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": pattern})
+            response = await self.request(f"STREAM.MSG.GET.{stream}", asked)
         except errors.NotFoundError as error:
             if error.err_code == NO_MESSAGE:
                 return None

@@ -6,24 +6,16 @@ from typing import TYPE_CHECKING, Literal, Never, Unpack, final
 
 from trio.lowlevel import checkpoint
 
-from trionats import api, errors
+from trionats import api
 from trionats._core.deadlines import unexpected
-from trionats._jetstream.api import Api, in_store
+from trionats._jetstream.api import Api
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
-from trionats._jetstream.kv.buckets import KeyValueBucket
+from trionats._jetstream.kv import buckets as key_values
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import consumer_of, create
-from trionats._jetstream.objects.buckets import (
-    Bucket,
-    bucket_name,
-    max_msg_size,
-    object_store_config,
-    object_stream,
-    of_bucket,
-    origin_of,
-)
+from trionats._jetstream.objects import buckets as object_stores
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
@@ -340,66 +332,32 @@ class JetStream(JetStreamManager):
     async def create_key_value(
         self, config: nats_api.KeyValueConfig | None = None, **params: Unpack[api.KeyValueParams]
     ) -> KeyValue:
-        """Create a bucket for keys and values; an existing one of the same configuration is as good."""
-        wanted = fields.merged("create_key_value", api.KeyValueConfig, config or api.KeyValueConfig(""), params)
-        name = bucket_name(wanted.bucket)
-        made = self._key_value_bucket(name)
-        await self.add_stream(
-            name=made.stream,
-            subjects=[f"$KV.{name}.>"],
-            max_msgs_per_subject=wanted.history,
-            discard=api.DiscardPolicy.NEW,
-            storage=wanted.storage,
-            allow_rollup_hdrs=True,
-            deny_delete=True,
-            allow_direct=True,
-        )
-        return KeyValue(self._jetstream, made)
+        """Create a bucket for keys and values.
 
-    async def key_value(self, bucket: str) -> KeyValue:
-        """Find a bucket of keys and values."""
-        found = self._key_value_bucket(bucket_name(bucket))
-        with in_store(str(found)):
-            await self.stream_info(found.stream)
-        return KeyValue(self._jetstream, found)
-
-    def _key_value_bucket(self, name: str) -> KeyValueBucket:
-        prefix = f"$KV.{name}."
-        return KeyValueBucket(name, prefix, prefix if self.prefix == api.DEFAULT_PREFIX else f"{self.prefix}.{prefix}")
-
-    # Object stores.
-
-    async def create_object_store(
-        self,
-        bucket: str | None = None,
-        config: nats_api.ObjectStoreConfig | None = None,
-        **params: Unpack[api.ObjectStoreParams],
-    ) -> ObjectStore:
-        """Create a bucket for objects; an existing one of the same configuration is as good.
+        One that exists is as good if its configuration says the same, whoever created it, and is an error if it says anything
+        else: nothing is changed (ADR-8).
 
         Args:
-            bucket: Its name: letters, digits, `-` and `_`. May stand in `config` instead.
             config: The configuration, nats-py's class or ours.
-            params: Fields of `ObjectStoreConfig` that replace those of `config`.
+            params: Fields of `KeyValueConfig` that replace those of `config`: above all `bucket`, its name.
 
         Returns:
             The bucket.
 
         Raises:
-            trionats.errors.InvalidBucketNameError: The name is none.
-            trionats.errors.APIError: The server refused, for instance because the bucket exists with another configuration.
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number, or fields exclude each other: a `history` beyond 64, a `limit_marker_ttl` that
+                is no whole number of seconds, both `mirror` and `sources`.
+            trionats.errors.InvalidBucketNameError: A name is none.
+            trionats.errors.APIError: The server refused, or is too old; or the bucket exists with another configuration
+                (error 10058): the text names the fields that differ.
         """
-        wanted = object_store_config(bucket, config, params)
-        name = bucket_name(wanted.bucket or "")
-        made = Bucket(name, name)
-        try:
-            info = await self.add_stream(object_stream(made, wanted))
-        except errors.APIError as error:
-            raise of_bucket(made, error) from None
-        return ObjectStore(self._jetstream, made, max_msg_size(info))
+        return KeyValue(self._jetstream, await key_values.create(self._jetstream, config, params))
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        """Find a bucket of objects.
+    async def key_value(self, bucket: str) -> KeyValue:
+        """Find a bucket of keys and values.
+
+        That of a mirror reads what the mirror holds, and writes where its origin is (ADR-57).
 
         Args:
             bucket: Its name.
@@ -410,15 +368,188 @@ class JetStream(JetStreamManager):
         Raises:
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
+            trionats.errors.BadBucketError: There is a stream of that name, which is no bucket.
         """
-        found = Bucket(bucket_name(bucket), bucket)
-        with in_store(str(found)):
-            info = await self.stream_info(found.stream)
-        origin = origin_of(info, self.prefix)
-        self._jetstream.whereabouts.origin_found(found.stream, origin)
-        if origin is not None:
-            found = Bucket(bucket, origin.stream.removeprefix("OBJ_"))
-        return ObjectStore(self._jetstream, found, max_msg_size(info))
+        return KeyValue(self._jetstream, await key_values.find(self._jetstream, bucket))
+
+    async def update_key_value(
+        self, config: nats_api.KeyValueConfig | None = None, **params: Unpack[api.KeyValueParams]
+    ) -> KeyValue:
+        """Change the configuration of a bucket.
+
+        Fields given by keyword alone (and `bucket`, its name) change just these. A `config` is the whole configuration: what
+        it leaves out becomes the default. In both cases what the bucket has is read first, and what a `KeyValueConfig` does
+        not name stays as it is. Two who do that at the same time may undo what the other did.
+
+        Args:
+            config: The whole configuration, nats-py's class or ours.
+            params: Fields of `KeyValueConfig` that replace those of `config`, or of what the bucket has.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: As for `create_key_value`; or a bucket keeps what it has: its `mirror`, and that it has a
+                `limit_marker_ttl`.
+            trionats.errors.BucketNotFoundError: There is no such bucket.
+            trionats.errors.BadBucketError: There is a stream of that name, which is no bucket.
+            trionats.errors.APIError: The server refused, for instance to change `storage`; or is too old.
+        """
+        return KeyValue(self._jetstream, await key_values.change(self._jetstream, config, params))
+
+    async def create_or_update_key_value(
+        self, config: nats_api.KeyValueConfig | None = None, **params: Unpack[api.KeyValueParams]
+    ) -> KeyValue:
+        """Let there be a bucket of this configuration, whether one of the name exists or not.
+
+        What is given is the whole configuration, by keywords, too: what is left out becomes the default, also where the bucket
+        has something else. To change some fields of a bucket that exists, use `update_key_value`.
+
+        Args:
+            config: The configuration, nats-py's class or ours.
+            params: Fields of `KeyValueConfig` that replace those of `config`.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: As for `update_key_value`.
+            trionats.errors.APIError: The server refused, for instance because the bucket cannot become that, or is too old.
+        """
+        return KeyValue(self._jetstream, await key_values.ensure(self._jetstream, config, params))
+
+    async def delete_key_value(self, bucket: str) -> bool:
+        """Delete a bucket with all its keys.
+
+        Args:
+            bucket: Its name.
+
+        Returns:
+            True.
+
+        Raises:
+            trionats.errors.InvalidBucketNameError: The name is none.
+            trionats.errors.BucketNotFoundError: There is no such bucket.
+        """
+        return await key_values.delete(self._jetstream, bucket)
+
+    async def key_value_names(self) -> list[str]:
+        """List the names of all key-value buckets, mirrors included, sorted.
+
+        Streams whose names only look like that are left out, for which their configurations are read: one request for 256
+        streams of the account. A bucket whose leader does not respond is not among them.
+        """
+        return [status.bucket for status in await self.key_values()]
+
+    async def key_values(self) -> list[api.KeyValueStatus]:
+        """Ask how all key-value buckets are, by name, as `key_value_names` lists them."""
+        return await key_values.statuses(self._jetstream)
+
+    # Object stores.
+
+    async def create_object_store(
+        self,
+        bucket: str | None = None,
+        config: nats_api.ObjectStoreConfig | None = None,
+        **params: Unpack[api.ObjectStoreParams],
+    ) -> ObjectStore:
+        """Create a bucket for objects.
+
+        One that exists is as good if its configuration says the same, whoever created it, and is an error if it says anything
+        else: nothing is changed.
+
+        Args:
+            bucket: Its name: letters, digits, `-` and `_`. May stand in `config` instead.
+            config: The configuration, nats-py's class or ours.
+            params: Fields of `ObjectStoreConfig` that replace those of `config`.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number.
+            trionats.errors.InvalidBucketNameError: The name is none.
+            trionats.errors.APIError: The server refused; or the bucket exists with another configuration (error 10058): the
+                text names the fields that differ.
+        """
+        return ObjectStore(self._jetstream, *await object_stores.create(self._jetstream, bucket, config, params))
+
+    async def object_store(self, bucket: str) -> ObjectStore:
+        """Find a bucket of objects.
+
+        That of a mirror reads what the mirror holds, and writes where its origin is.
+
+        Args:
+            bucket: Its name.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            trionats.errors.InvalidBucketNameError: The name is none.
+            trionats.errors.BucketNotFoundError: There is no such bucket.
+            trionats.errors.BadBucketError: There is a stream of that name, which is no bucket.
+        """
+        return ObjectStore(self._jetstream, *await object_stores.find(self._jetstream, bucket))
+
+    async def update_object_store(
+        self,
+        bucket: str | None = None,
+        config: nats_api.ObjectStoreConfig | None = None,
+        **params: Unpack[api.ObjectStoreParams],
+    ) -> ObjectStore:
+        """Change the configuration of a bucket.
+
+        Fields given by keyword alone change just these. A `config` is the whole configuration: what it leaves out becomes the
+        default. In both cases what the bucket has is read first, and what an `ObjectStoreConfig` does not name stays as it
+        is. Two who do that at the same time may undo what the other did.
+
+        Args:
+            bucket: Its name; may stand in `config` instead.
+            config: The whole configuration, nats-py's class or ours.
+            params: Fields of `ObjectStoreConfig` that replace those of `config`, or of what the bucket has.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number.
+            trionats.errors.BucketNotFoundError: There is no such bucket.
+            trionats.errors.BadBucketError: There is a stream of that name, which is no bucket.
+            trionats.errors.APIError: The server refused, for instance because the bucket is sealed.
+        """
+        return ObjectStore(self._jetstream, *await object_stores.change(self._jetstream, bucket, config, params))
+
+    async def create_or_update_object_store(
+        self,
+        bucket: str | None = None,
+        config: nats_api.ObjectStoreConfig | None = None,
+        **params: Unpack[api.ObjectStoreParams],
+    ) -> ObjectStore:
+        """Let there be a bucket of this configuration, whether one of the name exists or not.
+
+        What is given is the whole configuration, by keywords, too: what is left out becomes the default, also where the bucket
+        has something else. To change some fields of a bucket that exists, use `update_object_store`.
+
+        Args:
+            bucket: Its name; may stand in `config` instead.
+            config: The configuration, nats-py's class or ours.
+            params: Fields of `ObjectStoreConfig` that replace those of `config`.
+
+        Returns:
+            The bucket.
+
+        Raises:
+            TypeError: A field holds what it cannot hold; nothing was sent.
+            ValueError: So does one with a number.
+            trionats.errors.InvalidBucketNameError: The name is none.
+            trionats.errors.APIError: The server refused, for instance because the bucket cannot become that.
+        """
+        return ObjectStore(self._jetstream, *await object_stores.ensure(self._jetstream, bucket, config, params))
 
     async def delete_object_store(self, bucket: str) -> bool:
         """Delete a bucket with all its objects.
@@ -433,6 +564,12 @@ class JetStream(JetStreamManager):
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is no such bucket.
         """
-        gone = Bucket(bucket_name(bucket), bucket)
-        with in_store(str(gone)):
-            return await self.delete_stream(gone.stream)
+        return await object_stores.delete(self._jetstream, bucket)
+
+    async def object_store_names(self) -> list[str]:
+        """List the names of all object stores, mirrors included, sorted; what is said of `key_value_names` holds here, too."""
+        return [status.bucket for status in await self.object_stores()]
+
+    async def object_stores(self) -> list[api.ObjectStoreStatus]:
+        """Ask how all object stores are, by name, as `object_store_names` lists them."""
+        return await object_stores.statuses(self._jetstream)

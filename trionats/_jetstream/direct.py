@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.direct import Latest, Stretch
 
-__all__ = ["read_all", "read_one"]
+__all__ = ["ask_replica", "read_all", "read_one"]
 
 
 async def read_one(
@@ -57,7 +57,14 @@ async def read_one(
     """
     with about(what):
         if direct:
-            found = await _ask_replica(jetstream, stream, asked, chosen=chosen)
+            unavailable: errors.ServiceUnavailableError | None = None
+            found = None
+            try:
+                found = await ask_replica(jetstream, stream, asked)
+            except errors.ServiceUnavailableError as error:
+                unavailable = error
+            if unavailable is not None and chosen:
+                raise await _why(jetstream, stream, unavailable)
             if found is not None and (chosen or found.stream == stream):
                 return found
         response = await jetstream.request(f"STREAM.MSG.GET.{stream}", asked)
@@ -65,23 +72,27 @@ async def read_one(
         return read_leaders(stream, message if isinstance(message, dict) else {})
 
 
-async def _ask_replica(
-    jetstream: Api[Messaging], stream: str, asked: Mapping[str, object], *, chosen: bool
-) -> api.StoredMsg | None:
-    subject, payload = f"DIRECT.GET.{stream}", json.dumps(asked).encode()
+async def ask_replica(jetstream: Api[Messaging], stream: str, asked: Mapping[str, object]) -> api.StoredMsg | None:
+    """Read one stored message from whoever answers direct gets: a replica, or a mirror.
+
+    Args:
+        jetstream: Where the stream is.
+        stream: The stream.
+        asked: Which message, in the words of the request.
+
+    Returns:
+        The message, which names the stream that it comes from; None where it has none.
+
+    Raises:
+        trionats.errors.ServiceUnavailableError: Nobody answers direct gets.
+        trionats.errors.APIError: The server refused.
+    """
     last = asked.get("last_by_subj")
     if isinstance(last, str) and not {"*", ">"} & set(last.split(".")):
         # So that a permission can be granted for it alone.
-        subject, payload = f"{subject}.{last}", b""
-    unavailable: errors.ServiceUnavailableError | None = None
-    try:
-        msg = await jetstream.ask(subject, payload)
-    except errors.ServiceUnavailableError as error:
-        unavailable = error
-    if unavailable is not None:
-        if not chosen:
-            return None
-        raise await _why(jetstream, stream, unavailable)
+        msg = await jetstream.ask(f"DIRECT.GET.{stream}.{last}", b"")
+    else:
+        msg = await jetstream.ask(f"DIRECT.GET.{stream}", json.dumps(asked).encode())
     if msg.status is None:
         return read_direct(msg.headers, msg.data)
     if msg.status == 404:

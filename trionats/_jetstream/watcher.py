@@ -18,6 +18,8 @@ from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import in_store
 from trionats._jetstream.entries import MAX_MESSAGES
 from trionats._jetstream.ordered import Handed, Sink
+from trionats._protocol.fields import check_argument
+from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Watcher(Feed[T], Generic[T]):
         self._store = entries.store
         self._read = entries.read
         # Where every state is asked for, each counts.
-        self._key = None if start == ALL else entries.key
+        self._key = None if start == ALL or start.resumes else entries.key
         sink = Sink(self._take, self._stored_read, self._end, self._begun_anew)
         self._source = entries.source(sink, start, restart=restart)
         self._sizes: deque[int] = deque()
@@ -160,21 +162,33 @@ class Watcher(Feed[T], Generic[T]):
         self._source.close()
 
 
-def where_to_start(include_history: bool, updates_only: bool, on_recreate: str) -> Start:
+def where_to_start(
+    include_history: bool, updates_only: bool, on_recreate: str, resume_from_revision: int | None = None
+) -> Start:
     """Say where a watcher begins.
 
     Args:
         include_history: As `open_watcher` takes it.
         updates_only: As `open_watcher` takes it.
         on_recreate: As `open_watcher` takes it; it is checked.
+        resume_from_revision: As `open_watcher` takes it; it is checked.
 
     Raises:
+        TypeError: One of them is of another kind.
         ValueError: It cannot be.
     """
-    if include_history and updates_only:
-        raise ValueError("open_watcher(): include_history and updates_only exclude each other")
+    check_argument("open_watcher", "resume_from_revision", int | None, resume_from_revision)
+    resumes = resume_from_revision is not None
+    starts = {"include_history": include_history, "updates_only": updates_only, "resume_from_revision": resumes}
+    chosen = [name for name, given in starts.items() if given]
+    if len(chosen) > 1:
+        raise ValueError(f"open_watcher(): {' and '.join(chosen)} exclude each other")
     if on_recreate not in ("fail", "restart"):
         raise ValueError(f"open_watcher(): on_recreate must be 'fail' or 'restart', not {on_recreate!r}")
+    if resume_from_revision is not None:
+        if not 0 < resume_from_revision <= LARGEST:
+            raise ValueError(f"open_watcher(): resume_from_revision must be 1 or more, not {resume_from_revision}")
+        return Start("by_start_sequence", resume_from_revision, resumes=True)
     return ALL if include_history else Start("new") if updates_only else LAST_PER_SUBJECT
 
 

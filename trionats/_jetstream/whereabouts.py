@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trionats._core.messaging import Messaging
+    from trionats._protocol.jetstream.buckets.origins import Origin
 
-__all__ = ["Origin", "Whereabouts"]
-
-
-class Origin(NamedTuple):
-    """Where the messages of a mirror are stored first.
-
-    Attributes:
-        prefix: Of the API there.
-        stream: The stream that is mirrored.
-        domain: None for the mirror's own, or an empty string where it cannot be told.
-    """
-
-    prefix: str
-    stream: str
-    domain: str | None
+__all__ = ["Whereabouts"]
 
 
 @final

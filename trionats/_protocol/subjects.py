@@ -15,6 +15,7 @@ from trionats import errors
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
 __all__ = [
     "Nuid",
@@ -22,12 +23,14 @@ __all__ = [
     "bucket_name",
     "consumer_creation",
     "consumer_name",
+    "covers",
     "inbox_prefix",
     "matches",
     "publish_subject",
     "queue_name",
     "stream_name",
     "subscribe_subject",
+    "widest",
 ]
 
 _BLANK = r"\x00-\x20\x7f"
@@ -264,6 +267,37 @@ def matches(pattern: str, subject: str) -> bool:
     elif len(tokens) != len(wanted):
         return False
     return all(want in ("*", token) for want, token in zip(wanted, tokens, strict=False))
+
+
+def widest(patterns: Sequence[str]) -> list[str]:
+    """Leave out what others cover: the server refuses a filter all of whose subjects match another one, too.
+
+    Args:
+        patterns: Subjects that may have wildcards.
+
+    Returns:
+        Those that match the same subjects, none of which is covered by another one, in the same order.
+    """
+    distinct = list(dict.fromkeys(patterns))
+    return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Say whether all that `narrow` matches is matched by `wide`, too.
+
+    Args:
+        wide: A subject that may have wildcards.
+        narrow: Another one.
+    """
+    wanted, tokens = wide.split("."), narrow.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+    elif len(tokens) != len(wanted):
+        return False
+    # The last token of a narrow one may be ">", which only ">" covers.
+    return all(want == token or (want == "*" and token != ">") for want, token in zip(wanted, tokens, strict=False))
 
 
 class Nuid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ from trionats import api
 from trionats._jetstream.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_filter
+from trionats._protocol.jetstream.moments import moment_of
+from trionats._protocol.subjects import widest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
@@ -36,17 +36,26 @@ def entries_in(
     Args:
         jetstream: Where the bucket is.
         bucket: The bucket.
-        keys: Which keys: a pattern, or several.
+        keys: Which keys: a pattern, or several, which may overlap.
         ignore_deletes: Whether to leave out the markers of deleted and purged keys.
         meta_only: Whether values are left on the server.
+
+    Raises:
+        trionats.errors.InvalidKeyError: A pattern is none.
+        TypeError: `keys` is no text, and no sequence of texts.
+        ValueError: `keys` is an empty sequence.
     """
-    patterns = [keys] if isinstance(keys, str) else list(keys)
+    if not isinstance(keys, (str, Sequence)):
+        raise TypeError(f"keys of {bucket} must be a pattern or several, not {type(keys).__name__}")
+    patterns = [checked_filter(bucket.name, one) for one in ([keys] if isinstance(keys, str) else keys)]
+    if not patterns:
+        raise ValueError(f"keys of {bucket}: an empty sequence, and to the server no pattern at all means every key")
     foreign, where = jetstream.connection.foreign, f"entries of {bucket}"
     return Entries(
         str(bucket),
         jetstream,
         bucket.stream,
-        [bucket.read_prefix + checked_filter(bucket.name, one) for one in patterns],
+        [bucket.read_prefix + one for one in widest(patterns)],
         read=lambda msg, ack: foreign.read(where, _read, bucket, ignore_deletes, msg, ack),
         key=attrgetter("key"),
         headers_only=meta_only,
@@ -62,7 +71,7 @@ def _read(bucket: KeyValueBucket, ignore_deletes: bool, msg: Msg, ack: AckSubjec
         msg.subject[len(bucket.read_prefix) :],
         msg.data,
         ack.sequence,
-        datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),
+        moment_of(ack.timestamp),
         ack.pending,
         operation,
     )

@@ -1,4 +1,11 @@
-"""A bucket of objects as all that is done in it sees it: where it is, how large a message may be, and what stands in a place."""
+"""A bucket of objects as all that is done in it sees it: where it is, how large a message may be, and what stands in a place.
+
+Who may purge
+    Chunks belong to the info that names them, and whoever takes that away purges them. While an object is renamed two infos name
+    the same chunks, for good if that is broken off; each of them says where the other one is (`Place.shared`). So whoever
+    has taken one of them away looks there first (`release`): the info is gone before the look, so of two who take away both at
+    the same time, at least the later one finds nobody, and purges.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +13,17 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
-from trionats import errors
+import trio
+
+from trionats import api, errors, events
 from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.objects.buckets import find as find_bucket
 from trionats._jetstream.objects.buckets import max_msg_size
 from trionats._jetstream.objects.purging import Purge
+from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
 from trionats._protocol import subjects
+from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import places
 from trionats._protocol.jetstream.objects.places import Place, read_place
 from trionats._protocol.jetstream.objects.writing import Limits
@@ -20,9 +32,13 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._jetstream.objects.buckets import Bucket
 
-__all__ = ["MESSAGE_TOO_LARGE", "Access"]
+__all__ = ["MESSAGE_TOO_LARGE", "Access", "ObjectGoneError"]
 
 MESSAGE_TOO_LARGE = 10054
+
+
+class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
+    """The object was deleted; for who does not ask for deleted ones it is simply not found."""
 
 
 @final
@@ -58,6 +74,43 @@ class Access:
             message = await self.api.last_stored(self.stream, subject)
         return Place(subject) if message is None else read_place(self.bucket, name, subject, message)
 
+    async def info(self, name: str) -> api.ObjectInfo:
+        """Read an object's info, as `ObjectStore.get_info` does."""
+        return self.readable(await self.find(name), name)
+
+    async def beside(self, bucket: str) -> Access:
+        """Find another bucket at the same API."""
+        return Access(self.api, *await find_bucket(self.api, bucket))
+
+    async def find_target(self, name: str) -> Place:
+        """Find where an info of that name is to be written.
+
+        Raises:
+            trionats.errors.BadObjectMetaError: In its place stands another object.
+        """
+        place = await self.find(name)
+        if place.elsewhere is not None and (place.info is None or not place.info.deleted):
+            text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
+            raise bad_meta(name, self.bucket, text)
+        return place
+
+    def readable(self, place: Place, name: str, *, show_deleted: bool = False) -> api.ObjectInfo:
+        """Give the info that stands in a place, as `ObjectStore.get_info` says.
+
+        Args:
+            place: What was found.
+            name: The object that was looked for.
+            show_deleted: Whether a marker is an info, too.
+        """
+        if place.elsewhere is None and place.problem is not None:
+            raise place.problem
+        if place.info is None or place.elsewhere is not None:
+            raise self.not_found(name)
+        if place.info.deleted and not show_deleted:
+            text = f"object {name!r} in bucket {self.bucket!r} was deleted"
+            raise api_error(ObjectGoneError, text, text, code=404)
+        return place.info
+
     def not_found(self, name: str) -> errors.ObjectNotFoundError:
         """Make the exception for an object that there is not."""
         text = f"there is no object {name!r} in bucket {self.bucket!r}"
@@ -75,6 +128,20 @@ class Access:
             self._max_msg_size = max_msg_size(await JetStreamManager(self.api).stream_info(self.stream))
         return self._max_msg_size != before
 
+    async def check_fits(self, info: api.ObjectInfo) -> None:
+        """Refuse an info that is too large; the bucket's limit may have been raised since it was asked for.
+
+        Raises:
+            trionats.errors.BadObjectMetaError: It is too large.
+        """
+        try:
+            self.limits.check_info(info, info.size or 0)
+        except errors.BadObjectMetaError:
+            ours = self.limits.least < self.api.connection.max_payload
+            if not ours or not await self.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                raise
+            self.limits.check_info(info, info.size or 0)
+
     # Data that nobody can find any more; what it belongs to has happened already.
 
     def _purge_of(self, nuid: str, doing: str) -> Purge | None:
@@ -87,15 +154,55 @@ class Access:
         if purge is not None:
             purge.begin()
 
-    async def purge(self, nuid: str, doing: str) -> Purge | None:
-        """Purge an object's chunks, and wait for it: shielded, and bounded."""
-        purge = self._purge_of(nuid, doing)
-        if purge is not None:
-            await purge.wait()
-        return purge
+    def begin_release(self, place: Place, doing: str) -> None:
+        """Purge the chunks of what has stood in a place, without waiting for it; those of a renamed object stay."""
+        if not place.shared:
+            self.begin_purge(place.nuid, doing)
+        elif place.nuid:
+            # Nobody is there any more who could look.
+            text = f"{doing}: another object may have the data, too"
+            self._tell_left(place, errors.explained(errors.Error, text))
+
+    async def release(self, place: Place, doing: str) -> Exception | None:
+        """Purge the chunks of what has stood in a place, unless it has another one, and wait for it: shielded, and bounded.
+
+        Returns:
+            Why they stay, where they should not.
+        """
+        if not place.nuid:
+            return None
+        if place.shared:
+            try:
+                with trio.fail_after(CLEANUP_LIMIT, shield=True):
+                    if await self.is_claimed(place.nuid, await self.read_place("", place.shared)):
+                        return None
+            except (errors.Error, trio.TooSlowError) as error:
+                return error
+        purge = self._purge_of(place.nuid, doing)
+        assert purge is not None, "it has a nuid"
+        await purge.wait()
+        return purge.failure
 
     async def purge_replaced(self, place: Place, doing: str) -> None:
-        """Purge the chunks of what has stood in a place, and tell where the server does not do it."""
-        purge = await self.purge(place.nuid, doing)
-        if purge is not None and purge.failure is not None:
-            purge.tell()
+        """Release the chunks of what has stood in a place, and tell where they stay."""
+        failure = await self.release(place, doing)
+        if failure is not None:
+            self._tell_left(place, failure)
+
+    async def is_claimed(self, nuid: str, place: Place) -> bool:
+        """Say whether an object still has these chunks: in a place, or in one that the object was renamed to from there.
+
+        Args:
+            nuid: The chunks.
+            place: Where to begin.
+        """
+        seen = set()
+        while place.claim != nuid:
+            seen.add(place.subject)
+            if not place.shared or place.shared in seen:
+                return False
+            place = await self.read_place("", place.shared)
+        return True
+
+    def _tell_left(self, place: Place, why: Exception) -> None:
+        self.api.connection.emit(events.ChunksLeft(self.stream, self.names.chunk_subject(place.nuid), why))

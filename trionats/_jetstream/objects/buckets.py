@@ -1,20 +1,26 @@
-"""The buckets of object stores: their names, what their streams are, and where a mirror's messages are stored first."""
+"""The buckets of object stores: their names, and what is done with whole ones."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
-from nats.js import api as nats_api
+from trionats import api
+from trionats._jetstream.buckets import Buckets
+from trionats._protocol.jetstream.buckets.configs import asked
+from trionats._protocol.jetstream.buckets.kinds import OBJECTS
+from trionats._protocol.jetstream.buckets.origins import held_under, origin_of
+from trionats._protocol.jetstream.objects.configs import configuration, said_of_stream, stream_of
 
-from trionats import api, errors
-from trionats._jetstream.api import refusal_text
-from trionats._jetstream.whereabouts import Origin
-from trionats._protocol import fields, subjects
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-#: The server's limit for a stream's name is 255; a much longer one would end the connection.
-BUCKET_NAME_LIMIT = 251
+    from nats.js import api as nats_api
+
+    from trionats._core.messaging import Messaging
+    from trionats._jetstream.api import Api
+
+__all__ = ["Bucket", "change", "create", "delete", "ensure", "find", "max_msg_size", "status", "statuses"]
 
 
 @final
@@ -25,18 +31,21 @@ class Bucket:
     Attributes:
         name: The bucket's name.
         origin: The name of the bucket whose messages it holds, under that one's subjects: another one for a mirror.
+        direct: Whether any replica may be asked for a message. Where it may not, nobody answers, and over a leaf node nobody
+            says so.
     """
 
     name: str
     origin: str
+    direct: bool = True
 
     def __str__(self) -> str:
-        return f"object store {self.name!r}"
+        return OBJECTS.title(self.name)
 
     @property
     def stream(self) -> str:
         """The stream that holds it."""
-        return f"OBJ_{self.name}"
+        return OBJECTS.stream(self.name)
 
     @property
     def infos(self) -> str:
@@ -58,73 +67,67 @@ def max_msg_size(info: api.StreamInfo) -> int:
     return size if isinstance(size, int) and size > 0 else 0
 
 
-def bucket_name(bucket: str) -> str:
-    """Check a bucket's name.
-
-    Raises:
-        trionats.errors.InvalidBucketNameError: It is none.
-    """
-    if isinstance(bucket, str) and len(bucket) > BUCKET_NAME_LIMIT:
-        text = f"bucket {bucket[:40]!r}...: a name has at most {BUCKET_NAME_LIMIT} letters"
-        raise errors.explained(errors.InvalidBucketNameError, text, description=text)
-    return subjects.bucket_name(bucket)
-
-
-def of_bucket(bucket: Bucket, error: errors.APIError) -> errors.APIError:
-    """Say of what a stream refused that the bucket refused it."""
-    return errors.explained(type(error), refusal_text(str(bucket), error), **vars(error))
+def _named(jetstream: Api[Messaging], bucket: str, info: api.StreamInfo) -> tuple[Bucket, int]:
+    """Name a bucket by what its stream says, with the size of its messages, and note where a mirror's are stored first."""
+    config = info.config
+    held = held_under(OBJECTS, bucket, config)
+    origin = origin_of(config, jetstream.prefix)
+    if origin is not None and held != OBJECTS.prefix(OBJECTS.bucket_of(origin.stream)):
+        # Its messages have subjects of its own, to which nothing can be written: an object's place is one subject, here and there.
+        origin = None
+    jetstream.whereabouts.origin_found(OBJECTS.stream(bucket), origin)
+    under = held.removeprefix(OBJECTS.subjects).removesuffix(".")
+    return Bucket(bucket, under, bool(config.allow_direct)), max_msg_size(info)
 
 
-def object_store_config(
-    bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: api.ObjectStoreParams
-) -> api.ObjectStoreConfig:
-    """Put together the configuration of a new bucket, as `create_object_store` takes it.
-
-    Raises:
-        TypeError: `config` is none, or a field holds what it cannot hold.
-        ValueError: So does one with a number.
-        trionats.errors.InvalidBucketNameError: The name is none.
-    """
-    call = "create_object_store"
-    ours = api.ObjectStoreConfig()
-    if config is not None:
-        if not isinstance(config, nats_api.ObjectStoreConfig):
-            raise TypeError(f"{call}: config must be an ObjectStoreConfig, not {type(config).__name__}")
-        # nats-py's own class, which a program may still hold, has neither compression nor metadata.
-        ours = replace(ours, **{key: value for key, value in vars(config).items() if value is not None})
-    name = {} if bucket is None else {"bucket": bucket_name(bucket)}
-    return fields.merged(call, api.ObjectStoreConfig, ours, {**name, **params})
+def _buckets(jetstream: Api[Messaging]) -> Buckets:
+    return Buckets(jetstream, OBJECTS)
 
 
-def object_stream(bucket: Bucket, config: api.ObjectStoreConfig) -> api.StreamConfig:
-    """Make the configuration of a bucket's stream."""
-    compression = config.compression
-    if isinstance(compression, bool):
-        compression = api.StoreCompression.S2 if compression else None
-    return api.StreamConfig(
-        name=bucket.stream,
-        description=config.description,
-        subjects=[bucket.chunk_subject(">"), bucket.infos],
-        discard=api.DiscardPolicy.NEW,
-        max_age=config.ttl,
-        # Zero bytes is how "no limit" is written by who comes from Go.
-        max_bytes=config.max_bytes or None,
-        storage=config.storage,
-        num_replicas=config.replicas,
-        placement=config.placement,
-        compression=compression,
-        metadata=config.metadata,
-        allow_rollup_hdrs=True,
-        allow_direct=True,
-    )
+async def create(
+    jetstream: Api[Messaging], bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: Mapping[str, Any]
+) -> tuple[Bucket, int]:
+    """Create a bucket; an existing one of the same configuration is as good."""
+    wanted = configuration("create_object_store", bucket, config, params)
+    name = wanted.bucket or ""
+    return _named(jetstream, name, await _buckets(jetstream).create(name, stream_of(wanted), said_of_stream(wanted)))
 
 
-def origin_of(info: api.StreamInfo, prefix: str) -> Origin | None:
-    """Find the bucket whose messages, and subjects, a mirror holds."""
-    mirror = info.config.mirror
-    if mirror is None or mirror.subject_transforms or not mirror.name.startswith("OBJ_"):
-        return None
-    if not mirror.external:
-        return Origin(prefix, mirror.name, None)
-    form = re.fullmatch(r"\$JS\.([^.]+)\.API", mirror.external.api)
-    return Origin(mirror.external.api, mirror.name, form[1] if form is not None else "")
+async def find(jetstream: Api[Messaging], bucket: str) -> tuple[Bucket, int]:
+    """Find a bucket."""
+    return _named(jetstream, bucket, await _buckets(jetstream).find(bucket))
+
+
+async def change(
+    jetstream: Api[Messaging], bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: Mapping[str, Any]
+) -> tuple[Bucket, int]:
+    """Change a bucket: by keywords alone just these fields, else all that a configuration says."""
+    wanted = configuration("update_object_store", bucket, config, params)
+    said = said_of_stream(wanted)
+    changes = said if config is not None else asked(said, params)
+    name = wanted.bucket or ""
+    return _named(jetstream, name, await _buckets(jetstream).update(name, changes))
+
+
+async def ensure(
+    jetstream: Api[Messaging], bucket: str | None, config: nats_api.ObjectStoreConfig | None, params: Mapping[str, Any]
+) -> tuple[Bucket, int]:
+    """Let there be a bucket of this configuration, whether one of the name exists or not."""
+    wanted = configuration("create_or_update_object_store", bucket, config, params)
+    name = wanted.bucket or ""
+    return _named(jetstream, name, await _buckets(jetstream).ensure(name, stream_of(wanted), said_of_stream(wanted)))
+
+
+async def delete(jetstream: Api[Messaging], bucket: str) -> bool:
+    """Delete a bucket with all its objects."""
+    return await _buckets(jetstream).delete(bucket)
+
+
+async def status(jetstream: Api[Messaging], bucket: str) -> api.ObjectStoreStatus:
+    """Ask how a bucket is."""
+    return api.ObjectStoreStatus(bucket, await _buckets(jetstream).find(bucket))
+
+
+async def statuses(jetstream: Api[Messaging]) -> list[api.ObjectStoreStatus]:
+    """Ask how all buckets are."""
+    return [api.ObjectStoreStatus(bucket, info) for bucket, info in (await _buckets(jetstream).all()).items()]

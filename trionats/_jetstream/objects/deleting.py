@@ -31,9 +31,9 @@ class Deleting:
         doing = f"deletion of object {name!r} from bucket {self._access.bucket!r}"
         if place.taken:
             await self._mark_deleted(place, name, doing)
-        purge = await self._access.purge(place.nuid, doing)
-        if purge is not None and purge.failure is not None:
-            raise _data_stays(doing, purge.failure) from purge.failure
+        failure = await self._access.release(place, doing)
+        if failure is not None:
+            raise _data_stays(doing, failure) from failure
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
         write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
@@ -50,7 +50,7 @@ class Deleting:
             if write.revision is not None:
                 await self._access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
             elif write.in_doubt:
-                write.leave(lambda: self._access.begin_purge(place.nuid, doing), lambda: None)
+                write.leave(lambda: self._access.begin_release(place, doing), lambda: None)
             raise
         finally:
             write.close()

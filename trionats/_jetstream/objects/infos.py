@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import errors
-from trionats._jetstream.api import in_store
 from trionats._jetstream.entries import Entries
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, Transfer, idle_error
-from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.listing import list_stored
+from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, Transfer
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.objects.infos import read_info
 from trionats._protocol.jetstream.objects.writing import expecting, info_bytes
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._protocol.jetstream.acks import AckSubject
-
-#: How often a list begins anew because another stream took the place of the one that was read.
-READ_ATTEMPTS = 10
 
 
 class InfoWrite:
@@ -191,59 +186,5 @@ def _read_one(foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack
 
 
 async def list_infos(infos: Entries[api.ObjectInfo], doing: str) -> list[api.ObjectInfo]:
-    """Read the last info of every object in a bucket.
-
-    Args:
-        infos: Where they are.
-        doing: The list, for the text of an exception.
-
-    Returns:
-        The infos, in the order of their last change.
-
-    Raises:
-        nats.errors.BucketNotFoundError: There is no such bucket.
-        nats.errors.Error: As for any request to the JetStream API.
-    """
-    with in_store(infos.store):
-        for _ in range(READ_ATTEMPTS - 1):
-            # The stream was made anew, or went back: what was read belongs to no list.
-            with suppress(errors.StreamRegressedError):
-                return await _InfoList(infos, doing).read()
-        return await _InfoList(infos, doing).read()
-
-
-class _InfoList:
-    """Reads until all is there; a later info of the same place replaces the one before."""
-
-    def __init__(self, infos: Entries[api.ObjectInfo], doing: str) -> None:
-        self._doing = doing
-        self._read_one = infos.read
-        self._source = infos.source(Sink(self._take, self._stored_read), LAST_PER_SUBJECT)
-        self._found: dict[str, api.ObjectInfo] = {}
-        self._complete = False
-        self._patience = trio.CancelScope()
-
-    async def read(self) -> list[api.ObjectInfo]:
-        try:
-            await self._source.open()
-            with self._patience:
-                self._patience.deadline = trio.current_time() + IDLE_LIMIT
-                while not self._complete:
-                    await self._source.step()
-        finally:
-            self._source.close()
-        if not self._complete:
-            raise idle_error(self._doing, self._source.refusal)
-        return list(self._found.values())
-
-    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        self._patience.deadline = trio.current_time() + IDLE_LIMIT
-        self._found.pop(msg.subject, None)
-        info = self._read_one(msg, ack)
-        if info is not None:
-            self._found[msg.subject] = info
-        return Handed.DROPPED
-
-    def _stored_read(self) -> None:
-        self._complete = True
-        self._source.wake()
+    """Read the last info of every object in a bucket, as `list_stored` does."""
+    return await list_stored(infos, LAST_PER_SUBJECT, doing)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -14,12 +12,11 @@ from trionats import api, errors
 from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
 from trionats._jetstream.objects.chunks import ChunkWriter
 from trionats._jetstream.objects.infos import InfoWrite
+from trionats._jetstream.objects.replacing import replace_info, stamp
 from trionats._jetstream.objects.sources import source_of
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT, Telling
-from trionats._protocol.jetstream.objects.infos import bad_meta, rfc3339
+from trionats._jetstream.objects.transfer import Telling
 from trionats._protocol.jetstream.objects.names import places
 from trionats._protocol.jetstream.objects.writing import CHUNK_SIZE, new_info
-from trionats._protocol.jetstream.publishing import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -70,10 +67,7 @@ class Putting:
         await trio.lowlevel.checkpoint_if_cancelled()
         # What gives no data is to show before anything is sent.
         block = await source.read_block()
-        place = await self._access.find(info.name)
-        if place.elsewhere is not None and (place.info is None or not place.info.deleted):
-            text = f"in its place stands object {place.elsewhere!r}, which nats.js wrote or which everybody else finds there"
-            raise bad_meta(info.name, self._access.bucket, text)
+        place = await self._access.find_target(info.name)
         # What the server takes may have been said just now, unasked.
         if self._access.limits != limits:
             await self._fit(info, asked, source.size)
@@ -136,7 +130,7 @@ class Putting:
             info.size, info.chunks, info.digest = chunks.bytes, chunks.count, source.digest
             info.options.max_chunk_size = chunks.chunk_size
             try:
-                info.revision = await self._write(write, info, place)
+                revision = await replace_info(self._access, write, info, place, doing)
             except (errors.APIError, errors.MaxPayloadError) as refusal:
                 await self._learn_limit(refusal)  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 self._access.limits.check_info(info, info.size)
@@ -148,58 +142,12 @@ class Putting:
                 await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
             else:
                 write.leave(
-                    lambda: self._access.begin_purge(place.nuid, doing),
+                    lambda: self._access.begin_release(place, doing),
                     lambda: self._access.begin_purge(info.nuid, doing),
                 )
             raise
         finally:
             write.close()
-        info.subject = place.subject
-        info.mtime = rfc3339(int(datetime.now(UTC).timestamp() * 1e6) * 1000)
+        stamp(info, place, revision)
         await self._access.purge_replaced(place, doing)
         return info
-
-    async def _write(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> int:
-        """Store an info; one whose acknowledgement was lost, or may be another domain's, is sent again until it is known what became of it.
-
-        It is stored once at the most: each time the same last info is expected.
-        """
-        try:
-            return await write.send(info, place.revision)
-        except errors.Error as error:
-            # An `APIError` in doubt may be another domain's; the one that was meant will say.
-            limit = IDLE_LIMIT if isinstance(error, (errors.DisconnectedError, errors.APIError)) else CLEANUP_LIMIT
-            with suppress(errors.Error), trio.move_on_after(limit):
-                while write.in_doubt:
-                    await self._settle(write, info, place)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-            if write.revision is None:
-                raise
-            return write.revision
-
-    async def _settle(self, write: InfoWrite, info: api.ObjectInfo, place: Place) -> None:
-        overtaken = False
-        try:
-            await write.send(info, place.revision)
-            return
-        except errors.DisconnectedError:
-            return
-        except errors.APIError as error:
-            overtaken = error.err_code in WRONG_LAST_SEQUENCE
-        except errors.NoStreamResponseError:
-            pass
-        # Whatever the refusal says of this time, it says nothing of the first.
-        with suppress(errors.DisconnectedError):
-            now = await self._access.read_place(info.name, place.subject)
-            if now.info is not None and now.nuid == info.nuid:
-                write.revision = now.revision
-            elif overtaken and now.revision != place.revision:
-                write.is_not_stored()
-                # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way.
-                await self._access.purge_replaced(
-                    place, f"put of object {info.name!r} into bucket {self._access.bucket!r}"
-                )
-            else:
-                if now.revision == place.revision:
-                    write.is_unchanged()
-                if write.in_doubt:
-                    await trio.sleep(PUBLISH_RETRY_WAIT)

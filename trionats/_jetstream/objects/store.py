@@ -7,34 +7,40 @@ from typing import TYPE_CHECKING, Never, final
 
 from trio.lowlevel import enable_ki_protection
 
-from trionats import api, errors
+from trionats import api
 from trionats._core.deadlines import unexpected
-from trionats._jetstream.api import Api, api_error
+from trionats._feeds.opening import opens
+from trionats._jetstream.api import Api
+from trionats._jetstream.objects import buckets
 from trionats._jetstream.objects.access import Access
 from trionats._jetstream.objects.deleting import Deleting
+from trionats._jetstream.objects.editing import Editing
 from trionats._jetstream.objects.infos import infos_in, list_infos
+from trionats._jetstream.objects.links import Linking
+from trionats._jetstream.objects.orphans import Orphanage
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
+from trionats._jetstream.objects.sealing import seal
+from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncIterator
 
+    from nats.js.api import ObjectInfo as AnyObjectInfo
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._jetstream.objects.sources import ObjectData
+    from trionats._jetstream.objects.stream import ObjectStream
     from trionats._jetstream.objects.transfer import Progress
 
-__all__ = ["ObjectGoneError", "ObjectStore"]
+__all__ = ["ObjectStore"]
 
-#: How often a get begins again because the object was replaced while it was being read.
-GET_ATTEMPTS = 10
-
-
-class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
-    """The object was deleted; for who does not ask for deleted ones it is simply not found."""
+#: How many seconds ago the newest chunk of an orphan was stored, at the least, where nobody says anything.
+ORPHAN_AGE = 3600.0
 
 
 @final
@@ -52,6 +58,11 @@ class ObjectStore:
             Reading(self._access),
             Putting(self._access),
             Deleting(self._access),
+        )
+        self._editing, self._links, self._orphanage = (
+            Editing(self._access),
+            Linking(self._access),
+            Orphanage(self._access),
         )
 
     def __repr__(self) -> str:
@@ -161,37 +172,101 @@ class ObjectStore:
         return await self._putting.put_file(path, name, meta, progress)
 
     @enable_ki_protection
-    async def get(self, name: str) -> api.ObjectResult:
+    async def get(self, name: str, progress: Progress | None = None, **unknown: Never) -> api.ObjectResult:
         """Read an object whole, and verify it.
 
         There is no limit to how long it may take, but it fails when no chunk has come for 30 s; once its info was read (which is
         a request like any other), it goes on where it was after a reconnect. If the object is replaced while it is read, the new
         one is read.
 
+        A link to an object, in this bucket or another one at the same API, is followed, and so are up to eight links one behind the
+        other. What goes wrong on the way is told with each of them. A link to a bucket has no data.
+
         Args:
             name: The object's name.
+            progress: Called in this task with the bytes that have come and with those there are, as often as half a MiB, and with
+                the last byte. It begins anew with an object that was replaced. What it raises ends the get.
 
         Returns:
-            The object's info and its data.
+            The object's info and its data; where the name is a link's, those of the object that it leads to.
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.BucketNotFoundError: There is no such bucket; it may be one that a link leads to.
             trionats.errors.ObjectIncompleteError: Some of its chunks are missing, or do not add up to its size.
             trionats.errors.DigestMismatchError: Its chunks are not those that were put.
-            trionats.errors.BadObjectMetaError: Its info cannot be true, or it is a link.
+            trionats.errors.LinkIsABucketError: The name is that of a link to a bucket.
+            trionats.errors.BadObjectMetaError: Its info cannot be true, or its links go round in a circle.
+            trionats.errors.TimeoutError: Nothing came for 30 s.
+            TypeError: `progress` cannot be called.
         """
-        for attempt in range(GET_ATTEMPTS):
-            info = await self.get_info(name)
-            try:
-                return api.ObjectResult(info, await self._reading.read(info))
-            except errors.StreamRegressedError:  # another stream took the place of the one that was read: begin anew
-                if attempt + 1 == GET_ATTEMPTS:
-                    raise
-            except errors.ObjectIncompleteError:
-                now = (await self._access.find(name)).info  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
-                if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        if unknown:
+            raise unexpected("get", unknown, "store")
+        return await self._reading.get(name, progress)
+
+    @opens
+    async def open_object(self, name: str) -> AsyncIterator[ObjectStream]:
+        """Open an object as a stream of bytes, whatever its size; there is no task behind it, so it takes no nursery.
+
+            async with store.open_object("film") as stream:
+                async for piece in stream:
+                    await file.write(piece)
+
+        Entering waits for the first chunk. What is not received makes the server wait: at most 8 MiB are sent ahead. It fails
+        when nothing comes for 30 s while somebody receives; who does not receive may take as long as they want.
+
+        Count, size and digest are verified when it is read to its end: an exception comes in place of the end then. What was received
+        before has been received. Where that matters, `get` gives nothing, and `get_file` leaves no file, before all is verified.
+
+        If the object is replaced or deleted while it is read, that is a `trionats.errors.ObjectIncompleteError`: two are never mixed.
+
+        Links are followed as `get` does. Leaving the block does not wait, and nothing is left on the server.
+
+        Args:
+            name: The object's name.
+
+        Yields:
+            The stream, with the object's info.
+
+        Raises:
+            nats.errors.Error: As for `get`; later, as `ObjectStream.receive_some` says.
+        """
+        stream = await self._reading.open(name)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    @enable_ki_protection
+    async def get_file(
+        self, name: str, path: str | os.PathLike[str], progress: Progress | None = None, **unknown: Never
+    ) -> api.ObjectInfo:
+        """Read an object into a file, which is there when it is whole, verified and on the disk, and not before.
+
+        It is written beside its place, in the same directory, in a worker thread, and renamed when all has come. Where that fails or
+        is cancelled, what stood at `path` is as it was, and nothing is left of the new file; that is waited for, shielded, for 2 s at
+        the most. A program that is killed meanwhile leaves a hidden file whose name ends in ``.part``.
+
+        Where a file is replaced, the new one gets its permissions, else those that `open` would give it. A symbolic link at `path`
+        stays, and what it leads to is replaced.
+
+        Args:
+            name: The object's name.
+            path: Where the file is to be; its directory must be there.
+            progress: As for `get`.
+
+        Returns:
+            The object's info.
+
+        Raises:
+            nats.errors.Error: As for `get`.
+            OSError: The file cannot be written there.
+            TypeError: `path` is no path, or `progress` cannot be called.
+            ValueError: `path` is empty, or there is something in its place that is neither file nor directory.
+        """
+        if unknown:
+            raise unexpected("get_file", unknown, "store")
+        return await self._reading.get_file(name, path, progress)
 
     @enable_ki_protection
     async def get_info(self, name: str, show_deleted: bool = False) -> api.ObjectInfo:
@@ -209,16 +284,7 @@ class ObjectStore:
             trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace
                 it.
         """
-        place = await self._access.find(name)
-        if place.elsewhere is None and place.problem is not None:
-            raise place.problem
-        info = place.info
-        if info is None or place.elsewhere is not None:
-            raise self._access.not_found(name)
-        if info.deleted and not show_deleted:
-            text = f"object {name!r} in bucket {self._bucket!r} was deleted"
-            raise api_error(ObjectGoneError, text, text, code=404)
-        return info
+        return self._access.readable(await self._access.find(name), name, show_deleted=show_deleted)
 
     @enable_ki_protection
     async def delete(self, name: str) -> None:
@@ -259,3 +325,146 @@ class ObjectStore:
         """
         infos = self.__entries__(ignore_deletes=ignore_deletes)
         return await list_infos(infos, f"list of bucket {self._bucket!r}")
+
+    async def status(self) -> api.ObjectStoreStatus:
+        """Ask how the bucket is: how much it holds, and what it is configured to be.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: The bucket is not there any more.
+        """
+        return await buckets.status(self._access.api, self.bucket)
+
+    @enable_ki_protection
+    async def update_meta(self, name: str, meta: AnyObjectMeta) -> api.ObjectInfo:
+        """Say something else of an object, or give it another name; its data stays where it is.
+
+        What `meta` says takes the place of what was said before: description, headers and metadata that it leaves out are gone
+        (metadata stays where `meta` is of nats-py's class, which has no word for it). To change a part, change
+        `info.meta` of the info that was read. Fields that another client wrote, and this one does not know, stay.
+
+        A `meta.name` renames the object. Its new info is written first, and then a marker takes the place of the old one, so that
+        watchers hear of both. In between, for two round trips, both names lead to the same data; whoever deletes or replaces one
+        of the two with this client leaves the data to the other, and another client, which purges it, does not. Where the client or
+        the connection ends just then, both names stay, and calling this once more finishes it. Where somebody else changes the
+        object meanwhile, theirs stays, and the new name goes again. Links to the old name lead nowhere from then on.
+
+        Cancelled in its last steps, it may have happened all the same; it is not left half done for that.
+
+        Args:
+            name: The object's name; a link's own, not that of what it leads to.
+            meta: What is to be said. Of its `options` nothing can be changed: they are left out, or those that the object has.
+
+        Returns:
+            The info as it is now.
+
+        Raises:
+            trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.ObjectAlreadyExists: Another object has the new name.
+            trionats.errors.InvalidObjectNameError: One of the names is none.
+            trionats.errors.BadObjectMetaError: `meta` says what cannot be, or asks for another chunk size or link; the info becomes
+                too large; or an earlier renaming to another name was broken off.
+            trionats.errors.BadRequestError: Somebody else changed the object, or the one of the new name, meanwhile.
+            trionats.errors.APIError: The server refused.
+        """
+        return await self._editing.update_meta(name, meta)
+
+    @enable_ki_protection
+    async def add_link(self, name: str, target: AnyObjectInfo) -> api.ObjectInfo:
+        """Add a link to an object, of this bucket or of another one; `get` follows it (ADR-20).
+
+        The link holds the names only: it leads to whatever has that name when it is read. It replaces another link, and what
+        was deleted.
+
+        Args:
+            name: The link's name.
+            target: The object's info, as `get_info` gives it.
+
+        Returns:
+            The link's info.
+
+        Raises:
+            trionats.errors.ObjectAlreadyExists: An object of the link's name stands there.
+            trionats.errors.BadObjectMetaError: The target was deleted, is a link itself, or is what the link replaces.
+            trionats.errors.InvalidObjectNameError: A name is none.
+            trionats.errors.BadRequestError: Somebody else changed what stands under the name meanwhile; theirs stays.
+            trionats.errors.APIError: The server refused.
+            TypeError: `target` is no `ObjectInfo`.
+        """
+        return await self._links.to_object(name, target)
+
+    @enable_ki_protection
+    async def add_bucket_link(self, name: str, bucket: ObjectStore | str) -> api.ObjectInfo:
+        """Add a link to a whole bucket. It cannot be got; its info says where it leads.
+
+        Args:
+            name: The link's name.
+            bucket: The bucket, or its name.
+
+        Returns:
+            The link's info.
+
+        Raises:
+            trionats.errors.InvalidBucketNameError: The bucket's name is none.
+            nats.errors.Error: As for `add_link`.
+        """
+        return await self._links.to_bucket(
+            name, bucket.bucket if isinstance(bucket, ObjectStore) else OBJECTS.checked(bucket)
+        )
+
+    @enable_ki_protection
+    async def seal(self) -> None:
+        """Let nothing be written into the bucket, nor deleted from it, any more. That cannot be undone.
+
+        What is tried afterwards fails with a `trionats.errors.BadRequestError` that says so. The server takes the bucket's
+        `ttl` away as it seals it, so what it holds stays, except for what has a TTL of its own.
+
+        Raises:
+            trionats.errors.BucketNotFoundError: There is no such bucket any more.
+            trionats.errors.APIError: It is a mirror, which would stop to follow its origin without a word; or the server refused.
+        """
+        await seal(self._access)
+
+    @enable_ki_protection
+    async def orphans(self, older_than: float = ORPHAN_AGE) -> builtins.list[api.Orphan]:
+        """Find chunks that no object names.
+
+        A put whose process was killed leaves them, as does a deletion whose purge was refused. No client reads them again, and
+        they count against the bucket's size for good.
+
+        No data is read: the subjects of chunks are listed, compared with the infos, and of those that nobody names the headers
+        are read. What is kept in memory is bounded by 100,000 subjects and what is found. For a mirror these are its own: it
+        is told of no purge of its origin. There, the origin's infos count, too.
+
+        A put that is under way has chunks that nobody names yet. So only those are told whose *newest* chunk is old. A put stores
+        one within every 30 s, unless the source of its data is slower: have `older_than` longer than the longest pause of any source.
+
+        Args:
+            older_than: How many seconds ago the newest chunk was stored, at the least, by the server's clock.
+
+        Returns:
+            What was found, in no particular order.
+
+        Raises:
+            TypeError: `older_than` is no number.
+            ValueError: It is negative.
+            trionats.errors.BucketNotFoundError: There is no such bucket any more.
+            nats.errors.Error: As for any request to the JetStream API.
+        """
+        return await self._orphanage.find(older_than)
+
+    @enable_ki_protection
+    async def purge_orphans(self, older_than: float = ORPHAN_AGE) -> builtins.list[api.Orphan]:
+        """Find chunks that no object names, as `orphans` does, and purge them.
+
+        The infos are read once more before each hundred of them, and what is stored later than the newest chunk that was seen stays.
+
+        Args:
+            older_than: As for `orphans`. What a put under way has stored is lost to it where the source of its data pauses longer.
+
+        Returns:
+            What was purged.
+
+        Raises:
+            nats.errors.Error: As for `orphans`; where a purge is refused, what was purged before is gone.
+        """
+        return await self._orphanage.purge(older_than)

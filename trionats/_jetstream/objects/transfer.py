@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import trio
 
 from trionats import errors
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.publishing.destination import bucket_destination
 from trionats._jetstream.publishing.publish import publish_ack
 
@@ -27,8 +28,6 @@ __all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Telling", "Transfer", "id
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
 
-#: A transfer fails when nothing has moved for so many seconds, however long it takes in all.
-IDLE_LIMIT: Final = 30.0
 #: How long a cancelled or failed transfer may take to clean up behind itself.
 CLEANUP_LIMIT: Final = 2.0
 
@@ -138,16 +137,3 @@ class Transfer:
             trionats.errors.APIError: The stream refused the message, or what replied is no stream.
         """
         return publish_ack(self._destination.doing, reply.data)
-
-
-def idle_error(doing: str, refusal: Exception | None = None) -> Exception:
-    """Make the exception for a transfer in which nothing moves.
-
-    Args:
-        doing: The transfer.
-        refusal: What the server says instead of responding, where it says anything.
-    """
-    if refusal is not None:
-        text = f"{doing}: nothing came for {IDLE_LIMIT:g} s: {refusal}"
-        return errors.explained(type(refusal), text, **vars(refusal))
-    return errors.explained(errors.TimeoutError, f"{doing}: the server has not answered for {IDLE_LIMIT:g} s")

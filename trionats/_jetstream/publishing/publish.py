@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
+    from trionats._jetstream.publishing.destination import Destination
 
 
 def publish_ack(doing: str, data: bytes) -> api.PubAck:
@@ -118,6 +119,7 @@ async def publish_until_known(
     data: bytes,
     headers: Mapping[str, str | Sequence[str]] | None,
     asked: Mapping[str, str],
+    destination: Destination | None = None,
 ) -> api.PubAck:
     """Publish a message, and again where it is safe and may help, until it is known whether a stream has stored it.
 
@@ -129,6 +131,7 @@ async def publish_until_known(
         headers: Its headers, all of them: each time the same.
         asked: What stands among them that the stream was asked for. Is there an id, then what is stored under it already
             is a duplicate (design 55).
+        destination: Whose acknowledgement counts; by default that of the domain that was asked for.
 
     Raises:
         trionats.errors.NoStreamResponseError: No stream is listening.
@@ -137,7 +140,7 @@ async def publish_until_known(
     attempts = Attempts()
     while True:
         try:
-            return await _publish(jetstream, doing, subject, data, headers)
+            return await _publish(jetstream, doing, subject, data, headers, destination)
         except errors.NoRespondersError:
             pause = attempts.nobody()
             if pause is None:
@@ -163,11 +166,13 @@ async def _publish(
     subject: str,
     data: bytes,
     headers: Mapping[str, str | Sequence[str]] | None,
+    destination: Destination | None,
 ) -> api.PubAck:
-    if jetstream.whereabouts.chosen is None:
-        reply = await jetstream.connection.request(subject, data, headers=headers)
-        return publish_ack(doing, reply.data)
-    destination = chosen_destination(jetstream, subject, doing)
+    if destination is None:
+        if jetstream.whereabouts.chosen is None:
+            reply = await jetstream.connection.request(subject, data, headers=headers)
+            return publish_ack(doing, reply.data)
+        destination = chosen_destination(jetstream, subject, doing)
     while True:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:

@@ -29,11 +29,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where reading begins, in the server's words: `policy` and, for two of the policies, `sequence` or `time`."""
+    """Where reading begins, in the server's words: `policy` and, for two of the policies, `sequence` or `time`.
+
+    `resumes`: what is before `sequence` was read at another time, so what is there has to be the same stream still, and nothing of it
+    may have gone from `sequence` on.
+    """
 
     policy: str
     sequence: int = 0
     time: str = ""
+    resumes: bool = False
 
     def config(self) -> dict[str, object]:
         """Give the fields of a consumer's configuration that say so."""

@@ -18,13 +18,16 @@ Invariants
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trionats._protocol.jetstream.acks import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class StreamSaid(NamedTuple):
@@ -125,6 +128,19 @@ class Leader:
             sequence: Up to where was read.
         """
         return self.mute or self.blind or not self._replicated or sequence >= self._mark
+
+
+def nanoseconds_of(text: object) -> int:
+    """Read a time as the timestamps of messages are: nanoseconds.
+
+    Args:
+        text: What stands in a response.
+
+    Returns:
+        The time, cut to microseconds; 0 where it is none.
+    """
+    moment = _moment(text)
+    return 0 if moment is None else (moment - _EPOCH) // _MICROSECOND * 1000
 
 
 def _moment(text: object) -> datetime | None:

@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Final
 from trionats import errors
 from trionats._protocol.jetstream.acks import NANOSECONDS, AckSubject, parse_ack_subject, whole_number
 from trionats._protocol.jetstream.actions import ALL, Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
-from trionats._protocol.jetstream.leader import Leader
+from trionats._protocol.jetstream.leader import Leader, nanoseconds_of
 from trionats._protocol.jetstream.pull import Ending, Pull, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry, backoff
 from trionats._protocol.jetstream.snapshot import Course, Snapshot
@@ -145,7 +145,8 @@ class Ordered:
         self._leader = Leader()
         # Without `last_per_subject` the place to resume is always known, and nobody asked for the end of the snapshot.
         done = start.policy == "new" or not (snapshot or start.policy == "last_per_subject")
-        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject)
+        lasts = start.policy == "last_per_subject"
+        self._snapshot = Snapshot(self._leader, done=done, one_per_subject=one_per_subject, lasts=lasts)
         self._refusals = Refusals(patient=restart)
         # Counted apart: each time it was refused, a consumer is granted before it is asked again.
         self._end_refusals = Refusals(patient=restart)
@@ -153,7 +154,6 @@ class Ordered:
         self._linked = True
         self._begun = False
         self._by_sequence = start.policy != "last_per_subject"
-        self._one_per_subject = one_per_subject
         self._beginning = start
         self._not_before = -inf
         self._failures = 0
@@ -163,7 +163,7 @@ class Ordered:
     def _forget(self) -> None:
         self._window.forget()
         self._snapshot.forget()
-        self._consumer_sequence = self._seen = self._pending = self._looks = 0
+        self._consumer_sequence = self._seen = self._pending = self._looks = self._made = 0
 
     # What to do
 
@@ -276,13 +276,19 @@ class Ordered:
             info: The API's response, a consumer info.
         """
         self._pending, _, before = _counts(info)
+        self._made = nanoseconds_of(info.get("created"))
         leader, first = self._leader, not self._begun
         leader.consumer_made(info)
         if first:
             self._begun = True
             # One before the first, for every policy: all that is needed to resume (measured).
             self.cursor, self.origin = (before, 0), before
-            self._opening = leader.clustered and self._beginning.policy == "new"
+            resumes = self._beginning.resumes
+            # Of one that resumes: whether there is such a sequence at all.
+            self._opening = resumes or (leader.clustered and self._beginning.policy == "new")
+            if resumes and before >= self._beginning.sequence:
+                self._gone(before + 1)
+                return
         if leader.mute or (first and not (leader.known or self._opening)):
             self._snapshot.asks = leader.clustered and not (leader.mute or self._lazy or self.caught_up)
             self._begin_to_read()
@@ -339,15 +345,15 @@ class Ordered:
             self._made_anew(said, now)
             return
         sequence, timestamp = self.cursor
-        sought = self._start.policy == "by_start_sequence" and not timestamp
-        if self._phase is _Phase.DOUBTFUL and said.last < sequence and not (self._opening or sought):
+        waits = self._opening or (self._start.policy == "by_start_sequence" and not timestamp)
+        if self._phase is _Phase.DOUBTFUL and said.last < sequence and (self._start.resumes or not waits):
             # A leader that was just elected may be mistaken once.
             self._looks += 1
             self._not_before = now + _SECOND_LOOK_AFTER
             if self._looks > 1:
                 self._regressed(f"its last sequence is {said.last}")
             return
-        if self._opening and said.replicated:
+        if self._opening and said.replicated and not self._start.resumes:
             # What came before is not new, whatever the replica thinks that has the consumer.
             self.origin = max(sequence, said.last)
             self.cursor = (self.origin, 0)
@@ -420,7 +426,7 @@ class Ordered:
             # All that this consumer found when it was made is what was handed over last.
             self._snapshot.end(sequence)
         else:
-            self._snapshot.count(ack.pending, sequence)
+            self._snapshot.count(ack.pending, sequence, ack.timestamp)
         return None
 
     def delivered(self, ack: AckSubject, size: int) -> None:
@@ -441,7 +447,7 @@ class Ordered:
         """
         self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
         self._failures = 0
-        self._snapshot.count(ack.pending, ack.sequence)
+        self._snapshot.count(ack.pending, ack.sequence, ack.timestamp)
 
     def refused(self, now: float) -> None:
         """Tell that the message could not be handed over: it is asked for again."""
@@ -534,7 +540,7 @@ class Ordered:
         # The timestamp may be that of a later one. That hides nothing: those of another stream are later still.
         self.cursor = (sequence, self.cursor[1] if sequence > self.origin else 0)
         if not caught_up and self._start.policy == "last_per_subject":
-            self._by_sequence = False
+            self._by_sequence, self._beginning = False, self._start
             self._snapshot.begin_anew(done=False)
 
     def resume(self, window: Window) -> None:
@@ -558,7 +564,8 @@ class Ordered:
         self._phase = _Phase.READING
         self._refusals.forget()
         self.refusal = None
-        self._snapshot.begin(self._pending, self.cursor[0])
+        by_list = self._beginning.policy == "last_per_subject"
+        self._snapshot.begin(self._pending, self.cursor[0], by_list=by_list, made=self._made)
 
     def _verified(self) -> None:
         """Go on, now that the leader has said what it has to say."""
@@ -569,21 +576,22 @@ class Ordered:
 
     def _take(self, course: Course, now: float) -> None:
         if course is Course.ANOTHER:
-            self._by_sequence = self._by_sequence or self._one_per_subject
+            self._by_sequence = self._by_sequence or self._snapshot.goes_by_sequence
             self._move_on(now)
         elif course is Course.RESET:
             self._reset(now)
 
     def _made_anew(self, said: StreamSaid, now: float) -> None:
-        if not self._restart and (self.cursor[1] or self.caught_up):
+        read_before = bool(self.cursor[1]) or self.caught_up or self._start.resumes
+        if read_before and (not self._restart or (self._opening and self._start.resumes)):
             self._regressed(f"it was made anew at {said.created}")
             return
-        if self.cursor[1] or self.caught_up:
+        if read_before:
             self.restarts += 1
         self._leader.meet(said)
         self._begun = False
         # All that is in it is new to who wanted to know what is new.
-        self._beginning = ALL if self._start.policy == "new" else self._start
+        self._beginning = ALL if self._start.policy == "new" or self._start.resumes else self._start
         self._by_sequence = self._beginning.policy != "last_per_subject"
         self._snapshot.begin_anew(done=self.caught_up and self._by_sequence)
         self.cursor, self.origin = (0, 0), 0
@@ -619,6 +627,11 @@ class Ordered:
     def _regressed(self, why: str) -> None:
         text = f"stream '{self.stream}' went backwards: read up to sequence {self.cursor[0]}, but {why}"
         self._fail(errors.StreamRegressedError(text))
+
+    def _gone(self, first: int) -> None:
+        revision = self._start.sequence
+        text = f"stream '{self.stream}': revision {revision} is gone: what is stored begins with {first}"
+        self._fail(errors.explained(errors.RevisionGoneError, text, revision=revision, first=first))
 
     def _fail(self, error: Exception) -> None:
         self._phase = _Phase.FAILED

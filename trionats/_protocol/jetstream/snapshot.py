@@ -5,8 +5,13 @@ Strategy
     make that count doubtful, and each has its own way out:
 
     Writes overtake the snapshot. An entry that is written again leaves its place and comes later, and the server's own count lags
-    behind that. So where there is more by now, that is read too, and where the numbers disagreed once, the end takes a second
+    behind that, in a stream with history for good. So where there is more by now, that is read too, and where the numbers
+    disagreed once, or something younger than the consumer was counted in the place of something else, the end takes a second
     opinion: another consumer, made at that moment, behind which nothing is found (design 42).
+
+    That one reads by sequence from where reading is. Where a stream holds several messages of a subject, it would give old states
+    beside the last, unless reading is past all that is older than the consumer; so until something younger came, another list
+    of the last of each is read instead, of which what was seen is dropped.
 
     There is less than was counted, since entries were deleted or purged: the server then says that it has nothing (404), and the
     consumer's info says whether that is so (`inspects`).
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 _ROUNDS: Final = 10
 # How often the server may say that it has something and still give nothing.
 _DOUBTS: Final = 3
+# How often in a row one is asked again at once that stopped at an entry that is gone, before another list is made without those.
+_HOLES: Final = 2
 
 
 class Course(enum.Enum):
@@ -55,14 +62,16 @@ class Snapshot:
         leader: What the stream's leader says.
         done: Whether there is nothing to wait for.
         one_per_subject: Whether the stream holds one message of each subject at the most.
+        lasts: Whether it is of the last message of each subject, which others can replace while it is read.
     """
 
-    def __init__(self, leader: Leader, *, done: bool, one_per_subject: bool) -> None:
+    def __init__(self, leader: Leader, *, done: bool, one_per_subject: bool, lasts: bool = False) -> None:
         self.done = done
         # What has to be found out before it goes on: from the consumer's info, the stream's info, the last that
         # matches.
         self.inspects = self.asks = self.finds = False
         self._leader, self._one_per_subject = leader, one_per_subject
+        self._overtaken = one_per_subject or lasts
         self.begin_anew(done=done)
 
     def begin_anew(self, *, done: bool) -> None:
@@ -79,8 +88,8 @@ class Snapshot:
     def forget(self) -> None:
         """Forget what one consumer said: another one follows."""
         self.inspects = self.asks = self.finds = False
-        self.patient = self._stuck = self._ended = self._waits = False
-        self.received = self._expected = self._rounds = self._doubts = self._found = 0
+        self.patient = self._stuck = self._ended = self._waits = self._past = False
+        self.received = self._expected = self._rounds = self._doubts = self._found = self._made = 0
 
     @property
     def pauses(self) -> bool:
@@ -102,33 +111,48 @@ class Snapshot:
         """Whether the consumer found one message when it was made."""
         return self._found == 1
 
-    def begin(self, expected: int, sequence: int) -> None:
+    @property
+    def goes_by_sequence(self) -> bool:
+        """Whether another consumer can begin where reading is, and give nothing that was replaced before there was this one."""
+        return self._one_per_subject or self._past
+
+    def begin(self, expected: int, sequence: int, *, by_list: bool, made: int = 0) -> None:
         """Tell that a consumer is read from now on.
 
         Args:
             expected: How many messages it has.
             sequence: Up to where was read.
+            by_list: Whether it is a `last_per_subject` consumer.
+            made: When it was made, in nanoseconds; 0 where that is not known.
         """
         self._expected = self._found = expected
+        self._made = made
+        if by_list:
+            # All that matters is in the list, and in what came after it.
+            self._disturbed = False
         if not expected:
             self.end(sequence)
 
-    def count(self, pending: int, sequence: int) -> None:
+    def count(self, pending: int, sequence: int, timestamp: int) -> None:
         """Tell that a message came and is done with.
 
         Args:
             pending: How many the server says to be left.
             sequence: Up to where was read.
+            timestamp: When the message was stored.
         """
-        self._doubts = 0
         if self.done:
             return
+        self._doubts = 0
         self.received += 1
         # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
         # is counted for it. So when there is more by now, that is read too; and where `pending` was once not what is
         # left of the count, it is not believed, since it lags behind the writes. A writer that never rests could repeat
-        # this for ever.
-        if self._one_per_subject and self.received + pending != self._expected:
+        # this for ever. What is younger than the consumer was not among what it had: it is counted in the place of something
+        # that was overtaken, whatever the server says to be left.
+        if 0 < self._made <= timestamp:
+            self._past = True
+        if self._overtaken and (self._past or self.received + pending != self._expected):
             self._disturbed = True
         if self.received < self._expected:
             return
@@ -161,14 +185,21 @@ class Snapshot:
         # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
         # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
         in_doubt = self._disturbed or (self.received < self._expected and not self._waits)
-        if not left and in_doubt and self._one_per_subject and self._second_opinions < _ROUNDS:
+        if not left and in_doubt and self._overtaken and self._second_opinions < _ROUNDS:
             self._second_opinions += 1
             self._disturbed = True
             return Course.ANOTHER
         if not left:
             self.end(sequence)
-        elif by_list and self._one_per_subject:
+        elif by_list and self.goes_by_sequence:
             self._disturbed = True
+            return Course.ANOTHER
+        elif by_list and self._doubts <= _HOLES:
+            # Being asked again wakes it, and takes it past one entry that is gone.
+            self._expected = self.received + left
+            self._disturbed = True
+        elif by_list and self._second_opinions < _ROUNDS:
+            self._second_opinions += 1
             return Course.ANOTHER
         elif self._doubts > _DOUBTS:
             # Again and again it has something and gives nothing: perhaps another consumer can have it.

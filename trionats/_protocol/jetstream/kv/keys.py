@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trionats import errors
@@ -10,10 +11,12 @@ from trionats import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KEY_LIMIT", "checked_filter", "checked_key"]
+__all__ = ["KEY_LIMIT", "RESERVED", "checked_filter", "checked_key", "checked_new_key", "several_filters"]
 
 #: A control line has 4096 bytes by default, and the key stands in it beside the bucket's name and an inbox.
 KEY_LIMIT = 3000
+#: What keys that ADR-8 keeps for itself begin with.
+RESERVED = "_kv"
 
 _key_form = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*").fullmatch
 _filter_form = re.compile(r"([-/_=a-zA-Z0-9]+|\*)(\.([-/_=a-zA-Z0-9]+|\*))*(\.>)?|>").fullmatch
@@ -36,6 +39,20 @@ def checked_key(bucket: str, key: str) -> str:
     return _checked(bucket, key, "key", "letters, digits and -/_= in tokens separated by single dots", _key_form)
 
 
+def checked_new_key(bucket: str, key: str) -> str:
+    """Check a key under which something is to be stored, as `checked_key` does.
+
+    Raises:
+        trionats.errors.InvalidKeyError: It is none, or one of those that are reserved.
+        TypeError: It is no text.
+    """
+    checked_key(bucket, key)
+    if key.startswith(RESERVED):
+        said = f"key {key[:80]!r} of bucket {bucket!r}: keys that begin with {RESERVED!r} are reserved (ADR-8)"
+        raise errors.explained(errors.InvalidKeyError, said, description=said)
+    return key
+
+
 def checked_filter(bucket: str, pattern: str) -> str:
     """Check a pattern of keys, which may have the wildcards `*` and `>`.
 
@@ -44,6 +61,23 @@ def checked_filter(bucket: str, pattern: str) -> str:
         TypeError: It is no text.
     """
     return _checked(bucket, pattern, "filter", "a key, in which whole tokens may be * and the last one >", _filter_form)
+
+
+def several_filters(bucket: str, filters: str | Sequence[str]) -> list[str]:
+    """Make a list of one pattern or several, in whatever form a codec may know them.
+
+    Raises:
+        TypeError: They are neither.
+        ValueError: There is none.
+    """
+    if isinstance(filters, str):
+        return [filters]
+    if not isinstance(filters, Sequence) or isinstance(filters, (bytes, bytearray, memoryview)):
+        wrong = type(filters).__name__
+        raise TypeError(f"keys of bucket {bucket!r}: filters must be a pattern, or several of them, not {wrong}")
+    if not filters:
+        raise ValueError(f"keys of bucket {bucket!r}: filters is empty, so that no key can match")
+    return list(filters)
 
 
 def _checked(bucket: str, text: str, what: str, form: str, is_one: Callable[[str], object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,13 @@ from trionats._protocol.jetstream.objects.names import latin
 if TYPE_CHECKING:
     from trionats import api
 
-__all__ = ["Place", "read_place"]
+__all__ = ["SHARES", "Place", "read_place"]
+
+#: In an info: another place where the same chunks may be named, since the object is being renamed, or was. An ``extra`` to
+#: every other client.
+SHARES = "shares_chunks_with"
+
+_token_form = re.compile(r"[-_=A-Za-z0-9]+").fullmatch
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,21 @@ class Place:
         if self.elsewhere is not None:
             return False
         return self.problem is not None or (self.info is not None and not self.info.deleted)
+
+    @property
+    def claim(self) -> str:
+        """Under which nuid its chunks are; empty where nobody needs any: a marker's are left-overs."""
+        return "" if self.info is not None and self.info.deleted else self.nuid
+
+    @property
+    def shared(self) -> str:
+        """The other place that the object has, or had, since it was renamed; empty for none."""
+        said = None if self.info is None else self.info.extra.get(SHARES)
+        if not isinstance(said, str) or said == self.subject:
+            return ""
+        # Anybody may have written it: it has to be a place in this bucket.
+        prefix, _, token = said.rpartition(".")
+        return said if prefix == self.subject.rpartition(".")[0] and _token_form(token) else ""
 
 
 def read_place(bucket: str, name: str, subject: str, message: Any) -> Place:  # noqa: ANN401 - the server's word

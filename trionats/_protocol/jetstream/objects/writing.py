@@ -14,13 +14,14 @@ from trionats import api, errors
 from trionats._protocol import headers
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.objects.infos import bad_meta
+from trionats._protocol.jetstream.objects.places import SHARES
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._protocol.jetstream.objects.places import Place
 
-__all__ = ["CHUNK_SIZE", "Limits", "expecting", "info_bytes", "marker", "new_info"]
+__all__ = ["CHUNK_SIZE", "Limits", "check_is_meta", "expecting", "info_bytes", "marker", "new_info"]
 
 #: What other clients cut objects into, too.
 CHUNK_SIZE = 128 * 1024
@@ -44,8 +45,7 @@ def new_info(name: str, bucket: str, nuid: str, meta: AnyObjectMeta | None) -> a
     """
     if meta is None:
         meta = api.ObjectMeta()
-    if not all(hasattr(meta, field) for field in ("name", "description", "headers", "options")):
-        raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
+    check_is_meta(name, meta)
     try:
         if meta.name is not None:
             _text("the name in its meta", meta.name)
@@ -60,6 +60,20 @@ def new_info(name: str, bucket: str, nuid: str, meta: AnyObjectMeta | None) -> a
         )
     except _Unfit as unfit:
         raise bad_meta(name, bucket, str(unfit)) from None
+
+
+def check_is_meta(name: str, meta: object) -> None:
+    """Refuse what is no `ObjectMeta`, ours or nats-py's.
+
+    Args:
+        name: The object, for texts.
+        meta: What it is to be.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not all(hasattr(meta, field) for field in ("name", "description", "headers", "options")):
+        raise TypeError(f"object {name!r}: meta must be an ObjectMeta, not {type(meta).__name__}")
 
 
 class _Unfit(Exception):
@@ -209,6 +223,8 @@ def marker(place: Place, name: str, bucket: str, limits: Limits) -> api.ObjectIn
         limits: How large it may be.
     """
     bare = api.ObjectInfo(name, bucket, place.nuid, size=0, chunks=0, digest="", deleted=True)
+    if place.shared:
+        bare.extra[SHARES] = place.shared
     if place.info is None:
         return bare
     full = replace(place.info, deleted=True, size=0, chunks=0, digest="")

@@ -1,0 +1,77 @@
+"""Links, to an object or to a whole bucket: what may be one, and what one may replace (ADR-20)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nats.js.api import ObjectInfo as AnyObjectInfo
+
+from trionats import api, errors
+from trionats._protocol.jetstream.objects.infos import bad_meta
+from trionats._protocol.jetstream.objects.names import encoded_name
+
+if TYPE_CHECKING:
+    from trionats._protocol.jetstream.objects.places import Place
+
+__all__ = ["bucket_link", "check_place", "object_link"]
+
+
+def object_link(name: str, bucket: str, nuid: str, target: AnyObjectInfo) -> api.ObjectInfo:
+    """Make the info of a link to an object.
+
+    Args:
+        name: The link's name, which was checked.
+        bucket: Its bucket.
+        nuid: One that nothing is stored under.
+        target: The object.
+
+    Raises:
+        trionats.errors.BadObjectMetaError: The object was deleted, is a link itself, or is the very same.
+        TypeError: It is no object's info.
+    """
+    if not isinstance(target, AnyObjectInfo):
+        raise TypeError(
+            f"link {name!r} in bucket {bucket!r}: target must be an ObjectInfo, not {type(target).__name__}"
+        )
+    encoded_name(target.name, target.bucket)
+    what = f"object {target.name!r} in bucket {target.bucket!r}"
+    if target.deleted:
+        raise bad_meta(name, bucket, f"there are no links to what was deleted, and {what} was")
+    if target.is_link():
+        raise bad_meta(name, bucket, f"there are no links to links, and {what} is one")
+    if (target.bucket, target.name) == (bucket, name):
+        raise bad_meta(name, bucket, "it cannot be a link to itself")
+    return _link(name, bucket, nuid, api.ObjectLink(bucket=target.bucket, name=target.name))
+
+
+def bucket_link(name: str, bucket: str, nuid: str, target: str) -> api.ObjectInfo:
+    """Make the info of a link to a bucket.
+
+    Args:
+        name: As for `object_link`.
+        bucket: As for `object_link`.
+        nuid: As for `object_link`.
+        target: The bucket's name, which was checked.
+    """
+    return _link(name, bucket, nuid, api.ObjectLink(bucket=target))
+
+
+def _link(name: str, bucket: str, nuid: str, link: api.ObjectLink) -> api.ObjectInfo:
+    options = api.ObjectMetaOptions(link=link)
+    return api.ObjectInfo(str.__str__(name), bucket, nuid, size=0, chunks=0, options=options)
+
+
+def check_place(place: Place, name: str, bucket: str) -> None:
+    """Refuse to put a link where an object stands; what was deleted, and another link, it may replace.
+
+    Args:
+        place: What stands there.
+        name: The link's name.
+        bucket: Its bucket.
+
+    Raises:
+        trionats.errors.ObjectAlreadyExists: An object stands there, or what nobody can read.
+    """
+    if place.taken and not (place.info is not None and place.info.is_link()):
+        text = f"there is an object {name!r} in bucket {bucket!r}, and a link does not replace one"
+        raise errors.explained(errors.ObjectAlreadyExists, text, description=text)
