@@ -15,8 +15,9 @@ from tests.soak.leases import many_leases
 from tests.soak.putting import MIB, cancelled_puts
 from tests.soak.steady import many_consumed
 from tests.soak.streamed import streamed
+from tests.soak.watching import killed_while_watched
 
-PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging", "leases")
+PARTS = ("steady", "streamed", "cancelled", "crowded", "lagging", "watching", "leases")
 
 
 def main() -> int:
@@ -26,13 +27,15 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
     parser.add_argument("--count", type=int, default=1000, help="how many lists, snapshots and gets (%(default)s)")
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
+    parser.add_argument("--keys", type=int, default=100_000, help="how many keys are watched (%(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="how often the server is killed meanwhile (%(default)s)")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 256], help="sizes of objects (%(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
     parser.add_argument(
         "--cancel", type=int, default=50, help="how many puts of the largest are cancelled (%(default)s)"
     )
     parser.add_argument(
-        "--seed", default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
+        "--seed", type=int, default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
     )
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
@@ -59,6 +62,10 @@ def main() -> int:
         lagging = trio.run(partial(lagging_replica, wishes.restarts, wishes.count, print))
         print(f"a replica that lags:\n{lagging}")
         wrong |= bool(lagging.wrong)
+    if "watching" in parts:
+        watched = trio.run(partial(killed_while_watched, wishes.keys, wishes.kills))
+        print(f"a watcher through kills: {watched}")
+        wrong |= bool(watched.wrong)
     if "leases" in parts:
         leases = trio.run(partial(many_leases, wishes.seconds, say=print))
         print(f"one lease, many processes:\n{leases}")
