@@ -31,6 +31,7 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "objects.py": ["stored: all 1000000 bytes", "film.bin has 8 chunks", "the copy is the same: True"],
     "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",

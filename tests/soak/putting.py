@@ -17,7 +17,7 @@ from trionats import Client, ObjectStore, api
 
 MIB = 1024 * 1024
 #: How many seconds behind some number of bytes a put is cancelled at the latest.
-LATEST = 0.05
+LATEST = 0.01
 PIECE = bytes(range(256)) * 1000
 
 
