@@ -36,6 +36,7 @@ EXPECTED = {
         *("gets: hall.right on", "gets: hall.left DEL"),
         *("got:  hall.left dim", "got:  hall.left on"),
     ],
+    "objects.py": ["stored: all 1000000 bytes", "film.bin has 8 chunks", "the copy is the same: True"],
     "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",

@@ -50,7 +50,7 @@ def main() -> int:
         "--cancel", type=int, default=50, help="how many puts of the largest are cancelled (%(default)s)"
     )
     parser.add_argument(
-        "--seed", default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
+        "--seed", type=int, default=random.randrange(1 << 32), help="of the moments when they are; else a new one"
     )
     parser.add_argument("--in-a-row", type=int, default=300, help="how many of each where there is room for one")
     parser.add_argument("--restarts", type=int, default=10, help="how often a follower is restarted (%(default)s)")
