@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fake_jetstream import FULL, FakeObjects, refusal
@@ -164,6 +164,8 @@ async def watched_bucket() -> AsyncIterator[tuple[BucketWorld[FakeObjects], dict
         w.nursery.cancel_scope.cancel()
 
 
+@example([(("put", "b", 5), None), (("delete", "b", None), ("lose", 1))])
+@example([(("put", "b", 5), None), (("delete", "b", None), ("cut behind", 1))])
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(operations, faults), max_size=12))
 def test_a_bucket_is_what_its_model_is_whatever_happens(steps: list[tuple[Operation, Any]]) -> None:
