@@ -86,8 +86,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "access holding watch",
-        "deletes",
+        "access watch",
+        "deletes holding",
         "store",
         "lease",
     ],

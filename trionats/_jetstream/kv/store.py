@@ -101,10 +101,6 @@ class ReadOnlyKeyValue:
         codecs = (self._access.codecs or Codecs()).before(keys, values)
         return type(self)(self._api, self._names, codecs if codecs.keys or codecs.values else None)
 
-    def __bucket__(self) -> tuple[Api[Publishing], KeyValueBucket]:
-        """Give what a lease has to know: where the bucket is, and its names."""
-        return self._api, self._names
-
     @enable_ki_protection
     async def get(self, key: str, revision: int | None = None, *, leader: bool = False) -> api.KeyValueEntry:
         """Read the value of a key.
@@ -117,8 +113,8 @@ class ReadOnlyKeyValue:
         Args:
             key: The key.
             revision: Which revision of it; by default the last one.
-            leader: Ask the leader of the bucket's stream at once: what it gives is at least as new as every write that was
-                acknowledged before.
+            leader: Ask the leader of the bucket's stream at once, of a mirror's origin where it is one: what it gives is at least
+                as new as every write that was acknowledged before.
 
         Returns:
             The entry. Its value is empty (`b""`) where an empty one was put.
