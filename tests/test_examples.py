@@ -72,6 +72,13 @@ EXPECTED = {
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
+    "key_value.py": [
+        "the hall: ['on', 'dimmed']",
+        "lamps: ['lamp.hall']",
+        "the kitchen: key 'lamp.kitchen' of bucket 'settings' was deleted (revision 4)",
+        "visits: 15",
+        "paths: ['/lamp/garden'] are ['_root_.lamp.garden']",
+    ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}

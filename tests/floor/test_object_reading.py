@@ -200,6 +200,19 @@ async def test_missing_chunks_come_in_place_of_the_end_and_every_time() -> None:
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', failed>"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_what_is_wrong_with_the_first_chunk_or_with_none_is_an_error_of_the_opening(count: int) -> None:
+    async with open_bucket() as (bucket, store, nc, _):
+        bucket.add("n", *PARTS[:count], digest=digest_of(b"other data"))
+        bucket.forget("$O.b.C.>")
+        error = errors.ObjectIncompleteError if count else errors.DigestMismatchError
+        with takes(0, 10), pytest.raises(error, match="get of object 'n' from bucket 'b'"):
+            async with store.open_object("n"):
+                pytest.fail("it was opened")
+        await nc.flush()
+        assert not bucket.consumers
+
+
 async def test_other_data_comes_in_place_of_the_end() -> None:
     async with open_bucket() as (bucket, store, _, _):
         bucket.add("n", *PARTS, digest="SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=")

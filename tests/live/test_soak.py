@@ -12,6 +12,7 @@ from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
 from tests.soak.leases import Leases, Step, judge, many_leases
 from tests.soak.putting import MIB, cancelled_puts
+from tests.soak.watching import killed_while_watched
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,6 +32,15 @@ async def test_what_is_stored_is_what_the_leader_says() -> None:
 
 async def test_a_stream_with_room_for_one_consumer() -> None:
     check(await one_consumer_at_a_time(60), {"lists", "watchers"}, 60)
+
+
+@pytest.mark.live(seconds=60)
+async def test_a_bucket_is_watched_whole_and_in_order_through_kills_and_constant_writes() -> None:
+    """The final state is the bucket's, no key's revision goes back, and each snapshot has every key once."""
+    watched = await killed_while_watched(4000, 2, lambda _: None)
+    assert not watched.wrong, str(watched)
+    assert (watched.kills, watched.snapshots) == (2, 2)
+    assert watched.received >= watched.keys
 
 
 @pytest.mark.live(seconds=60)

@@ -3,7 +3,8 @@
 Who is asked
     A get asks whoever answers direct gets, which may be a replica that is behind (ADR-31): what it gives was the key's value at some
     time, and mostly is. What it denies is believed of nobody but the stream's leader (design 59): that there is no such key, and
-    that it is deleted. With `leader` only the leader is asked, and what it gives holds whatever was acknowledged before.
+    that it is deleted. With `leader` only the leader is asked, and what it gives holds whatever was acknowledged before; for a mirror
+    it is the leader of its origin.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from trionats import api, errors
 from trionats._jetstream.api import NO_MESSAGE, about, api_error, in_store
 from trionats._jetstream.direct import ask_replica
-from trionats._jetstream.publishing.destination import bucket_destination
+from trionats._jetstream.publishing.destination import bucket_destination, written_at
 from trionats._jetstream.publishing.publish import encoded, publish_until_known
 from trionats._protocol.jetstream.direct import read_leaders
 from trionats._protocol.jetstream.kv.entries import operation_of
@@ -107,6 +108,8 @@ class Access:
 
     async def _message(self, asked: Mapping[str, object], what: str, *, leader: bool) -> api.StoredMsg | None:
         names, stream = self.names, self.names.stream
+        # What was acknowledged is at a mirror's origin. What a mirror denies it denies alone, since the origin may be out of reach.
+        there, written = written_at(self.api, stream) if leader else (self.api, stream)
         replicas: api.StoredMsg | None = None
         answered = False
         with in_store(str(names)), about(what):
@@ -120,13 +123,13 @@ class Access:
                 if replicas is not None and ("seq" in asked or not is_gone(replicas)):
                     return replicas
             try:
-                message = await self.api.stored(stream, asked)
+                message = await there.stored(written, asked)
             except errors.PermissionsViolationError:
                 # What a replica has said is all that this user may hear.
                 if not answered:
                     raise
                 return replicas
-            return None if message is None else read_leaders(stream, message)
+            return None if message is None else read_leaders(written, message)
 
     def _entry(self, key: str, found: api.StoredMsg, what: str) -> api.KeyValueEntry:
         operation, value = operation_of(found.headers), found.data

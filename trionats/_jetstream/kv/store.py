@@ -113,8 +113,8 @@ class ReadOnlyKeyValue:
         Args:
             key: The key.
             revision: Which revision of it; by default the last one.
-            leader: Ask the leader of the bucket's stream at once: what it gives is at least as new as every write that was
-                acknowledged before.
+            leader: Ask the leader of the bucket's stream at once, of a mirror's origin where it is one: what it gives is at least
+                as new as every write that was acknowledged before.
 
         Returns:
             The entry. Its value is empty (`b""`) where an empty one was put.
