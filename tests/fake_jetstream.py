@@ -356,7 +356,7 @@ class FakeObjects(FakeBucket):
         #: How many subjects are listed at once, and the time of the server that lists them.
         self.page = 100_000
         self.now = "2026-11-29T12:00:00.000000001Z"
-        server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
+        server.on(f"$JS.API.STREAM.INFO.{self.name}", self.about_subjects, first=True)
 
     def about(self) -> dict[str, Any]:
         subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
@@ -404,7 +404,7 @@ class FakeObjects(FakeBucket):
         assert not chunks, f"orphans: {chunks}"
         return found
 
-    def _about_subjects(self, frame: Frame) -> dict[str, Any]:
+    def about_subjects(self, frame: Frame) -> dict[str, Any]:
         asked, info = json.loads(frame.payload or b"{}"), self.about()
         if "subjects_filter" in asked:
             subjects = [m.subject for m in self.messages if matches(asked["subjects_filter"], m.subject)]

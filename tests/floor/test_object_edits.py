@@ -614,7 +614,7 @@ async def test_orphans_of_a_mirror_are_its_own_and_what_its_origin_names_is_none
     async with open_bucket() as (bucket, _, nc, _):
         copy = FakeObjects(bucket.server, "copy")
         about = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
-        answer = copy._about_subjects
+        answer = copy.about_subjects
         bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda frame: {**answer(frame), "config": about}, first=True)
         store = await nc.jetstream().object_store("copy")
         bucket.add("n", b"data")
@@ -677,3 +677,15 @@ def test_purging_orphans_cancelled_anywhere_takes_nothing_else() -> None:
             assert not bucket.consumers
 
     cancel_everywhere(scenario)
+
+
+async def test_through_a_mirror_the_other_name_is_looked_for_where_it_was_written() -> None:
+    """The mirror may not have it yet, and the data would go that it leads to."""
+    async with open_bucket() as (bucket, store, nc, _):
+        await broken_off(bucket, store)
+        copy = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
+        lagging = FakeObjects(bucket.server, "copy")
+        bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda _: {**bucket.about(), "config": copy}, first=True)
+        lagging.messages = [message for message in bucket.messages if message.subject == meta_subject("b", "n")]
+        await (await nc.jetstream().object_store("copy")).delete("n")
+    assert bucket.contents() == {"m": b"data"}

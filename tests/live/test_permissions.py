@@ -210,6 +210,34 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def say_and_link(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    await store.update_meta("small", api.ObjectMeta(description="d"))
+    info = await store.update_meta("small", api.ObjectMeta(name="new"))
+    await store.add_link("link", info)
+    await store.add_bucket_link("all", store)
+    assert {one.name for one in await (await bucket(boss)).list()} == {"large", "new", "link", "all"}
+
+
+async def seal(boss: Client, guest: Client) -> None:
+    await (await bucket(guest)).seal()
+    assert (await boss.jetstream().stream_info("OBJ_b")).config.sealed
+
+
+def orphans(call: str) -> Callable[[Client, Client], Awaitable[None]]:
+    """One alone and several, which are looked at with other filters."""
+
+    async def search(boss: Client, guest: Client) -> None:
+        store = await bucket(guest)
+        for nuids in ({"lost"}, {"x", "y"}):
+            for nuid in nuids:
+                await boss.jetstream().publish(f"$O.b.C.{nuid}", b"x")
+            assert {one.nuid for one in await getattr(store, call)(0)} >= nuids
+        await consumers_are(await bucket(boss))
+
+    return search
+
+
 async def fetch(boss: Client, guest: Client) -> None:
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     assert len(await consumer.fetch(1)) == 1
@@ -400,6 +428,10 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get, open_object and get_file of an object of several chunks": read("large", LARGE),
     "put": put,
     "put over an object, and delete": put_over_and_delete,
+    "update_meta, also with another name, add_link and add_bucket_link": say_and_link,
+    "seal": seal,
+    "orphans": orphans("orphans"),
+    "purge_orphans": orphans("purge_orphans"),
 }
 
 
