@@ -137,7 +137,7 @@ async def store(url: str) -> None:
 
 
 def test_the_program_of_the_readme() -> None:
-    program, workers, _ = programs()
+    program, workers, *_ = programs()
     compile(within("async def main():", workers), "README.md", "exec")
     with NatsServer(jetstream=True) as server:
         trio.run(store, server.url)
@@ -149,7 +149,7 @@ def test_the_program_of_the_readme() -> None:
 
 
 async def test_the_work_queue_of_the_readme() -> None:
-    *_, queue = programs()
+    *_, queue, _ = programs()
     names: dict[str, Any] = {"trionats": trionats}
     exec(within("async def work(nc, nursery, cook):", queue), names)
     cooked = []
@@ -169,11 +169,27 @@ async def test_the_work_queue_of_the_readme() -> None:
     assert cooked == [b"tea"]
 
 
+async def test_the_stores_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *_, stores = programs()
+    names: dict[str, Any] = {"trionats": trionats}
+    exec(within("async def use(js, nursery, path, lead):", stores), names)
+    (tmp_path / "report.pdf").write_bytes(bytes(1000))
+    led = []
+
+    async def lead(token: int) -> None:
+        led.append(token)
+
+    async with open_live(jetstream=True) as (_, nc, nursery):
+        await names["use"](nc.jetstream(), nursery, tmp_path / "report.pdf", lead)
+    assert led == [3]
+    assert capsys.readouterr().out == "{'hall.power': b'off'}\n1000\n"
+
+
 def test_what_the_readme_names_is_there() -> None:
     text = readme()
     opened = re.findall(r"^\| `(bridge\.)?(open_\w+)\(nursery, ", text, re.MULTILINE)
     assert [name for where, name in opened if not hasattr(bridge if where else trionats, name)] == []
-    assert len(opened) == 8
+    assert len(opened) == 9
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
     assert targets
     assert [target for target in targets if not (README.parent / target).exists()] == []
