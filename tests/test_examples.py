@@ -72,6 +72,11 @@ EXPECTED = {
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
+    "lease.py": ["paid in: 50", "somebody else has it: True", "too late: True 70"],
+    "leader_election.py": [
+        *("north leads", "everybody sees: north", "south leads", "everybody sees: south"),
+        *("south leads no longer", "south leads", "everybody sees: south", "everybody sees: nobody"),
+    ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}
