@@ -85,6 +85,11 @@ EXPECTED = {
         "visits: 15",
         "paths: ['/lamp/garden'] are ['_root_.lamp.garden']",
     ],
+    "lease.py": ["paid in: 50", "somebody else has it: True", "too late: True 70"],
+    "leader_election.py": [
+        *("north leads", "everybody sees: north", "south leads", "everybody sees: south"),
+        *("south leads no longer", "south leads", "everybody sees: south", "everybody sees: nobody"),
+    ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}

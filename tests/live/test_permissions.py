@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam, until
+from tests.worlds import arrived, connected, consumers_are, delivered, find_keys, open_live, seam, until
 from trionats import (
     Client,
     Events,
@@ -27,6 +27,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_lease,
     open_publisher,
     open_replies,
     open_subscription,
@@ -88,6 +89,32 @@ async def refused(guest: Client, told: Events) -> list[str]:
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
+
+
+async def take_a_lease(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    kv = find_keys(guest, "l")
+    async with trio.open_nursery() as nursery:
+        async with open_lease(nursery, kv, "k", ttl=2) as lease:
+            await trio.sleep(0.8)
+            assert lease.deadline > trio.current_time() + 1.5, "it was not renewed"
+    stored = await boss.jetstream().get_last_msg("KV_l", "$KV.l.k")
+    assert (stored.headers or {})["KV-Operation"] == "PURGE"
+
+
+async def wait_for_a_lease(boss: Client, guest: Client) -> None:
+    theirs = await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    await theirs.put("k", b"x")
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            async with open_lease(nursery, find_keys(guest, "l"), "k", ttl=2):
+                pass
+
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(wait)
+            await until(lambda: boss.jetstream().consumer_names("KV_l"), within=5)
+            await theirs.delete("k")
 
 
 async def subscribe(boss: Client, guest: Client) -> None:
@@ -422,6 +449,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_lease, free": take_a_lease,
+    "open_lease, while somebody else has it": wait_for_a_lease,
     "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get, open_object and get_file of a small object": read("small", b"x"),
