@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
 
 from tests.worlds import context_of, open_live, until
-from trionats import Client, ObjectStore, api
+from trionats import Client, ObjectStore, api, errors
 
 MIB = 1024 * 1024
+#: How many seconds behind some number of bytes a put is cancelled at the latest.
+LATEST = 0.01
 PIECE = bytes(range(256)) * 1000
 
 
@@ -24,12 +27,14 @@ async def pieces(size: int) -> AsyncGenerator[bytes]:
         yield PIECE[: size - start]
 
 
-async def put(store: ObjectStore, size: int, path: Path | None) -> api.ObjectInfo:
+async def put(
+    store: ObjectStore, size: int, path: Path | None, progress: Callable[[int, int | None], object] | None = None
+) -> api.ObjectInfo:
     """Put an object of that size under the name "n": the file, or else pieces."""
     if path is not None:
-        return await store.put_file(path, "n")
+        return await store.put_file(path, "n", progress=progress)
     async with aclosing(pieces(size)) as data:
-        return await store.put("n", data)
+        return await store.put("n", data, progress=progress)
 
 
 async def chunks_in(store: ObjectStore) -> dict[str, int]:
@@ -45,7 +50,7 @@ class Cancelled:
     seed: object
     cancelled: int = 0
     in_time: int = 0
-    seconds: float = 0
+    stored: int = 0
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -53,12 +58,18 @@ class Cancelled:
         return bool(self.faults) or not self.cancelled
 
     def __str__(self) -> str:
-        done = f"{self.cancelled} cancelled and {self.in_time} done before that, of {self.seconds:.2f} s each"
+        done = f"{self.cancelled} cancelled ({self.stored} in their last step, and stored) and {self.in_time} done before that"
         return f"{done}, seed {self.seed}: {self.faults or 'each object whole, no chunk left'}"
 
 
+def cancel_behind(scope: trio.CancelScope, behind: int, later: float, done: int, _: int | None) -> None:
+    """Be told of progress, and cancel so many seconds after so many bytes."""
+    if done > behind:
+        scope.deadline = min(scope.deadline, trio.current_time() + later)
+
+
 async def cancelled_puts(size: int, times: int, seed: object) -> Cancelled:
-    """Cancel puts of that size, of a file and of an iterable by turns, each at a moment of its own."""
+    """Cancel puts of that size, of a file and of an iterable by turns, each some time behind some number of bytes."""
     outcome, rng = Cancelled(seed), random.Random(repr(seed))
     old = PIECE * 10
     with TemporaryDirectory() as folder:
@@ -67,31 +78,35 @@ async def cancelled_puts(size: int, times: int, seed: object) -> Cancelled:
             file.truncate(size)
         async with open_live(jetstream=True) as (_, nc, _):
             store = await nc.jetstream().create_object_store("b", storage=api.StorageType.MEMORY)
-            start = trio.current_time()
-            await put(store, size, None)
-            outcome.seconds = trio.current_time() - start
             await store.put("n", old)
             for number in range(times):
-                moment = rng.random() * outcome.seconds
-                with trio.move_on_after(moment) as scope:
-                    await put(store, size, path if number % 2 else None)
-                if fault := await fault_of(store, nc, size, old, may_be_new=not scope.cancelled_caught):
-                    outcome.faults.append(f"no. {number + 1}, cancelled after {moment:.4f} s: {fault}")
+                behind, later = rng.randrange(size), rng.random() * LATEST
+                with trio.CancelScope() as scope:
+                    await put(store, size, path if number % 2 else None, partial(cancel_behind, scope, behind, later))
+                if fault := await fault_of(store, nc, size, old, done=not scope.cancelled_caught):
+                    outcome.faults.append(f"no. {number + 1}, cancelled {later:.4f} s behind {behind} bytes: {fault}")
                 outcome.cancelled += scope.cancelled_caught
                 outcome.in_time += not scope.cancelled_caught
                 if (await store.get_info("n")).size != len(old):
+                    outcome.stored += scope.cancelled_caught
                     await store.put("n", old)
     return outcome
 
 
-async def fault_of(store: ObjectStore, nc: Client, size: int, old: bytes, *, may_be_new: bool) -> str:
+async def fault_of(store: ObjectStore, nc: Client, size: int, old: bytes, *, done: bool) -> str:
     """Say what is wrong: the object is there as a whole, and no chunk of any other."""
     info = await store.get_info("n")
-    if info.size == len(old):
-        if (await store.get("n")).data != old:
-            return "the old object is another one"
-    elif info.size != size or not may_be_new:
+    # One that was cancelled in its last step may have been stored.
+    if info.size != size and (done or info.size != len(old)):
         return f"an object of {info.size} bytes"
+    try:
+        if info.size == len(old) and (await store.get("n")).data != old:
+            return "the old object is another one"
+        async with store.open_object("n") as stream:
+            async for _ in stream:
+                pass
+    except errors.Error as error:
+        return str(error)
     if nc.statistics().pending_requests:
         return "requests are left"
 
