@@ -298,7 +298,7 @@ async def test_a_file_that_cannot_be_opened_says_so_before_anything_is_sent(tmp_
         (trio.wrap_file(io.StringIO("text")), "not a file opened as text"),
         (io.TextIOWrapper(io.BytesIO(b"text")), "not a file opened as text"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 async def test_what_cannot_be_data_is_refused_by_its_name(data: Any, text: str) -> None:  # noqa: ANN401
     async with open_bucket() as (bucket, store, _, _):
