@@ -26,7 +26,7 @@ from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, find_keys, meta_subject, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
+from trionats import Client, Feed, JetStream, JetStreamMsg, KeyValue, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -57,6 +57,8 @@ class Everything:
     store: ObjectStore
     #: The stream `S`, with no message in it, nor a consumer.
     stream: FakeStream
+    #: The stream of the key-value bucket `b`: an old value under `k`, and the marker of `gone`.
+    keys: FakeKeyValue
     #: A bucket that can hold leases, with nothing in it.
     leases: FakeKeyValue
 
@@ -99,7 +101,9 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
-        keys = FakeKeyValue(server, "b")
+        keys = FakeKeyValue(server, "b", history=2)
+        keys.set("k", b"old")
+        keys.mark("gone", age=3600)
         leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
@@ -116,12 +120,13 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream, leases)
+            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
+        assert not keys.consumers
         # Those that a program makes stay; those that readers make (prefix and serial) do not.
         assert not [name for name in stream.consumers if "_" in name]
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
@@ -373,6 +378,19 @@ async def limited(use: Callable[[], Awaitable[object]], seconds: float = 2) -> N
 async def consumer_info(w: Everything) -> None:
     w.work()
     await (await w.js.consumer("S", "C", bind=True)).info()
+
+
+def of_keys(use: Callable[[KeyValue], Awaitable[object]], *outcomes: dict[str, bytes]) -> Case:
+    """An operation on keys, and what the bucket may hold afterwards besides what it held before."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        yield partial(use, find_keys(w.nc))
+        with trio.CancelScope(shield=True):
+            await w.nc.flush()
+        assert w.keys.values() in ({"k": b"old"}, *outcomes)
+
+    return prepared
 
 
 async def key_value_status(w: Everything) -> None:
@@ -684,6 +702,12 @@ CASES: Final[dict[str, Case]] = {
     "open_lease, over a marker": partial(lease, marked=True),
     "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_watcher, keys": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))
+    ),
+    "open_watcher, resuming": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), resume_from_revision=1))
+    ),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
     "open_consumer, push": push_consumer,
     "JetStreamMsg.ack": partial(of_message, use=lambda msg: msg.ack()),
@@ -754,6 +778,20 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.update_object_store": simply(lambda w: w.js.update_object_store("x", ttl=5)),
     "JetStream.update_object_store, found": simply(lambda w: w.js.update_object_store("b", ttl=5)),
     "KeyValue.status": simply(key_value_status),
+    "KeyValue.get": of_keys(lambda kv: kv.get("k")),
+    "KeyValue.get, nothing there": of_keys(lambda kv: kv.get("nothing")),
+    "KeyValue.get, of the leader": of_keys(lambda kv: kv.get("k", leader=True)),
+    "KeyValue.get, a revision": of_keys(lambda kv: kv.get("k", 1)),
+    "KeyValue.put": of_keys(lambda kv: kv.put("k", b"new"), {"k": b"new"}),
+    "KeyValue.create": of_keys(lambda kv: kv.create("new", b"1"), {"k": b"old", "new": b"1"}),
+    "KeyValue.create, over a marker": of_keys(lambda kv: kv.create("gone", b"1"), {"k": b"old", "gone": b"1"}),
+    "KeyValue.create, over a value": of_keys(lambda kv: kv.create("k", b"new")),
+    "KeyValue.update": of_keys(lambda kv: kv.update("k", b"new", 1), {"k": b"new"}),
+    "KeyValue.delete": of_keys(lambda kv: kv.delete("k", 1), {}),
+    "KeyValue.purge": of_keys(lambda kv: kv.purge("k"), {}),
+    "KeyValue.history": of_keys(lambda kv: kv.history("k")),
+    "KeyValue.keys": of_keys(lambda kv: kv.keys(["k", "gone"])),
+    "KeyValue.purge_deletes": of_keys(lambda kv: kv.purge_deletes()),
     "ObjectStore.status": simply(lambda w: w.store.status()),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
@@ -863,13 +901,14 @@ def test_every_public_coroutine_has_a_case() -> None:
     missing = {
         name
         for name in public_coroutines() - have
-        if name.split(".")[0] not in ("Feed", "BoundedFeed", "JetStreamManager")  # bases: their kinds are there
+        if name.split(".")[0]
+        not in ("Feed", "BoundedFeed", "JetStreamManager", "ReadOnlyKeyValue")  # bases: their kinds are there
     }
     assert missing == set()
     assert have - TASKS <= public_coroutines()
 
 
-SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "ObjectStream.", "Watcher.", "open_watcher"))]
+SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
 
 
 @pytest.mark.parametrize(("name", "lag"), [*((name, 0) for name in CASES), *((name, 0.005) for name in SLOW)])

@@ -200,6 +200,19 @@ async def test_missing_chunks_come_in_place_of_the_end_and_every_time() -> None:
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', failed>"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_what_is_wrong_with_the_first_chunk_or_with_none_is_an_error_of_the_opening(count: int) -> None:
+    async with open_bucket() as (bucket, store, nc, _):
+        bucket.add("n", *PARTS[:count], digest=digest_of(b"other data"))
+        bucket.forget("$O.b.C.>")
+        error = errors.ObjectIncompleteError if count else errors.DigestMismatchError
+        with takes(0, 10), pytest.raises(error, match="get of object 'n' from bucket 'b'"):
+            async with store.open_object("n"):
+                pytest.fail("it was opened")
+        await nc.flush()
+        assert not bucket.consumers
+
+
 async def test_other_data_comes_in_place_of_the_end() -> None:
     async with open_bucket() as (bucket, store, _, _):
         bucket.add("n", *PARTS, digest="SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=")
@@ -305,11 +318,12 @@ async def test_a_stream_goes_on_after_a_reconnect(few: None) -> None:
             assert nc.statistics().reconnects == 1
 
 
-async def test_a_client_that_is_closed_ends_a_stream_with_an_error(few: None) -> None:
+@pytest.mark.parametrize("how", ["aclose", "drain"])
+async def test_a_client_that_is_closed_or_drained_ends_a_stream_with_an_error(how: str, few: None) -> None:
     async with open_bucket() as (bucket, store, nc, _):
         bucket.add("n", *NUMBERS)
         async with store.open_object("n") as stream:
-            await nc.aclose()
+            await getattr(nc, how)()
             for _ in range(2):
                 with pytest.raises(errors.ConnectionClosedError):
                     await read(stream)

@@ -371,6 +371,8 @@ async def open_replicated() -> AsyncIterator[tuple[JetStream, KeyValue]]:
 @pytest.mark.live(seconds=60)
 async def test_what_is_lost_in_a_replicated_bucket_is_one_error_and_one_creator_wins() -> None:
     async with open_replicated() as (_, kv):
+        for number in range(100):
+            assert await kv.put("mine", b"%d" % number) == (await kv.get("mine", leader=True)).revision
         first = await kv.create("k", b"1")
         for call in (
             kv.create("k", b"2"),

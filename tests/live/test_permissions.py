@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ from trionats import (
     Client,
     Events,
     JetStream,
+    KeyValue,
     ObjectStore,
     Stream,
     api,
@@ -74,6 +76,9 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
         store = await js.create_object_store("b")
         await store.put("small", b"x")
         await store.put("large", LARGE)
+        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2, limit_marker_ttl=60)
+        await kv.put("k", b"x")
+        await kv.delete("gone")
         yield boss, guest, told
 
 
@@ -232,6 +237,34 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def say_and_link(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    await store.update_meta("small", api.ObjectMeta(description="d"))
+    info = await store.update_meta("small", api.ObjectMeta(name="new"))
+    await store.add_link("link", info)
+    await store.add_bucket_link("all", store)
+    assert {one.name for one in await (await bucket(boss)).list()} == {"large", "new", "link", "all"}
+
+
+async def seal(boss: Client, guest: Client) -> None:
+    await (await bucket(guest)).seal()
+    assert (await boss.jetstream().stream_info("OBJ_b")).config.sealed
+
+
+def orphans(call: str) -> Callable[[Client, Client], Awaitable[None]]:
+    """One alone and several, which are looked at with other filters."""
+
+    async def search(boss: Client, guest: Client) -> None:
+        store = await bucket(guest)
+        for nuids in ({"lost"}, {"x", "y"}):
+            for nuid in nuids:
+                await boss.jetstream().publish(f"$O.b.C.{nuid}", b"x")
+            assert {one.nuid for one in await getattr(store, call)(0)} >= nuids
+        await consumers_are(await bucket(boss))
+
+    return search
+
+
 async def fetch(boss: Client, guest: Client) -> None:
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     assert len(await consumer.fetch(1)) == 1
@@ -285,7 +318,12 @@ def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, 
 
 def read(name: str, data: bytes) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
-        assert (await (await bucket(guest)).get(name)).data == data
+        store = await bucket(guest)
+        assert (await store.get(name)).data == data
+        async with store.open_object(name) as stream:
+            assert b"".join([bytes(piece) async for piece in stream]) == data
+        with TemporaryDirectory() as directory:
+            assert (await store.get_file(name, f"{directory}/file")).size == len(data)
 
     return do
 
@@ -415,10 +453,76 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "open_lease, while somebody else has it": wait_for_a_lease,
     "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
-    "get of a small object": read("small", b"x"),
-    "get of an object of several chunks": read("large", LARGE),
+    "get, open_object and get_file of a small object": read("small", b"x"),
+    "get, open_object and get_file of an object of several chunks": read("large", LARGE),
     "put": put,
     "put over an object, and delete": put_over_and_delete,
+    "update_meta, also with another name, add_link and add_bucket_link": say_and_link,
+    "seal": seal,
+    "orphans": orphans("orphans"),
+    "purge_orphans": orphans("purge_orphans"),
+}
+
+
+async def key_value_consumers_are_gone(boss: Client) -> None:
+    async def are() -> bool:
+        return not await boss.jetstream().consumers_info("KV_b")
+
+    await until(are, within=5)
+
+
+def with_keys(*uses: Callable[[KeyValue], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    """Do all of it with a bucket that was found."""
+
+    async def do(boss: Client, guest: Client) -> None:
+        kv = await guest.jetstream().key_value("b")
+        for use in uses:
+            await use(kv)
+        await key_value_consumers_are_gone(boss)
+
+    return do
+
+
+async def get_nothing(kv: KeyValue) -> None:
+    for key in ("nothing", "gone"):
+        with pytest.raises(errors.KeyNotFoundError):
+            await kv.get(key)
+
+
+def watching(**options: Any) -> Callable[[KeyValue], Awaitable[None]]:  # noqa: ANN401 - open_watcher's
+    """Take a snapshot."""
+
+    async def do(kv: KeyValue) -> None:
+        async with trio.open_nursery() as nursery, open_watcher(nursery, kv, **options) as rx:
+            await rx.snapshot()
+
+    return do
+
+
+DO |= {
+    "KeyValue.get": with_keys(lambda kv: kv.get("k")),
+    "KeyValue.get of a key that is not there": with_keys(get_nothing),
+    "KeyValue.get with a revision": with_keys(lambda kv: kv.get("k", 1)),
+    "KeyValue.get with leader": with_keys(lambda kv: kv.get("k", leader=True), lambda kv: kv.get("k", 1, leader=True)),
+    "KeyValue.put, update, delete and purge": with_keys(
+        lambda kv: kv.put("k", b"y"),
+        lambda kv: kv.update("new", b"y", 0),
+        lambda kv: kv.delete("k"),
+        lambda kv: kv.purge("k"),
+    ),
+    "KeyValue.create": with_keys(lambda kv: kv.create("new", b"y"), lambda kv: kv.create("gone", b"y")),
+    "KeyValue.create and purge with msg_ttl": with_keys(
+        lambda kv: kv.create("new", b"y", msg_ttl=60), lambda kv: kv.purge("k", msg_ttl=60)
+    ),
+    "KeyValue.history, and keys with one filter or none": with_keys(
+        lambda kv: kv.history("k"), lambda kv: kv.keys("k.>"), lambda kv: kv.keys()
+    ),
+    "KeyValue.keys with several filters": with_keys(lambda kv: kv.keys(["k", "new"])),
+    "open_watcher of keys, with one filter or none": with_keys(
+        watching(), watching(keys="k.>"), watching(include_history=True), watching(resume_from_revision=1)
+    ),
+    "open_watcher of keys, with several filters": with_keys(watching(keys=["k", "new"])),
+    "KeyValue.purge_deletes": with_keys(lambda kv: kv.purge_deletes(-1)),
 }
 
 
@@ -449,7 +553,7 @@ async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(ope
 
 async def test_a_small_object_can_be_read_the_longer_way() -> None:
     """Where the direct get is refused."""
-    async with open_as(*GRANTS["get of an object of several chunks"]) as (_, guest, told):
+    async with open_as(*GRANTS["get, open_object and get_file of an object of several chunks"]) as (_, guest, told):
         assert (await (await bucket(guest)).get("small")).data == b"x"
         assert [subject.partition("$O")[0] for subject in await refused(guest, told)] == ["$JS.API.DIRECT.GET.OBJ_b."]
 

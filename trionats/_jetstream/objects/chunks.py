@@ -175,6 +175,8 @@ class ChunkWriter:
             await self._send_waiting()
             if self._flying:
                 await self._settle_oldest()
+        # Acknowledgements that had come took no checkpoint each; what was cancelled meanwhile is to go no further.
+        await trio.lowlevel.checkpoint()
 
     async def abandon(self) -> None:
         """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.

@@ -105,7 +105,7 @@ class _Renaming:
         assert info is not None, "it was read"
         if source.shared == target.subject:
             return
-        if source.shared and editing.is_same(other := await self._access.read_place("", source.shared), source):
+        if source.shared and editing.is_same(other := await self._access.read_other(source.shared), source):
             known_as = other.info.name if other.info is not None else "another name"
             text = f"a renaming was broken off, and it is also {known_as!r}: do that again, or delete one of the two"
             raise bad_meta(self._name, self._access.bucket, text)
@@ -143,6 +143,6 @@ class _Renaming:
                 with suppress(errors.BadRequestError):
                     await write_info(self._access, marker, here, self._doing)
                     return
-                here = await self._access.read_place("", target.subject)
+                here = await self._access.read_other(target.subject)
                 if here.claim != info.nuid:
                     return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 from trionats import api, errors
 from trionats._jetstream.objects.chunks import BLOCK_SIZE
@@ -16,16 +16,17 @@ from trionats._protocol.jetstream.objects.ways import Way
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trionats._jetstream.objects.access import Access
     from trionats._jetstream.objects.transfer import Progress
 
 __all__ = ["Reading"]
 
+T = TypeVar("T")
+
 #: How often a reading begins again because the object was replaced meanwhile.
 ATTEMPTS = 10
-_BEGUN_ANEW: Final = (errors.ObjectIncompleteError, errors.StreamRegressedError)
 
 
 class _Target(Protocol):
@@ -66,7 +67,7 @@ class Reading:
     async def get(self, name: str, progress: Progress | None) -> api.ObjectResult:
         """Read an object whole, as `ObjectStore.get` says."""
         memory = _Memory()
-        info = await self._read(name, memory, Telling(progress, f"get of object {name!r}"))
+        info = await self._read_into(memory, name, Telling(progress, f"get of object {name!r}"))
         return api.ObjectResult(info, memory.data)
 
     async def get_file(self, name: str, path: str | os.PathLike[str], progress: Progress | None) -> api.ObjectInfo:
@@ -76,7 +77,7 @@ class Reading:
         file = NewFile(f"get_file of object {name!r}", path)
         await file.check()
         try:
-            info = await self._read(name, file, tell)
+            info = await self._read_into(file, name, tell)
             await file.finish()
         finally:
             await file.discard()  # noqa: ASYNC102 - shielded and bounded in there
@@ -85,39 +86,50 @@ class Reading:
     async def open(self, name: str) -> ObjectStream:
         """Open a stream of an object, as `ObjectStore.open_object` says."""
         run = self._access.api.connection.pace.run
+
+        async def begin(reader: ObjectReader) -> ObjectStream:
+            await reader.open()
+            # So nothing was handed over while it may still turn out that the object was just replaced.
+            return ObjectStream(reader, await reader.receive(most=1), run)
+
+        return await self._read(name, begin, block=1)
+
+    async def _read_into(self, target: _Target, name: str, tell: Telling) -> api.ObjectInfo:
+        async def transfer(reader: ObjectReader) -> api.ObjectInfo:
+            await target.begin()
+            await reader.open()
+            size, done = reader.info.size, 0
+            while more := await reader.receive():
+                await target.write(more)
+                done += sum(map(len, more))
+                tell(done, size)
+            tell(done, size)
+            reader.close()
+            return reader.info
+
+        return await self._read(name, transfer)
+
+    async def _read(self, name: str, use: Callable[[ObjectReader], Awaitable[T]], *, block: int = BLOCK_SIZE) -> T:
+        """Find an object, and do something with what reads it; again with another one when it was replaced meanwhile.
+
+        The reader is closed unless that succeeds.
+        """
         for _ in range(ATTEMPTS):
-            reader = await self._find(name, block=1)
+            reader = await self._find(name, block)
             try:
-                await reader.open()
-                return ObjectStream(reader, await reader.receive(most=1), run)
-            except _BEGUN_ANEW as error:
+                return await use(reader)
+            except (errors.ObjectIncompleteError, errors.StreamRegressedError) as error:
                 reader.close()
                 failure = error
             except BaseException:
                 reader.close()
                 raise
-            # Nothing was handed over.
-            if not await _is_another(reader, failure):
+            # Another stream took the place of the one that was read, or another object that of this one.
+            if not isinstance(failure, errors.StreamRegressedError) and not await reader.replaced():
                 break
         raise failure
 
-    async def _read(self, name: str, target: _Target, tell: Telling) -> api.ObjectInfo:
-        """Read an object whole; begin again when it was replaced meanwhile."""
-        for _ in range(ATTEMPTS):
-            reader = await self._find(name)
-            try:
-                await target.begin()
-                await _transfer(reader, target, tell)
-                return reader.info
-            except _BEGUN_ANEW as error:
-                failure = error
-            finally:
-                reader.close()
-            if not await _is_another(reader, failure):
-                break
-        raise failure
-
-    async def _find(self, name: str, *, block: int = BLOCK_SIZE) -> ObjectReader:
+    async def _find(self, name: str, block: int) -> ObjectReader:
         """Find an object, where links lead to it."""
         access, way = self._access, Way(self._access.bucket, name)
         info = await access.info(name)
@@ -130,18 +142,3 @@ class Reading:
             except errors.Error as error:
                 raise errors.explained(type(error), f"{way}: {error}", **vars(error)) from error
         return ObjectReader(access, info, block)
-
-
-async def _transfer(reader: ObjectReader, target: _Target, tell: Telling) -> None:
-    await reader.open()
-    size, done = reader.info.size, 0
-    while more := await reader.receive():
-        await target.write(more)
-        done += sum(map(len, more))
-        tell(done, size)
-    tell(done, size)
-
-
-async def _is_another(reader: ObjectReader, failure: Exception) -> bool:
-    """Look whether a reading failed because there is another object by now, or another stream."""
-    return isinstance(failure, errors.StreamRegressedError) or await reader.replaced()
