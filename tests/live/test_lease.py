@@ -177,12 +177,10 @@ async def test_a_mirror_is_refused(nats_server: NatsServer) -> None:
     async with open_key_value(nats_server, **MARKED) as w:
         name = unique("mirror")
         mirror = await w.js.create_key_value(bucket=name, mirror=api.StreamSource(name=w.kv.bucket))
-        try:
-            with pytest.raises(ValueError, match="it is a mirror"):
-                async with open_lease(w.nursery, mirror, "k", ttl=5):
-                    pytest.fail("it was opened")
-        finally:
-            await w.js.delete_key_value(name)
+        with pytest.raises(ValueError, match="it is a mirror"):
+            async with open_lease(w.nursery, mirror, "k", ttl=5):
+                pytest.fail("it was opened")
+        await w.js.delete_key_value(name)
 
 
 async def test_what_is_encoded_is_held_under_its_encoded_key(nats_server: NatsServer) -> None:
