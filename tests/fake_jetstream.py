@@ -442,6 +442,9 @@ class FakeKeyValue(FakeBucket):
         timed: bool = False,
     ) -> None:
         super().__init__(server, f"KV_{bucket}", f"$KV.{bucket}", timed=timed)
+        #: Which API level the server has: 0 is below 2.11.
+        self.level = 4
+        server.on("$JS.API.INFO", lambda _: {"api": {"level": self.level}})
         self.bucket = bucket
         self.limit_marker_ttl, self.ttl = limit_marker_ttl, ttl
         #: What the server says of the stream, which a test may change.

@@ -908,7 +908,7 @@ def test_every_public_coroutine_has_a_case() -> None:
     assert have - TASKS <= public_coroutines()
 
 
-SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "ObjectStream.", "Watcher.", "open_watcher"))]
+SLOW: Final = [name for name in CASES if name.startswith(("ObjectStore.", "Watcher.", "open_watcher"))]
 
 
 @pytest.mark.parametrize(("name", "lag"), [*((name, 0) for name in CASES), *((name, 0.005) for name in SLOW)])

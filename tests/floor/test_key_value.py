@@ -384,6 +384,17 @@ async def test_a_ttl_needs_limit_markers_and_the_error_says_so() -> None:
             assert caught.value.err_code == NO_TTL["error"]["err_code"]
 
 
+async def test_a_ttl_is_not_left_to_a_server_that_does_not_know_it() -> None:
+    """It would store the value for ever, without a word."""
+    async with open_keys() as w:
+        w.bucket.level = 0
+        for call in (w.kv.create("k", b"", msg_ttl=5), w.kv.purge("k", msg_ttl=5)):
+            with pytest.raises(errors.APIError, match=r"key 'k' .* bucket 'b': .*msg_ttl.*2\.11"):
+                await call
+        await w.kv.create("k")
+        assert len(w.bucket.messages) == len(w.server.sent("PUB", "$JS.API.INFO")) == 1
+
+
 async def test_what_expires_leaves_a_marker_over_which_it_is_created_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

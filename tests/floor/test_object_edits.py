@@ -689,3 +689,22 @@ async def test_through_a_mirror_the_other_name_is_looked_for_where_it_was_writte
         lagging.messages = [message for message in bucket.messages if message.subject == meta_subject("b", "n")]
         await (await nc.jetstream().object_store("copy")).delete("n")
     assert bucket.contents() == {"m": b"data"}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_deletion_whose_acknowledgement_is_lost_is_found_out_about_and_purges(cut: bool) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", b"data")
+
+        def lose() -> str:
+            if cut:
+                bucket.take(bucket.server.sent("HPUB", METAS)[-1])
+                bucket.server.cut()
+                return "silence"
+            return "lost"
+
+        before(bucket, 1, lose)
+        await store.delete("n")
+        assert (bucket.contents(), len(bucket.metas)) == ({}, 1)
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get_info("n")

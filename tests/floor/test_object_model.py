@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fake_jetstream import FULL, FakeObjects, refusal
@@ -164,6 +164,8 @@ async def watched_bucket() -> AsyncIterator[tuple[BucketWorld[FakeObjects], dict
         w.nursery.cancel_scope.cancel()
 
 
+@example([(("put", "b", 5), None), (("delete", "b", None), ("lose", 1))])
+@example([(("put", "b", 5), None), (("delete", "b", None), ("cut behind", 1))])
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(operations, faults), max_size=12))
 def test_a_bucket_is_what_its_model_is_whatever_happens(steps: list[tuple[Operation, Any]]) -> None:
@@ -226,31 +228,44 @@ async def attempt(
     return raised
 
 
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("trouble", ["cancelled", "cut off"])
+@pytest.mark.parametrize("number", range(10))
 def test_many_who_change_the_same_names_at_once_lose_nothing_of_each_other(
-    number: int, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+    number: int, trouble: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every object that is left is whole, and nothing else is left; whoever lost a race was told."""
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
     seed = rng.random() + number
     chance = random.Random(seed)
+    patience = [0.02, 0.05, 100] if trouble == "cancelled" else [100]
 
     async def work(store: ObjectStore, worker: int) -> None:
         for count in range(12):
             kind = chance.choice(["put", "delete", "edit", "rename", "rename", "rename", "link"])
             more = {"put": chance.choice([0, 5, 35]), "edit": "x"}.get(kind, chance.choice(NAMES))
-            with trio.move_on_after(chance.choice([0.02, 0.05, 100])), suppress(errors.Error):
+            with trio.move_on_after(chance.choice(patience)), suppress(errors.Error):
                 await do(store, (kind, chance.choice(NAMES), more), worker * 100 + count)
 
+    async def cut(w: BucketWorld[FakeObjects]) -> None:
+        while True:
+            await trio.sleep(chance.choice([0.03, 0.1, 0.3]))
+            await w.nc.wait_connected()
+            w.bucket.server.cut()
+
     async def main() -> None:
-        async with open_bucket() as (bucket, store, _, _):
-            bucket.lag = 0.01
-            async with trio.open_nursery() as workers:
-                for worker in range(3):
-                    workers.start_soon(work, store, worker)
+        async with open_bucket(reconnect_time_wait=0.02) as w:
+            w.bucket.lag = 0.01
+            async with trio.open_nursery() as troubles:
+                if trouble == "cut off":
+                    troubles.start_soon(cut, w)
+                async with trio.open_nursery() as workers:
+                    for worker in range(3):
+                        workers.start_soon(work, w.store, worker)
+                troubles.cancel_scope.cancel()
+            await w.nc.wait_connected()
             await trio.sleep(60)
-            bucket.lag = 0
-            await read(store)
-            assert not left_over(bucket)
+            w.bucket.lag = 0
+            await read(w.store)
+            assert not left_over(w.bucket)
 
     run(main, seed=seed)

@@ -318,11 +318,12 @@ async def test_a_stream_goes_on_after_a_reconnect(few: None) -> None:
             assert nc.statistics().reconnects == 1
 
 
-async def test_a_client_that_is_closed_ends_a_stream_with_an_error(few: None) -> None:
+@pytest.mark.parametrize("how", ["aclose", "drain"])
+async def test_a_client_that_is_closed_or_drained_ends_a_stream_with_an_error(how: str, few: None) -> None:
     async with open_bucket() as (bucket, store, nc, _):
         bucket.add("n", *NUMBERS)
         async with store.open_object("n") as stream:
-            await nc.aclose()
+            await getattr(nc, how)()
             for _ in range(2):
                 with pytest.raises(errors.ConnectionClosedError):
                     await read(stream)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam, until
+from tests.worlds import arrived, connected, consumers_are, delivered, find_keys, open_live, seam, until
 from trionats import (
     Client,
     Events,
@@ -27,6 +27,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_lease,
     open_publisher,
     open_replies,
     open_subscription,
@@ -75,7 +76,7 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
         store = await js.create_object_store("b")
         await store.put("small", b"x")
         await store.put("large", LARGE)
-        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2)
+        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2, limit_marker_ttl=60)
         await kv.put("k", b"x")
         await kv.delete("gone")
         yield boss, guest, told
@@ -88,6 +89,32 @@ async def refused(guest: Client, told: Events) -> list[str]:
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
+
+
+async def take_a_lease(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    kv = find_keys(guest, "l")
+    async with trio.open_nursery() as nursery:
+        async with open_lease(nursery, kv, "k", ttl=2) as lease:
+            await trio.sleep(0.8)
+            assert lease.deadline > trio.current_time() + 1.5, "it was not renewed"
+    stored = await boss.jetstream().get_last_msg("KV_l", "$KV.l.k")
+    assert (stored.headers or {})["KV-Operation"] == "PURGE"
+
+
+async def wait_for_a_lease(boss: Client, guest: Client) -> None:
+    theirs = await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    await theirs.put("k", b"x")
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            async with open_lease(nursery, find_keys(guest, "l"), "k", ttl=2):
+                pass
+
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(wait)
+            await until(lambda: boss.jetstream().consumer_names("KV_l"), within=5)
+            await theirs.delete("k")
 
 
 async def subscribe(boss: Client, guest: Client) -> None:
@@ -422,6 +449,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_lease, free": take_a_lease,
+    "open_lease, while somebody else has it": wait_for_a_lease,
     "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
     "get, open_object and get_file of a small object": read("small", b"x"),
@@ -460,6 +489,16 @@ async def get_nothing(kv: KeyValue) -> None:
             await kv.get(key)
 
 
+def watching(**options: Any) -> Callable[[KeyValue], Awaitable[None]]:  # noqa: ANN401 - open_watcher's
+    """Take a snapshot."""
+
+    async def do(kv: KeyValue) -> None:
+        async with trio.open_nursery() as nursery, open_watcher(nursery, kv, **options) as rx:
+            await rx.snapshot()
+
+    return do
+
+
 DO |= {
     "KeyValue.get": with_keys(lambda kv: kv.get("k")),
     "KeyValue.get of a key that is not there": with_keys(get_nothing),
@@ -472,10 +511,17 @@ DO |= {
         lambda kv: kv.purge("k"),
     ),
     "KeyValue.create": with_keys(lambda kv: kv.create("new", b"y"), lambda kv: kv.create("gone", b"y")),
+    "KeyValue.create and purge with msg_ttl": with_keys(
+        lambda kv: kv.create("new", b"y", msg_ttl=60), lambda kv: kv.purge("k", msg_ttl=60)
+    ),
     "KeyValue.history, and keys with one filter or none": with_keys(
         lambda kv: kv.history("k"), lambda kv: kv.keys("k.>"), lambda kv: kv.keys()
     ),
     "KeyValue.keys with several filters": with_keys(lambda kv: kv.keys(["k", "new"])),
+    "open_watcher of keys, with one filter or none": with_keys(
+        watching(), watching(keys="k.>"), watching(include_history=True), watching(resume_from_revision=1)
+    ),
+    "open_watcher of keys, with several filters": with_keys(watching(keys=["k", "new"])),
     "KeyValue.purge_deletes": with_keys(lambda kv: kv.purge_deletes(-1)),
 }
 

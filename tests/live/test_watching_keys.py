@@ -267,3 +267,45 @@ async def test_a_killed_server_that_comes_back(busy: bool) -> None:
             seen.append((await rx.receive()).revision)
         assert seen in ([1, 2, 3, 4], [2, 3, 4])
         assert seen[0] == 1 or not busy
+
+
+async def test_a_mirror_is_watched_under_the_keys_of_its_origin(nats_server: TrioNatsServer) -> None:
+    async with open_key_value(nats_server, history=3) as w:
+        await fill(w, "a", "b")
+        origin = api.StreamSource(w.kv.bucket)
+        mirror = await w.js.create_key_value(
+            bucket=f"{w.kv.bucket}-m", mirror=origin, history=3, storage=api.StorageType.MEMORY
+        )
+        try:
+            async with (
+                open_watcher(w.nursery, mirror) as rx,
+                open_watcher(w.nursery, mirror.read_only(), keys="b", updates_only=True) as only_b,
+            ):
+                # What the mirror holds when it opens is its own affair: it may not have all of the origin yet.
+                seen = keys([await rx.receive() for _ in range(2)])
+                await mirror.put("b", b"2")
+                await mark(w, "a", "PURGE")
+                seen += keys([await rx.receive() for _ in range(2)])
+                assert seen == ["a", "b", "b", "a"]
+                while (entry := await only_b.receive()).value != b"2":
+                    assert entry.key == "b"
+            async with open_watcher(w.nursery, mirror, resume_from_revision=3) as rx:
+                assert [(entry.key, entry.revision, entry.operation) for entry in await rx.snapshot()] == [
+                    ("b", 3, None),
+                    ("a", 4, "PURGE"),
+                ]
+        finally:
+            await w.js.delete_stream(mirror.stream)
+
+
+async def test_twenty_lost_consumers_leave_one_and_no_gap(nats_server: TrioNatsServer) -> None:
+    async with open_key_value(nats_server, history=2) as w, open_watcher(w.nursery, w.kv, keys=["k.>", "a"]) as rx:
+        for number in range(20):
+            revision, *_ = await fill(w, f"k.{number}")
+            assert (await rx.receive()).revision == revision
+            for name in await w.js.consumer_names(w.kv.stream):
+                await w.js.delete_consumer(w.kv.stream, name)
+        revision, *_ = await fill(w, "a")
+        with trio.fail_after(10):
+            assert (await rx.receive()).revision == revision
+        assert await consumers(w) == 1

@@ -31,12 +31,12 @@ Part = Callable[[Namespace], Awaitable[Outcome]]
 
 PARTS: dict[str, tuple[str, Part]] = {
     # First: the peak of this process is looked at, before it is larger for another reason.
-    "steady": ("memory of a consumer:", lambda wishes: many_consumed(wishes.messages)),
+    "steady": ("memory of a consumer: ", lambda wishes: many_consumed(wishes.messages)),
     "streamed": ("memory of streamed objects:\n", lambda wishes: streamed(wishes.megabytes)),
-    "cancelled": ("puts:", lambda wishes: cancelled_puts(max(wishes.megabytes) * MIB, wishes.cancel, wishes.seed)),
+    "cancelled": ("puts: ", lambda wishes: cancelled_puts(max(wishes.megabytes) * MIB, wishes.cancel, wishes.seed)),
     "crowded": ("room for one consumer:\n", lambda wishes: one_consumer_at_a_time(wishes.in_a_row)),
     "lagging": ("a replica that lags:\n", lambda wishes: lagging_replica(wishes.restarts, wishes.count, print)),
-    "watching": ("a watcher through kills:", lambda wishes: killed_while_watched(wishes.keys, wishes.kills)),
+    "watching": ("a watcher through kills: ", lambda wishes: killed_while_watched(wishes.keys, wishes.kills)),
     "leases": ("one lease, many processes:\n", lambda wishes: many_leases(wishes.seconds, say=print)),
 }
 
@@ -65,7 +65,7 @@ def main() -> int:
     for name, (title, part) in PARTS.items():
         if name in (wishes.parts or PARTS):
             outcome = trio.run(part, wishes)
-            print(title, outcome, flush=True)
+            print(title, outcome, sep="", flush=True)
             wrong |= bool(outcome.wrong)
     return int(wrong)
 

@@ -10,7 +10,7 @@ Who is asked
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from trionats import api, errors
 from trionats._jetstream.api import NO_MESSAGE, about, api_error, in_store
@@ -21,6 +21,7 @@ from trionats._protocol.jetstream.direct import read_leaders
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_key, checked_new_key
 from trionats._protocol.jetstream.kv.writing import NO_MSG_TTL, write_headers
+from trionats._protocol.jetstream.levels import Need
 from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.kv.entries import Operation
 
 __all__ = ["Access", "KeyGoneError", "is_gone"]
+
+_MSG_TTL: Final = Need("msg_ttl", 1)
 
 
 class KeyGoneError(errors.KeyDeletedError, errors.KeyNotFoundError):
@@ -174,6 +177,9 @@ class Access:
         names, jetstream = self.names, self.api
         plain = operation is None and last is None and msg_ttl is None
         headers = None if plain else write_headers(doing, operation=operation, last=last, msg_ttl=msg_ttl)
+        if msg_ttl is not None:
+            # An older server would store it for ever, without a word.
+            await jetstream.require(doing, _MSG_TTL)
         subject = names.write_prefix + stored_key
         # One domain needs no look at what others say.
         anywhere = jetstream.whereabouts.domain_of(names.stream) is None

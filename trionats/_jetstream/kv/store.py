@@ -243,7 +243,8 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.KeyWrongLastSequenceError: The key has a value.
             trionats.errors.InvalidKeyError: No key can have this name.
-            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given.
+            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
+                server is older than 2.11 and knows of none.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
@@ -330,7 +331,8 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.KeyWrongLastSequenceError: The key has another revision than `last`.
             trionats.errors.InvalidKeyError: No key can have this name.
-            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given.
+            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
+                server is older than 2.11 and knows of none.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.

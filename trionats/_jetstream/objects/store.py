@@ -341,6 +341,7 @@ class ObjectStore:
         What `meta` says takes the place of what was said before: description, headers and metadata that it leaves out are gone
         (metadata stays where `meta` is of nats-py's class, which has no word for it). To change a part, change
         `info.meta` of the info that was read. Fields that another client wrote, and this one does not know, stay.
+        In a bucket with a `ttl` the data keeps its age, and expires before the new info.
 
         A `meta.name` renames the object. Its new info is written first, and then a marker takes the place of the old one, so that
         watchers hear of both. In between, for two round trips, both names lead to the same data; whoever deletes or replaces one

@@ -25,7 +25,7 @@ class ObjectStream(trio.abc.ReceiveStream):
 
     There is no task behind it. The server sends ahead of what is received: at most 8 MiB, and 500 chunks, are on their way or wait
     here, whatever the object's size. Who receives slowly, or not at all for hours, only makes it wait; and it goes on where
-    it was after a reconnect.
+    it was after a reconnect. A drain of the client does not wait for it.
     """
 
     def __init__(self, reader: ObjectReader, first: Sequence[bytes], run: Run) -> None:
@@ -108,10 +108,10 @@ class ObjectStream(trio.abc.ReceiveStream):
             self._ended = True
         except errors.Error as error:
             self._failure = error
+        self._reader.close()
         if isinstance(self._failure, errors.ObjectIncompleteError) and await self._reader.replaced():
             text = f"{self._failure}: the object was replaced or deleted while it was read"
             self._failure = errors.explained(errors.ObjectIncompleteError, text)
-        self._reader.close()
         return b""
 
     async def aclose(self) -> None:
