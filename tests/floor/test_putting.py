@@ -282,12 +282,12 @@ async def test_of_a_file_that_is_no_plain_one_nobody_knows_how_much_will_come(tm
                 told.append((done, total))
 
             if name == "made up":
-                info = await store.put(name, Path("/proc/self/maps"), TENS, progress)
+                info = await store.put(name, Path("/proc/version"), TENS, progress)
             elif name == "compressed":
                 with gzip.open(compressed) as file:
                     info = await store.put(name, file, TENS, progress)
             else:
-                with os.fdopen(reading, "rb") as pipe:
+                with open(reading, "rb") as pipe:  # noqa: ASYNC230 - what is in it is there
                     info = await store.put(name, pipe, TENS, progress)
             assert info.size
             assert {total for _, total in told} <= {None, info.size}
