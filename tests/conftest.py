@@ -58,7 +58,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # this is one of the processes that share, and shares no more
     os.environ["TRIONATS_SEED"] = str(SEED)  # theirs, too
-    os.environ.setdefault("PYTHONHASHSEED", "0")  # they must collect the same tests in the same order, whatever stands in sets
+    os.environ.setdefault(
+        "PYTHONHASHSEED", "0"
+    )  # they must collect the same tests in the same order, whatever stands in sets
     option = config.option
     part = config.args_source is not config.ArgsSource.TESTPATHS or option.keyword or option.markexpr
     watched = option.usepdb or option.collectonly or option.capture == "no"
