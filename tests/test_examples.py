@@ -31,6 +31,12 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "buckets.py": [
+        "1 value, 5 of each key, for 3600.0 s",
+        "collected: ['hall.light', 'yard.light']",
+        "at the origin: off",
+        "mirrored: ['hall.light']",
+    ],
     "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
