@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"multidict\..*"),
     (r"py:class", r"NATS|JetStreamContext\..*|KeyValue\..*"),
     # Private names in public signatures: type variables and aliases.
-    (r"py:class", r"Api|NatsPyConnection|OnRecreate|Overflow|Opening"),
+    (r"py:class", r"AnyObjectInfo|AnyObjectMeta|Api|NatsPyConnection|ObjectData|OnRecreate|Opening|Overflow|Progress"),
     (r"py:.*", r"trionats\._.*"),
     (r"py:.*", r"(trionats\.errors\.)?[TREP]"),
 ]

@@ -116,7 +116,8 @@ def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     """Say which item it is, of those that `World.make` makes."""
     if isinstance(item, (Msg, trionats.Msg)):
         return int(item.data)
-    return int(item.key) if isinstance(item, KeyValue.Entry) else int(item.name)
+    keyed = isinstance(item, (KeyValue.Entry, trionats.api.KeyValueEntry))
+    return int(item.key if keyed else item.name)
 
 
 async def subscription(nc: Client) -> tuple[Make, Open]:

@@ -4,6 +4,9 @@ Markers: `live` is for tests that talk to a real nats-server (everything in `tes
 `nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
 missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices and its order of tasks.
 
+`pytest` for all of it shares the tests out among processes, each with a server of its own, since half of them wait; a part of
+it (files, `-k`, `-m`) runs in one process. `pytest -n 0` runs all of it in one, `pytest -n 2 FILES` a part in two.
+
 `pytestmark = pytest.mark.usefixtures("autojump_clock")` puts all tests of a module on a clock that jumps ahead, but for those
 with `@pytest.mark.trio(run=trio.run)`.
 """
@@ -15,6 +18,7 @@ import gc
 import inspect
 import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -33,7 +37,11 @@ LIVE_SECONDS = 30.0
 # A shielded hang does not hear of the watchdog's cancellation; faulthandler's own time-out (60 s) shows where it is.
 SEED = int(os.environ.get("TRIONATS_SEED") or random.SystemRandom().randrange(2**32))
 LIVE_TESTS = Path(__file__).parent / "live"
+#: How many processes share the suite: at any time about half of the tests wait, for a server or for a clock.
+PROCESSES = min((os.cpu_count() or 1) + 1, 8)
 MOCK_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
+#: What looks like a key or a JWT: the tests make new ones at each start.
+NEW_EACH_TIME = re.compile(r"eyJ|(?i:[a-z2-7]{40})")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +49,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So it is in the background of a shell; the tests of Ctrl-C would wait for ever, and the programs they start, too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # this is one of the processes that share, and shares no more
+    os.environ["TRIONATS_SEED"] = str(SEED)  # theirs, too
+    option = config.option
+    part = config.args_source is not config.ArgsSource.TESTPATHS or option.keyword or option.markexpr
+    watched = option.usepdb or option.collectonly or option.capture == "no"
+    if getattr(option, "numprocesses", 0) is None and not part and not watched:
+        option.numprocesses, option.dist = PROCESSES, "worksteal"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"repeat its random choices with TRIONATS_SEED={SEED}")
 
 
 def pytest_report_header() -> list[str]:
@@ -116,6 +141,11 @@ def tree_of_tasks() -> str:
     if root is not None:
         describe(root, 0)
     return "\n".join(lines)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Keep what is new in each process out of the names of tests: their seeds follow from their names."""
+    return argname if isinstance(val, str | bytes) and NEW_EACH_TIME.search(repr(val)) else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -247,8 +247,8 @@ class FakeBucket(FakeStream):
         #: Whether purges are done, and answered; or the refusal that they are answered with.
         self.purges: bool | dict[str, Any] = True
         server.on(f"{prefix}.>", self._put)
-        server.on(f"$JS.API.DIRECT.GET.{name}", self._direct_get)
-        server.on(f"$JS.API.DIRECT.GET.{name}.>", self._direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}", self.direct_get)
+        server.on(f"$JS.API.DIRECT.GET.{name}.>", self.direct_get)
         self.also()
 
     def also(self, api: str = "$JS.API", name: str = "") -> None:
@@ -320,7 +320,7 @@ class FakeBucket(FakeStream):
             return next((m for m in messages if m.sequence >= first and matches(pattern, m.subject)), None)
         return next((m for m in messages if m.sequence == asked.get("seq")), None)
 
-    def _direct_get(self, frame: Frame) -> None:
+    def direct_get(self, frame: Frame) -> None:
         _, _, subject = frame.subject.partition(f".DIRECT.GET.{self.name}.")
         found = self._found(self.readable, {"last_by_subj": subject} if subject else json.loads(frame.payload))
         if found is None:
@@ -356,7 +356,7 @@ class FakeObjects(FakeBucket):
         #: How many subjects are listed at once, and the time of the server that lists them.
         self.page = 100_000
         self.now = "2026-11-29T12:00:00.000000001Z"
-        server.on(f"$JS.API.STREAM.INFO.{self.name}", self._about_subjects, first=True)
+        server.on(f"$JS.API.STREAM.INFO.{self.name}", self.about_subjects, first=True)
 
     def about(self) -> dict[str, Any]:
         subjects = [f"{self.prefix}.C.>", f"{self.prefix}.M.>"]
@@ -404,7 +404,7 @@ class FakeObjects(FakeBucket):
         assert not chunks, f"orphans: {chunks}"
         return found
 
-    def _about_subjects(self, frame: Frame) -> dict[str, Any]:
+    def about_subjects(self, frame: Frame) -> dict[str, Any]:
         asked, info = json.loads(frame.payload or b"{}"), self.about()
         if "subjects_filter" in asked:
             subjects = [m.subject for m in self.messages if matches(asked["subjects_filter"], m.subject)]
@@ -442,6 +442,9 @@ class FakeKeyValue(FakeBucket):
         timed: bool = False,
     ) -> None:
         super().__init__(server, f"KV_{bucket}", f"$KV.{bucket}", timed=timed)
+        #: Which API level the server has: 0 is below 2.11.
+        self.level = 4
+        server.on("$JS.API.INFO", lambda _: {"api": {"level": self.level}})
         self.bucket = bucket
         self.limit_marker_ttl, self.ttl = limit_marker_ttl, ttl
         #: What the server says of the stream, which a test may change.

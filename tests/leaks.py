@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 TESTS = str(Path(__file__).parent)
+ELSEWHERE = (type, types.ModuleType, types.FunctionType, types.FrameType)
 
 
 def shown(error: BaseException) -> Iterator[tuple[str, str]]:
@@ -71,12 +72,15 @@ def leaks(secret: str, *texts: tuple[str, str]) -> list[str]:
 
 
 def held(root: object) -> Iterator[object]:
-    """Give all that an object holds, itself included: what it refers to, what that refers to, and so on."""
+    """Give all that an object holds, itself included: what it refers to, what that refers to, and so on.
+
+    The way leads into the test's own task, and what pytest holds there, among it all other tests, is left out.
+    """
     seen: set[int] = set()
     todo = [root]
     while todo:
         each = todo.pop()
-        if id(each) not in seen and not isinstance(each, (type, types.ModuleType, types.FunctionType, types.FrameType)):
+        if id(each) not in seen and not isinstance(each, ELSEWHERE) and not type(each).__module__.startswith("_pytest"):
             seen.add(id(each))
             yield each
             todo += gc.get_referents(each)

@@ -86,8 +86,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.kv": [
         "* buckets",
-        "access holding watch",
-        "deletes",
+        "access watch",
+        "deletes holding",
         "store",
         "lease",
     ],
@@ -104,10 +104,11 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.objects": [
         "* buckets transfer",
-        "infos purging",
+        "files infos purging",
         "access chunks",
-        "deleting orphans reading replacing sealing sources",
-        "editing links putting",
+        "orphans reader replacing sealing sources",
+        "deleting editing links putting stream",
+        "reading",
         "store",
     ],
     "_jetstream.publishing": [
@@ -143,7 +144,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.objects": [
         "* configs cutting infos names",
-        "orphans places",
+        "orphans places promises ways",
         "links writing",
         "editing",
     ],

@@ -37,6 +37,12 @@ EXPECTED = {
         "at the origin: off",
         "mirrored: ['hall.light']",
     ],
+    "watch_keys.py": [
+        *("is:   hall.left on", "is:   hall.right off"),
+        *("gets: hall.right on", "gets: hall.left DEL"),
+        *("got:  hall.left dim", "got:  hall.left on"),
+    ],
+    "objects.py": ["stored: all 1000000 bytes", "film.bin has 8 chunks", "the copy is the same: True"],
     "read_in_order.py": ["after 2: 70", "after 3: 45", "after 5: 100"],
     "publish_subscribe.py": [
         "all: room.hall.temperature 18",
@@ -78,6 +84,18 @@ EXPECTED = {
     "rolling_restart.py": ["LameDuck", "Moved", "every request was answered"],
     "beside_faststream.py": ["tea costs 3", "cake costs 5"],
     "consume.py": ["30 and 70 were done, 100 in all", "0 are left"],
+    "key_value.py": [
+        "the hall: ['on', 'dimmed']",
+        "lamps: ['lamp.hall']",
+        "the kitchen: key 'lamp.kitchen' of bucket 'settings' was deleted (revision 4)",
+        "visits: 15",
+        "paths: ['/lamp/garden'] are ['_root_.lamp.garden']",
+    ],
+    "lease.py": ["paid in: 50", "somebody else has it: True", "too late: True 70"],
+    "leader_election.py": [
+        *("north leads", "everybody sees: north", "south leads", "everybody sees: south"),
+        *("south leads no longer", "south leads", "everybody sees: south", "everybody sees: nobody"),
+    ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}
@@ -130,7 +148,7 @@ async def store(url: str) -> None:
 
 
 def test_the_program_of_the_readme() -> None:
-    program, workers, _ = programs()
+    program, workers, *_ = programs()
     compile(within("async def main():", workers), "README.md", "exec")
     with NatsServer(jetstream=True) as server:
         trio.run(store, server.url)
@@ -142,7 +160,7 @@ def test_the_program_of_the_readme() -> None:
 
 
 async def test_the_work_queue_of_the_readme() -> None:
-    *_, queue = programs()
+    *_, queue, _ = programs()
     names: dict[str, Any] = {"trionats": trionats}
     exec(within("async def work(nc, nursery, cook):", queue), names)
     cooked = []
@@ -162,11 +180,27 @@ async def test_the_work_queue_of_the_readme() -> None:
     assert cooked == [b"tea"]
 
 
+async def test_the_stores_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *_, stores = programs()
+    names: dict[str, Any] = {"trionats": trionats}
+    exec(within("async def use(js, nursery, path, lead):", stores), names)
+    (tmp_path / "report.pdf").write_bytes(bytes(1000))
+    led = []
+
+    async def lead(token: int) -> None:
+        led.append(token)
+
+    async with open_live(jetstream=True) as (_, nc, nursery):
+        await names["use"](nc.jetstream(), nursery, tmp_path / "report.pdf", lead)
+    assert led == [3]
+    assert capsys.readouterr().out == "{'hall.power': b'off'}\n1000\n"
+
+
 def test_what_the_readme_names_is_there() -> None:
     text = readme()
     opened = re.findall(r"^\| `(bridge\.)?(open_\w+)\(nursery, ", text, re.MULTILINE)
     assert [name for where, name in opened if not hasattr(bridge if where else trionats, name)] == []
-    assert len(opened) == 8
+    assert len(opened) == 9
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
     assert targets
     assert [target for target in targets if not (README.parent / target).exists()] == []

@@ -30,11 +30,11 @@ NOT_FINAL = {
     "trionats.BoundedFeed": "Subscription is one",
     "trionats.JetStreamManager": "JetStream is one",
     "trionats.ReadOnlyKeyValue": "KeyValue is one",
+    "trionats.api.BucketStatus": "each kind of bucket has one",
     "trionats.Message": "Msg is one",
     "trionats.Msg": "each client makes a class of its own of it, through which a message can be answered",
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
-    "trionats.api.BucketStatus": "KeyValueStatus is one",
     "trionats.events.ConsumerEvent": "what happens to a consumer is one",
 }
 

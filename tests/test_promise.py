@@ -27,9 +27,9 @@ import trio
 
 from tests import bridged
 from tests.bridged import World, number_of
-from tests.fake_jetstream import FakeStream
+from tests.fake_jetstream import FakeKeyValue, FakeStream
 from tests.fakes import FakeServer
-from tests.worlds import find_store, has_ended, nursery_elsewhere, settled, until
+from tests.worlds import find_keys, find_store, has_ended, nursery_elsewhere, settled, until
 from trionats import Client, open_client, open_consumer, open_replies, open_subscription, open_watcher
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
@@ -98,6 +98,16 @@ async def fake_watcher(server: FakeServer, nc: Client) -> Source:
     stream, store = FakeStream(server, "OBJ_promise", "$O.promise.>"), find_store(nc, "promise")
     yield make, lambda nursery: open_watcher(nursery, store)
     assert not nc.is_connected or not stream.consumers, "a consumer was left on the server"
+
+
+@asynccontextmanager
+async def fake_key_watcher(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        bucket.set(str(number))
+
+    bucket, kv = FakeKeyValue(server, "promise"), find_keys(nc, "promise")
+    yield make, lambda nursery: open_watcher(nursery, kv)
+    assert not nc.is_connected or not bucket.consumers, "a consumer was left on the server"
 
 
 @asynccontextmanager
@@ -201,6 +211,7 @@ WAITING = {"request_timeout": 60}
 FAKES = {
     "subscription": partial(fake, subscription),
     "watcher": partial(fake, fake_watcher),
+    "key watcher": partial(fake, fake_key_watcher),
     "pull consumer": partial(fake, fake_consumer),
     "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),

@@ -30,6 +30,7 @@ from trionats._jetstream.kv.store import KeyValue, ReadOnlyKeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._jetstream.watcher import Watcher, WatcherStatistics
@@ -62,6 +63,7 @@ __all__ = [
     "Message",
     "Msg",
     "ObjectStore",
+    "ObjectStream",
     "OrderedConsumer",
     "PathCodec",
     "PendingReply",

@@ -4,7 +4,8 @@
 
 Rules, the same for all clients:
 
-* Payloads are 128 bytes, objects 64 MiB in 128 KiB chunks, streams and buckets in the server's memory, so that no disk is measured.
+* Payloads and values are 128 bytes, objects 64 MiB in 128 KiB chunks, streams and buckets in the server's memory, so that no disk is
+  measured.
 * Each run warms up first. The clock (wall, and CPU of the client's process, user and system) begins before the first
   operation and stops at `flush`, or with the N-th message or answer.
 * What the client talks to is the server and `peer`, a program of raw sockets in a process of its own, which feeds

@@ -18,6 +18,8 @@ from typing import Any
 #: How long one run may take before what has not come counts as lost.
 PATIENCE = 120.0
 BUCKET = "BENCH"
+#: Two buckets of keys: one that is read, its keys `warm.0` ... and `key.0` ..., and one that is written.
+KEYS, WRITTEN = "BENCH_KEYS", "BENCH_WRITTEN"
 #: What publishers fill.
 STREAM = "BENCHED"
 #: What consumers read, a stream and its subject, and how much is fetched at once.

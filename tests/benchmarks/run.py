@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nats
-from nats.js.api import ObjectStoreConfig, StorageType
+from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
 from nats.js.errors import ObjectNotFoundError
 
-from tests.benchmarks.measuring import BATCH, BUCKET, PATIENCE, STORED, STREAM, Job, content
+from tests.benchmarks.measuring import BATCH, BUCKET, KEYS, PATIENCE, STORED, STREAM, WRITTEN, Job, content
 from tests.benchmarks.report import RATIOS, Summary, ratios, show, summaries
 from trionats.testing import NatsServer
 
@@ -46,6 +46,7 @@ class Scenario(NamedTuple):
     operations: int
     of_objects: bool = False
     of_stream: bool = False
+    of_keys: bool = False
 
     def count(self, scale: float) -> int:
         return self.operations if self.of_objects else max(int(self.operations * scale) // WORKERS, 1) * WORKERS
@@ -62,9 +63,13 @@ SCENARIOS = {
     "get": Scenario(1, of_objects=True),
     "pool": Scenario(50_000),
     "publish_pipelined": Scenario(50_000),
+    "kv_get": Scenario(5_000, of_keys=True),
+    "kv_put": Scenario(5_000, of_keys=True),
+    "snapshot": Scenario(100_000, of_keys=True),
 }
 ALL = {name: name for name in SCENARIOS if name != "pool"}
-BESIDE_JETSTREAM = {name: name for name in ALL if name not in ("consume", "fetch", "publish_pipelined")}
+NOT_BESIDE_IT = ("consume", "fetch", "publish_pipelined", "kv_get", "kv_put", "snapshot")
+BESIDE_JETSTREAM = {name: name for name in ALL if name not in NOT_BESIDE_IT}
 CLIENTS = {
     "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000"}),
     # The same with few receivers, to compare with.
@@ -180,6 +185,18 @@ async def prepare(url: str, object_size: int) -> None:
     await nc.close()
 
 
+async def prepare_keys(url: str, count: int) -> None:
+    """Make the bucket of keys that all clients read, and the one that they write."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    for bucket in (KEYS, WRITTEN):
+        await js.create_key_value(KeyValueConfig(bucket, storage=StorageType.MEMORY, direct=True))
+    keys = [f"warm.{number}" for number in range(max(count // 20, 1))] + [f"key.{number}" for number in range(count)]
+    for number, key in enumerate(keys, 1):
+        await (js if number % BATCH == 0 or number == len(keys) else nc).publish(f"$KV.{KEYS}.{key}", b"x" * SIZE)
+    await nc.close()
+
+
 async def prepare_stream(url: str) -> None:
     """Make the stream that all clients publish into, kept small."""
     nc = await nats.connect(url)
@@ -267,6 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(prepare_stream(server.url))
         if readers := [SCENARIOS[name] for name in wanted.scenarios.split(",") if SCENARIOS[name].of_stream]:
             asyncio.run(fill(server.url, 2 * max(each.count(wanted.scale) for each in readers)))
+        if keyed := [SCENARIOS[name] for name in wanted.scenarios.split(",") if SCENARIOS[name].of_keys]:
+            asyncio.run(prepare_keys(server.url, max(each.count(wanted.scale) for each in keyed)))
         runs = measure(server, pythons, wanted)
     table: list[Summary] = summaries(runs)
     compared = ratios(table)

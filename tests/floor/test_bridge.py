@@ -106,7 +106,9 @@ def test_an_entry_is_as_nats_py_makes_it() -> None:
         ("Nats-Marker-Reason: MaxAge", "PURGE"),
         ("Nats-Marker-Reason: Purge", "PURGE"),
         ("Nats-Marker-Reason: Remove", "DEL"),
-        ("Nats-Marker-Reason: Novelty", None),  # of an unknown kind: it is left out
+        # Of an unknown kind: the key is gone, whatever it means (ADR-8).
+        ("Nats-Marker-Reason: Novelty", "DEL"),
+        ("KV-Operation: Novelty", "DEL"),
     ],
 )
 def test_a_marker_says_what_became_of_a_key(header: str, operation: str | None) -> None:

@@ -25,7 +25,7 @@ NO_STREAM = refusal(404, 10059, "stream not found")
 MEMORY = api.StorageType.MEMORY
 
 
-class World:
+class Buckets:
     """A server that holds a bucket of each kind, `b`, and gives these answers first."""
 
     def __init__(self, server: FakeServer, js: JetStream) -> None:
@@ -50,9 +50,9 @@ class World:
 
 
 @asynccontextmanager
-async def open_buckets() -> AsyncIterator[World]:
+async def open_buckets() -> AsyncIterator[Buckets]:
     async with open_world() as (server, nc, _):
-        yield World(server, nc.jetstream())
+        yield Buckets(server, nc.jetstream())
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import assert_nothing_left, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, JetStreamMsg, ObjectStore, OrderedConsumer, Stream, errors
+from tests.worlds import assert_nothing_left, find_keys, meta_subject, open_bucket, publish_forced, settled
+from trionats import Client, Feed, JetStream, JetStreamMsg, KeyValue, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -57,6 +57,10 @@ class Everything:
     store: ObjectStore
     #: The stream `S`, with no message in it, nor a consumer.
     stream: FakeStream
+    #: The stream of the key-value bucket `b`: an old value under `k`, and the marker of `gone`.
+    keys: FakeKeyValue
+    #: A bucket that can hold leases, with nothing in it.
+    leases: FakeKeyValue
 
     @property
     def js(self) -> JetStream:
@@ -97,7 +101,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         bucket.add("one", STORED["one"])
         bucket.add("many", b"first.", b"second.", b"third.")
         stream = FakeStream(server, "S", "s.>", timed=True)
-        keys = FakeKeyValue(server, "b")
+        keys = FakeKeyValue(server, "b", history=2)
+        keys.set("k", b"old")
+        keys.mark("gone", age=3600)
+        leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -113,12 +120,13 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream)
+            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
         assert_nothing_left(nc)
         assert not bucket.consumers
+        assert not keys.consumers
         # Those that a program makes stay; those that readers make (prefix and serial) do not.
         assert not [name for name in stream.consumers if "_" in name]
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
@@ -372,6 +380,19 @@ async def consumer_info(w: Everything) -> None:
     await (await w.js.consumer("S", "C", bind=True)).info()
 
 
+def of_keys(use: Callable[[KeyValue], Awaitable[object]], *outcomes: dict[str, bytes]) -> Case:
+    """An operation on keys, and what the bucket may hold afterwards besides what it held before."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        yield partial(use, find_keys(w.nc))
+        with trio.CancelScope(shield=True):
+            await w.nc.flush()
+        assert w.keys.values() in ({"k": b"old"}, *outcomes)
+
+    return prepared
+
+
 async def key_value_status(w: Everything) -> None:
     await (await w.js.key_value("b")).status()
 
@@ -427,12 +448,94 @@ async def put_of_what_fails(w: Everything) -> None:
             pytest.fail("it was put")
 
 
-async def at_once(call: Callable[..., Any], *args: object, limiter: object = None) -> Any:  # noqa: ANN401
+async def at_once(call: Callable[..., Any], *args: object, **_: object) -> Any:  # noqa: ANN401 - whatever it returns
     """Do what a thread would do: its steps would be other ones each time."""
     await trio.lowlevel.checkpoint_if_cancelled()
     result = call(*args)
     await trio.lowlevel.cancel_shielded_checkpoint()
     return result
+
+
+def files_in(directory: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+def into_file(name: str) -> Case:
+    """Read an object into a file; see that there is a whole one or none, and no other."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        result: list[object] = []
+        with TemporaryDirectory() as directory:
+
+            async def use() -> None:
+                result.append(await w.store.get_file(name, f"{directory}/file"))
+
+            yield use
+            assert files_in(directory) == ({"file": STORED[name]} if result else {})
+
+    return prepared
+
+
+@asynccontextmanager
+async def lease(
+    w: Everything, *, taken: bool = False, marked: bool = False
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Take a lease and give it back; see that nobody has it afterwards, without the server's having to end it."""
+    bucket = w.leases
+    if marked:
+        bucket.mark("k")
+    if taken:
+        bucket.set("k")
+        w.nursery.start_soon(w.later, lambda: bucket.mark("k"))
+    before = bucket.last
+
+    async def use() -> None:
+        await opening(trionats.open_lease(w.nursery, find_keys(w.nc, "leases"), "k", ttl=2))
+        assert bucket.last >= before + 2
+
+    yield use
+    await w.nc.flush()
+    assert bucket.values() == ({"k": b"x"} if taken and bucket.last == before else {})
+    assert not bucket.consumers
+
+
+Pieces: TypeAlias = "list[bytes]"
+
+
+async def receive_one(stream: trionats.ObjectStream, pieces: Pieces, size: int | None = None) -> None:
+    pieces.append(await stream.receive_some(size))
+
+
+async def receive_next(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    pieces.append(bytes(await stream.__anext__()))
+
+
+async def receive_all(stream: trionats.ObjectStream, pieces: Pieces) -> None:
+    async for piece in stream:
+        pieces.append(bytes(piece))
+
+
+def of_object(use: Callable[[trionats.ObjectStream, Pieces], Awaitable[object]], name: str = "many") -> Case:
+    """An operation on a stream of an object: with what is read behind it, all has been received, and nothing twice."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        pieces: Pieces = []
+        async with w.store.open_object(name) as stream:
+            yield lambda: use(stream, pieces)
+            with suppress(trio.ClosedResourceError):
+                await receive_all(stream, pieces)
+                assert b"".join(pieces) == STORED[name]
+
+    return prepared
+
+
+@asynccontextmanager
+async def over_a_link(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    w.objects.add("link", nuid="", options={"link": {"bucket": "b", "name": "many"}})
+    yield lambda: w.store.get("link")
+    w.objects.forget(meta_subject("b", "link"))
 
 
 def management(name: str, *arguments: object) -> Case:
@@ -560,6 +663,16 @@ CASES: Final[dict[str, Case]] = {
     "ObjectStore.get, one chunk": objects("get", "one"),
     "ObjectStore.get, several chunks": objects("get", "many"),
     "ObjectStore.get, nothing there": objects("get", "none"),
+    "ObjectStore.get, over a link": over_a_link,
+    "ObjectStore.get_file, one chunk": into_file("one"),
+    "ObjectStore.get_file, several chunks": into_file("many"),
+    "ObjectStore.open_object, one chunk": simply(lambda w: opening(w.store.open_object("one"))),
+    "ObjectStore.open_object, several chunks": simply(lambda w: opening(w.store.open_object("many"))),
+    "ObjectStream.receive_some": of_object(receive_one),
+    "ObjectStream.receive_some, part of a chunk": of_object(partial(receive_one, size=4), "one"),
+    "ObjectStream.receive_some, to the end": of_object(receive_all),
+    "ObjectStream.__anext__": of_object(receive_next),
+    "ObjectStream.aclose": of_object(lambda stream, _: stream.aclose()),
     "ObjectStore.get_info": objects("get_info", "many"),
     "ObjectStore.get_info, deleted": objects("get_info", "gone", True),
     "ObjectStore.delete": objects("delete", "many"),
@@ -585,7 +698,16 @@ CASES: Final[dict[str, Case]] = {
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_publisher": simply(published),
+    "open_lease": lease,
+    "open_lease, over a marker": partial(lease, marked=True),
+    "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_watcher, keys": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))
+    ),
+    "open_watcher, resuming": simply(
+        lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), resume_from_revision=1))
+    ),
     "open_consumer, ordered": lambda w: ordered(w, partial(read_one, w)),
     "open_consumer, push": push_consumer,
     "JetStreamMsg.ack": partial(of_message, use=lambda msg: msg.ack()),
@@ -656,6 +778,20 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.update_object_store": simply(lambda w: w.js.update_object_store("x", ttl=5)),
     "JetStream.update_object_store, found": simply(lambda w: w.js.update_object_store("b", ttl=5)),
     "KeyValue.status": simply(key_value_status),
+    "KeyValue.get": of_keys(lambda kv: kv.get("k")),
+    "KeyValue.get, nothing there": of_keys(lambda kv: kv.get("nothing")),
+    "KeyValue.get, of the leader": of_keys(lambda kv: kv.get("k", leader=True)),
+    "KeyValue.get, a revision": of_keys(lambda kv: kv.get("k", 1)),
+    "KeyValue.put": of_keys(lambda kv: kv.put("k", b"new"), {"k": b"new"}),
+    "KeyValue.create": of_keys(lambda kv: kv.create("new", b"1"), {"k": b"old", "new": b"1"}),
+    "KeyValue.create, over a marker": of_keys(lambda kv: kv.create("gone", b"1"), {"k": b"old", "gone": b"1"}),
+    "KeyValue.create, over a value": of_keys(lambda kv: kv.create("k", b"new")),
+    "KeyValue.update": of_keys(lambda kv: kv.update("k", b"new", 1), {"k": b"new"}),
+    "KeyValue.delete": of_keys(lambda kv: kv.delete("k", 1), {}),
+    "KeyValue.purge": of_keys(lambda kv: kv.purge("k"), {}),
+    "KeyValue.history": of_keys(lambda kv: kv.history("k")),
+    "KeyValue.keys": of_keys(lambda kv: kv.keys(["k", "gone"])),
+    "KeyValue.purge_deletes": of_keys(lambda kv: kv.purge_deletes()),
     "ObjectStore.status": simply(lambda w: w.store.status()),
     "JetStream.ordered_consumer": management("ordered_consumer", "S"),
     "JetStream.ordered_consumer, nothing there": management("ordered_consumer", "s"),
@@ -726,10 +862,11 @@ EFFECTS: Final[dict[str, dict[str, bytes]]] = {
 #: Here it is another one from the beginning.
 WITHOUT_ONE: Final = ("ObjectStore.delete, once more",)
 #: What closes is meant to do so also when it is cancelled already.
-CLOSES: Final = tuple(f"{kind}.aclose" for kind in OPENERS)
+CLOSES: Final = (*(f"{kind}.aclose" for kind in OPENERS), "ObjectStream.aclose")
 #: Here something is on its way before the operation begins.
 UNDER_WAY: Final = (
     "PendingReply.",
+    "ObjectStream.",
     "Publisher.publish, waiting",
     "Publisher.wait_all",
     "Client.publish, waiting",
@@ -751,7 +888,8 @@ def public_coroutines() -> set[str]:
         elif inspect.isclass(thing):
             for attribute, function in inspect.getmembers(thing, callable):
                 public = not attribute.startswith("_") or attribute == "__anext__"
-                if public and inspect.iscoroutinefunction(inspect.unwrap(function)):
+                opens = attribute.startswith("open_")
+                if opens or (public and inspect.iscoroutinefunction(inspect.unwrap(function))):
                     found.add(f"{name}.{attribute}")
         elif inspect.iscoroutinefunction(thing):
             found.add(name)
@@ -763,7 +901,8 @@ def test_every_public_coroutine_has_a_case() -> None:
     missing = {
         name
         for name in public_coroutines() - have
-        if name.split(".")[0] not in ("Feed", "BoundedFeed", "JetStreamManager")  # bases: their kinds are there
+        if name.split(".")[0]
+        not in ("Feed", "BoundedFeed", "JetStreamManager", "ReadOnlyKeyValue")  # bases: their kinds are there
     }
     assert missing == set()
     assert have - TASKS <= public_coroutines()

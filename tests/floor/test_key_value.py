@@ -31,8 +31,10 @@ from trionats import (
     errors,
     events,
     open_events,
+    open_lease,
     open_watcher,
 )
+from trionats._protocol.jetstream.buckets.origins import Origin
 from trionats._protocol.jetstream.kv.writing import MOST_CHANGES, UNDER_WAY_PAUSES
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -382,6 +384,17 @@ async def test_a_ttl_needs_limit_markers_and_the_error_says_so() -> None:
             assert caught.value.err_code == NO_TTL["error"]["err_code"]
 
 
+async def test_a_ttl_is_not_left_to_a_server_that_does_not_know_it() -> None:
+    """It would store the value for ever, without a word."""
+    async with open_keys() as w:
+        w.bucket.level = 0
+        for call in (w.kv.create("k", b"", msg_ttl=5), w.kv.purge("k", msg_ttl=5)):
+            with pytest.raises(errors.APIError, match=r"key 'k' .* bucket 'b': .*msg_ttl.*2\.11"):
+                await call
+        await w.kv.create("k")
+        assert len(w.bucket.messages) == len(w.server.sent("PUB", "$JS.API.INFO")) == 1
+
+
 async def test_what_expires_leaves_a_marker_over_which_it_is_created_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -430,6 +443,39 @@ async def test_an_acknowledgement_counts_from_the_domain_that_was_asked() -> Non
         assert await kv.put("k", b"v") == 3
         assert await kv.put("both", b"v") == 9
         assert [event.domain for event in arrived(told, events.StoredElsewhere)] == ["leaf"]
+
+
+async def test_what_is_written_through_a_mirror_is_acknowledged_and_purged_at_its_origin() -> None:
+    server = FakeServer()
+    for prefix, stream in (("$JS.hub.API", "KV_origin"), ("$JS.API", "KV_b")):
+        server.on(f"{prefix}.STREAM.PURGE.{stream}", lambda _: {"success": True})
+    async with open_keys(server=server) as w:
+        w.kv.__access__().api.whereabouts.origin_found("KV_b", Origin("$JS.hub.API", "KV_origin", "hub"))
+        w.bucket.mark("k", age=3600)
+        assert await w.kv.purge_deletes() == 1
+        asked = [frame.subject for frame in server.sent("PUB") if ".STREAM.PURGE." in frame.subject]
+        assert asked == ["$JS.hub.API.STREAM.PURGE.KV_origin", "$JS.API.STREAM.PURGE.KV_b"]
+
+        def twice(frame: Frame) -> None:
+            for stream, domain, seq in (("KV_b", "leaf", 8), ("KV_origin", "hub", 9)):
+                server.publish(frame.reply, json.dumps({"stream": stream, "seq": seq, "domain": domain}).encode())
+
+        server.on("$KV.b.k", twice, first=True)
+        assert await w.kv.put("k", b"v") == 9
+
+
+async def test_of_a_mirror_the_leader_is_its_origins_and_a_denial_its_own() -> None:
+    server = FakeServer()
+    there = {"message": {"subject": "$KV.b.k", "seq": 9, "data": "dg==", "time": "2026-11-29T12:00:00Z"}}
+    server.on("$JS.hub.API.STREAM.MSG.GET.KV_origin", lambda _: there)
+    async with open_keys(server=server) as w:
+        w.kv.__access__().api.whereabouts.origin_found("KV_b", Origin("$JS.hub.API", "KV_origin", "hub"))
+        assert (await w.kv.get("k", leader=True)).revision == 9
+        with pytest.raises(errors.KeyNotFoundError):
+            await w.kv.get("k")
+        server.on("$KV.b.k", lambda _: {**WRONG_SEQUENCE, "domain": "hub"}, first=True)
+        with pytest.raises(errors.KeyWrongLastSequenceError, match="it has a value, in revision 9"):
+            await w.kv.create("k", b"mine")
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------------
@@ -617,6 +663,18 @@ async def test_codecs_are_between_the_program_and_every_call() -> None:
         assert await kv.keys() == []
         assert await kv.purge_deletes(-1) == 1
         assert not w.bucket.messages
+
+
+async def test_a_lease_is_held_under_the_stored_key(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_keys(limit_marker_ttl=5, timed=True) as w:
+        kv = of_codecs(w)
+        async with open_lease(w.nursery, kv, "/a b", ttl=9, value=b"me") as lease:
+            assert (lease.key, lease.value) == ("/a b", b"me")
+            assert list(w.bucket.values()) == [Base64Codec().encode_key("_root_.a b")]
+            assert (await kv.get("/a b")).value == b"me"
+            await trio.sleep(10)
+            assert (await kv.get("/a b")).revision > lease.revision, "it is renewed"
+        assert await kv.keys() == []
 
 
 async def test_what_others_stored_ends_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:

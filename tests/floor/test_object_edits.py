@@ -614,7 +614,7 @@ async def test_orphans_of_a_mirror_are_its_own_and_what_its_origin_names_is_none
     async with open_bucket() as (bucket, _, nc, _):
         copy = FakeObjects(bucket.server, "copy")
         about = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
-        answer = copy._about_subjects
+        answer = copy.about_subjects
         bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda frame: {**answer(frame), "config": about}, first=True)
         store = await nc.jetstream().object_store("copy")
         bucket.add("n", b"data")
@@ -677,3 +677,34 @@ def test_purging_orphans_cancelled_anywhere_takes_nothing_else() -> None:
             assert not bucket.consumers
 
     cancel_everywhere(scenario)
+
+
+async def test_through_a_mirror_the_other_name_is_looked_for_where_it_was_written() -> None:
+    """The mirror may not have it yet, and the data would go that it leads to."""
+    async with open_bucket() as (bucket, store, nc, _):
+        await broken_off(bucket, store)
+        copy = {"name": "OBJ_copy", "mirror": api.StreamSource("OBJ_b").as_dict()}
+        lagging = FakeObjects(bucket.server, "copy")
+        bucket.server.on("$JS.API.STREAM.INFO.OBJ_copy", lambda _: {**bucket.about(), "config": copy}, first=True)
+        lagging.messages = [message for message in bucket.messages if message.subject == meta_subject("b", "n")]
+        await (await nc.jetstream().object_store("copy")).delete("n")
+    assert bucket.contents() == {"m": b"data"}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_deletion_whose_acknowledgement_is_lost_is_found_out_about_and_purges(cut: bool) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", b"data")
+
+        def lose() -> str:
+            if cut:
+                bucket.take(bucket.server.sent("HPUB", METAS)[-1])
+                bucket.server.cut()
+                return "silence"
+            return "lost"
+
+        before(bucket, 1, lose)
+        await store.delete("n")
+        assert (bucket.contents(), len(bucket.metas)) == ({}, 1)
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get_info("n")

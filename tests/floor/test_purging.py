@@ -83,13 +83,13 @@ def test_a_put_cancelled_at_any_step_is_whole_or_has_left_nothing(monkeypatch: p
     async def scenario(cut: Cut) -> None:
         async with open_bucket() as (bucket, store, nc, _):
             await store.put("n", b"old")
-            await cut(store.put, "n", bytes(100), SMALL)
+            await cut(store.put, "n", bytes(300), SMALL)
             await nc.flush()
             outcomes.add(bucket.contents()["n"])
             assert nc.statistics().pending_requests == 0
 
     assert cancel_everywhere(scenario, ways=["woken"])["woken"] > 10
-    assert outcomes == {b"old", bytes(100)}
+    assert outcomes == {b"old", bytes(300)}
 
 
 def test_a_delete_cancelled_at_any_step_is_done_or_not_begun() -> None:

@@ -11,8 +11,11 @@ import trio
 import trio.testing
 
 from tests.fakes import FakeServer
-from tests.worlds import HOUR, connected, next_event, open_world, reconnected, settled, subscribed, watched
+from tests.worlds import HOUR, arrived, connected, next_event, open_world, reconnected, settled, subscribed, watched
 from trionats import Client, errors, events, open_events, open_replies, open_subscription
+from trionats._connection.handshake import READ_SIZE
+from trionats._connection.session import READ_AHEAD
+from trionats._connection.wire import Wire
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -183,3 +186,33 @@ async def test_what_closes_nothing_is_told_and_closes_nothing() -> None:
         server.announce(connect_urls=["x:1", "127.0.0.1:4222", "x:1"])
         assert await rx.receive() == events.ServersDiscovered(("nats://x:1",))
         assert nc.statistics().reconnects == 0
+
+
+async def test_behind_a_large_payload_more_is_read_at_once_as_long_as_they_follow_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of small messages no more than ever, also where a large one is among them: who receives would fall behind."""
+    sizes: list[int] = []
+    receive_some = Wire.receive_some
+
+    async def noting(self: Wire, max_bytes: int) -> bytes:
+        sizes.append(max_bytes)
+        return await receive_some(self, max_bytes)
+
+    monkeypatch.setattr(Wire, "receive_some", noting)
+
+    async def asked_for(payloads: list[bytes]) -> int:
+        """Say how much was asked for at once, at the most, while these came."""
+        sizes.clear()
+        for payload in payloads:
+            server.publish("a", payload)
+        await nc.flush()
+        assert [msg.data for msg in arrived(rx)] == payloads
+        return max(sizes)
+
+    large, small = [bytes(100_000)] * 9, [b"small"] * 2000
+    async with subscribed("a") as (server, nc, rx):
+        assert await asked_for(small) == READ_SIZE
+        assert READ_AHEAD < await asked_for(large) <= READ_AHEAD + 100_000
+        assert await asked_for([*small, *large[:1], *small]) < READ_AHEAD
+        assert await asked_for(small) == READ_SIZE

@@ -306,7 +306,7 @@ async def test_a_close_frame_is_the_end_and_is_answered(code: int, reason: str) 
         (b"\x82\x05abc", "ended without a close frame"),
         (Frame(Opcode.BINARY, b"x" * 1001).serialize(mask=False), "1001 bytes"),
         (b"\x82\x7f" + (1 << 62).to_bytes(8, "big"), "exceeds limit"),
-        (Frame(Opcode.BINARY, b"x").serialize(mask=True), "incorrect masking"),
+        (b"\x82\x81\x01\x02\x03\x04y", "incorrect masking"),
         (b"\x8f\x00", "invalid opcode"),
         (Frame(Opcode.CONT, b"x").serialize(mask=False), "unexpected continuation frame"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "ended without a close frame"),

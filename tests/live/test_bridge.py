@@ -9,6 +9,7 @@ import asyncio
 import gc
 import json
 import logging
+import random
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from nats.js.kv import KeyValue
 import trionats
 from tests import bridged
 from tests.bridged import cut, ignore
-from tests.worlds import collect, elsewhere, nursery_elsewhere, settled, unique, until
+from tests.worlds import collect, elsewhere, nursery_elsewhere, open_world, settled, unique, until
 from trionats import bridge, errors
 from trionats._bridge import stores as bridged_stores
 from trionats._bridge.loop import loop_here, trio_asyncio
@@ -320,6 +321,52 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         with pytest.raises(AttributeError, match=r"^open_watcher\(\) gives"):
             await bridge.open_watcher(nursery, bucket).receive()
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
+
+
+async def test_patterns_that_overlap_and_a_revision_to_resume_with(nats_server: TrioNatsServer) -> None:
+    async with connected(nats_server) as (nc, nursery):
+        bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="resumed")
+        for key in ("a.1", "b.1", "a.1", "c", "b.1"):
+            await aio_as_trio(bucket.put)(key, b"1")
+
+        async def revisions(**options: Any) -> list[int]:  # noqa: ANN401 - open_watcher's
+            async with trionats.open_watcher(nursery, bucket, **options) as rx:
+                return [entry.revision or 0 for entry in await rx.snapshot()]
+
+        assert await revisions(keys=["*.1", "a.>", "a.1"]) == [3, 5]
+        assert await revisions(resume_from_revision=4) == [4, 5]
+        assert await revisions(resume_from_revision=6) == []
+        with pytest.raises(errors.RevisionGoneError, match=r"'KV_resumed': revision 2 is gone: .* with 3"):
+            await revisions(resume_from_revision=2)
+        with pytest.raises(errors.StreamRegressedError, match="sequence 6, but its last sequence is 5"):
+            await revisions(resume_from_revision=7)
+        with pytest.raises(ValueError, match="include_history and resume_from_revision exclude each other"):
+            await revisions(resume_from_revision=4, include_history=True)
+        await aio_as_trio(nc.jetstream().delete_key_value)("resumed")
+
+
+async def test_snapshots_of_a_bucket_with_history_are_whole_under_constant_writes(nats_server: TrioNatsServer) -> None:
+    keys = [f"k{number}" for number in range(20)]
+    async with connected(nats_server) as (nc, nursery), open_world(nats_server) as (_, writer, _):
+        bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="busy", history=2)
+        for key in keys:
+            await aio_as_trio(bucket.put)(key, b"1")
+
+        async def keep_writing() -> None:
+            while True:
+                for _ in range(20):
+                    await writer.publish(f"$KV.busy.{random.choice(keys)}", b"2")
+                await writer.jetstream().publish(f"$KV.busy.{random.choice(keys)}", b"2")
+
+        async with trio.open_nursery() as writers:
+            writers.start_soon(keep_writing)
+            for _ in range(20):
+                async with trionats.open_watcher(nursery, bucket) as rx:
+                    with trio.fail_after(5):
+                        seen = sorted(str(entry.key) for entry in await rx.snapshot())
+                assert seen == sorted(keys)
+            writers.cancel_scope.cancel()
+        await aio_as_trio(nc.jetstream().delete_key_value)("busy")
 
 
 ODD = {"objects": ("$O.odd.M.YmFk", b'{"name": "bad", "options": {"link": {}}}'), "keys": ("$KV.odd.bad", b"1")}

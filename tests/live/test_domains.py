@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.worlds import arrived, next_event, open_live, open_world, until
-from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events
+from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events, open_watcher
 from trionats.testing import open_server
 from trionats.testing._server import free_port
 
@@ -277,3 +277,24 @@ async def test_a_mirror_of_another_domain_and_one_by_a_prefix_of_its_own() -> No
         by_prefix = pair.leaf.jetstream(prefix="$JS.hub.API")
         assert (await by_prefix.stream("ORIGIN")).cached_info.created == origin.cached_info.created
         assert await by_prefix.stream_names() == ["ORIGIN"]
+
+
+async def test_keys_of_the_other_domain_are_watched_there() -> None:
+    """Both sides have a bucket of this name; a watcher hears of the one that it was opened with."""
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+        for js in (hub, leaf):
+            await js.create_key_value(bucket="w", history=2, storage=api.StorageType.MEMORY)
+        keys = await pair.hub.jetstream().key_value("w")
+        await keys.put("a", b"hub's")
+        async with (
+            open_watcher(nursery, await hub.key_value("w"), keys=["a", "b"]) as theirs,
+            open_watcher(nursery, await leaf.key_value("w"), include_history=True) as ours,
+        ):
+            assert [(entry.key, entry.value) for entry in await theirs.snapshot()] == [("a", b"hub's")]
+            assert await ours.snapshot() == []
+            await keys.put("b", b"hub's")
+            await keys.delete("a")
+            assert [(await theirs.receive()).operation for _ in range(2)] == [None, "DEL"]
+        async with open_watcher(nursery, await hub.key_value("w"), resume_from_revision=3) as theirs:
+            assert [entry.key for entry in await theirs.snapshot()] == ["a"]

@@ -152,7 +152,7 @@ async def test_an_acknowledgement_from_before_a_reset_settles_nothing(nats_serve
         async def settled() -> bool:
             return (await consumer.info()).num_ack_pending == 0
 
-        await until(settled, within=5)
+        await until(settled, within=20)
         await new.ack()
 
 
@@ -209,7 +209,7 @@ async def test_a_message_whose_deliveries_are_used_up_stays_in_a_work_queue_unse
             info = await consumer.info()
             return (info.num_pending, info.num_ack_pending) == (0, 0)
 
-        await until(forgotten, within=5)
+        await until(forgotten, within=20)
         assert (await w.stream.info()).state.messages == 1
 
 

@@ -58,7 +58,7 @@ async def test_a_rolling_restart_over(way: str, tmp_path: Path) -> None:
     async with open_cluster(SecuredCluster(scheme, more, authority)) as cluster:
 
         async def restart(asking: Client, answered: Callable[[], int]) -> None:
-            await until(lambda: len(asking.discovered_servers) >= 2, within=5)
+            await until(lambda: len(asking.discovered_servers) >= 2, within=20)
             for _ in range(2):
                 before = answered()
                 await cluster.roll(cluster.node(asking))

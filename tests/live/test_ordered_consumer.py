@@ -335,7 +335,7 @@ class Marathon:
         self.done.append("fetch")
 
 
-@pytest.mark.live(seconds=60)
+@pytest.mark.live(seconds=120)
 async def test_twenty_thousand_messages_come_in_order_and_once_through_kills_and_deletions() -> None:
     """To a reader that hurries, to one that sleeps, with little room, and to one that fetches."""
     bodies = [b"%05d" % number + bytes(95) for number in range(1, COUNT + 1)]
@@ -361,7 +361,7 @@ async def test_twenty_thousand_messages_come_in_order_and_once_through_kills_and
         await until(lambda: len(run.done) == 4, within=30)
         assert happenings.count("kill") == KILLS
         assert 50 < run.most_buffered <= 20_000 // 100, "it is bounded by the bytes"
-        assert trio.current_time() - begun < 25
+        assert trio.current_time() - begun < 60
         await at_most(0, js, "S")
 
 
@@ -380,7 +380,7 @@ async def host_of_a_reader(js: JetStream) -> str:
     return hosts[0]
 
 
-@pytest.mark.live(seconds=90)
+@pytest.mark.live(seconds=200)
 async def test_three_nodes_whose_leaders_step_down_lose_and_double_nothing() -> None:
     """And the node goes that has the reader's consumer."""
     bodies = [b"%05d" % number + bytes(95) for number in range(1, 2001)]
@@ -395,12 +395,13 @@ async def test_three_nodes_whose_leaders_step_down_lose_and_double_nothing() -> 
         for part in (run.write, run.hurry, run.fetch):
             nursery.start_soon(part)
         for step in range(1, 7):
-            await until(lambda: run.progress >= step * 300, within=40)  # noqa: B023 - it is waited for here
+            await until(lambda: run.progress >= step * 300, within=60)  # noqa: B023 - it is waited for here
             if step == 3:
                 await cluster.servers[await host_of_a_reader(js)].restart(kill=True)
             else:
                 with suppress(errors.Error):
                     await js.api_request("STREAM.LEADER.STEPDOWN.S")
-        await until(lambda: len(run.done) == 3, within=40)
-        # Where a deletion met an election, it was lost, and the consumer is left to its threshold.
-        await at_most(0, js, "S", within=20)
+        await until(lambda: len(run.done) == 3, within=60)
+        # Where a deletion met an election, it was lost, and the consumer is left to its threshold. Where that met one, too, the
+        # server tries again after 30 to 60 s.
+        await at_most(0, js, "S", within=100)

@@ -8,16 +8,18 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
 import trio
 
-from tests.worlds import arrived, connected, consumers_are, delivered, open_live, seam
+from tests.worlds import arrived, connected, consumers_are, delivered, find_keys, open_live, seam, until
 from trionats import (
     Client,
     Events,
     JetStream,
+    KeyValue,
     ObjectStore,
     Stream,
     api,
@@ -25,6 +27,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_lease,
     open_publisher,
     open_replies,
     open_subscription,
@@ -70,10 +73,12 @@ async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
         await js.add_stream(name="S", subjects=["s.*"], storage=api.StorageType.MEMORY, allow_direct=True)
         await js.publish("s.a", b"1")
         await js.add_consumer("S", name="c", ack_policy=api.AckPolicy.EXPLICIT)
-        await js.create_key_value(bucket="b")
         store = await js.create_object_store("b")
         await store.put("small", b"x")
         await store.put("large", LARGE)
+        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, history=2, limit_marker_ttl=60)
+        await kv.put("k", b"x")
+        await kv.delete("gone")
         yield boss, guest, told
 
 
@@ -84,6 +89,32 @@ async def refused(guest: Client, told: Events) -> list[str]:
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
+
+
+async def take_a_lease(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    kv = find_keys(guest, "l")
+    async with trio.open_nursery() as nursery:
+        async with open_lease(nursery, kv, "k", ttl=2) as lease:
+            await trio.sleep(0.8)
+            assert lease.deadline > trio.current_time() + 1.5, "it was not renewed"
+    stored = await boss.jetstream().get_last_msg("KV_l", "$KV.l.k")
+    assert (stored.headers or {})["KV-Operation"] == "PURGE"
+
+
+async def wait_for_a_lease(boss: Client, guest: Client) -> None:
+    theirs = await boss.jetstream().create_key_value(bucket="l", limit_marker_ttl=1, storage=api.StorageType.MEMORY)
+    await theirs.put("k", b"x")
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            async with open_lease(nursery, find_keys(guest, "l"), "k", ttl=2):
+                pass
+
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(wait)
+            await until(lambda: boss.jetstream().consumer_names("KV_l"), within=5)
+            await theirs.delete("k")
 
 
 async def subscribe(boss: Client, guest: Client) -> None:
@@ -147,8 +178,19 @@ async def bucket(guest: Client) -> ObjectStore:
 
 
 async def another_clients_bucket(boss: Client, guest: Client) -> None:
-    await boss.jetstream().update_stream(name="KV_b", allow_msg_ttl=True)
-    await guest.jetstream().create_key_value(bucket="b")
+    await boss.jetstream().create_key_value(bucket="n")
+    await boss.jetstream().update_stream(name="KV_n", allow_msg_ttl=True)
+    await guest.jetstream().create_key_value(bucket="n")
+
+
+async def update_by_keywords(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="n")
+    await guest.jetstream().update_key_value(bucket="n", ttl=5)
+
+
+async def update_what_there_is(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="n", ttl=5)
+    await guest.jetstream().create_or_update_key_value(bucket="n")
 
 
 async def key_value_status(guest: Client) -> api.KeyValueStatus:
@@ -229,6 +271,34 @@ async def put_over_and_delete(boss: Client, guest: Client) -> None:
     assert len(state.subjects or {}) == 1, "the chunks are gone"
 
 
+async def say_and_link(boss: Client, guest: Client) -> None:
+    store = await bucket(guest)
+    await store.update_meta("small", api.ObjectMeta(description="d"))
+    info = await store.update_meta("small", api.ObjectMeta(name="new"))
+    await store.add_link("link", info)
+    await store.add_bucket_link("all", store)
+    assert {one.name for one in await (await bucket(boss)).list()} == {"large", "new", "link", "all"}
+
+
+async def seal(boss: Client, guest: Client) -> None:
+    await (await bucket(guest)).seal()
+    assert (await boss.jetstream().stream_info("OBJ_b")).config.sealed
+
+
+def orphans(call: str) -> Callable[[Client, Client], Awaitable[None]]:
+    """One alone and several, which are looked at with other filters."""
+
+    async def search(boss: Client, guest: Client) -> None:
+        store = await bucket(guest)
+        for nuids in ({"lost"}, {"x", "y"}):
+            for nuid in nuids:
+                await boss.jetstream().publish(f"$O.b.C.{nuid}", b"x")
+            assert {one.nuid for one in await getattr(store, call)(0)} >= nuids
+        await consumers_are(await bucket(boss))
+
+    return search
+
+
 async def fetch(boss: Client, guest: Client) -> None:
     consumer = await guest.jetstream().consumer("S", "c", bind=True)
     assert len(await consumer.fetch(1)) == 1
@@ -282,7 +352,12 @@ def manage(call: Callable[[JetStream], Awaitable[object]]) -> Callable[[Client, 
 
 def read(name: str, data: bytes) -> Callable[[Client, Client], Awaitable[None]]:
     async def do(boss: Client, guest: Client) -> None:
-        assert (await (await bucket(guest)).get(name)).data == data
+        store = await bucket(guest)
+        assert (await store.get(name)).data == data
+        async with store.open_object(name) as stream:
+            assert b"".join([bytes(piece) async for piece in stream]) == data
+        with TemporaryDirectory() as directory:
+            assert (await store.get_file(name, f"{directory}/file")).size == len(data)
 
     return do
 
@@ -402,13 +477,13 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
     "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
     "open_consumer of a push consumer": read_pushed,
-    "create_key_value": manage(lambda js: js.create_key_value(bucket="b")),
+    "create_key_value": manage(lambda js: js.create_key_value(bucket="n")),
     "create_key_value of one that has more than a bucket's configuration says": another_clients_bucket,
     "create_key_value with limit_marker_ttl": manage(lambda js: js.create_key_value(bucket="m", limit_marker_ttl=5)),
     "key_value": manage(lambda js: js.key_value("b")),
     "KeyValue.status": simply(key_value_status),
-    "update_key_value": manage(lambda js: js.update_key_value(bucket="b", ttl=5)),
-    "create_or_update_key_value of one that exists": manage(lambda js: js.create_or_update_key_value(bucket="b")),
+    "update_key_value": update_by_keywords,
+    "create_or_update_key_value of one that exists": update_what_there_is,
     "create_or_update_key_value of one that does not": manage(lambda js: js.create_or_update_key_value(bucket="n")),
     "delete_key_value": manage(lambda js: js.delete_key_value("b")),
     "key_value_names and key_values": simply(list_buckets_of_keys),
@@ -424,12 +499,80 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,
+    "open_lease, free": take_a_lease,
+    "open_lease, while somebody else has it": wait_for_a_lease,
     "open_consumer of a consumer that was only bound": read_bound,
     "open_consumer, with messages larger than what was chosen": consume_too_little,
-    "get of a small object": read("small", b"x"),
-    "get of an object of several chunks": read("large", LARGE),
+    "get, open_object and get_file of a small object": read("small", b"x"),
+    "get, open_object and get_file of an object of several chunks": read("large", LARGE),
     "put": put,
     "put over an object, and delete": put_over_and_delete,
+    "update_meta, also with another name, add_link and add_bucket_link": say_and_link,
+    "seal": seal,
+    "orphans": orphans("orphans"),
+    "purge_orphans": orphans("purge_orphans"),
+}
+
+
+async def key_value_consumers_are_gone(boss: Client) -> None:
+    async def are() -> bool:
+        return not await boss.jetstream().consumers_info("KV_b")
+
+    await until(are, within=5)
+
+
+def with_keys(*uses: Callable[[KeyValue], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    """Do all of it with a bucket that was found."""
+
+    async def do(boss: Client, guest: Client) -> None:
+        kv = await guest.jetstream().key_value("b")
+        for use in uses:
+            await use(kv)
+        await key_value_consumers_are_gone(boss)
+
+    return do
+
+
+async def get_nothing(kv: KeyValue) -> None:
+    for key in ("nothing", "gone"):
+        with pytest.raises(errors.KeyNotFoundError):
+            await kv.get(key)
+
+
+def watching(**options: Any) -> Callable[[KeyValue], Awaitable[None]]:  # noqa: ANN401 - open_watcher's
+    """Take a snapshot."""
+
+    async def do(kv: KeyValue) -> None:
+        async with trio.open_nursery() as nursery, open_watcher(nursery, kv, **options) as rx:
+            await rx.snapshot()
+
+    return do
+
+
+DO |= {
+    "KeyValue.get": with_keys(lambda kv: kv.get("k")),
+    "KeyValue.get of a key that is not there": with_keys(get_nothing),
+    "KeyValue.get with a revision": with_keys(lambda kv: kv.get("k", 1)),
+    "KeyValue.get with leader": with_keys(lambda kv: kv.get("k", leader=True), lambda kv: kv.get("k", 1, leader=True)),
+    "KeyValue.put, update, delete and purge": with_keys(
+        lambda kv: kv.put("k", b"y"),
+        lambda kv: kv.update("new", b"y", 0),
+        lambda kv: kv.delete("k"),
+        lambda kv: kv.purge("k"),
+    ),
+    "KeyValue.create": with_keys(lambda kv: kv.create("new", b"y"), lambda kv: kv.create("gone", b"y")),
+    "KeyValue.create and purge with msg_ttl": with_keys(
+        lambda kv: kv.create("new", b"y", msg_ttl=60), lambda kv: kv.purge("k", msg_ttl=60)
+    ),
+    "KeyValue.history, and keys with one filter or none": with_keys(
+        lambda kv: kv.history("k"), lambda kv: kv.keys("k.>"), lambda kv: kv.keys()
+    ),
+    "KeyValue.keys with several filters": with_keys(lambda kv: kv.keys(["k", "new"])),
+    "open_watcher of keys, with one filter or none": with_keys(
+        watching(), watching(keys="k.>"), watching(include_history=True), watching(resume_from_revision=1)
+    ),
+    "open_watcher of keys, with several filters": with_keys(watching(keys=["k", "new"])),
+    "KeyValue.purge_deletes": with_keys(lambda kv: kv.purge_deletes(-1)),
 }
 
 
@@ -460,7 +603,7 @@ async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(ope
 
 async def test_a_small_object_can_be_read_the_longer_way() -> None:
     """Where the direct get is refused."""
-    async with open_as(*GRANTS["get of an object of several chunks"]) as (_, guest, told):
+    async with open_as(*GRANTS["get, open_object and get_file of an object of several chunks"]) as (_, guest, told):
         assert (await (await bucket(guest)).get("small")).data == b"x"
         assert [subject.partition("$O")[0] for subject in await refused(guest, told)] == ["$JS.API.DIRECT.GET.OBJ_b."]
 

@@ -50,7 +50,7 @@ async def settled(consumer: Consumer, floor: int, pending: int = 0) -> None:
         info = await consumer.info()
         return (info.ack_floor.stream_seq, info.num_ack_pending) == (floor, pending)  # type: ignore[union-attr]
 
-    await until(are, within=5)
+    await until(are, within=20)
 
 
 async def test_a_push_consumer_is_read_and_acknowledged(nats_server: TrioNatsServer) -> None:

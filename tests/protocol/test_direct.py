@@ -28,7 +28,7 @@ from trionats._protocol.jetstream.direct import (
     read_direct,
     read_leaders,
 )
-from trionats._protocol.jetstream.moments import read_moment, written_moment
+from trionats._protocol.jetstream.moments import moment_of, read_moment, written_moment
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 STAMP = "2026-11-29T12:00:00Z"
@@ -139,6 +139,12 @@ def test_a_direct_get_names_stream_subject_sequence_and_time(name: str) -> None:
 )
 def test_times_are_read_in_the_form_of_today_and_in_that_of_the_first_years(text: str, moment: datetime) -> None:
     assert read_moment(text) == moment
+
+
+@given(st.integers(0, 4_000_000_000), st.integers(0, 999_999_999))
+def test_a_time_is_the_same_as_text_and_in_nanoseconds(seconds: int, nanoseconds: int) -> None:
+    text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
+    assert moment_of(seconds * 1_000_000_000 + nanoseconds) == read_moment(text)
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "2026-11-29T12:00:00", "0001-01-01T00:00:00+10:00", 5])

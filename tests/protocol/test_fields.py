@@ -222,6 +222,16 @@ def test_an_answer_may_hold_what_a_configuration_may_not(answer: Any, complaint:
     assert fields.complaint(answer) == complaint
 
 
+@pytest.mark.parametrize(
+    ("operation", "complaint"),
+    [(None, None), ("DEL", None), ("PUT", "operation must be 'DEL' or 'PURGE', not 'PUT'"), (1, "operation must be")],
+)
+def test_one_of_a_few_texts_may_be_held(operation: Any, complaint: str | None) -> None:  # noqa: ANN401 - also a wrong one
+    moment = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
+    found = fields.complaint(api.KeyValueEntry("b", "k", b"", 1, moment, 0, operation))
+    assert found is None if complaint is None else complaint in (found or "")
+
+
 def test_all_classes_of_the_api_can_be_checked() -> None:
     for name in api.__all__:
         kind = getattr(api, name)

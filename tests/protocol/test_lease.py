@@ -10,6 +10,7 @@ import pytest
 from trionats import api
 from trionats._protocol.jetstream.kv.lease import (
     GRACE,
+    LOOKED_AFTER,
     STAMP,
     Patience,
     Sighting,
@@ -197,7 +198,7 @@ def test_a_key_is_given_back_by_a_marker_that_vanishes() -> None:
 
 
 def test_who_waits_looks_when_the_holder_has_been_silent_for_too_long() -> None:
-    patience = Patience(4, Sighting(5, taken=True, ttl=10), 100)
+    patience = Patience(Sighting(5, taken=True, ttl=10), 100)
     assert patience.look_at == 110 + GRACE
     patience.told(Sighting(6, taken=True, ttl=10), 103)
     assert (patience.seen.revision, patience.look_at) == (6, 113 + GRACE)
@@ -205,9 +206,9 @@ def test_who_waits_looks_when_the_holder_has_been_silent_for_too_long() -> None:
     patience.told(Sighting(6, taken=True, ttl=10), 105)
     patience.told(Sighting(5), 106)
     assert (patience.seen, patience.look_at) == (Sighting(6, taken=True, ttl=10), 113 + GRACE)
-    # What does not say how long it lives is looked at as often as an own lease would be.
+    # What does not say how long it lives is looked at now and then.
     patience.told(Sighting(7, taken=True), 110)
-    assert patience.look_at == 114 + GRACE
+    assert patience.look_at == 110 + LOOKED_AFTER
     # What was looked at counts, also where less is there than before.
     patience.looked(Sighting(0), 120)
-    assert (patience.seen, patience.look_at) == (Sighting(0), 124 + GRACE)
+    assert (patience.seen, patience.look_at) == (Sighting(0), 120 + LOOKED_AFTER)

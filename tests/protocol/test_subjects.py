@@ -33,6 +33,45 @@ WILDCARDS = ["*", ">", "a.*", "a.>", "*.*", "a.*.b", "*.>", "a.*.*.>"]
 MISPLACED = ["a*", "*a.b", "a.b*c", "a>", ">.a", "a.>.b", ">>", "**", "a.*>", "*.a>"]
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a.*", True),
+        ("a.*", "a.>", False),
+        ("a.b", "a.*", False),
+        ("*.b", "a.*", False),
+        ("a.*", "a.b.c", False),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a.*", True),
+        ("a.>", "a.>", True),
+        ("a.>", "a", False),
+        ("a.*.>", "a.>", False),
+        (">", "a.>", True),
+        (">", ">", True),
+        ("*.*", "a.>", False),
+    ],
+)
+def test_which_patterns_cover_others(wide: str, narrow: str, expected: bool) -> None:
+    assert subjects.covers(wide, narrow) is expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ([], []),
+        (["a", "a"], ["a"]),
+        (["a.b", "a.*", "c"], ["a.*", "c"]),
+        (["a.*", "*.b"], ["a.*", "*.b"]),
+        (["a.>", "b", ">"], [">"]),
+    ],
+)
+def test_patterns_that_others_cover_are_left_out(patterns: list[str], expected: list[str]) -> None:
+    assert subjects.widest(patterns) == expected
+
+
 @pytest.mark.parametrize("subject", PUBLISHABLE)
 def test_a_plain_subject_is_for_publishing_and_for_subscribing(subject: str) -> None:
     assert subjects.publish_subject(subject) == subject.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nats.js.kv import KeyValue
 
@@ -12,6 +12,7 @@ from trionats._jetstream.api import Api
 from trionats._jetstream.entries import Entries
 from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
+from trionats._protocol.jetstream.kv.entries import operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from trionats._bridge.connection import NatsPyConnection
     from trionats._core.message import Msg
     from trionats._protocol.jetstream.acks import AckSubject
-
-_OPERATION: Final = "KV-Operation"
-_MARKER: Final = "Nats-Marker-Reason"
-#: ADR-48: why the server itself marked a key as gone, in the words that clients use.
-_MARKED: Final = {"MaxAge": "PURGE", "Purge": "PURGE", "Remove": "DEL"}
 
 
 def bridged_objects(
@@ -86,14 +82,8 @@ def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: Ac
     Returns:
         The entry, or None for a message that is left out.
     """
-    operation: str | None = None
-    if msg.header_block is not None:
-        operation = msg.headers.get(_OPERATION)
-        if operation is None and (reason := msg.headers.get(_MARKER)) is not None:
-            operation = _MARKED.get(reason)
-            if operation is None:
-                return None
-    if ignore_deletes and operation in ("DEL", "PURGE"):
+    operation = None if msg.header_block is None else operation_of(msg.headers)
+    if ignore_deletes and operation is not None:
         return None
     return KeyValue.Entry(
         bucket=bucket,

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 #: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576
+#: How much is read behind a large payload while one follows the other: the next ones, whole. Of many small messages as much
+#: would be too many at once (design 35).
+READ_AHEAD = 262_144
 #: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt.
 BATCH_SIZE = 262_144
 #: How much more than its share a consumer gets that is behind.
@@ -184,9 +187,12 @@ class Session:
     @enable_ki_protection
     async def _read(self) -> None:
         wire = self.wire
+        ahead = READ_AHEAD
         while True:
+            wanted = self.engine.wanted
+            size = READ_SIZE if wanted <= READ_SIZE else min(wanted + ahead, MAX_READ)
             try:
-                data = await wire.receive_some(min(max(READ_SIZE, self.engine.wanted), MAX_READ))
+                data = await wire.receive_some(size)
             except trio.BrokenResourceError as error:
                 self.lose(self._broken(error))
                 return
@@ -201,8 +207,10 @@ class Session:
                 self._owner.handle(self, event)
             if engine.outbox.frames:
                 self.wake()
-            if engine.in_msgs - before >= TRIP_MESSAGES:
-                await self._share(engine.in_msgs - before)
+            messages = engine.in_msgs - before
+            ahead = READ_AHEAD if messages * READ_SIZE <= len(data) else 0
+            if messages >= TRIP_MESSAGES:
+                await self._share(messages)
 
     async def _share(self, messages: int) -> None:
         """Let consumers run: as often as it takes to receive so many messages, where they receive as fast as they can.

@@ -257,9 +257,7 @@ class OrderedSource:
             if ack is not None:
                 handed = self._sink.take(message, ack, size)
                 if handed is Handed.KEPT:
-                    ordered.delivered(ack, size)
-                    if self._told and ordered.asked:
-                        # The usual case: what was asked for came, and there is neither more room nor less.
+                    if not ordered.delivered(ack, size):
                         return
                 elif handed is Handed.DROPPED:
                     ordered.dropped(ack)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
+#: How many entries that wait are collected between two checkpoints.
+AT_ONCE: Final = 64
 #: What is done about a store that is deleted and made anew under a watcher.
 OnRecreate = Literal["fail", "restart"]
 
@@ -109,15 +111,25 @@ class Watcher(Feed[T], Generic[T]):
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
-                    item = await self.receive()
-                    if self._received > self._outdated:
-                        key: object = object() if self._key is None else self._key(item)
-                        self._snapshot.pop(key, None)
-                        self._snapshot[key] = item
+                    self._collect(await self.receive())
                 finally:
                     self._waiting.discard(scope)
+            # Those that wait already need no scope each; `receive` sees to it that others have their turn.
+            for _ in range(min(self._due, AT_ONCE)):
+                self._collect(self.receive_nowait())
         collected, self._snapshot = list(self._snapshot.values()), {}
         return collected
+
+    @property
+    def _due(self) -> int:
+        """How many of the entries that wait belong to what was stored, as far as is known."""
+        return len(self) if self._stored is None else min(len(self), self._stored - self._received)
+
+    def _collect(self, item: T) -> None:
+        if self._received > self._outdated:
+            key: object = object() if self._key is None else self._key(item)
+            self._snapshot.pop(key, None)
+            self._snapshot[key] = item
 
     # What the source calls.
 
@@ -146,7 +158,8 @@ class Watcher(Feed[T], Generic[T]):
     def _taken(self, item: T) -> None:
         self._received += 1
         self._source.taken(self._sizes.popleft())
-        self._release()
+        if self._stored is not None:
+            self._release()
 
     def _release(self) -> None:
         if self.caught_up:

@@ -188,6 +188,8 @@ def _check_of(hint: Any, name: str) -> Check:  # noqa: ANN401 - an annotation ma
         return _list_of(_check_of(inner[0], name))
     if origin is dict and inner:
         return _dict_of(*(_check_of(one, name) for one in inner))
+    if origin is typing.Literal:
+        return _one_of(*inner)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _nested(hint)
     if hint is float:
@@ -206,6 +208,17 @@ def _must(text: str, value: object) -> Wrong:
 def _of_kind(text: str, *kinds: type) -> Check:
     def test(value: object, _: bool) -> Wrong | None:
         return None if isinstance(value, kinds) else _must(text, value)
+
+    return test
+
+
+def _one_of(*texts: str) -> Check:
+    form = " or ".join(map(repr, texts))
+
+    def test(value: object, _: bool) -> Wrong | None:
+        if isinstance(value, str):
+            return None if value in texts else (ValueError, "", f"must be {form}, not {value!r}")
+        return _must(form, value)
 
     return test
 

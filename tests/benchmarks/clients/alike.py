@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
-from tests.benchmarks.measuring import BATCH, BUCKET, Clock, Job, content, fingerprint
+from tests.benchmarks.measuring import BATCH, BUCKET, KEYS, WRITTEN, Clock, Job, content, fingerprint
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, ECHO, FEED
 
 
@@ -75,6 +75,37 @@ async def get_with(get_one: Callable[[str], Awaitable[Any]], job: Job, clock: Cl
     result = await get_one("object")
     clock.stop()
     clock.done = int(fingerprint(getattr(result, "data", result) or b"") == fingerprint(content(job.object_size)))
+
+
+async def kv_get(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client
+    get_one = (await nc.jetstream().key_value(KEYS)).get
+    payload = job.payload
+    for goal in job.rounds:
+        clock.start()
+        for number in range(goal):
+            entry = await get_one(f"key.{number}")
+            clock.done += entry.value == payload
+        clock.stop()
+
+
+async def kv_put(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client
+    put_one = (await nc.jetstream().key_value(WRITTEN)).put
+    payload = job.payload
+    for goal in job.rounds:
+        clock.start()
+        for number in range(goal):
+            await put_one(f"key.{number}", payload)
+            clock.done += 1
+        clock.stop()
+
+
+async def snapshot_with(read: Callable[[str], Awaitable[list[Any]]], job: Job, clock: Clock) -> None:
+    """Read all keys that match, until the client says that these were all, into a list of entries."""
+    for keys in ("warm.>", "key.>"):
+        clock.start()
+        entries = await read(keys)
+        clock.stop()
+    clock.done = len({entry.key for entry in entries if entry.value == job.payload})
 
 
 async def consume(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[Any]) -> None:  # noqa: ANN401 - any client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -10,8 +11,20 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import JetStreamContext
 
-from tests.benchmarks.clients.alike import consume, fetch, get, publish, put, receive, request, work
-from tests.benchmarks.measuring import PATIENCE, STORED, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import (
+    consume,
+    fetch,
+    get,
+    kv_get,
+    kv_put,
+    publish,
+    put,
+    receive,
+    request,
+    snapshot_with,
+    work,
+)
+from tests.benchmarks.measuring import KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
@@ -76,6 +89,22 @@ async def publish_pipelined(nc: Client, job: Job, clock: Clock) -> None:
         clock.done = goal
 
 
+async def snapshot(nc: Client, job: Job, clock: Clock) -> None:
+    kv = await nc.jetstream().key_value(KEYS)
+
+    async def read(keys: str) -> list[Any]:
+        entries = []
+        watcher = await kv.watch(keys)
+        async for entry in watcher:
+            if entry is None:
+                break
+            entries.append(entry)
+        await watcher.stop()  # type: ignore[no-untyped-call]
+        return entries
+
+    await snapshot_with(read, job, clock)
+
+
 SCENARIOS = {
     "subscribe": subscribe_iterate,
     "subscribe-callback": subscribe_callback,
@@ -89,6 +118,9 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "kv_get": kv_get,
+    "kv_put": kv_put,
+    "snapshot": snapshot,
 }
 
 

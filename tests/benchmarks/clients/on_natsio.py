@@ -8,8 +8,20 @@ from typing import Any
 import natsio  # type: ignore[import-not-found,unused-ignore]
 from natsio.jetstream import ConsumerConfig  # type: ignore[import-not-found,unused-ignore]
 
-from tests.benchmarks.clients.alike import consume, fetch, get_with, publish, put, receive, request, work
-from tests.benchmarks.measuring import BUCKET, PATIENCE, STORED, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import (
+    consume,
+    fetch,
+    get_with,
+    kv_get,
+    kv_put,
+    publish,
+    put,
+    receive,
+    request,
+    snapshot_with,
+    work,
+)
+from tests.benchmarks.measuring import BUCKET, KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import DATA
 
 
@@ -53,6 +65,21 @@ async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: A
         clock.done = goal
 
 
+async def snapshot(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    kv = await nc.jetstream().key_value(KEYS)
+
+    async def read(keys: str) -> list[Any]:
+        entries: list[Any] = []
+        async with kv.watch(keys) as watcher:
+            async for entry in watcher:
+                if entry is None:
+                    break
+                entries.append(entry)
+        return entries
+
+    await snapshot_with(read, job, clock)
+
+
 SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
@@ -63,6 +90,9 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "kv_get": kv_get,
+    "kv_put": kv_put,
+    "snapshot": snapshot,
 }
 
 

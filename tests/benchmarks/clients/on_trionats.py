@@ -5,8 +5,20 @@ from __future__ import annotations
 import trio
 
 import trionats
-from tests.benchmarks.clients.alike import consume, fetch, get, publish, put, receive, request, work
-from tests.benchmarks.measuring import PATIENCE, STORED, STREAM, Clock, Job, drive
+from tests.benchmarks.clients.alike import (
+    consume,
+    fetch,
+    get,
+    kv_get,
+    kv_put,
+    publish,
+    put,
+    receive,
+    request,
+    snapshot_with,
+    work,
+)
+from tests.benchmarks.measuring import KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
 from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
 
 
@@ -84,6 +96,18 @@ async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None
             clock.done = goal
 
 
+async def snapshot(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    kv = await nc.jetstream().key_value(KEYS)
+
+    async with trio.open_nursery() as nursery:
+
+        async def read(keys: str) -> list[trionats.api.KeyValueEntry]:
+            async with trionats.open_watcher(nursery, kv, keys=keys) as rx:
+                return await rx.snapshot()
+
+        await snapshot_with(read, job, clock)
+
+
 SCENARIOS = {
     "subscribe": subscribe,
     "publish": publish,
@@ -94,6 +118,9 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "kv_get": kv_get,
+    "kv_put": kv_put,
+    "snapshot": snapshot,
     "pool-10": pool,
     "pool-1000": pool,
 }

@@ -3,23 +3,25 @@
 Who is asked
     A get asks whoever answers direct gets, which may be a replica that is behind (ADR-31): what it gives was the key's value at some
     time, and mostly is. What it denies is believed of nobody but the stream's leader (design 59): that there is no such key, and
-    that it is deleted. With `leader` only the leader is asked, and what it gives holds whatever was acknowledged before.
+    that it is deleted. With `leader` only the leader is asked, and what it gives holds whatever was acknowledged before; for a mirror
+    it is the leader of its origin.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from trionats import api, errors
 from trionats._jetstream.api import NO_MESSAGE, about, api_error, in_store
 from trionats._jetstream.direct import ask_replica
-from trionats._jetstream.publishing.destination import bucket_destination
+from trionats._jetstream.publishing.destination import bucket_destination, written_at
 from trionats._jetstream.publishing.publish import encoded, publish_until_known
 from trionats._protocol.jetstream.direct import read_leaders
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_key, checked_new_key
 from trionats._protocol.jetstream.kv.writing import NO_MSG_TTL, write_headers
+from trionats._protocol.jetstream.levels import Need
 from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.kv.entries import Operation
 
 __all__ = ["Access", "KeyGoneError", "is_gone"]
+
+_MSG_TTL: Final = Need("msg_ttl", 1)
 
 
 class KeyGoneError(errors.KeyDeletedError, errors.KeyNotFoundError):
@@ -107,6 +111,8 @@ class Access:
 
     async def _message(self, asked: Mapping[str, object], what: str, *, leader: bool) -> api.StoredMsg | None:
         names, stream = self.names, self.names.stream
+        # What was acknowledged is at a mirror's origin. What a mirror denies it denies alone, since the origin may be out of reach.
+        there, written = written_at(self.api, stream) if leader else (self.api, stream)
         replicas: api.StoredMsg | None = None
         answered = False
         with in_store(str(names)), about(what):
@@ -120,13 +126,13 @@ class Access:
                 if replicas is not None and ("seq" in asked or not is_gone(replicas)):
                     return replicas
             try:
-                message = await self.api.stored(stream, asked)
+                message = await there.stored(written, asked)
             except errors.PermissionsViolationError:
                 # What a replica has said is all that this user may hear.
                 if not answered:
                     raise
                 return replicas
-            return None if message is None else read_leaders(stream, message)
+            return None if message is None else read_leaders(written, message)
 
     def _entry(self, key: str, found: api.StoredMsg, what: str) -> api.KeyValueEntry:
         operation, value = operation_of(found.headers), found.data
@@ -171,6 +177,9 @@ class Access:
         names, jetstream = self.names, self.api
         plain = operation is None and last is None and msg_ttl is None
         headers = None if plain else write_headers(doing, operation=operation, last=last, msg_ttl=msg_ttl)
+        if msg_ttl is not None:
+            # An older server would store it for ever, without a word.
+            await jetstream.require(doing, _MSG_TTL)
         subject = names.write_prefix + stored_key
         # One domain needs no look at what others say.
         anywhere = jetstream.whereabouts.domain_of(names.stream) is None

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors
-from trionats._jetstream.api import CLEANUP_LIMIT, NO_MESSAGE, in_store
-from trionats._jetstream.direct import read_one
+from trionats._jetstream.api import CLEANUP_LIMIT
 from trionats._jetstream.entries import Entries
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.publishing.destination import bucket_destination
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trionats._core.message import Msg
-    from trionats._core.messaging import Publishing
     from trionats._core.requests import PendingReply
-    from trionats._jetstream.api import Api
-    from trionats._jetstream.kv.buckets import KeyValueBucket
+    from trionats._jetstream.kv.access import Access
     from trionats._jetstream.watcher import Watcher
     from trionats._protocol.jetstream.acks import AckSubject
 
@@ -53,21 +50,21 @@ class Holding:
     """One key, for one who wants to hold it.
 
     Args:
-        jetstream: Where the bucket is.
-        names: The bucket's names.
-        key: The key.
+        access: The bucket.
+        doing: What it is wanted for, for texts.
+        key: The key, as it stands in the bucket.
         ttl: How many seconds the server keeps what is written.
-        value: What is written.
+        value: What is written, as it is to stand there.
     """
 
-    def __init__(self, jetstream: Api[Publishing], names: KeyValueBucket, key: str, ttl: int, value: bytes) -> None:
-        self._api, self._names, self._key, self._value = jetstream, names, key, value
-        self._connection = jetstream.connection
-        self._subject = names.write_prefix + key
-        self.doing = f"lease of key {key!r} in bucket {names.name!r}"
-        self._destination = bucket_destination(jetstream, names.stream, self._subject, self.doing)
+    def __init__(self, access: Access, doing: str, key: str, ttl: int, value: bytes) -> None:
+        self._access, self._names, self._key, self._value = access, access.names, key, value
+        self._connection = access.api.connection
+        self._subject = access.names.write_prefix + key
+        self.doing = doing
+        self._destination = bucket_destination(access.api, access.names.stream, self._subject, doing)
         self.tenure = Tenure(self._connection.new_token(), ttl)
-        self._patience = Patience(ttl, Sighting(0), trio.current_time())
+        self._patience = Patience(Sighting(0), trio.current_time())
         self._failures = 0
 
     @property
@@ -79,14 +76,8 @@ class Holding:
 
     async def look(self) -> Sighting:
         """Look at what stands under the key, as the stream's leader has it."""
-        subject = self._names.read_prefix + self._key
-        try:
-            found = await read_one(self._api, self._names.stream, {"last_by_subj": subject}, self.doing, direct=False)
-        except errors.NotFoundError as error:
-            if error.err_code == NO_MESSAGE:
-                return Sighting(0)
-            raise
-        return sighting(found.seq, found.headers)
+        found = await self._access.last(self._key)
+        return Sighting(0) if found is None else sighting(found.seq, found.headers)
 
     async def write(self, expected: int, *, settle: bool = False) -> None:
         """Write once, over what is expected to be the last.
@@ -101,13 +92,16 @@ class Holding:
         """
         tenure = self.tenure
         attempt = tenure.attempt(trio.current_time(), expected)
-        reply: PendingReply | None = None
 
         def settled(msg: Msg) -> None:
             tenure.stored(attempt.stamp, publish_ack(self._destination.doing, msg.data).seq)
 
         try:
             reply = await self._queue(attempt.headers, self._value)
+        except BaseException:
+            tenure.refused(attempt.stamp)  # nothing was sent
+            raise
+        try:
             with reply:
                 await self._wait(reply, settled, settle=settle)
         except errors.NoRespondersError:
@@ -115,7 +109,7 @@ class Holding:
             raise
         except errors.APIError as error:
             # What was given up on may have been another domain's refusal, and what cannot be read is nobody's.
-            if error.err_code is not None and reply is not None and not reply.given_up:
+            if error.err_code is not None and not reply.given_up:
                 tenure.refused(attempt.stamp)
             raise
 
@@ -149,10 +143,9 @@ class Holding:
             nursery: Where the watcher's task lives while somebody else holds it.
         """
         try:
-            with in_store(str(self._names)):
-                self._patience.looked(await self.look(), trio.current_time())
-                if not await self._try():
-                    await self._wait_for(nursery)
+            self._patience.looked(await self._look_patiently(), trio.current_time())
+            if not await self._try():
+                await self._wait_for(nursery)
         except BaseException:
             await self.give_back()  # noqa: ASYNC102 - shielded and bounded inside
             raise
@@ -191,7 +184,7 @@ class Holding:
     async def _wait_for(self, nursery: trio.Nursery) -> None:
         entries = Entries(
             str(self._names),
-            self._api,
+            self._access.api,
             self._names.stream,
             [self._names.read_prefix + self._key],
             read=_read,
@@ -217,6 +210,7 @@ class Holding:
             self._patience.told(seen, trio.current_time())
             return
         self._patience.looked(await self._look_patiently(), trio.current_time())
+        self._failures = 0
 
     def _hear_on(self, rx: Watcher[Sighting]) -> None:
         """Take note of all that the watcher has said meanwhile."""
@@ -234,12 +228,9 @@ class Holding:
     async def _look_patiently(self) -> Sighting:
         while True:
             try:
-                seen = await self.look()
+                return await self.look()
             except errors.Error as error:
                 await self._bear(error)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-            else:
-                self._failures = 0
-                return seen
 
     async def _bear(self, error: errors.Error) -> None:
         """Wait a moment after what passes by itself; raise anything else."""

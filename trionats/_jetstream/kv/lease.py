@@ -22,15 +22,12 @@ from trionats._jetstream.kv.holding import Holding, is_conflict
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.publish import encoded
-from trionats._protocol.jetstream.kv.keys import checked_key
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from trionats._core.messaging import Publishing
-    from trionats._jetstream.api import Api
-    from trionats._jetstream.kv.buckets import KeyValueBucket
+    from trionats._jetstream.kv.access import Access
 
 __all__ = ["Lease", "open_lease"]
 
@@ -161,9 +158,10 @@ class Renewal:
     async def leave(self) -> None:
         """Give the key back: shielded, and bounded."""
         with trio.CancelScope(shield=True):
-            # What is under way may become the key's last message, and only that can be deleted.
-            with trio.move_on_after(CLEANUP_LIMIT):
-                await self._ended.wait()
+            if not self._why:
+                # What is under way may become the key's last message, and only that can be deleted.
+                with trio.move_on_after(CLEANUP_LIMIT):
+                    await self._ended.wait()
             self._work.cancel()
             await self._ended.wait()
             if self._is_theirs or (self._why and not self._holding.is_connected):
@@ -279,12 +277,14 @@ async def open_lease(
     if not isinstance(kv, KeyValue):
         raise TypeError(f"open_lease(nursery, kv, key): kv must be a KeyValue, not {type(kv).__name__}")
     seconds = checked_ttl(ttl)
-    checked_key(kv.bucket, key)
-    jetstream, names = kv.__bucket__()
-    jetstream.connection.pace.run.check("open_lease")
-    content = _content(value)
-    await _check_bucket(jetstream, names, seconds)
-    async with _held(nursery, Holding(jetstream, names, key, seconds, content), names, key, content) as lease:
+    access = kv.__access__()
+    stored_key, content = access.new_key(key), _content(value)
+    stored_value = access.stored_value("open_lease(): value", content)
+    access.api.connection.pace.run.check("open_lease")
+    await _check_bucket(access, seconds)
+    doing = f"lease of key {key!r} in bucket {kv.bucket!r}"
+    holding = Holding(access, doing, stored_key, seconds, stored_value)
+    async with _held(nursery, holding, kv.bucket, key, content) as lease:
         yield lease
 
 
@@ -297,21 +297,19 @@ def _content(value: object) -> bytes:
     return bytes(value)
 
 
-async def _check_bucket(jetstream: Api[Publishing], names: KeyValueBucket, ttl: int) -> None:
-    with in_store(str(names)):
-        info = await JetStreamManager(jetstream).stream_info(names.stream)
+async def _check_bucket(access: Access, ttl: int) -> None:
+    with in_store(str(access.names)):
+        info = await JetStreamManager(access.api).stream_info(access.names.stream)
     missing = unfit(info.config, ttl)
     if missing:
-        raise ValueError(f"open_lease(): {names} cannot hold a lease: {'; '.join(missing)}")
+        raise ValueError(f"open_lease(): {access.names} cannot hold a lease: {'; '.join(missing)}")
 
 
 @asynccontextmanager
-async def _held(
-    nursery: trio.Nursery, holding: Holding, names: KeyValueBucket, key: str, value: bytes
-) -> AsyncIterator[Lease]:
+async def _held(nursery: trio.Nursery, holding: Holding, bucket: str, key: str, value: bytes) -> AsyncIterator[Lease]:
     def lost(why: str) -> errors.LeaseLostError:
         text = f"{holding.doing} was lost: {why}"
-        return errors.explained(errors.LeaseLostError, text, bucket=names.name, key=key, why=why)
+        return errors.explained(errors.LeaseLostError, text, bucket=bucket, key=key, why=why)
 
     await holding.take(nursery)
     renewal = Renewal(holding, lost)
@@ -322,7 +320,7 @@ async def _held(
         raise RuntimeError(f"{holding.doing}: the nursery that was passed in is closed") from closed
     try:
         with renewal.scope:
-            yield Lease(renewal, names.name, key, holding.tenure.ttl, value, holding.tenure.revision)
+            yield Lease(renewal, bucket, key, holding.tenure.ttl, value, holding.tenure.revision)
     except Exception as error:
         if (why := renewal.end()) and not isinstance(error, errors.LeaseLostError):
             error.add_note(f"{holding.doing} was lost meanwhile: {why}")

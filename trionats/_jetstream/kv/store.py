@@ -101,10 +101,6 @@ class ReadOnlyKeyValue:
         codecs = (self._access.codecs or Codecs()).before(keys, values)
         return type(self)(self._api, self._names, codecs if codecs.keys or codecs.values else None)
 
-    def __bucket__(self) -> tuple[Api[Publishing], KeyValueBucket]:
-        """Give what a lease has to know: where the bucket is, and its names."""
-        return self._api, self._names
-
     @enable_ki_protection
     async def get(self, key: str, revision: int | None = None, *, leader: bool = False) -> api.KeyValueEntry:
         """Read the value of a key.
@@ -117,8 +113,8 @@ class ReadOnlyKeyValue:
         Args:
             key: The key.
             revision: Which revision of it; by default the last one.
-            leader: Ask the leader of the bucket's stream at once: what it gives is at least as new as every write that was
-                acknowledged before.
+            leader: Ask the leader of the bucket's stream at once, of a mirror's origin where it is one: what it gives is at least
+                as new as every write that was acknowledged before.
 
         Returns:
             The entry. Its value is empty (`b""`) where an empty one was put.
@@ -247,7 +243,8 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.KeyWrongLastSequenceError: The key has a value.
             trionats.errors.InvalidKeyError: No key can have this name.
-            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given.
+            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
+                server is older than 2.11 and knows of none.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
@@ -334,7 +331,8 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.KeyWrongLastSequenceError: The key has another revision than `last`.
             trionats.errors.InvalidKeyError: No key can have this name.
-            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given.
+            trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
+                server is older than 2.11 and knows of none.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.

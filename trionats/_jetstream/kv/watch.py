@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from trionats import api
 from trionats._jetstream.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_filter
+from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.subjects import widest
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _read(bucket: KeyValueBucket, ignore_deletes: bool, msg: Msg, ack: AckSubjec
         msg.subject[len(bucket.read_prefix) :],
         msg.data,
         ack.sequence,
-        datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),
+        moment_of(ack.timestamp),
         ack.pending,
         operation,
     )

@@ -18,9 +18,11 @@ import trio
 from trionats import api, errors, events
 from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.objects.buckets import find as find_bucket
 from trionats._jetstream.objects.buckets import max_msg_size
 from trionats._jetstream.objects.purging import Purge
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import places
@@ -69,9 +71,24 @@ class Access:
 
     async def read_place(self, name: str, subject: str) -> Place:
         """Read what stands in one place, as the stream's leader has it."""
+        return await self._read_place(name, subject, self.api, self.stream)
+
+    async def read_other(self, subject: str) -> Place:
+        """Read what stands in another place of an object, where it is written: a mirror may not have it yet."""
+        return await self._read_place("", subject, *written_at(self.api, self.stream))
+
+    async def _read_place(self, name: str, subject: str, there: Api[Publishing], stream: str) -> Place:
         with in_store(str(self.names)):
-            message = await self.api.last_stored(self.stream, subject)
+            message = await there.last_stored(stream, subject)
         return Place(subject) if message is None else read_place(self.bucket, name, subject, message)
+
+    async def info(self, name: str) -> api.ObjectInfo:
+        """Read an object's info, as `ObjectStore.get_info` does."""
+        return self.readable(await self.find(name), name)
+
+    async def beside(self, bucket: str) -> Access:
+        """Find another bucket at the same API."""
+        return Access(self.api, *await find_bucket(self.api, bucket))
 
     async def find_target(self, name: str) -> Place:
         """Find where an info of that name is to be written.
@@ -165,7 +182,7 @@ class Access:
         if place.shared:
             try:
                 with trio.fail_after(CLEANUP_LIMIT, shield=True):
-                    if await self.is_claimed(place.nuid, await self.read_place("", place.shared)):
+                    if await self.is_claimed(place.nuid, await self.read_other(place.shared)):
                         return None
             except (errors.Error, trio.TooSlowError) as error:
                 return error
@@ -192,7 +209,7 @@ class Access:
             seen.add(place.subject)
             if not place.shared or place.shared in seen:
                 return False
-            place = await self.read_place("", place.shared)
+            place = await self.read_other(place.shared)
         return True
 
     def _tell_left(self, place: Place, why: Exception) -> None:

@@ -21,6 +21,7 @@ import base64
 import hashlib
 import re
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -55,6 +56,8 @@ BLOCK_SIZE = 512 * 1024
 #: What a get may have been sent and not yet looked at, in chunks and bytes.
 READ_CHUNKS = 500
 READ_BYTES = 8 * 1024 * 1024
+#: After how many seconds without a request the server forgets the consumer of a get; who reads on gets another one.
+CONSUMER_IDLE = 30.0
 #: SHA-256 runs at about 1 MB per ms, and handing data to a thread cost more than it gained up to this size (measured:
 #: 64 MiB in blocks of 1 MiB took 20 % more CPU, and no less time). Above it the event loop would wait too long.
 HASH_IN_THREAD = 2 * 1024 * 1024
@@ -78,7 +81,9 @@ class Digest:
         if sum(map(len, pieces)) < HASH_IN_THREAD:
             self.add(pieces)
         else:
-            await trio.to_thread.run_sync(self.add, pieces, limiter=self._limiter)
+            # Some milliseconds; cancelled in there, what was received would be lost, or hashed twice.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.add, pieces, limiter=self._limiter)
 
     def add(self, pieces: Sequence[Payload]) -> None:
         """Hash some more at once, for who is in a thread already."""
@@ -170,6 +175,8 @@ class ChunkWriter:
             await self._send_waiting()
             if self._flying:
                 await self._settle_oldest()
+        # Acknowledgements that had come took no checkpoint each; what was cancelled meanwhile is to go no further.
+        await trio.lowlevel.checkpoint()
 
     async def abandon(self) -> None:
         """Purge what was stored. Shielded, bounded, and raises nothing: it runs while something else is raised.
@@ -281,9 +288,12 @@ class ChunkReader:
         subject: The object's own chunk subject.
         count: How many chunks there should be.
         doing: The transfer, for the text of exceptions.
+        block: How many bytes are waited for, unless no more are to come: each look at them costs as much as a chunk.
     """
 
-    def __init__(self, jetstream: Api[Messaging], stream: str, subject: str, count: int, doing: str) -> None:
+    def __init__(
+        self, jetstream: Api[Messaging], stream: str, subject: str, count: int, doing: str, block: int = BLOCK_SIZE
+    ) -> None:
         ordered = Ordered(
             stream,
             jetstream.connection.new_token(),
@@ -292,14 +302,16 @@ class ChunkReader:
             snapshot=True,
             max_messages=READ_CHUNKS,
             max_bytes=READ_BYTES,
+            inactive_threshold=CONSUMER_IDLE,
             # Whether all that there should be has come is known without the leader.
             lazy=True,
         )
         self._source = OrderedSource(jetstream, ordered, Sink(self._take, self._stored_read))
         self._doing = doing
         self._missing = count
-        self._chunks: list[bytes] = []
-        self._sizes: list[int] = []
+        self._block = block
+        # With the sizes that the credit is counted in.
+        self._chunks: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
         self._at_end = False
         self._patience = trio.CancelScope()
@@ -312,8 +324,13 @@ class ChunkReader:
         """
         await self._source.open()
 
-    async def receive(self) -> list[bytes]:
-        """Wait for more chunks; several at a time, because each look at them costs as much as a chunk.
+    async def receive(self, most: float = inf) -> list[bytes]:
+        """Wait for more chunks.
+
+        Cancelled, it has taken none.
+
+        Args:
+            most: No more of them are taken when they have so many bytes; the rest keeps its part of the credit.
 
         Returns:
             The next chunks; none when there are no more.
@@ -323,15 +340,21 @@ class ChunkReader:
             nats.errors.Error: The stream or the connection is gone for good.
         """
         await trio.lowlevel.checkpoint()
+        # Who reads slowly finds them here; that nothing came meanwhile is no standstill of the server.
         with trio.CancelScope(deadline=trio.current_time() + IDLE_LIMIT) as self._patience:
             while not self._ready:
                 await self._source.step()
         if not self._ready:
             raise idle_error(self._doing, self._source.refusal)
-        for size in self._sizes:
-            self._source.taken(size)
-        chunks, self._chunks, self._sizes, self._bytes = self._chunks, [], [], 0
-        return chunks
+        taken: list[bytes] = []
+        size = 0
+        while self._chunks and size < most:
+            chunk, credit = self._chunks.popleft()
+            taken.append(chunk)
+            size += len(chunk)
+            self._source.taken(credit)
+        self._bytes -= size
+        return taken
 
     def close(self) -> None:
         """End it. Synchronous, idempotent."""
@@ -340,14 +363,13 @@ class ChunkReader:
     @property
     def _ready(self) -> bool:
         # A quarter of the credit: a half has to be free before more is asked for.
-        much = self._bytes >= BLOCK_SIZE or len(self._chunks) >= READ_CHUNKS // 4
+        much = self._bytes >= self._block or len(self._chunks) >= READ_CHUNKS // 4
         return much or self._at_end or self._missing <= 0
 
     # What the source calls.
 
     def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        self._chunks.append(msg.data)
-        self._sizes.append(size)
+        self._chunks.append((msg.data, size))
         self._bytes += len(msg.data)
         self._missing -= 1
         self._patience.deadline = trio.current_time() + IDLE_LIMIT

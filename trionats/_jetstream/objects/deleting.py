@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 from trionats import errors
 from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
 from trionats._jetstream.objects.infos import InfoWrite
+from trionats._jetstream.objects.replacing import replace_info
 from trionats._protocol.jetstream.objects.writing import marker
 
 if TYPE_CHECKING:
@@ -36,21 +37,22 @@ class Deleting:
             raise _data_stays(doing, failure) from failure
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
-        write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
+        access = self._access
+        write = InfoWrite(access.api, access.stream, place.subject, doing)
         try:
             try:
-                await write.send(marker(place, name, self._access.bucket, self._access.limits), place.revision)
+                await replace_info(access, write, marker(place, name, access.bucket, access.limits), place, doing)
             except errors.APIError as error:
                 too_large = error.err_code == MESSAGE_TOO_LARGE
-                if not too_large or not await self._access.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                if not too_large or not await access.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                     raise
-                await write.send(marker(place, name, self._access.bucket, self._access.limits), place.revision)
+                await replace_info(access, write, marker(place, name, access.bucket, access.limits), place, doing)
         except BaseException:
             # The data goes only once the marker stands, and then even if we are being cancelled.
             if write.revision is not None:
-                await self._access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
+                await access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
             elif write.in_doubt:
-                write.leave(lambda: self._access.begin_release(place, doing), lambda: None)
+                write.leave(lambda: access.begin_release(place, doing), lambda: None)
             raise
         finally:
             write.close()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Editing"]
 
+#: How often a new name is taken away that somebody changes at the same time.
+LEAVE_ATTEMPTS = 10
+
 
 @final
 class Editing:
@@ -102,7 +105,7 @@ class _Renaming:
         assert info is not None, "it was read"
         if source.shared == target.subject:
             return
-        if source.shared and editing.is_same(other := await self._access.read_place("", source.shared), source):
+        if source.shared and editing.is_same(other := await self._access.read_other(source.shared), source):
             known_as = other.info.name if other.info is not None else "another name"
             text = f"a renaming was broken off, and it is also {known_as!r}: do that again, or delete one of the two"
             raise bad_meta(self._name, self._access.bucket, text)
@@ -130,8 +133,16 @@ class _Renaming:
             raise errors.explained(type(error), text, **vars(error)) from error
 
     async def _leave_new(self, info: api.ObjectInfo, target: Place) -> None:
+        """Take the new name away again, and its data with it where nobody else has that."""
         assert info.revision is not None, "it is stored"
         here = replace(target, revision=info.revision, info=info, problem=None, nuid=info.nuid)
         marker = editing.gone(info, self._access.nuids.next(), self._source)
         with suppress(errors.Error):
-            await write_info(self._access, marker, here, self._doing)
+            # Whoever says something else of it meanwhile does not keep it from going.
+            for _ in range(LEAVE_ATTEMPTS):
+                with suppress(errors.BadRequestError):
+                    await write_info(self._access, marker, here, self._doing)
+                    return
+                here = await self._access.read_other(target.subject)
+                if here.claim != info.nuid:
+                    return

@@ -1,103 +1,144 @@
-"""Reading an object: its chunks, and whether they are what its info promises."""
+"""Reading objects: the way to one over links, the whole of it as bytes or into a file, and a stream of it."""
 
 from __future__ import annotations
 
 import io
-from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
-import trio
-
-from trionats import errors
-from trionats._jetstream.api import in_store
-from trionats._jetstream.objects.chunks import ChunkReader, Digest
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, idle_error
-from trionats._protocol.jetstream.objects.infos import bad_meta
+from trionats import api, errors
+from trionats._jetstream.objects.chunks import BLOCK_SIZE
+from trionats._jetstream.objects.files import NewFile
+from trionats._jetstream.objects.reader import ObjectReader
+from trionats._jetstream.objects.stream import ObjectStream
+from trionats._jetstream.objects.transfer import Telling
+from trionats._protocol.jetstream.objects.names import encoded_name
+from trionats._protocol.jetstream.objects.ways import Way
 
 if TYPE_CHECKING:
-    from trionats import api
+    import os
+    from collections.abc import Awaitable, Callable, Sequence
+
     from trionats._jetstream.objects.access import Access
+    from trionats._jetstream.objects.transfer import Progress
 
 __all__ = ["Reading"]
+
+T = TypeVar("T")
+
+#: How often a reading begins again because the object was replaced meanwhile.
+ATTEMPTS = 10
+
+
+class _Target(Protocol):
+    """Where a whole object goes."""
+
+    async def begin(self) -> None:
+        """Begin, also once more: what was written is dropped."""
+
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        """Take the next chunks."""
+
+
+class _Memory:
+    """Keeps it."""
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+
+    async def begin(self) -> None:
+        self._content = io.BytesIO()
+
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        # Each chunk is freed at once: joining all of them in the end took 20 % more.
+        self._content.writelines(pieces)
+
+    @property
+    def data(self) -> bytes:
+        return self._content.getvalue()
 
 
 @final
 class Reading:
-    """Reads objects of one bucket whole."""
+    """Reads objects of one bucket, and those that its links lead to."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def read(self, info: api.ObjectInfo) -> bytes:
-        """Read the data that an info promises, and verify it.
+    async def get(self, name: str, progress: Progress | None) -> api.ObjectResult:
+        """Read an object whole, as `ObjectStore.get` says."""
+        memory = _Memory()
+        info = await self._read_into(memory, name, Telling(progress, f"get of object {name!r}"))
+        return api.ObjectResult(info, memory.data)
 
-        Raises:
-            trionats.errors.ObjectIncompleteError: Some of it is missing.
-            trionats.errors.DigestMismatchError: It is other data.
-            trionats.errors.BadObjectMetaError: The info promises what cannot be.
-        """
-        size, chunks, expected = self._promised(info)
-        doing = f"get of object {info.name!r} from bucket {self._access.bucket!r}"
-        digest, content, count = Digest(), io.BytesIO(), 0
-        if chunks == 1 and (chunk := await self._only_chunk(info, doing)) is not None:
-            content.write(chunk)
-            count = 1
-            await digest.update([chunk])
-        elif chunks:
-            reader: ChunkReader | None = None
-            try:
-                with in_store(str(self._access.names)):
-                    reader = await self._open_reader(info, chunks, doing)
-                    while count < chunks and (more := await reader.receive()):
-                        count += len(more)
-                        # Each chunk is freed at once: joining all of them in the end took 20 % more.
-                        content.writelines(more)
-                        await digest.update(more)
-            finally:
-                if reader is not None:
-                    reader.close()
-        data = content.getvalue()
-        if count != chunks or len(data) != size:
-            text = f"{doing}: {count} of {chunks} chunks with {len(data)} of {size} bytes are there"
-            raise errors.explained(errors.ObjectIncompleteError, text)
-        if not digest.matches(expected):
-            text = f"{doing}: the data has the digest {digest}, and should have {expected!r}"
-            raise errors.explained(errors.DigestMismatchError, text, description=text)
-        return data
-
-    async def _open_reader(self, info: api.ObjectInfo, chunks: int, doing: str) -> ChunkReader:
-        with trio.move_on_after(IDLE_LIMIT):
-            while True:
-                reader = ChunkReader(
-                    self._access.api, self._access.stream, self._access.names.chunk_subject(info.nuid), chunks, doing
-                )
-                with suppress(errors.DisconnectedError):  # nothing was read yet: begin anew
-                    await reader.open()
-                    return reader
-        raise idle_error(doing)
-
-    async def _only_chunk(self, info: api.ObjectInfo, doing: str) -> bytes | None:
-        """Ask for the chunk of a small object, which takes no consumer; None where that cannot be done."""
-        if not self._access.names.direct:
-            return None
-        subject = (
-            f"{self._access.api.prefix}.DIRECT.GET.{self._access.stream}.{self._access.names.chunk_subject(info.nuid)}"
-        )
+    async def get_file(self, name: str, path: str | os.PathLike[str], progress: Progress | None) -> api.ObjectInfo:
+        """Read an object into a file, as `ObjectStore.get_file` says."""
+        encoded_name(name, self._access.bucket)
+        tell = Telling(progress, f"get_file of object {name!r}")
+        file = NewFile(f"get_file of object {name!r}", path)
+        await file.check()
         try:
-            with trio.fail_after(IDLE_LIMIT):
-                # As for every transfer: the limit is for standing still, not for a reply.
-                msg = await self._access.api.connection.with_request_timeout(None).request(subject)
-        except trio.TooSlowError:
-            raise idle_error(doing) from None
-        except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
-            # The bucket or the server does not allow it, or the reply was lost: the other way is longer, and goes on.
-            return None
-        # Any replica responds; one that lags says that there is no such message, and the leader is asked then.
-        return msg.data if msg.status is None else None
+            info = await self._read_into(file, name, tell)
+            await file.finish()
+        finally:
+            await file.discard()  # noqa: ASYNC102 - shielded and bounded in there
+        return info
 
-    def _promised(self, info: api.ObjectInfo) -> tuple[int, int, str]:
-        if info.is_link():
-            raise bad_meta(info.name, self._access.bucket, "it is a link, and links are not followed yet")
-        if info.size is None or info.chunks is None or not info.digest or not info.nuid:
-            raise bad_meta(info.name, self._access.bucket, "its info names no size, chunks, digest or nuid")
-        return info.size, info.chunks, info.digest
+    async def open(self, name: str) -> ObjectStream:
+        """Open a stream of an object, as `ObjectStore.open_object` says."""
+        run = self._access.api.connection.pace.run
+
+        async def begin(reader: ObjectReader) -> ObjectStream:
+            await reader.open()
+            # So nothing was handed over while it may still turn out that the object was just replaced.
+            return ObjectStream(reader, await reader.receive(most=1), run)
+
+        return await self._read(name, begin, block=1)
+
+    async def _read_into(self, target: _Target, name: str, tell: Telling) -> api.ObjectInfo:
+        async def transfer(reader: ObjectReader) -> api.ObjectInfo:
+            await target.begin()
+            await reader.open()
+            size, done = reader.info.size, 0
+            while more := await reader.receive():
+                await target.write(more)
+                done += sum(map(len, more))
+                tell(done, size)
+            tell(done, size)
+            reader.close()
+            return reader.info
+
+        return await self._read(name, transfer)
+
+    async def _read(self, name: str, use: Callable[[ObjectReader], Awaitable[T]], *, block: int = BLOCK_SIZE) -> T:
+        """Find an object, and do something with what reads it; again with another one when it was replaced meanwhile.
+
+        The reader is closed unless that succeeds.
+        """
+        for _ in range(ATTEMPTS):
+            reader = await self._find(name, block)
+            try:
+                return await use(reader)
+            except (errors.ObjectIncompleteError, errors.StreamRegressedError) as error:
+                reader.close()
+                failure = error
+            except BaseException:
+                reader.close()
+                raise
+            # Another stream took the place of the one that was read, or another object that of this one.
+            if not isinstance(failure, errors.StreamRegressedError) and not await reader.replaced():
+                break
+        raise failure
+
+    async def _find(self, name: str, block: int) -> ObjectReader:
+        """Find an object, where links lead to it."""
+        access, way = self._access, Way(self._access.bucket, name)
+        info = await access.info(name)
+        while (step := way.follow(info)) is not None:
+            bucket, name = step
+            try:
+                if bucket != access.bucket:
+                    access = await access.beside(bucket)
+                info = await access.info(name)
+            except errors.Error as error:
+                raise errors.explained(type(error), f"{way}: {error}", **vars(error)) from error
+        return ObjectReader(access, info, block)

@@ -23,7 +23,7 @@ import os
 import stat
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeGuard, final
 
 import trio
 
@@ -37,7 +37,6 @@ __all__ = ["ObjectData", "Source", "source_of"]
 WELCOME: Final = "bytes, text, a path, a binary file, or a stream or an async iterable of bytes"
 
 
-@runtime_checkable
 class Readable(Protocol):
     """A binary file, whose `read` is awaited or not."""
 
@@ -49,6 +48,11 @@ class Readable(Protocol):
 ObjectData: TypeAlias = (
     "str | bytes | bytearray | memoryview | os.PathLike[str] | Readable | trio.abc.ReceiveStream | AsyncIterable[bytes]"
 )
+
+
+def _is_readable(data: object) -> TypeGuard[Readable]:
+    # `trio.open_file` makes files whose methods no look at their class can see.
+    return callable(getattr(data, "read", None))
 
 
 class Source(Protocol):
@@ -93,16 +97,16 @@ def source_of(data: ObjectData, what: str) -> Source:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return _Memory(data)
     if isinstance(data, os.PathLike):
-        return _InThread(data, what)
+        return _InThread(what, path=data)
     if isinstance(data, trio.abc.ReceiveStream):
         return _Waiting(data.receive_some, what)
     if isinstance(getattr(data, "wrapped", data), io.TextIOBase):
         raise TypeError(f"{what}: its data must be {WELCOME}, not a file opened as text")
-    if isinstance(data, Readable):
+    if _is_readable(data):
         read = data.read
         if inspect.iscoroutinefunction(read):
             return _Waiting(lambda: read(BLOCK_SIZE), what)
-        return _InThread(data, what)
+        return _InThread(what, data)
     if isinstance(data, AsyncIterable):
         return _Waiting(_following(data, what), what)
     raise TypeError(f"{what}: its data must be {WELCOME}, not {type(data).__name__}")
@@ -188,19 +192,20 @@ class _InThread:
     """A file, which has to be waited for in a thread; that one also hashes it.
 
     Args:
-        file: One of the program's, or the path of one that is opened for it.
         what: The object, for texts.
+        file: One of the program's.
+        path: That of one which is opened for it, where there is none.
     """
 
-    def __init__(self, file: Readable | os.PathLike[str], what: str) -> None:
-        self._given = file
+    def __init__(self, what: str, file: Readable | None = None, *, path: str | os.PathLike[str] = "") -> None:
         self._what = what
+        self._file = file
+        self._path = path
         self._digest = Digest()
         # Of its own: programs that use up Trio's default one must not stop a transfer.
         self._limiter = trio.CapacityLimiter(1)
         self._ours: io.FileIO | None = None
-        self._file: Readable | None = None
-        self._read = 0
+        self._read: int | None = None
         self.size: int | None = None
 
     async def read_block(self) -> Payload:
@@ -208,20 +213,15 @@ class _InThread:
 
     def _read_block(self) -> bytes:
         if self._file is None:
-            self._file = self._opened()
-            self.size = _size_of(self._file)
+            self._file = self._ours = io.FileIO(self._path)
+        if self._read is None:
+            self.size, self._read = _size_of(self._file), 0
         block = _unchanging(self._file.read(BLOCK_SIZE), self._what)
         self._digest.add([block])
         self._read += len(block)
         if not block:
             self.size = self._read
         return block
-
-    def _opened(self) -> Readable:
-        if isinstance(self._given, Readable):
-            return self._given
-        self._ours = io.FileIO(self._given)
-        return self._ours
 
     @property
     def digest(self) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Never, final
 
 from trio.lowlevel import enable_ki_protection
 
-from trionats import api, errors
+from trionats import api
 from trionats._core.deadlines import unexpected
+from trionats._feeds.opening import opens
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects import buckets
 from trionats._jetstream.objects.access import Access
@@ -24,6 +25,7 @@ from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncIterator
 
     from nats.js.api import ObjectInfo as AnyObjectInfo
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -32,15 +34,13 @@ if TYPE_CHECKING:
     from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._jetstream.objects.sources import ObjectData
+    from trionats._jetstream.objects.stream import ObjectStream
     from trionats._jetstream.objects.transfer import Progress
 
 __all__ = ["ObjectStore"]
 
 #: How many seconds ago the newest chunk of an orphan was stored, at the least, where nobody says anything.
 ORPHAN_AGE = 3600.0
-
-#: How often a get begins again because the object was replaced while it was being read.
-GET_ATTEMPTS = 10
 
 
 @final
@@ -172,37 +172,101 @@ class ObjectStore:
         return await self._putting.put_file(path, name, meta, progress)
 
     @enable_ki_protection
-    async def get(self, name: str) -> api.ObjectResult:
+    async def get(self, name: str, progress: Progress | None = None, **unknown: Never) -> api.ObjectResult:
         """Read an object whole, and verify it.
 
         There is no limit to how long it may take, but it fails when no chunk has come for 30 s; once its info was read (which is
         a request like any other), it goes on where it was after a reconnect. If the object is replaced while it is read, the new
         one is read.
 
+        A link to an object, in this bucket or another one at the same API, is followed, and so are up to eight links one behind the
+        other. What goes wrong on the way is told with each of them. A link to a bucket has no data.
+
         Args:
             name: The object's name.
+            progress: Called in this task with the bytes that have come and with those there are, as often as half a MiB, and with
+                the last byte. It begins anew with an object that was replaced. What it raises ends the get.
 
         Returns:
-            The object's info and its data.
+            The object's info and its data; where the name is a link's, those of the object that it leads to.
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.BucketNotFoundError: There is no such bucket; it may be one that a link leads to.
             trionats.errors.ObjectIncompleteError: Some of its chunks are missing, or do not add up to its size.
             trionats.errors.DigestMismatchError: Its chunks are not those that were put.
-            trionats.errors.BadObjectMetaError: Its info cannot be true, or it is a link.
+            trionats.errors.LinkIsABucketError: The name is that of a link to a bucket.
+            trionats.errors.BadObjectMetaError: Its info cannot be true, or its links go round in a circle.
+            trionats.errors.TimeoutError: Nothing came for 30 s.
+            TypeError: `progress` cannot be called.
         """
-        for attempt in range(GET_ATTEMPTS):
-            info = await self.get_info(name)
-            try:
-                return api.ObjectResult(info, await self._reading.read(info))
-            except errors.StreamRegressedError:  # another stream took the place of the one that was read: begin anew
-                if attempt + 1 == GET_ATTEMPTS:
-                    raise
-            except errors.ObjectIncompleteError:
-                now = (await self._access.find(name)).info  # noqa: ASYNC120 - cancelled, it is what the caller wants to know
-                if attempt + 1 == GET_ATTEMPTS or (now is not None and not now.deleted and now.nuid == info.nuid):
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        if unknown:
+            raise unexpected("get", unknown, "store")
+        return await self._reading.get(name, progress)
+
+    @opens
+    async def open_object(self, name: str) -> AsyncIterator[ObjectStream]:
+        """Open an object as a stream of bytes, whatever its size; there is no task behind it, so it takes no nursery.
+
+            async with store.open_object("film") as stream:
+                async for piece in stream:
+                    await file.write(piece)
+
+        Entering waits for the first chunk. What is not received makes the server wait: at most 8 MiB are sent ahead. It fails
+        when nothing comes for 30 s while somebody receives; who does not receive may take as long as they want.
+
+        Count, size and digest are verified when it is read to its end: an exception comes in place of the end then. What was received
+        before has been received. Where that matters, `get` gives nothing, and `get_file` leaves no file, before all is verified.
+
+        If the object is replaced or deleted while it is read, that is a `trionats.errors.ObjectIncompleteError`: two are never mixed.
+
+        Links are followed as `get` does. Leaving the block does not wait, and nothing is left on the server.
+
+        Args:
+            name: The object's name.
+
+        Yields:
+            The stream, with the object's info.
+
+        Raises:
+            nats.errors.Error: As for `get`; later, as `ObjectStream.receive_some` says.
+        """
+        stream = await self._reading.open(name)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    @enable_ki_protection
+    async def get_file(
+        self, name: str, path: str | os.PathLike[str], progress: Progress | None = None, **unknown: Never
+    ) -> api.ObjectInfo:
+        """Read an object into a file, which is there when it is whole, verified and on the disk, and not before.
+
+        It is written beside its place, in the same directory, in a worker thread, and renamed when all has come. Where that fails or
+        is cancelled, what stood at `path` is as it was, and nothing is left of the new file; that is waited for, shielded, for 2 s at
+        the most. A program that is killed meanwhile leaves a hidden file whose name ends in ``.part``.
+
+        Where a file is replaced, the new one gets its permissions, else those that `open` would give it. A symbolic link at `path`
+        stays, and what it leads to is replaced.
+
+        Args:
+            name: The object's name.
+            path: Where the file is to be; its directory must be there.
+            progress: As for `get`.
+
+        Returns:
+            The object's info.
+
+        Raises:
+            nats.errors.Error: As for `get`.
+            OSError: The file cannot be written there.
+            TypeError: `path` is no path, or `progress` cannot be called.
+            ValueError: `path` is empty, or there is something in its place that is neither file nor directory.
+        """
+        if unknown:
+            raise unexpected("get_file", unknown, "store")
+        return await self._reading.get_file(name, path, progress)
 
     @enable_ki_protection
     async def get_info(self, name: str, show_deleted: bool = False) -> api.ObjectInfo:
@@ -277,6 +341,7 @@ class ObjectStore:
         What `meta` says takes the place of what was said before: description, headers and metadata that it leaves out are gone
         (metadata stays where `meta` is of nats-py's class, which has no word for it). To change a part, change
         `info.meta` of the info that was read. Fields that another client wrote, and this one does not know, stay.
+        In a bucket with a `ttl` the data keeps its age, and expires before the new info.
 
         A `meta.name` renames the object. Its new info is written first, and then a marker takes the place of the old one, so that
         watchers hear of both. In between, for two round trips, both names lead to the same data; whoever deletes or replaces one

@@ -104,21 +104,31 @@ class Transfer:
         raise idle_error(self.doing)
 
     async def wait_reply(self, reply: PendingReply) -> Msg:
-        """Wait for the reply to a message.
+        """Wait for the reply to a message. One that has come is given at once, without a checkpoint.
 
         Raises:
             nats.errors.NoRespondersError: Nobody is listening.
             trionats.errors.TimeoutError: None came for `IDLE_LIMIT` seconds.
             nats.errors.Error: As for any request; the text says what was being done.
         """
-        with trio.move_on_after(IDLE_LIMIT):
-            try:
+        try:
+            if reply.done:
+                return self._taken(reply)
+            with trio.move_on_after(IDLE_LIMIT):
                 return await reply.wait()
-            except errors.NoRespondersError:
-                raise
-            except errors.Error as error:
-                raise errors.explained(type(error), f"{self.doing}: {error}", **vars(error)) from error
+        except errors.NoRespondersError:
+            raise
+        except errors.Error as error:
+            raise errors.explained(type(error), f"{self.doing}: {error}", **vars(error)) from error
         raise idle_error(self.doing)
+
+    def _taken(self, reply: PendingReply) -> Msg:
+        outcomes: list[Msg | Exception] = []
+        self._connection.leave(reply, outcomes.append)
+        [outcome] = outcomes
+        if isinstance(outcome, Exception):
+            raise errors.again(outcome)
+        return outcome
 
     def ack(self, reply: Msg) -> api.PubAck:
         """Read a reply as the stream's acknowledgement.

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["read_moment", "written_moment"]
+__all__ = ["moment_of", "read_moment", "written_moment"]
 
 #: How the server wrote times until ADR-31 was in order: as Go prints them.
 _as_go_prints: Final = re.compile(r"(\S+ \S+) ([+-]\d{4}) \S+").fullmatch
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+def moment_of(nanoseconds: int) -> datetime:
+    """Give a time that the server says in nanoseconds since 1970: the same as `read_moment` of its text.
+
+    A float has no room for the nanoseconds of our days: the last microsecond would be another one, now and then.
+    """
+    return _EPOCH + timedelta(0, 0, nanoseconds // 1000)
 
 
 def read_moment(text: object) -> datetime:

@@ -173,11 +173,6 @@ class Ordered:
         return self._snapshot.done
 
     @property
-    def asked(self) -> bool:
-        """Whether messages were asked for and have not come; another one that was handed over then changes nothing."""
-        return self._window.asked > 0
-
-    @property
     def attention(self) -> bool:
         """Whether `next` has something to say that `pull` does not."""
         return self._pauses or self._snapshot.asks
@@ -429,25 +424,32 @@ class Ordered:
             self._snapshot.count(ack.pending, sequence, ack.timestamp)
         return None
 
-    def delivered(self, ack: AckSubject, size: int) -> None:
+    def delivered(self, ack: AckSubject, size: int) -> bool:
         """Tell that the message was handed over, and takes up room until `taken`.
 
         Args:
             ack: What `received` gave.
             size: The message's size.
+
+        Returns:
+            Whether there may be something to do; not in the usual case, that others were asked for and have not come.
         """
         self._window.buffered(size)
-        self.dropped(ack)
+        return self.dropped(ack)
 
-    def dropped(self, ack: AckSubject) -> None:
+    def dropped(self, ack: AckSubject) -> bool:
         """Tell that nobody wants the message: it is done with, and takes up no room.
 
         Args:
             ack: What `received` gave.
+
+        Returns:
+            As for `delivered`.
         """
-        self.cursor = (ack.sequence, max(ack.timestamp, self.cursor[1]))
+        sequence, timestamp = ack.sequence, ack.timestamp
+        self.cursor = (sequence, max(timestamp, self.cursor[1]))
         self._failures = 0
-        self._snapshot.count(ack.pending, ack.sequence, ack.timestamp)
+        return self._snapshot.count(ack.pending, sequence, timestamp) or self._window.asked <= 0
 
     def refused(self, now: float) -> None:
         """Tell that the message could not be handed over: it is asked for again."""
@@ -462,7 +464,8 @@ class Ordered:
         Returns:
             Whether there may be enough room by now to ask for more.
         """
-        return self._window.taken(size)
+        # While what was stored is read, one request follows the other.
+        return self._window.taken(size) and (self._snapshot.done or self._window.asked <= 0)
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.

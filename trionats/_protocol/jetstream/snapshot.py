@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 _ROUNDS: Final = 10
 # How often the server may say that it has something and still give nothing.
 _DOUBTS: Final = 3
-# How often in a row one is asked again at once that stopped at an entry that is gone, before another list is made without those.
+# How often in a row one is asked again at once that stopped at an entry that is gone, before another list is made without those;
+# and how many such lists are made. Where writers are as quick as that, their writes take it past what is gone.
 _HOLES: Final = 2
+_LISTS: Final = 3
 
 
 class Course(enum.Enum):
@@ -82,7 +84,7 @@ class Snapshot:
         """
         self.done = done
         self._disturbed = False
-        self._second_opinions = self._shortfalls = 0
+        self._second_opinions = self._shortfalls = self._lists = 0
         self.forget()
 
     def forget(self) -> None:
@@ -133,16 +135,19 @@ class Snapshot:
         if not expected:
             self.end(sequence)
 
-    def count(self, pending: int, sequence: int, timestamp: int) -> None:
+    def count(self, pending: int, sequence: int, timestamp: int) -> bool:
         """Tell that a message came and is done with.
 
         Args:
             pending: How many the server says to be left.
             sequence: Up to where was read.
             timestamp: When the message was stored.
+
+        Returns:
+            Whether as many have come as were expected, so that there may be something to do.
         """
         if self.done:
-            return
+            return False
         self._doubts = 0
         self.received += 1
         # Writes overtake a snapshot: an entry that is written again leaves its place, comes later, and something newer
@@ -155,14 +160,20 @@ class Snapshot:
         if self._overtaken and (self._past or self.received + pending != self._expected):
             self._disturbed = True
         if self.received < self._expected:
-            return
-        if self._rounds >= _ROUNDS or not (pending or self._disturbed):
+            return False
+        tired = self._rounds >= _ROUNDS
+        if not (pending or self._disturbed) or (tired and not self._may_ask_another):
             self.end(sequence)
-            return
+            return True
         self._rounds += 1
         self._disturbed = True
         self._expected += pending
-        self.inspects = not pending
+        self.inspects = tired or not pending
+        return True
+
+    @property
+    def _may_ask_another(self) -> bool:
+        return self._overtaken and self._second_opinions < _ROUNDS
 
     def nothing_left(self) -> None:
         """Tell that the server says to have nothing more: its info will tell whether that is so."""
@@ -185,7 +196,8 @@ class Snapshot:
         # A write that comes while a consumer is being made is not told to it: its `pending` stays one too low for good
         # (2.15.1), and the info says nothing else. Only the count of a consumer that is made now is to be believed.
         in_doubt = self._disturbed or (self.received < self._expected and not self._waits)
-        if not left and in_doubt and self._overtaken and self._second_opinions < _ROUNDS:
+        # After so many rounds another one is asked all the same: it has less to give than this one had.
+        if (not left or self._rounds > _ROUNDS) and in_doubt and self._may_ask_another:
             self._second_opinions += 1
             self._disturbed = True
             return Course.ANOTHER
@@ -198,8 +210,8 @@ class Snapshot:
             # Being asked again wakes it, and takes it past one entry that is gone.
             self._expected = self.received + left
             self._disturbed = True
-        elif by_list and self._second_opinions < _ROUNDS:
-            self._second_opinions += 1
+        elif by_list and self._lists < _LISTS:
+            self._lists += 1
             return Course.ANOTHER
         elif self._doubts > _DOUBTS:
             # Again and again it has something and gives nothing: perhaps another consumer can have it.

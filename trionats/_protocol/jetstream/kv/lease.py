@@ -53,8 +53,9 @@ RENEWED_AFTER: Final = 1 / 3
 RETRIED_AFTER: Final = 1 / 12
 #: Over how many seconds those who wait spread their attempts when the key is free.
 SPREAD: Final = 0.02
-#: How long a lease may be overdue before somebody who waits looks for himself.
+#: How long a lease may be overdue before somebody who waits looks for himself; and how often he does where nothing is due.
 GRACE: Final = 0.5
+LOOKED_AFTER: Final = 30.0
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _TTL: Final = "Nats-TTL"
@@ -254,17 +255,13 @@ class Patience:
     gone after a while. So nobody waits for longer than that without looking.
 
     Args:
-        ttl: The own lease's; as long is waited for what does not say how long it lives.
         seen: What stands under the key.
         now: The time.
     """
 
-    __slots__ = ("_ttl", "look_at", "seen")
+    __slots__ = ("look_at", "seen")
 
-    def __init__(self, ttl: int, seen: Sighting, now: float) -> None:
-        self._ttl = ttl
-        self.seen = seen
-        self.look_at = now
+    def __init__(self, seen: Sighting, now: float) -> None:
         self.looked(seen, now)
 
     def told(self, seen: Sighting, now: float) -> None:
@@ -275,4 +272,4 @@ class Patience:
     def looked(self, seen: Sighting, now: float) -> None:
         """Take note of what stands there: asked for, it is the truth, also where less is there than before."""
         self.seen = seen
-        self.look_at = now + (self._ttl if seen.ttl == inf else seen.ttl) + GRACE
+        self.look_at = now + (LOOKED_AFTER if seen.ttl == inf else seen.ttl + GRACE)

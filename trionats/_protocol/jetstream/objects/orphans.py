@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from trionats import api
 from trionats._protocol.jetstream.acks import count_of
+from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.jetstream.objects.infos import is_sound
 
 if TYPE_CHECKING:
@@ -135,18 +136,13 @@ class Candidates:
         old = {
             nuid: chunks
             for nuid, chunks in self._found.items()
-            if chunks.count and (now - _moment(chunks.newest)).total_seconds() >= older_than
+            if chunks.count and (now - moment_of(chunks.newest)).total_seconds() >= older_than
         }
         self._found = old
         return [
             Found(
-                api.Orphan(nuid, chunks.count, chunks.size, _moment(chunks.oldest), _moment(chunks.newest)), chunks.last
+                api.Orphan(nuid, chunks.count, chunks.size, moment_of(chunks.oldest), moment_of(chunks.newest)),
+                chunks.last,
             )
             for nuid, chunks in old.items()
         ]
-
-
-def _moment(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC) + timedelta(
-        microseconds=nanoseconds % 1_000_000_000 // 1000
-    )
