@@ -60,6 +60,8 @@ class Holding:
     def __init__(self, access: Access, doing: str, key: str, ttl: int, value: bytes) -> None:
         self._access, self._names, self._key, self._value = access, access.names, key, value
         self._connection = access.api.connection
+        self.run = self._connection.pace.run
+        """The run whose clock counts."""
         self._subject = access.names.write_prefix + key
         self.doing = doing
         self._destination = bucket_destination(access.api, access.names.stream, self._subject, doing)
