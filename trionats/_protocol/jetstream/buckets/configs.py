@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nats.js.api import Base
 
 from trionats import api
+from trionats._protocol.jetstream.acks import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -46,24 +47,23 @@ def check(call: str, config: api.KeyValueConfig | api.ObjectStoreConfig) -> None
     if 0 < (config.ttl or 0) < _SHORTEST:
         raise ValueError(f"{call}: ttl is {config.ttl:g}: values live for {_SHORTEST:g} s at the least")
     within(f"{call}: replicas", config.replicas, 1, _MOST_REPLICAS)
-    within(f"{call}: max_bytes", config.max_bytes, -1)
+    within(f"{call}: max_bytes", config.max_bytes, -1, LARGEST)
 
 
-def within(what: str, value: int | None, least: int, most: int | None = None) -> None:
+def within(what: str, value: int | None, least: int, most: int) -> None:
     """Check a number.
 
     Args:
         what: Which one, for texts.
         value: The number; None where there is none.
         least: What it is at the least.
-        most: What it is at the most; None where there is no such limit.
+        most: What it is at the most.
 
     Raises:
         ValueError: It is outside.
     """
-    if value is not None and not (least <= value and (most is None or value <= most)):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{what} is {value}: it is {limits}")
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{what} is {value}: it is from {least} to {most}")
 
 
 def common(config: api.KeyValueConfig | api.ObjectStoreConfig) -> dict[str, object]:
