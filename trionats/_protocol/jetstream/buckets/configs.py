@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from nats.js.api import Base
 
 from trionats import api
-from trionats._protocol.jetstream.acks import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,6 +29,7 @@ _WINDOW: Final = 120.0
 #: What the server allows.
 _SHORTEST: Final = 0.1
 _MOST_REPLICAS: Final = 5
+_MOST_BYTES: Final = 2**63 - 1
 #: What says as little as if it were not there.
 _NOTHING: Final[tuple[object, ...]] = (None, "", 0, [], {}, (), -1, "none")
 
@@ -47,7 +47,7 @@ def check(call: str, config: api.KeyValueConfig | api.ObjectStoreConfig) -> None
     if 0 < (config.ttl or 0) < _SHORTEST:
         raise ValueError(f"{call}: ttl is {config.ttl:g}: values live for {_SHORTEST:g} s at the least")
     within(f"{call}: replicas", config.replicas, 1, _MOST_REPLICAS)
-    within(f"{call}: max_bytes", config.max_bytes, -1, LARGEST)
+    within(f"{call}: max_bytes", config.max_bytes, -1, _MOST_BYTES)
 
 
 def within(what: str, value: int | None, least: int, most: int) -> None:
