@@ -42,6 +42,8 @@ PROCESSES = min((os.cpu_count() or 1) + 1, 8)
 MOCK_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
 #: What looks like a key or a JWT: the tests make new ones at each start.
 NEW_EACH_TIME = re.compile(r"eyJ|(?i:[a-z2-7]{40})")
+#: What a `repr` shows of a thing that does not say what it is: elsewhere in each process.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +58,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # this is one of the processes that share, and shares no more
     os.environ["TRIONATS_SEED"] = str(SEED)  # theirs, too
+    os.environ.setdefault(
+        "PYTHONHASHSEED", "0"
+    )  # they must collect the same tests in the same order, whatever stands in sets
     option = config.option
     part = config.args_source is not config.ArgsSource.TESTPATHS or option.keyword or option.markexpr
     watched = option.usepdb or option.collectonly or option.capture == "no"
@@ -151,6 +156,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if ADDRESS.search(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid}: another name in each process; give its parameters `ids`")
         fixtures = set(getattr(item, "fixturenames", ()))
         if LIVE_TESTS in item.path.parents or "nats_server" in fixtures:
             item.add_marker("live")

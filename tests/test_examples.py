@@ -31,6 +31,12 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "buckets.py": [
+        "1 value, 5 of each key, for 3600.0 s",
+        "collected: ['hall.light', 'yard.light']",
+        "at the origin: off",
+        "mirrored: ['hall.light']",
+    ],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

@@ -336,20 +336,20 @@ async def test_a_group_of_the_blocks_own_comes_out_without_the_cancellation() ->
 
 @pytest.mark.parametrize("wait", ["sleep", "checkpoint", "event"])
 async def test_a_process_that_stood_still_for_too_long_is_cancelled_at_its_first_checkpoint(
-    wait: str, mock_clock: trio.testing.MockClock
+    wait: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     """While it stands still, the time goes on; all else waits until it moves again."""
     steps: list[str] = []
 
     async def stand_still() -> None:
-        mock_clock.jump(TTL)
+        autojump_clock.jump(TTL)
 
     async with open_bucket_for_leases() as w:
         with pytest.raises(LOST, match="nobody answered, or this process stood still"):  # noqa: PT012 - the block is what raises
             async with of(w) as lease:
                 await settled()
                 if wait == "checkpoint":
-                    mock_clock.jump(TTL)
+                    autojump_clock.jump(TTL)
                     with pytest.raises(LOST):
                         lease.check()
                     await trio.lowlevel.checkpoint()
@@ -360,25 +360,48 @@ async def test_a_process_that_stood_still_for_too_long_is_cancelled_at_its_first
         assert steps == []
 
 
-async def test_a_block_that_never_looks_up_is_told_at_its_end(mock_clock: trio.testing.MockClock) -> None:
+async def test_a_wait_that_was_over_already_returns_once_and_a_check_tells(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    steps: list[str] = []
+    ready = trio.Event()
+
+    async def wake_and_stand_still() -> None:
+        ready.set()
+        autojump_clock.jump(TTL)
+
+    async with open_bucket_for_leases() as w:
+        with pytest.raises(LOST, match="this process stood still"):  # noqa: PT012 - the block is what raises
+            async with of(w) as lease:
+                w.nursery.start_soon(wake_and_stand_still)
+                await ready.wait()
+                steps.append("woken")
+                with pytest.raises(LOST):
+                    lease.check()
+                await trio.lowlevel.checkpoint_if_cancelled()
+                steps.append("went on")
+        assert steps == ["woken"]
+
+
+async def test_a_block_that_never_looks_up_is_told_at_its_end(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket_for_leases() as w:
         with pytest.raises(LOST, match="this process stood still"):
             async with of(w):
-                mock_clock.jump(TTL)
+                autojump_clock.jump(TTL)
         assert not held(w)
 
 
-async def test_what_is_checked_raises_in_the_block_and_after_it(mock_clock: trio.testing.MockClock) -> None:
+async def test_what_is_checked_raises_in_the_block_and_after_it(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bucket_for_leases() as w:
         async with of(w) as lease:
             lease.check()
-            mock_clock.jump(TTL - 0.01)
+            autojump_clock.jump(TTL - 0.01)
             lease.check()
         with pytest.raises(LOST, match="its block was left"):
             lease.check()
         with pytest.raises(LOST, match="not renewed") as lost:  # noqa: PT012 - the block is what raises
             async with of(w) as lease:
-                mock_clock.jump(TTL)
+                autojump_clock.jump(TTL)
                 lease.check()
         assert not hasattr(lost.value, "__notes__")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import codecs
+import gzip
 import io
 import os
 import tempfile
@@ -266,6 +267,36 @@ async def test_a_file_that_grows_or_shrinks_while_it_is_read_is_an_object_of_wha
     assert told[-1] == (len(now), len(now))
 
 
+async def test_of_a_file_that_is_no_plain_one_nobody_knows_how_much_will_come(tmp_path: Path) -> None:
+    """What is made up as it is read has a size of 0, and a compressed file that of something else."""
+    compressed = tmp_path / "letters.gz"
+    compressed.write_bytes(gzip.compress(LETTERS))
+    reading, writing = os.pipe()
+    os.write(writing, LETTERS)
+    os.close(writing)
+    async with open_bucket() as (bucket, store, _, _):
+        for name in ("made up", "compressed", "pipe"):
+            told: list[tuple[int, int | None]] = []
+
+            def progress(done: int, total: int | None, told: list[tuple[int, int | None]] = told) -> None:
+                told.append((done, total))
+
+            if name == "made up":
+                info = await store.put(name, Path("/proc/version"), TENS, progress)
+            elif name == "compressed":
+                with gzip.open(compressed) as file:
+                    info = await store.put(name, file, TENS, progress)
+            else:
+                with open(reading, "rb") as pipe:  # noqa: ASYNC230 - what is in it is there
+                    info = await store.put(name, pipe, TENS, progress)
+            assert info.size
+            assert {total for _, total in told} <= {None, info.size}
+            assert told[-1] == (info.size, info.size)
+        contents = bucket.contents()
+    assert contents["compressed"] == contents["pipe"] == LETTERS
+    assert contents["made up"]
+
+
 async def test_a_file_that_cannot_be_opened_says_so_before_anything_is_sent(tmp_path: Path) -> None:
     async with open_bucket() as (bucket, store, _, _):
         for call in (store.put_file(tmp_path / "none"), store.put("n", tmp_path / "none")):
@@ -298,7 +329,7 @@ async def test_a_file_that_cannot_be_opened_says_so_before_anything_is_sent(tmp_
         (trio.wrap_file(io.StringIO("text")), "not a file opened as text"),
         (io.TextIOWrapper(io.BytesIO(b"text")), "not a file opened as text"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 async def test_what_cannot_be_data_is_refused_by_its_name(data: Any, text: str) -> None:  # noqa: ANN401
     async with open_bucket() as (bucket, store, _, _):

@@ -82,6 +82,7 @@ async def test_keys_are_the_living_ones_that_a_wildcard_matches(nats_server: Tri
         assert await w.kv.keys("a.*") == ["a.x"]
         assert await w.kv.keys() == ["a.x", "aa.x", "b.a.x", "c"]
         assert await w.kv.keys(["*", "b.>"]) == ["b.a.x", "c"]
+        assert await w.kv.keys(["a.*", "a.x", "*.x"]) == ["a.x", "aa.x"], "patterns may overlap"
         assert await w.kv.keys("nothing.>") == []
         await no_consumers(w)
 

@@ -285,3 +285,13 @@ async def test_links_of_other_clients_lead_to_the_data_or_to_an_error_that_names
                 async with store.open_object("l"):
                     pytest.fail("it was opened")
         assert sorted(os.listdir(tmp_path)) == files
+
+
+async def test_links_of_ours_lead_there_too(store: ObjectStore, nats_server: TrioNatsServer) -> None:
+    async with open_store(nats_server) as (other, _, _):
+        target = await other.put("far", bytes(300_000))
+        await store.add_link("link", target)
+        await store.add_bucket_link("bucket", other)
+        assert (await store.get("link")).data == bytes(300_000)
+        with pytest.raises(errors.LinkIsABucketError, match=f"'bucket' .* is a link to bucket '{other.bucket}'"):
+            await store.get("bucket")

@@ -83,3 +83,13 @@ async def test_a_mirror_and_a_stream_by_nats_py_s_names_are_made_there_too(old_s
         await js.create_stream(name="S", subjects=["s.>"], storage="memory")
         mirror = await js.create_stream(name="M", mirror=api.StreamSource("S"), storage="memory")
         assert (mirror.cached_info.config.allow_msg_ttl, mirror.cached_info.config.allow_rollup_hdrs) == (True, True)
+
+
+async def test_a_bucket_with_limit_markers_is_made_where_the_server_knows_them(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, _):
+        js = nc.jetstream()
+        kv = await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, limit_marker_ttl=5)
+        assert (await kv.status()).limit_marker_ttl == 5
+        await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, limit_marker_ttl=5)
+        copy = await js.create_key_value(bucket="copy", mirror=api.StreamSource("b"), storage=api.StorageType.MEMORY)
+        assert await js.key_value_names() == ["b", copy.bucket]

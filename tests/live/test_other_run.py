@@ -6,7 +6,8 @@ Every public method of every public object that has to do with a connection is c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ import trio
 
 import trionats
 from tests.test_exports import CLASSES, FUNCTIONS, members
-from tests.worlds import kept, open_store, open_world, payloads
+from tests.worlds import kept, open_store, open_world, payloads, unique
+from trionats import KeyValue, Lease, ObjectStore
 from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
@@ -29,11 +31,15 @@ BELONG = {
     "trionats.JetStream",
     "trionats.JetStreamManager",
     "trionats.JetStreamMsg",
+    "trionats.KeyValue",
+    "trionats.Lease",
     "trionats.Msg",
     "trionats.ObjectStore",
+    "trionats.ObjectStream",
     "trionats.OrderedConsumer",
     "trionats.PendingReply",
     "trionats.Publisher",
+    "trionats.ReadOnlyKeyValue",
     "trionats.Receipt",
     "trionats.Replies",
     "trionats.Stream",
@@ -42,12 +48,16 @@ BELONG = {
 }
 #: Modules whose classes are values, or belong to no client.
 VALUES = ("trionats.api.", "trionats.errors.", "trionats.events.", "trionats.testing.", "trionats.bridge.")
+CODECS = {"trionats.Base64Codec", "trionats.KeyCodec", "trionats.PathCodec", "trionats.ValueCodec"}
 
 #: What changes nothing, each with its reason.
 HARMLESS = {
     "statistics": "reads numbers",
     "jetstream": "makes a view, and sends nothing",
     "processing": "makes a block, and sends nothing",
+    "open_object": "makes a block, and sends nothing",
+    "read_only": "makes a view, and sends nothing",
+    "with_codecs": "makes a view, and sends nothing",
     "with_options": "makes a view, and sends nothing",
 }
 ARGUMENTS: dict[str, object] = {
@@ -56,7 +66,11 @@ ARGUMENTS: dict[str, object] = {
     "consumer": "c",
     "data": b"x",
     "group": "g",
+    "key": "k",
+    "last": 1,
+    "meta": trionats.api.ObjectMeta(),
     "name": "n",
+    "path": __file__,
     "pause_until": "2030-01-01T00:00:00Z",
     "seq": 1,
     "servers": "nats://127.0.0.1:1",
@@ -64,6 +78,8 @@ ARGUMENTS: dict[str, object] = {
     "stream_name": "s",
     "subject": "s",
     "subjects": "s",
+    "target": trionats.api.ObjectInfo("n", "b", "n"),
+    "value": b"x",
     "until": datetime(2030, 1, 1, tzinfo=UTC),
 }
 #: Where the defaults are refused for another reason.
@@ -72,7 +88,12 @@ MORE_ARGUMENTS: dict[str, dict[str, object]] = {
     "add_stream": {"name": "x"},
     "create_or_update_consumer": {"durable_name": "x"},
     "create_or_update_stream": {"name": "x"},
+    "create_key_value": {"bucket": "other"},
     "create_object_store": {"bucket": "other"},
+    "create_or_update_key_value": {"bucket": "other"},
+    "create_or_update_object_store": {"bucket": "other"},
+    "update_key_value": {"bucket": "other"},
+    "update_object_store": {"bucket": "other"},
     "create_stream": {"name": "x"},
     "get_msg": {"seq": 1},
     "get_msgs": {"seq": 1},
@@ -108,7 +129,7 @@ def test_all_that_belongs_to_a_client_is_looked_at() -> None:
         and not issubclass(cls, (Exception, tuple))
         and not hasattr(cls, "__dataclass_fields__")
     }
-    assert found <= BELONG
+    assert found <= BELONG | CODECS
 
 
 async def awaited(call: Callable[[], Any]) -> object:
@@ -164,6 +185,22 @@ class Belongings:
         return (*kept(self.nc), self.nc.servers)
 
 
+@asynccontextmanager
+async def open_a_lease(nc: trionats.Client, nursery: trio.Nursery) -> AsyncIterator[tuple[KeyValue, Lease]]:
+    bucket = unique("b")
+    config: dict[str, Any] = {"limit_marker_ttl": 5, "storage": trionats.api.StorageType.MEMORY}
+    kv = await nc.jetstream().create_key_value(bucket=bucket, **config)
+    async with trionats.open_lease(nursery, kv, "held", ttl=30) as lease:
+        yield kv, lease
+
+
+@asynccontextmanager
+async def open_an_object(store: ObjectStore) -> AsyncIterator[trionats.ObjectStream]:
+    await store.put("streamed", b"data")
+    async with store.open_object("streamed") as stream:
+        yield stream
+
+
 async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:
     async with (
         open_store(server, {"name": "at home"}) as (store, nc, nursery),
@@ -174,6 +211,8 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         trionats.open_watcher(nursery, store) as watcher,
         trionats.open_watcher(nursery, store) as other,
         trionats.open_publisher(nursery, nc.jetstream()) as publisher,
+        open_a_lease(nc, nursery) as (kv, lease),
+        open_an_object(store) as object_stream,
     ):
         js, name = nc.jetstream(), f"OBJ_{store.bucket}"
         stream = await js.stream(name)
@@ -195,11 +234,15 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
                 "JetStream": js,
                 "JetStreamManager": js,
                 "JetStreamMsg": delivered,
+                "KeyValue": kv,
+                "Lease": lease,
                 "Msg": message,
                 "ObjectStore": store,
+                "ObjectStream": object_stream,
                 "OrderedConsumer": ordered,
                 "PendingReply": pending,
                 "Publisher": publisher,
+                "ReadOnlyKeyValue": kv.read_only(),
                 "Receipt": receipt,
                 "Replies": replies,
                 "Stream": stream,
@@ -249,6 +292,7 @@ def test_calls_from_a_later_run_and_when_all_is_over(nats_server: TrioNatsServer
 OPENERS: dict[str, Callable[[trio.Nursery, Any], Any]] = {
     "open_consumer": lambda nursery, mine: trionats.open_consumer(nursery, mine.things["Consumer"]),
     "open_events": lambda nursery, mine: trionats.open_events(nursery, mine.nc),
+    "open_lease": lambda nursery, mine: trionats.open_lease(nursery, mine.things["KeyValue"], "k", ttl=30),
     "open_publisher": lambda nursery, mine: trionats.open_publisher(nursery, mine.things["JetStream"]),
     "open_replies": lambda nursery, mine: trionats.open_replies(nursery, mine.nc, "s"),
     "open_subscription": lambda nursery, mine: trionats.open_subscription(nursery, mine.nc, "s"),

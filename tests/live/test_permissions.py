@@ -177,6 +177,40 @@ async def bucket(guest: Client) -> ObjectStore:
     return await guest.jetstream().object_store("b")
 
 
+async def another_clients_bucket(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="n")
+    await boss.jetstream().update_stream(name="KV_n", allow_msg_ttl=True)
+    await guest.jetstream().create_key_value(bucket="n")
+
+
+async def update_by_keywords(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="n")
+    await guest.jetstream().update_key_value(bucket="n", ttl=5)
+
+
+async def update_what_there_is(boss: Client, guest: Client) -> None:
+    await boss.jetstream().create_key_value(bucket="n", ttl=5)
+    await guest.jetstream().create_or_update_key_value(bucket="n")
+
+
+async def key_value_status(guest: Client) -> api.KeyValueStatus:
+    return await (await guest.jetstream().key_value("b")).status()
+
+
+async def object_store_status(guest: Client) -> api.ObjectStoreStatus:
+    return await (await bucket(guest)).status()
+
+
+async def list_buckets_of_keys(guest: Client) -> None:
+    js = guest.jetstream()
+    assert [status.bucket for status in await js.key_values()] == await js.key_value_names() == ["b"]
+
+
+async def list_object_stores(guest: Client) -> None:
+    js = guest.jetstream()
+    assert [status.bucket for status in await js.object_stores()] == await js.object_store_names() == ["b"]
+
+
 async def about_small(guest: Client) -> api.ObjectInfo:
     return await (await bucket(guest)).get_info("small")
 
@@ -443,9 +477,25 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "OrderedConsumer.fetch, next, and open_consumer with one": read_in_order,
     "JetStreamMsg.ack and all other verdicts, ack_next and processing": verdicts,
     "open_consumer of a push consumer": read_pushed,
+    "create_key_value": manage(lambda js: js.create_key_value(bucket="n")),
+    "create_key_value of one that has more than a bucket's configuration says": another_clients_bucket,
+    "create_key_value with limit_marker_ttl": manage(lambda js: js.create_key_value(bucket="m", limit_marker_ttl=5)),
+    "key_value": manage(lambda js: js.key_value("b")),
+    "KeyValue.status": simply(key_value_status),
+    "update_key_value": update_by_keywords,
+    "create_or_update_key_value of one that exists": update_what_there_is,
+    "create_or_update_key_value of one that does not": manage(lambda js: js.create_or_update_key_value(bucket="n")),
+    "delete_key_value": manage(lambda js: js.delete_key_value("b")),
+    "key_value_names and key_values": simply(list_buckets_of_keys),
     "create_object_store": manage(lambda js: js.create_object_store("b")),
-    "delete_object_store": manage(lambda js: js.delete_object_store("b")),
     "object_store": manage(lambda js: js.object_store("b")),
+    "ObjectStore.status": simply(object_store_status),
+    "update_object_store": manage(lambda js: js.update_object_store("b", ttl=5)),
+    "create_or_update_object_store of one that does not exist": manage(
+        lambda js: js.create_or_update_object_store("n")
+    ),
+    "delete_object_store": manage(lambda js: js.delete_object_store("b")),
+    "object_store_names and object_stores": simply(list_object_stores),
     "get_info": simply(about_small),
     "list": list_objects,
     "open_watcher": watch,

@@ -18,7 +18,7 @@ from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.publishing.destination import bucket_destination
 from trionats._jetstream.publishing.publish import publish_ack
 from trionats._jetstream.watcher import watching
-from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
+from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.kv.lease import SPREAD, Patience, Sighting, Tenure, release_headers, sighting
 from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
 from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, backoff, passes
@@ -60,6 +60,8 @@ class Holding:
     def __init__(self, access: Access, doing: str, key: str, ttl: int, value: bytes) -> None:
         self._access, self._names, self._key, self._value = access, access.names, key, value
         self._connection = access.api.connection
+        self.run = self._connection.pace.run
+        """The run whose clock counts."""
         self._subject = access.names.write_prefix + key
         self.doing = doing
         self._destination = bucket_destination(access.api, access.names.stream, self._subject, doing)
@@ -144,6 +146,9 @@ class Holding:
         """
         try:
             self._patience.looked(await self._look_patiently(), trio.current_time())
+            if self._is_free and self._patience.seen.revision:
+                # It was given back a moment ago, perhaps: who comes is not to be always ahead of those who wait.
+                await trio.sleep(SPREAD * JITTER.random())
             if not await self._try():
                 await self._wait_for(nursery)
         except BaseException:
@@ -191,9 +196,13 @@ class Holding:
             key=lambda seen: None,
             headers_only=True,
         )
-        async with watching(nursery, entries, LAST_PER_SUBJECT, "restart") as rx:
+        async with watching(nursery, entries, Start("new"), "restart") as rx:
+            # What has changed since the last look, and before the watcher. It could be asked to begin with that; but then it
+            # would stand still for half a second if that is replaced while it is made, as just now it may well be.
+            self._patience.looked(await self._look_patiently(), trio.current_time())
             while True:
-                await self._hear(rx)
+                if not self._is_free:
+                    await self._hear(rx)
                 if self._is_free:
                     await trio.sleep(SPREAD * JITTER.random())
                     self._hear_on(rx)

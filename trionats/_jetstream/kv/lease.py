@@ -129,6 +129,7 @@ class Renewal:
 
     def check(self) -> None:
         """Raise where it is lost or left, as `Lease.check` says."""
+        self._holding.run.check()
         why = "its block was left" if self._leaving.is_set() else self.why_lost()
         if why:
             raise self._lost(why) from self._failure

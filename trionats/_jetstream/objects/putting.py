@@ -42,6 +42,7 @@ class Putting:
         self, name: str, data: ObjectData, meta: AnyObjectMeta | None, progress: Progress | None
     ) -> api.ObjectInfo:
         """Store an object, as `ObjectStore.put` says."""
+        self._access.api.connection.pace.run.check()
         places(name, self._access.bucket)
         what = f"object {name!r} in bucket {self._access.bucket!r}"
         telling = Telling(progress, what)

@@ -72,6 +72,7 @@ class Reading:
 
     async def get_file(self, name: str, path: str | os.PathLike[str], progress: Progress | None) -> api.ObjectInfo:
         """Read an object into a file, as `ObjectStore.get_file` says."""
+        self._access.api.connection.pace.run.check()
         encoded_name(name, self._access.bucket)
         tell = Telling(progress, f"get_file of object {name!r}")
         file = NewFile(f"get_file of object {name!r}", path)

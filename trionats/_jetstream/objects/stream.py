@@ -119,12 +119,12 @@ class ObjectStream(trio.abc.ReceiveStream):
 
         Who waits in `receive_some` meanwhile gets a `trio.ClosedResourceError`.
         """
-        self._run.check()
         self.close()
         await checkpoint()
 
     def close(self) -> None:
         """Close it, as `aclose` does. Synchronous."""
+        self._run.check()
         self._closed = True
         self._chunk = b""
         self._reader.close()
