@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,14 @@ def find_go_program(package: str, version: str, seconds: float = 300) -> Path:
     go = shutil.which("go")
     if go is None:
         pytest.skip("there is no Go")
-    environment = {**os.environ, "GOBIN": str(executable.parent), "GOFLAGS": "-mod=mod"}
-    command = [go, "install", f"{package}@{version}"]
-    try:
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=seconds)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"{name} cannot be built: {error}")
+    executable.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may come here at once: each builds one, and puts it whole into its place.
+    with tempfile.TemporaryDirectory(dir=executable.parent) as made:
+        environment = {**os.environ, "GOBIN": made, "GOFLAGS": "-mod=mod"}
+        command = [go, "install", f"{package}@{version}"]
+        try:
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=seconds)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"{name} cannot be built: {error}")
+        Path(made, name).replace(executable)
     return executable

@@ -86,17 +86,18 @@ def js(tmp_path_factory: pytest.TempPathFactory, shared_server: NatsServer) -> I
 async def open_keys_with(
     js: NatsJS, server: TrioNatsServer, maker: Maker = "ours", *, history: int = 1, marker: int = 0
 ) -> AsyncIterator[KeyValueWorld]:
-    """Have a bucket made by either, which both have."""
+    """Have a bucket made by either; to create it once more finds it."""
     limits: dict[str, Any] = {"limit_marker_ttl": marker} if marker else {}
     if maker == "ours":
         async with open_key_value(server, history=history, **limits) as w:
-            await js("kv.open", w.kv.bucket)
+            await js("kv.create_bucket", w.kv.bucket, {"history": history})
             yield w
         return
     async with open_world(server) as (_, nc, nursery):
         name, context = unique("b"), nc.jetstream()
         await js("kv.create_bucket", name, {"history": history, "markerTTL": marker * 1000, "storage": "memory"})
-        yield KeyValueWorld(context, await context.key_value(name), nc, nursery)
+        kv = await context.create_key_value(bucket=name, history=history, storage=api.StorageType.MEMORY, **limits)
+        yield KeyValueWorld(context, kv, nc, nursery)
         await context.delete_key_value(name)
 
 
@@ -292,16 +293,17 @@ async def test_a_mirror_that_nats_js_made_is_read_and_written_under_its_origins_
 
 @asynccontextmanager
 async def open_store_with(js: NatsJS, server: TrioNatsServer, maker: Maker = "ours") -> AsyncIterator[StoreWorld]:
-    """Have a bucket made by either, which both have."""
+    """Have a bucket made by either; to create it once more finds it."""
     if maker == "ours":
         async with open_store(server) as w:
-            await js("obj.open", w.store.bucket)
+            await js("obj.create_bucket", w.store.bucket, {})
             yield w
         return
     async with open_world(server) as (_, nc, nursery):
         name, context = unique("b"), nc.jetstream()
         await js("obj.create_bucket", name, {"storage": "memory", "description": "theirs"})
-        yield StoreWorld(await context.object_store(name), nc, nursery)
+        store = await context.create_object_store(name, storage=api.StorageType.MEMORY, description="theirs")
+        yield StoreWorld(store, nc, nursery)
         await context.delete_object_store(name)
 
 

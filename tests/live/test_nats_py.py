@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import nats.errors
@@ -44,7 +45,7 @@ async def open_both(server: TrioNatsServer) -> AsyncIterator[Both]:
 async def open_keys_with(
     server: TrioNatsServer, maker: Maker, *, history: int = 1, marker: float | None = None
 ) -> AsyncIterator[tuple[KeyValueWorld, TheirKeyValue]]:
-    """Have a bucket made by either, and opened by the other."""
+    """Have a bucket made by either, and found by the other; where nats-py made it, we may create it once more."""
     config = nats.js.api.KeyValueConfig(
         unique("b"), history=history, limit_marker_ttl=marker, storage=nats.js.api.StorageType.MEMORY
     )
@@ -54,7 +55,7 @@ async def open_keys_with(
             their_kv = await aio_as_trio(theirs.key_value)(config.bucket)
         else:
             their_kv = await aio_as_trio(theirs.create_key_value)(config)
-            kv = await ours.key_value(config.bucket)
+            kv = await ours.create_key_value(config)
         yield KeyValueWorld(ours, kv, nc, nursery), their_kv
         await ours.delete_key_value(config.bucket)
 
@@ -179,17 +180,35 @@ async def test_a_value_that_expires_is_gone_and_can_be_created_again(nats_server
         await aio_as_trio(watcher.stop)()
 
 
+async def test_nats_py_creates_our_bucket_once_more_only_as_it_makes_them_itself(nats_server: TrioNatsServer) -> None:
+    """It has direct gets only where it is told, and message TTLs always, which the server calls another configuration."""
+    memory = nats.js.api.StorageType.MEMORY
+    async with open_both(nats_server) as (theirs, ours, _, _):
+        config = nats.js.api.KeyValueConfig(unique("b"), storage=memory, direct=True, limit_marker_ttl=60)
+        plain = nats.js.api.KeyValueConfig(unique("b"), storage=memory, direct=True)
+        for one in (config, plain):
+            kv = await ours.create_key_value(one)
+            await kv.put("k", "ours")
+        their_kv = await aio_as_trio(theirs.create_key_value)(config)
+        assert (await aio_as_trio(their_kv.get)("k")).value == b"ours"
+        for refused in (replace(config, direct=None), plain):
+            with pytest.raises(nats.js.errors.BadRequestError, match="different configuration"):
+                await aio_as_trio(theirs.create_key_value)(refused)
+        for one in (config, plain):
+            await ours.delete_key_value(one.bucket)
+
+
 @asynccontextmanager
 async def open_store_with(server: TrioNatsServer, maker: Maker) -> AsyncIterator[tuple[StoreWorld, TheirObjectStore]]:
-    """Have a bucket made by either, and opened by the other."""
+    """Have a bucket made by either; to create it once more finds it."""
     config = nats.js.api.ObjectStoreConfig(unique("b"), storage=nats.js.api.StorageType.MEMORY)
     async with open_both(server) as (theirs, ours, nursery, nc):
         if maker == "ours":
             store = await ours.create_object_store(config.bucket, config)
-            their_store = await aio_as_trio(theirs.object_store)(config.bucket)
+            their_store = await aio_as_trio(theirs.create_object_store)(config.bucket, config)
         else:
             their_store = await aio_as_trio(theirs.create_object_store)(config.bucket, config)
-            store = await ours.object_store(config.bucket)
+            store = await ours.create_object_store(config.bucket, config)
         yield StoreWorld(store, nc, nursery), their_store
         await ours.delete_object_store(config.bucket)
 
