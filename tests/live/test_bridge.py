@@ -1060,10 +1060,14 @@ async def test_a_drain_that_swallows_its_cancellation_does_not_crash_the_loop(na
     async def cancel_when_draining() -> None:
         with trio.CancelScope(shield=True):
             await until(lambda: nc.is_draining)
+            # Its subscription has sent a PING when the first one is answered, and had its PONG with the second. A PONG for what was
+            # cancelled ends nats-py's reader.
+            for _ in range(2):
+                await aio_as_trio(nc.flush)()
         scope.cancel()
 
     async with connected(nats_server) as (nc, _):
-        await make_slow(nc, lambda: asyncio.sleep(1))
+        await make_slow(nc, lambda: asyncio.sleep(3))
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_when_draining)
