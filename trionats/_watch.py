@@ -131,7 +131,7 @@ async def open_watcher(
             neither of the two.
     """
     if unknown:
-        raise unexpected("open_watcher", unknown, "rx")
+        raise unexpected("open_watcher", unknown, None)
     of_keys = {"keys": keys, "resume_from_revision": resume_from_revision, "meta_only": meta_only}
     given = {name: value for name, value in of_keys.items() if value is not None}
     if type(store).__module__.startswith("nats.js."):
@@ -150,7 +150,9 @@ async def open_watcher(
             yield bridged
         return
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate, resume_from_revision)
+    start = where_to_start(
+        include_history, updates_only, on_recreate, resume_from_revision, ignore_deletes=ignore_deletes
+    )
     entries = _entries_of(store, given, ignore_deletes=ignore_deletes)
     entries.jetstream.connection.pace.run.check("open_watcher")
     async with watching(nursery, entries, start, on_recreate) as watcher:

@@ -143,7 +143,7 @@ async def _open_objects(
     on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate)
+    start = where_to_start(include_history, updates_only, on_recreate, ignore_deletes=ignore_deletes)
     objects = bridged_objects(connection_of(store._js._nc, "open_watcher"), store, ignore_deletes=ignore_deletes)
     async with watching(nursery, objects, start, on_recreate) as watcher:
         yield watcher
@@ -164,7 +164,9 @@ async def _open_keys(
     on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[KeyValue.Entry]]:
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate, resume_from_revision)
+    start = where_to_start(
+        include_history, updates_only, on_recreate, resume_from_revision, ignore_deletes=ignore_deletes
+    )
     patterns = subjects.widest([f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)])
     if not patterns:
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")

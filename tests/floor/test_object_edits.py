@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -113,6 +114,23 @@ async def test_what_cannot_be_said_is_refused_before_anything_is_sent(
     async with open_bucket() as (bucket, store, _, _):
         with pytest.raises(error, match=text):
             await store.update_meta(name, meta)
+    assert not bucket.server.sent("PUB")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda store: store.get_info("n", 1), TypeError, "get_info: show_deleted must be True or False, not int"),
+        (lambda store: store.list("all"), TypeError, "list: ignore_deletes must be True or False, not str"),
+        (lambda store: store.put_file("a\0b"), ValueError, r"put_file: path 'a\\x00b' is no file's"),
+    ],
+)
+async def test_arguments_of_another_kind_are_refused_before_anything_is_asked(
+    call: Callable[[Any], Awaitable[object]], error: type[Exception], text: str
+) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        with pytest.raises(error, match=text):
+            await call(store)
     assert not bucket.server.sent("PUB")
 
 

@@ -77,12 +77,10 @@ class Access:
             ValueError: It is text that has no form in UTF-8.
             TypeError: It is neither text nor bytes.
         """
-        data = encoded(doing, value)
-        if self.codecs is None:
-            return data  # what it may be besides is looked at where its frame is made
+        data = encoded(doing, value, "value")
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"{doing}: value must be bytes or str, not {type(data).__name__}")
-        return self.codecs.encode_value(bytes(data))
+        return data if self.codecs is None else self.codecs.encode_value(bytes(data))
 
     # Reading.
 

@@ -273,14 +273,14 @@ async def open_lease(
         trio.ClosedResourceError: The nursery was cancelled while it waited, and the block stands outside it.
     """
     if unknown:
-        raise unexpected("open_lease", unknown)
+        raise unexpected("open_lease", unknown, None)
     check_nursery(nursery, "open_lease")
     if not isinstance(kv, KeyValue):
         raise TypeError(f"open_lease(nursery, kv, key): kv must be a KeyValue, not {type(kv).__name__}")
     seconds = checked_ttl(ttl)
     access = kv.__access__()
     stored_key, content = access.new_key(key), _content(value)
-    stored_value = access.stored_value("open_lease(): value", content)
+    stored_value = access.stored_value("open_lease()", content)
     access.api.connection.pace.run.check("open_lease")
     await _check_bucket(access, seconds)
     doing = f"lease of key {key!r} in bucket {kv.bucket!r}"
@@ -292,7 +292,7 @@ async def open_lease(
 def _content(value: object) -> bytes:
     """Give a value as it is stored, and can be stored again whatever becomes of the object."""
     if isinstance(value, str):
-        return encoded("open_lease(): value", value)
+        return encoded("open_lease()", value, "value")
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"open_lease(): value must be bytes or str, not {type(value).__name__}")
     return bytes(value)

@@ -16,6 +16,7 @@ from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
 from trionats._jetstream.kv.watch import entries_in
 from trionats._jetstream.ordered.listing import list_stored
+from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 from trionats._protocol.jetstream.kv.codecs import ALL_KEYS, Codecs, KeyCodec, ValueCodec
 from trionats._protocol.jetstream.kv.keys import several_filters
@@ -126,9 +127,11 @@ class ReadOnlyKeyValue:
             trionats.errors.KeyValueError: The value is none of the bucket's codecs.
             trionats.errors.InvalidKeyError: No key can have this name.
             nats.errors.BucketNotFoundError: There is no such bucket.
-            TypeError: `revision` is no whole number.
+            TypeError: `revision` is no whole number, or `leader` neither True nor False.
             ValueError: It is below 1.
         """
+        if leader is not False:
+            check_argument("get", "leader", bool, leader)
         if revision is not None:
             revision = checked_revision(f"get of key {key!r}", "revision", revision, least=1)
         return await self._access.get(key, revision, leader=leader)

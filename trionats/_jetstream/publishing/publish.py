@@ -98,8 +98,13 @@ def joined(
     return joined
 
 
-def encoded(doing: str, payload: bytes | str) -> bytes:
+def encoded(doing: str, payload: bytes | str, called: str = "payload") -> bytes:
     """Give a payload as it is sent: text as UTF-8.
+
+    Args:
+        doing: What it is sent for, for the text of an exception.
+        payload: The payload.
+        called: What its argument is called.
 
     Raises:
         ValueError: It is text that has no form in UTF-8.
@@ -109,7 +114,7 @@ def encoded(doing: str, payload: bytes | str) -> bytes:
     try:
         return str.encode(payload)
     except UnicodeEncodeError as error:
-        raise ValueError(f"{doing}: payload is not valid Unicode text ({error.reason})") from None
+        raise ValueError(f"{doing}: {called} is not valid Unicode text ({error.reason})") from None
 
 
 async def publish_until_known(
