@@ -72,8 +72,8 @@ FLOORS: dict[str, list[str]] = {
         "* idle jitter messages whereabouts",
         "api",
         "direct ordered",
-        "entries management",
-        "buckets consumers listing publishing watcher",
+        "management",
+        "buckets consumers publishing",
         "kv objects streams",
         "context",
     ],
@@ -111,6 +111,11 @@ FLOORS: dict[str, list[str]] = {
         "reading",
         "store",
     ],
+    "_jetstream.ordered": [
+        "* source",
+        "entries",
+        "listing watcher",
+    ],
     "_jetstream.publishing": [
         "* destination",
         "publish",
@@ -129,24 +134,38 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments priority publishing refusals remnants",
-        "consumer_config demand direct kv leader objects publisher pull",
-        "actions ordered_batch snapshot",
-        "consuming fetching ordered ordered_options push",
+        "* acks buckets levels listing moments publishing refusals",
+        "direct kv objects pull",
+        "actions",
+        "consumers ordered",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
         "origins",
+    ],
+    "_protocol.jetstream.consumers": [
+        "* configs priority push",
+        "demand fetching",
+        "consuming",
     ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
         "lease writing",
     ],
     "_protocol.jetstream.objects": [
-        "* configs cutting infos names",
+        "* configs cutting infos names remnants",
         "orphans places promises ways",
         "links writing",
         "editing",
+    ],
+    "_protocol.jetstream.ordered": [
+        "* batch leader options",
+        "snapshot",
+        "resuming",
+    ],
+    "_protocol.jetstream.publishing": [
+        "* publish",
+        "publisher",
     ],
     "testing": [
         "_server",

@@ -8,7 +8,7 @@ from trionats._core.deadlines import unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.kv.store import ReadOnlyKeyValue
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.watcher import Watcher, watching, where_to_start
+from trionats._jetstream.ordered.watcher import Watcher, watching, where_to_start
 from trionats._protocol.fields import check_argument
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from trionats import api
     from trionats._feeds.opening import Opening
-    from trionats._jetstream.entries import Entries
-    from trionats._jetstream.watcher import OnRecreate
+    from trionats._jetstream.ordered.entries import Entries
+    from trionats._jetstream.ordered.watcher import OnRecreate
 
 
 @overload

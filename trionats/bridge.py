@@ -23,7 +23,7 @@ from trionats._bridge.pull_subscription import PullSubscription, open_pull_subsc
 from trionats._bridge.stores import bridged_entries, bridged_objects
 from trionats._bridge.subscription import Subscription, open_subscription
 from trionats._feeds.opening import Opening, check_nursery, opens
-from trionats._jetstream.watcher import watching, where_to_start
+from trionats._jetstream.ordered.watcher import watching, where_to_start
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import trio
 
     from trionats import api
-    from trionats._jetstream.watcher import OnRecreate, Watcher
+    from trionats._jetstream.ordered.watcher import OnRecreate, Watcher
 
 __all__ = [
     "Msg",

@@ -198,6 +198,25 @@ async def test_nats_py_creates_our_bucket_once_more_only_as_it_makes_them_itself
             await ours.delete_key_value(one.bucket)
 
 
+async def test_a_mirror_looks_empty_to_nats_py_and_not_to_us(nats_server: TrioNatsServer) -> None:
+    async with open_both(nats_server) as (theirs, ours, nursery, _):
+        memory = nats.js.api.StorageType.MEMORY
+        origin = await aio_as_trio(theirs.create_key_value)(bucket=unique("b"), storage=memory)
+        await aio_as_trio(origin.put)("k", b"origin's")
+        bucket = (await aio_as_trio(origin.status)()).bucket
+        mirror = await ours.create_key_value(bucket=unique("m"), mirror=api.StreamSource(bucket), storage=memory)
+        async with open_watcher(nursery, mirror) as rx:
+            assert await receive(rx, 1) == [("k", b"origin's", None)]
+        assert seen(await mirror.get("k")) == ("k", b"origin's", None)
+        their_mirror = await aio_as_trio(theirs.key_value)(mirror.bucket)
+        with pytest.raises(nats.js.errors.NoKeysError):
+            await aio_as_trio(their_mirror.keys)()
+        await mirror.put("k", "through the mirror")
+        assert (await aio_as_trio(origin.get)("k")).value == b"through the mirror"
+        for name in (mirror.bucket, bucket):
+            await ours.delete_key_value(name)
+
+
 @asynccontextmanager
 async def open_store_with(server: TrioNatsServer, maker: Maker) -> AsyncIterator[tuple[StoreWorld, TheirObjectStore]]:
     """Have a bucket made by either; to create it once more finds it."""
@@ -220,6 +239,11 @@ async def test_objects_with_all_that_is_said_of_them_and_links(nats_server: Trio
         open_watcher(nursery, store) as rx,
     ):
         watcher = await aio_as_trio(theirs.watch)()
+
+        async def both_told(*of: tuple[str, bool]) -> None:
+            assert [((one := await rx.receive()).name, one.deleted) for _ in of] == list(of)
+            assert [(one.name, one.deleted) for one in await updates(watcher, len(of))] == list(of)
+
         options = api.ObjectMetaOptions(max_chunk_size=3)
         headers = {"A": ["1", "2"]}
         await aio_as_trio(theirs.put)(
@@ -227,6 +251,7 @@ async def test_objects_with_all_that_is_said_of_them_and_links(nats_server: Trio
         )
         meta = api.ObjectMeta(description="d", headers=dict(headers), options=options, metadata={"m": "x"})
         await store.put("ours", "abcdefgh", meta)
+        await both_told(("theirs", False), ("ours", False))
         for name in ("theirs", "ours"):
             result, said = await store.get(name), await aio_as_trio(theirs.get)(name)
             assert result.data == said.data == b"abcdefgh"
@@ -238,12 +263,14 @@ async def test_objects_with_all_that_is_said_of_them_and_links(nats_server: Trio
         # Links, which nats-py follows, but has no call to add.
         await store.add_link("link", await store.get_info("theirs"))
         await store.add_bucket_link("bucket", store)
+        await both_told(("link", False), ("bucket", False))
         assert (await aio_as_trio(theirs.get)("link")).data == b"abcdefgh"
         with pytest.raises(nats.js.errors.LinkIsABucketError):
             await aio_as_trio(theirs.get)("bucket")
         # What is changed of the other's; nats-py has no word for metadata, and leaves it out.
         await store.update_meta("theirs", api.ObjectMeta(description="by us", headers=headers))
         await aio_as_trio(theirs.update_meta)("ours", nats.js.api.ObjectMeta(name="ours", description="by them"))
+        await both_told(("theirs", False), ("ours", False))
         assert (await aio_as_trio(theirs.get_info)("theirs")).description == "by us"
         changed = await store.get("ours")
         assert (changed.info.description, changed.info.metadata, changed.data) == ("by them", None, b"abcdefgh")
@@ -257,10 +284,7 @@ async def test_objects_with_all_that_is_said_of_them_and_links(nats_server: Trio
         with pytest.raises(errors.ObjectDeletedError):
             await store.get("ours")
         assert await store.orphans() == []
-        names = ["theirs", "ours", "link", "bucket", "theirs", "ours", "theirs", "ours"]
-        watched = list(zip(names, [False] * 6 + [True] * 2, strict=True))
-        assert [(one.name, one.deleted) for one in [await rx.receive() for _ in watched]] == watched
-        assert [(one.name, one.deleted) for one in await updates(watcher, len(watched))] == watched
+        await both_told(("theirs", True), ("ours", True))
         await aio_as_trio(watcher.stop)()
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.go_programs import find_go_program
-from tests.worlds import open_key_value, open_store
+from tests.worlds import open_key_value, open_store, unique
 from trionats import api, errors, open_watcher
 from trionats.testing import TrioNatsServer
 
@@ -74,6 +74,30 @@ async def test_the_tool_and_we_read_the_keys_that_the_other_wrote(tool: Tool, na
             ("last", b"", None),
         ]
         assert await w.kv.keys() == ["t", "b.c", "last"]
+
+
+async def test_a_mirror_of_either_is_written_by_both_and_looks_empty_to_the_tool(
+    tool: Tool, nats_server: TrioNatsServer
+) -> None:
+    async with open_key_value(nats_server) as w:
+        await w.kv.put("k", "origin's")
+        ours, theirs = unique("m"), unique("m")
+        mirror = api.StreamSource(w.kv.bucket)
+        await w.js.create_key_value(bucket=ours, mirror=mirror, storage=api.StorageType.MEMORY)
+        await tool("kv", "add", theirs, f"--mirror={w.kv.bucket}", "--storage=memory")
+        for name in (ours, theirs):
+            kv = await w.js.key_value(name)
+            async with open_watcher(w.nursery, kv) as rx:
+                assert (await rx.receive()).value == b"origin's"
+            assert await kv.keys() == ["k"]
+            assert "No keys" in await tool("kv", "ls", name)
+            assert "key not found" in await tool("kv", "get", name, "k", "--raw", check=False)
+        await tool("kv", "put", ours, "k", "through ours")
+        assert (await w.kv.get("k", leader=True)).value == b"through ours"
+        await (await w.js.key_value(theirs)).put("k", "through theirs")
+        assert (await w.kv.get("k", leader=True)).value == b"through theirs"
+        for name in (ours, theirs):
+            await w.js.delete_key_value(name)
 
 
 async def test_the_tool_and_we_read_the_objects_that_the_other_put(

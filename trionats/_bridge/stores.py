@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from nats.js.kv import KeyValue
 
 from trionats._jetstream.api import Api
-from trionats._jetstream.entries import Entries
 from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
+from trionats._jetstream.ordered.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
 
 if TYPE_CHECKING:

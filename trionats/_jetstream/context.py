@@ -21,7 +21,7 @@ from trionats._jetstream.publishing.publish import encoded, joined, publish_unti
 from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.streams import Stream
 from trionats._protocol import fields
-from trionats._protocol.jetstream.publishing import publish_headers
+from trionats._protocol.jetstream.publishing.publish import publish_headers
 from trionats._protocol.subjects import domain_name
 
 if TYPE_CHECKING:

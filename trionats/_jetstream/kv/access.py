@@ -22,7 +22,7 @@ from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_key, checked_new_key
 from trionats._protocol.jetstream.kv.writing import NO_MSG_TTL, write_headers
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

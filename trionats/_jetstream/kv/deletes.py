@@ -12,7 +12,7 @@ import trio
 from trionats import errors
 from trionats._jetstream.api import decode
 from trionats._jetstream.kv.watch import entries_in
-from trionats._jetstream.listing import list_stored
+from trionats._jetstream.ordered.listing import list_stored
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.kv.codecs import ALL_KEYS

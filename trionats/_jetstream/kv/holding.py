@@ -13,14 +13,14 @@ import trio
 
 from trionats import errors
 from trionats._jetstream.api import CLEANUP_LIMIT
-from trionats._jetstream.entries import Entries
 from trionats._jetstream.jitter import JITTER
+from trionats._jetstream.ordered.entries import Entries
+from trionats._jetstream.ordered.watcher import watching
 from trionats._jetstream.publishing.destination import bucket_destination
 from trionats._jetstream.publishing.publish import publish_ack
-from trionats._jetstream.watcher import watching
 from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.kv.lease import SPREAD, Patience, Sighting, Tenure, release_headers, sighting
-from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
 from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, backoff, passes
 from trionats._protocol.replies import no_stream
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.requests import PendingReply
     from trionats._jetstream.kv.access import Access
-    from trionats._jetstream.watcher import Watcher
+    from trionats._jetstream.ordered.watcher import Watcher
     from trionats._protocol.jetstream.acks import AckSubject
 
 __all__ = ["Holding", "is_conflict"]

@@ -15,7 +15,7 @@ from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
 from trionats._jetstream.kv.watch import entries_in
-from trionats._jetstream.listing import list_stored
+from trionats._jetstream.ordered.listing import list_stored
 from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 from trionats._protocol.jetstream.kv.codecs import ALL_KEYS, Codecs, KeyCodec, ValueCodec
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.entries import Entries
     from trionats._jetstream.kv.buckets import KeyValueBucket
+    from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
 
 __all__ = ["KeyValue", "ReadOnlyKeyValue"]

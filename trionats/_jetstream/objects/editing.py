@@ -18,7 +18,7 @@ from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
 from trionats._protocol.jetstream.objects import editing
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import places
-from trionats._protocol.jetstream.publishing import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta

@@ -15,7 +15,7 @@ from trionats import errors
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT
 from trionats._protocol.jetstream.objects.infos import rfc3339
-from trionats._protocol.jetstream.publishing import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
 
 if TYPE_CHECKING:
     from trionats import api

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._jetstream.objects.sources import ObjectData
     from trionats._jetstream.objects.stream import ObjectStream
     from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.ordered.entries import Entries
 
 __all__ = ["ObjectStore"]
 

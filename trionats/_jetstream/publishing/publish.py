@@ -14,7 +14,7 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import decode, unreadable
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.destination import chosen_destination
-from trionats._protocol.jetstream.publishing import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
+from trionats._protocol.jetstream.publishing.publish import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.kv.entries import OPERATION, Operation
-from trionats._protocol.jetstream.publishing import time_to_live
+from trionats._protocol.jetstream.publishing.publish import time_to_live
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -16,8 +16,8 @@ from trio.lowlevel import enable_ki_protection
 
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import in_store
-from trionats._jetstream.entries import MAX_MESSAGES
-from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.ordered.entries import MAX_MESSAGES
+from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from trionats._core.message import Msg
-    from trionats._jetstream.entries import Entries
+    from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
