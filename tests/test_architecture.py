@@ -103,9 +103,8 @@ FLOORS: dict[str, list[str]] = {
         "message",
     ],
     "_jetstream.objects": [
-        "* buckets transfer",
-        "files infos purging",
-        "access chunks",
+        "* buckets files purging transfer",
+        "access chunks infos",
         "orphans reader replacing sealing sources",
         "deleting editing links putting stream",
         "reading",
@@ -150,7 +149,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
-        "lease writing",
+        "writing",
+        "lease",
     ],
     "_protocol.jetstream.objects": [
         "* configs cutting infos names remnants",
