@@ -24,8 +24,8 @@ from trionats._protocol.jetstream.kv.keys import (
     several_filters,
 )
 from trionats._protocol.jetstream.kv.writing import (
+    CREATE_PAUSES,
     MOST_CHANGES,
-    UNDER_WAY_PAUSES,
     Creating,
     checked_age,
     checked_revision,
@@ -175,7 +175,7 @@ def test_a_create_expects_nothing_and_then_what_a_marker_left() -> None:
 def test_a_create_whose_expectation_was_right_waits_for_what_is_under_way() -> None:
     creating = Creating()
     assert creating.found(7, gone=True) == 0
-    assert [creating.found(7, gone=True) for _ in UNDER_WAY_PAUSES] == list(UNDER_WAY_PAUSES)
+    assert [creating.found(7, gone=True) for _ in CREATE_PAUSES] == list(CREATE_PAUSES)
     assert creating.found(7, gone=True) is None
 
 
