@@ -209,6 +209,7 @@ TASKS = {
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
 SEND_ALL = {
+    "_connection.wire": 1,
     "_connection.handshake": 1,
     "_connection.session": 1,
     "_connection.websocket": 2,

@@ -109,7 +109,8 @@ async def test_many_put_and_got_at_once_do_not_mix(store: ObjectStore, nc: Clien
 async def test_of_many_puts_of_one_name_one_whole_object_stays_and_only_its_chunks(
     store: ObjectStore, nc: Client
 ) -> None:
-    """Those that lost are told so, and what each of them stored is gone."""
+    """Those that lost are told so, and what each of them stored is gone, as is what stood there before."""
+    await store.put("n", b"before" * 50_000)
     told: dict[int, str] = {}
 
     async def write(number: int) -> None:
