@@ -35,7 +35,7 @@ from trionats import (
     open_watcher,
 )
 from trionats._protocol.jetstream.buckets.origins import Origin
-from trionats._protocol.jetstream.kv.writing import MOST_CHANGES, UNDER_WAY_PAUSES
+from trionats._protocol.jetstream.kv.writing import CREATE_PAUSES, MOST_CHANGES
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 MSG_GET = "$JS.API.STREAM.MSG.GET.KV_b"
@@ -135,13 +135,14 @@ async def test_a_revision_is_that_of_this_key() -> None:
         (lambda kv: kv.get("a.*"), errors.InvalidKeyError, "key 'a.*'"),
         (lambda kv: kv.get("k", 0), ValueError, "get of key 'k': revision is 0"),
         (lambda kv: kv.get("k", "1"), TypeError, "revision must be a revision"),
+        (lambda kv: kv.get("k", leader=3), TypeError, "leader must be True or False, not int"),
         (lambda kv: kv.put("é", b""), errors.InvalidKeyError, "key 'é'"),
         (lambda kv: kv.put("_kv.x", b""), errors.InvalidKeyError, "reserved"),
         (lambda kv: kv.create("_kv.x"), errors.InvalidKeyError, "reserved"),
         (lambda kv: kv.update("_kv.x", b"", 0), errors.InvalidKeyError, "reserved"),
-        (lambda kv: kv.put("k", 7), TypeError, "int"),
+        (lambda kv: kv.put("k", 7), TypeError, "put of key 'k' into bucket 'b': value must be bytes or str, not int"),
         (lambda kv: kv.put("k", None), TypeError, "NoneType"),
-        (lambda kv: kv.put("k", "\ud800"), ValueError, "put of key 'k' into bucket 'b'"),
+        (lambda kv: kv.put("k", "\ud800"), ValueError, "put of key 'k' into bucket 'b': value is not valid Unicode"),
         (lambda kv: kv.create("k", b"", msg_ttl=0.5), ValueError, "create of key 'k' in bucket 'b': msg_ttl"),
         (lambda kv: kv.create("k", b"", msg_ttl="soon"), TypeError, "msg_ttl"),
         (lambda kv: kv.update("k", b"", None), TypeError, "update of key 'k' in bucket 'b': last must be a revision"),
@@ -320,11 +321,11 @@ async def test_a_create_waits_for_what_is_under_way_in_a_replicated_bucket(
 ) -> None:
     async with open_keys(replicas=3) as w:
         w.bucket.answer("$KV.b.k", *[WRONG_SEQUENCE_OF_SEVERAL] * 3)
-        with takes(sum(UNDER_WAY_PAUSES[:3])):
+        with takes(sum(CREATE_PAUSES[:3])):
             await w.kv.create("k", b"new")
         assert w.bucket.values() == {"k": b"new"}
         w.bucket.answer("$KV.b.other", *[WRONG_SEQUENCE_OF_SEVERAL] * 99)
-        with takes(sum(UNDER_WAY_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
+        with takes(sum(CREATE_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
             await w.kv.create("other", b"new")
         await cut_short(w.kv.create, "other", b"new", after=0.5)
 

@@ -144,6 +144,9 @@ async def test_a_revision_that_is_gone_or_never_was_is_refused_and_leaves_nothin
         ({"resume_from_revision": "7"}, TypeError, "resume_from_revision"),
         ({"resume_from_revision": True}, TypeError, "resume_from_revision"),
         ({"meta_only": 1}, TypeError, "meta_only"),
+        ({"ignore_deletes": 1}, TypeError, "ignore_deletes must be True or False, not int"),
+        ({"include_history": "yes"}, TypeError, "include_history must be True or False, not str"),
+        ({"updates_only": None}, TypeError, "updates_only must be True or False, not None"),
         ({"keys": []}, ValueError, "keys of key-value bucket 'b': an empty sequence"),
         ({"keys": 7}, TypeError, "keys of key-value bucket 'b' must be a pattern or several, not int"),
         ({"keys": b"a"}, TypeError, "must be text"),
@@ -151,7 +154,7 @@ async def test_a_revision_that_is_gone_or_never_was_is_refused_and_leaves_nothin
         ({"keys": "a..b"}, errors.InvalidKeyError, re.escape("filter 'a..b' of bucket 'b'")),
         ({"keys": ["a", ">.b"]}, errors.InvalidKeyError, "filter '>.b'"),
         ({"on_recreate": "ignore"}, ValueError, "on_recreate must be 'fail' or 'restart'"),
-        ({"timeout": 1}, TypeError, r"open_watcher\(\) takes no timeout"),
+        ({"timeout": 1}, TypeError, r"open_watcher\(\) takes no timeout: deadlines are cancel scopes"),
         ({"filters": "a"}, TypeError, r"open_watcher\(\) got an unexpected keyword argument 'filters'"),
     ],
 )

@@ -18,11 +18,12 @@ from trionats import errors
 from trionats._core.deadlines import too_late, unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import CLEANUP_LIMIT, in_store
-from trionats._jetstream.kv.holding import Holding, is_conflict
+from trionats._jetstream.kv.holding import Holding
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.publish import encoded
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -273,14 +274,14 @@ async def open_lease(
         trio.ClosedResourceError: The nursery was cancelled while it waited, and the block stands outside it.
     """
     if unknown:
-        raise unexpected("open_lease", unknown)
+        raise unexpected("open_lease", unknown, None)
     check_nursery(nursery, "open_lease")
     if not isinstance(kv, KeyValue):
         raise TypeError(f"open_lease(nursery, kv, key): kv must be a KeyValue, not {type(kv).__name__}")
     seconds = checked_ttl(ttl)
     access = kv.__access__()
     stored_key, content = access.new_key(key), _content(value)
-    stored_value = access.stored_value("open_lease(): value", content)
+    stored_value = access.stored_value("open_lease()", content)
     access.api.connection.pace.run.check("open_lease")
     await _check_bucket(access, seconds)
     doing = f"lease of key {key!r} in bucket {kv.bucket!r}"
@@ -292,7 +293,7 @@ async def open_lease(
 def _content(value: object) -> bytes:
     """Give a value as it is stored, and can be stored again whatever becomes of the object."""
     if isinstance(value, str):
-        return encoded("open_lease(): value", value)
+        return encoded("open_lease()", value, "value")
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"open_lease(): value must be bytes or str, not {type(value).__name__}")
     return bytes(value)

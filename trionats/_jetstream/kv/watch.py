@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from trionats import api
-from trionats._jetstream.entries import Entries
+from trionats._jetstream.ordered.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_filter
 from trionats._protocol.jetstream.moments import moment_of
