@@ -257,7 +257,9 @@ def test_old_markers_are_purged_and_of_younger_ones_what_stands_before(
 
 
 def test_how_old_markers_have_to_be_is_a_number() -> None:
-    assert checked_age(5) == 5.0
+    assert (checked_age(5), checked_age(math.inf)) == (5.0, math.inf)
+    assert checked_age(10**400) > 200 * 365 * 86400
+    assert checked_age(-(10**400)) < 0
     for wrong in (None, "5", True, datetime.timedelta(1)):
         with pytest.raises(TypeError, match="olderthan must be a number of seconds"):
             checked_age(wrong)

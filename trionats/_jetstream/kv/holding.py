@@ -161,21 +161,21 @@ class Holding:
         return False
 
     async def _write_and_look(self) -> bool:
-        failure: errors.Error | None = None
+        failed = False
         try:
             await self.write(self._patience.seen.revision, settle=True)
         except errors.Error as error:
-            failure = error
+            failed = True
             if not is_conflict(error):
                 await self._bear(error)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-        if failure is not None:
+        if failed:
             self._patience.looked(await self._look_patiently(), trio.current_time())
             if not self._is_free:
                 return False
         # It may have taken so long that it is over already.
         if self.tenure.deadline > trio.current_time():
             return True
-        if failure is None:
+        if not failed:
             self._patience.looked(await self._look_patiently(), trio.current_time())
         return False
 

@@ -14,7 +14,7 @@ from trionats._jetstream.api import Api
 from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
-from trionats._jetstream.kv.watch import entries_in
+from trionats._jetstream.kv.watch import entries_in, several_patterns
 from trionats._jetstream.ordered.listing import list_stored
 from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
@@ -69,7 +69,7 @@ class ReadOnlyKeyValue:
         codecs = self._access.codecs
         if codecs is None:
             return entries_in(self._api, self._names, keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
-        patterns = [codecs.encode_filter(one) for one in ([keys] if isinstance(keys, str) else keys)]
+        patterns = [codecs.encode_filter(one) for one in several_patterns(self._names, keys)]
         stored = entries_in(self._api, self._names, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
         return _decoded(stored, codecs)
 
@@ -263,7 +263,7 @@ class KeyValue(ReadOnlyKeyValue):
             try:
                 return await access.write(doing, stored_key, data, last=creating.expected, msg_ttl=msg_ttl)
             except errors.KeyWrongLastSequenceError as error:
-                lost = error
+                lost = error.with_traceback(None)  # which leads to this frame, and would hold all until it is collected
             # The comparison was with what the leader has, so it is asked what that is.
             there = await access.last(stored_key)
             pause = creating.found(0 if there is None else there.seq or 0, gone=is_gone(there))

@@ -117,9 +117,14 @@ def checked_ttl(ttl: object) -> int:
         raise TypeError(f"{_DOING}: ttl must be whole seconds, not {type(ttl).__name__}")
     if not LEAST_TTL <= ttl <= MOST_SECONDS or ttl != int(ttl):
         why = "the server cuts it to whole seconds" if LEAST_TTL <= ttl <= MOST_SECONDS else ""
-        text = f"{_DOING}: ttl is {ttl:g}: it must be whole seconds, from {LEAST_TTL} to {MOST_SECONDS}"
+        text = f"{_DOING}: ttl is {_shown(ttl)}: it must be whole seconds, from {LEAST_TTL} to {MOST_SECONDS}"
         raise ValueError(f"{text}; {why}" if why else text)
     return int(ttl)
+
+
+def _shown(ttl: float) -> str:
+    # A whole number of any size is one, and what has hundreds of digits is no float.
+    return f"{ttl:g}" if -MOST_SECONDS <= ttl <= MOST_SECONDS or isinstance(ttl, float) else "far off"
 
 
 def unfit(config: api.StreamConfig, ttl: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from trionats._protocol.fields import MOST_SECONDS
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.kv.entries import OPERATION, Operation
 from trionats._protocol.jetstream.publishing.publish import EXPECTED_LAST, MSG_TTL, ROLLUP, time_to_live
@@ -56,7 +57,8 @@ def checked_age(olderthan: object) -> float:
         raise TypeError(f"purge_deletes: olderthan must be a number of seconds, not {type(olderthan).__name__}")
     if olderthan != olderthan:
         raise ValueError("purge_deletes: olderthan is not a number")
-    return float(olderthan)
+    # An infinite number will do, so one that is greater than any float does, too.
+    return float(min(max(olderthan, -1), MOST_SECONDS)) if isinstance(olderthan, int) else olderthan
 
 
 def write_headers(
