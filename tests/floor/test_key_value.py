@@ -37,7 +37,7 @@ from trionats import (
     open_watcher,
 )
 from trionats._protocol.jetstream.buckets.origins import Origin
-from trionats._protocol.jetstream.kv.writing import MOST_CHANGES, UNDER_WAY_PAUSES
+from trionats._protocol.jetstream.kv.writing import CREATE_PAUSES, MOST_CHANGES
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 MSG_GET = "$JS.API.STREAM.MSG.GET.KV_b"
@@ -323,11 +323,11 @@ async def test_a_create_waits_for_what_is_under_way_in_a_replicated_bucket(
 ) -> None:
     async with open_keys(replicas=3) as w:
         w.bucket.answer("$KV.b.k", *[WRONG_SEQUENCE_OF_SEVERAL] * 3)
-        with takes(sum(UNDER_WAY_PAUSES[:3])):
+        with takes(sum(CREATE_PAUSES[:3])):
             await w.kv.create("k", b"new")
         assert w.bucket.values() == {"k": b"new"}
         w.bucket.answer("$KV.b.other", *[WRONG_SEQUENCE_OF_SEVERAL] * 99)
-        with takes(sum(UNDER_WAY_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
+        with takes(sum(CREATE_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
             await w.kv.create("other", b"new")
         await cut_short(w.kv.create, "other", b"new", after=0.5)
 

@@ -326,6 +326,33 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
 
 
+async def test_snapshots_of_a_bucket_with_history_under_constant_writes_have_each_key_once(
+    nats_server: TrioNatsServer,
+) -> None:
+    names = [f"k.{number}" for number in range(40)]
+    async with connected(nats_server) as (nc, nursery), open_world(nats_server) as (_, ours, _):
+        bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="busy", history=2)
+        kv = await ours.jetstream().key_value("busy")
+        for name in names * 2:
+            await kv.put(name, b"")
+
+        async def keep_writing() -> None:
+            while True:
+                for _ in range(20):
+                    await ours.publish(f"$KV.busy.{random.choice(names)}", b"x")
+                await kv.put(random.choice(names), b"x")
+
+        async with trio.open_nursery() as writers:
+            writers.start_soon(keep_writing)
+            for _ in range(20):
+                async with bridge.open_watcher(nursery, bucket) as rx:
+                    with trio.fail_after(5):
+                        seen = await rx.snapshot()
+                assert sorted(entry.key for entry in seen) == sorted(names)
+            writers.cancel_scope.cancel()
+        await aio_as_trio(nc.jetstream().delete_key_value)("busy")
+
+
 async def test_patterns_that_overlap_and_a_revision_to_resume_with(nats_server: TrioNatsServer) -> None:
     async with connected(nats_server) as (nc, nursery):
         bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="resumed")

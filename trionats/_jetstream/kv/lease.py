@@ -18,11 +18,12 @@ from trionats import errors
 from trionats._core.deadlines import too_late, unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import CLEANUP_LIMIT, in_store
-from trionats._jetstream.kv.holding import Holding, is_conflict
+from trionats._jetstream.kv.holding import Holding
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.publish import encoded
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

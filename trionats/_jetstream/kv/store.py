@@ -218,6 +218,7 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it is full.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
         """
         access = self._access
@@ -248,6 +249,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
@@ -286,6 +288,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `last` is no whole number; None is none.
             ValueError: It is negative.
@@ -313,6 +316,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision than `last`.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was deleted is not known.
         """
         stored_key = self._access.stored_key(key)
@@ -336,6 +340,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.

@@ -14,10 +14,10 @@ import trio
 
 from trionats import errors
 from trionats._jetstream.api import about, in_store, unreadable
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.management import purged
 from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, idle_error
 from trionats._jetstream.ordered.entries import Entries
 from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._jetstream.publishing.destination import written_at
