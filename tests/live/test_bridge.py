@@ -314,6 +314,9 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         assert type(entry) is type(theirs)
         with pytest.raises(ValueError, match="keys is empty"):
             await snapshot(keys=[])
+        for wrong in (7, {"a.1"}, iter(["a.1"])):
+            with pytest.raises(TypeError, match="keys must be a pattern or several, not"):
+                await snapshot(keys=wrong)
         with pytest.raises(ValueError, match="exclude each other"):
             await snapshot(updates_only=True, include_history=True)
         with pytest.raises(TypeError, match=r"^open_watcher\(\) got an unexpected keyword argument 'filter'"):
