@@ -72,8 +72,8 @@ FLOORS: dict[str, list[str]] = {
         "* idle jitter messages whereabouts",
         "api",
         "direct ordered",
-        "entries management",
-        "buckets consumers listing publishing watcher",
+        "management",
+        "buckets consumers publishing",
         "kv objects streams",
         "context",
     ],
@@ -103,13 +103,17 @@ FLOORS: dict[str, list[str]] = {
         "message",
     ],
     "_jetstream.objects": [
-        "* buckets transfer",
-        "files infos purging",
-        "access chunks",
+        "* buckets files purging transfer",
+        "access chunks infos",
         "orphans reader replacing sealing sources",
         "deleting editing links putting stream",
         "reading",
         "store",
+    ],
+    "_jetstream.ordered": [
+        "* source",
+        "entries",
+        "listing watcher",
     ],
     "_jetstream.publishing": [
         "* destination",
@@ -129,24 +133,39 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments priority publishing refusals remnants",
-        "consumer_config demand direct kv leader objects publisher pull",
-        "actions ordered_batch snapshot",
-        "consuming fetching ordered ordered_options push",
+        "* acks buckets levels listing moments publishing refusals",
+        "direct kv objects pull",
+        "actions",
+        "consumers ordered",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
         "origins",
     ],
+    "_protocol.jetstream.consumers": [
+        "* configs priority push",
+        "demand fetching",
+        "consuming",
+    ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
-        "lease writing",
+        "writing",
+        "lease",
     ],
     "_protocol.jetstream.objects": [
-        "* configs cutting infos names",
+        "* configs cutting infos names remnants",
         "orphans places promises ways",
         "links writing",
         "editing",
+    ],
+    "_protocol.jetstream.ordered": [
+        "* batch leader options",
+        "snapshot",
+        "resuming",
+    ],
+    "_protocol.jetstream.publishing": [
+        "* publish",
+        "publisher",
     ],
     "testing": [
         "_server",
@@ -190,6 +209,7 @@ TASKS = {
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
 SEND_ALL = {
+    "_connection.wire": 1,
     "_connection.handshake": 1,
     "_connection.session": 1,
     "_connection.websocket": 2,

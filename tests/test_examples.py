@@ -214,7 +214,7 @@ def test_the_demonstration_finds_every_count_back_at_the_start() -> None:
 
 
 SABOTAGE = {
-    "consumers": "trionats._jetstream.ordered.OrderedSource._delete = lambda *_: None",
+    "consumers": "trionats._jetstream.ordered.source.OrderedSource._delete = lambda *_: None",
     "subscriptions": "trionats._core.attachments.Attachment.detach = lambda _: None",
     "a task, at first": """
 watch_files = demo.watch_files

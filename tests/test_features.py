@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "docs" / "features").glob("*.csv"))
 HEADER = ["section", "feature", "name", "test"]
 
-#: What other clients have of JetStream's publishing, streams and consumers: none of it may be missing from the tables.
+#: What other clients have of JetStream's publishing, streams, consumers and stores: none of it may be missing from the tables.
 JETSTREAM = {
     "1.11": (
         "domain / api prefix",
@@ -71,6 +71,53 @@ JETSTREAM = {
         "Ack kinds: ack, double ack, nak with delay, in progress, term with reason",
         "Ack and next (+NXT)",
         "metadata v1 and v2",
+    ),
+    "1.14": (
+        "create/bind/update/create-or-update/delete/list names/list status",
+        "put / create / update(rev) / delete / purge",
+        "create after delete/purge marker",
+        "delete/purge with last revision",
+        "TTL on create / purge (2.11)",
+        "limit markers",
+        "marker mapping",
+        "unknown KV-Operation value",
+        "get(rev) validates subject",
+        "watch one/wildcard/all",
+        "watch many filters (2.10)",
+        "options: include_history, ignore_deletes, meta_only, updates_only, resume_from_revision",
+        "end-of-initial signal, always sent",
+        "history(key)",
+        "keys / key lister / filtered server-side",
+        "purge_deletes(older_than 30 min)",
+        "status (values, history, ttl, bytes, compressed, metadata, marker ttl)",
+        "config: description, max_value_size, max_bytes, storage, replicas, placement, republish, compression, metadata",
+        "mirror / sources with auto transforms (ADR-57)",
+        "API prefix/domain on puts (ADR-19)",
+        "codecs key/value (ADR-54)",
+        "read-only handle",
+    ),
+    "1.15": (
+        "create/update/c-o-u/bind/delete/list names/list status",
+        "put from reader/bytes/str/file",
+        "pipelined chunk upload",
+        "chunk size exact regardless of reader",
+        "failure cleanup (purge own chunks)",
+        "CAS on meta write",
+        "old chunks purged after replace",
+        "get streaming",
+        "digest verified / size verified",
+        "missing-chunk detection",
+        "follows object link (same/other bucket); bucket link error",
+        "info / show_deleted",
+        "delete (marker + purge)",
+        "update_meta + rename",
+        "add_link / add_bucket_link",
+        "seal / status / list / list incl. deleted",
+        "watch: ignore_deletes, include_history, updates_only, marker",
+        "TTL, placement, replicas, storage, metadata, compression, max_bytes",
+        "object headers / metadata map",
+        "progress reporting",
+        "put/get file helpers",
     ),
 }
 

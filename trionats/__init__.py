@@ -31,11 +31,11 @@ from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.objects.stream import ObjectStream
+from trionats._jetstream.ordered.watcher import Watcher, WatcherStatistics
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
-from trionats._jetstream.watcher import Watcher, WatcherStatistics
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
-from trionats._protocol.jetstream.publishing import PublishOptions
+from trionats._protocol.jetstream.publishing.publish import PublishOptions
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher

@@ -9,7 +9,7 @@ from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.consuming import consuming
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer, reading
 from trionats._jetstream.consumers.push import pushed
-from trionats._protocol.jetstream.demand import Demand
+from trionats._protocol.jetstream.consumers.demand import Demand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trionats._feeds.feed import Feed
     from trionats._jetstream.messages.message import JetStreamMsg
-    from trionats._protocol.jetstream.demand import OnLeave
+    from trionats._protocol.jetstream.consumers.demand import OnLeave
 
 
 @opens

@@ -8,7 +8,7 @@ from trionats._core.deadlines import unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.kv.store import ReadOnlyKeyValue
 from trionats._jetstream.objects.store import ObjectStore
-from trionats._jetstream.watcher import Watcher, watching, where_to_start
+from trionats._jetstream.ordered.watcher import Watcher, watching, where_to_start
 from trionats._protocol.fields import check_argument
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from trionats import api
     from trionats._feeds.opening import Opening
-    from trionats._jetstream.entries import Entries
-    from trionats._jetstream.watcher import OnRecreate
+    from trionats._jetstream.ordered.entries import Entries
+    from trionats._jetstream.ordered.watcher import OnRecreate
 
 
 @overload
@@ -131,7 +131,7 @@ async def open_watcher(
             neither of the two.
     """
     if unknown:
-        raise unexpected("open_watcher", unknown, "rx")
+        raise unexpected("open_watcher", unknown, None)
     of_keys = {"keys": keys, "resume_from_revision": resume_from_revision, "meta_only": meta_only}
     given = {name: value for name, value in of_keys.items() if value is not None}
     if type(store).__module__.startswith("nats.js."):
@@ -150,7 +150,9 @@ async def open_watcher(
             yield bridged
         return
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate, resume_from_revision)
+    start = where_to_start(
+        include_history, updates_only, on_recreate, resume_from_revision, ignore_deletes=ignore_deletes
+    )
     entries = _entries_of(store, given, ignore_deletes=ignore_deletes)
     entries.jetstream.connection.pace.run.check("open_watcher")
     async with watching(nursery, entries, start, on_recreate) as watcher:

@@ -23,7 +23,7 @@ from trionats._bridge.pull_subscription import PullSubscription, open_pull_subsc
 from trionats._bridge.stores import bridged_entries, bridged_objects
 from trionats._bridge.subscription import Subscription, open_subscription
 from trionats._feeds.opening import Opening, check_nursery, opens
-from trionats._jetstream.watcher import watching, where_to_start
+from trionats._jetstream.ordered.watcher import watching, where_to_start
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import trio
 
     from trionats import api
-    from trionats._jetstream.watcher import OnRecreate, Watcher
+    from trionats._jetstream.ordered.watcher import OnRecreate, Watcher
 
 __all__ = [
     "Msg",
@@ -143,7 +143,7 @@ async def _open_objects(
     on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[api.ObjectInfo]]:
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate)
+    start = where_to_start(include_history, updates_only, on_recreate, ignore_deletes=ignore_deletes)
     objects = bridged_objects(connection_of(store._js._nc, "open_watcher"), store, ignore_deletes=ignore_deletes)
     async with watching(nursery, objects, start, on_recreate) as watcher:
         yield watcher
@@ -164,7 +164,9 @@ async def _open_keys(
     on_recreate: OnRecreate = "fail",
 ) -> AsyncIterator[Watcher[KeyValue.Entry]]:
     check_nursery(nursery, "open_watcher")
-    start = where_to_start(include_history, updates_only, on_recreate, resume_from_revision)
+    start = where_to_start(
+        include_history, updates_only, on_recreate, resume_from_revision, ignore_deletes=ignore_deletes
+    )
     patterns = subjects.widest([f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)])
     if not patterns:
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")

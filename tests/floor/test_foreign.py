@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.fake_jetstream import FakeObjects
-from tests.worlds import meta_subject, open_bucket, settled
+from tests.worlds import meta_subject, open_bucket, open_keys, settled
 from trionats import ObjectStore, errors, events, open_events, open_watcher
 from trionats._core.foreign import QUIET, Foreign
 
@@ -388,3 +388,105 @@ async def test_one_names_place_in_one_alphabet_is_anothers_in_the_other() -> Non
         await store.delete(theirs)
         await store.put(name, b"mine")
         assert (await store.get(name)).data == b"mine"
+
+
+# -- objects as nats-py and nats.go write them -------------------------------------------------------------------------
+
+# The very bytes that nats-py 2.16.0 and the nats tool 0.5.0 stored, with Nats-Rollup.
+NATS_PY_OBJECT = b'{"name": "n", "bucket": "b", "nuid": "00mRYO0LfwcB6adyy3Brt9", "size": 4, "mtime": "2026-11-29T10:13:30.200815+00:00", "chunks": 1, "digest": "SHA-256=Om6weQ85rIfJTzhWst0sXREOaBFgImGpqSPTuyOtyLc=", "deleted": false, "description": "d", "headers": {"A": ["1"]}, "options": {"max_chunk_size": 131072}}'
+NATS_PY_DELETED = b'{"name": "gone", "bucket": "b", "nuid": "00mRYO0LfwcB6adyy3Bs1X", "size": 0, "mtime": "", "chunks": 0, "digest": "", "deleted": true, "options": {"max_chunk_size": 131072}}'
+NATS_GO_OBJECT = b'{"name":"n","headers":{"A":["1"]},"options":{"max_chunk_size":131072},"bucket":"b","nuid":"hTAJ3wShtZqGfmv3oADZwa","size":4,"mtime":"0001-01-01T00:00:00Z","chunks":1,"digest":"SHA-256=Om6weQ85rIfJTzhWst0sXREOaBFgImGpqSPTuyOtyLc="}'
+NATS_GO_DELETED = b'{"name":"gone","options":{"max_chunk_size":131072},"bucket":"b","nuid":"00JKZkq5rqGAkYOJWrGPz0","size":0,"mtime":"0001-01-01T00:00:00Z","chunks":0,"deleted":true}'
+
+
+@pytest.mark.parametrize(
+    ("stored", "gone"), [(NATS_PY_OBJECT, NATS_PY_DELETED), (NATS_GO_OBJECT, NATS_GO_DELETED)], ids=["py", "go"]
+)
+async def test_objects_and_markers_of_nats_py_and_nats_go_are_read_and_replaced(stored: bytes, gone: bytes) -> None:
+    async with open_bucket() as (bucket, store, _, nursery), open_watcher(nursery, store) as rx:
+        bucket.store(f"{bucket.prefix}.C.{json.loads(stored)['nuid']}", b"data", rollup=False)
+        bucket.store(subject("n"), stored)
+        bucket.store(subject("gone"), gone)
+        assert [((info := await rx.receive()).name, info.deleted) for _ in range(2)] == [("n", False), ("gone", True)]
+        result = await store.get("n")
+        assert (result.data, result.info.headers) == (b"data", {"A": ["1"]})
+        with pytest.raises(errors.ObjectDeletedError):
+            await store.get("gone")
+        assert [info.name for info in await store.list()] == ["n"]
+        for name in ("n", "gone"):
+            await store.put(name, b"ours")
+        assert bucket.contents() == {"n": b"ours", "gone": b"ours"}
+
+
+# -- keys and values as others write them ------------------------------------------------------------------------------
+
+
+def fields(*lines: str) -> bytes:
+    return "\r\n".join(("NATS/1.0", *lines, "", "")).encode()
+
+
+# What @nats-io/kv 3.4.0, nats-py 2.16.0 and the nats tool 0.5.0 stored, in headers that are alike to the byte but for the form of a
+# time to live, and what nats-server 2.15.1 stored when that was over: key, headers, value, and what it is to us.
+CREATED = fields("Nats-Expected-Last-Subject-Sequence: 0")
+DELETED = fields("KV-Operation: DEL")
+WRITTEN: list[tuple[str, bytes, bytes, str | None]] = [
+    ("put", b"", b"v", None),
+    ("created", CREATED, b"v", None),
+    ("js-ttl", fields("Nats-Expected-Last-Subject-Sequence: 0", "Nats-TTL: 60s"), b"v", None),
+    ("py-ttl", fields("Nats-Expected-Last-Subject-Sequence: 0", "Nats-TTL: 60"), b"v", None),
+    ("updated", fields("Nats-Expected-Last-Subject-Sequence: 1"), b"w", None),
+    ("empty", b"", b"", None),
+    ("deleted", DELETED, b"", "DEL"),
+    ("deleted-at", fields("KV-Operation: DEL", "Nats-Expected-Last-Subject-Sequence: 4"), b"", "DEL"),
+    ("purged", fields("KV-Operation: PURGE", "Nats-Rollup: sub"), b"", "PURGE"),
+    ("js-purged", fields("KV-Operation: PURGE", "Nats-Rollup: sub", "Nats-TTL: 60s"), b"", "PURGE"),
+    ("py-purged", fields("KV-Operation: PURGE", "Nats-Rollup: sub", "Nats-TTL: 60"), b"", "PURGE"),
+    ("expired", fields("Nats-Marker-Reason: MaxAge", "Nats-TTL: 60s", "Nats-Rollup: sub"), b"", "PURGE"),
+]
+
+
+@pytest.mark.parametrize(("key", "headers", "value", "operation"), WRITTEN, ids=[key for key, *_ in WRITTEN])
+async def test_what_other_clients_and_the_server_store_of_a_key_is_read_and_replaced(
+    key: str, headers: bytes, value: bytes, operation: str | None
+) -> None:
+    async with open_keys(history=2, limit_marker_ttl=60) as (bucket, kv, _, nursery):
+        async with open_watcher(nursery, kv) as rx:
+            bucket.store(f"{bucket.prefix}.{key}", value, rollup=b"Nats-Rollup" in headers, headers=headers)
+            entry = await rx.receive()
+            assert (entry.key, entry.value, entry.operation) == (key, value, operation)
+        (kept,) = await kv.history(key)
+        assert kept == replace(entry, delta=kept.delta)
+        if operation is None:
+            assert replace(await kv.get(key), delta=entry.delta) == entry
+            assert await kv.keys() == [key]
+            with pytest.raises(errors.KeyWrongLastSequenceError):
+                await kv.create(key, b"ours")
+            await kv.update(key, b"ours", last=entry.revision)
+        else:
+            with pytest.raises(errors.KeyDeletedError) as gone:
+                await kv.get(key)
+            assert gone.value.op == operation
+            assert await kv.keys() == []
+            await kv.create(key, b"ours")
+        assert (await kv.get(key)).value == b"ours"
+
+
+async def test_what_we_store_of_a_key_is_what_other_clients_store() -> None:
+    async with open_keys(history=5, limit_marker_ttl=60) as (bucket, kv, _, _):
+        await kv.put("put", b"v")
+        await kv.create("created", b"v")
+        await kv.create("js-ttl", b"v", msg_ttl=60)
+        await kv.update("updated", b"w", last=0)
+        await kv.delete("deleted")
+        await kv.purge("purged")
+        stored = {m.subject.removeprefix(f"{bucket.prefix}."): m.headers for m in bucket.messages}
+        assert stored["put"] == b""
+        assert named(stored["created"]) == named(stored["updated"]) == named(CREATED)
+        assert named(stored["js-ttl"]) | {b"Nats-TTL: 60s"} >= named(CREATED)
+        assert named(stored["deleted"]) == named(DELETED)
+        assert named(stored["purged"]) == {b"KV-Operation: PURGE", b"Nats-Rollup: sub"}
+
+
+def named(headers: bytes) -> set[bytes]:
+    """Give the lines of headers, whose order means nothing."""
+    return set(headers.split(b"\r\n")) - {b"NATS/1.0", b""}

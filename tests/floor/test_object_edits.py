@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import trio
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FULL, WRONG_SEQUENCE, FakeObjects, digest_of, refusal
 from tests.fakes import FakeServer, Frame, matches
-from tests.worlds import Listener, meta_subject, open_bucket, seam, takes
+from tests.worlds import Listener, cut_into, meta_subject, open_bucket, seam, takes
 from trionats import ObjectStore, api, errors, events, open_watcher
 from trionats._jetstream.objects import orphans
 
@@ -113,6 +114,23 @@ async def test_what_cannot_be_said_is_refused_before_anything_is_sent(
     async with open_bucket() as (bucket, store, _, _):
         with pytest.raises(error, match=text):
             await store.update_meta(name, meta)
+    assert not bucket.server.sent("PUB")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda store: store.get_info("n", 1), TypeError, "get_info: show_deleted must be True or False, not int"),
+        (lambda store: store.list("all"), TypeError, "list: ignore_deletes must be True or False, not str"),
+        (lambda store: store.put_file("a\0b"), ValueError, r"put_file: path 'a\\x00b' is no file's"),
+    ],
+)
+async def test_arguments_of_another_kind_are_refused_before_anything_is_asked(
+    call: Callable[[Any], Awaitable[object]], error: type[Exception], text: str
+) -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        with pytest.raises(error, match=text):
+            await call(store)
     assert not bucket.server.sent("PUB")
 
 
@@ -495,7 +513,7 @@ async def test_a_sealed_bucket_says_so_of_data_that_stays_in_it(after: int) -> N
         told = Listener()
         seam(nc).add_listener(told)
         with pytest.raises(errors.BadRequestError, match=r"put of object 'n' into bucket 'b': .*sealed"):
-            await store.put("n", b"x" * 50, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10)))
+            await store.put("n", b"x" * 50, cut_into(10))
         assert len(told.heard(events.ChunksLeft)) == bool(after)
         seam(nc).remove_listener(told)
 

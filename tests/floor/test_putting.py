@@ -20,14 +20,14 @@ import trio.testing
 
 from tests.fake_jetstream import FULL, FakeObjects
 from tests.fakes import Frame, matches
-from tests.worlds import open_bucket, settled, until
+from tests.worlds import cut_into, open_bucket, settled, until
 from trionats import api, errors
 from trionats._jetstream.objects import chunks, sources
 
 MIB = 1024 * 1024
 CHUNKS = "$O.b.C.>"
 LETTERS = bytes(range(100))
-TENS = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
+TENS = cut_into(10)
 WELCOME = "bytes, text, a path, a binary file, or a stream or an async iterable of bytes"
 
 autojump = pytest.mark.usefixtures("autojump_clock")

@@ -20,9 +20,9 @@ from trionats._core.messaging import HasMessaging, messaging_of
 from trionats._feeds.feed import OpenFeeds
 from trionats._feeds.pace import Pace
 from trionats._jetstream.api import Api, in_store
-from trionats._jetstream.entries import Entries
-from trionats._jetstream.ordered import Handed, Sink
-from trionats._jetstream.watcher import watching
+from trionats._jetstream.ordered.entries import Entries
+from trionats._jetstream.ordered.source import Handed, Sink
+from trionats._jetstream.ordered.watcher import watching
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import find_store, open_keys
-from trionats import Watcher, errors, open_watcher
+from trionats import PathCodec, Watcher, errors, open_watcher
 from trionats.api import KeyValueEntry
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -144,14 +144,17 @@ async def test_a_revision_that_is_gone_or_never_was_is_refused_and_leaves_nothin
         ({"resume_from_revision": "7"}, TypeError, "resume_from_revision"),
         ({"resume_from_revision": True}, TypeError, "resume_from_revision"),
         ({"meta_only": 1}, TypeError, "meta_only"),
+        ({"ignore_deletes": 1}, TypeError, "ignore_deletes must be True or False, not int"),
+        ({"include_history": "yes"}, TypeError, "include_history must be True or False, not str"),
+        ({"updates_only": None}, TypeError, "updates_only must be True or False, not None"),
         ({"keys": []}, ValueError, "keys of key-value bucket 'b': an empty sequence"),
         ({"keys": 7}, TypeError, "keys of key-value bucket 'b' must be a pattern or several, not int"),
         ({"keys": b"a"}, TypeError, "must be text"),
-        ({"keys": ["a", 7]}, TypeError, "filter 7 of bucket 'b': it must be text"),
+        ({"keys": ["a", 7]}, TypeError, "7.*: it must be text"),
         ({"keys": "a..b"}, errors.InvalidKeyError, re.escape("filter 'a..b' of bucket 'b'")),
         ({"keys": ["a", ">.b"]}, errors.InvalidKeyError, "filter '>.b'"),
         ({"on_recreate": "ignore"}, ValueError, "on_recreate must be 'fail' or 'restart'"),
-        ({"timeout": 1}, TypeError, r"open_watcher\(\) takes no timeout"),
+        ({"timeout": 1}, TypeError, r"open_watcher\(\) takes no timeout: deadlines are cancel scopes"),
         ({"filters": "a"}, TypeError, r"open_watcher\(\) got an unexpected keyword argument 'filters'"),
     ],
 )
@@ -162,6 +165,9 @@ async def test_options_that_cannot_be_are_refused_before_anything_is_sent(
         asked = len(w.bucket.server.sent("PUB", "$JS.API.>"))
         with pytest.raises(error, match=text):
             async with open_watcher(w.nursery, w.kv, **options):
+                pass
+        with pytest.raises(error, match=text):
+            async with open_watcher(w.nursery, w.kv.with_codecs(PathCodec()), **options):
                 pass
         assert len(w.bucket.server.sent("PUB", "$JS.API.>")) == asked
 

@@ -1,28 +1,92 @@
-// What tests/live/test_nats_js.py has nats.js do: node nats_js.mjs URL COMMAND [ARGUMENT...], one line of JSON comes back.
-import { connect } from "@nats-io/transport-node";
+// What tests/live/test_nats_js.py has nats.js do: node nats_js.mjs URL. Each line that it reads is a JSON list, [COMMAND, ARGUMENT...],
+// and is answered by one: {"result": ...} or {"error": ..., "code": ...}. It ends with its input.
+import { createInterface } from "node:readline";
+import { connect, headers } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
+import { Base64KeyCodec, Kvm, NoopKvCodecs } from "@nats-io/kv";
 import { Objm } from "@nats-io/obj";
 
-const [url, command, ...args] = process.argv.slice(2);
-const nc = await connect({ servers: url });
-const store = await new Objm(jetstream(nc)).open("b");
+const nc = await connect({ servers: process.argv[2] });
+const js = jetstream(nc);
+const [keyValues, objectStores] = [new Kvm(js), new Objm(js)];
+const [kv, obj, iterators] = [{}, {}, {}]; // by name: the buckets, and what is watched
+
 const bytes = (text) => new TextEncoder().encode(text);
+const text = (data) => data && new TextDecoder().decode(data);
+const codec = { ...NoopKvCodecs(), key: Base64KeyCodec() };
+const how = ({ base64, ...options } = {}) => (base64 ? { ...options, codec } : options);
+
+// An entry of keys and values, or the info of an object, with what JSON has a word for.
+const shown = (one) => {
+  if (!(one instanceof Object)) return one;
+  if ("key" in one) {
+    const { key, revision, operation, delta } = one;
+    return { key, value: one.string(), revision, operation, delta };
+  }
+  if (!("name" in one && "bucket" in one)) return one;
+  const { name, bucket, nuid, size, chunks, deleted, description, metadata, options, digest } = one;
+  const fields = one.headers?.keys ? Object.fromEntries(one.headers) : (one.headers ?? {});
+  return { name, bucket, nuid, size, chunks, deleted, description, metadata, options, digest, headers: fields };
+};
+const collected = async (iterator) => {
+  const all = [];
+  for await (const one of await iterator) all.push(shown(one));
+  return all;
+};
+const watch = async (name, iterator) => {
+  iterators[name] = (await iterator)[Symbol.asyncIterator]();
+};
+const meta = ({ headers: fields, ...rest }) => {
+  if (fields === undefined) return rest;
+  const built = headers();
+  for (const [key, values] of Object.entries(fields)) for (const value of values) built.append(key, value);
+  return { ...rest, headers: built };
+};
+const status = ({ bucket, values, history, ttl, markerTTL, description, size, sealed, metadata }) =>
+  ({ bucket, values, history, ttl, markerTTL, description, size, sealed, metadata });
 
 const commands = {
-  put: (name, data) => store.putBlob({ name }, bytes(data)),
-  link: async (name, to) => store.link(name, await store.info(to)),
-  delete: (name) => store.delete(name),
-  rename: (name, to) => store.update(name, { name: to }),
-  get: async (name) => {
-    const data = await store.getBlob(name);
-    return data && new TextDecoder().decode(data);
+  "kv.create_bucket": async (b, options) => void (kv[b] = await keyValues.create(b, how(options))),
+  "kv.open": async (b, options) => void (kv[b] = await keyValues.open(b, how(options))),
+  "kv.list": () => collected(keyValues.list()).then((all) => all.map((one) => one.bucket)),
+  "kv.status": async (b) => status(await kv[b].status()),
+  "kv.put": (b, key, value) => kv[b].put(key, value),
+  "kv.create": (b, key, value, ttl) => kv[b].create(key, value, ttl),
+  "kv.update": (b, key, value, last) => kv[b].update(key, value, last),
+  "kv.delete": (b, key, options) => kv[b].delete(key, options),
+  "kv.purge": (b, key, options) => kv[b].purge(key, options),
+  "kv.get": (b, key, options) => kv[b].get(key, options),
+  "kv.history": (b, key) => collected(kv[b].history({ key })),
+  "kv.keys": (b, filter) => collected(kv[b].keys(filter)),
+  "kv.watch": (b, options) => watch(b, kv[b].watch(options)),
+  "obj.create_bucket": async (b, options) => void (obj[b] = await objectStores.create(b, options)),
+  "obj.open": async (b) => void (obj[b] = await objectStores.open(b)),
+  "obj.status": async (b) => status(await obj[b].status()),
+  "obj.put": (b, about, data) => obj[b].putBlob(meta(about), bytes(data)),
+  "obj.link": async (b, name, to, other = b) => obj[b].link(name, await obj[other].info(to)),
+  "obj.link_bucket": (b, name, other) => obj[b].linkStore(name, obj[other]),
+  "obj.update": async (b, name, about) => (await obj[b].update(name, meta(about))).seq,
+  "obj.delete": async (b, name) => (await obj[b].delete(name)).purged,
+  "obj.get": async (b, name) => text(await obj[b].getBlob(name)),
+  "obj.info": (b, name) => obj[b].info(name),
+  "obj.list": (b) => obj[b].list().then((all) => all.map(shown)),
+  "obj.watch": (b, options) => watch(b, obj[b].watch(options)),
+  "obj.seal": async (b) => status(await obj[b].seal()),
+  next: async (name, count) => {
+    const all = [];
+    while (all.length < count) all.push(shown((await iterators[name].next()).value));
+    return all;
   },
-  info: async (name) => {
-    const info = await store.info(name);
-    return info && { name: info.name, deleted: info.deleted, nuid: info.nuid };
-  },
-  list: async () => (await store.list()).map((info) => info.name),
 };
-const result = await commands[command](...args);
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const [command, ...given] = JSON.parse(line);
+  let answer;
+  try {
+    answer = { result: shown(await commands[command](...given)) ?? null };
+  } catch (error) {
+    answer = { error: `${error.message}`, code: error.code ?? null };
+  }
+  console.log(JSON.stringify(answer));
+}
 await nc.close();
-console.log(JSON.stringify(result ?? null));

@@ -323,6 +323,33 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
 
 
+async def test_snapshots_of_a_bucket_with_history_under_constant_writes_have_each_key_once(
+    nats_server: TrioNatsServer,
+) -> None:
+    names = [f"k.{number}" for number in range(40)]
+    async with connected(nats_server) as (nc, nursery), open_world(nats_server) as (_, ours, _):
+        bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="busy", history=2)
+        kv = await ours.jetstream().key_value("busy")
+        for name in names * 2:
+            await kv.put(name, b"")
+
+        async def keep_writing() -> None:
+            while True:
+                for _ in range(20):
+                    await ours.publish(f"$KV.busy.{random.choice(names)}", b"x")
+                await kv.put(random.choice(names), b"x")
+
+        async with trio.open_nursery() as writers:
+            writers.start_soon(keep_writing)
+            for _ in range(20):
+                async with bridge.open_watcher(nursery, bucket) as rx:
+                    with trio.fail_after(5):
+                        seen = await rx.snapshot()
+                assert sorted(entry.key for entry in seen) == sorted(names)
+            writers.cancel_scope.cancel()
+        await aio_as_trio(nc.jetstream().delete_key_value)("busy")
+
+
 async def test_patterns_that_overlap_and_a_revision_to_resume_with(nats_server: TrioNatsServer) -> None:
     async with connected(nats_server) as (nc, nursery):
         bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="resumed")
@@ -1060,10 +1087,14 @@ async def test_a_drain_that_swallows_its_cancellation_does_not_crash_the_loop(na
     async def cancel_when_draining() -> None:
         with trio.CancelScope(shield=True):
             await until(lambda: nc.is_draining)
+            # Its subscription has sent a PING when the first one is answered, and had its PONG with the second. A PONG for what was
+            # cancelled ends nats-py's reader.
+            for _ in range(2):
+                await aio_as_trio(nc.flush)()
         scope.cancel()
 
     async with connected(nats_server) as (nc, _):
-        await make_slow(nc, lambda: asyncio.sleep(1))
+        await make_slow(nc, lambda: asyncio.sleep(3))
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_when_draining)

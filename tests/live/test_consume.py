@@ -299,7 +299,7 @@ async def test_a_message_larger_than_what_was_chosen_is_an_error_with_both_sizes
 async def test_a_message_larger_than_the_usual_credit_comes_alone(
     nats_server: TrioNatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trionats._protocol.jetstream.demand.MAX_BYTES", 1000)
+    monkeypatch.setattr("trionats._protocol.jetstream.consumers.demand.MAX_BYTES", 1000)
     async with open_stream(nats_server) as w:
         consumer = await consumer_of(w)
         for size in (10, 5000, 20, 3000, 30):

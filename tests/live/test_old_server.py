@@ -6,9 +6,6 @@ What it does is played in tests/floor/test_levels.py, which always runs; here is
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,32 +13,19 @@ from typing import Any
 
 import pytest
 
+from tests.go_programs import find_go_program
 from tests.worlds import World, open_world
 from trionats import api, errors
 from trionats.testing import TrioNatsServer, open_server
 
 VERSION = "v2.11.9"
-#: Built once, and kept for the next time.
-KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trionats-tests"
 
 pytestmark = [pytest.mark.live(seconds=60)]
 
 
 @pytest.fixture(scope="module")
 def old_server() -> Path:
-    executable = KEPT / VERSION / "nats-server"
-    if executable.exists():
-        return executable
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("there is no Go")
-    package = f"github.com/nats-io/nats-server/v2@{VERSION}"
-    environment = {**os.environ, "GOBIN": str(executable.parent), "GOFLAGS": "-mod=mod"}
-    try:
-        subprocess.run([go, "install", package], env=environment, check=True, capture_output=True, timeout=300)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"the server cannot be built: {error}")
-    return executable
+    return find_go_program("github.com/nats-io/nats-server/v2", VERSION)
 
 
 @asynccontextmanager

@@ -29,10 +29,10 @@ from tests.worlds import (
 )
 from trionats import Client, Msg, ObjectStore, Watcher, api, errors, events, open_client, open_events, open_watcher
 from trionats._jetstream.api import Api
-from trionats._jetstream.ordered import Handed, OrderedSource, Sink
+from trionats._jetstream.ordered.source import Handed, OrderedSource, Sink
 from trionats._protocol.jetstream.acks import AckSubject
 from trionats._protocol.jetstream.actions import ALL
-from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.ordered.resuming import Ordered
 from trionats.testing import TrioNatsServer, assert_no_leaks, open_server
 
 

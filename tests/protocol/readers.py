@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
-from trionats._protocol.jetstream.leader import StreamSaid, nanoseconds_of
-from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.ordered.leader import StreamSaid, nanoseconds_of
+from trionats._protocol.jetstream.ordered.resuming import Ordered
 from trionats._protocol.jetstream.pull import Pull
 
 EARLY, MADE, LATER = (f"2026-11-28T22:53:5{second}.165045997Z" for second in (1, 5, 9))

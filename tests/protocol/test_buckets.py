@@ -182,7 +182,8 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"history": "5"}, TypeError, r"KeyValueConfig\.history must be a whole number, not str"),
     ({"max_value_size": -2}, ValueError, r"call: max_value_size is -2: it is from -1 to 2147483647"),
     ({"max_value_size": 2**31}, ValueError, r"call: max_value_size is 2147483648: it is from -1 to 2147483647"),
-    ({"max_bytes": -2}, ValueError, r"call: max_bytes is -2: it is at least -1"),
+    ({"max_bytes": -2}, ValueError, r"call: max_bytes is -2: it is from -1 to 9223372036854775807"),
+    ({"max_bytes": 1 << 63}, ValueError, r"call: max_bytes is 9223372036854775808: it is from"),
     ({"ttl": 0.05}, ValueError, r"call: ttl is 0\.05: values live for 0\.1 s at the least"),
     ({"ttl": -1}, ValueError, r"KeyValueConfig\.ttl is -1"),
     ({"replicas": 0}, ValueError, r"call: replicas is 0: it is from 1 to 5"),
@@ -396,6 +397,7 @@ def test_a_whole_configuration_says_all_that_a_bucket_can_say_and_keeps_the_rest
         ({}, {"mirror": api.StreamSource("o")}, r"bucket 'b': mirror cannot be changed"),
         (MIRROR, {"mirror": api.StreamSource("p")}, r"bucket 'b': mirror cannot be changed"),
         (MIRROR, {"mirror": None}, r"bucket 'b': mirror cannot be changed"),
+        ({"sealed": True}, {"ttl": 5}, r"bucket 'b': ttl cannot be set: the bucket is sealed"),
     ],
 )  # fmt: skip
 def test_what_a_bucket_keeps_cannot_be_updated(now: dict[str, Any], fields: dict[str, Any], text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trionats import api
-from trionats._protocol.jetstream.consumer_config import all_filters, checked, checked_group, checked_moment, left_out
+from trionats._protocol.jetstream.consumers.configs import all_filters, checked, checked_group, checked_moment, left_out
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "a", "durable_name": "b"}, "name is 'a' and durable_name 'b': they are one"),

@@ -12,8 +12,8 @@ import pytest
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Step, Tell, Traits
-from trionats._protocol.jetstream.demand import Demand
+from trionats._protocol.jetstream.consumers.consuming import UNKNOWN, Consuming, News, Renew, Step, Tell, Traits
+from trionats._protocol.jetstream.consumers.demand import Demand
 from trionats._protocol.jetstream.pull import Pull, pull_limit
 
 SIZE = 100

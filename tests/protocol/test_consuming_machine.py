@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
-from trionats._protocol.jetstream.consuming import Consuming, Renew, Tell, Traits
-from trionats._protocol.jetstream.demand import Demand
+from trionats._protocol.jetstream.consumers.consuming import Consuming, Renew, Tell, Traits
+from trionats._protocol.jetstream.consumers.demand import Demand
 from trionats._protocol.jetstream.pull import Pull
 
 HEARTBEAT = 5.0

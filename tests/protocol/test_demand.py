@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trionats._protocol.jetstream.demand import Demand
+from trionats._protocol.jetstream.consumers.demand import Demand
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
-from trionats._protocol.jetstream.fetching import Fetch, Wanted
-from trionats._protocol.jetstream.priority import Terms
+from trionats._protocol.jetstream.consumers.fetching import Fetch, Wanted
+from trionats._protocol.jetstream.consumers.priority import Terms
 from trionats._protocol.jetstream.pull import Pull
 from trionats._protocol.jetstream.refusals import consumer_gone
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.protocol.readers import EARLY, GONE, JSON, LATER, MADE, REFUSED, Bench, play, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Fail, Find, Look, Start
-from trionats._protocol.jetstream.leader import Leader, StreamSaid, read_stream
+from trionats._protocol.jetstream.ordered.leader import Leader, StreamSaid, read_stream
 from trionats._protocol.jetstream.pull import Pull
 
 # What a response says.

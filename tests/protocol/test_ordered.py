@@ -11,7 +11,7 @@ import pytest
 from tests.protocol.readers import GONE, MADE, SIZE, Bench, info, reading
 from trionats import errors
 from trionats._protocol.jetstream.actions import Create, Delete, Start, Wait
-from trionats._protocol.jetstream.leader import StreamSaid
+from trionats._protocol.jetstream.ordered.leader import StreamSaid
 from trionats._protocol.jetstream.pull import Pull, Window
 
 

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from trionats._protocol.jetstream.ordered_batch import Batch, limits_of
+from trionats._protocol.jetstream.ordered.batch import Batch, limits_of
 from trionats._protocol.jetstream.pull import Ending
 
 UNTIL = 10.0

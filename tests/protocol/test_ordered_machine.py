@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trionats._protocol.jetstream.acks import AckSubject
 from trionats._protocol.jetstream.actions import Create, Delete, Find, Inspect, Look, Start, Wait
-from trionats._protocol.jetstream.leader import StreamSaid
-from trionats._protocol.jetstream.ordered import Ordered
+from trionats._protocol.jetstream.ordered.leader import StreamSaid
+from trionats._protocol.jetstream.ordered.resuming import Ordered
 from trionats._protocol.jetstream.pull import Pull, Window
 
 SUBJECTS = ("a", "b", "c", "d")

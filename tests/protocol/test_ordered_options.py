@@ -9,7 +9,7 @@ import pytest
 
 from trionats import api
 from trionats._protocol.jetstream.actions import Start
-from trionats._protocol.jetstream.ordered_options import filters_of, more_of, prefix_of, start_of, threshold_of
+from trionats._protocol.jetstream.ordered.options import filters_of, more_of, prefix_of, start_of, threshold_of
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trionats._protocol.jetstream.priority import Terms
+from trionats._protocol.jetstream.consumers.priority import Terms
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trionats._protocol.jetstream.publisher import LONGEST_REACH, SAFE_PART, Fate, Publish, Reaches, Window
-from trionats._protocol.jetstream.publishing import MSG_ID, UNDER_WAY
+from trionats._protocol.jetstream.publishing.publish import MSG_ID, UNDER_WAY
+from trionats._protocol.jetstream.publishing.publisher import LONGEST_REACH, SAFE_PART, Fate, Publish, Reaches, Window
 
 CONFLICT = 10071
 FULL = 10077

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import errors
-from trionats._protocol.jetstream import publishing as acks
-from trionats._protocol.jetstream.publishing import AckKind
+from trionats._protocol.jetstream.publishing import publish as acks
+from trionats._protocol.jetstream.publishing.publish import AckKind
 
 
 class Answer(NamedTuple):

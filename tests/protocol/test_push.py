@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from trionats import errors
 from trionats._protocol.jetstream.actions import Fail, Inspect, Wait
-from trionats._protocol.jetstream.push import Answer, Push, PushNews, PushTraits, Tell
+from trionats._protocol.jetstream.consumers.push import Answer, Push, PushNews, PushTraits, Tell
 
 BEAT = 5.0
 

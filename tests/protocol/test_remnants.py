@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trionats._protocol.jetstream.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
+from trionats._protocol.jetstream.objects.remnants import ATTEMPTS, RESPONSE_TIME, SETTLING, Remnant
 
 #: What happens to it, word by word, and how it stands then.
 SCRIPTS = {

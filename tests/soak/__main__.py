@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from tests.soak.crowded import one_consumer_at_a_time
+from tests.soak.handing_over import handed_over
 from tests.soak.lagging import lagging_replica
 from tests.soak.leases import many_leases
 from tests.soak.putting import MIB, cancelled_puts
@@ -37,6 +38,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "crowded": ("room for one consumer:\n", lambda wishes: one_consumer_at_a_time(wishes.in_a_row)),
     "lagging": ("a replica that lags:\n", lambda wishes: lagging_replica(wishes.restarts, wishes.count, print)),
     "watching": ("a watcher through kills: ", lambda wishes: killed_while_watched(wishes.keys, wishes.kills)),
+    "handing_over": ("a lease given back: ", lambda _: handed_over()),
     "leases": ("one lease, many processes:\n", lambda wishes: many_leases(wishes.seconds, say=print)),
 }
 

@@ -105,7 +105,7 @@ class Session:
         """What wakes the writer; None while it is busy and will look at the outbox by itself."""
         self.gate: trio.Event | None = None
         """What the writer waits for before it sends anything more; None for nothing."""
-        self.rest: bytes | memoryview = b""
+        self.rest: bytes | memoryview | list[bytes | memoryview] = b""
         """What is left of a batch that was sent in part."""
         self.reason: Exception | None = None
         """Why it ended."""
@@ -174,6 +174,11 @@ class Session:
         batch = engine.outbox.take(BATCH_SIZE)
         if not batch:
             return
+        if isinstance(batch, list):
+            # So much seldom fits at once.
+            self.rest = batch
+            self.wake()
+            return
         try:
             sent = send_now(batch)
         except OSError:
@@ -238,7 +243,10 @@ class Session:
             self.rest = b""
             if batch:
                 try:
-                    await self.wire.send_all(batch)
+                    if isinstance(batch, list):
+                        await self.wire.send_pieces(batch)
+                    else:
+                        await self.wire.send_all(batch)
                 except trio.BrokenResourceError as error:
                     # The server may have said why; then the reader is about to hear it.
                     await trio.sleep(LAST_WORDS_SECONDS)

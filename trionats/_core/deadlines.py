@@ -61,17 +61,18 @@ def too_late(
     return errors.explained(failure, f"{what}: no answer within {seconds:g} s")
 
 
-def unexpected(call: str, arguments: Mapping[str, object], of: str = "nc") -> TypeError:
+def unexpected(call: str, arguments: Mapping[str, object], of: str | None = "nc") -> TypeError:
     """Make the error for keyword arguments that a call does not have; `timeout` is one where nats-py has it.
 
     Args:
         call: The name of the method.
         arguments: What it was given too much.
-        of: What the method is called on, as programs usually name it.
+        of: What the method is called on, as programs usually name it; None for what opens something, and is not awaited.
     """
     name = next(iter(arguments))
     if name == "timeout":
-        return TypeError(f"{call}() takes no timeout: {within(call, of)}")
+        how = "deadlines are cancel scopes, as in `with trio.fail_after(1):`" if of is None else within(call, of)
+        return TypeError(f"{call}() takes no timeout: {how}")
     return TypeError(f"{call}() got an unexpected keyword argument {name!r}")
 
 

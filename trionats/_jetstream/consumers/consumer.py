@@ -10,8 +10,8 @@ from trionats._jetstream.api import confirmed
 from trionats._jetstream.consumers.fetching import fetch
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import step_down
-from trionats._protocol.jetstream.fetching import EXPIRES, Wanted
-from trionats._protocol.jetstream.priority import Terms
+from trionats._protocol.jetstream.consumers.fetching import EXPIRES, Wanted
+from trionats._protocol.jetstream.consumers.priority import Terms
 
 if TYPE_CHECKING:
     from datetime import datetime

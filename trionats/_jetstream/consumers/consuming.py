@@ -1,7 +1,7 @@
 """A pull consumer as a feed: what is asked for is what there is room for.
 
 Who decides
-    All decisions are the cellar's (`_protocol.jetstream.consuming`): how much to ask for and when, what statuses and silence mean, when
+    All decisions are the cellar's (`_protocol.jetstream.consumers.consuming`): how much to ask for and when, what statuses and silence mean, when
     it is over. `ConsumerFeed` carries them out. The connection's reader calls `_deliver` with each message and status, and whoever
     receives calls `_taken`; both do at once what needs no waiting (`_advance`: requests, news, another inbox). What waits is done by
     the feed's task, which mostly sleeps until silence would be too long.
@@ -30,9 +30,9 @@ from trionats._jetstream.consumers.oversize import upcoming
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import RESPONSE_LIMIT
+from trionats._jetstream.ordered.source import RESPONSE_LIMIT
 from trionats._protocol.jetstream.actions import Inspect, Measure
-from trionats._protocol.jetstream.consuming import UNKNOWN, Consuming, News, Renew, Tell, Traits
+from trionats._protocol.jetstream.consumers.consuming import UNKNOWN, Consuming, News, Renew, Tell, Traits
 from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.receivers import Intake
 from trionats._protocol.server_errors import refusal_of
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from trionats._core.message import Msg
     from trionats._jetstream.consumers.consumer import Consumer
-    from trionats._protocol.jetstream.consuming import Step
-    from trionats._protocol.jetstream.demand import Demand
+    from trionats._protocol.jetstream.consumers.consuming import Step
+    from trionats._protocol.jetstream.consumers.demand import Demand
 
 __all__ = ["ConsumerFeed", "consuming"]
 

@@ -35,7 +35,7 @@ from trionats._protocol.server_errors import REFUSALS, refusal_of
 if TYPE_CHECKING:
     from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers.consumer import Consumer
-    from trionats._protocol.jetstream.demand import OnLeave
+    from trionats._protocol.jetstream.consumers.demand import OnLeave
 
 __all__ = ["DeliveryFeed"]
 

@@ -1,4 +1,4 @@
-"""A fetch: one request for messages, and what comes of it. When it is over and with what, `_protocol.jetstream.fetching` decides.
+"""A fetch: one request for messages, and what comes of it. When it is over and with what, `_protocol.jetstream.consumers.fetching` decides.
 
 Each fetch has an inbox of its own, in which each of its requests has a reply subject: so what comes late for an earlier one
 touches no other (a fetch that asked again included), and two fetches on one consumer know nothing of each other.
@@ -21,7 +21,7 @@ from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.giving_back import give_back, leave
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
-from trionats._protocol.jetstream.fetching import Fetch
+from trionats._protocol.jetstream.consumers.fetching import Fetch
 from trionats._protocol.jetstream.pull import PIN_HEADER, Pull, PullInbox
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing, Retirable
     from trionats._jetstream.api import Api
     from trionats._jetstream.messages.deliverers import Deliverer
-    from trionats._protocol.jetstream.fetching import Wanted
+    from trionats._protocol.jetstream.consumers.fetching import Wanted
 
 __all__ = ["Fetching", "fetch"]
 

@@ -1,6 +1,6 @@
 """Ordered consumers: a stream in order, without gap and without duplicate, by one reader after another.
 
-The handle holds the decisions (`_protocol.jetstream.ordered`) and with them the cursor; nothing of it is on the server, nor at the
+The handle holds the decisions (`_protocol.jetstream.ordered.resuming`) and with them the cursor; nothing of it is on the server, nor at the
 connection, while nobody reads. Each use (a fetch, a feed) is a source of its own, which resumes where the one before was left,
 and only what a program was really given counts: what was buffered, or collected by a fetch that was cancelled, comes again (design 84).
 """
@@ -22,11 +22,11 @@ from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.messages.deliverers import Deliverer
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import Handed, OrderedSource, Sink, delete_aside
+from trionats._jetstream.ordered.source import Handed, OrderedSource, Sink, delete_aside
 from trionats._protocol import fields, subjects
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.ordered_batch import Batch, limits_of
-from trionats._protocol.jetstream.ordered_options import filters_of, more_of, prefix_of, start_of, threshold_of
+from trionats._protocol.jetstream.ordered.batch import Batch, limits_of
+from trionats._protocol.jetstream.ordered.options import filters_of, more_of, prefix_of, start_of, threshold_of
+from trionats._protocol.jetstream.ordered.resuming import Ordered
 from trionats._protocol.jetstream.pull import Window
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.acks import AckSubject
-    from trionats._protocol.jetstream.demand import Demand
+    from trionats._protocol.jetstream.consumers.demand import Demand
 
 __all__ = ["OrderedConsumer", "ordered_consumer", "reading"]
 

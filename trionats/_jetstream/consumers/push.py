@@ -1,6 +1,6 @@
 """An existing push consumer as a feed: its deliver subject is subscribed, and the server is told when it may go on.
 
-All decisions are the cellar's (`_protocol.jetstream.push`): when flow control is answered, what silence means, when there is too
+All decisions are the cellar's (`_protocol.jetstream.consumers.push`): when flow control is answered, what silence means, when there is too
 much. `PushFeed` carries them out: what needs no waiting at once, in the step in which a message comes or is received, and a
 look at the consumer in the feed's task, which mostly sleeps.
 
@@ -20,9 +20,9 @@ from trionats._feeds.feed import feeding
 from trionats._jetstream.consumers.delivery_feed import DeliveryFeed
 from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.messages.message import JetStreamMsg
-from trionats._jetstream.ordered import RESPONSE_LIMIT
+from trionats._jetstream.ordered.source import RESPONSE_LIMIT
 from trionats._protocol.jetstream.actions import Inspect
-from trionats._protocol.jetstream.push import Answer, Push, PushNews, PushTraits, Tell
+from trionats._protocol.jetstream.consumers.push import Answer, Push, PushNews, PushTraits, Tell
 from trionats._protocol.receivers import Intake
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.message import Msg
     from trionats._jetstream.consumers.consumer import Consumer
-    from trionats._protocol.jetstream.demand import Demand, OnLeave
-    from trionats._protocol.jetstream.push import Step
+    from trionats._protocol.jetstream.consumers.demand import Demand, OnLeave
+    from trionats._protocol.jetstream.consumers.push import Step
 
 __all__ = ["PushFeed", "pushed"]
 

@@ -14,8 +14,9 @@ from trionats._jetstream.api import Api
 from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
-from trionats._jetstream.kv.watch import entries_in
-from trionats._jetstream.listing import list_stored
+from trionats._jetstream.kv.watch import entries_in, several_patterns
+from trionats._jetstream.ordered.listing import list_stored
+from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 from trionats._protocol.jetstream.kv.codecs import ALL_KEYS, Codecs, KeyCodec, ValueCodec
 from trionats._protocol.jetstream.kv.keys import several_filters
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.entries import Entries
     from trionats._jetstream.kv.buckets import KeyValueBucket
+    from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
 
 __all__ = ["KeyValue", "ReadOnlyKeyValue"]
@@ -68,7 +69,7 @@ class ReadOnlyKeyValue:
         codecs = self._access.codecs
         if codecs is None:
             return entries_in(self._api, self._names, keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
-        patterns = [codecs.encode_filter(one) for one in ([keys] if isinstance(keys, str) else keys)]
+        patterns = [codecs.encode_filter(one) for one in several_patterns(self._names, keys)]
         stored = entries_in(self._api, self._names, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
         return _decoded(stored, codecs)
 
@@ -126,9 +127,11 @@ class ReadOnlyKeyValue:
             trionats.errors.KeyValueError: The value is none of the bucket's codecs.
             trionats.errors.InvalidKeyError: No key can have this name.
             nats.errors.BucketNotFoundError: There is no such bucket.
-            TypeError: `revision` is no whole number.
+            TypeError: `revision` is no whole number, or `leader` neither True nor False.
             ValueError: It is below 1.
         """
+        if leader is not False:
+            check_argument("get", "leader", bool, leader)
         if revision is not None:
             revision = checked_revision(f"get of key {key!r}", "revision", revision, least=1)
         return await self._access.get(key, revision, leader=leader)
@@ -215,6 +218,7 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it is full.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
         """
         access = self._access
@@ -245,6 +249,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
@@ -258,7 +263,7 @@ class KeyValue(ReadOnlyKeyValue):
             try:
                 return await access.write(doing, stored_key, data, last=creating.expected, msg_ttl=msg_ttl)
             except errors.KeyWrongLastSequenceError as error:
-                lost = error
+                lost = error.with_traceback(None)  # which leads to this frame, and would hold all until it is collected
             # The comparison was with what the leader has, so it is asked what that is.
             there = await access.last(stored_key)
             pause = creating.found(0 if there is None else there.seq or 0, gone=is_gone(there))
@@ -283,6 +288,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             TypeError: `last` is no whole number; None is none.
             ValueError: It is negative.
@@ -310,6 +316,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision than `last`.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was deleted is not known.
         """
         stored_key = self._access.stored_key(key)
@@ -333,6 +340,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
+            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.

@@ -13,7 +13,7 @@ from trionats._jetstream.api import CLEANUP_LIMIT, about, api_error, sound, unre
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.acks import LARGEST, count_of
-from trionats._protocol.jetstream.consumer_config import checked, checked_group, checked_moment, left_out
+from trionats._protocol.jetstream.consumers.configs import checked, checked_group, checked_moment, left_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

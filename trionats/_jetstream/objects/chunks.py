@@ -27,14 +27,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.objects.purging import Purge
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, Transfer, idle_error
-from trionats._jetstream.ordered import Handed, OrderedSource, Sink
+from trionats._jetstream.objects.transfer import Transfer
+from trionats._jetstream.ordered.source import Handed, OrderedSource, Sink
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.objects.cutting import Cutter
-from trionats._protocol.jetstream.ordered import Ordered
-from trionats._protocol.jetstream.publishing import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
+from trionats._protocol.jetstream.ordered.resuming import Ordered
+from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.api import CLEANUP_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

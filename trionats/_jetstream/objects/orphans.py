@@ -14,12 +14,12 @@ import trio
 
 from trionats import errors
 from trionats._jetstream.api import about, in_store, unreadable
-from trionats._jetstream.entries import Entries
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.management import purged
 from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, idle_error
-from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.ordered.entries import Entries
+from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT

@@ -1,7 +1,7 @@
 """Chunks that no object names any more are purged: asked for at once, and again for as long as something may be left (design 57).
 
 How it goes on
-    `_protocol.jetstream.remnants` decides whether something may be left; a `Purge` does what follows from that, in `_go_on`, and has no
+    `_protocol.jetstream.objects.remnants` decides whether something may be left; a `Purge` does what follows from that, in `_go_on`, and has no
     task. Three things bring it there: the acknowledgement of a chunk that was under way (`_landed`), the response to a
     purge (`_purged`), and a time of the connection's own (`_due`). The first two are callbacks in the table of requests, the third is one of
     its timers. So it goes on when whoever began it is gone, and ends with the connection.
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors, events
-from trionats._jetstream.api import decode
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.api import CLEANUP_LIMIT, decode
 from trionats._jetstream.publishing.destination import written_at
-from trionats._protocol.jetstream.remnants import SETTLING, Remnant
+from trionats._protocol.jetstream.objects.remnants import SETTLING, Remnant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -60,6 +60,8 @@ class Putting:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"put_file: path must be text or a path, not {type(path).__name__}")
         given = Path(os.fsdecode(path))
+        if "\0" in str(given):
+            raise ValueError(f"put_file: path {str(given)!r} is no file's")
         return await self.put(given.name if name is None else name, given, meta, progress)
 
     async def _put_from(self, source: Source, info: api.ObjectInfo, telling: Telling) -> api.ObjectInfo:

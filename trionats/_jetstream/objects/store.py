@@ -21,6 +21,7 @@ from trionats._jetstream.objects.orphans import Orphanage
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
 from trionats._jetstream.objects.sealing import seal
+from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
 
     from trionats._core.messaging import Publishing
-    from trionats._jetstream.entries import Entries
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._jetstream.objects.sources import ObjectData
     from trionats._jetstream.objects.stream import ObjectStream
     from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.ordered.entries import Entries
 
 __all__ = ["ObjectStore"]
 
@@ -164,7 +165,8 @@ class ObjectStore:
 
         Raises:
             OSError: The file cannot be opened, or read.
-            TypeError: `path` is none.
+            TypeError: `path` is no path.
+            ValueError: It is one that no file can have.
             nats.errors.Error: As for `put`.
         """
         if unknown:
@@ -286,6 +288,7 @@ class ObjectStore:
             trionats.errors.BadObjectMetaError: What stands there is no info of an object; `put` and `delete` replace
                 it.
         """
+        check_argument("get_info", "show_deleted", bool, show_deleted)
         return self._access.readable(await self._access.find(name), name, show_deleted=show_deleted)
 
     @enable_ki_protection
@@ -325,6 +328,7 @@ class ObjectStore:
             trionats.errors.BucketNotFoundError: There is no such bucket any more.
             nats.errors.Error: As for any request to the JetStream API.
         """
+        check_argument("list", "ignore_deletes", bool, ignore_deletes)
         infos = self.__entries__(ignore_deletes=ignore_deletes)
         return await list_infos(infos, f"list of bucket {self._bucket!r}")
 

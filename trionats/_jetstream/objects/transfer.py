@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Payload
 
-__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Telling", "Transfer", "idle_error"]
+__all__ = ["Progress", "Telling", "Transfer"]
 
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
-
-#: How long a cancelled or failed transfer may take to clean up behind itself.
-CLEANUP_LIMIT: Final = 2.0
 
 
 @final

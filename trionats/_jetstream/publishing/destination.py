@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 
 from trionats import events
 from trionats._jetstream.api import Api
-from trionats._protocol.jetstream.publishing import AckChooser, patience
+from trionats._protocol.jetstream.publishing.publish import AckChooser, patience
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg

@@ -1,4 +1,4 @@
-"""The publishes of one publisher that are under way: the window (`_protocol.jetstream.publisher`) put to work.
+"""The publishes of one publisher that are under way: the window (`_protocol.jetstream.publishing.publisher`) put to work.
 
 Strategy
     The window decides, in the cellar; here is what carries it out: the pipeline that frames leave by, the replies that it gives, one
@@ -24,8 +24,8 @@ from trionats._jetstream.publishing.destination import chosen_destination
 from trionats._jetstream.publishing.publish import publish_ack, stored_before
 from trionats._protocol import commands, headers
 from trionats._protocol.index import LateIndex
-from trionats._protocol.jetstream.publisher import LONGEST_REACH, Fate, Publish, Window
-from trionats._protocol.jetstream.publishing import MSG_ID, is_plain_ack
+from trionats._protocol.jetstream.publishing.publish import MSG_ID, is_plain_ack
+from trionats._protocol.jetstream.publishing.publisher import LONGEST_REACH, Fate, Publish, Window
 from trionats._protocol.jetstream.refusals import passes
 from trionats._protocol.replies import no_stream, nobody_listens
 from trionats._protocol.server_errors import REFUSALS, refusal_of
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
-    from trionats._protocol.jetstream.publishing import AckChooser
+    from trionats._protocol.commands import Frame
+    from trionats._protocol.jetstream.publishing.publish import AckChooser
     from trionats._protocol.timers import Timer
 
 #: How often, and after how many seconds each, a stream is looked for that is not there.
@@ -90,7 +91,7 @@ class Flight:
         """Make a message id that nobody else has."""
         return self._ids + token
 
-    def send(self, publish: Publish, token: str, frame: bytes, size: int) -> None:
+    def send(self, publish: Publish, token: str, frame: Frame, size: int) -> None:
         """Queue a publish for which there is room.
 
         Args:

@@ -14,13 +14,14 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import decode, unreadable
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.destination import chosen_destination
-from trionats._protocol.jetstream.publishing import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
+from trionats._protocol.jetstream.publishing.publish import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trionats._core.messaging import Publishing
+    from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
     from trionats._jetstream.publishing.destination import Destination
 
@@ -98,8 +99,13 @@ def joined(
     return joined
 
 
-def encoded(doing: str, payload: bytes | str) -> bytes:
+def encoded(doing: str, payload: bytes | str, called: str = "payload") -> bytes:
     """Give a payload as it is sent: text as UTF-8.
+
+    Args:
+        doing: What it is sent for, for the text of an exception.
+        payload: The payload.
+        called: What its argument is called.
 
     Raises:
         ValueError: It is text that has no form in UTF-8.
@@ -109,7 +115,7 @@ def encoded(doing: str, payload: bytes | str) -> bytes:
     try:
         return str.encode(payload)
     except UnicodeEncodeError as error:
-        raise ValueError(f"{doing}: payload is not valid Unicode text ({error.reason})") from None
+        raise ValueError(f"{doing}: {called} is not valid Unicode text ({error.reason})") from None
 
 
 async def publish_until_known(
@@ -173,19 +179,37 @@ async def _publish(
             reply = await jetstream.connection.request(subject, data, headers=headers)
             return publish_ack(doing, reply.data)
         destination = chosen_destination(jetstream, subject, doing)
+    with await queue_request(jetstream.connection, subject, data, headers, destination) as pending:
+        try:
+            reply = await pending.wait()
+        except errors.NoStreamResponseError as error:
+            raise no_stream(doing, str(error)) from None
+    return publish_ack(destination.doing, reply.data)
+
+
+async def queue_request(
+    connection: Publishing,
+    subject: str,
+    payload: bytes,
+    headers: Mapping[str, str | Sequence[str]] | None = None,
+    destination: Destination | None = None,
+) -> PendingReply:
+    """Queue a request, when there is room for it; cancelled, nothing is sent.
+
+    Args:
+        connection: Over which.
+        subject: Where to.
+        payload: The request.
+        headers: Names and values.
+        destination: Whose reply counts; None where the first one does.
+    """
     while True:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            pending = jetstream.connection.request_nowait(subject, data, headers, chooser=destination.chooser())
+            chooser = None if destination is None else destination.chooser()
+            return connection.request_nowait(subject, payload, headers, chooser=chooser)
         except trio.WouldBlock:
-            await jetstream.connection.wait_writable()
-            continue
-        with pending:
-            try:
-                reply = await pending.wait()
-            except errors.NoStreamResponseError as error:
-                raise no_stream(doing, str(error)) from None
-        return publish_ack(destination.doing, reply.data)
+            await connection.wait_writable()
 
 
 async def stored_before(

@@ -15,8 +15,8 @@ from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats._jetstream.publishing.flight import Flight, failed
 from trionats._jetstream.publishing.publish import encoded, joined, publish_ack, unexpected_publish
 from trionats._protocol.headers import texts
-from trionats._protocol.jetstream.publisher import Publish
-from trionats._protocol.jetstream.publishing import MSG_ID, PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import MSG_ID, PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publisher import Publish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

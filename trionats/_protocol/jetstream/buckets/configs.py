@@ -29,6 +29,7 @@ _WINDOW: Final = 120.0
 #: What the server allows.
 _SHORTEST: Final = 0.1
 _MOST_REPLICAS: Final = 5
+_MOST_BYTES: Final = 2**63 - 1
 #: What says as little as if it were not there.
 _NOTHING: Final[tuple[object, ...]] = (None, "", 0, [], {}, (), -1, "none")
 
@@ -46,24 +47,23 @@ def check(call: str, config: api.KeyValueConfig | api.ObjectStoreConfig) -> None
     if 0 < (config.ttl or 0) < _SHORTEST:
         raise ValueError(f"{call}: ttl is {config.ttl:g}: values live for {_SHORTEST:g} s at the least")
     within(f"{call}: replicas", config.replicas, 1, _MOST_REPLICAS)
-    within(f"{call}: max_bytes", config.max_bytes, -1)
+    within(f"{call}: max_bytes", config.max_bytes, -1, _MOST_BYTES)
 
 
-def within(what: str, value: int | None, least: int, most: int | None = None) -> None:
+def within(what: str, value: int | None, least: int, most: int) -> None:
     """Check a number.
 
     Args:
         what: Which one, for texts.
         value: The number; None where there is none.
         least: What it is at the least.
-        most: What it is at the most; None where there is no such limit.
+        most: What it is at the most.
 
     Raises:
         ValueError: It is outside.
     """
-    if value is not None and not (least <= value and (most is None or value <= most)):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{what} is {value}: it is {limits}")
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{what} is {value}: it is from {least} to {most}")
 
 
 def common(config: api.KeyValueConfig | api.ObjectStoreConfig) -> dict[str, object]:
@@ -119,10 +119,13 @@ def updated(title: str, now: api.StreamConfig, changes: Mapping[str, Any]) -> ap
         changes: What is to be different.
 
     Raises:
-        ValueError: It is what a bucket is made with and keeps.
+        ValueError: It is what a bucket is made with and keeps, or what a sealed one cannot be.
     """
     if "mirror" in changes and _meant(changes["mirror"]) != _meant(now.mirror):
         raise ValueError(f"{title}: mirror cannot be changed: what a bucket mirrors is said when it is created")
+    if now.sealed and changes.get("max_age"):
+        # The server would say yes, and let everything live for ever.
+        raise ValueError(f"{title}: ttl cannot be set: the bucket is sealed, and what it holds stays")
     more: dict[str, Any] = {}
     marked = "subject_delete_marker_ttl"
     if marked in changes:

@@ -28,7 +28,7 @@ import enum
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from trionats._protocol.jetstream.publishing import CONFLICTS, MSG_ID, PUBLISH_RETRY_WAIT, UNDER_WAY, Attempts
+from trionats._protocol.jetstream.publishing.publish import CONFLICTS, MSG_ID, PUBLISH_RETRY_WAIT, UNDER_WAY, Attempts
 from trionats._protocol.subjects import matches
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from trionats._jetstream.jitter import JITTER
-from trionats._jetstream.ordered import OrderedSource
-from trionats._protocol.jetstream.ordered import Ordered
+from trionats._jetstream.ordered.source import OrderedSource
+from trionats._protocol.jetstream.ordered.resuming import Ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Messaging
     from trionats._jetstream.api import Api
-    from trionats._jetstream.ordered import Sink
+    from trionats._jetstream.ordered.source import Sink
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.actions import Start
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from trionats._protocol.fields import check_argument
-from trionats._protocol.jetstream.priority import Terms
+from trionats._protocol.jetstream.consumers.priority import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Collection

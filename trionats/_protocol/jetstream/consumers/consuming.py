@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-    from trionats._protocol.jetstream.demand import Demand
+    from trionats._protocol.jetstream.consumers.demand import Demand
 
 __all__ = ["UNKNOWN", "Consuming", "News", "Renew", "Step", "Tell", "Traits"]
 

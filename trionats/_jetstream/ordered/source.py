@@ -1,7 +1,7 @@
 """Ordered reading of a stream: messages in order, without gap and without duplicate, through whatever happens.
 
 Who decides
-    All decisions are the cellar's. `_protocol.jetstream.ordered` says what to do next, of a reader's whole life: which consumer to
+    All decisions are the cellar's. `_protocol.jetstream.ordered.resuming` says what to do next, of a reader's whole life: which consumer to
     make and from where, how much to ask for, when silence becomes doubt, when to begin anew, and when it is over. With `snapshot`
     and `leader` it decides where the end of what was stored is (design 10, 42, 59), and whether it is still the same stream (60).
     It is told what came and what became of what it said; it neither waits nor sends. `OrderedSource` does both.
@@ -39,7 +39,7 @@ from trionats._jetstream.api import api_error
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.actions import Create, Delete, Fail, Find, Inspect, Look, Wait
-from trionats._protocol.jetstream.leader import read_stream
+from trionats._protocol.jetstream.ordered.leader import read_stream
 from trionats._protocol.jetstream.pull import Pull, PullInbox
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Attached, Messaging
     from trionats._jetstream.api import Api
     from trionats._protocol.jetstream.acks import AckSubject
-    from trionats._protocol.jetstream.ordered import Ordered
+    from trionats._protocol.jetstream.ordered.resuming import Ordered
 
 #: What is refused while a deletion is under way, and when it is tried again: there are too many consumers (one of ours
 #: that was left is deleted without waiting, and the server works on several requests at once), or the stream is just

@@ -33,7 +33,7 @@ import enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from trionats._protocol.jetstream.leader import Leader
+    from trionats._protocol.jetstream.ordered.leader import Leader
 
 # How often the end is put off because entries may have been overtaken by newer ones (see `count`), and how often
 # another consumer is asked whether it is the end (see `inspected`).

@@ -10,12 +10,12 @@ import trio
 from trionats import errors
 from trionats._jetstream.api import in_store
 from trionats._jetstream.idle import IDLE_LIMIT, idle_error
-from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._protocol.jetstream.actions import ALL
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg
-    from trionats._jetstream.entries import Entries
+    from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.actions import Start
 

@@ -16,8 +16,8 @@ from trio.lowlevel import enable_ki_protection
 
 from trionats._feeds.feed import Feed, feeding
 from trionats._jetstream.api import in_store
-from trionats._jetstream.entries import MAX_MESSAGES
-from trionats._jetstream.ordered import Handed, Sink
+from trionats._jetstream.ordered.entries import MAX_MESSAGES
+from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from trionats._core.message import Msg
-    from trionats._jetstream.entries import Entries
+    from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
 
 T = TypeVar("T")
@@ -176,20 +176,32 @@ class Watcher(Feed[T], Generic[T]):
 
 
 def where_to_start(
-    include_history: bool, updates_only: bool, on_recreate: str, resume_from_revision: int | None = None
+    include_history: bool,
+    updates_only: bool,
+    on_recreate: str,
+    resume_from_revision: int | None = None,
+    *,
+    ignore_deletes: bool,
 ) -> Start:
-    """Say where a watcher begins.
+    """Say where a watcher begins, and check the options that every kind of store has.
 
     Args:
         include_history: As `open_watcher` takes it.
         updates_only: As `open_watcher` takes it.
-        on_recreate: As `open_watcher` takes it; it is checked.
-        resume_from_revision: As `open_watcher` takes it; it is checked.
+        on_recreate: As `open_watcher` takes it.
+        resume_from_revision: As `open_watcher` takes it.
+        ignore_deletes: As `open_watcher` takes it; where a watcher begins does not depend on it.
 
     Raises:
         TypeError: One of them is of another kind.
         ValueError: It cannot be.
     """
+    for name, flag in (
+        ("ignore_deletes", ignore_deletes),
+        ("include_history", include_history),
+        ("updates_only", updates_only),
+    ):
+        check_argument("open_watcher", name, bool, flag)
     check_argument("open_watcher", "resume_from_revision", int | None, resume_from_revision)
     resumes = resume_from_revision is not None
     starts = {"include_history": include_history, "updates_only": updates_only, "resume_from_revision": resumes}

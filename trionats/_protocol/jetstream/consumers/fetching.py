@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trionats import errors
 from trionats._protocol import fields
 from trionats._protocol.jetstream.actions import Fail, Inspect, Measure, Wait
-from trionats._protocol.jetstream.priority import Terms
+from trionats._protocol.jetstream.consumers.priority import Terms
 from trionats._protocol.jetstream.pull import Pull, before_deadline
 from trionats._protocol.jetstream.refusals import consumer_gone, passes
 from trionats._protocol.replies import NO_RESPONDERS
