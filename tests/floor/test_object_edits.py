@@ -437,6 +437,9 @@ async def test_what_cannot_be_a_link_is_refused_before_anything_is_sent() -> Non
             await store.add_link("", target)
         with pytest.raises(errors.InvalidObjectNameError):
             await store.add_link("l", replace(target, name=""))
+        for no_bucket in ("", "no bucket", "b.c"):
+            with pytest.raises(errors.InvalidBucketNameError):
+                await store.add_link("l", replace(target, bucket=no_bucket))
         with pytest.raises(errors.InvalidObjectNameError):
             await store.add_bucket_link("", "c")
         with pytest.raises(errors.InvalidBucketNameError):

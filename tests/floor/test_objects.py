@@ -534,6 +534,10 @@ def options(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - what they should 
         (options(max_chunk_size="1"), "chunks of '1' bytes are none"),
         (options(link={"bucket": "b"}), "a link is no data.*dict is no ObjectLink"),
         (options(link=api.ObjectLink(bucket="other", name="n")), "a link is no data"),
+        (options(extra={"link": {"bucket": "b", "name": "m"}}), "options.extra must not name link, which is an option"),
+        (options(extra={"max_chunk_size": "x"}), "options.extra must not name max_chunk_size"),
+        (options(extra={1: "x"}), "the name 1 in options.extra must be text, not int"),
+        (options(extra=[("a", 1)]), "options.extra must be a mapping, not list"),
         (options(extra={"a": {5}}), "its meta cannot be written: Object of type set"),
         (options(extra={"a": float("nan")}), "its meta cannot be written: Out of range"),
         (

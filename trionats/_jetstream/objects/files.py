@@ -103,6 +103,8 @@ class NewFile:
     # In the thread.
 
     def _check(self) -> None:
+        if os.path.basename(self._path) in ("", os.curdir, os.pardir):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._path)
         self._place = os.path.realpath(self._path)
         with suppress(FileNotFoundError):
             mode = os.stat(self._place).st_mode

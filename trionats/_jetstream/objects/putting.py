@@ -130,9 +130,14 @@ class Putting:
             stored=lambda done: telling(done, source.size),
         )
         write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
+        pace = self._access.api.connection.pace
         try:
             while block:
                 await chunks.write(block)
+                # A source that never waits may give piece by piece for long before anything is sent.
+                pace.left -= 1
+                if pace.left < 0 or pace.now() >= pace.due:
+                    await pace.trip()
                 block = await source.read_block()
             await chunks.finish()
             telling(chunks.bytes, chunks.bytes)

@@ -45,8 +45,9 @@ class ProgressTeller:
         if progress is not None and not callable(progress):
             raise TypeError(f"{what}: progress must be a function, not {type(progress).__name__}")
         if inspect.iscoroutinefunction(progress):
-            raise TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
+            raise _awaited(what)
         self._progress = progress
+        self._what = what
         self._told: tuple[int, int | None] | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -55,7 +56,16 @@ class ProgressTeller:
         now = (done, None if total is not None and done > total else total)
         if self._progress is not None and now != self._told:
             self._told = now
-            self._progress(*now)
+            returned = self._progress(*now)
+            # Not every callable shows before it is called that it would have to be awaited.
+            if inspect.isawaitable(returned):
+                if inspect.iscoroutine(returned):
+                    returned.close()
+                raise _awaited(self._what)
+
+
+def _awaited(what: str) -> TypeError:
+    return TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
 
 
 @final

@@ -14,6 +14,7 @@ from nats.js.api import ObjectInfo as AnyObjectInfo
 from trionats import api, errors
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import encoded_name
+from trionats._protocol.subjects import bucket_name
 
 if TYPE_CHECKING:
     from trionats._protocol.jetstream.objects.places import Place
@@ -35,12 +36,14 @@ def object_link(name: str, bucket: str, nuid: str, target: AnyObjectInfo) -> api
 
     Raises:
         trionats.errors.BadObjectMetaError: The object was deleted, is a link itself, or is the very same.
+        nats.errors.Error: Its name or its bucket's is none.
         TypeError: It is no object's info.
     """
     if not isinstance(target, AnyObjectInfo):
         raise TypeError(
             f"link {name!r} in bucket {bucket!r}: target must be an ObjectInfo, not {type(target).__name__}"
         )
+    bucket_name(target.bucket)
     encoded_name(target.name, target.bucket)
     what = f"object {target.name!r} in bucket {target.bucket!r}"
     if target.deleted:
