@@ -154,7 +154,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.objects": [
         "* configs cutting infos names remnants",
-        "orphans places promises ways",
+        "orphans places promises",
         "links writing",
         "editing",
     ],

@@ -661,7 +661,15 @@ class ObjectMetaOptions(nats_api.ObjectMetaOptions):
 
 @dataclass
 class ObjectMeta(nats_api.ObjectMeta):
-    """What the user says about an object: its name, description, headers, metadata and options."""
+    """What the user says about an object: its name, description, headers, metadata and options.
+
+    Attributes:
+        name: Its name; in `ObjectStore.update_meta` another one, by which it is renamed. What is put takes the name that `put` is given.
+        description: What is told of it to who lists objects.
+        headers: Texts, or lists of them, under names. What was read has lists, as they are stored: `{"a": "b"}` comes back as `{"a": ["b"]}`.
+        metadata: What users want to note: a text under each name.
+        options: The size of chunks (`max_chunk_size`); of a link, what it leads to.
+    """
 
     metadata: dict[str, str] | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 #: How many seconds a reply is waited for where nobody has said anything.
 REQUEST_TIMEOUT = 5.0
+#: What nats-py has as an argument of a call, and is had in another way.
+_ELSEWHERE: Final = {
+    ("get", "writeinto"): "get_file writes a file, and open_object gives a stream",
+    ("get", "show_deleted"): "get_info has it",
+    ("open_watcher", "headers_only"): "meta_only leaves out the values",
+}
 
 
 def seconds_to_wait(chosen: float | None) -> float:
@@ -73,7 +79,8 @@ def unexpected(call: str, arguments: Mapping[str, object], of: str | None = "nc"
     if name == "timeout":
         how = "deadlines are cancel scopes, as in `with trio.fail_after(1):`" if of is None else within(call, of)
         return TypeError(f"{call}() takes no timeout: {how}")
-    return TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+    hint = _ELSEWHERE.get((call, name))
+    return TypeError(f"{call}() got an unexpected keyword argument {name!r}{f': {hint}' if hint else ''}")
 
 
 def within(call: str, of: str = "nc") -> str:

@@ -107,7 +107,8 @@ def merged(call: str, kind: type[C], config: object, params: Mapping[str, object
         ValueError: A field holds a number that cannot be meant.
     """
     if config is not None and not isinstance(config, forms(kind)):
-        raise TypeError(f"{call}: config must be {_a(kind.__name__)}, not {_kind_of(config)}")
+        hint = _hint_at_name(kind) if isinstance(config, str) else ""
+        raise TypeError(f"{call}: config must be {_a(kind.__name__)}, not {_kind_of(config)}{hint}")
     base: Any = kind() if config is None else config if isinstance(config, kind) else kind(**vars(config))
     known = [field.name for field in dataclasses.fields(base)]
     unknown = [name for name in params if name not in known]
@@ -323,6 +324,12 @@ def _nested(kind: type) -> Check:
         return _fields_wrong(value, strict) if isinstance(value, forms(kind)) else _must(_a(kind.__name__), value)
 
     return test
+
+
+def _hint_at_name(kind: type) -> str:
+    names = {field.name for field in dataclasses.fields(kind)}
+    named = next((name for name in ("bucket", "name") if name in names), None)
+    return f"; a name goes by keyword: {named}=..." if named else ""
 
 
 def _a(name: str) -> str:

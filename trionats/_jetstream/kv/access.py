@@ -64,11 +64,13 @@ class Access:
             trionats.errors.InvalidKeyError: It is none.
             TypeError: It is no text.
         """
-        return checked_key(self.names.name, key if self.codecs is None else self.codecs.encode_key(key))
+        stored = key if self.codecs is None else self.codecs.encode_key(key)
+        return checked_key(self.names.name, stored, key)
 
     def new_key(self, key: str) -> str:
         """Check a key under which something is to be stored, and give it as it stands in the bucket, as `stored_key` does."""
-        return checked_new_key(self.names.name, key if self.codecs is None else self.codecs.encode_key(key))
+        stored = key if self.codecs is None else self.codecs.encode_key(key)
+        return checked_new_key(self.names.name, stored, key)
 
     def stored_value(self, doing: str, value: bytes | str) -> bytes:
         """Give a value as it stands in the bucket.
@@ -218,7 +220,7 @@ def _gone(what: str, entry: api.KeyValueEntry) -> KeyGoneError:
 
 def _refused(doing: str, error: errors.APIError, last: int | None) -> errors.APIError:
     if is_conflict(error):
-        expected = f"its last revision is not {last}" if last else "it was written before"
+        expected = f"its last revision is not {last}" if last else "it was written before (markers count)"
         text = f"{doing}: {expected} ({error.description}, error {error.err_code})"
         return errors.explained(errors.KeyWrongLastSequenceError, text, **vars(error))
     if error.err_code == NO_MSG_TTL:

@@ -219,7 +219,7 @@ class KeyValue(ReadOnlyKeyValue):
         Raises:
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it is full.
-            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
+            trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
@@ -251,7 +251,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
-            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
+            trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".
@@ -291,7 +291,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
-            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
+            trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `last` is no whole number; None is none.
@@ -320,7 +320,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.KeyWrongLastSequenceError: The key has another revision than `last`.
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused.
-            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
+            trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was deleted is not known.
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
@@ -345,7 +345,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.InvalidKeyError: No key can have this name.
             trionats.errors.APIError: The bucket refused, for instance because it has no limit markers, and `msg_ttl` was given; or the
                 server is older than 2.11 and knows of none.
-            trionats.errors.NoStreamResponseError: The bucket is gone, or nobody leads it.
+            trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".

@@ -154,7 +154,7 @@ class ChunkWriter:
         """What none of those that are stored is larger than."""
 
     async def write(self, data: Payload) -> None:
-        """Queue some more of the data, waiting for acknowledgements while the window is full.
+        """Queue some more of the data, waiting for acknowledgements while the window is full. Always a checkpoint.
 
         Args:
             data: As much as there is, cut wherever; nobody changes it any more.
@@ -164,6 +164,8 @@ class ChunkWriter:
         """
         self._waiting += self._cutter.cut(data)
         await self._send_waiting()
+        # The writer has its turn while the data is still in the processor's caches, and the server begins at once.
+        await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
         """Store the rest, and wait until all chunks are acknowledged.

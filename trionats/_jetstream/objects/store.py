@@ -17,7 +17,7 @@ from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.editing import Editing
 from trionats._jetstream.objects.infos import infos_in, list_infos
 from trionats._jetstream.objects.links import Linking
-from trionats._jetstream.objects.orphans import Orphanage
+from trionats._jetstream.objects.orphans import Orphans
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
 from trionats._jetstream.objects.sealing import seal
@@ -63,7 +63,7 @@ class ObjectStore:
         self._editing, self._links, self._orphanage = (
             Editing(self._access),
             Linking(self._access),
-            Orphanage(self._access),
+            Orphans(self._access),
         )
 
     def __repr__(self) -> str:

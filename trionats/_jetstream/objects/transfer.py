@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Payload
 
-__all__ = ["Progress", "Telling", "Transfer"]
+__all__ = ["Progress", "ProgressTeller", "Transfer"]
 
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
 
 
 @final
-class Telling:
+class ProgressTeller:
     """Tells a user's callback how far a transfer is: each time something new.
 
     Args:

@@ -22,12 +22,13 @@ _key_form = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*").fullmatch
 _filter_form = re.compile(r"([-/_=a-zA-Z0-9]+|\*)(\.([-/_=a-zA-Z0-9]+|\*))*(\.>)?|>").fullmatch
 
 
-def checked_key(bucket: str, key: str) -> str:
+def checked_key(bucket: str, key: str, given: str | None = None) -> str:
     """Check a key.
 
     Args:
         bucket: Its bucket, for texts.
-        key: The key.
+        key: The key, as it is to stand in the bucket.
+        given: What the program calls it, for texts, where codecs have made `key` of that.
 
     Returns:
         The key.
@@ -36,19 +37,19 @@ def checked_key(bucket: str, key: str) -> str:
         trionats.errors.InvalidKeyError: It is none: it has an empty token, or other letters than `-/_=.a-zA-Z0-9`.
         TypeError: It is no text.
     """
-    return _checked(bucket, key, "key", "letters, digits and -/_= in tokens separated by single dots", _key_form)
+    return _checked(bucket, key, "key", "letters, digits and -/_= in tokens separated by single dots", _key_form, given)
 
 
-def checked_new_key(bucket: str, key: str) -> str:
+def checked_new_key(bucket: str, key: str, given: str | None = None) -> str:
     """Check a key under which something is to be stored, as `checked_key` does.
 
     Raises:
         trionats.errors.InvalidKeyError: It is none, or one of those that are reserved.
         TypeError: It is no text.
     """
-    checked_key(bucket, key)
+    checked_key(bucket, key, given)
     if key.startswith(RESERVED):
-        said = f"key {key[:80]!r} of bucket {bucket!r}: keys that begin with {RESERVED!r} are reserved (ADR-8)"
+        said = f"{_called('key', key, bucket, given)}: keys that begin with {RESERVED!r} are reserved (ADR-8)"
         raise errors.explained(errors.InvalidKeyError, said, description=said)
     return key
 
@@ -80,11 +81,20 @@ def several_filters(bucket: str, filters: str | Sequence[str]) -> list[str]:
     return list(filters)
 
 
-def _checked(bucket: str, text: str, what: str, form: str, is_one: Callable[[str], object]) -> str:
+def _called(what: str, text: str, bucket: str, given: str | None) -> str:
+    """Name a key as the program knows it, and as its codecs make it where that is something else."""
+    if given is None or given == text:
+        return f"{what} {text[:80]!r} of bucket {bucket!r}"
+    return f"{what} {given[:80]!r} of bucket {bucket!r}, of which its codecs make {text[:80]!r}"
+
+
+def _checked(
+    bucket: str, text: str, what: str, form: str, is_one: Callable[[str], object], given: str | None = None
+) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{what} {text!r} of bucket {bucket!r}: it must be text, not {type(text).__name__}")
     if len(text) <= KEY_LIMIT and is_one(text) is not None:
         return text
     why = f"it must be {form}" if len(text) <= KEY_LIMIT else f"it is longer than {KEY_LIMIT} bytes"
-    said = f"{what} {text[:80]!r} of bucket {bucket!r}: {why}"
+    said = f"{_called(what, text, bucket, given)}: {why}"
     raise errors.explained(errors.InvalidKeyError, said, description=said)
