@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import find_store, open_keys
-from trionats import PathCodec, Watcher, errors, open_watcher
+from trionats import Base64Codec, Watcher, errors, open_watcher
 from trionats.api import KeyValueEntry
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -167,7 +167,7 @@ async def test_options_that_cannot_be_are_refused_before_anything_is_sent(
             async with open_watcher(w.nursery, w.kv, **options):
                 pass
         with pytest.raises(error, match=text):
-            async with open_watcher(w.nursery, w.kv.with_codecs(PathCodec()), **options):
+            async with open_watcher(w.nursery, w.kv.with_codecs(values=Base64Codec()), **options):
                 pass
         assert len(w.bucket.server.sent("PUB", "$JS.API.>")) == asked
 

@@ -127,6 +127,7 @@ class ReadOnlyKeyValue:
             trionats.errors.KeyValueError: The value is none of the bucket's codecs.
             trionats.errors.InvalidKeyError: No key can have this name.
             nats.errors.BucketNotFoundError: There is no such bucket.
+            nats.errors.Error: As for any request.
             TypeError: `revision` is no whole number, or `leader` neither True nor False.
             ValueError: It is below 1.
         """
@@ -196,8 +197,8 @@ class KeyValue(ReadOnlyKeyValue):
     may be used from several tasks at once.
 
     What is written is stored when the call returns; where the connection breaks before the bucket's answer came, it raises
-    `trionats.errors.DisconnectedError`, and whether it was stored is not known. An answer counts only from the bucket's own stream
-    and domain. A stream without a leader is asked again twice, after a quarter of a second each.
+    `trionats.errors.DisconnectedError`, where none came within the client's `request_timeout`, `nats.errors.TimeoutError`, and
+    whether it was stored is not known. An answer counts only from the bucket's own stream and domain. A stream without a leader is asked again twice, after a quarter of a second each.
     """
 
     def read_only(self) -> ReadOnlyKeyValue:
@@ -220,6 +221,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused, for instance because it is full.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
         access = self._access
         stored_key = access.new_key(key)
@@ -251,6 +253,7 @@ class KeyValue(ReadOnlyKeyValue):
                 server is older than 2.11 and knows of none.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
         """
@@ -290,6 +293,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `last` is no whole number; None is none.
             ValueError: It is negative.
         """
@@ -318,6 +322,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was deleted is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
         stored_key = self._access.stored_key(key)
         doing = f"delete of key {key!r} from bucket {self._names.name!r}"
@@ -342,6 +347,7 @@ class KeyValue(ReadOnlyKeyValue):
                 server is older than 2.11 and knows of none.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
         """
