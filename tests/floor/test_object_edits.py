@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from tests.cancelling import Cut, cancel_everywhere
-from tests.fake_jetstream import FULL, WRONG_SEQUENCE, FakeObjects, digest_of, refusal
-from tests.fakes import FakeServer, Frame, matches
+from tests.fake_jetstream import FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, digest_of, refusal
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 from tests.worlds import Listener, cut_into, meta_subject, open_bucket, seam, takes
 from trionats import ObjectStore, api, errors, events, open_watcher
 from trionats._jetstream.objects import orphans
@@ -374,7 +374,7 @@ async def test_data_stays_and_says_so_where_nobody_can_say_whether_it_has_anothe
         def get(frame: Frame) -> object:
             nonlocal looks
             looks += 1
-            return bucket.get(frame) if looks % 2 else refusal(503, 10008, "JetStream system temporarily unavailable")
+            return bucket.get(frame) if looks == 1 else UNAVAILABLE
 
         bucket.server.on("$JS.API.STREAM.MSG.GET.>", get, first=True)
         told = Listener()
@@ -384,9 +384,34 @@ async def test_data_stays_and_says_so_where_nobody_can_say_whether_it_has_anothe
         assert (left.subject, "temporarily unavailable" in str(left.reason)) == ("$O.b.C.nuid-n", True)
         text = "deletion of object 'm' from bucket 'b': it is deleted, but its data stays in the bucket: .*unavailable"
         bucket.add("m", b"data", shares_chunks_with=meta_subject("b", "n"))
+        looks = 0
         with pytest.raises(errors.ServiceUnavailableError, match=text):
             await store.delete("m")
         seam(nc).remove_listener(told)
+
+
+@pytest.mark.parametrize("call", ["put", "delete"])
+async def test_data_whose_other_name_is_asked_for_during_an_election_goes_when_that_is_over(call: str) -> None:
+    async with open_bucket() as (bucket, store, nc, _):
+        bucket.add("n", b"data")
+        await store.update_meta("n", TO_M)
+        answers = [None, UNAVAILABLE, UNAVAILABLE, "503"]
+
+        def get(frame: Frame) -> object:
+            answer = answers.pop(0) if answers else None
+            if answer == "503":
+                bucket.server.publish(frame.reply, headers=NO_RESPONDERS)
+                return None
+            return answer or bucket.get(frame)
+
+        bucket.server.on("$JS.API.STREAM.MSG.GET.>", get, first=True)
+        told = Listener()
+        seam(nc).add_listener(told)
+        await (store.put("m", b"newer") if call == "put" else store.delete("m"))
+        seam(nc).remove_listener(told)
+        assert not answers, "it was asked for until there was a leader"
+        assert not told.heard(events.ChunksLeft)
+        assert bucket.data("nuid-n") == []
 
 
 async def test_data_stays_and_says_so_where_a_put_learns_of_its_success_when_nobody_waits_any_more() -> None:

@@ -88,6 +88,29 @@ async def test_a_get_file_that_fails_leaves_the_old_file_and_no_other(
     assert names_in(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("call", ["open", "chmod", "write", "fsync", "replace"])
+async def test_what_the_disk_refuses_is_named_by_the_path_that_was_given(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk names no file, and what refuses the file beside it names that."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", *PARTS)
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="no space left") as caught:
+            await store.get_file("n", link)
+        monkeypatch.undo()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(link))
+    assert names_in(tmp_path) == ["file", "link"]
+
+
 async def test_a_get_file_that_is_cancelled_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -458,6 +458,27 @@ async def test_an_info_in_doubt_is_settled_by_the_next_connection_however_late_i
         assert (len(bucket.metas), bucket.chunks) == (1, 0 if rival else 1)
 
 
+async def test_an_info_in_doubt_is_settled_when_the_election_is_over_that_keeps_everybody_from_saying() -> None:
+    async with open_bucket(reconnect_delay=lambda _: 0.1) as (bucket, store, _, _):
+        outcomes: list[Any] = ["silence", "503", "503", "503"]
+
+        def cut(frame: Frame) -> Any:  # noqa: ANN401 - what the server answers
+            if not (outcomes and matches(METAS, frame.subject)):
+                return None
+            if len(outcomes) == 4:
+                bucket.server.cut()
+                refused = iter([UNAVAILABLE])
+                bucket.server.on(
+                    "$JS.API.STREAM.MSG.GET.>", lambda get: next(refused, None) or bucket.get(get), first=True
+                )
+            return outcomes.pop(0)
+
+        bucket.hook = cut
+        info = await store.put("n", b"data")
+        assert [info.revision] == bucket.sequences(METAS)
+    assert bucket.contents() == {"n": b"data"}
+
+
 async def test_a_put_ended_by_a_lost_connection_leaves_nothing() -> None:
     async with open_bucket() as (bucket, store, nc, _):
         bucket.hook = lambda frame: (

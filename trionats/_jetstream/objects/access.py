@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -27,6 +27,7 @@ from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import places
 from trionats._protocol.jetstream.objects.places import Place, read_place
 from trionats._protocol.jetstream.objects.writing import Limits
+from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT
 
 if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["MESSAGE_TOO_LARGE", "Access", "ObjectGoneError"]
 
 MESSAGE_TOO_LARGE = 10054
+#: How often another place of an object is looked at: as often as fits into `CLEANUP_LIMIT`.
+LOOKS: Final = 7
 
 
 class ObjectGoneError(errors.ObjectDeletedError, errors.ObjectNotFoundError):
@@ -73,7 +76,14 @@ class Access:
         return await self._read_place(name, subject, self.api, self.stream)
 
     async def read_other(self, subject: str) -> Place:
-        """Read what stands in another place of an object, where it is written: a mirror may not have it yet."""
+        """Read what stands in another place of an object, where it is written: a mirror may not have it yet.
+
+        While the stream elects a leader it asks again: of what it finds depends whether data may go.
+        """
+        for _ in range(LOOKS - 1):
+            with suppress(errors.ServiceUnavailableError, errors.DisconnectedError):
+                return await self._read_place("", subject, *written_at(self.api, self.stream))
+            await trio.sleep(PUBLISH_RETRY_WAIT)
         return await self._read_place("", subject, *written_at(self.api, self.stream))
 
     async def _read_place(self, name: str, subject: str, there: Api[Publishing], stream: str) -> Place:

@@ -98,7 +98,11 @@ class NewFile:
 
     async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Do something in a thread. Cancelled before it begins, it is not done; behind that it is done whole."""
-        return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        try:
+            return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        except OSError as error:
+            # Who gave the path knows of no file beside it, and a full disk names none at all.
+            raise type(error)(error.errno, error.strerror, self._path) from None
 
     # In the thread.
 
@@ -127,11 +131,8 @@ class NewFile:
             mode = stat.S_IMODE(os.stat(self._place).st_mode)
         except FileNotFoundError:
             mode = None
-        try:
-            # As `open` makes one, less what the umask takes away; one that is replaced hands its permissions on.
-            self._file = os.open(beside, _FLAGS, 0o666 if mode is None else mode & 0o700)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, self._path) from None
+        # As `open` makes one, less what the umask takes away; one that is replaced hands its permissions on.
+        self._file = os.open(beside, _FLAGS, 0o666 if mode is None else mode & 0o700)
         self._beside = beside
         if mode is not None:
             os.chmod(beside, mode)

@@ -67,8 +67,14 @@ async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place:
     except errors.NoStreamResponseError:
         pass
     # Whatever the refusal says of this time, it says nothing of the first.
-    with suppress(errors.DisconnectedError):
+    try:
         now = await access.read_place(info.name, place.subject)
+    except errors.DisconnectedError:
+        return
+    except errors.ServiceUnavailableError:
+        await trio.sleep(PUBLISH_RETRY_WAIT)  # without a leader nobody can say
+        return
+    with suppress(errors.DisconnectedError):
         if now.revision != place.revision and _is_ours(now, info, place):
             write.revision = now.revision
         elif overtaken and now.revision != place.revision:
