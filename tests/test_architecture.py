@@ -103,9 +103,8 @@ FLOORS: dict[str, list[str]] = {
         "message",
     ],
     "_jetstream.objects": [
-        "* buckets transfer",
-        "files infos purging",
-        "access chunks",
+        "* buckets files purging transfer",
+        "access chunks infos",
         "orphans reader replacing sealing sources",
         "deleting editing links putting stream",
         "reading",
@@ -150,11 +149,12 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.kv": [
         "* codecs configs entries keys",
-        "lease writing",
+        "writing",
+        "lease",
     ],
     "_protocol.jetstream.objects": [
         "* configs cutting infos names remnants",
-        "orphans places promises ways",
+        "orphans places promises",
         "links writing",
         "editing",
     ],
@@ -209,6 +209,7 @@ TASKS = {
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
 SEND_ALL = {
+    "_connection.wire": 1,
     "_connection.handshake": 1,
     "_connection.session": 1,
     "_connection.websocket": 2,

@@ -806,6 +806,27 @@ def context_of(store: ObjectStore) -> JetStream:
     )
 
 
+def cut_into(size: int) -> api.ObjectMeta:
+    """Ask for chunks of so many bytes."""
+    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
+
+
+async def stored_chunks(store: ObjectStore) -> dict[str, int]:
+    """Count the chunks in a bucket, by the nuid of their object."""
+    return await stored_chunks_in(context_of(store), store.stream, store.bucket)
+
+
+async def stored_chunks_in(js: JetStream, stream: str, bucket: str) -> dict[str, int]:
+    """Count the chunks of a bucket in any stream that holds them, such as a mirror."""
+    info = await js.stream_info(stream, f"$O.{bucket}.C.>")
+    return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
+
+
+async def assert_only_whole_objects(store: ObjectStore) -> None:
+    """See that a bucket has all chunks of its objects, and no others."""
+    assert await stored_chunks(store) == {info.nuid: info.chunks for info in await store.list() if info.chunks}
+
+
 def publish_forced(
     nc: Client | Publishing, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
 ) -> None:

@@ -10,6 +10,7 @@ nats-py's own coroutines are called from Trio through trio-asyncio, whose `aio_a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from nats.aio.msg import Msg
@@ -27,7 +28,7 @@ from trionats._jetstream.ordered.watcher import watching, where_to_start
 from trionats._protocol import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     import trio
 
@@ -167,6 +168,8 @@ async def _open_keys(
     start = where_to_start(
         include_history, updates_only, on_recreate, resume_from_revision, ignore_deletes=ignore_deletes
     )
+    if not isinstance(keys, (str, Sequence)):
+        raise TypeError(f"open_watcher(): keys must be a pattern or several, not {type(keys).__name__}")
     patterns = subjects.widest([f"{store._pre}{key}" for key in ([keys] if isinstance(keys, str) else keys)])
     if not patterns:
         raise ValueError("open_watcher(): keys is empty, and to the server no pattern at all means every key")

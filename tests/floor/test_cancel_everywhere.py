@@ -25,7 +25,7 @@ from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
-from tests.worlds import assert_nothing_left, find_keys, meta_subject, open_bucket, publish_forced, settled
+from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
 from trionats import Client, Feed, JetStream, JetStreamMsg, KeyValue, ObjectStore, OrderedConsumer, Stream, errors
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
@@ -37,7 +37,7 @@ MEMORY = trionats.api.StorageType.MEMORY
 STORED: Final = {"one": b"a chunk", "many": b"first.second.third."}
 LINK: Final = b'-> {"bucket": "b", "name": "one"}'
 NEW: Final = b"what is stored in chunks of ten"
-TENS: Final = trionats.api.ObjectMeta(options=trionats.api.ObjectMetaOptions(max_chunk_size=10))
+TENS: Final = cut_into(10)
 #: What a feed's task does: not called by users, and cancelled with each feed.
 TASKS: Final = frozenset[str]()
 

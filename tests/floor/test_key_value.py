@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ from trionats import (
     open_watcher,
 )
 from trionats._protocol.jetstream.buckets.origins import Origin
-from trionats._protocol.jetstream.kv.writing import MOST_CHANGES, UNDER_WAY_PAUSES
+from trionats._protocol.jetstream.kv.writing import CREATE_PAUSES, MOST_CHANGES
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 MSG_GET = "$JS.API.STREAM.MSG.GET.KV_b"
@@ -321,11 +323,11 @@ async def test_a_create_waits_for_what_is_under_way_in_a_replicated_bucket(
 ) -> None:
     async with open_keys(replicas=3) as w:
         w.bucket.answer("$KV.b.k", *[WRONG_SEQUENCE_OF_SEVERAL] * 3)
-        with takes(sum(UNDER_WAY_PAUSES[:3])):
+        with takes(sum(CREATE_PAUSES[:3])):
             await w.kv.create("k", b"new")
         assert w.bucket.values() == {"k": b"new"}
         w.bucket.answer("$KV.b.other", *[WRONG_SEQUENCE_OF_SEVERAL] * 99)
-        with takes(sum(UNDER_WAY_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
+        with takes(sum(CREATE_PAUSES)), pytest.raises(errors.KeyWrongLastSequenceError, match="all the time"):
             await w.kv.create("other", b"new")
         await cut_short(w.kv.create, "other", b"new", after=0.5)
 
@@ -753,6 +755,46 @@ async def test_what_a_codec_makes_of_a_key_has_to_be_one() -> None:
 
 
 # -- a handle that only reads ------------------------------------------------------------------------------------------------
+
+
+async def test_calls_that_fail_leave_no_cycle_behind() -> None:
+    async with open_keys() as w:
+        js = w.nc.jetstream()
+
+        async def taken() -> None:
+            await w.kv.create("k", b"2")
+
+        async def over_a_marker() -> None:
+            await w.kv.delete("m")
+            await w.kv.create("m")
+
+        async def updated() -> None:
+            await w.kv.update("k", b"2", 77)
+
+        async def missed() -> None:
+            await w.kv.get("no")
+
+        async def configured_otherwise() -> None:
+            await js.create_key_value(bucket="b", history=5)
+
+        async def try_all() -> None:
+            for call in (taken, over_a_marker, updated, missed, configured_otherwise):
+                with suppress(errors.Error):
+                    await call()
+
+        def living() -> set[int]:
+            return {id(each) for each in gc.get_objects() if isinstance(each, errors.Error)}
+
+        await w.kv.put("k", b"1")
+        await try_all()
+        gc.collect()
+        gc.disable()
+        try:
+            there = living()
+            await try_all()
+            assert living() <= there
+        finally:
+            gc.enable()
 
 
 async def test_a_read_only_handle_reads_and_has_nothing_to_write_with() -> None:

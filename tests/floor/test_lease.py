@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from math import inf
@@ -69,6 +71,44 @@ async def waiting(w: KeysWorld, count: int = 1, ttl: float = TTL) -> list[float]
 
 
 # -- holding it ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_lease_says_of_itself_in_threads_and_after_its_block() -> None:
+    async with open_bucket_for_leases() as w:
+        async with of(w) as lease:
+            assert await trio.to_thread.run_sync(repr, lease) == "<Lease of 'k' in 'b', revision 1, held>"
+        for wait in (0, 2 * TTL):
+            await trio.sleep(wait)
+            assert repr(lease) == "<Lease of 'k' in 'b', revision 1, left>"
+        with pytest.raises(errors.LeaseLostError):  # noqa: PT012 - the block is what raises
+            async with of(w) as lost:
+                w.bucket.set("k", b"theirs")
+                await trio.sleep(TTL)
+        assert await trio.to_thread.run_sync(repr, lost) == f"<Lease of 'k' in 'b', revision {lost.revision}, lost>"
+
+
+async def test_a_lease_that_was_lost_leaves_no_cycle_behind() -> None:
+    async with open_bucket_for_leases() as w:
+
+        async def lose_one() -> weakref.ref[BaseException]:
+            try:
+                async with of(w):
+                    w.bucket.forget("$KV.b.k")
+                    await trio.sleep(TTL)
+            except errors.LeaseLostError as lost:
+                # It is not to be kept by what pytest remembers.
+                return weakref.ref(lost.__cause__ or lost)
+            pytest.fail("it was not lost")
+
+        await lose_one()
+        gc.collect()
+        gc.disable()
+        try:
+            cause = await lose_one()
+            await trio.testing.wait_all_tasks_blocked()
+            assert cause() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_lease_is_renewed_in_each_third_of_its_ttl_and_leaves_a_marker_that_vanishes() -> None:

@@ -15,7 +15,7 @@ import trio
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FULL, WRONG_SEQUENCE, FakeObjects, digest_of, refusal
 from tests.fakes import FakeServer, Frame, matches
-from tests.worlds import Listener, meta_subject, open_bucket, seam, takes
+from tests.worlds import Listener, cut_into, meta_subject, open_bucket, seam, takes
 from trionats import ObjectStore, api, errors, events, open_watcher
 from trionats._jetstream.objects import orphans
 
@@ -437,6 +437,9 @@ async def test_what_cannot_be_a_link_is_refused_before_anything_is_sent() -> Non
             await store.add_link("", target)
         with pytest.raises(errors.InvalidObjectNameError):
             await store.add_link("l", replace(target, name=""))
+        for no_bucket in ("", "no bucket", "b.c"):
+            with pytest.raises(errors.InvalidBucketNameError):
+                await store.add_link("l", replace(target, bucket=no_bucket))
         with pytest.raises(errors.InvalidObjectNameError):
             await store.add_bucket_link("", "c")
         with pytest.raises(errors.InvalidBucketNameError):
@@ -510,7 +513,7 @@ async def test_a_sealed_bucket_says_so_of_data_that_stays_in_it(after: int) -> N
         told = Listener()
         seam(nc).add_listener(told)
         with pytest.raises(errors.BadRequestError, match=r"put of object 'n' into bucket 'b': .*sealed"):
-            await store.put("n", b"x" * 50, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10)))
+            await store.put("n", b"x" * 50, cut_into(10))
         assert len(told.heard(events.ChunksLeft)) == bool(after)
         seam(nc).remove_listener(told)
 

@@ -170,6 +170,8 @@ async def test_what_a_symbolic_link_leads_to_is_replaced(tmp_path: Path) -> None
         (b"bytes", TypeError, "get_file of object 'n': path must be text or an os.PathLike, not bytes"),
         (None, TypeError, "get_file of object 'n': path must be text or an os.PathLike, not NoneType"),
         (Path("directory"), IsADirectoryError, "directory"),
+        ("new/", IsADirectoryError, "'new/'"),
+        ("nowhere/.", IsADirectoryError, "'nowhere/.'"),
         (Path("nowhere/file"), FileNotFoundError, "nowhere/file"),
         (Path("pipe"), ValueError, "get_file of object 'n': what stands at path '.*pipe' is no file"),
     ],

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fake_jetstream import FakeObjects, digest_of
+from tests.fake_jetstream import UNAVAILABLE, FakeObjects, digest_of
 from tests.fakes import Frame
 from tests.worlds import open_bucket, run, settled, takes
 from trionats import ObjectStream, errors
@@ -198,6 +198,18 @@ async def test_missing_chunks_come_in_place_of_the_end_and_every_time() -> None:
             await nc.flush()
             assert not bucket.consumers
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', failed>"
+
+
+async def test_missing_chunks_are_told_also_where_nobody_says_what_became_of_the_object() -> None:
+    """What would be asked only to say it better does not hide it."""
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", *PARTS)
+        bucket.messages.pop(2)
+        async with store.open_object("n") as stream:
+            bucket.hook = lambda frame: UNAVAILABLE if b"$O.b.M." in frame.payload else None
+            for _ in range(2):
+                with pytest.raises(errors.ObjectIncompleteError, match=MISSING):
+                    await read(stream)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

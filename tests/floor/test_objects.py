@@ -19,7 +19,7 @@ from multidict import MultiDict
 from tests.fake_consumers import Consumer
 from tests.fake_jetstream import BUSY, FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, refusal
 from tests.fakes import FakeServer, Frame, matches
-from tests.worlds import BucketWorld, meta_subject, open_bucket, settled, takes
+from tests.worlds import BucketWorld, cut_into, meta_subject, open_bucket, settled, takes
 from trionats import api, errors
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import Digest
@@ -35,10 +35,6 @@ LETTERS = bytes(range(100))
 IDLE_GET = "get of object 'n' from bucket 'b': the server has not answered for 30 s"
 
 
-def small(size: int) -> api.ObjectMeta:
-    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
-
-
 def sha256(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
 
@@ -50,7 +46,7 @@ def sha256(data: bytes) -> str:
 async def test_put_cuts_data_into_chunks_exactly(size: int) -> None:
     data = bytes(range(size))
     async with open_bucket() as (bucket, store, _, _):
-        info = await store.put("name", data, small(10))
+        info = await store.put("name", data, cut_into(10))
     assert b"".join(bucket.data(info.nuid)) == data
     assert [len(chunk) for chunk in bucket.data(info.nuid)] == [10] * (size // 10) + ([size % 10] if size % 10 else [])
     said = {"name": "name", "bucket": "b", "nuid": info.nuid, "size": size, "chunks": -(-size // 10)}
@@ -127,7 +123,7 @@ async def test_a_limit_that_was_lowered_since_is_learned_from_the_refusal(known:
 
 
 async def test_a_limit_that_was_raised_since_is_asked_for_before_anything_is_refused() -> None:
-    meta = api.ObjectMeta(description="d" * 2000, options=small(40_000).options)
+    meta = api.ObjectMeta(description="d" * 2000, options=cut_into(40_000).options)
     async with open_small_bucket(1000) as (bucket, store, _, _):
         bucket.limit = 50_000
         info = await store.put("n", bytes(90_000), meta)
@@ -142,7 +138,12 @@ LONG, FITTING = (api.ObjectMeta(description="d" * size) for size in (64 * 1024, 
 @pytest.mark.parametrize(
     ("limit", "refused", "fitting", "text"),
     [
-        (1000, (bytes(1001), small(1001)), (bytes(1000), small(1001)), "chunks of 1001 bytes were asked for, and the"),
+        (
+            1000,
+            (bytes(1001), cut_into(1001)),
+            (bytes(1000), cut_into(1001)),
+            "chunks of 1001 bytes were asked for, and the",
+        ),
         (65536, (b"data", LONG), (b"data", FITTING), "its meta takes 65[0-9]{3} bytes, and the"),
     ],
     ids=["chunk", "info"],
@@ -168,7 +169,7 @@ async def test_chunks_are_no_larger_than_the_server_takes_and_none_that_were_ask
     async with open_bucket(server=FakeServer(info={"max_payload": 1000})) as (bucket, store, _, _):
         text = "1001 bytes were asked for, and the server takes messages of 1000"
         with pytest.raises(errors.BadObjectMetaError, match=text):
-            await store.put("n", bytes(1001), small(1001))
+            await store.put("n", bytes(1001), cut_into(1001))
         assert not bucket.server.sent("PUB")
         info = await store.put("n", bytes(2500))
     assert [len(chunk) for chunk in bucket.data(info.nuid)] == [1000, 1000, 500]
@@ -220,7 +221,7 @@ async def test_a_server_that_takes_less_in_the_middle_of_a_put_gets_smaller_chun
         sizes = [len(chunk) for chunk in bucket.data(info.nuid)]
         assert sizes == [128 * 1024, 128 * 1024, *[1000] * 37, 856]
         assert bucket.contents() == {"n": data}
-        assert (info.chunks, info.options) == (40, small(128 * 1024).options)
+        assert (info.chunks, info.options) == (40, cut_into(128 * 1024).options)
 
 
 @pytest.mark.parametrize("stored", [0, 1, 2])
@@ -243,7 +244,7 @@ async def test_a_limit_that_is_lowered_in_the_middle_of_a_put_cuts_the_rest_anew
         rest = len(data) - stored * 128 * 1024
         assert sizes == [*[128 * 1024] * stored, *[4000] * (rest // 4000), rest % 4000]
         assert bucket.contents() == {"n": data}
-        assert info.options == small(128 * 1024 if stored else 4000).options
+        assert info.options == cut_into(128 * 1024 if stored else 4000).options
 
 
 @pytest.mark.parametrize("known", [1000, 0])
@@ -270,7 +271,7 @@ async def test_the_window_of_unacknowledged_chunks_is_bounded(monkeypatch: pytes
     async with open_bucket() as (bucket, store, _, nursery):
         await store.put("before", b"")
         bucket.answer(CHUNKS, *["silence"] * 100)
-        nursery.start_soon(store.put, "n", bytes(1000), small(10))
+        nursery.start_soon(store.put, "n", bytes(1000), cut_into(10))
         await settled()
         assert len(bucket.server.sent("PUB", CHUNKS)) == 5
         nursery.cancel_scope.cancel()
@@ -302,7 +303,7 @@ async def test_a_refused_put_says_so_leaves_nothing_and_the_old_object_as_it_was
                 bucket.add("n", b"old")
             bucket.answer(pattern, *answers)
             with pytest.raises(error, match=f"^put of object '{name}' into bucket 'b': .*{text}") as caught:
-                await store.put(name, LETTERS, small(10))
+                await store.put(name, LETTERS, cut_into(10))
             refused = answers[-1].get("error", {}) if isinstance(answers[-1], dict) else {}
             assert getattr(caught.value, "err_code", None) == refused.get("err_code")
             assert bucket.contents() == before
@@ -315,7 +316,7 @@ async def test_chunks_that_the_server_was_not_ready_for_are_sent_again_in_order(
     """Chunks behind the refused one may have been stored; they must not stay in front of it."""
     async with open_bucket() as (bucket, store, _, _):
         bucket.answer(CHUNKS, None, None, refused, None, refused, None, None, None, None, refused)
-        info = await store.put("n", LETTERS, small(10))
+        info = await store.put("n", LETTERS, cut_into(10))
     assert b"".join(bucket.data(info.nuid)) == LETTERS
     assert (info.chunks, bucket.chunks) == (10, 10)
 
@@ -335,7 +336,7 @@ async def test_what_a_mirror_has_to_take_back_is_deleted_at_its_origin() -> None
         bucket.server.on("$JS.API.STREAM.MSG.GET.OBJ_copy", bucket.get)
         store = await nc.jetstream().object_store("copy")
         bucket.answer(CHUNKS, None, None, BUSY, None, None)
-        info = await store.put("n", LETTERS, small(10))
+        info = await store.put("n", LETTERS, cut_into(10))
     assert b"".join(bucket.data(info.nuid)) == LETTERS
     assert bucket.chunks == 10
 
@@ -355,7 +356,7 @@ async def test_a_put_that_moves_slowly_goes_on_and_one_that_stalls_fails(chosen:
         async def put() -> None:
             text = r"put of object 'n' into bucket 'b': .* not answered for 30 s"
             with pytest.raises(errors.TimeoutError, match=text):
-                await store.put("n", LETTERS, small(10))
+                await store.put("n", LETTERS, cut_into(10))
 
         bucket.hook = keep
         # 7 acknowledgements 20 s apart, then 30 s of silence, then a cleanup behind which nothing is acknowledged.
@@ -463,7 +464,7 @@ async def test_a_put_ended_by_a_lost_connection_leaves_nothing() -> None:
             bucket.server.cut() if bucket.chunks == 3 and matches(CHUNKS, frame.subject) else None
         )
         with pytest.raises(errors.DisconnectedError):
-            await store.put("n", LETTERS, small(10))
+            await store.put("n", LETTERS, cut_into(10))
         await nc.wait_connected()
         await nc.flush()
     assert not bucket.messages
@@ -480,7 +481,7 @@ async def test_names_that_the_server_cannot_take_are_refused(name: str) -> None:
 
 async def test_a_put_that_fills_the_outbox_waits_for_room() -> None:
     async with open_bucket() as (bucket, store, nc, _):
-        info = await store.put("n", bytes(MIB * 9), small(MIB))
+        info = await store.put("n", bytes(MIB * 9), cut_into(MIB))
         nc.publish_nowait("elsewhere", bytes(MIB))
         nc.publish_nowait("elsewhere", bytes(MIB))
         await store.put("m", b"data")
@@ -533,6 +534,10 @@ def options(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - what they should 
         (options(max_chunk_size="1"), "chunks of '1' bytes are none"),
         (options(link={"bucket": "b"}), "a link is no data.*dict is no ObjectLink"),
         (options(link=api.ObjectLink(bucket="other", name="n")), "a link is no data"),
+        (options(extra={"link": {"bucket": "b", "name": "m"}}), "options.extra must not name link, which is an option"),
+        (options(extra={"max_chunk_size": "x"}), "options.extra must not name max_chunk_size"),
+        (options(extra={1: "x"}), "the name 1 in options.extra must be text, not int"),
+        (options(extra=[("a", 1)]), "options.extra must be a mapping, not list"),
         (options(extra={"a": {5}}), "its meta cannot be written: Object of type set"),
         (options(extra={"a": float("nan")}), "its meta cannot be written: Out of range"),
         (
@@ -603,7 +608,7 @@ async def test_text_of_every_kind_is_stored_as_the_text_that_it_is_and_headers_t
 
 async def test_get_reads_chunk_by_chunk() -> None:
     async with open_bucket() as (bucket, store, nc, _):
-        info = await store.put("n", LETTERS, small(10))
+        info = await store.put("n", LETTERS, cut_into(10))
         result = await store.get("n")
         assert (result.data, result.info.nuid) == (LETTERS, info.nuid)
         assert [info.name for info in await store.list()] == ["n"]
@@ -661,7 +666,7 @@ class SlowObjects(FakeObjects):
 async def test_a_get_that_moves_slowly_goes_on() -> None:
     """Ten seconds for each chunk, and more than the idle limit in all."""
     async with open_bucket(SlowObjects) as (_, store, _, _):
-        await store.put("n", LETTERS, small(10))
+        await store.put("n", LETTERS, cut_into(10))
         with takes(80, 1000):
             assert (await store.get("n")).data == LETTERS
 
@@ -669,7 +674,7 @@ async def test_a_get_that_moves_slowly_goes_on() -> None:
 async def test_a_get_that_stalls_fails_after_the_idle_limit() -> None:
     """It does not hang, and the last chunk is what the time is counted from."""
     async with open_bucket(SlowObjects) as (bucket, store, nc, _):
-        await store.put("n", LETTERS, small(10))
+        await store.put("n", LETTERS, cut_into(10))
         bucket.consumers_served = 3
         with takes(45, 60), pytest.raises(errors.TimeoutError, match=IDLE_GET):
             await store.get("n")

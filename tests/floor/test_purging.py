@@ -14,8 +14,18 @@ import trio
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_jetstream import FULL, UNAVAILABLE, WRONG_SEQUENCE, FakeObjects, refusal
 from tests.fakes import NO_RESPONDERS, Frame, matches
-from tests.worlds import assert_nothing_left, cut_short, find_store, next_event, open_bucket, seam, settled, takes
-from trionats import Events, ObjectStore, api, errors, events, open_events
+from tests.worlds import (
+    assert_nothing_left,
+    cut_into,
+    cut_short,
+    find_store,
+    next_event,
+    open_bucket,
+    seam,
+    settled,
+    takes,
+)
+from trionats import Events, ObjectStore, errors, events, open_events
 from trionats._jetstream.api import Api
 from trionats._jetstream.objects import chunks
 from trionats._jetstream.objects.chunks import ChunkWriter
@@ -24,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 CHUNKS, METAS, PURGES = "$O.b.C.>", "$O.b.M.>", "$JS.API.STREAM.PURGE.>"
-SMALL = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
+SMALL = cut_into(10)
 
 
 class Frozen:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import array
 import codecs
+import errno
 import gzip
 import io
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ import trio.testing
 
 from tests.fake_jetstream import FULL, FakeObjects
 from tests.fakes import Frame, matches
-from tests.worlds import open_bucket, settled
+from tests.worlds import cut_into, open_bucket, settled, until
 from trionats import api, errors
 from trionats._jetstream.objects import chunks, sources
 
 MIB = 1024 * 1024
 CHUNKS = "$O.b.C.>"
 LETTERS = bytes(range(100))
-TENS = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
+TENS = cut_into(10)
 WELCOME = "bytes, text, a path, a binary file, or a stream or an async iterable of bytes"
 
 autojump = pytest.mark.usefixtures("autojump_clock")
@@ -427,6 +428,97 @@ async def test_a_failing_put_reads_no_further_and_leaves_the_rest_to_whose_it_is
     assert not bucket.messages
 
 
+async def never_anything() -> AsyncIterator[bytes]:
+    while True:
+        yield b""
+
+
+async def never_enough() -> AsyncIterator[bytes]:
+    while True:
+        yield b"x"
+
+
+@pytest.mark.parametrize("source", [never_anything, never_enough])
+async def test_a_source_that_never_waits_and_never_ends_can_be_cancelled(
+    source: Callable[[], AsyncIterator[bytes]],
+) -> None:
+    """And it leaves others their turn: else nobody would get as far as to cancel it."""
+    async with open_bucket() as (bucket, store, _, nursery), aclosing(source()) as pieces:  # type: ignore[type-var]
+        with trio.CancelScope() as scope:
+
+            async def soon() -> None:
+                for _ in range(5):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            nursery.start_soon(soon)
+            await store.put("n", pieces, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=1_000_000)))
+        assert scope.cancelled_caught
+        assert not bucket.server.sent("PUB $O")
+
+
+class Pipe:
+    """A path that remembers whether somebody was about to open it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked = False
+
+    def __fspath__(self) -> str:
+        self.asked = True
+        return str(self.path)
+
+
+async def test_a_named_pipe_that_nobody_writes_into_can_be_cancelled_and_is_closed_later(tmp_path: Path) -> None:
+    pipe = Pipe(tmp_path / "pipe")
+    os.mkfifo(pipe.path)
+    async with open_bucket() as (bucket, store, _, nursery):
+        with trio.CancelScope() as scope:
+
+            async def cancel() -> None:
+                await until(lambda: pipe.asked)
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            await store.put("n", pipe)
+        assert scope.cancelled_caught
+        assert not bucket.server.sent("PUB")
+        # The thread that still waits for it opens it, and closes it.
+        both = os.open(pipe.path, os.O_RDWR)
+        os.write(both, b"x")
+        os.close(both)
+        await until(lambda: is_unread(pipe.path))
+
+
+def is_unread(pipe: Path) -> bool:
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
+
+
+class Distant:
+    """A file that says only when it is read that it has to be awaited."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int, /) -> Awaitable[bytes]:
+        async def later() -> bytes:
+            await trio.lowlevel.checkpoint()
+            return self._data.read(size)
+
+        return later()
+
+
+async def test_a_file_whose_read_is_awaited_and_no_coroutine_function_is_read_like_any_other() -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        data = bytes(range(250)) * 4000
+        assert (await store.put("n", Distant(data))).size == len(data)
+        assert bucket.contents() == {"n": data}
+
+
 @autojump
 async def test_a_source_may_take_as_long_as_it_likes() -> None:
     """What stands still while we wait for it is not the server."""
@@ -509,6 +601,32 @@ async def test_a_progress_callback_that_cannot_be_called_is_refused() -> None:
         with pytest.raises(TypeError, match="progress is called and not awaited; it must be no coroutine function"):
             await store.put("n", b"", progress=later)
         assert not bucket.server.sent("PUB")
+
+
+class Later:
+    """A callback that would have to be awaited, which no look at it shows."""
+
+    async def __call__(self, done: int, total: int | None) -> None:
+        pytest.fail(f"{done} of {total}")
+
+
+class Future:
+    """What can be awaited, and is no coroutine."""
+
+    def __await__(self) -> Iterator[None]:
+        pytest.fail("awaited")
+
+
+@pytest.mark.parametrize("progress", [Later(), lambda *args: Later()(*args), lambda *_: Future()])
+async def test_a_progress_callback_that_turns_out_to_be_awaited_fails_the_transfer(progress: Any) -> None:  # noqa: ANN401
+    """Else it would never run, and nobody would hear of it."""
+    async with open_bucket() as (bucket, store, _, _):
+        with pytest.raises(TypeError, match="object 'n' in bucket 'b': progress is called and not awaited"):
+            await store.put("n", b"data", progress=progress)
+        assert not bucket.chunks
+        bucket.add("n", b"data")
+        with pytest.raises(TypeError, match="get of object 'n': progress is called and not awaited"):
+            await store.get("n", progress)
 
 
 @autojump

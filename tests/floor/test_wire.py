@@ -23,6 +23,8 @@ async def test_a_stream_of_any_kind() -> None:
     assert (type(end), end.send_now) == (Wire, None)
     await end.send_all(b"abc")
     assert await theirs.receive_some() == b"abc"
+    await end.send_pieces([b"in ", memoryview(b"pieces")])
+    assert await theirs.receive_some() == b"in pieces"
     await theirs.send_all(bytearray(b"def"))
     data = await end.receive_some(100)
     assert (data, type(data)) == (b"def", bytes)
@@ -74,6 +76,37 @@ async def test_a_full_socket() -> None:
     assert scope.cancelled_caught
     await end.aclose()
     await theirs.aclose()
+
+
+async def test_pieces_on_a_full_socket() -> None:
+    end, theirs = await pair()
+    pieces: list[bytes | memoryview] = [
+        b"head",
+        memoryview(os.urandom(4 * 1024 * 1024)),
+        b"",
+        b"\r\n",
+        os.urandom(300_000),
+    ]
+    data, received = b"".join(pieces), bytearray()
+
+    async def read() -> None:
+        while len(received) < len(data):
+            received.extend(await theirs.receive_some(100_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.send_pieces, pieces)
+        await trio.testing.wait_all_tasks_blocked()
+        assert end.send_now is not None
+        with pytest.raises(BlockingIOError):
+            end.send_now(b"more")
+        nursery.start_soon(read)
+    assert received == data
+    await end.send_pieces([b"a", b"b"])
+    assert await theirs.receive_some() == b"ab"
+    await theirs.aclose()
+    with pytest.raises(trio.BrokenResourceError, match="the connection broke"):
+        await end.send_pieces([b"x"])
+    await end.aclose()
 
 
 async def test_a_reset() -> None:

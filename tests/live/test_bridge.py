@@ -314,6 +314,9 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         assert type(entry) is type(theirs)
         with pytest.raises(ValueError, match="keys is empty"):
             await snapshot(keys=[])
+        for wrong in (7, {"a.1"}, iter(["a.1"])):
+            with pytest.raises(TypeError, match="keys must be a pattern or several, not"):
+                await snapshot(keys=wrong)
         with pytest.raises(ValueError, match="exclude each other"):
             await snapshot(updates_only=True, include_history=True)
         with pytest.raises(TypeError, match=r"^open_watcher\(\) got an unexpected keyword argument 'filter'"):
@@ -321,6 +324,33 @@ async def test_a_bucket_with_markers_patterns_and_values_left_away(nats_server: 
         with pytest.raises(AttributeError, match=r"^open_watcher\(\) gives"):
             await bridge.open_watcher(nursery, bucket).receive()
         await aio_as_trio(nc.jetstream().delete_key_value)("kinds")
+
+
+async def test_snapshots_of_a_bucket_with_history_under_constant_writes_have_each_key_once(
+    nats_server: TrioNatsServer,
+) -> None:
+    names = [f"k.{number}" for number in range(40)]
+    async with connected(nats_server) as (nc, nursery), open_world(nats_server) as (_, ours, _):
+        bucket = await aio_as_trio(nc.jetstream().create_key_value)(bucket="busy", history=2)
+        kv = await ours.jetstream().key_value("busy")
+        for name in names * 2:
+            await kv.put(name, b"")
+
+        async def keep_writing() -> None:
+            while True:
+                for _ in range(20):
+                    await ours.publish(f"$KV.busy.{random.choice(names)}", b"x")
+                await kv.put(random.choice(names), b"x")
+
+        async with trio.open_nursery() as writers:
+            writers.start_soon(keep_writing)
+            for _ in range(20):
+                async with bridge.open_watcher(nursery, bucket) as rx:
+                    with trio.fail_after(5):
+                        seen = await rx.snapshot()
+                assert sorted(entry.key for entry in seen) == sorted(names)
+            writers.cancel_scope.cancel()
+        await aio_as_trio(nc.jetstream().delete_key_value)("busy")
 
 
 async def test_patterns_that_overlap_and_a_revision_to_resume_with(nats_server: TrioNatsServer) -> None:

@@ -225,6 +225,10 @@ async def test_an_update_of_a_sealed_object_store_leaves_it_sealed(nats_server: 
         assert ((await store.status()).sealed, (await store.status()).ttl) == (True, None)
         await js.update_object_store(bucket, description="late")
         assert ((await store.status()).sealed, (await store.status()).description) == (True, "late")
+        with pytest.raises(ValueError, match=f"object store '{bucket}': ttl cannot be set: the bucket is sealed"):
+            await js.update_object_store(bucket, ttl=5)
+        echoed = await js.update_stream(name=store.stream, max_age=200)
+        assert not echoed.config.max_age, "the server says yes and does nothing"
         await js.delete_object_store(bucket)
 
 

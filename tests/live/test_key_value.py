@@ -260,8 +260,18 @@ async def test_a_bucket_that_was_deleted_is_not_there(nats_server: TrioNatsServe
         for call in calls:
             with pytest.raises(errors.BucketNotFoundError, match=f"there is no key-value bucket '{w.kv.bucket}'"):
                 await call()
-        with pytest.raises(errors.NoStreamResponseError, match="put of key 'k'"):
-            await w.kv.put("k", b"x")
+        writes: list[Callable[[], Awaitable[object]]] = [
+            lambda: w.kv.put("k", b"x"),
+            lambda: w.kv.create("k"),
+            lambda: w.kv.update("k", b"x", 1),
+            lambda: w.kv.delete("k"),
+            lambda: w.kv.purge("k"),
+        ]
+        for write in writes:
+            with pytest.raises(
+                errors.NoStreamResponseError, match=rf"^\w+ of key 'k' \w+ bucket '{w.kv.bucket}': no stream"
+            ):
+                await write()
 
 
 async def test_what_a_get_a_list_and_a_watcher_say_of_a_revision_is_the_same(nats_server: TrioNatsServer) -> None:

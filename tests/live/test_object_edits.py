@@ -17,22 +17,22 @@ import nats.js.api
 import pytest
 import trio
 
-from tests.worlds import consumers_are, context_of, meta_subject, open_store, unique, until
-from trionats import Client, JetStream, ObjectStore, api, errors, open_watcher
+from tests.worlds import (
+    assert_only_whole_objects,
+    consumers_are,
+    context_of,
+    meta_subject,
+    open_store,
+    stored_chunks,
+    stored_chunks_in,
+    unique,
+    until,
+)
+from trionats import Client, ObjectStore, api, errors, open_watcher
 from trionats.testing import TrioNatsServer
 
 KIB = 1024
 SAID = api.ObjectMeta(description="d", headers={"A": ["1"]}, metadata={"m": "n"})
-
-
-async def stored(store: ObjectStore) -> dict[str, int]:
-    """Count the chunks in a bucket, by the nuid of their object."""
-    return await stored_in(context_of(store), store.stream, store.bucket)
-
-
-async def stored_in(js: JetStream, stream: str, bucket: str) -> dict[str, int]:
-    info = await js.stream_info(stream, f"$O.{bucket}.C.>")
-    return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
 
 
 async def named(store: ObjectStore) -> dict[str, int]:
@@ -67,9 +67,9 @@ async def test_a_renamed_object_is_the_same_object_and_watchers_hear_of_both_nam
     assert sorted(info.name for info in await store.list(ignore_deletes=False)) == ["deleted", "old"]
     with pytest.raises(errors.ObjectDeletedError):
         await store.get("old")
-    assert await stored(store) == await named(store)
+    await assert_only_whole_objects(store)
     await store.delete("deleted")
-    assert await stored(store) == {}
+    assert await stored_chunks(store) == {}
 
 
 async def test_what_nats_py_reads_of_a_renamed_object_and_of_a_link(
@@ -126,7 +126,7 @@ async def test_a_name_that_is_taken_meanwhile_stays_with_who_was_quicker(store: 
     assert "new" in names
     for name in names:
         assert (await store.get(name)).data == (gone if name == "new" else name).encode()
-    assert await stored(store) == await named(store)
+    await assert_only_whole_objects(store)
 
 
 async def test_links_lead_to_names_and_never_replace_objects(store: ObjectStore, nats_server: TrioNatsServer) -> None:
@@ -175,7 +175,7 @@ async def test_a_sealed_bucket_takes_nothing_and_loses_nothing(nats_server: Trio
             assert caught.value.err_code == 10109
         assert (await store.get("n")).data == b"data"
         assert [one.name for one in await store.list()] == ["n"]
-        assert await stored(store) == await named(store)
+        await assert_only_whole_objects(store)
 
 
 PUT_FOR_EVER = """
@@ -197,14 +197,14 @@ async def test_what_a_killed_put_leaves_is_found_when_it_is_old_and_purged(
 
     async def some() -> bool:
         assert process.poll() is None
-        return sum((await stored(store)).values()) > 100
+        return sum((await stored_chunks(store)).values()) > 100
 
     try:
         await until(some, within=20)
     finally:
         process.kill()
     await process.wait()
-    left = {nuid: count for nuid, count in (await stored(store)).items() if nuid not in await named(store)}
+    left = {nuid: count for nuid, count in (await stored_chunks(store)).items() if nuid not in await named(store)}
     assert await store.orphans() == [], "it could still go on"
     [found] = await store.orphans(0)
     # The last ones may have been on their way.
@@ -212,7 +212,7 @@ async def test_what_a_killed_put_leaves_is_found_when_it_is_old_and_purged(
     assert found.chunks == found.bytes >= left[found.nuid]
     assert found.oldest <= found.newest <= datetime.now(UTC)
     assert [one.nuid for one in await store.purge_orphans(0)] == [found.nuid]
-    assert await stored(store) == await named(store)
+    await assert_only_whole_objects(store)
     assert await store.purge_orphans(0) == []
     await consumers_are(store, 0)
 
@@ -232,7 +232,7 @@ async def test_many_orphans_among_many_objects_are_all_found_and_nothing_else(st
     before = nc.statistics().in_bytes
     assert {one.nuid for one in await store.purge_orphans(0)} == lost
     assert nc.statistics().in_bytes - before < 500_000
-    assert await stored(store) == await named(store)
+    await assert_only_whole_objects(store)
     assert len(await store.list()) == 29
 
 
@@ -252,7 +252,7 @@ async def test_no_object_is_an_orphan_while_all_of_them_are_renamed(store: Objec
         for _ in range(8):
             assert await store.orphans(0) == []
         workers.cancel_scope.cancel()
-    assert len(await stored(store)) == 40
+    assert len(await stored_chunks(store)) == 40
 
 
 async def test_a_mirror_loses_what_its_origin_has_purged_and_keeps_what_stands(
@@ -273,7 +273,7 @@ async def test_a_mirror_loses_what_its_origin_has_purged_and_keeps_what_stands(
         old = await store.put("n", b"old")
 
         async def holds(info: api.ObjectInfo) -> bool:
-            return info.nuid in await stored_in(js, mirror.stream, store.bucket)
+            return info.nuid in await stored_chunks_in(js, mirror.stream, store.bucket)
 
         await until(partial(holds, old))
         new = await store.put("n", b"new")
@@ -319,6 +319,6 @@ async def test_random_operations_and_a_dict_of_objects_agree(store: ObjectStore,
         allowed = [after] if not scope.cancelled_caught else [model, after]
         assert now in allowed, f"{kind} {name} {other}"
         model = now
-        assert await stored(store) == await named(store), f"{kind} {name} {other}"
+        assert await stored_chunks(store) == await named(store), f"{kind} {name} {other}"
     assert await store.orphans(0) == []
     await consumers_are(store, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.worlds import consumers_are, context_of, meta_subject, open_live, open_store, unique, until
+from tests.worlds import consumers_are, context_of, cut_into, meta_subject, open_live, open_store, unique, until
 from trionats import Client, JetStream, ObjectStore, ObjectStream, api, errors
 from trionats._jetstream.objects import chunks
 from trionats.testing import TrioNatsServer
@@ -25,10 +25,6 @@ async def rest_of(stream: ObjectStream, pieces: list[bytes] | None = None) -> by
     async for piece in stream:
         pieces.append(bytes(piece))
     return b"".join(pieces)
-
-
-def small(size: int) -> api.ObjectMeta:
-    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
 
 
 @pytest.mark.parametrize("size", [0, 1, 128 * 1024, 128 * 1024 + 1, 3 * MIB])
@@ -136,7 +132,7 @@ async def test_memory_does_not_grow_with_the_object(
 
 @pytest.mark.parametrize("number", [0, 5, 39])
 async def test_a_missing_chunk_is_found_within_two_heartbeats(store: ObjectStore, number: int, tmp_path: Path) -> None:
-    await store.put("n", bytes(40_000), small(1000))
+    await store.put("n", bytes(40_000), cut_into(1000))
     await context_of(store).delete_msg(store.stream, 1 + number)  # the first thing that this bucket has stored
     text = "39 of 40 chunks with 39000 of 40000 bytes are there"
     for read in (store.get("n"), store.get_file("n", tmp_path / "file")):
@@ -150,7 +146,7 @@ async def test_a_missing_chunk_is_found_within_two_heartbeats(store: ObjectStore
 
 
 async def test_an_object_without_any_of_its_chunks_is_an_error_of_the_opening(store: ObjectStore) -> None:
-    await store.put("n", bytes(40_000), small(1000))
+    await store.put("n", bytes(40_000), cut_into(1000))
     await context_of(store).purge_stream(store.stream, subject=f"$O.{store.bucket}.C.>")
     with trio.fail_after(10), pytest.raises(errors.ObjectIncompleteError, match="0 of 40 chunks"):
         async with store.open_object("n"):

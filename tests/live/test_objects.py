@@ -20,13 +20,16 @@ import trio
 from nats.js.object_store import ObjectStore as TheirObjectStore
 
 from tests.worlds import (
+    assert_only_whole_objects,
     consumers_are,
     context_of,
+    cut_into,
     meta_subject,
     next_event,
     open_live,
     open_store,
     open_world,
+    stored_chunks,
     unique,
     until,
 )
@@ -34,17 +37,6 @@ from trionats import Client, ObjectStore, api, errors, events, open_events
 from trionats.testing import TrioNatsServer, open_server
 
 KIB, MIB = 1024, 1024 * 1024
-
-
-async def stored_chunks(store: ObjectStore) -> dict[str, int]:
-    """Count the chunks in a bucket, by the nuid of their object."""
-    info = await context_of(store).stream_info(store.stream, f"$O.{store.bucket}.C.>")
-    return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
-
-
-async def assert_only_whole_objects(store: ObjectStore) -> None:
-    infos = await store.list()
-    assert await stored_chunks(store) == {info.nuid: info.chunks for info in infos if info.chunks}
 
 
 def place_of(store: ObjectStore, name: str) -> str:
@@ -56,10 +48,6 @@ async def tamper(store: ObjectStore, name: str, **changes: object) -> None:
     info = await store.get_info(name)
     data = json.dumps({**info.as_dict(), **changes}).encode()
     await context_of(store).publish(place_of(store, name), data, headers={"Nats-Rollup": "sub"})
-
-
-def small(size: int) -> api.ObjectMeta:
-    return api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=size))
 
 
 @pytest.mark.parametrize("size", [0, 1, 128 * KIB - 1, 128 * KIB, 128 * KIB + 1, 3 * MIB + 7])
@@ -90,7 +78,7 @@ async def test_names_are_any_text(store: ObjectStore, name: str) -> None:
 async def test_many_small_chunks(store: ObjectStore, rng: random.Random, chunk: int) -> None:
     """More chunks than a get may have been sent and not yet looked at."""
     data = rng.randbytes(chunk * 2345)
-    info = await store.put("n", data, small(chunk))
+    info = await store.put("n", data, cut_into(chunk))
     assert info.chunks == 2345
     assert (await store.get("n")).data == data
 
@@ -178,7 +166,7 @@ async def test_chunks_follow_the_streams_limit_and_its_changes(
             assert info.options.max_chunk_size == limit
             assert (await found.get("n")).data == data
             text = f"object 'm' in bucket '{store.bucket}': .* the bucket takes messages of {limit} bytes"
-            for payload, meta in ((data, small(limit + 1)), (b"", api.ObjectMeta(description="d" * 65536))):
+            for payload, meta in ((data, cut_into(limit + 1)), (b"", api.ObjectMeta(description="d" * 65536))):
                 with pytest.raises(errors.BadObjectMetaError, match=text):
                     await found.put("m", payload, meta)
             await found.delete("n")
@@ -208,7 +196,7 @@ async def test_an_account_that_takes_small_messages(rng: random.Random, server_e
         assert info.options.max_chunk_size == 20 * KIB
         assert (await store.get("n")).data == data
         with pytest.raises(errors.BadObjectMetaError, match="the server takes messages of 20480 bytes"):
-            await store.put("n", data, small(30_000))
+            await store.put("n", data, cut_into(30_000))
 
 
 @pytest.mark.live(seconds=60)

@@ -11,16 +11,12 @@ import pytest
 import trio
 import trio.testing
 
-from tests.soak.putting import chunks_in, pieces
-from tests.worlds import consumers_are, context_of, open_store
+from tests.soak.putting import pieces
+from tests.worlds import assert_only_whole_objects, consumers_are, context_of, open_store, stored_chunks
 from trionats import Client, ObjectStore, api, errors
 from trionats.testing import TrioNatsServer, open_server
 
 KIB, MIB = 1024, 1024 * 1024
-
-
-async def assert_only_whole_objects(store: ObjectStore) -> None:
-    assert await chunks_in(store) == {info.nuid: info.chunks for info in await store.list() if info.chunks}
 
 
 async def stored_sizes(store: ObjectStore, info: api.ObjectInfo) -> list[int]:
@@ -113,7 +109,8 @@ async def test_many_put_and_got_at_once_do_not_mix(store: ObjectStore, nc: Clien
 async def test_of_many_puts_of_one_name_one_whole_object_stays_and_only_its_chunks(
     store: ObjectStore, nc: Client
 ) -> None:
-    """Those that lost are told so, and what each of them stored is gone."""
+    """Those that lost are told so, and what each of them stored is gone, as is what stood there before."""
+    await store.put("n", b"before" * 50_000)
     told: dict[int, str] = {}
 
     async def write(number: int) -> None:
@@ -149,7 +146,7 @@ async def test_a_stream_is_not_sent_faster_than_a_server_with_little_room_takes_
     async with open_server(config, jetstream=True) as server, open_store(server) as (store, _, _):
         async with aclosing(pieces(64 * MIB)) as source:
             info = await store.put("n", source)
-        assert await chunks_in(store) == {info.nuid: 512}
+        assert await stored_chunks(store) == {info.nuid: 512}
         assert (await store.get("n")).info.digest == info.digest
 
 

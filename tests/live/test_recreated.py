@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from nats.js.kv import KeyValue
 
-from tests.worlds import meta_info, meta_subject, open_world, unique, until, write_infos
+from tests.worlds import cut_into, meta_info, meta_subject, open_world, unique, until, write_infos
 from trionats import JetStream, Watcher, api, bridge, errors, events, open_events, open_watcher
 from trionats.bridge import aio_as_trio
 from trionats.testing import TrioNatsServer
@@ -325,7 +325,7 @@ async def test_a_list_is_of_one_stream(nats_server: TrioNatsServer) -> None:
 async def test_a_get_is_of_one_stream(nats_server: TrioNatsServer) -> None:
     async with open_client_and_store(nats_server) as (_, store, bucket):
         read: list[bytes] = []
-        small = api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=10))
+        small = cut_into(10)
 
         async def keep_reading() -> None:
             while True:

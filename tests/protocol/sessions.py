@@ -67,9 +67,14 @@ def reconnected(engine: Engine) -> Loss:
 
 def sent(outbox: Outbox, limit: int = 1 << 30) -> bytes:
     """Take what is to be sent, and have it sent."""
-    batch = outbox.take(limit)
+    batch = joined(outbox.take(limit))
     outbox.sent()
     return batch
+
+
+def joined(batch: bytes | list[bytes | memoryview]) -> bytes:
+    """Put together what the stream gets, in one piece or in several."""
+    return batch if isinstance(batch, bytes) else b"".join(batch)
 
 
 def drained(engine: Engine) -> bytes:

@@ -397,6 +397,7 @@ def test_a_whole_configuration_says_all_that_a_bucket_can_say_and_keeps_the_rest
         ({}, {"mirror": api.StreamSource("o")}, r"bucket 'b': mirror cannot be changed"),
         (MIRROR, {"mirror": api.StreamSource("p")}, r"bucket 'b': mirror cannot be changed"),
         (MIRROR, {"mirror": None}, r"bucket 'b': mirror cannot be changed"),
+        ({"sealed": True}, {"ttl": 5}, r"bucket 'b': ttl cannot be set: the bucket is sealed"),
     ],
 )  # fmt: skip
 def test_what_a_bucket_keeps_cannot_be_updated(now: dict[str, Any], fields: dict[str, Any], text: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.protocol.sessions import Frame, received
 from trionats import errors
 from trionats._protocol import commands, headers, subjects
+from trionats._protocol.commands import LARGE
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,34 @@ def test_a_publish_is_read_back_and_sent_to_another_reply(
 
     assert commands.taken_apart(frame(reply)) == (block, data)
     assert commands.with_reply(frame(reply), other.encode()) == frame(other.encode())
+
+
+@pytest.mark.parametrize("block", [b"", b"NATS/1.0\r\nA: b c\r\n\r\n"])
+@pytest.mark.parametrize("reply", [b"", b"r"])
+@pytest.mark.parametrize("size", [0, LARGE - 1, LARGE, LARGE + 1])
+def test_a_payload_that_cannot_change_says_the_same_uncopied(size: int, reply: bytes, block: bytes) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+
+    def copied(reply: bytes) -> bytes:
+        return commands.hpub(b"a", reply, block, data) if block else commands.pub(b"a", reply, data)
+
+    whole = copied(reply)
+    for payload in (data, memoryview(data), bytearray(data), memoryview(bytearray(data))):
+        frame = commands.publish(b"a", reply, block, payload)
+        fixed = size >= LARGE and not isinstance(payload, bytearray) and getattr(payload, "obj", data) is data
+        assert isinstance(frame, commands.LargeFrame) is fixed, "what may change is copied at once"
+        assert (bytes(frame), len(frame)) == (whole, len(whole))
+        assert commands.is_publish(frame)
+        assert commands.is_programs(frame)
+        assert commands.publish_size(frame) == len(block) + size
+        assert commands.taken_apart(frame) == (block or None, data)
+        if reply:
+            assert bytes(commands.with_reply(frame, b"other")) == copied(b"other")
+
+
+def test_a_large_payload_is_sent_also_when_its_view_was_released() -> None:
+    data = bytes(LARGE)
+    with memoryview(data) as view:
+        frame = commands.publish(b"a", b"", b"", view)
+    assert bytes(frame) == commands.pub(b"a", b"", data)

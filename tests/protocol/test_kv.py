@@ -24,8 +24,8 @@ from trionats._protocol.jetstream.kv.keys import (
     several_filters,
 )
 from trionats._protocol.jetstream.kv.writing import (
+    CREATE_PAUSES,
     MOST_CHANGES,
-    UNDER_WAY_PAUSES,
     Creating,
     checked_age,
     checked_revision,
@@ -175,7 +175,7 @@ def test_a_create_expects_nothing_and_then_what_a_marker_left() -> None:
 def test_a_create_whose_expectation_was_right_waits_for_what_is_under_way() -> None:
     creating = Creating()
     assert creating.found(7, gone=True) == 0
-    assert [creating.found(7, gone=True) for _ in UNDER_WAY_PAUSES] == list(UNDER_WAY_PAUSES)
+    assert [creating.found(7, gone=True) for _ in CREATE_PAUSES] == list(CREATE_PAUSES)
     assert creating.found(7, gone=True) is None
 
 
@@ -257,7 +257,9 @@ def test_old_markers_are_purged_and_of_younger_ones_what_stands_before(
 
 
 def test_how_old_markers_have_to_be_is_a_number() -> None:
-    assert checked_age(5) == 5.0
+    assert (checked_age(5), checked_age(math.inf)) == (5.0, math.inf)
+    assert checked_age(10**400) > 200 * 365 * 86400
+    assert checked_age(-(10**400)) < 0
     for wrong in (None, "5", True, datetime.timedelta(1)):
         with pytest.raises(TypeError, match="olderthan must be a number of seconds"):
             checked_age(wrong)
@@ -273,7 +275,7 @@ PATHS = [
     ("/", "_root_", "/"),
     ("/a/", "_root_.a", "/a"),
     ("a", "a", "a"),
-    ("a.b", "a.b", "a/b"),
+    ("_root_x/a", "_root_x.a", "_root_x/a"),
 ]
 
 
@@ -283,6 +285,14 @@ def test_paths_are_stored_as_gos_programs_store_them(key: str, stored: str, back
     assert codec.encode_key(key) == stored
     assert codec.decode_key(stored) == back
     assert codec.encode_key(back) == stored
+
+
+@pytest.mark.parametrize("key", ["a.b", "/notes/today.txt", "a/b.", "_root_/a", "_root_"])
+def test_a_path_that_would_come_back_as_another_one_is_refused(key: str) -> None:
+    for encode in (PathCodec().encode_key, PathCodec().encode_filter):
+        with pytest.raises(ValueError, match="would stand for a slash in the bucket") as caught:
+            encode(key)
+        assert repr(key) in str(caught.value)
 
 
 @pytest.mark.parametrize(

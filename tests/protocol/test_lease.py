@@ -71,6 +71,8 @@ def test_a_ttl_of_whole_seconds(ttl: float) -> None:
         (-3, ValueError, "ttl is -3"),
         (2.5, ValueError, "ttl is 2.5: .* the server cuts it to whole seconds"),
         (inf, ValueError, "ttl is inf"),
+        (10**400, ValueError, "ttl is far off: it must be whole seconds"),
+        (-(10**400), ValueError, "ttl is far off: it must be whole seconds"),
         (float("nan"), ValueError, "ttl is nan"),
         (True, TypeError, "ttl must be whole seconds, not bool"),
         ("10s", TypeError, "ttl must be whole seconds, not str"),

@@ -72,11 +72,11 @@ def test_a_move_from_the_newcomers_greeting_to_the_old_sides_end() -> None:
     assert not engine.outbox.waits(before), "it went to the old side"
     behind = publish(engine.outbox, b"behind")
     assert engine.outbox.waits(behind)
-    assert drained(move.side) == before.frame + b"UNSUB 1\r\nPING\r\n"
+    assert drained(move.side) == bytes(before.frame) + b"UNSUB 1\r\nPING\r\n"
     move.side.receive(msg(1) + b"PONG\r\n")
     move.crossed(None)
     assert engine.outbox.waits(behind)
-    assert drained(engine) == b"SUB plain 1\r\n" + behind.frame
+    assert drained(engine) == b"SUB plain 1\r\n" + bytes(behind.frame)
     move.unqueue()
     assert drained(move.side) == b"UNSUB 2\r\n"
     assert move.awaited  # noqa: PGH005 - a property of ours, no mock
@@ -125,7 +125,7 @@ def test_what_is_too_large_for_the_new_side_is_dropped_at_the_fence() -> None:
     move.crossed(None)
     assert engine.outbox.oversized == 1
     assert engine.outbox.bytes == sum(map(len, engine.outbox.frames))
-    assert drained(engine) == b"SUB plain 1\r\n" + fits.frame
+    assert drained(engine) == b"SUB plain 1\r\n" + bytes(fits.frame)
 
 
 def test_a_move_that_was_abandoned_or_overtaken_changes_nothing() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from trionats import api, errors
+from trionats._protocol.jetstream.objects.links import MOST_LINKS, Way
 from trionats._protocol.jetstream.objects.promises import Arrivals, Promise, promise_of
-from trionats._protocol.jetstream.objects.ways import MOST_LINKS, Way
 
 WHOLE: dict[str, Any] = {"name": "n", "bucket": "b", "nuid": "x", "size": 6, "chunks": 2, "digest": "SHA-256=abc"}
 

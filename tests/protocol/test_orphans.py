@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.readers import JSON
 from trionats import api
-from trionats._protocol.jetstream.objects.orphans import Candidates, Found, claimed, seconds
+from trionats._protocol.jetstream.objects.orphans import Candidates, Found, checked_age, claimed
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 BEGIN = int(NOW.timestamp()) * 1_000_000_000
@@ -49,19 +49,19 @@ def test_whatever_stands_there_claims_something_or_nothing(fields: object) -> No
 
 @pytest.mark.parametrize("age", [0, 0.5, 3600, float("inf")])
 def test_an_age_is_seconds(age: float) -> None:
-    assert seconds("orphans", age) == age
+    assert checked_age("orphans", age) == age
 
 
 @pytest.mark.parametrize("age", [-1, -0.5, float("nan")])
 def test_an_age_that_is_none_is_refused_by_its_name(age: float) -> None:
     with pytest.raises(ValueError, match=f"orphans: older_than is {age}: it is 0 at the least"):
-        seconds("orphans", age)
+        checked_age("orphans", age)
 
 
 @pytest.mark.parametrize("age", [None, "1", True, timedelta(1)])
 def test_what_is_no_number_is_refused_by_its_name(age: Any) -> None:  # noqa: ANN401
     with pytest.raises(TypeError, match="orphans: older_than must be a number of seconds, not"):
-        seconds("orphans", age)
+        checked_age("orphans", age)
 
 
 def test_what_nobody_names_and_is_old_is_found_with_all_its_chunks() -> None:

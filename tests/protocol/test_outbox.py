@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.protocol.sessions import publish, sent
+from trionats._protocol import commands
 from trionats._protocol import outbox as room
-from trionats._protocol.commands import PING, Aside, Passing, pub, unsub
+from trionats._protocol.commands import LARGE, PING, Aside, Passing, pub, unsub
 from trionats._protocol.outbox import FEW_GAPS, Outbox, Queued
 
 
@@ -18,13 +19,46 @@ def counted(outbox: Outbox) -> tuple[int, int, int]:
 
 def test_batches_are_whole_frames() -> None:
     outbox = Outbox()
-    frames = [publish(outbox, b"x" * size).frame for size in (10, 20, 30, 500, 1)]
+    frames = [bytes(publish(outbox, b"x" * size).frame) for size in (10, 20, 30, 500, 1)]
     assert outbox.bytes == sum(map(len, frames))
     both = frames[0] + frames[1]
     # The fourth is too big for any batch: one frame always comes.
     for limit, batch in ((len(both), both), (40, frames[2]), (40, frames[3]), (1, frames[4]), (1, b"")):
         assert sent(outbox, limit) == batch
     assert counted(outbox) == (0, 5, 561)
+
+
+def test_large_payloads_are_sent_from_where_they_are() -> None:
+    outbox, data = Outbox(), bytes(LARGE)
+    large = commands.publish(b"s", b"", b"", data)
+    outbox.publish(large, LARGE)
+    batch = outbox.take(1)
+    assert isinstance(batch, list)
+    assert batch == [b"PUB s 32768\r\n", data, b"\r\n"]
+    assert batch[1] is data
+    for frame in (PING, PING, large, large, PING):
+        outbox.queue(frame)
+    outbox.frames.append(b"")
+    batch = outbox.take(1 << 30)
+    assert isinstance(batch, list)
+    assert [len(piece) for piece in batch] == [25, LARGE, 15, LARGE, 8]
+    assert b"".join(batch) == PING * 2 + bytes(large) * 2 + PING
+
+
+def test_large_publishes_are_kept_counted_and_taken_back_as_all_are() -> None:
+    outbox = Outbox()
+    large = commands.publish(b"s", b"", b"", bytes(LARGE))
+    one, two = outbox.publish_tracked(large, LARGE), outbox.publish_tracked(large, LARGE)
+    assert outbox.withdraw(two)
+    assert outbox.bytes == len(large)
+    outbox.take(1 << 30)
+    assert outbox.lost() == 1
+    kept = outbox.publish_tracked(large, LARGE)
+    assert (outbox.lost(), outbox.waits(one), outbox.waits(kept)) == (0, False, True)
+    outbox.drop_oversized(LARGE)
+    assert outbox.oversized == 0
+    outbox.drop_oversized(LARGE - 1)
+    assert (outbox.oversized, outbox.bytes) == (1, 0)
 
 
 def test_a_loss_counts_the_batch_under_way_and_keeps_the_publishes_behind_it() -> None:
@@ -38,10 +72,10 @@ def test_a_loss_counts_the_batch_under_way_and_keeps_the_publishes_behind_it() -
     kept = publish(outbox, b"3")
     outbox.queue(PING)
     outbox.queue(unsub(9))
-    assert [outbox.lost(), outbox.bytes, outbox.lost()] == [3, len(kept.frame), 0]
+    assert [outbox.lost(), outbox.bytes, outbox.lost()] == [3, len(bytes(kept.frame)), 0]
     outbox.put_first([b"SUB s 1\r\n"])
     assert outbox.waits(kept)
-    assert sent(outbox) == b"SUB s 1\r\n" + kept.frame
+    assert sent(outbox) == b"SUB s 1\r\n" + bytes(kept.frame)
     assert not outbox.waits(kept)
     assert outbox.out_msgs == 4
 
@@ -64,7 +98,7 @@ def test_our_own_publishes_are_nobodys_loss() -> None:
     kept = publish(outbox, b"666666")
     assert outbox.unsent_publishes == 1
     assert outbox.waits(kept)
-    assert sent(outbox) == goodbye + kept.frame
+    assert sent(outbox) == goodbye + bytes(kept.frame)
     outbox.publish(goodbye, 4)
     assert outbox.discard() == 0
 
@@ -74,10 +108,12 @@ def test_withdrawing_leaves_no_trace() -> None:
     one, two, three = (publish(outbox, data) for data in (b"1", b"22", b"333"))
     assert outbox.withdraw(two)
     assert not outbox.withdraw(two)
-    assert not outbox.waits(Queued(bytes(bytearray(one.frame)), one.number, 1)), "the very object, not one like it"
-    assert counted(outbox) == (len(one.frame) + len(three.frame), 2, 4)
+    assert not outbox.waits(Queued(bytes(bytearray(bytes(one.frame))), one.number, 1)), (
+        "the very object, not one like it"
+    )
+    assert counted(outbox) == (len(bytes(one.frame)) + len(bytes(three.frame)), 2, 4)
     assert outbox.waits(three)
-    assert sent(outbox) == one.frame + three.frame
+    assert sent(outbox) == bytes(one.frame) + bytes(three.frame)
     assert not outbox.withdraw(one)
     assert not outbox.withdraw(Queued(b"", 0, 0))
     assert counted(outbox) == (0, 2, 4)
@@ -98,16 +134,16 @@ def test_requests_that_overlap_leave_no_more_than_a_few_gaps() -> None:
     assert outbox.waits(first)
     assert outbox.waits(before)
     assert outbox.out_msgs == 2
-    assert sent(outbox) == first.frame + before.frame
+    assert sent(outbox) == bytes(first.frame) + bytes(before.frame)
 
 
 def test_what_is_queued_behind_a_fence_waits_for_the_next_connection() -> None:
     outbox = Outbox()
     assert [outbox.sendable] == [False]
-    before = [publish(outbox, b"%d" % n).frame for n in range(3)]
+    before = [bytes(publish(outbox, b"%d" % n).frame) for n in range(3)]
     outbox.queue(PING)
     outbox.hold_back()
-    behind = [publish(outbox, b"%d" % n).frame for n in range(3, 6)]
+    behind = [bytes(publish(outbox, b"%d" % n).frame) for n in range(3, 6)]
     outbox.queue(b"SUB a 1\r\n")
     assert [outbox.sendable] == [True]
     assert sent(outbox, len(before[0])) == before[0]
@@ -172,7 +208,7 @@ class Queue(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 100))
     def take(self, limit: int) -> None:
         batch = sent(self.outbox, limit)
-        went = [queued for queued in self.waiting if queued.frame in batch]
+        went = [queued for queued in self.waiting if bytes(queued.frame) in batch]
         assert self.fenced is None or self.fenced.issuperset(went)
         self._go(went)
 
@@ -195,8 +231,8 @@ class Queue(RuleBasedStateMachine):
         other = Outbox()
         self.outbox.exchange(other)
         self.fenced = None
-        frames = {queued.frame for queued in self.waiting}
-        assert [frame for frame in other.frames if frame in frames] == [queued.frame for queued in self.waiting]
+        frames = {bytes(queued.frame) for queued in self.waiting}
+        assert [frame for frame in other.frames if frame in frames] == [bytes(queued.frame) for queued in self.waiting]
         assert other.bytes == sum(map(len, other.frames))
         self._go(self.waiting)
 
@@ -207,7 +243,9 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def numbers_are_true(self) -> None:
         outbox = self.outbox
-        assert [frame for frame in outbox.frames if frame.startswith(b"PUB")] == [each.frame for each in self.waiting]
+        assert [frame for frame in outbox.frames if bytes(frame).startswith(b"PUB")] == [
+            bytes(each.frame) for each in self.waiting
+        ]
         assert all(map(outbox.waits, self.waiting))
         assert not any(map(outbox.waits, self.gone))
         assert outbox.bytes == sum(map(len, outbox.frames))

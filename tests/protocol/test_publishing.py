@@ -253,3 +253,17 @@ def test_a_plain_acknowledgement_is_known_without_reading_it(data: bytes) -> Non
 @pytest.mark.parametrize("data", NOT_PLAIN)
 def test_what_is_not_plain_is_read(data: bytes) -> None:
     assert acks.is_plain_ack(data) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (errors.explained(errors.BadRequestError, "", err_code=10071), True),
+        (errors.explained(errors.ServerError, "", err_code=10164), True),
+        (errors.explained(errors.BadRequestError, "", err_code=10070), False),
+        (errors.explained(errors.BadRequestError, "", err_code=None), False),
+        (errors.explained(errors.DisconnectedError, ""), False),
+    ],
+)
+def test_a_lost_comparison_is_known_by_either_number(error: Exception, is_one: bool) -> None:
+    assert acks.is_conflict(error) is is_one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,8 @@ MISPLACED = ["a*", "*a.b", "a.b*c", "a>", ">.a", "a.>.b", ">>", "**", "a.*>", "*
     ],
 )
 def test_which_patterns_cover_others(wide: str, narrow: str, expected: bool) -> None:
-    assert subjects.covers(wide, narrow) is expected
+    assert (subjects.widest([wide, narrow]) == [wide]) is expected
+    assert (subjects.widest([narrow, wide]) == [wide]) is expected
 
 
 @pytest.mark.parametrize(
@@ -66,10 +68,22 @@ def test_which_patterns_cover_others(wide: str, narrow: str, expected: bool) -> 
         (["a.b", "a.*", "c"], ["a.*", "c"]),
         (["a.*", "*.b"], ["a.*", "*.b"]),
         (["a.>", "b", ">"], [">"]),
+        (["*.>", "a.>", "a.*", "*"], ["*.>", "*"]),
+        (["a.*.c", "*.b.c", "a.b.c", "a.b"], ["a.*.c", "*.b.c", "a.b"]),
     ],
 )
 def test_patterns_that_others_cover_are_left_out(patterns: list[str], expected: list[str]) -> None:
     assert subjects.widest(patterns) == expected
+
+
+def test_thousands_of_patterns_are_compared_in_a_moment() -> None:
+    many = [
+        f"{first}.{number}.{last}" for number in range(5000) for first, last in (("a", "b"), ("*", "c"), ("d", ">"))
+    ]
+    before = time.process_time()
+    assert subjects.widest(many) == many
+    assert subjects.widest([*many, ">"]) == [">"]
+    assert time.process_time() - before < 5  # each compared with each takes minutes
 
 
 @pytest.mark.parametrize("subject", PUBLISHABLE)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from tests.clusters import NODES, Cluster, open_cluster
-from tests.worlds import meta_info, meta_subject, publish_forced
+from tests.worlds import cut_into, meta_info, meta_subject, publish_forced
 from trionats import Client, ObjectStore, api, errors, open_client, open_watcher
 from trionats.testing import TrioNatsServer
 
@@ -100,7 +100,7 @@ class Bucket:
         self.turn += 1
         name, content = f"object {self.turn % 200}", random.randbytes(700)
         try:
-            await self.store.put(name, content, api.ObjectMeta(options=api.ObjectMetaOptions(max_chunk_size=100)))
+            await self.store.put(name, content, cut_into(100))
         except errors.Error:
             self.begun_for_nothing["gets"] = self.begun_for_nothing.get("gets", 0) + 1
             return  # refused while a leader is elected: nothing was promised

@@ -171,16 +171,44 @@ class Contenders:
             yield from (Step(*fields) for fields in RECORD.iter_unpack(notes[:whole]))
 
 
+async def holder_of(kv: KeyValue) -> bytes:
+    """Say who holds the lease; empty where nobody does."""
+    with suppress(errors.KeyNotFoundError, errors.KeyDeletedError):
+        return (await kv.get(KEY)).value or b""
+    return b""
+
+
+async def stop_the_holder(contenders: Contenders, kv: KeyValue) -> None:
+    """Stop whoever holds the lease in the middle of it, and wake it when another one has it."""
+    while True:
+        holder = await holder_of(kv)
+        process = next((one for one in contenders.running if str(one.pid).encode() == holder), None)
+        if process is None:
+            await trio.sleep(0.01)
+            continue
+        process.send_signal(signal.SIGSTOP)
+        if await holder_of(kv) == holder:
+            break
+        process.send_signal(signal.SIGCONT)
+
+    async def is_anothers() -> bool:
+        return await holder_of(kv) not in (holder, b"")
+
+    await until(is_anothers, within=TTL + 10, pause=0.01)
+    before = sum(1 for _ in contenders.steps())
+    # It has begun a step.
+    await until(lambda: sum(1 for _ in contenders.steps()) > before, within=10, pause=0.01)
+    process.send_signal(signal.SIGCONT)
+
+
 async def disturb(contenders: Contenders, kv: KeyValue, seconds: float, outcome: Leases) -> None:
-    """Stop and kill processes at random."""
+    """Stop and kill processes at random, and first of all one of which another one takes the lease."""
+    await stop_the_holder(contenders, kv)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(seconds):
             while True:
                 await trio.sleep(random.uniform(SHORTEST_PEACE, LONGEST_PEACE))
-                holder = b""
-                with suppress(errors.KeyNotFoundError, errors.KeyDeletedError):
-                    holder = (await kv.get(KEY)).value or b""
-                which = contenders.pick(holder)
+                which = contenders.pick(await holder_of(kv))
                 if random.random() < 0.15:
                     contenders.kill(which)
                     outcome.counts["killed"] += 1

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from tests.worlds import context_of, open_live, until
+from tests.worlds import open_live, stored_chunks, until
 from trionats import Client, ObjectStore, api, errors
 
 MIB = 1024 * 1024
@@ -35,12 +35,6 @@ async def put(
         return await store.put_file(path, "n", progress=progress)
     async with aclosing(pieces(size)) as data:
         return await store.put("n", data, progress=progress)
-
-
-async def chunks_in(store: ObjectStore) -> dict[str, int]:
-    """Count the chunks in a bucket, by the nuid of their object."""
-    info = await context_of(store).stream_info(store.stream, f"$O.{store.bucket}.C.>")
-    return {subject.split(".")[-1]: count for subject, count in (info.state.subjects or {}).items()}
 
 
 @dataclass
@@ -112,10 +106,10 @@ async def fault_of(store: ObjectStore, nc: Client, size: int, old: bytes, *, don
 
     async def alone() -> bool:
         # What was acknowledged behind the end of the put may be purged once more.
-        return await chunks_in(store) == {info.nuid: info.chunks}
+        return await stored_chunks(store) == {info.nuid: info.chunks}
 
     try:
         await until(alone, within=10, pause=0.01)
     except trio.TooSlowError:
-        return f"chunks are left: {await chunks_in(store)}, and the object has {info.chunks} of {info.nuid}"
+        return f"chunks are left: {await stored_chunks(store)}, and the object has {info.chunks} of {info.nuid}"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
 from trionats._jetstream.ordered.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
+from trionats._protocol.jetstream.moments import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,6 @@ def read_entry(bucket: str, prefix: str, ignore_deletes: bool, msg: Msg, ack: Ac
         value=msg.data,
         revision=ack.sequence,
         delta=ack.pending,
-        created=datetime.fromtimestamp(ack.timestamp / 1_000_000_000, UTC),  # type: ignore[arg-type]  # as nats-py does
+        created=moment_of(ack.timestamp),  # type: ignore[arg-type]  # as nats-py does
         operation=operation,
     )

@@ -37,8 +37,9 @@ MAX_READ = 1_048_576
 #: How much is read behind a large payload while one follows the other: the next ones, whole. Of many small messages as much
 #: would be too many at once (design 35).
 READ_AHEAD = 262_144
-#: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt.
-BATCH_SIZE = 262_144
+#: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt. Two chunks of an
+#: object, with what stands before them.
+BATCH_SIZE = 270_336
 #: How much more than its share a consumer gets that is behind.
 PATIENCE = 4
 
@@ -105,7 +106,7 @@ class Session:
         """What wakes the writer; None while it is busy and will look at the outbox by itself."""
         self.gate: trio.Event | None = None
         """What the writer waits for before it sends anything more; None for nothing."""
-        self.rest: bytes | memoryview = b""
+        self.rest: bytes | memoryview | list[bytes | memoryview] = b""
         """What is left of a batch that was sent in part."""
         self.reason: Exception | None = None
         """Why it ended."""
@@ -174,6 +175,11 @@ class Session:
         batch = engine.outbox.take(BATCH_SIZE)
         if not batch:
             return
+        if isinstance(batch, list):
+            # So much seldom fits at once.
+            self.rest = batch
+            self.wake()
+            return
         try:
             sent = send_now(batch)
         except OSError:
@@ -238,7 +244,10 @@ class Session:
             self.rest = b""
             if batch:
                 try:
-                    await self.wire.send_all(batch)
+                    if isinstance(batch, list):
+                        await self.wire.send_pieces(batch)
+                    else:
+                        await self.wire.send_all(batch)
                 except trio.BrokenResourceError as error:
                     # The server may have said why; then the reader is about to hear it.
                     await trio.sleep(LAST_WORDS_SECONDS)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Listener
     from trionats._core.pipeline import PipelineOwner
     from trionats._core.requests import Chooser, PendingReply
-    from trionats._protocol.commands import Payload
+    from trionats._protocol.commands import Frame, Payload
     from trionats._protocol.receivers import Receiver
     from trionats._protocol.timers import Timer
 
@@ -317,7 +317,7 @@ class Connection:
 
     def ask_many(
         self, subject: str, payload: Payload, headers: Headers | None, reply: str
-    ) -> tuple[ManyRequest, bytes, int]:
+    ) -> tuple[ManyRequest, Frame, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued.
 
         Args:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trionats._connection.supervisor import Supervisor
-    from trionats._protocol.commands import Payload
+    from trionats._protocol.commands import Frame, Payload
 
     Headers = Mapping[str, str | Sequence[str]]
 
@@ -39,7 +39,7 @@ class Frames:
 
     def make(
         self, subject: str, payload: Payload, reply: str, fields: Headers | None, doing: str = "publish"
-    ) -> tuple[bytes, int]:
+    ) -> tuple[Frame, int]:
         """Check a message and make its frame; nothing is queued if it raises.
 
         Args:
@@ -65,13 +65,13 @@ class Frames:
             payload = _bytes_like(f"{doing} to {subject!r}", payload)
         if not fields:
             size = len(payload)
-            frame = commands.pub(where, back, payload)
+            frame = commands.publish(where, back, b"", payload)
         else:
             if not isinstance(fields, Mapping):
                 raise _no_headers(doing, subject, fields)
             block = headers.encode(fields)
             size = len(block) + len(payload)
-            frame = commands.hpub(where, back, block, payload)
+            frame = commands.publish(where, back, block, payload)
         if size > self._supervisor.max_payload:
             text = f"{doing} to {subject!r}: {size} bytes of headers and payload, the server takes {self._supervisor.max_payload}"
             raise errors.explained(errors.MaxPayloadError, text)
@@ -101,7 +101,7 @@ def _reply(what: str, reply: object) -> bytes:
 
 
 def _bytes_like(what: str, payload: object) -> Payload:
-    """Take what can be joined into a frame; it is copied there, and only there.
+    """Take what can be joined into a frame; it is copied there, and only there, or not at all (`commands.LargeFrame`).
 
     Its length must be that of what is joined: what has a length of its own mind would have the server read on in the
     wrong place, so it is copied first.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trionats._core.frames import Frames, Headers
     from trionats._core.requests import Requests
     from trionats._feeds.pace import Pace
-    from trionats._protocol.commands import Payload
+    from trionats._protocol.commands import Frame, Payload
     from trionats._protocol.engine import Engine
     from trionats._protocol.outbox import Queued
     from trionats._protocol.registrations import Registration
@@ -111,7 +111,7 @@ class Pipeline:
         """Give the subject that a reply comes to."""
         return self._prefix + token
 
-    def frame(self, subject: str, payload: Payload, fields: Headers | None, token: str) -> tuple[bytes, int]:
+    def frame(self, subject: str, payload: Payload, fields: Headers | None, token: str) -> tuple[Frame, int]:
         """Check a message and make its frame, as `Frames.make` does.
 
         Args:
@@ -161,7 +161,7 @@ class Pipeline:
         self._supervisor.check_open()
         self._supervisor.check_room()
 
-    def queue(self, frame: bytes, size: int) -> Queued:
+    def queue(self, frame: Frame, size: int) -> Queued:
         """Queue a frame; its reply is expected from now on."""
         if self._registration is None:
             self._registration = self._engine.subscribe(self._prefix_bytes + b"*", b"", 0, self._owner)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
+    from trionats._protocol.commands import Frame
     from trionats._protocol.engine import Engine
     from trionats._protocol.outbox import Queued
     from trionats._protocol.receivers import Receiver
@@ -47,7 +48,7 @@ class ManyRequest:
         self._registration: Registration | None = None
         self._queued: Queued
 
-    def start(self, receiver: Receiver[Msg], frame: bytes, size: int, max_msgs: int) -> None:
+    def start(self, receiver: Receiver[Msg], frame: Frame, size: int, max_msgs: int) -> None:
         """Subscribe to the inbox and queue the request.
 
         Args:

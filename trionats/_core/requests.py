@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from trionats._connection.supervisor import Supervisor
     from trionats._core.message import Msg
+    from trionats._protocol.commands import Frame
     from trionats._protocol.engine import Engine
     from trionats._protocol.outbox import Queued
     from trionats._protocol.registrations import Registration
@@ -234,7 +235,7 @@ class Requests:
         token = self._new_token()
         return PendingReply(self, token, subject, timeout), self._prefix + token
 
-    def start(self, reply: PendingReply, frame: bytes, size: int, chooser: Chooser | None = None) -> None:
+    def start(self, reply: PendingReply, frame: Frame, size: int, chooser: Chooser | None = None) -> None:
         """Enter a waiter, and queue its frame.
 
         Args:
@@ -286,7 +287,7 @@ class Requests:
             then(reply._error)
         return True
 
-    def start_left(self, reply: PendingReply, frame: bytes, size: int, then: Callable[[Msg | Exception], None]) -> None:
+    def start_left(self, reply: PendingReply, frame: Frame, size: int, then: Callable[[Msg | Exception], None]) -> None:
         """Enter a request that nobody waits for from the beginning, and queue its frame; as `start`, and then `leave`."""
         self.start(reply, frame, size)
         self._leave(reply, then)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
@@ -47,8 +47,8 @@ _UNFORESEEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Typ
 _SHOWN = 120
 #: The server's number for: there is no such message.
 NO_MESSAGE = 10037
-#: How long what a server left half done is waited for to be undone, in seconds.
-CLEANUP_LIMIT = 2
+#: How long what was cancelled, has failed or was left half done may take to clean up behind itself, in seconds.
+CLEANUP_LIMIT: Final = 2.0
 
 
 def api_error(kind: type[E], text: str, description: str, **numbers: int | None) -> E:

@@ -58,7 +58,7 @@ class Buckets:
             except errors.APIError as error:
                 if error.err_code != _EXISTS:
                     raise
-                refused = error
+                refused = error.with_traceback(None)  # which leads to this frame
         return await self._as_good(bucket, said, refused)
 
     async def _as_good(self, bucket: str, said: Mapping[str, object], refused: errors.APIError) -> api.StreamInfo:

@@ -517,10 +517,10 @@ class JetStream(JetStreamManager):
 
         Raises:
             TypeError: A field holds what it cannot hold; nothing was sent.
-            ValueError: So does one with a number.
+            ValueError: So does one with a number; or it is a `ttl` for a bucket that is sealed.
             trionats.errors.BucketNotFoundError: There is no such bucket.
             trionats.errors.BadBucketError: There is a stream of that name, which is no bucket.
-            trionats.errors.APIError: The server refused, for instance because the bucket is sealed.
+            trionats.errors.APIError: The server refused, for instance to change `storage`.
         """
         return ObjectStore(self._jetstream, *await object_stores.change(self._jetstream, bucket, config, params))
 
@@ -545,7 +545,7 @@ class JetStream(JetStreamManager):
 
         Raises:
             TypeError: A field holds what it cannot hold; nothing was sent.
-            ValueError: So does one with a number.
+            ValueError: As for `update_object_store`.
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.APIError: The server refused, for instance because the bucket cannot become that.
         """

@@ -1,6 +1,6 @@
 """Commands in, bytes out.
 
-Each function makes one whole frame as one bytes object, so that half a frame cannot be queued. Subjects, queue groups
+Each function makes one whole frame as one object, so that half a frame cannot be queued: bytes, or a `LargeFrame`. Subjects, queue groups
 and header blocks come checked and encoded from `subjects` and `headers`; nothing is checked again here.
 
 Frames with a payload are joined, not formatted: `%` grows its result while it writes, which makes a frame of 128 KiB
@@ -10,7 +10,7 @@ Frames with a payload are joined, not formatted: `%` grows its result while it w
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CRLF",
+    "LARGE",
     "LENGTHS",
     "PING",
     "PONG",
     "Aside",
+    "Frame",
+    "LargeFrame",
     "Passing",
     "Payload",
     "connect",
@@ -30,19 +33,22 @@ __all__ = [
     "is_publish",
     "pub",
     "pub_head",
+    "publish",
     "sub",
     "taken_apart",
     "unsub",
     "with_reply",
 ]
 
-#: What a payload may be; it is copied once, into its frame.
+#: What a payload may be; it is copied once, into its frame, or never (`LargeFrame`).
 Payload: TypeAlias = "bytes | bytearray | memoryview"
 
 CRLF = b"\r\n"
 _SMALL = 4096
 #: The ends of control lines with a small payload: joining what is there takes half the time of formatting.
 LENGTHS = tuple(b"%d\r\n" % length for length in range(_SMALL))
+#: From how many bytes on a payload that cannot change is left where it is: below that, its copy costs less than its pieces.
+LARGE: Final = 32_768
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
@@ -55,14 +61,45 @@ class Passing(Aside):
     """One that means nothing to the next connection."""
 
 
-def is_publish(frame: bytes) -> bool:
+@final
+class LargeFrame:
+    """A PUB or HPUB with a large payload, which is not copied: it stays where it is until it is sent.
+
+    Args:
+        head: What stands before the payload.
+        payload: The payload, which nobody can change any more.
+    """
+
+    __slots__ = ("head", "payload")
+
+    def __init__(self, head: bytes, payload: bytes | memoryview) -> None:
+        self.head = head
+        self.payload = payload
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.payload) + len(CRLF)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+    @property
+    def pieces(self) -> tuple[bytes, bytes | memoryview, bytes]:
+        """What the frame consists of, in order."""
+        return self.head, self.payload, CRLF
+
+
+#: One whole command.
+Frame: TypeAlias = "bytes | LargeFrame"
+
+
+def is_publish(frame: Frame) -> bool:
     """Say whether a frame is a PUB or HPUB."""
-    return frame.startswith((b"PUB ", b"HPUB "))
+    return isinstance(frame, LargeFrame) or frame.startswith((b"PUB ", b"HPUB "))
 
 
-def is_programs(frame: bytes) -> bool:
+def is_programs(frame: Frame) -> bool:
     """Say whether a frame is a publish that a program asked for."""
-    return frame.__class__ is bytes and is_publish(frame)
+    return not isinstance(frame, Aside) and is_publish(frame)
 
 
 def connect(options: Mapping[str, Any]) -> bytes:
@@ -125,7 +162,36 @@ def hpub(subject: bytes, reply: bytes, header_block: bytes, data: Payload) -> by
     return b"".join((b"HPUB ", to, b" %d %d\r\n" % (length, total), header_block, data, CRLF))
 
 
-def publish_size(frame: bytes) -> int:
+def publish(subject: bytes, reply: bytes, header_block: bytes, data: Payload) -> Frame:
+    """Publish a message of any kind and size.
+
+    Args:
+        subject: Where to.
+        reply: Where replies are expected, b"" for nowhere.
+        header_block: What `headers.encode` made, b"" for no headers.
+        data: The payload.
+
+    Returns:
+        The frame. It holds a large payload that cannot change as it is.
+    """
+    length = len(data)
+    if length >= LARGE and (fixed := _unchanging(data)) is not None:
+        to = subject + b" " + reply if reply else subject
+        if not header_block:
+            return LargeFrame(b"PUB %b %d\r\n" % (to, length), fixed)
+        block = len(header_block)
+        return LargeFrame(b"HPUB %b %d %d\r\n%b" % (to, block, block + length, header_block), fixed)
+    return hpub(subject, reply, header_block, data) if header_block else pub(subject, reply, data)
+
+
+def _unchanging(data: Payload) -> bytes | memoryview | None:
+    if isinstance(data, memoryview):
+        # A view of its own: who made the other one may release it.
+        return memoryview(data) if type(data.obj) is bytes else None
+    return data if type(data) is bytes else None
+
+
+def publish_size(frame: Frame) -> int:
     """Read back how many bytes of headers and payload a PUB or HPUB has.
 
     Args:
@@ -134,11 +200,12 @@ def publish_size(frame: bytes) -> int:
     Returns:
         What counts towards the server's `max_payload`.
     """
-    line = frame[: frame.index(CRLF)]
+    head = frame.head if isinstance(frame, LargeFrame) else frame
+    line = head[: head.index(CRLF)]
     return int(line[line.rindex(b" ") + 1 :])
 
 
-def taken_apart(frame: bytes) -> tuple[bytes | None, bytes]:
+def taken_apart(frame: Frame) -> tuple[bytes | None, bytes]:
     """Read back what a PUB or HPUB says.
 
     Args:
@@ -147,7 +214,7 @@ def taken_apart(frame: bytes) -> tuple[bytes | None, bytes]:
     Returns:
         Its header block, None where there is none, and its payload.
     """
-    line, _, rest = frame.partition(CRLF)
+    line, _, rest = bytes(frame).partition(CRLF)
     payload = len(rest) - len(CRLF)
     if line.startswith(b"PUB "):
         return None, rest[:payload]
@@ -155,15 +222,17 @@ def taken_apart(frame: bytes) -> tuple[bytes | None, bytes]:
     return rest[:block], rest[block:payload]
 
 
-def with_reply(frame: bytes, reply: bytes) -> bytes:
+def with_reply(frame: Frame, reply: bytes) -> Frame:
     """Make a PUB or HPUB with another reply subject, and all else the same.
 
     Args:
         frame: The frame, whole, as it was made here with a reply subject.
         reply: The other one.
     """
-    verb, subject, _, rest = frame.split(b" ", 3)
-    return b" ".join((verb, subject, reply, rest))
+    head = frame.head if isinstance(frame, LargeFrame) else frame
+    verb, subject, _, rest = head.split(b" ", 3)
+    anew = b" ".join((verb, subject, reply, rest))
+    return LargeFrame(anew, frame.payload) if isinstance(frame, LargeFrame) else anew
 
 
 def sub(subject: bytes, queue: bytes, sid: int) -> bytes:

@@ -1,7 +1,7 @@
 """The frames that wait for the stream, in order, and how one of them is found again.
 
 Strategy
-    A frame is one bytes object and whole, so half a frame cannot be queued. To queue one is to append it to `frames` and to
+    A frame is one object and whole, so half a frame cannot be queued. To queue one is to append it to `frames` and to
     add its length to `bytes`; the hottest path, a client's publish, does just that without a call (design 34). The writer
     takes what is there as one batch, and says when the batch is written.
 
@@ -25,10 +25,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from trionats._protocol import commands
-from trionats._protocol.commands import Passing, is_programs, is_publish
+from trionats._protocol.commands import CRLF, LargeFrame, Passing, is_programs, is_publish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from trionats._protocol.commands import Frame
 
 __all__ = ["FEW_GAPS", "Outbox", "Queued"]
 
@@ -41,7 +43,7 @@ class Queued:
 
     __slots__ = ("frame", "number", "size")
 
-    def __init__(self, frame: bytes, number: int, size: int) -> None:
+    def __init__(self, frame: Frame, number: int, size: int) -> None:
         self.frame = frame
         self.number = number
         self.size = size
@@ -61,11 +63,11 @@ class Outbox:
     __slots__ = ("_last", "_numbers", "_sending", "_unpublished", "bytes", "frames", "out_bytes", "oversized")
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.frames: list[Frame] = []
         self.bytes = 0
         self.out_bytes = 0
         self.oversized = 0
-        self._sending: list[bytes] = []
+        self._sending: list[Frame] = []
         self._numbers = _Numbers()
         # How many numbers are not those of publishes, or of such as were taken back.
         self._unpublished = 0
@@ -74,13 +76,13 @@ class Outbox:
 
     # What comes in.
 
-    def queue(self, frame: bytes) -> None:
+    def queue(self, frame: Frame) -> None:
         """Put one whole frame that is no publish behind the others."""
         self.frames.append(frame)
         self.bytes += len(frame)
         self._unpublished += 1
 
-    def publish(self, frame: bytes, size: int) -> None:
+    def publish(self, frame: Frame, size: int) -> None:
         """Put one whole PUB or HPUB behind the others, and count it.
 
         Args:
@@ -91,7 +93,7 @@ class Outbox:
         self.bytes += len(frame)
         self.out_bytes += size
 
-    def publish_tracked(self, frame: bytes, size: int) -> Queued:
+    def publish_tracked(self, frame: Frame, size: int) -> Queued:
         """Publish, as above, what may have to be found again."""
         frames = self.frames
         frames.append(frame)
@@ -99,7 +101,7 @@ class Outbox:
         self.out_bytes += size
         return Queued(frame, self._numbers.taken + len(frames), size)
 
-    def put_first(self, frames: list[bytes]) -> None:
+    def put_first(self, frames: Sequence[Frame]) -> None:
         """Put whole frames that are no publishes in front of the others."""
         self.frames[:0] = frames
         self._numbers.lengthened(len(frames))
@@ -164,14 +166,14 @@ class Outbox:
         """Whether something waits that this connection is to take."""
         return bool(self.frames) and (self._last is None or self._numbers.up_to(self._last) > 0)
 
-    def take(self, limit: int) -> bytes:
+    def take(self, limit: int) -> bytes | list[bytes | memoryview]:
         """Take a batch of whole frames for the stream; call `sent` once it is written.
 
         Args:
             limit: Stop before the batch grows over this many bytes; one frame always comes.
 
         Returns:
-            The batch, empty when there is nothing to send.
+            The batch, empty when there is nothing to send; in pieces where large payloads are in it, which are not copied.
         """
         frames = self.frames
         if self._last is None and (self.bytes <= limit or len(frames) == 1):
@@ -182,7 +184,12 @@ class Outbox:
         else:
             batch = self._first_frames(limit)
         self._sending = batch
-        return batch[0] if len(batch) == 1 else b"".join(batch)
+        if len(batch) == 1:
+            return list(batch[0].pieces) if isinstance(batch[0], LargeFrame) else batch[0]
+        try:
+            return b"".join(batch)  # type: ignore[arg-type]
+        except TypeError:
+            return _pieces(batch)
 
     def sent(self) -> None:
         """Take note that the batch taken last was written whole."""
@@ -241,7 +248,7 @@ class Outbox:
         self.frames = []
         self.bytes = 0
 
-    def _first_frames(self, limit: int) -> list[bytes]:
+    def _first_frames(self, limit: int) -> list[Frame]:
         frames = self.frames
         most = len(frames) if self._last is None else min(self._numbers.up_to(self._last), len(frames))
         size = count = 0
@@ -263,6 +270,19 @@ class Outbox:
         kept = [place for place, frame in enumerate(self.frames) if frame]
         self._numbers.closed(kept, len(self.frames))
         self.frames = [self.frames[place] for place in kept]
+
+
+def _pieces(frames: Iterable[Frame]) -> list[bytes | memoryview]:
+    """Give large payloads as they are, and all that lies between two of them joined."""
+    pieces: list[bytes | memoryview] = []
+    between: list[bytes] = []
+    for frame in frames:
+        if isinstance(frame, LargeFrame):
+            pieces += b"".join((*between, frame.head)), frame.payload
+            between = [CRLF]
+        else:
+            between.append(frame)
+    return [*pieces, b"".join(between)]
 
 
 class _Numbers:

@@ -23,7 +23,6 @@ __all__ = [
     "bucket_name",
     "consumer_creation",
     "consumer_name",
-    "covers",
     "inbox_prefix",
     "matches",
     "publish_subject",
@@ -47,6 +46,16 @@ _SHOWN = 120
 _LONGEST_FILTER = 3000
 _ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TO_ALPHABET = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
+
+
+#: Where a pattern ends in a tree of them; no token has a blank in it.
+_END = " "
+
+
+class _Node(dict[str, "_Node"]):
+    """What may follow in patterns that begin alike, by the next token."""
+
+    __slots__ = ()
 
 
 class WildSubject(str):
@@ -279,25 +288,27 @@ def widest(patterns: Sequence[str]) -> list[str]:
         Those that match the same subjects, none of which is covered by another one, in the same order.
     """
     distinct = list(dict.fromkeys(patterns))
-    return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]
+    root = _Node()
+    for one in distinct:
+        node = root
+        for token in one.split("."):
+            node = node.setdefault(token, _Node())
+        node[_END] = _Node()
+    return [one for one in distinct if _wider(root, one) == 1]
 
 
-def covers(wide: str, narrow: str) -> bool:
-    """Say whether all that `narrow` matches is matched by `wide`, too.
+def _wider(root: _Node, narrow: str) -> int:
+    """Count the patterns of a tree that match all that one of them matches, with itself.
 
-    Args:
-        wide: A subject that may have wildcards.
-        narrow: Another one.
+    Thousands of patterns are compared with each other in one go, so that each must not be compared with each.
     """
-    wanted, tokens = wide.split("."), narrow.split(".")
-    if wanted[-1] == ">":
-        wanted.pop()
-        if len(tokens) <= len(wanted):
-            return False
-    elif len(tokens) != len(wanted):
-        return False
-    # The last token of a narrow one may be ">", which only ">" covers.
-    return all(want == token or (want == "*" and token != ">") for want, token in zip(wanted, tokens, strict=False))
+    found, nodes = 0, [root]
+    for token in narrow.split("."):
+        found += sum(">" in node for node in nodes)
+        # The last token of a narrow one may be ">", which only ">" covers.
+        choices = () if token == ">" else {token, "*"}
+        nodes = [node[choice] for node in nodes for choice in choices if choice in node]
+    return found + sum(_END in node for node in nodes)
 
 
 class Nuid:

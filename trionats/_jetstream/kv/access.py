@@ -2,7 +2,7 @@
 
 Who is asked
     A get asks whoever answers direct gets, which may be a replica that is behind (ADR-31): what it gives was the key's value at some
-    time, and mostly is. What it denies is believed of nobody but the stream's leader (design 59): that there is no such key, and
+    time, and mostly is. What it denies is believed of nobody but the stream's leader (design 87): that there is no such key, and
     that it is deleted. With `leader` only the leader is asked, and what it gives holds whatever was acknowledged before; for a mirror
     it is the leader of its origin.
 """
@@ -22,7 +22,7 @@ from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_key, checked_new_key
 from trionats._protocol.jetstream.kv.writing import NO_MSG_TTL, write_headers
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -219,7 +219,7 @@ def _gone(what: str, entry: api.KeyValueEntry) -> KeyGoneError:
 
 
 def _refused(doing: str, error: errors.APIError, last: int | None) -> errors.APIError:
-    if error.err_code in WRONG_LAST_SEQUENCE:
+    if is_conflict(error):
         expected = f"its last revision is not {last}" if last else "it was written before (markers count)"
         text = f"{doing}: {expected} ({error.description}, error {error.err_code})"
         return errors.explained(errors.KeyWrongLastSequenceError, text, **vars(error))

@@ -7,13 +7,12 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
 from trionats import errors
 from trionats._jetstream.api import decode
 from trionats._jetstream.kv.watch import entries_in
 from trionats._jetstream.ordered.listing import list_stored
 from trionats._jetstream.publishing.destination import written_at
+from trionats._jetstream.publishing.publish import queue_request
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.kv.codecs import ALL_KEYS
 from trionats._protocol.jetstream.kv.writing import purge_request
@@ -55,21 +54,12 @@ async def _purge(jetstream: Api[Publishing], stream: str, requests: list[dict[st
         for request in requests:
             if len(waiting) == WINDOW:
                 await _settle(waiting.popleft(), doing)
-            waiting.append(await _ask(jetstream.connection, subject, json.dumps(request).encode()))
+            waiting.append(await queue_request(jetstream.connection, subject, json.dumps(request).encode()))
         while waiting:
             await _settle(waiting.popleft(), doing)
     finally:
         for reply in waiting:
             reply.close()
-
-
-async def _ask(connection: Publishing, subject: str, payload: bytes) -> PendingReply:
-    while True:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            return connection.request_nowait(subject, payload)
-        except trio.WouldBlock:
-            await connection.wait_writable()
 
 
 async def _settle(reply: PendingReply, doing: str) -> None:

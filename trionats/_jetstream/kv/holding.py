@@ -17,10 +17,10 @@ from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.ordered.entries import Entries
 from trionats._jetstream.ordered.watcher import watching
 from trionats._jetstream.publishing.destination import bucket_destination
-from trionats._jetstream.publishing.publish import publish_ack
+from trionats._jetstream.publishing.publish import publish_ack, queue_request
 from trionats._protocol.jetstream.actions import Start
 from trionats._protocol.jetstream.kv.lease import SPREAD, Patience, Sighting, Tenure, release_headers, sighting
-from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 from trionats._protocol.jetstream.refusals import GIVEN_UP_AFTER, backoff, passes
 from trionats._protocol.replies import no_stream
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trionats._jetstream.ordered.watcher import Watcher
     from trionats._protocol.jetstream.acks import AckSubject
 
-__all__ = ["Holding", "is_conflict"]
+__all__ = ["Holding"]
 
 #: What ends by itself, or with the next connection; a refusal of the API does where `passes` says so.
 _OUTAGES: Final = (
@@ -116,14 +116,7 @@ class Holding:
             raise
 
     async def _queue(self, headers: Mapping[str, str], value: bytes) -> PendingReply:
-        while True:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                return self._connection.request_nowait(
-                    self._subject, value, headers, chooser=self._destination.chooser()
-                )
-            except trio.WouldBlock:
-                await self._connection.wait_writable()
+        return await queue_request(self._connection, self._subject, value, headers, self._destination)
 
     async def _wait(self, reply: PendingReply, then: Callable[[Msg], None], *, settle: bool) -> None:
         try:
@@ -168,21 +161,21 @@ class Holding:
         return False
 
     async def _write_and_look(self) -> bool:
-        failure: errors.Error | None = None
+        failed = False
         try:
             await self.write(self._patience.seen.revision, settle=True)
         except errors.Error as error:
-            failure = error
+            failed = True
             if not is_conflict(error):
                 await self._bear(error)  # noqa: ASYNC120 - cancelled, it is what the caller wants
-        if failure is not None:
+        if failed:
             self._patience.looked(await self._look_patiently(), trio.current_time())
             if not self._is_free:
                 return False
         # It may have taken so long that it is over already.
         if self.tenure.deadline > trio.current_time():
             return True
-        if failure is None:
+        if not failed:
             self._patience.looked(await self._look_patiently(), trio.current_time())
         return False
 
@@ -285,11 +278,6 @@ class Holding:
                 if is_conflict(error):
                     return False
                 raise
-
-
-def is_conflict(error: Exception) -> bool:
-    """Say whether a message was refused since something else is the last of its key."""
-    return isinstance(error, errors.APIError) and error.err_code in WRONG_LAST_SEQUENCE
 
 
 def _read(msg: Msg, ack: AckSubject) -> Sighting:

@@ -18,11 +18,12 @@ from trionats import errors
 from trionats._core.deadlines import too_late, unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import CLEANUP_LIMIT, in_store
-from trionats._jetstream.kv.holding import Holding, is_conflict
+from trionats._jetstream.kv.holding import Holding
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.publish import encoded
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -43,8 +44,7 @@ class Lease:
         self._bucket, self._key, self._ttl, self._value, self._revision = bucket, key, ttl, value, revision
 
     def __repr__(self) -> str:
-        state = "lost" if self._renewal.why_lost() else "held"
-        return f"<Lease of {self._key!r} in {self._bucket!r}, revision {self._revision}, {state}>"
+        return f"<Lease of {self._key!r} in {self._bucket!r}, revision {self._revision}, {self._renewal.state}>"
 
     @property
     def bucket(self) -> str:
@@ -110,7 +110,8 @@ class Renewal:
         self.scope = trio.CancelScope(deadline=holding.tenure.deadline)
         self._work = trio.CancelScope()
         self._leaving, self._ended = trio.Event(), trio.Event()
-        # Why it was lost, once that is settled; and what became of the last attempt to renew it, where nothing did.
+        # Why it was lost, once that is settled; and what became of the last attempt to renew it, where nothing did: without its
+        # traceback, which leads back here.
         self._why = ""
         self._failure: Exception | None = None
         self._is_theirs = False
@@ -119,6 +120,14 @@ class Renewal:
     def deadline(self) -> float:
         """Until when nobody else can hold the key; always past where it is lost."""
         return -inf if self._why else self._tenure.deadline
+
+    @property
+    def state(self) -> str:
+        """How it is, for people; wherever somebody asks, be it a thread or after the run, where there is no clock."""
+        if self._leaving.is_set() or not trio.lowlevel.in_trio_run():
+            left = "left" if self._leaving.is_set() else "held"
+            return "lost" if self._why else left
+        return "lost" if self.why_lost() else "held"
 
     def why_lost(self) -> str:
         """Say why it is lost; empty where it is not."""
@@ -193,11 +202,11 @@ class Renewal:
             if limit.cancelled_caught:
                 self._failure = too_late(tenure.patience, "its last renewal")
         except errors.ConnectionClosedError as closed:
-            self._failure = closed
+            self._failure = closed.with_traceback(None)
             if not self._leaving.is_set():
                 self._cut(str(closed))
         except errors.Error as failure:
-            self._failure = failure
+            self._failure = failure.with_traceback(None)
         if tenure.revision == before:
             tenure.failed(trio.current_time())
         else:
@@ -212,7 +221,7 @@ class Renewal:
         except errors.APIError as error:
             if not is_conflict(error):
                 raise
-            self._failure = error
+            self._failure = error.with_traceback(None)
         seen = await self._holding.look()
         if not self._tenure.owns(seen):
             self._is_theirs = True

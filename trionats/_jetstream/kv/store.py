@@ -14,7 +14,7 @@ from trionats._jetstream.api import Api
 from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.access import Access, is_gone
 from trionats._jetstream.kv.deletes import purge_deletes
-from trionats._jetstream.kv.watch import entries_in
+from trionats._jetstream.kv.watch import entries_in, several_patterns
 from trionats._jetstream.ordered.listing import list_stored
 from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
@@ -69,7 +69,7 @@ class ReadOnlyKeyValue:
         codecs = self._access.codecs
         if codecs is None:
             return entries_in(self._api, self._names, keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
-        patterns = [codecs.encode_filter(one) for one in ([keys] if isinstance(keys, str) else keys)]
+        patterns = [codecs.encode_filter(one) for one in several_patterns(self._names, keys)]
         stored = entries_in(self._api, self._names, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
         return _decoded(stored, codecs)
 
@@ -127,6 +127,7 @@ class ReadOnlyKeyValue:
             trionats.errors.KeyValueError: The value is none of the bucket's codecs.
             trionats.errors.InvalidKeyError: No key can have this name.
             nats.errors.BucketNotFoundError: There is no such bucket.
+            nats.errors.Error: As for any request.
             TypeError: `revision` is no whole number, or `leader` neither True nor False.
             ValueError: It is below 1.
         """
@@ -196,8 +197,8 @@ class KeyValue(ReadOnlyKeyValue):
     may be used from several tasks at once.
 
     What is written is stored when the call returns; where the connection breaks before the bucket's answer came, it raises
-    `trionats.errors.DisconnectedError`, and whether it was stored is not known. An answer counts only from the bucket's own stream
-    and domain. A stream without a leader is asked again twice, after a quarter of a second each.
+    `trionats.errors.DisconnectedError`, where none came within the client's `request_timeout`, `nats.errors.TimeoutError`, and
+    whether it was stored is not known. An answer counts only from the bucket's own stream and domain. A stream without a leader is asked again twice, after a quarter of a second each.
     """
 
     def read_only(self) -> ReadOnlyKeyValue:
@@ -220,6 +221,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused, for instance because it is full.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
         access = self._access
         stored_key = access.new_key(key)
@@ -251,6 +253,7 @@ class KeyValue(ReadOnlyKeyValue):
                 server is older than 2.11 and knows of none.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
         """
@@ -263,7 +266,7 @@ class KeyValue(ReadOnlyKeyValue):
             try:
                 return await access.write(doing, stored_key, data, last=creating.expected, msg_ttl=msg_ttl)
             except errors.KeyWrongLastSequenceError as error:
-                lost = error
+                lost = error.with_traceback(None)  # which leads to this frame, and would hold all until it is collected
             # The comparison was with what the leader has, so it is asked what that is.
             there = await access.last(stored_key)
             pause = creating.found(0 if there is None else there.seq or 0, gone=is_gone(there))
@@ -290,6 +293,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was stored is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `last` is no whole number; None is none.
             ValueError: It is negative.
         """
@@ -318,6 +322,7 @@ class KeyValue(ReadOnlyKeyValue):
             trionats.errors.APIError: The bucket refused.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was deleted is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
         stored_key = self._access.stored_key(key)
         doing = f"delete of key {key!r} from bucket {self._names.name!r}"
@@ -342,6 +347,7 @@ class KeyValue(ReadOnlyKeyValue):
                 server is older than 2.11 and knows of none.
             trionats.errors.NoStreamResponseError: There is no such bucket, or nobody leads it.
             trionats.errors.DisconnectedError: Whether it was purged is not known.
+            nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
             TypeError: `msg_ttl` is neither a number nor "never".
             ValueError: It is not whole, or below 1.
         """

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from trionats._jetstream.kv.buckets import KeyValueBucket
     from trionats._protocol.jetstream.acks import AckSubject
 
-__all__ = ["entries_in"]
+__all__ = ["entries_in", "several_patterns"]
+
+
+def several_patterns(bucket: KeyValueBucket, keys: str | Sequence[str]) -> Sequence[str]:
+    """Make several patterns of one or several, in whatever form a codec may know them.
+
+    Raises:
+        TypeError: They are neither.
+    """
+    if not isinstance(keys, (str, Sequence)):
+        raise TypeError(f"keys of {bucket} must be a pattern or several, not {type(keys).__name__}")
+    return [keys] if isinstance(keys, str) else keys
 
 
 def entries_in(
@@ -45,9 +56,7 @@ def entries_in(
         TypeError: `keys` is no text, and no sequence of texts.
         ValueError: `keys` is an empty sequence.
     """
-    if not isinstance(keys, (str, Sequence)):
-        raise TypeError(f"keys of {bucket} must be a pattern or several, not {type(keys).__name__}")
-    patterns = [checked_filter(bucket.name, one) for one in ([keys] if isinstance(keys, str) else keys)]
+    patterns = [checked_filter(bucket.name, one) for one in several_patterns(bucket, keys)]
     if not patterns:
         raise ValueError(f"keys of {bucket}: an empty sequence, and to the server no pattern at all means every key")
     foreign, where = jetstream.connection.foreign, f"entries of {bucket}"

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trionats import api, errors, events
-from trionats._jetstream.api import NO_MESSAGE, Api, api_error, in_store
+from trionats._jetstream.api import CLEANUP_LIMIT, NO_MESSAGE, Api, api_error, in_store
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.buckets import find as find_bucket
 from trionats._jetstream.objects.buckets import max_msg_size
 from trionats._jetstream.objects.purging import Purge
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol import subjects
 from trionats._protocol.jetstream.objects.infos import bad_meta

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trionats import errors
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.objects.purging import Purge
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, Transfer, idle_error
+from trionats._jetstream.objects.transfer import Transfer
 from trionats._jetstream.ordered.source import Handed, OrderedSource, Sink
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.objects.cutting import Cutter
@@ -153,7 +154,7 @@ class ChunkWriter:
         """What none of those that are stored is larger than."""
 
     async def write(self, data: Payload) -> None:
-        """Queue some more of the data, waiting for acknowledgements while the window is full.
+        """Queue some more of the data, waiting for acknowledgements while the window is full. Always a checkpoint.
 
         Args:
             data: As much as there is, cut wherever; nobody changes it any more.
@@ -163,6 +164,8 @@ class ChunkWriter:
         """
         self._waiting += self._cutter.cut(data)
         await self._send_waiting()
+        # The writer has its turn while the data is still in the processor's caches, and the server begins at once.
+        await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
         """Store the rest, and wait until all chunks are acknowledged.

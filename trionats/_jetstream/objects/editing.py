@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trionats import api, errors
+from trionats._jetstream.api import CLEANUP_LIMIT
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.replacing import replace_info, stamp, write_info
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
 from trionats._protocol.jetstream.objects import editing
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import places
-from trionats._protocol.jetstream.publishing.publish import WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import is_conflict
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -124,7 +124,7 @@ class _Renaming:
             if write.revision is None:
                 await replace_info(self._access, write, marker, self._source, self._doing)
         except errors.Error as error:
-            refused = isinstance(error, errors.APIError) and error.err_code in WRONG_LAST_SEQUENCE
+            refused = is_conflict(error)
             # In doubt before, it may have been the marker itself that was changed: then the new name is all that there is.
             if refused and not was_in_doubt:
                 await self._leave_new(info, target)  # noqa: ASYNC120 - cancelled, it is what the caller wants

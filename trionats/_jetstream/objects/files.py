@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.api import CLEANUP_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,6 +103,8 @@ class NewFile:
     # In the thread.
 
     def _check(self) -> None:
+        if os.path.basename(self._path) in ("", os.curdir, os.pardir):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._path)
         self._place = os.path.realpath(self._path)
         with suppress(FileNotFoundError):
             mode = os.stat(self._place).st_mode

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import errors
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, Transfer
+from trionats._jetstream.api import CLEANUP_LIMIT
+from trionats._jetstream.objects.transfer import Transfer
 from trionats._jetstream.ordered.entries import Entries
 from trionats._jetstream.ordered.listing import list_stored
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.objects.infos import read_info
 from trionats._protocol.jetstream.objects.writing import expecting, info_bytes
-from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, is_conflict
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class InfoWrite:
         try:
             self.revision = self._transfer.ack(msg).seq
         except errors.APIError as error:
-            if error.err_code not in WRONG_LAST_SEQUENCE:
+            if not is_conflict(error):
                 raise
             text = f"{self._transfer.doing}: somebody else changed it at the same time ({error.description})"
             raise errors.explained(type(error), text, **vars(error)) from None

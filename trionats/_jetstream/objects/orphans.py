@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -17,17 +17,16 @@ from trionats._jetstream.api import about, in_store, unreadable
 from trionats._jetstream.management import purged
 from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, idle_error
 from trionats._jetstream.ordered.entries import Entries
-from trionats._jetstream.ordered.source import Handed, Sink
+from trionats._jetstream.ordered.listing import StoredReading
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 from trionats._protocol.jetstream.moments import read_moment
-from trionats._protocol.jetstream.objects.orphans import Candidates, Found, claimed, seconds
+from trionats._protocol.jetstream.objects.orphans import Candidates, Found, checked_age, claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from trionats import api
     from trionats._core.message import Msg
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._jetstream.objects.access import Access
     from trionats._protocol.jetstream.acks import AckSubject
-    from trionats._protocol.jetstream.actions import Start
 
-__all__ = ["Orphanage"]
+__all__ = ["Orphans"]
 
 #: Of how many orphans the chunks are looked at by one consumer.
 LOOKED_AT: Final = 100
@@ -47,7 +45,7 @@ READ_ON_PAUSE: Final = 1.0
 
 
 @final
-class Orphanage:
+class Orphans:
     """Finds and purges the orphans of one bucket."""
 
     def __init__(self, access: Access) -> None:
@@ -55,11 +53,11 @@ class Orphanage:
 
     async def find(self, older_than: float) -> list[api.Orphan]:
         """Find them, as `ObjectStore.orphans` says."""
-        return await self._search(seconds("orphans", older_than), purge=False)
+        return await self._search(checked_age("orphans", older_than), purge=False)
 
     async def purge(self, older_than: float) -> list[api.Orphan]:
         """Find and purge them, as `ObjectStore.purge_orphans` says."""
-        return await self._search(seconds("purge_orphans", older_than), purge=True)
+        return await self._search(checked_age("purge_orphans", older_than), purge=True)
 
     async def _search(self, older_than: float, *, purge: bool) -> list[api.Orphan]:
         orphans: list[api.Orphan] = []
@@ -119,62 +117,21 @@ class Orphanage:
         if stream != access.stream or there is not access.api:
             buckets.append((there, Bucket(stream.removeprefix("OBJ_"), access.names.origin)))
         for jetstream, bucket in buckets:
-            await _Names(jetstream, bucket, page, self._doing).read()
+            with in_store(str(bucket)):
+                await _Names(jetstream, bucket, page, self._doing).run()
 
     async def _look_at(self, page: Candidates) -> None:
         subjects = page.subjects
-        for begin in range(0, len(subjects), LOOKED_AT):
-            await _Headers(self._access, subjects[begin : begin + LOOKED_AT], page, self._doing).read()
+        with in_store(str(self._access.names)):
+            for begin in range(0, len(subjects), LOOKED_AT):
+                await _Headers(self._access, subjects[begin : begin + LOOKED_AT], page, self._doing).run()
 
     @property
     def _doing(self) -> str:
         return f"search for orphans in bucket {self._access.bucket!r}"
 
 
-class _Reading:
-    """Reads what is stored, in order, to its end."""
-
-    def __init__(self, entries: Entries[Any], start: Start, doing: str) -> None:
-        self._store, self._doing = entries.store, doing
-        self._source = entries.source(Sink(self._take, self._stored_read), start)
-        self._complete = False
-        self._patience = trio.CancelScope()
-
-    async def read(self) -> None:
-        with in_store(self._store):
-            try:
-                await self._source.open()
-                await self._step_until(lambda: self._complete)
-                await self._read_on()
-            finally:
-                self._source.close()
-
-    async def _read_on(self) -> None:
-        """Go on behind the end of what was stored, if need be."""
-
-    async def _step_until(self, done: Callable[[], bool]) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + IDLE_LIMIT) as self._patience:
-            while not done():
-                await self._source.step()
-        if not done():
-            raise idle_error(self._doing, self._source.refusal)
-
-    def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        self._patience.deadline = trio.current_time() + IDLE_LIMIT
-        self._look(msg, ack)
-        if self._complete:
-            self._source.wake()
-        return Handed.DROPPED
-
-    def _look(self, msg: Msg, ack: AckSubject) -> None:
-        raise NotImplementedError
-
-    def _stored_read(self) -> None:
-        self._complete = True
-        self._source.wake()
-
-
-class _Names(_Reading):
+class _Names(StoredReading):
     """Reads all infos, until the last one that was read is the last one that there is."""
 
     def __init__(self, jetstream: Api[Messaging], bucket: Bucket, page: Candidates, doing: str) -> None:
@@ -201,7 +158,7 @@ class _Names(_Reading):
         return self._last >= sequence
 
 
-class _Headers(_Reading):
+class _Headers(StoredReading):
     """Reads the headers of chunks, and not their data."""
 
     def __init__(self, access: Access, subjects: Sequence[str], page: Candidates, doing: str) -> None:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trionats import errors, events
-from trionats._jetstream.api import decode
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT
+from trionats._jetstream.api import CLEANUP_LIMIT, decode
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.objects.remnants import SETTLING, Remnant
 

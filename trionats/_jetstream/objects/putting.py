@@ -14,7 +14,7 @@ from trionats._jetstream.objects.chunks import ChunkWriter
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.replacing import replace_info, stamp
 from trionats._jetstream.objects.sources import source_of
-from trionats._jetstream.objects.transfer import Telling
+from trionats._jetstream.objects.transfer import ProgressTeller
 from trionats._protocol.jetstream.objects.names import places
 from trionats._protocol.jetstream.objects.writing import CHUNK_SIZE, new_info
 
@@ -45,7 +45,7 @@ class Putting:
         self._access.api.connection.pace.run.check()
         places(name, self._access.bucket)
         what = f"object {name!r} in bucket {self._access.bucket!r}"
-        telling = Telling(progress, what)
+        telling = ProgressTeller(progress, what)
         info = new_info(name, self._access.bucket, self._access.nuids.next(), meta)
         source = source_of(data, what)
         try:
@@ -64,7 +64,7 @@ class Putting:
             raise ValueError(f"put_file: path {str(given)!r} is no file's")
         return await self.put(given.name if name is None else name, given, meta, progress)
 
-    async def _put_from(self, source: Source, info: api.ObjectInfo, telling: Telling) -> api.ObjectInfo:
+    async def _put_from(self, source: Source, info: api.ObjectInfo, telling: ProgressTeller) -> api.ObjectInfo:
         asked = None if info.options is None else info.options.max_chunk_size
         limits = await self._fit(info, asked, source.size)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -102,7 +102,13 @@ class Putting:
             raise error
 
     async def _put(
-        self, info: api.ObjectInfo, asked: int | None, source: Source, block: Payload, place: Place, telling: Telling
+        self,
+        info: api.ObjectInfo,
+        asked: int | None,
+        source: Source,
+        block: Payload,
+        place: Place,
+        telling: ProgressTeller,
     ) -> api.ObjectInfo:
         doing = f"put of object {info.name!r} into bucket {self._access.bucket!r}"
         assert info.options is not None, "made with options"
@@ -124,9 +130,14 @@ class Putting:
             stored=lambda done: telling(done, source.size),
         )
         write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
+        pace = self._access.api.connection.pace
         try:
             while block:
                 await chunks.write(block)
+                # A source that never waits may give piece by piece for long before anything is sent.
+                pace.left -= 1
+                if pace.left < 0 or pace.now() >= pace.due:
+                    await pace.trip()
                 block = await source.read_block()
             await chunks.finish()
             telling(chunks.bytes, chunks.bytes)

@@ -20,8 +20,8 @@ import trio
 
 from trionats import errors
 from trionats._jetstream.api import in_store
+from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.objects.chunks import BLOCK_SIZE, ChunkReader, Digest
-from trionats._jetstream.objects.transfer import IDLE_LIMIT, idle_error
 from trionats._protocol.jetstream.objects.promises import Arrivals, promise_of
 
 if TYPE_CHECKING:

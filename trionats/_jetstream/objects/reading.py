@@ -10,9 +10,9 @@ from trionats._jetstream.objects.chunks import BLOCK_SIZE
 from trionats._jetstream.objects.files import NewFile
 from trionats._jetstream.objects.reader import ObjectReader
 from trionats._jetstream.objects.stream import ObjectStream
-from trionats._jetstream.objects.transfer import Telling
+from trionats._jetstream.objects.transfer import ProgressTeller
+from trionats._protocol.jetstream.objects.links import Way
 from trionats._protocol.jetstream.objects.names import encoded_name
-from trionats._protocol.jetstream.objects.ways import Way
 
 if TYPE_CHECKING:
     import os
@@ -67,14 +67,14 @@ class Reading:
     async def get(self, name: str, progress: Progress | None) -> api.ObjectResult:
         """Read an object whole, as `ObjectStore.get` says."""
         memory = _Memory()
-        info = await self._read_into(memory, name, Telling(progress, f"get of object {name!r}"))
+        info = await self._read_into(memory, name, ProgressTeller(progress, f"get of object {name!r}"))
         return api.ObjectResult(info, memory.data)
 
     async def get_file(self, name: str, path: str | os.PathLike[str], progress: Progress | None) -> api.ObjectInfo:
         """Read an object into a file, as `ObjectStore.get_file` says."""
         self._access.api.connection.pace.run.check()
         encoded_name(name, self._access.bucket)
-        tell = Telling(progress, f"get_file of object {name!r}")
+        tell = ProgressTeller(progress, f"get_file of object {name!r}")
         file = NewFile(f"get_file of object {name!r}", path)
         await file.check()
         try:
@@ -95,7 +95,7 @@ class Reading:
 
         return await self._read(name, begin, block=1)
 
-    async def _read_into(self, target: _Target, name: str, tell: Telling) -> api.ObjectInfo:
+    async def _read_into(self, target: _Target, name: str, tell: ProgressTeller) -> api.ObjectInfo:
         async def transfer(reader: ObjectReader) -> api.ObjectInfo:
             await target.begin()
             await reader.open()

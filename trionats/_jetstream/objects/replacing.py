@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionats import errors
+from trionats._jetstream.api import CLEANUP_LIMIT
+from trionats._jetstream.idle import IDLE_LIMIT
 from trionats._jetstream.objects.infos import InfoWrite
-from trionats._jetstream.objects.transfer import CLEANUP_LIMIT, IDLE_LIMIT
 from trionats._protocol.jetstream.objects.infos import rfc3339
-from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT, WRONG_LAST_SEQUENCE
+from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT, is_conflict
 
 if TYPE_CHECKING:
     from trionats import api
@@ -62,7 +63,7 @@ async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place:
     except errors.DisconnectedError:
         return
     except errors.APIError as error:
-        overtaken = error.err_code in WRONG_LAST_SEQUENCE
+        overtaken = is_conflict(error)
     except errors.NoStreamResponseError:
         pass
     # Whatever the refusal says of this time, it says nothing of the first.

@@ -12,7 +12,8 @@ What is handed on
 Time
     Nobody limits how long a program's source may take: it is under the program's own deadlines.
     Files are read in a thread, which also hashes; it is waited for, cancelled or not, as with `trio.open_file`: whoever is
-    told that a put is over may close the file.
+    told that a put is over may close the file. What we open ourselves is nobody else's, so a put that is cancelled does not wait
+    for it: a named pipe opens when somebody writes into it, and never if nobody does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import inspect
 import io
 import os
 import stat
+import threading
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeGuard, final
@@ -179,8 +181,9 @@ def _following(pieces: AsyncIterable[object], what: str) -> Callable[[], Awaitab
 
     async def following() -> bytes:
         with suppress(StopAsyncIteration):
-            while not (piece := _unchanging(await anext(iterator), what)):
-                pass
+            while not (piece := _unchanging(await anext(iterator), what)):  # noqa: ASYNC110 - nobody says that more has come
+                # It may have nothing for ever, and wait for nothing.
+                await trio.lowlevel.checkpoint()
             return piece
         return b""
 
@@ -205,18 +208,39 @@ class _InThread:
         # Of its own: programs that use up Trio's default one must not stop a transfer.
         self._limiter = trio.CapacityLimiter(1)
         self._ours: io.FileIO | None = None
+        self._lock = threading.Lock()
+        self._busy = self._closed = False
         self._read: int | None = None
         self.size: int | None = None
 
     async def read_block(self) -> Payload:
-        return await trio.to_thread.run_sync(self._read_block, limiter=self._limiter)
+        [given] = await trio.to_thread.run_sync(
+            self._work, abandon_on_cancel=self._file is self._ours, limiter=self._limiter
+        )
+        return given if isinstance(given, bytes) else self._taken(await given)
 
-    def _read_block(self) -> bytes:
+    def _work(self) -> tuple[bytes | Awaitable[object]]:
+        with self._lock:
+            self._busy = True
+        try:
+            return (self._read_block(),)  # Trio takes no awaitable from a thread
+        finally:
+            with self._lock:
+                self._busy = False
+                if self._closed and self._ours is not None:
+                    self._ours.close()
+
+    def _read_block(self) -> bytes | Awaitable[object]:
         if self._file is None:
             self._file = self._ours = io.FileIO(self._path)
         if self._read is None:
             self.size, self._read = _size_of(self._file), 0
-        block = _unchanging(self._file.read(BLOCK_SIZE), self._what)
+        given: object = self._file.read(BLOCK_SIZE)
+        return given if inspect.isawaitable(given) else self._taken(given)
+
+    def _taken(self, given: object) -> bytes:
+        assert self._read is not None, "it was looked at before it was read"
+        block = _unchanging(given, self._what)
         self._digest.add([block])
         self._read += len(block)
         if not block:
@@ -228,8 +252,11 @@ class _InThread:
         return str(self._digest)
 
     def close(self) -> None:
-        if self._ours is not None:
-            self._ours.close()
+        with self._lock:
+            self._closed = True
+            # A thread that nobody waits for closes it behind itself.
+            if self._ours is not None and not self._busy:
+                self._ours.close()
 
 
 def _size_of(file: object) -> int | None:

@@ -17,7 +17,7 @@ from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.editing import Editing
 from trionats._jetstream.objects.infos import infos_in, list_infos
 from trionats._jetstream.objects.links import Linking
-from trionats._jetstream.objects.orphans import Orphanage
+from trionats._jetstream.objects.orphans import Orphans
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
 from trionats._jetstream.objects.sealing import seal
@@ -63,7 +63,7 @@ class ObjectStore:
         self._editing, self._links, self._orphanage = (
             Editing(self._access),
             Linking(self._access),
-            Orphanage(self._access),
+            Orphans(self._access),
         )
 
     def __repr__(self) -> str:
@@ -109,8 +109,8 @@ class ObjectStore:
         it is replaced. A name beyond ASCII that nats.js has stored in a place of its own stays in that place.
 
         What you give is read from where it stands to its end, and never closed: a file, a stream, an async generator. What it
-        raises is raised here. A file is read in a thread, which is waited for, also by a put that is cancelled. A file that
-        grows or shrinks meanwhile, or a `bytearray` that somebody changes, becomes an object of what was read.
+        raises is raised here. A file is read in a thread; where the file is yours, that is waited for, also by a put that is cancelled.
+        A file that grows or shrinks meanwhile, or a `bytearray` that somebody changes, becomes an object of what was read.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
         then.
@@ -194,6 +194,8 @@ class ObjectStore:
 
         Raises:
             trionats.errors.ObjectNotFoundError: There is no such object, or (also an `ObjectDeletedError`) no longer.
+            trionats.errors.InvalidObjectNameError: The name is none; or, as an `InvalidBucketNameError` for a bucket's, that which a
+                link names.
             trionats.errors.BucketNotFoundError: There is no such bucket; it may be one that a link leads to.
             trionats.errors.ObjectIncompleteError: Some of its chunks are missing, or do not add up to its size.
             trionats.errors.DigestMismatchError: Its chunks are not those that were put.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -109,9 +110,12 @@ class ObjectStream(trio.abc.ReceiveStream):
         except errors.Error as error:
             self._failure = error
         self._reader.close()
-        if isinstance(self._failure, errors.ObjectIncompleteError) and await self._reader.replaced():
-            text = f"{self._failure}: the object was replaced or deleted while it was read"
-            self._failure = errors.explained(errors.ObjectIncompleteError, text)
+        if isinstance(self._failure, errors.ObjectIncompleteError):
+            # Where that cannot be asked, what has failed is the reading all the same.
+            with suppress(errors.Error):
+                if await self._reader.replaced():
+                    text = f"{self._failure}: the object was replaced or deleted while it was read"
+                    self._failure = errors.explained(errors.ObjectIncompleteError, text)
         return b""
 
     async def aclose(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
@@ -23,17 +23,14 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Payload
 
-__all__ = ["CLEANUP_LIMIT", "IDLE_LIMIT", "Progress", "Telling", "Transfer", "idle_error"]
+__all__ = ["Progress", "ProgressTeller", "Transfer"]
 
 #: Told how many bytes of an object are done, and of how many; None where that is not known.
 Progress: TypeAlias = Callable[[int, int | None], object]
 
-#: How long a cancelled or failed transfer may take to clean up behind itself.
-CLEANUP_LIMIT: Final = 2.0
-
 
 @final
-class Telling:
+class ProgressTeller:
     """Tells a user's callback how far a transfer is: each time something new.
 
     Args:
@@ -48,8 +45,9 @@ class Telling:
         if progress is not None and not callable(progress):
             raise TypeError(f"{what}: progress must be a function, not {type(progress).__name__}")
         if inspect.iscoroutinefunction(progress):
-            raise TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
+            raise _awaited(what)
         self._progress = progress
+        self._what = what
         self._told: tuple[int, int | None] | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -58,7 +56,16 @@ class Telling:
         now = (done, None if total is not None and done > total else total)
         if self._progress is not None and now != self._told:
             self._told = now
-            self._progress(*now)
+            returned = self._progress(*now)
+            # Not every callable shows before it is called that it would have to be awaited.
+            if inspect.isawaitable(returned):
+                if inspect.iscoroutine(returned):
+                    returned.close()
+                raise _awaited(self._what)
+
+
+def _awaited(what: str) -> TypeError:
+    return TypeError(f"{what}: progress is called and not awaited; it must be no coroutine function")
 
 
 @final

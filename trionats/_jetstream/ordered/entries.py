@@ -23,7 +23,7 @@ __all__ = ["MAX_MESSAGES", "Entries"]
 
 T = TypeVar("T")
 #: How many messages, and how many bytes of them, are asked for, or handed over and not yet taken, at the most.
-MAX_MESSAGES: Final = 500
+MAX_MESSAGES: Final = 1000
 MAX_BYTES: Final = 8 * 1024 * 1024
 
 

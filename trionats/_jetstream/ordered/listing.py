@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
@@ -14,12 +14,14 @@ from trionats._jetstream.ordered.source import Handed, Sink
 from trionats._protocol.jetstream.actions import ALL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._core.message import Msg
     from trionats._jetstream.ordered.entries import Entries
     from trionats._protocol.jetstream.acks import AckSubject
     from trionats._protocol.jetstream.actions import Start
 
-__all__ = ["list_stored"]
+__all__ = ["StoredReading", "list_stored"]
 
 T = TypeVar("T")
 
@@ -52,40 +54,72 @@ async def list_stored(entries: Entries[T], start: Start, doing: str) -> list[T]:
         return await _List(entries, start, doing).read()
 
 
-class _List(Generic[T]):
-    """Reads until all is there; a later entry of the same place replaces the one before."""
+class StoredReading:
+    """Reads what is stored, in order, to its end; it fails when nothing has come for `IDLE_LIMIT` seconds.
 
-    def __init__(self, entries: Entries[T], start: Start, doing: str) -> None:
+    Args:
+        entries: Where it is.
+        start: As for `list_stored`.
+        doing: What it is read for, for the text of an exception.
+    """
+
+    def __init__(self, entries: Entries[Any], start: Start, doing: str) -> None:
         self._doing = doing
-        self._read_one = entries.read
-        self._every = start == ALL
         self._source = entries.source(Sink(self._take, self._stored_read), start)
-        self._found: dict[object, T] = {}
         self._complete = False
         self._patience = trio.CancelScope()
 
-    async def read(self) -> list[T]:
+    async def run(self) -> None:
+        """Read it all."""
         try:
             await self._source.open()
-            with self._patience:
-                self._patience.deadline = trio.current_time() + IDLE_LIMIT
-                while not self._complete:
-                    await self._source.step()
+            await self._step_until(lambda: self._complete)
+            await self._read_on()
         finally:
             self._source.close()
-        if not self._complete:
+
+    def _look(self, msg: Msg, ack: AckSubject) -> None:
+        """Take note of one message."""
+        raise NotImplementedError
+
+    async def _read_on(self) -> None:
+        """Go on behind the end of what was stored, if need be."""
+
+    async def _step_until(self, done: Callable[[], bool]) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + IDLE_LIMIT) as self._patience:
+            while not done():
+                await self._source.step()
+        if not done():
             raise idle_error(self._doing, self._source.refusal)
-        return list(self._found.values())
 
     def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
         self._patience.deadline = trio.current_time() + IDLE_LIMIT
-        place = ack.sequence if self._every else msg.subject
-        self._found.pop(place, None)
-        entry = self._read_one(msg, ack)
-        if entry is not None:
-            self._found[place] = entry
+        self._look(msg, ack)
+        if self._complete:
+            self._source.wake()
         return Handed.DROPPED
 
     def _stored_read(self) -> None:
         self._complete = True
         self._source.wake()
+
+
+class _List(StoredReading, Generic[T]):
+    """Keeps what it reads; a later entry of the same place replaces the one before."""
+
+    def __init__(self, entries: Entries[T], start: Start, doing: str) -> None:
+        super().__init__(entries, start, doing)
+        self._read_one = entries.read
+        self._every = start == ALL
+        self._found: dict[object, T] = {}
+
+    async def read(self) -> list[T]:
+        await self.run()
+        return list(self._found.values())
+
+    def _look(self, msg: Msg, ack: AckSubject) -> None:
+        place = ack.sequence if self._every else msg.subject
+        self._found.pop(place, None)
+        entry = self._read_one(msg, ack)
+        if entry is not None:
+            self._found[place] = entry

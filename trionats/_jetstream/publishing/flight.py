@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
+    from trionats._protocol.commands import Frame
     from trionats._protocol.jetstream.publishing.publish import AckChooser
     from trionats._protocol.timers import Timer
 
@@ -90,7 +91,7 @@ class Flight:
         """Make a message id that nobody else has."""
         return self._ids + token
 
-    def send(self, publish: Publish, token: str, frame: bytes, size: int) -> None:
+    def send(self, publish: Publish, token: str, frame: Frame, size: int) -> None:
         """Queue a publish for which there is room.
 
         Args:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trionats._core.messaging import Publishing
+    from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
     from trionats._jetstream.publishing.destination import Destination
 
@@ -178,19 +179,37 @@ async def _publish(
             reply = await jetstream.connection.request(subject, data, headers=headers)
             return publish_ack(doing, reply.data)
         destination = chosen_destination(jetstream, subject, doing)
+    with await queue_request(jetstream.connection, subject, data, headers, destination) as pending:
+        try:
+            reply = await pending.wait()
+        except errors.NoStreamResponseError as error:
+            raise no_stream(doing, str(error)) from None
+    return publish_ack(destination.doing, reply.data)
+
+
+async def queue_request(
+    connection: Publishing,
+    subject: str,
+    payload: bytes,
+    headers: Mapping[str, str | Sequence[str]] | None = None,
+    destination: Destination | None = None,
+) -> PendingReply:
+    """Queue a request, when there is room for it; cancelled, nothing is sent.
+
+    Args:
+        connection: Over which.
+        subject: Where to.
+        payload: The request.
+        headers: Names and values.
+        destination: Whose reply counts; None where the first one does.
+    """
     while True:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            pending = jetstream.connection.request_nowait(subject, data, headers, chooser=destination.chooser())
+            chooser = None if destination is None else destination.chooser()
+            return connection.request_nowait(subject, payload, headers, chooser=chooser)
         except trio.WouldBlock:
-            await jetstream.connection.wait_writable()
-            continue
-        with pending:
-            try:
-                reply = await pending.wait()
-            except errors.NoStreamResponseError as error:
-                raise no_stream(doing, str(error)) from None
-        return publish_ack(destination.doing, reply.data)
+            await connection.wait_writable()
 
 
 async def stored_before(

@@ -119,10 +119,13 @@ def updated(title: str, now: api.StreamConfig, changes: Mapping[str, Any]) -> ap
         changes: What is to be different.
 
     Raises:
-        ValueError: It is what a bucket is made with and keeps.
+        ValueError: It is what a bucket is made with and keeps, or what a sealed one cannot be.
     """
     if "mirror" in changes and _meant(changes["mirror"]) != _meant(now.mirror):
         raise ValueError(f"{title}: mirror cannot be changed: what a bucket mirrors is said when it is created")
+    if now.sealed and changes.get("max_age"):
+        # The server would say yes, and let everything live for ever.
+        raise ValueError(f"{title}: ttl cannot be set: the bucket is sealed, and what it holds stays")
     more: dict[str, Any] = {}
     marked = "subject_delete_marker_ttl"
     if marked in changes:

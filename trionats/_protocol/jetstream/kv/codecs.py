@@ -105,11 +105,19 @@ def _of_base64(data: bytes) -> bytes:
 class PathCodec:
     """Keys as paths: `/config/app` is `_root_.config.app` in the bucket, `config/app` is `config.app`.
 
-    A slash at the end is left out. A dot is a slash, too: `config.app` is the same key.
+    A slash at the end is left out. A path with a dot is none: it would be stored, and come back, as if that were a slash, and so
+    be the same key as another one. Where paths have dots, let a codec of your own write them otherwise before this one.
     """
 
     def encode_key(self, key: str) -> str:
-        """Put dots in place of slashes."""
+        """Put dots in place of slashes.
+
+        Raises:
+            ValueError: It has a dot, or begins like what stands for a slash at the beginning.
+        """
+        if "." in key or key.partition("/")[0] == _ROOT:
+            what = "a dot" if "." in key else f"{_ROOT} at its beginning"
+            raise ValueError(f"path {key[:80]!r}: {what} would stand for a slash in the bucket")
         if key == "/":
             return _ROOT
         if key.startswith("/"):
@@ -124,7 +132,7 @@ class PathCodec:
         return key.replace(".", "/")
 
     def encode_filter(self, pattern: str) -> str:
-        """Put dots in place of slashes."""
+        """Put dots in place of slashes, as `encode_key` does."""
         return self.encode_key(pattern)
 
 

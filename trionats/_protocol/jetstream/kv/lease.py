@@ -24,7 +24,9 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from trionats._protocol.fields import MOST_SECONDS
-from trionats._protocol.jetstream.kv.entries import MARKER_REASON, OPERATION, operation_of
+from trionats._protocol.jetstream.kv.entries import MARKER_REASON, operation_of
+from trionats._protocol.jetstream.kv.writing import write_headers
+from trionats._protocol.jetstream.publishing.publish import MSG_TTL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +59,8 @@ SPREAD: Final = 0.02
 GRACE: Final = 0.5
 LOOKED_AFTER: Final = 30.0
 
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-_TTL: Final = "Nats-TTL"
+#: The call, for texts.
+_DOING: Final = "open_lease()"
 
 
 class Sighting(NamedTuple):
@@ -93,7 +95,7 @@ def sighting(revision: int, headers: Mapping[str, str]) -> Sighting:
         revision: Its sequence.
         headers: Its headers.
     """
-    ttl = headers.get(_TTL, "")
+    ttl = headers.get(MSG_TTL, "")
     seconds = ttl.removesuffix("s")
     known = ttl != seconds and seconds.isascii() and seconds.isdigit() and len(seconds) <= len(str(MOST_SECONDS))
     lives = float(seconds) if known else inf
@@ -112,12 +114,17 @@ def checked_ttl(ttl: object) -> int:
         ValueError: It is one that cannot be.
     """
     if not isinstance(ttl, (int, float)) or isinstance(ttl, bool):
-        raise TypeError(f"open_lease(): ttl must be whole seconds, not {type(ttl).__name__}")
+        raise TypeError(f"{_DOING}: ttl must be whole seconds, not {type(ttl).__name__}")
     if not LEAST_TTL <= ttl <= MOST_SECONDS or ttl != int(ttl):
         why = "the server cuts it to whole seconds" if LEAST_TTL <= ttl <= MOST_SECONDS else ""
-        text = f"open_lease(): ttl is {ttl:g}: it must be whole seconds, from {LEAST_TTL} to {MOST_SECONDS}"
+        text = f"{_DOING}: ttl is {_shown(ttl)}: it must be whole seconds, from {LEAST_TTL} to {MOST_SECONDS}"
         raise ValueError(f"{text}; {why}" if why else text)
     return int(ttl)
+
+
+def _shown(ttl: float) -> str:
+    # A whole number of any size is one, and what has hundreds of digits is no float.
+    return f"{ttl:g}" if -MOST_SECONDS <= ttl <= MOST_SECONDS or isinstance(ttl, float) else "far off"
 
 
 def unfit(config: api.StreamConfig, ttl: int) -> list[str]:
@@ -150,7 +157,7 @@ def release_headers(revision: int, ttl: int) -> dict[str, str]:
         ttl: How many seconds the marker lives.
     """
     # A purge, since that of a deletion would leave a marker of the server's in its turn.
-    return {OPERATION: "PURGE", "Nats-Rollup": "sub", _EXPECTED: str(revision), _TTL: f"{ttl}s"}
+    return write_headers(_DOING, operation="PURGE", last=revision, msg_ttl=ttl)
 
 
 @final
@@ -213,7 +220,7 @@ class Tenure:
         # What was sent longer ago cannot make it last any longer.
         self._sent = {stamp: sent for stamp, sent in self._sent.items() if sent + self.ttl > now}
         self._sent[stamp] = now
-        return Attempt(stamp, {_EXPECTED: str(expected), _TTL: f"{self.ttl}s", STAMP: stamp})
+        return Attempt(stamp, {**write_headers(_DOING, last=expected, msg_ttl=self.ttl), STAMP: stamp})
 
     def stored(self, stamp: str, revision: int) -> None:
         """Take note that an attempt is stored.

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from trionats._protocol.fields import MOST_SECONDS
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.kv.entries import OPERATION, Operation
-from trionats._protocol.jetstream.publishing.publish import time_to_live
+from trionats._protocol.jetstream.publishing.publish import EXPECTED_LAST, MSG_TTL, ROLLUP, time_to_live
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from trionats import api
 
-__all__ = ["EXPECTED", "NO_MSG_TTL", "Creating", "checked_age", "checked_revision", "purge_request", "write_headers"]
+__all__ = ["NO_MSG_TTL", "Creating", "checked_age", "checked_revision", "purge_request", "write_headers"]
 
-#: The header that says which revision the last one of the key has to be.
-EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 #: The server's number for: messages of this stream have no TTL of their own.
 NO_MSG_TTL: Final = 10166
 #: After how many seconds a create tries again whose expectation was right and which was refused all the same: something else is
 #: under way in a stream of several replicas.
-UNDER_WAY_PAUSES: Final = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+CREATE_PAUSES: Final = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 #: How often a create begins anew because what it found was replaced meanwhile.
 MOST_CHANGES: Final = 10
 
@@ -58,7 +57,8 @@ def checked_age(olderthan: object) -> float:
         raise TypeError(f"purge_deletes: olderthan must be a number of seconds, not {type(olderthan).__name__}")
     if olderthan != olderthan:
         raise ValueError("purge_deletes: olderthan is not a number")
-    return float(olderthan)
+    # An infinite number will do, so one that is greater than any float does, too.
+    return float(min(max(olderthan, -1), MOST_SECONDS)) if isinstance(olderthan, int) else olderthan
 
 
 def write_headers(
@@ -84,11 +84,11 @@ def write_headers(
     if operation is not None:
         headers[OPERATION] = operation
         if operation == "PURGE":
-            headers["Nats-Rollup"] = "sub"
+            headers[ROLLUP] = "sub"
     if last is not None:
-        headers[EXPECTED] = str(checked_revision(doing, "last", last))
+        headers[EXPECTED_LAST] = str(checked_revision(doing, "last", last))
     if msg_ttl is not None:
-        headers["Nats-TTL"] = time_to_live(doing, msg_ttl)
+        headers[MSG_TTL] = time_to_live(doing, msg_ttl)
     return headers
 
 
@@ -122,7 +122,7 @@ class Creating:
             return None
         if revision == self.expected:
             self._refusals += 1
-            return UNDER_WAY_PAUSES[self._refusals - 1] if self._refusals <= len(UNDER_WAY_PAUSES) else None
+            return CREATE_PAUSES[self._refusals - 1] if self._refusals <= len(CREATE_PAUSES) else None
         self.expected = revision
         self._changes += 1
         return 0 if self._changes <= MOST_CHANGES else None

@@ -22,10 +22,10 @@ from trionats._protocol.jetstream.objects.infos import is_sound
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Candidates", "Found", "claimed", "seconds"]
+__all__ = ["Candidates", "Found", "checked_age", "claimed"]
 
 
-def seconds(call: str, older_than: float) -> float:
+def checked_age(call: str, older_than: float) -> float:
     """Check how old an orphan has to be.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nats.js.api import ObjectLink
 from nats.js.api import ObjectMetaOptions as AnyOptions
@@ -133,8 +133,19 @@ def _options(given: object) -> api.ObjectMetaOptions:
     size: object = given.max_chunk_size
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise _Unfit(f"chunks of {size!r} bytes are none")
-    extra = given.extra if isinstance(given, api.ObjectMetaOptions) else {}
-    return api.ObjectMetaOptions(max_chunk_size=None if size is None else int(size), extra=dict(extra))
+    extra: object = given.extra if isinstance(given, api.ObjectMetaOptions) else {}
+    return api.ObjectMetaOptions(max_chunk_size=None if size is None else int(size), extra=_extra(extra))
+
+
+def _extra(given: object) -> dict[str, Any]:
+    """Check what is said beside the options that we know: it must not say these once more."""
+    extra: dict[str, Any] = {}
+    for key, value in _items("options.extra", given):
+        name = _text(f"the name {key!r} in options.extra", key)
+        if name in ("link", "max_chunk_size"):
+            raise _Unfit(f"options.extra must not name {name}, which is an option of its own")
+        extra[name] = value
+    return extra
 
 
 def info_bytes(info: api.ObjectInfo) -> bytes:

@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFLICTS",
+    "EXPECTED_LAST",
     "MSG_ID",
+    "MSG_TTL",
     "PUBLISH_RETRIES",
     "PUBLISH_RETRY_WAIT",
+    "ROLLUP",
     "UNDER_WAY",
     "UNDER_WAY_PAUSES",
-    "WRONG_LAST_SEQUENCE",
     "AckChooser",
     "AckKind",
     "Attempts",
     "PublishOptions",
+    "is_conflict",
     "is_plain_ack",
     "judge",
     "own_place",
@@ -64,6 +67,11 @@ ROUND_TRIPS: Final = 4
 
 #: The header that makes a second publish of the same message a duplicate.
 MSG_ID: Final = "Nats-Msg-Id"
+#: The header that says which sequence the subject's last message has to have, 0 for none at all.
+EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
+#: The header that says how long the server keeps a message, and the one by which it replaces what is before it.
+MSG_TTL: Final = "Nats-TTL"
+ROLLUP: Final = "Nats-Rollup"
 #: A stream without a leader has no subscriber for a moment: how often, and after how many seconds, to try again (ADR-22).
 PUBLISH_RETRIES: Final = 2
 PUBLISH_RETRY_WAIT: Final = 0.25
@@ -247,16 +255,16 @@ def publish_headers(
     if msg_id is not None:
         asked[MSG_ID] = _text(doing, "msg_id", msg_id)
     if msg_ttl is not None:
-        asked["Nats-TTL"] = time_to_live(doing, msg_ttl)
+        asked[MSG_TTL] = time_to_live(doing, msg_ttl)
     if rollup is not None:
         if rollup not in ("sub", "all"):
             raise ValueError(f"{doing}: rollup must be 'sub' or 'all', not {rollup!r}")
-        asked["Nats-Rollup"] = rollup
+        asked[ROLLUP] = rollup
     if expected_last_seq is not None:
         asked["Nats-Expected-Last-Sequence"] = _sequence(doing, "expected_last_seq", expected_last_seq)
     if expected_last_subject_seq is not None:
         sequence = _sequence(doing, "expected_last_subject_seq", expected_last_subject_seq)
-        asked["Nats-Expected-Last-Subject-Sequence"] = sequence
+        asked[EXPECTED_LAST] = sequence
     if expected_last_subject_seq_subject is not None:
         if expected_last_subject_seq is None:
             text = (
@@ -288,7 +296,7 @@ def own_place(subject: str, asked: Mapping[str, str]) -> dict[str, Any]:
     """
     if (last := asked.get("Nats-Expected-Last-Sequence")) is not None:
         return {"seq": int(last) + 1}
-    if (last := asked.get("Nats-Expected-Last-Subject-Sequence")) is not None:
+    if (last := asked.get(EXPECTED_LAST)) is not None:
         return {"seq": int(last) + 1, "subject": subject, "next": True}
     return {"subject": subject}
 
@@ -314,6 +322,11 @@ def _sequence(doing: str, name: str, sequence: object) -> str:
     if not 0 <= sequence <= _MOST_SEQUENCE:
         raise ValueError(f"{doing}: {name} is {sequence}: it must be from 0 to {_MOST_SEQUENCE}")
     return str(int(sequence))
+
+
+def is_conflict(error: Exception) -> bool:
+    """Say whether a message was refused since something else is the last of its subject."""
+    return isinstance(error, errors.APIError) and error.err_code in WRONG_LAST_SEQUENCE
 
 
 def time_to_live(doing: str, ttl: object) -> str:
