@@ -105,7 +105,8 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.objects": [
         "* buckets files purging transfer",
         "access chunks infos",
-        "orphans reader replacing sealing sources",
+        "doubting orphans reader sealing sources",
+        "replacing",
         "deleting editing links putting stream",
         "reading",
         "store",
@@ -155,7 +156,7 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream.objects": [
         "* configs cutting infos names remnants",
         "orphans places promises",
-        "links writing",
+        "doubts links writing",
         "editing",
     ],
     "_protocol.jetstream.ordered": [
