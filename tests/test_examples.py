@@ -37,6 +37,11 @@ EXPECTED = {
         "at the origin: off",
         "mirrored: ['hall.light']",
     ],
+    "codec.py": [
+        "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
+        "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",
+        "watched: ['src/a=b~.py']",
+    ],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

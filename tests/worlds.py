@@ -26,6 +26,7 @@ What only builders of feeds use of a client is reached through `seam`, `put`, `e
 from __future__ import annotations
 
 import base64
+import gc
 import inspect
 import itertools
 import json
@@ -559,6 +560,29 @@ async def until(
             looks += 1
             assert pause or looks < MOST_LOOKS, "it does not come about"
             await trio.sleep(pause)
+
+
+async def assert_failures_are_let_go(*calls: Callable[[], Awaitable[object]]) -> None:
+    """See to it that no exception of a failed call is kept by a circle, until somebody collects garbage."""
+
+    async def fail() -> None:
+        for call in calls:
+            with suppress(errors.Error):
+                await call()
+
+    def living() -> set[int]:
+        return {id(each) for each in gc.get_objects() if isinstance(each, errors.Error)}
+
+    # What the first time leaves may be kept for good.
+    await fail()
+    gc.collect()
+    gc.disable()
+    try:
+        there = living()
+        await fail()
+        assert living() <= there
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -253,6 +253,8 @@ OF_WRONG_KIND: list[tuple[Call, str]] = [
     (store(api.ObjectStoreConfig(ttl=SIX)), r"ObjectStoreConfig\.ttl"),
     (store(replicas="3"), r"ObjectStoreConfig\.replicas must be a whole number"),
     (store(placement="c"), r"ObjectStoreConfig\.placement must be a Placement"),
+    (lambda js: js.create_stream("S"), r"config must be a StreamConfig, not str; a name goes by keyword: name="),
+    (lambda js: js.create_key_value("b"), r"config must be a KeyValueConfig, not str; a name goes by keyword: bucket="),
     (store({"ttl": 5}), r"create_object_store: config must be an ObjectStoreConfig, not dict"),
     (store(foo=1), r"create_object_store\(\) has no option 'foo'"),
     (store(replica=1), r"did you mean 'replicas'\?"),

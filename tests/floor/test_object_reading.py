@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fake_jetstream import UNAVAILABLE, FakeObjects, digest_of
 from tests.fakes import Frame
-from tests.worlds import open_bucket, run, settled, takes
+from tests.worlds import assert_failures_are_let_go, open_bucket, run, settled, takes
 from trionats import ObjectStream, errors
 from trionats._jetstream.objects import chunks
 
@@ -198,6 +198,21 @@ async def test_missing_chunks_come_in_place_of_the_end_and_every_time() -> None:
             await nc.flush()
             assert not bucket.consumers
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', failed>"
+
+
+async def test_reading_that_fails_leaves_no_circle_behind() -> None:
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", *PARTS)
+        bucket.messages.pop(2)
+        bucket.add("gone", deleted=True)
+
+        async def streamed() -> None:
+            async with store.open_object("n") as stream:
+                await read(stream, [])
+
+        await assert_failures_are_let_go(
+            lambda: store.get("n"), lambda: store.get("gone"), lambda: store.get_info("other"), streamed
+        )
 
 
 async def test_missing_chunks_are_told_also_where_nobody_says_what_became_of_the_object() -> None:

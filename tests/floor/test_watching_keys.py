@@ -155,6 +155,7 @@ async def test_a_revision_that_is_gone_or_never_was_is_refused_and_leaves_nothin
         ({"keys": ["a", ">.b"]}, errors.InvalidKeyError, "filter '>.b'"),
         ({"on_recreate": "ignore"}, ValueError, "on_recreate must be 'fail' or 'restart'"),
         ({"timeout": 1}, TypeError, r"open_watcher\(\) takes no timeout: deadlines are cancel scopes"),
+        ({"headers_only": True}, TypeError, r"'headers_only': meta_only leaves out the values"),
         ({"filters": "a"}, TypeError, r"open_watcher\(\) got an unexpected keyword argument 'filters'"),
     ],
 )

@@ -14,6 +14,7 @@ from nats.js.kv import KeyValue
 
 from tests.worlds import cut_into, meta_info, meta_subject, open_world, unique, until, write_infos
 from trionats import JetStream, Watcher, api, bridge, errors, events, open_events, open_watcher
+from trionats._jetstream.ordered.entries import MAX_MESSAGES
 from trionats.bridge import aio_as_trio
 from trionats.testing import TrioNatsServer
 
@@ -284,7 +285,8 @@ async def open_client_and_store(server: TrioNatsServer) -> AsyncIterator[tuple[t
 @pytest.mark.parametrize("on_recreate", ["fail", "restart"])
 async def test_in_the_middle_of_a_snapshot(nats_server: TrioNatsServer, on_recreate: Any) -> None:  # noqa: ANN401
     async with open_client_and_store(nats_server) as (nursery, store, bucket):
-        await write_infos(bucket, *(f"old{number}" for number in range(700)))
+        # More than may be on the way at once.
+        await write_infos(bucket, *(f"old{number}" for number in range(MAX_MESSAGES + 200)))
         async with open_watcher(nursery, bucket, on_recreate=on_recreate) as rx:
             assert (await rx.receive()).name == "old0"
             await store.remake()

@@ -295,7 +295,8 @@ async def test_a_mirror_is_watched_under_the_keys_of_its_origin(nats_server: Tri
                     ("a", 4, "PURGE"),
                 ]
         finally:
-            await w.js.delete_stream(mirror.stream)
+            with trio.move_on_after(2, shield=True):
+                await w.js.delete_stream(mirror.stream)
 
 
 async def test_twenty_lost_consumers_leave_one_and_no_gap(nats_server: TrioNatsServer) -> None:

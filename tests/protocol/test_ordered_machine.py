@@ -304,8 +304,9 @@ class Reader(RuleBasedStateMachine):
         self.stored_at = 0
         # What has to have come of each subject before all has come that was stored: this or something later.
         self.newest = {one.subject: one.seq for one in self.server.stored.values()}
-        # What was replaced before reading began, unless it becomes the last again, since the last was deleted.
-        self.replaced = set(self.server.stored) - set(self.newest.values())
+        # What was replaced before reading began, unless it becomes the last again, since the last was deleted; for a replica that
+        # lags it still is the last.
+        self.replaced = set(self.server.stored) - set(self.newest.values()) - set(self.server.newest(lags=True))
         # What need not come: what was there, with `new`; else `create` says it.
         self.unwanted = set(self.server.stored) if self.policy == "new" else set()
         action, there = self.ordered.next(self.server.now), set(self.server.stored)

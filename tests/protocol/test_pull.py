@@ -163,6 +163,22 @@ def test_what_a_status_ends_and_how_long_nothing_is_asked_for(
     pulled(opened, 2.0 + pause)
 
 
+@pytest.mark.parametrize("text", ["Leadership Change", "Server Shutdown"])
+def test_what_was_asked_for_behind_the_end_of_all_requests_is_not_asked_for_twice(text: str) -> None:
+    """Its request crossed the status, and is answered by who follows."""
+    opened = asking()
+    for _ in range(6):
+        came(opened, 10)
+    for _ in range(6):
+        opened.taken(10)
+    behind = pulled(opened)
+    assert opened.asked == 10
+    assert opened.status(1, 409, text, {}, 1.0) is Ending.ENDED
+    assert opened.asked == behind.batch
+    pull = opened.pull("C", 1.0)
+    assert pull is None or behind.batch + pull.batch <= 10
+
+
 def test_a_status_in_a_row_is_not_answered_in_a_hurry() -> None:
     opened = window()
     pauses = []

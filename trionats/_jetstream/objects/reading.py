@@ -128,7 +128,11 @@ class Reading:
             # Another stream took the place of the one that was read, or another object that of this one.
             if not isinstance(failure, errors.StreamRegressedError) and not await reader.replaced():
                 break
-        raise failure
+        try:
+            raise failure
+        finally:
+            # It knows this frame, and would be kept by it until somebody collects garbage.
+            del failure
 
     async def _find(self, name: str, block: int) -> ObjectReader:
         """Find an object, where links lead to it."""

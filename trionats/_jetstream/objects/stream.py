@@ -108,7 +108,8 @@ class ObjectStream(trio.abc.ReceiveStream):
                     return chunk
             self._ended = True
         except errors.Error as error:
-            self._failure = error
+            # Without its traceback, which knows this stream.
+            self._failure = errors.again(error)
         self._reader.close()
         if isinstance(self._failure, errors.ObjectIncompleteError):
             # Where that cannot be asked, what has failed is the reading all the same.

@@ -444,7 +444,9 @@ class Window:
             return Ending.ALIVE
         text = description.lower()
         pull = self._pulls.pop(number, None)
-        if pull is not None:
+        if pull is not None and code == 409 and _ends_all(text):
+            self._end_before(number)
+        elif pull is not None:
             # Whatever stands there: it cannot have got more than it asked for.
             missing, missing_bytes = pull.batch, pull.max_bytes or self._max_bytes
             if "Nats-Pending-Messages" in headers:
@@ -477,9 +479,8 @@ class Window:
                 return Ending.UNPINNED
             self._back_off(now)
             return Ending.UNPINNED
-        if code == 409 and ("leadership change" in text or "server shutdown" in text):
-            # These end all requests of the consumer. The first is repeated at once.
-            self._settle(self._asked, 0)
+        if code == 409 and _ends_all(text):
+            # The first is repeated at once.
             self._pause_until = now + (backoff(self._refusals, self._rng) if self._refusals else 0.0)
             self._refusals += 1
             return Ending.ENDED
@@ -493,6 +494,12 @@ class Window:
         self._pause_until = now + max(_REFUSAL_PAUSE, backoff(self._refusals, self._rng))
         self._refusals += 1
 
+    def _end_before(self, number: int) -> None:
+        """Take all requests up to this one for ended; what was sent behind it has crossed its status, and is asked of who follows."""
+        self._pulls = {pull.number: pull for pull in self._pulls.values() if pull.number > number}
+        self._asked = sum(pull.batch for pull in self._pulls.values())
+        self._asked_bytes = sum(pull.max_bytes or self._max_bytes for pull in self._pulls.values())
+
     def _settle(self, messages: int, size: int) -> None:
         self._asked -= messages
         self._asked_bytes -= size
@@ -500,6 +507,11 @@ class Window:
         if self._asked <= 0 or self._asked_bytes <= 0 or not self._pulls:
             self._pulls.clear()
             self._asked = self._asked_bytes = 0
+
+
+def _ends_all(text: str) -> bool:
+    """Whether a status tells of the end of all requests that the consumer had; not each of them says how much was left."""
+    return "leadership change" in text or "server shutdown" in text
 
 
 _LIMIT: Final = re.compile(
