@@ -105,9 +105,9 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.objects": [
         "* buckets files purging transfer",
         "access chunks infos",
-        "orphans reader replacing sealing sources",
-        "deleting editing links putting stream",
-        "reading",
+        "doubting orphans reader sealing sources",
+        "replacing stream",
+        "deleting editing links putting reading",
         "store",
     ],
     "_jetstream.ordered": [
@@ -155,7 +155,7 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream.objects": [
         "* configs cutting infos names remnants",
         "orphans places promises",
-        "links writing",
+        "doubts links writing",
         "editing",
     ],
     "_protocol.jetstream.ordered": [

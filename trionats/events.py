@@ -272,7 +272,8 @@ class ChunksLeft(ConnectionEvent):
     """Data that belongs to no object any more stays in a bucket, because the server refuses to purge it.
 
     Of an object that was replaced or deleted, or of a put that failed. Usually the user lacks the permission to publish
-    to `$JS.API.STREAM.PURGE.<stream>`.
+    to `$JS.API.STREAM.PURGE.<stream>`. Also where the server did not say for minutes what became of a put or a delete that
+    nobody waits for any more: the data may be nobody's, then.
 
     Attributes:
         stream: The bucket's stream.

@@ -490,3 +490,141 @@ async def test_a_failed_put_and_a_cancelled_delete_that_may_not_purge_end_as_the
         assert scope.cancelled_caught
         assert (await next_event(told, events.ChunksLeft)).stream == "OBJ_b"
         assert (bucket.chunks, bucket.metas[0]["deleted"]) == (1, True)
+
+
+# -- the last step, and nobody waits any more --------------------------------------------------------------------------
+
+#: What became of the info that was under way when the connection broke, and what is to be there in the end, in place of b"old".
+FATES = {
+    "stored": b"newer",
+    "lost": b"newer",
+    "on its way": b"newer",
+    "a rival was faster": b"rival's",
+    "stored and edited": b"newer",
+    "stored and replaced": b"rival's",
+}
+
+
+def cut_off_with_an_info_under_way(bucket: FakeObjects, fate: str, late: list[Frame]) -> None:
+    """Break the connection with the next info; whoever waits for it is to be cancelled in that moment."""
+
+    def cut(frame: Frame) -> str | None:
+        if not matches(METAS, frame.subject):
+            return None
+        bucket.hook = lambda _: None
+        if fate == "a rival was faster":
+            bucket.add("n", b"rival's")
+        if fate.startswith("stored"):
+            bucket.take(frame)
+        if fate == "on its way":
+            late.append(frame)
+        if fate == "stored and edited":
+            bucket.store(frame.subject, frame.payload.replace(b'"name"', b'"description":"x","name"'))
+        if fate == "stored and replaced":
+            # As any client does it.
+            replaced = json.loads(frame.payload)["nuid"]
+            bucket.add("n", b"rival's")
+            bucket.forget(f"$O.b.C.{replaced}")
+        bucket.server.dials = ["refuse", "refuse"]
+        bucket.server.cut()
+        return "silence"
+
+    bucket.hook = cut
+
+
+@pytest.mark.parametrize("fate", FATES)
+async def test_a_put_cancelled_in_its_last_step_as_the_connection_breaks_leaves_nothing_behind_the_next_one(
+    fate: str,
+) -> None:
+    """Neither the old chunks nor the new ones; it may happen then."""
+    async with open_bucket(reconnect_delay=lambda _: 50.0) as (bucket, store, nc, _):
+        await store.put("n", b"old")
+        late: list[Frame] = []
+        cut_off_with_an_info_under_way(bucket, fate, late)
+        await cut_short(store.put, "n", b"newer")
+        assert not nc.is_connected
+        await nc.wait_connected()
+        for frame in late:
+            bucket.take(frame)  # refused, or stored once
+        await trio.sleep(10)
+        assert bucket.contents() == {"n": FATES[fate]}
+        assert len(bucket.metas) == 1
+        assert_nothing_left(nc)
+
+
+@pytest.mark.parametrize("fate", ["stored", "lost", "on its way"])
+async def test_a_delete_cancelled_in_its_last_step_as_the_connection_breaks_leaves_nothing_behind_the_next_one(
+    fate: str,
+) -> None:
+    async with open_bucket(reconnect_delay=lambda _: 50.0) as (bucket, store, nc, _):
+        await store.put("n", b"old")
+        late: list[Frame] = []
+        cut_off_with_an_info_under_way(bucket, fate, late)
+        await cut_short(store.delete, "n")
+        await nc.wait_connected()
+        for frame in late:
+            bucket.take(frame)
+        await trio.sleep(10)
+        assert bucket.contents() == {}
+        assert [meta["deleted"] for meta in bucket.metas] == [True]
+        assert_nothing_left(nc)
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["behind the next connection", "before"])
+async def test_a_client_that_is_closed_does_not_wait_for_what_becomes_of_an_info(connected: bool) -> None:
+    async with open_bucket(reconnect_delay=lambda _: 50.0) as (bucket, store, nc, _):
+        await store.put("n", b"old")
+        cut_off_with_an_info_under_way(bucket, "lost", [])
+        with trio.move_on_after(1):
+            await store.put("n", b"newer")
+        if connected:
+            Frozen(bucket, METAS)
+            await nc.wait_connected()
+            await trio.sleep(1)
+        with takes(0, 2.5):
+            await nc.aclose()
+        await trio.sleep(1000)
+        assert_nothing_left(nc)
+        assert [bucket.data(meta["nuid"]) for meta in bucket.metas] == [[b"old"]]
+
+
+@pytest.mark.parametrize("answer", ["silence", UNAVAILABLE, FULL, "503", "emptied", "no stream"], ids=str)
+async def test_an_info_in_doubt_of_which_the_server_never_says_anything_is_given_up_and_told(answer: object) -> None:
+    async with (
+        open_bucket(ping_interval=10_000, reconnect_delay=lambda _: 50.0) as (bucket, store, nc, nursery),
+        open_events(nursery, nc) as told,
+    ):
+        await store.put("n", b"old")
+        cut_off_with_an_info_under_way(bucket, "lost", [])
+        await cut_short(store.put, "n", b"newer")
+        if answer == "emptied":
+            bucket.forget(METAS)
+        elif answer == "no stream":
+            bucket.answer(METAS, *[FULL] * 1000)
+            bucket.server.on("$JS.API.STREAM.MSG.GET.>", lambda _: refusal(404, 10059, "stream not found"), first=True)
+        else:
+            bucket.answer(METAS, *[answer] * 1000)
+        event = await next_event(told, events.ChunksLeft)
+        assert "put of object 'n' into bucket 'b': the server does not say what became of it" in str(event.reason)
+        assert (event.stream, event.subject.rpartition(".")[0]) == ("OBJ_b", "$O.b.C")
+        assert 150 < trio.current_time() < 1000
+        bucket.hook = lambda _: None
+        await trio.sleep(1000)
+        assert bucket.chunks == 2
+        assert [bucket.data(meta["nuid"]) for meta in bucket.metas] == ([] if answer == "emptied" else [[b"old"]])
+        assert nc.statistics().pending_requests == 0
+
+
+async def test_an_answer_that_comes_when_the_info_was_sent_once_more_changes_nothing() -> None:
+    async with open_bucket(ping_interval=10_000, reconnect_delay=lambda _: 50.0) as (bucket, store, nc, _):
+        await store.put("n", b"old")
+        cut_off_with_an_info_under_way(bucket, "lost", [])
+        await cut_short(store.put, "n", b"newer")
+        frozen = Frozen(bucket, METAS)
+        await nc.wait_connected()
+        await trio.sleep(40)
+        assert len(frozen.held) == 2
+        frozen.thaw()
+        await trio.sleep(10)
+        assert bucket.contents() == {"n": b"newer"}
+        assert_nothing_left(nc)

@@ -267,15 +267,24 @@ class Connection:
             collector.close()
 
     @enable_ki_protection
-    def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+    def request_aside(
+        self,
+        subject: str,
+        payload: Payload,
+        then: Callable[[Msg | Exception], None],
+        headers: Headers | None = None,
+        *,
+        chooser: Chooser | None = None,
+    ) -> PendingReply | None:
         """Queue a request whose reply goes to a callback, as `Publishing.request_aside` says."""
         self.pace.run.check()
         if self.supervisor.finished.is_set():
-            return
+            return None
         reply, inbox = self.requests.prepare(subject, self.request_timeout)
-        frame, size = self.frames.make(subject, payload, inbox, None)
-        self.requests.start_left(reply, Aside(frame), size, then)
+        frame, size = self.frames.make(subject, payload, inbox, headers)
+        self.requests.start_left(reply, Aside(frame), size, then, chooser)
         self.supervisor.push()
+        return reply
 
     @enable_ki_protection
     def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:

@@ -236,7 +236,15 @@ class Publishing(Messaging, Protocol):
     ) -> list[Msg]:
         """Publish a request and collect its replies, as `Client.request_many` does."""
 
-    def request_aside(self, subject: str, payload: Payload, then: Callable[[Msg | Exception], None]) -> None:
+    def request_aside(
+        self,
+        subject: str,
+        payload: Payload,
+        then: Callable[[Msg | Exception], None],
+        headers: Headers | None = None,
+        *,
+        chooser: Chooser | None = None,
+    ) -> PendingReply | None:
         """Queue a request whose reply goes to a callback: for goodbyes, which must not fail and whose reply matters.
 
         It is queued even where too much is queued already, waits for a connection where there is none, and does nothing
@@ -246,6 +254,11 @@ class Publishing(Messaging, Protocol):
             subject: Where to.
             payload: The request.
             then: Called once, synchronously, with the reply or with what waiting for it would have raised.
+            headers: Names and values.
+            chooser: As for `request_nowait`.
+
+        Returns:
+            The request, which is left already; None on a connection that is closed.
         """
 
     def leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> bool:

@@ -287,9 +287,16 @@ class Requests:
             then(reply._error)
         return True
 
-    def start_left(self, reply: PendingReply, frame: Frame, size: int, then: Callable[[Msg | Exception], None]) -> None:
+    def start_left(
+        self,
+        reply: PendingReply,
+        frame: Frame,
+        size: int,
+        then: Callable[[Msg | Exception], None],
+        chooser: Chooser | None = None,
+    ) -> None:
         """Enter a request that nobody waits for from the beginning, and queue its frame; as `start`, and then `leave`."""
-        self.start(reply, frame, size)
+        self.start(reply, frame, size, chooser)
         self._leave(reply, then)
 
     def _leave(self, reply: PendingReply, then: Callable[[Msg | Exception], None]) -> None:

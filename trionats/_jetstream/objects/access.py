@@ -171,15 +171,6 @@ class Access:
         if purge is not None:
             purge.begin()
 
-    def begin_release(self, place: Place, doing: str) -> None:
-        """Purge the chunks of what has stood in a place, without waiting for it; those of a renamed object stay."""
-        if not place.shared:
-            self.begin_purge(place.nuid, doing)
-        elif place.nuid:
-            # Nobody is there any more who could look.
-            text = f"{doing}: another object may have the data, too"
-            self._tell_left(place, errors.explained(errors.Error, text))
-
     async def release(self, place: Place, doing: str) -> Exception | None:
         """Purge the chunks of what has stood in a place, unless it has another one, and wait for it: shielded, and bounded.
 

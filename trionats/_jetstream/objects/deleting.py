@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, final
 
 from trionats import errors
 from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
+from trionats._jetstream.objects.doubting import leave_in_doubt
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.replacing import replace_info
 from trionats._protocol.jetstream.objects.writing import marker
@@ -52,7 +53,7 @@ class Deleting:
             if write.revision is not None:
                 await access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
             elif write.in_doubt:
-                write.leave(lambda: access.begin_release(place, doing), lambda: None)
+                leave_in_doubt(access, write, place, doing)
             raise
         finally:
             write.close()

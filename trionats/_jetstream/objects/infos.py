@@ -39,6 +39,8 @@ class InfoWrite:
         self._transfer = Transfer(jetstream, stream, subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
+        self.info: api.ObjectInfo | None = None
+        """What was sent last; None where nothing was."""
         self._under_way = False
         self._lost = False
         # Another domain may have refused it, and the one that was meant have stored it, or do so when it is awake again.
@@ -69,6 +71,7 @@ class InfoWrite:
         """
         headers = expecting(expected)
         data = info_bytes(info)
+        self.info = info
         for attempt in range(PUBLISH_RETRIES + 1):
             if attempt:
                 await trio.sleep(PUBLISH_RETRY_WAIT)
@@ -86,12 +89,13 @@ class InfoWrite:
             self._reply.close()
             self._reply = None
 
-    def leave(self, stored: Callable[[], object], refused: Callable[[], object]) -> None:
-        """Wait no longer, and call one of two callbacks if it still becomes known what happened to it. Synchronous.
+    def leave(self, stored: Callable[[], object], refused: Callable[[], object], unknown: Callable[[], object]) -> None:
+        """Wait no longer, and call one of three callbacks, unless the client is closed first. Synchronous.
 
         Args:
             stored: Called when it was stored.
             refused: Called when it was not, and will not be.
+            unknown: Called when nothing more will be said of what was sent.
         """
 
         def told(outcome: Msg | Exception) -> None:
@@ -99,18 +103,27 @@ class InfoWrite:
                 if isinstance(outcome, Exception):
                     raise outcome
                 self._transfer.ack(outcome)
-            except (errors.NoRespondersError, errors.APIError):
-                # What was sent and lost before may have been stored all the same.
-                if not (self._lost or self._disputed):
-                    refused()
-            except errors.Error:
+            except errors.ConnectionClosedError:
                 pass  # nobody will ever know
+            except (errors.NoRespondersError, errors.APIError):
+                not_stored()
+            except errors.Error:
+                unknown()
             else:
                 stored()
 
+        def not_stored() -> None:
+            # What was sent and lost before may have been stored all the same.
+            if self._lost or self._disputed:
+                unknown()
+            else:
+                refused()
+
         reply, self._reply = self._reply, None
-        if reply is not None and not self._transfer.leave(reply, told) and not (self._lost or self._disputed):
-            refused()
+        if reply is None:
+            unknown()
+        elif not self._transfer.leave(reply, told):
+            not_stored()
 
     async def _queue(self, data: bytes, headers: Mapping[str, str]) -> PendingReply:
         while True:

@@ -11,6 +11,7 @@ import trio
 from trionats import api, errors
 from trionats._jetstream.objects.access import MESSAGE_TOO_LARGE
 from trionats._jetstream.objects.chunks import ChunkWriter
+from trionats._jetstream.objects.doubting import leave_in_doubt
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.replacing import replace_info, stamp
 from trionats._jetstream.objects.sources import source_of
@@ -155,10 +156,7 @@ class Putting:
             elif not write.in_doubt:
                 await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
             else:
-                write.leave(
-                    lambda: self._access.begin_release(place, doing),
-                    lambda: self._access.begin_purge(info.nuid, doing),
-                )
+                leave_in_doubt(self._access, write, place, doing)
             raise
         finally:
             write.close()

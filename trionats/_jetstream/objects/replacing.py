@@ -14,7 +14,9 @@ import trio
 from trionats import errors
 from trionats._jetstream.api import CLEANUP_LIMIT
 from trionats._jetstream.idle import IDLE_LIMIT
+from trionats._jetstream.objects.doubting import leave_in_doubt
 from trionats._jetstream.objects.infos import InfoWrite
+from trionats._protocol.jetstream.objects.doubts import is_ours
 from trionats._protocol.jetstream.objects.infos import rfc3339
 from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT, is_conflict
 
@@ -75,7 +77,7 @@ async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place:
         await trio.sleep(PUBLISH_RETRY_WAIT)  # without a leader nobody can say
         return
     with suppress(errors.DisconnectedError):
-        if now.revision != place.revision and _is_ours(now, info, place):
+        if now.revision != place.revision and is_ours(now, info, place):
             write.revision = now.revision
         elif overtaken and now.revision != place.revision:
             write.is_not_stored()
@@ -88,16 +90,6 @@ async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place:
                 write.is_unchanged()
             if write.in_doubt:
                 await trio.sleep(PUBLISH_RETRY_WAIT)
-
-
-def _is_ours(now: Place, info: api.ObjectInfo, place: Place) -> bool:
-    """Whether what stands there is what was written, or somebody's later word on that."""
-    if now.info is None:
-        return False
-    if info.nuid and info.nuid != place.nuid:
-        return now.nuid == info.nuid
-    # Only what is said of the data was changed: whoever says the very same has made ours true.
-    return now.info.as_dict() == info.as_dict()
 
 
 async def write_info(access: Access, info: api.ObjectInfo, place: Place, doing: str) -> None:
@@ -120,7 +112,7 @@ async def write_info(access: Access, info: api.ObjectInfo, place: Place, doing: 
         if write.revision is not None and replaces:
             await access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
         elif write.in_doubt and replaces:
-            write.leave(lambda: access.begin_release(place, doing), lambda: None)
+            leave_in_doubt(access, write, place, doing)
         raise
     finally:
         write.close()

@@ -113,7 +113,10 @@ class ObjectStore:
         A file that grows or shrinks meanwhile, or a `bytearray` that somebody changes, becomes an object of what was read.
 
         Cancelled in its last step, when the info is under way, it may have happened all the same; the object is whole
-        then.
+        then. If the connection breaks in that moment, too, or the put fails there because it stays away, the info is sent once more behind the
+        next one, and only if nobody has changed the object meanwhile: so the put may still happen after a long outage, for as long as
+        the client lives, and what is nobody's data then is purged. Where the server does not say for some minutes what became of it, a
+        `trionats.events.ChunksLeft` event says so, and `purge_orphans` finds what is left.
 
         Args:
             name: The object's name, any text.
@@ -300,6 +303,9 @@ class ObjectStore:
         too, with the data that it names as far as that can be true.
 
         For the purge it waits 2 s at the most; it is done all the same, for as long as the client lives.
+
+        Cancelled when the marker is under way, it may have happened all the same, and if the connection breaks in that
+        moment, too, it may still happen behind the next one, as `put` says.
 
         Args:
             name: The object's name.
