@@ -1,4 +1,4 @@
-"""A lease that goes back and forth between two clients: how long it is nobody's when it is given back in order.
+"""A lease that goes back and forth between two clients: how long it is nobody's when it is given back in order."""
 
 from __future__ import annotations
 
