@@ -31,6 +31,7 @@ import inspect
 import itertools
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
@@ -560,6 +561,13 @@ async def until(
             looks += 1
             assert pause or looks < MOST_LOOKS, "it does not come about"
             await trio.sleep(pause)
+
+
+#: For tests of circles through the frames of calls that failed.
+forgets_callers = pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="a coroutine's frame that ended knows its caller's from Python 3.12 on (3.12.1, 3.13.0), which makes circles of its own",
+)
 
 
 async def assert_failures_are_let_go(*calls: Callable[[], Awaitable[object]]) -> None:

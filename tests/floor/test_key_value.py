@@ -27,6 +27,7 @@ from tests.worlds import (
     assert_failures_are_let_go,
     cut_short,
     find_keys,
+    forgets_callers,
     open_keys,
     open_world,
     settled,
@@ -766,6 +767,7 @@ async def test_what_a_codec_makes_of_a_key_has_to_be_one() -> None:
 # -- a handle that only reads ------------------------------------------------------------------------------------------------
 
 
+@forgets_callers
 async def test_calls_that_fail_leave_no_cycle_behind() -> None:
     async with open_keys() as w:
         js = w.nc.jetstream()

@@ -16,7 +16,7 @@ import trio.testing
 
 from tests.fake_jetstream import FULL, WRONG_SEQUENCE_OF_SEVERAL, Stored
 from tests.fakes import Frame
-from tests.worlds import KeysWorld, lose, nursery_elsewhere, open_keys, regain, settled, takes
+from tests.worlds import KeysWorld, forgets_callers, lose, nursery_elsewhere, open_keys, regain, settled, takes
 from trionats import Lease, errors, open_lease
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -97,6 +97,7 @@ async def test_what_a_lease_says_of_itself_in_threads_and_after_its_block() -> N
         assert shown_elsewhere(lost) == f"<Lease of 'k' in 'b', revision {lost.revision}, lost>"
 
 
+@forgets_callers
 async def test_a_lease_that_was_lost_leaves_no_cycle_behind() -> None:
     async with open_bucket_for_leases() as w:
 
