@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from trionats import errors
 from trionats._jetstream.api import about, api_error, in_store, refusal_text
-from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.management import STREAM_EXISTS, JetStreamManager
 from trionats._protocol.jetstream.buckets.configs import unlike, updated
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.buckets.kinds import Kind
 
 __all__ = ["Buckets"]
-
-#: The server's number for: there is a stream of this name already, with another configuration.
-_EXISTS = 10058
 
 
 @final
@@ -56,7 +53,7 @@ class Buckets:
             try:
                 return await self._streams.add_stream(config)
             except errors.APIError as error:
-                if error.err_code != _EXISTS:
+                if error.err_code != STREAM_EXISTS:
                     raise
                 refused = error.with_traceback(None)  # which leads to this frame
         return await self._as_good(bucket, said, refused)
@@ -115,7 +112,7 @@ class Buckets:
         try:
             return await self.create(bucket, config, said)
         except errors.APIError as error:
-            if error.err_code != _EXISTS:
+            if error.err_code != STREAM_EXISTS:
                 raise
         return await self.update(bucket, said)  # somebody has created it meanwhile
 
@@ -126,8 +123,7 @@ class Buckets:
             trionats.errors.InvalidBucketNameError: The name is none.
             trionats.errors.BucketNotFoundError: There is none.
         """
-        self._kind.checked(bucket)
-        stream = self._kind.stream(bucket)
+        stream = self._kind.stream(self._kind.checked(bucket))
         with in_store(self._kind.title(bucket)):
             deleted = await self._streams.delete_stream(stream)
         self._api.whereabouts.origin_found(stream, None)

@@ -3,6 +3,6 @@
 Lives here: the calls under nats-py's names (`manager`), and what they and the handles of consumers ask (`consumer_requests`).
 """
 
-from trionats._jetstream.management.manager import JetStreamManager, purged
+from trionats._jetstream.management.manager import STREAM_EXISTS, JetStreamManager, purged
 
-__all__ = ["JetStreamManager", "purged"]
+__all__ = ["STREAM_EXISTS", "JetStreamManager", "purged"]

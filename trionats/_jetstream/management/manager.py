@@ -17,6 +17,7 @@ from trionats._jetstream.direct import read_one
 from trionats._jetstream.management.consumer_requests import change, create, delete, pause, reset, resume, unpin
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
+from trionats._protocol.jetstream.buckets.configs import duplicate_window
 from trionats._protocol.jetstream.listing import Pages
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What the server takes for a duplicate window that nobody chose, where the messages live longer.
-DUPLICATE_WINDOW = 120.0
 #: The server's numbers for: there is no such stream; there is one of this name already, with another configuration.
 NO_STREAM = 10059
 STREAM_EXISTS = 10058
@@ -499,7 +498,7 @@ class JetStreamManager:
             now = now or (await self.stream_info(config.name or "")).config
         except errors.APIError:
             return config  # the update will say what is wrong, and knows better
-        default = min(DUPLICATE_WINDOW, now.max_age or DUPLICATE_WINDOW)
+        default = duplicate_window(now.max_age or 0)
         chosen = config.duplicate_window != now.duplicate_window or now.duplicate_window != default
         return config if chosen else replace(config, duplicate_window=0)
 

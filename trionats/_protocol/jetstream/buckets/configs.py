@@ -90,7 +90,7 @@ def asked(said: Mapping[str, object], given: Collection[str]) -> dict[str, objec
 
 
 def duplicate_window(ttl: float) -> float:
-    """Say how long the server looks for duplicates in a bucket whose messages live so long."""
+    """Say how long the server looks for duplicates in a stream whose messages live so long, where nobody chose that."""
     return min(_WINDOW, ttl or _WINDOW)
 
 
