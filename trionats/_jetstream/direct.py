@@ -12,7 +12,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import errors
-from trionats._jetstream.api import NO_MESSAGE, about, api_error, unreadable
+from trionats._jetstream.api import about, api_error, unreadable
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.direct import Ask, Page, Pause, Tail, read_direct, read_leaders
 from trionats._protocol.jetstream.moments import read_moment
@@ -178,15 +178,11 @@ async def _read_page(
 async def _find(
     jetstream: Api[Messaging], stream: str, asked: dict[str, object], what: str
 ) -> tuple[int, datetime | None]:
-    try:
-        response = await jetstream.request(f"STREAM.MSG.GET.{stream}", asked)
-    except errors.NotFoundError as error:
-        if error.err_code == NO_MESSAGE:
-            return 0, None
-        raise
-    message = response.get("message")
+    message = await jetstream.stored(stream, asked)
+    if message is None:
+        return 0, None
     with about(what):
-        if not isinstance(message, dict):
+        if not message:
             raise unreadable(what, "there is no message in it")
         return count_of(message.get("seq")) or 0, read_moment(message.get("time"))
 
