@@ -123,7 +123,7 @@ def test_each_attempt_expects_what_was_seen_and_has_a_stamp_of_its_own() -> None
 def test_it_is_held_for_as_long_after_it_was_sent_and_renewed_after_a_third_of_that() -> None:
     tenure = Tenure("t", 9)
     tenure.stored(tenure.attempt(100, 0).stamp, 5)
-    assert (tenure.revision, tenure.deadline, tenure.due, tenure.patience) == (5, 109, 103, 3)
+    assert (tenure.revision, tenure.deadline, tenure.due, tenure.response_limit) == (5, 109, 103, 3)
     assert not tenure.in_doubt
     tenure.stored(tenure.attempt(103, 5).stamp, 6)
     assert (tenure.revision, tenure.deadline, tenure.due) == (6, 112, 106)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.kv.codecs import Codecs
     from trionats._protocol.jetstream.kv.entries import Operation
 
-__all__ = ["Access", "KeyGoneError", "is_gone"]
+__all__ = ["Access", "KeyGoneError", "checked_value", "is_gone"]
 
 _MSG_TTL: Final = Need("msg_ttl", 1)
 
@@ -64,24 +64,18 @@ class Access:
             trionats.errors.InvalidKeyError: It is none.
             TypeError: It is no text.
         """
-        stored = key if self.codecs is None else self.codecs.encode_key(key)
-        return checked_key(self.names.name, stored, key)
+        return checked_key(self.names.name, self._encoded_key(key), key)
 
     def new_key(self, key: str) -> str:
         """Check a key under which something is to be stored, and give it as it stands in the bucket, as `stored_key` does."""
-        stored = key if self.codecs is None else self.codecs.encode_key(key)
-        return checked_new_key(self.names.name, stored, key)
+        return checked_new_key(self.names.name, self._encoded_key(key), key)
+
+    def _encoded_key(self, key: str) -> str:
+        return key if self.codecs is None else self.codecs.encode_key(key)
 
     def stored_value(self, doing: str, value: bytes | str) -> bytes:
-        """Give a value as it stands in the bucket.
-
-        Raises:
-            ValueError: It is text that has no form in UTF-8.
-            TypeError: It is neither text nor bytes.
-        """
-        data = encoded(doing, value, "value")
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"{doing}: value must be bytes or str, not {type(data).__name__}")
+        """Check a value, and give it as it stands in the bucket; errors as for `checked_value`."""
+        data = checked_value(doing, value)
         return data if self.codecs is None else self.codecs.encode_value(bytes(data))
 
     # Reading.
@@ -196,6 +190,19 @@ class Access:
             text = f"{doing}: it was stored in stream {ack.stream!r}, which is not the bucket's"
             raise api_error(errors.APIError, text, text)
         return ack.seq
+
+
+def checked_value(doing: str, value: bytes | str) -> bytes:
+    """Check a value, and give it as bytes.
+
+    Raises:
+        ValueError: It is text that has no form in UTF-8.
+        TypeError: It is neither text nor bytes.
+    """
+    data = encoded(doing, value, "value")
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{doing}: value must be bytes or str, not {type(data).__name__}")
+    return data
 
 
 def is_gone(last: api.StoredMsg | None) -> bool:

@@ -40,7 +40,7 @@ async def purge_deletes(access: Access, olderthan: float) -> int:
     requests = [request for _, request in asked if request is not None]
     there, stream = written_at(access.api, names.stream)
     await _purge(there, stream, requests, doing)
-    if stream != names.stream or there is not access.api:
+    if access.api.whereabouts.origin(names.stream) is not None:
         # A mirror is not told of a purge of its origin.
         await _purge(access.api, names.stream, requests, doing)
     return sum(request is not None and request["seq"] > one.revision for one, request in asked)

@@ -18,10 +18,10 @@ from trionats import errors
 from trionats._core.deadlines import too_late, unexpected
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import CLEANUP_LIMIT, in_store
+from trionats._jetstream.kv.access import checked_value
 from trionats._jetstream.kv.holding import Holding
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.publishing.publish import encoded
 from trionats._protocol.jetstream.kv.lease import checked_ttl, unfit
 from trionats._protocol.jetstream.publishing.publish import is_conflict
 
@@ -197,10 +197,10 @@ class Renewal:
     async def _renew_once(self) -> None:
         tenure, before = self._tenure, self._tenure.revision
         try:
-            with trio.move_on_after(tenure.patience) as limit:
+            with trio.move_on_after(tenure.response_limit) as limit:
                 await self._write()
             if limit.cancelled_caught:
-                self._failure = too_late(tenure.patience, "its last renewal")
+                self._failure = too_late(tenure.response_limit, "its last renewal")
         except errors.ConnectionClosedError as closed:
             self._failure = closed.with_traceback(None)
             if not self._leaving.is_set():
@@ -288,7 +288,8 @@ async def open_lease(
         raise TypeError(f"open_lease(nursery, kv, key): kv must be a KeyValue, not {type(kv).__name__}")
     seconds = checked_ttl(ttl)
     access = kv.__access__()
-    stored_key, content = access.new_key(key), _content(value)
+    # It is stored again and again, whatever becomes of the object that was given.
+    stored_key, content = access.new_key(key), bytes(checked_value("open_lease()", value))
     stored_value = access.stored_value("open_lease()", content)
     access.api.connection.pace.run.check("open_lease")
     await _check_bucket(access, seconds)
@@ -296,15 +297,6 @@ async def open_lease(
     holding = Holding(access, doing, stored_key, seconds, stored_value)
     async with _held(nursery, holding, kv.bucket, key, content) as lease:
         yield lease
-
-
-def _content(value: object) -> bytes:
-    """Give a value as it is stored, and can be stored again whatever becomes of the object."""
-    if isinstance(value, str):
-        return encoded("open_lease()", value, "value")
-    if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"open_lease(): value must be bytes or str, not {type(value).__name__}")
-    return bytes(value)
 
 
 async def _check_bucket(access: Access, ttl: int) -> None:

@@ -45,33 +45,37 @@ class ReadOnlyKeyValue:
     """
 
     def __init__(self, jetstream: Api[Publishing], names: KeyValueBucket, codecs: Codecs | None = None) -> None:
-        self._api = jetstream
-        self._names = names
         self._access = Access(jetstream, names, codecs)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._names.name!r}>"
+        return f"<{type(self).__name__} {self.bucket!r}>"
 
     @property
     def bucket(self) -> str:
         """The bucket's name."""
-        return self._names.name
+        return self._access.names.name
 
     @property
     def stream(self) -> str:
         """The name of the stream that holds it."""
-        return self._names.stream
+        return self._access.names.stream
 
     def __entries__(
         self, keys: str | Sequence[str] = ALL_KEYS, *, ignore_deletes: bool = False, meta_only: bool = False
     ) -> Entries[api.KeyValueEntry]:
         """Give what a watcher has to know, as `__messaging__` gives the seam to what is built on a client."""
         codecs = self._access.codecs
-        if codecs is None:
-            return entries_in(self._api, self._names, keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
-        patterns = [codecs.encode_filter(one) for one in several_patterns(self._names, keys)]
-        stored = entries_in(self._api, self._names, patterns, ignore_deletes=ignore_deletes, meta_only=meta_only)
-        return _decoded(stored, codecs)
+        if codecs is not None:
+            keys = [codecs.encode_filter(one) for one in several_patterns(self._access.names, keys)]
+        return self._entries(keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
+
+    def _entries(
+        self, stored_keys: str | Sequence[str], *, ignore_deletes: bool, meta_only: bool
+    ) -> Entries[api.KeyValueEntry]:
+        """Say where entries are, given their keys as they stand in the bucket, and how each is read as the program knows it."""
+        access = self._access
+        stored = entries_in(access.api, access.names, stored_keys, ignore_deletes=ignore_deletes, meta_only=meta_only)
+        return stored if access.codecs is None else _decoded(stored, access.codecs)
 
     def __access__(self) -> Access:
         """Give the bucket as what is built on it reads and writes it."""
@@ -100,7 +104,7 @@ class ReadOnlyKeyValue:
             TypeError: One of them is no codec.
         """
         codecs = (self._access.codecs or Codecs()).before(keys, values)
-        return type(self)(self._api, self._names, codecs if codecs.keys or codecs.values else None)
+        return type(self)(self._access.api, self._access.names, codecs if codecs.keys or codecs.values else None)
 
     @enable_ki_protection
     async def get(self, key: str, revision: int | None = None, *, leader: bool = False) -> api.KeyValueEntry:
@@ -152,10 +156,7 @@ class ReadOnlyKeyValue:
             nats.errors.BucketNotFoundError: There is no such bucket.
             nats.errors.TimeoutError: Nothing has come for 30 s.
         """
-        access = self._access
-        stored = entries_in(self._api, self._names, access.stored_key(key), ignore_deletes=False, meta_only=False)
-        if access.codecs is not None:
-            stored = _decoded(stored, access.codecs)
+        stored = self._entries(self._access.stored_key(key), ignore_deletes=False, meta_only=False)
         return await list_stored(stored, ALL, f"history of key {key!r} of bucket {self.bucket!r}")
 
     @enable_ki_protection
@@ -186,7 +187,7 @@ class ReadOnlyKeyValue:
         Raises:
             trionats.errors.BucketNotFoundError: The bucket is not there any more.
         """
-        return await buckets.status(self._api, self.bucket)
+        return await buckets.status(self._access.api, self.bucket)
 
 
 @final
@@ -203,7 +204,7 @@ class KeyValue(ReadOnlyKeyValue):
 
     def read_only(self) -> ReadOnlyKeyValue:
         """Give the same bucket, with the same codecs, as a handle that writes nothing."""
-        return ReadOnlyKeyValue(self._api, self._names, self._access.codecs)
+        return ReadOnlyKeyValue(self._access.api, self._access.names, self._access.codecs)
 
     @enable_ki_protection
     async def put(self, key: str, value: bytes | str) -> int:
@@ -225,7 +226,7 @@ class KeyValue(ReadOnlyKeyValue):
         """
         access = self._access
         stored_key = access.new_key(key)
-        doing = f"put of key {key!r} into bucket {self._names.name!r}"
+        doing = f"put of key {key!r} into bucket {self.bucket!r}"
         return await access.write(doing, stored_key, access.stored_value(doing, value))
 
     @enable_ki_protection
@@ -259,7 +260,7 @@ class KeyValue(ReadOnlyKeyValue):
         """
         access = self._access
         stored_key = access.new_key(key)
-        doing = f"create of key {key!r} in bucket {self._names.name!r}"
+        doing = f"create of key {key!r} in bucket {self.bucket!r}"
         data = access.stored_value(doing, value)
         creating = Creating()
         while True:
@@ -299,7 +300,7 @@ class KeyValue(ReadOnlyKeyValue):
         """
         access = self._access
         stored_key = access.new_key(key)
-        doing = f"update of key {key!r} in bucket {self._names.name!r}"
+        doing = f"update of key {key!r} in bucket {self.bucket!r}"
         data = access.stored_value(doing, value)
         return await access.write(doing, stored_key, data, last=checked_revision(doing, "last", last))
 
@@ -325,7 +326,7 @@ class KeyValue(ReadOnlyKeyValue):
             nats.errors.TimeoutError: Nor is it where no answer came within `request_timeout`.
         """
         stored_key = self._access.stored_key(key)
-        doing = f"delete of key {key!r} from bucket {self._names.name!r}"
+        doing = f"delete of key {key!r} from bucket {self.bucket!r}"
         return await self._access.write(doing, stored_key, operation="DEL", last=last)
 
     @enable_ki_protection
@@ -352,7 +353,7 @@ class KeyValue(ReadOnlyKeyValue):
             ValueError: It is not whole, or below 1.
         """
         stored_key = self._access.stored_key(key)
-        doing = f"purge of key {key!r} from bucket {self._names.name!r}"
+        doing = f"purge of key {key!r} from bucket {self.bucket!r}"
         return await self._access.write(doing, stored_key, operation="PURGE", last=last, msg_ttl=msg_ttl)
 
     @enable_ki_protection

@@ -204,7 +204,7 @@ class Tenure:
         return bool(self._sent)
 
     @property
-    def patience(self) -> float:
+    def response_limit(self) -> float:
         """How many seconds an answer to an attempt is waited for."""
         return self.ttl * RENEWED_AFTER
 
