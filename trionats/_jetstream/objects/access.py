@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
@@ -30,10 +30,14 @@ from trionats._protocol.jetstream.objects.writing import Limits
 from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRY_WAIT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._core.messaging import Publishing
     from trionats._jetstream.objects.buckets import Bucket
 
 __all__ = ["MESSAGE_TOO_LARGE", "Access", "ObjectGoneError"]
+
+T = TypeVar("T")
 
 MESSAGE_TOO_LARGE = 10054
 #: How often another place of an object is looked at: as often as fits into `CLEANUP_LIMIT`.
@@ -151,25 +155,31 @@ class Access:
         Raises:
             trionats.errors.BadObjectMetaError: It is too large.
         """
+        await self.fitting(lambda limits: limits.check_info(info, info.size or 0))
+
+    async def fitting(self, check: Callable[[Limits], T]) -> T:
+        """Check against the limits; and once more where that fails at the bucket's, which is another one by now.
+
+        Raises:
+            trionats.errors.BadObjectMetaError: What `check` raises.
+        """
         try:
-            self.limits.check_info(info, info.size or 0)
+            return check(self.limits)
         except errors.BadObjectMetaError:
             ours = self.limits.least < self.api.connection.max_payload
             if not ours or not await self.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 raise
-            self.limits.check_info(info, info.size or 0)
+            return check(self.limits)
 
     # Data that nobody can find any more; what it belongs to has happened already.
 
-    def _purge_of(self, nuid: str, doing: str) -> Purge | None:
-        """Make the purge of an object's chunks; an object that has none of its own needs none."""
-        return Purge(self.api, self.stream, self.names.chunk_subject(nuid), doing) if nuid else None
+    def _purge_of(self, nuid: str, doing: str) -> Purge:
+        return Purge(self.api, self.stream, self.names.chunk_subject(nuid), doing)
 
     def begin_purge(self, nuid: str, doing: str) -> None:
-        """Purge an object's chunks, without waiting for it."""
-        purge = self._purge_of(nuid, doing)
-        if purge is not None:
-            purge.begin()
+        """Purge an object's chunks, where it has any of its own, without waiting for it."""
+        if nuid:
+            self._purge_of(nuid, doing).begin()
 
     async def release(self, place: Place, doing: str) -> Exception | None:
         """Purge the chunks of what has stood in a place, unless it has another one, and wait for it: shielded, and bounded.
@@ -187,7 +197,6 @@ class Access:
             except (errors.Error, trio.TooSlowError) as error:
                 return error
         purge = self._purge_of(place.nuid, doing)
-        assert purge is not None, "it has a nuid"
         await purge.wait()
         return purge.failure
 
@@ -195,7 +204,7 @@ class Access:
         """Release the chunks of what has stood in a place, and tell where they stay."""
         failure = await self.release(place, doing)
         if failure is not None:
-            self._tell_left(place, failure)
+            self.tell_left(place.nuid, failure)
 
     async def is_claimed(self, nuid: str, place: Place) -> bool:
         """Say whether an object still has these chunks: in a place, or in one that the object was renamed to from there.
@@ -212,5 +221,6 @@ class Access:
             place = await self.read_other(place.shared)
         return True
 
-    def _tell_left(self, place: Place, why: Exception) -> None:
-        self.api.connection.emit(events.ChunksLeft(self.stream, self.names.chunk_subject(place.nuid), why))
+    def tell_left(self, nuid: str, why: Exception) -> None:
+        """Tell that an object's chunks stay."""
+        self.api.connection.emit(events.ChunksLeft(self.stream, self.names.chunk_subject(nuid), why))

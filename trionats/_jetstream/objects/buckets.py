@@ -50,15 +50,15 @@ class Bucket:
     @property
     def infos(self) -> str:
         """The pattern that the infos of all objects match in the stream."""
-        return f"$O.{self.origin}.M.>"
+        return self.info_subject(">")
 
     def info_subject(self, token: str) -> str:
         """Name the place of an info, by the token that an object's name is encoded to."""
-        return f"$O.{self.origin}.M.{token}"
+        return f"{OBJECTS.prefix(self.origin)}M.{token}"
 
     def chunk_subject(self, nuid: str) -> str:
         """Name where the chunks of an object are."""
-        return f"$O.{self.origin}.C.{nuid}"
+        return f"{OBJECTS.prefix(self.origin)}C.{nuid}"
 
 
 def max_msg_size(info: api.StreamInfo) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from trionats import errors, events
+from trionats import errors
 from trionats._jetstream.api import NO_MESSAGE, decode
 from trionats._jetstream.publishing.destination import bucket_destination, written_at
 from trionats._jetstream.publishing.publish import publish_ack
@@ -176,9 +176,8 @@ class Inquiry:
     def _finish(self) -> None:
         if self._doubt.given_up:
             text = f"{self._doing}: the server does not say what became of it, and so whose data is to go"
-            where = self._access.names.chunk_subject(self._info.nuid or self._place.nuid)
             why = errors.explained(errors.TimeoutError, text)
-            self._connection.emit(events.ChunksLeft(self._access.stream, where, why))
+            self._access.tell_left(self._info.nuid or self._place.nuid, why)
         if self._doubt.old_goes:
             self._access.begin_purge(self._place.nuid, self._doing)
         if self._doubt.new_goes:

@@ -12,8 +12,6 @@ from trionats import errors
 from trionats._jetstream.api import CLEANUP_LIMIT
 from trionats._jetstream.objects.transfer import Transfer
 from trionats._jetstream.ordered.entries import Entries
-from trionats._jetstream.ordered.listing import list_stored
-from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.objects.infos import read_info
 from trionats._protocol.jetstream.objects.writing import expecting, info_bytes
 from trionats._protocol.jetstream.publishing.publish import PUBLISH_RETRIES, PUBLISH_RETRY_WAIT, is_conflict
@@ -197,8 +195,3 @@ def _read_one(foreign: Foreign, bucket: str, ignore_deletes: bool, msg: Msg, ack
         subject=msg.subject,
     )
     return None if info is None or (ignore_deletes and info.deleted) else info
-
-
-async def list_infos(infos: Entries[api.ObjectInfo], doing: str) -> list[api.ObjectInfo]:
-    """Read the last info of every object in a bucket, as `list_stored` does."""
-    return await list_stored(infos, LAST_PER_SUBJECT, doing)

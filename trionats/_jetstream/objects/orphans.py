@@ -22,6 +22,7 @@ from trionats._jetstream.ordered.listing import StoredReading
 from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
+from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 from trionats._protocol.jetstream.moments import read_moment
 from trionats._protocol.jetstream.objects.orphans import Candidates, Found, checked_age, claimed
 
@@ -112,10 +113,10 @@ class Orphans:
     async def _drop_named(self, page: Candidates) -> None:
         """Read all infos; for a mirror, those of its origin, too: a put may have got there, and not yet here."""
         access = self._access
-        there, stream = written_at(access.api, access.stream)
         buckets: list[tuple[Api[Publishing], Bucket]] = [(access.api, access.names)]
-        if stream != access.stream or there is not access.api:
-            buckets.append((there, Bucket(stream.removeprefix("OBJ_"), access.names.origin)))
+        if access.api.whereabouts.origin(access.stream) is not None:
+            there, stream = written_at(access.api, access.stream)
+            buckets.append((there, Bucket(OBJECTS.bucket_of(stream), access.names.origin)))
         for jetstream, bucket in buckets:
             with in_store(str(bucket)):
                 await _Names(jetstream, bucket, page, self._doing).run()

@@ -57,9 +57,8 @@ class Purge:
         self._api, self._stream = written_at(jetstream, stream)
         self._connection = jetstream.connection
         # A mirror is not told of a purge of its origin.
-        self._mirror = (
-            f"{jetstream.prefix}.STREAM.PURGE.{stream}" if (jetstream, stream) != (self._api, self._stream) else ""
-        )
+        mirrors = jetstream.whereabouts.origin(stream) is not None
+        self._mirror = f"{jetstream.prefix}.STREAM.PURGE.{stream}" if mirrors else ""
         self._request = json.dumps({"filter": subject}).encode()
         self._subject = subject
         self._doing = doing

@@ -79,21 +79,15 @@ class Putting:
 
     async def _fit(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> Limits:
         """Decide on the size of chunks, and refuse what is too large before anything is stored."""
-        try:
-            return self._fitted(info, asked, size)
-        except errors.BadObjectMetaError:
-            # The bucket's limit may have been raised since.
-            ours = self._access.limits.least < self._access.api.connection.max_payload
-            if not ours or not await self._access.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
-                raise
-            return self._fitted(info, asked, size)
+        options = info.options
+        assert options is not None, "made with options"
 
-    def _fitted(self, info: api.ObjectInfo, asked: int | None, size: int | None) -> Limits:
-        limits = self._access.limits
-        assert info.options is not None, "made with options"
-        info.options.max_chunk_size = limits.chunk_size(info, asked, size)
-        limits.check_info(info, size)
-        return limits
+        def fit(limits: Limits) -> Limits:
+            options.max_chunk_size = limits.chunk_size(info, asked, size)
+            limits.check_info(info, size)
+            return limits
+
+        return await self._access.fitting(fit)
 
     async def _learn_limit(self, error: errors.Error) -> None:
         """Ask how large a message may be, where something was refused for its size; where not, raise the refusal."""

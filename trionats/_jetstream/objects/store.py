@@ -15,13 +15,15 @@ from trionats._jetstream.objects import buckets
 from trionats._jetstream.objects.access import Access
 from trionats._jetstream.objects.deleting import Deleting
 from trionats._jetstream.objects.editing import Editing
-from trionats._jetstream.objects.infos import infos_in, list_infos
+from trionats._jetstream.objects.infos import infos_in
 from trionats._jetstream.objects.links import Linking
 from trionats._jetstream.objects.orphans import Orphans
 from trionats._jetstream.objects.putting import Putting
 from trionats._jetstream.objects.reading import Reading
 from trionats._jetstream.objects.sealing import seal
+from trionats._jetstream.ordered.listing import list_stored
 from trionats._protocol.fields import check_argument
+from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 
 if TYPE_CHECKING:
@@ -53,26 +55,17 @@ class ObjectStore:
     """
 
     def __init__(self, jetstream: Api[Publishing], bucket: Bucket, max_msg_size: int = 0) -> None:
-        self._access = Access(jetstream, bucket, max_msg_size)
-        self._bucket = bucket.name
-        self._reading, self._putting, self._deleting = (
-            Reading(self._access),
-            Putting(self._access),
-            Deleting(self._access),
-        )
-        self._editing, self._links, self._orphanage = (
-            Editing(self._access),
-            Linking(self._access),
-            Orphans(self._access),
-        )
+        self._access = access = Access(jetstream, bucket, max_msg_size)
+        self._reading, self._putting, self._deleting = Reading(access), Putting(access), Deleting(access)
+        self._editing, self._links, self._orphanage = Editing(access), Linking(access), Orphans(access)
 
     def __repr__(self) -> str:
-        return f"<ObjectStore {self._bucket!r}>"
+        return f"<ObjectStore {self.bucket!r}>"
 
     @property
     def bucket(self) -> str:
         """The bucket's name."""
-        return self._bucket
+        return self._access.bucket
 
     @property
     def stream(self) -> str:
@@ -336,7 +329,7 @@ class ObjectStore:
         """
         check_argument("list", "ignore_deletes", bool, ignore_deletes)
         infos = self.__entries__(ignore_deletes=ignore_deletes)
-        return await list_infos(infos, f"list of bucket {self._bucket!r}")
+        return await list_stored(infos, LAST_PER_SUBJECT, f"list of bucket {self.bucket!r}")
 
     async def status(self) -> api.ObjectStoreStatus:
         """Ask how the bucket is: how much it holds, and what it is configured to be.

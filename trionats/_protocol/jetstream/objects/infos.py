@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from trionats import api, errors
 from trionats._protocol.jetstream.acks import count_of
@@ -124,7 +124,7 @@ def _nuid_complaint(fields: Mapping[str, Any]) -> str | None:
     return None if not nuid or is_sound(nuid) else "its nuid cannot be part of a subject"
 
 
-def is_sound(nuid: object) -> bool:
+def is_sound(nuid: object) -> TypeGuard[str]:
     """Say whether a nuid may be part of a subject."""
     # It becomes part of the subject of a purge: a nuid of ">" would empty the bucket.
     # And one that is too long for a control line would end the connection.

@@ -56,7 +56,7 @@ def claimed(data: bytes) -> str:
     if not isinstance(fields, dict) or fields.get("deleted") is True:
         return ""
     nuid = fields.get("nuid")
-    return nuid if isinstance(nuid, str) and is_sound(nuid) else ""
+    return nuid if is_sound(nuid) else ""
 
 
 class Found(NamedTuple):
