@@ -10,7 +10,7 @@ Who is asked
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, final
 
 from trionats import api, errors
 from trionats._jetstream.api import NO_MESSAGE, about, api_error, in_store
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from trionats._protocol.jetstream.kv.entries import Operation
 
 __all__ = ["Access", "KeyGoneError", "checked_value", "is_gone"]
+
+E = TypeVar("E", bound=errors.KeyNotFoundError)
 
 _MSG_TTL: Final = Need("msg_ttl", 1)
 
@@ -211,18 +213,19 @@ def is_gone(last: api.StoredMsg | None) -> bool:
 
 
 def _not_found(what: str) -> errors.KeyNotFoundError:
-    text = f"there is no {what}"
-    known: dict[str, Any] = {"entry": None, "op": None, "message": None}
-    said: dict[str, Any] = {"code": 404, "err_code": NO_MESSAGE, "description": text, "stream": None, "seq": None}
-    return errors.explained(errors.KeyNotFoundError, text, **known, **said)
+    return _without_value(errors.KeyNotFoundError, f"there is no {what}", err_code=NO_MESSAGE)
 
 
 def _gone(what: str, entry: api.KeyValueEntry) -> KeyGoneError:
     how = "purged, or its time is over" if entry.operation == "PURGE" else "deleted"
-    text = f"{what} was {how} (revision {entry.revision})"
-    known: dict[str, Any] = {"entry": entry, "op": entry.operation, "message": None}
-    said: dict[str, Any] = {"code": 404, "err_code": None, "description": text, "stream": None, "seq": entry.revision}
-    return errors.explained(KeyGoneError, text, **known, **said)
+    return _without_value(KeyGoneError, f"{what} was {how} (revision {entry.revision})", entry, seq=entry.revision)
+
+
+def _without_value(kind: type[E], text: str, entry: api.KeyValueEntry | None = None, **numbers: int) -> E:
+    """Make the exception for a key that has no value, with all that nats-py's classes say of it."""
+    error = api_error(kind, text, text, code=404, **numbers)
+    vars(error).update(entry=entry, op=None if entry is None else entry.operation, message=None)
+    return error
 
 
 def _refused(doing: str, error: errors.APIError, last: int | None) -> errors.APIError:

@@ -66,17 +66,21 @@ def _buckets(jetstream: Api[Messaging]) -> Buckets:
     return Buckets(jetstream, KEY_VALUE)
 
 
-async def _see_to_markers(jetstream: Api[Messaging], wanted: api.KeyValueConfig) -> None:
+async def _wanted(
+    jetstream: Api[Messaging], call: str, config: nats_api.KeyValueConfig | None, params: Mapping[str, Any]
+) -> api.KeyValueConfig:
+    """Put together the configuration that a call is given, and see to it that the server knows what it says."""
+    wanted = configuration(call, config, params)
     if wanted.limit_marker_ttl is not None:
         await jetstream.require(KEY_VALUE.title(wanted.bucket), _MARKERS)
+    return wanted
 
 
 async def create(
     jetstream: Api[Messaging], config: nats_api.KeyValueConfig | None, params: Mapping[str, Any]
 ) -> KeyValueBucket:
     """Create a bucket; an existing one of the same configuration is as good."""
-    wanted = configuration("create_key_value", config, params)
-    await _see_to_markers(jetstream, wanted)
+    wanted = await _wanted(jetstream, "create_key_value", config, params)
     info = await _buckets(jetstream).create(wanted.bucket, stream_of(wanted), said_of_stream(wanted))
     return _named(jetstream, wanted.bucket, info)
 
@@ -90,8 +94,7 @@ async def change(
     jetstream: Api[Messaging], config: nats_api.KeyValueConfig | None, params: Mapping[str, Any]
 ) -> KeyValueBucket:
     """Change a bucket: by keywords alone just these fields, else all that a configuration says."""
-    wanted = configuration("update_key_value", config, params)
-    await _see_to_markers(jetstream, wanted)
+    wanted = await _wanted(jetstream, "update_key_value", config, params)
     said = said_of_stream(wanted)
     changes = said if config is not None else asked(said, params)
     return _named(jetstream, wanted.bucket, await _buckets(jetstream).update(wanted.bucket, changes))
@@ -101,8 +104,7 @@ async def ensure(
     jetstream: Api[Messaging], config: nats_api.KeyValueConfig | None, params: Mapping[str, Any]
 ) -> KeyValueBucket:
     """Let there be a bucket of this configuration, whether one of the name exists or not."""
-    wanted = configuration("create_or_update_key_value", config, params)
-    await _see_to_markers(jetstream, wanted)
+    wanted = await _wanted(jetstream, "create_or_update_key_value", config, params)
     info = await _buckets(jetstream).ensure(wanted.bucket, stream_of(wanted), said_of_stream(wanted))
     return _named(jetstream, wanted.bucket, info)
 
