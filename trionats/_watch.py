@@ -10,6 +10,7 @@ from trionats._jetstream.kv.store import ReadOnlyKeyValue
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.ordered.watcher import Watcher, watching, where_to_start
 from trionats._protocol.fields import check_argument
+from trionats._protocol.jetstream.kv.codecs import ALL_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -168,6 +169,6 @@ def _entries_of(store: object, of_keys: Mapping[str, Any], *, ignore_deletes: bo
     if isinstance(store, ReadOnlyKeyValue):
         meta_only = of_keys.get("meta_only", False)
         check_argument("open_watcher", "meta_only", bool, meta_only)
-        return store.__entries__(of_keys.get("keys", ">"), ignore_deletes=ignore_deletes, meta_only=meta_only)
+        return store.__entries__(of_keys.get("keys", ALL_KEYS), ignore_deletes=ignore_deletes, meta_only=meta_only)
     wrong = type(store).__name__
     raise TypeError(f"open_watcher(nursery, store): the store must be an ObjectStore or a KeyValue, not {wrong}")

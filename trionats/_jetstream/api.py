@@ -58,7 +58,7 @@ def api_error(kind: type[E], text: str, description: str, **numbers: int | None)
         kind: Its class.
         text: What it says.
         description: What the server said.
-        numbers: Its `code` and `err_code`, where the server said any.
+        numbers: Its `code`, `err_code` and `seq`, where the server said any.
     """
     attributes = {"code": None, "err_code": None, "stream": None, "seq": None, **numbers}
     return errors.explained(kind, text, description=description, **attributes)

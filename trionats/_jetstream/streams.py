@@ -274,7 +274,7 @@ class Stream:
             TypeError: An argument is of a wrong kind.
             ValueError: They exclude each other, or cannot be meant.
         """
-        run = checked_stretch(
+        stretch = checked_stretch(
             self.name,
             seq=seq,
             start_time=start_time,
@@ -283,7 +283,7 @@ class Stream:
             max_bytes=max_bytes,
             replicated=self._replicated,
         )
-        return await read_all(self._jetstream, self.name, run)
+        return await read_all(self._jetstream, self.name, stretch)
 
     async def get_last_msgs(
         self,

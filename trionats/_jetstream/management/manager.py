@@ -19,6 +19,7 @@ from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.buckets.configs import duplicate_window
 from trionats._protocol.jetstream.listing import Pages
+from trionats._protocol.jetstream.refusals import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The server's numbers for: there is no such stream; there is one of this name already, with another configuration.
-NO_STREAM = 10059
+#: The server's number for: there is a stream of this name already, with another configuration.
 STREAM_EXISTS = 10058
 #: How the server says that a message to be deleted is not there: of a stream in memory by this number; of one in files by the
 #: number of any failed deletion, and in its store's words.
@@ -450,7 +450,7 @@ class JetStreamManager:
         try:
             return await self._update(wanted, params, more)
         except errors.NotFoundError as error:
-            if error.err_code != NO_STREAM:
+            if not is_missing(error):
                 raise
         try:
             return await self._create(wanted, more)
