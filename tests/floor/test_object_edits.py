@@ -464,7 +464,7 @@ async def test_what_cannot_be_a_link_is_refused_before_anything_is_sent() -> Non
             await store.add_link("", target)
         with pytest.raises(errors.InvalidObjectNameError):
             await store.add_link("l", replace(target, name=""))
-        for no_bucket in ("", "no bucket", "b.c"):
+        for no_bucket in ("", "no bucket", "b.c", "b" * 252):
             with pytest.raises(errors.InvalidBucketNameError):
                 await store.add_link("l", replace(target, bucket=no_bucket))
         with pytest.raises(errors.InvalidObjectNameError):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, final
 from nats.js.api import ObjectInfo as AnyObjectInfo
 
 from trionats import api, errors
+from trionats._protocol.jetstream.buckets.kinds import OBJECTS
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.names import encoded_name
-from trionats._protocol.subjects import bucket_name
 
 if TYPE_CHECKING:
     from trionats._protocol.jetstream.objects.places import Place
@@ -43,7 +43,7 @@ def object_link(name: str, bucket: str, nuid: str, target: AnyObjectInfo) -> api
         raise TypeError(
             f"link {name!r} in bucket {bucket!r}: target must be an ObjectInfo, not {type(target).__name__}"
         )
-    bucket_name(target.bucket)
+    OBJECTS.checked(target.bucket)
     encoded_name(target.name, target.bucket)
     what = f"object {target.name!r} in bucket {target.bucket!r}"
     if target.deleted:

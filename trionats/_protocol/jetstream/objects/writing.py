@@ -15,6 +15,7 @@ from trionats._protocol import headers
 from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.objects.infos import bad_meta
 from trionats._protocol.jetstream.objects.places import SHARES
+from trionats._protocol.jetstream.publishing.publish import EXPECTED_LAST, ROLLUP
 
 if TYPE_CHECKING:
     from nats.js.api import ObjectMeta as AnyObjectMeta
@@ -162,10 +163,7 @@ def info_bytes(info: api.ObjectInfo) -> bytes:
 
 def expecting(revision: int) -> dict[str, str]:
     """Make the headers of an info that is to take the place of a certain other one; 0 for none."""
-    return {
-        api.Header.ROLLUP.value: "sub",
-        api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision),
-    }
+    return {ROLLUP: "sub", EXPECTED_LAST: str(revision)}
 
 
 _HEADERS_AT_MOST = len(headers.encode(expecting(LARGEST)))
