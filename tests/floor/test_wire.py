@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
 from trionats._connection.wire import Wire, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 async def pair() -> tuple[Wire, trio.SocketStream]:
@@ -54,23 +59,30 @@ async def test_a_socket() -> None:
     assert end.send_now is None
 
 
-async def test_a_full_socket() -> None:
-    end, theirs = await pair()
-    data = os.urandom(4 * 1024 * 1024)
+async def through_a_full_socket(
+    end: Wire, theirs: trio.SocketStream, send: Callable[[], Awaitable[None]], size: int
+) -> bytes:
+    """Give what comes of sending so much, where nobody reads before the socket is full."""
     received = bytearray()
 
     async def read() -> None:
-        while len(received) < len(data):
+        while len(received) < size:
             received.extend(await theirs.receive_some(100_000))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end.send_all, data)
+        nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked()
         assert end.send_now is not None
         with pytest.raises(BlockingIOError):
             end.send_now(b"more")
         nursery.start_soon(read)
-    assert received == data
+    return bytes(received)
+
+
+async def test_a_full_socket() -> None:
+    end, theirs = await pair()
+    data = os.urandom(4 * 1024 * 1024)
+    assert await through_a_full_socket(end, theirs, partial(end.send_all, data), len(data)) == data
     with trio.move_on_after(0.01) as scope:
         await end.send_all(data)
     assert scope.cancelled_caught
@@ -87,20 +99,8 @@ async def test_pieces_on_a_full_socket() -> None:
         b"\r\n",
         os.urandom(300_000),
     ]
-    data, received = b"".join(pieces), bytearray()
-
-    async def read() -> None:
-        while len(received) < len(data):
-            received.extend(await theirs.receive_some(100_000))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end.send_pieces, pieces)
-        await trio.testing.wait_all_tasks_blocked()
-        assert end.send_now is not None
-        with pytest.raises(BlockingIOError):
-            end.send_now(b"more")
-        nursery.start_soon(read)
-    assert received == data
+    data = b"".join(pieces)
+    assert await through_a_full_socket(end, theirs, partial(end.send_pieces, pieces), len(data)) == data
     await end.send_pieces([b"a", b"b"])
     assert await theirs.receive_some() == b"ab"
     await theirs.aclose()
