@@ -104,8 +104,9 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_jetstream.objects": [
         "* buckets files purging transfer",
-        "access chunks infos",
-        "doubting orphans reader sealing sources",
+        "access chunks",
+        "infos reader sealing sources",
+        "doubting orphans",
         "replacing stream",
         "deleting editing links putting reading",
         "store",

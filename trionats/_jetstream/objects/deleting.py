@@ -39,21 +39,21 @@ class Deleting:
 
     async def _mark_deleted(self, place: Place, name: str, doing: str) -> None:
         access = self._access
-        write = InfoWrite(access.api, access.stream, place.subject, doing)
+        write = InfoWrite(access, place, doing)
         try:
             try:
-                await replace_info(access, write, marker(place, name, access.bucket, access.limits), place, doing)
+                await replace_info(write, marker(place, name, access.bucket, access.limits))
             except errors.APIError as error:
                 too_large = error.err_code == MESSAGE_TOO_LARGE
                 if not too_large or not await access.ask_limit():  # noqa: ASYNC120 - cancelled, it is what the caller wants
                     raise
-                await replace_info(access, write, marker(place, name, access.bucket, access.limits), place, doing)
+                await replace_info(write, marker(place, name, access.bucket, access.limits))
         except BaseException:
             # The data goes only once the marker stands, and then even if we are being cancelled.
             if write.revision is not None:
                 await access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
             elif write.in_doubt:
-                leave_in_doubt(access, write, place, doing)
+                leave_in_doubt(write)
             raise
         finally:
             write.close()

@@ -35,16 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["leave_in_doubt"]
 
 
-def leave_in_doubt(access: Access, write: InfoWrite, place: Place, doing: str) -> None:
-    """Leave an info of which it is not known whether it is stored; the chunks that are nobody's then go when it is. Synchronous.
-
-    Args:
-        access: The bucket.
-        write: The info.
-        place: What it is to take the place of.
-        doing: What it was written for, for texts.
-    """
-    info = write.info
+def leave_in_doubt(write: InfoWrite) -> None:
+    """Leave an info of which it is not known whether it is stored; the chunks that are nobody's then go when it is. Synchronous."""
+    info, access, place, doing = write.info, write.access, write.place, write.doing
     assert info is not None, "in doubt only when it was sent"
 
     def not_stored() -> None:

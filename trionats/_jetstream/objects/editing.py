@@ -80,10 +80,10 @@ class _Renaming:
         info = self._info
         await access.check_fits(info)
         await self._announce(target)
-        write = InfoWrite(access.api, access.stream, target.subject, self._doing)
-        leaving = InfoWrite(access.api, access.stream, self._source.subject, self._doing)
+        write = InfoWrite(access, target, self._doing)
+        leaving = InfoWrite(access, self._source, self._doing)
         try:
-            stamp(info, target, await replace_info(access, write, info, target, self._doing))
+            stamp(info, target, await replace_info(write, info))
             await self._leave_old(leaving, info, target)
         except BaseException as error:
             if write.revision is not None and isinstance(error, trio.Cancelled):
@@ -122,7 +122,7 @@ class _Renaming:
         marker, was_in_doubt = editing.gone(old, self._nuid, target), write.in_doubt
         try:
             if write.revision is None:
-                await replace_info(self._access, write, marker, self._source, self._doing)
+                await replace_info(write, marker)
         except errors.Error as error:
             refused = is_conflict(error)
             # In doubt before, it may have been the marker itself that was changed: then the new name is all that there is.

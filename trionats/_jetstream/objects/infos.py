@@ -23,18 +23,27 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.foreign import Foreign
     from trionats._core.message import Msg
-    from trionats._core.messaging import Messaging, Publishing
+    from trionats._core.messaging import Messaging
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
+    from trionats._jetstream.objects.access import Access
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._protocol.jetstream.acks import AckSubject
+    from trionats._protocol.jetstream.objects.places import Place
 
 
 class InfoWrite:
-    """One replacement of an object's info, sent once or more often, and what is known of its outcome."""
+    """One replacement of an object's info, sent once or more often, and what is known of its outcome.
 
-    def __init__(self, jetstream: Api[Publishing], stream: str, subject: str, doing: str) -> None:
-        self._transfer = Transfer(jetstream, stream, subject, doing)
+    Args:
+        access: The bucket.
+        place: What it is to take the place of.
+        doing: What it is written for, for texts.
+    """
+
+    def __init__(self, access: Access, place: Place, doing: str) -> None:
+        self.access, self.place, self.doing = access, place, doing
+        self._transfer = Transfer(access.api, access.stream, place.subject, doing)
         self.revision: int | None = None
         """The sequence under which it was stored; None unless that is known."""
         self.info: api.ObjectInfo | None = None
@@ -61,13 +70,13 @@ class InfoWrite:
         if self._looks > 1:
             self._disputed = False
 
-    async def send(self, info: api.ObjectInfo, expected: int) -> int:
-        """Store `info` if the last one is that of the sequence `expected`.
+    async def send(self, info: api.ObjectInfo) -> int:
+        """Store `info` if nothing has changed in its place.
 
         Returns:
             The new sequence.
         """
-        headers = expecting(expected)
+        headers = expecting(self.place.revision)
         data = info_bytes(info)
         self.info = info
         for attempt in range(PUBLISH_RETRIES + 1):
@@ -79,7 +88,7 @@ class InfoWrite:
                 return self._stored(await self._wait(self._reply))
             except errors.NoRespondersError:
                 self._under_way = False
-        raise no_stream(self._transfer.doing)
+        raise no_stream(self.doing)
 
     def close(self) -> None:
         """Forget what was sent. Synchronous, idempotent."""
@@ -157,7 +166,7 @@ class InfoWrite:
         except errors.APIError as error:
             if not is_conflict(error):
                 raise
-            text = f"{self._transfer.doing}: somebody else changed it at the same time ({error.description})"
+            text = f"{self.doing}: somebody else changed it at the same time ({error.description})"
             raise errors.explained(type(error), text, **vars(error)) from None
         return self.revision
 

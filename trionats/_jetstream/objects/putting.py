@@ -124,7 +124,7 @@ class Putting:
             smaller=smaller,
             stored=lambda done: telling(done, source.size),
         )
-        write = InfoWrite(self._access.api, self._access.stream, place.subject, doing)
+        write = InfoWrite(self._access, place, doing)
         pace = self._access.api.connection.pace
         try:
             while block:
@@ -139,7 +139,7 @@ class Putting:
             info.size, info.chunks, info.digest = chunks.bytes, chunks.count, source.digest
             info.options.max_chunk_size = chunks.chunk_size
             try:
-                revision = await replace_info(self._access, write, info, place, doing)
+                revision = await replace_info(write, info)
             except (errors.APIError, errors.MaxPayloadError) as refusal:
                 await self._learn_limit(refusal)  # noqa: ASYNC120 - cancelled, it is what the caller wants
                 self._access.limits.check_info(info, info.size)
@@ -150,7 +150,7 @@ class Putting:
             elif not write.in_doubt:
                 await chunks.abandon()  # noqa: ASYNC102 - shielded and bounded inside
             else:
-                leave_in_doubt(self._access, write, place, doing)
+                leave_in_doubt(write)
             raise
         finally:
             write.close()

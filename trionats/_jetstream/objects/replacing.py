@@ -28,15 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["replace_info", "stamp", "write_info"]
 
 
-async def replace_info(access: Access, write: InfoWrite, info: api.ObjectInfo, place: Place, doing: str) -> int:
+async def replace_info(write: InfoWrite, info: api.ObjectInfo) -> int:
     """Write an info; one whose acknowledgement was lost, or may be another domain's, is sent again until it is known what became of it.
 
     Args:
-        access: The bucket.
         write: Keeps what is known of the outcome, also when this raises.
         info: The info.
-        place: What it is to take the place of.
-        doing: What it is written for, for texts.
 
     Returns:
         Its revision.
@@ -45,22 +42,22 @@ async def replace_info(access: Access, write: InfoWrite, info: api.ObjectInfo, p
         nats.errors.Error: It was not stored; or, with `write.in_doubt`, nobody knows.
     """
     try:
-        return await write.send(info, place.revision)
+        return await write.send(info)
     except errors.Error as error:
         # An `APIError` in doubt may be another domain's; the one that was meant will say.
         limit = IDLE_LIMIT if isinstance(error, (errors.DisconnectedError, errors.APIError)) else CLEANUP_LIMIT
         with suppress(errors.Error), trio.move_on_after(limit):
             while write.in_doubt:
-                await _settle(access, write, info, place, doing)  # noqa: ASYNC120 - cancelled, it is what the caller wants
+                await _settle(write, info)  # noqa: ASYNC120 - cancelled, it is what the caller wants
         if write.revision is None:
             raise
         return write.revision
 
 
-async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place: Place, doing: str) -> None:
-    overtaken = False
+async def _settle(write: InfoWrite, info: api.ObjectInfo) -> None:
+    access, place, overtaken = write.access, write.place, False
     try:
-        await write.send(info, place.revision)
+        await write.send(info)
         return
     except errors.DisconnectedError:
         return
@@ -84,7 +81,7 @@ async def _settle(access: Access, write: InfoWrite, info: api.ObjectInfo, place:
             # Who overtook us has replaced this one, or ours that had; it cannot be found any more either way, unless it was
             # only edited or renamed.
             if place.nuid != info.nuid and not await access.is_claimed(place.nuid, now):
-                await access.purge_replaced(place, doing)
+                await access.purge_replaced(place, write.doing)
         else:
             if now.revision == place.revision:
                 write.is_unchanged()
@@ -104,15 +101,15 @@ async def write_info(access: Access, info: api.ObjectInfo, place: Place, doing: 
     Raises:
         nats.errors.Error: As for `replace_info`.
     """
-    write = InfoWrite(access.api, access.stream, place.subject, doing)
+    write = InfoWrite(access, place, doing)
     replaces = place.nuid != info.nuid
     try:
-        stamp(info, place, await replace_info(access, write, info, place, doing))
+        stamp(info, place, await replace_info(write, info))
     except BaseException:
         if write.revision is not None and replaces:
             await access.purge_replaced(place, doing)  # noqa: ASYNC102 - shielded and bounded inside
         elif write.in_doubt and replaces:
-            leave_in_doubt(access, write, place, doing)
+            leave_in_doubt(write)
         raise
     finally:
         write.close()
