@@ -95,9 +95,9 @@ class Access:
             message = await there.last_stored(stream, subject)
         return Place(subject) if message is None else read_place(self.bucket, name, subject, message)
 
-    async def info(self, name: str) -> api.ObjectInfo:
-        """Read an object's info, as `ObjectStore.get_info` does."""
-        return self.readable(await self.find(name), name)
+    async def info(self, name: str, *, show_deleted: bool = False) -> api.ObjectInfo:
+        """Read an object's info, as `ObjectStore.get_info` says."""
+        return self.readable(await self.find(name), name, show_deleted=show_deleted)
 
     async def beside(self, bucket: str) -> Access:
         """Find another bucket at the same API."""

@@ -285,7 +285,7 @@ class ObjectStore:
                 it.
         """
         check_argument("get_info", "show_deleted", bool, show_deleted)
-        return self._access.readable(await self._access.find(name), name, show_deleted=show_deleted)
+        return await self._access.info(name, show_deleted=show_deleted)
 
     @enable_ki_protection
     async def delete(self, name: str) -> None:
