@@ -23,4 +23,4 @@ async def seal(access: Access) -> None:
             text = f"{access.names} is a mirror of stream {config.mirror.name!r}: only that can be sealed"
             raise api_error(errors.BadRequestError, text, text, code=400)
         with about(str(access.names)):
-            await manager.update_stream(name=access.stream, sealed=True)
+            await manager.update_stream(config, sealed=True)
