@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -56,14 +57,14 @@ def bridged_entries(
         ignore_deletes: Whether to leave out what tells that a key was deleted or purged.
         meta_only: Whether the values are left on the server.
     """
-    name, foreign = f"key-value bucket {store._name!r}", connection.foreign
-    where = f"entries of {name}"
+    name = f"key-value bucket {store._name!r}"
+    read = partial(read_entry, store._name, store._pre, ignore_deletes)
     return Entries(
         name,
         Api(connection, store._js._prefix),
         store._stream,
         patterns,
-        read=lambda msg, ack: foreign.read(where, read_entry, store._name, store._pre, ignore_deletes, msg, ack),
+        read=connection.foreign.reader(f"entries of {name}", read),
         key=attrgetter("key"),
         headers_only=meta_only,
     )

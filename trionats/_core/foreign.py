@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 log = logging.getLogger("trionats")
 
@@ -52,6 +54,23 @@ class Foreign:
         except Exception as error:  # that is what this is for: no stranger's data may end a task
             self._skip(where, error)
             return None
+
+    def reader(self, where: str, read: Callable[[A, B], T]) -> Callable[[A, B], T | None]:
+        """Make what reads many things of one source, one after the other, as `read` does each of them.
+
+        Args:
+            where: As for `read`.
+            read: As for `read`.
+        """
+
+        def guarded(first: A, second: B) -> T | None:
+            try:
+                return read(first, second)
+            except Exception as error:  # as in `read`
+                self._skip(where, error)
+                return None
+
+        return guarded
 
     def _skip(self, where: str, error: Exception) -> None:
         self.skipped += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -59,28 +60,24 @@ def entries_in(
     patterns = [checked_filter(bucket.name, one) for one in several_patterns(bucket, keys)]
     if not patterns:
         raise ValueError(f"keys of {bucket}: an empty sequence, and to the server no pattern at all means every key")
-    foreign, where = jetstream.connection.foreign, f"entries of {bucket}"
+    start = len(bucket.read_prefix)
     return Entries(
         str(bucket),
         jetstream,
         bucket.stream,
         [bucket.read_prefix + one for one in widest(patterns)],
-        read=lambda msg, ack: foreign.read(where, _read, bucket, ignore_deletes, msg, ack),
+        read=jetstream.connection.foreign.reader(
+            f"entries of {bucket}", partial(_read, bucket.name, start, ignore_deletes)
+        ),
         key=attrgetter("key"),
         headers_only=meta_only,
     )
 
 
-def _read(bucket: KeyValueBucket, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.KeyValueEntry | None:
+def _read(bucket: str, start: int, ignore_deletes: bool, msg: Msg, ack: AckSubject) -> api.KeyValueEntry | None:
     operation = None if msg.header_block is None else operation_of(msg.headers)
     if ignore_deletes and operation is not None:
         return None
     return api.KeyValueEntry(
-        bucket.name,
-        msg.subject[len(bucket.read_prefix) :],
-        msg.data,
-        ack.sequence,
-        moment_of(ack.timestamp),
-        ack.pending,
-        operation,
+        bucket, msg.subject[start:], msg.data, ack.sequence, moment_of(ack.timestamp), ack.pending, operation
     )

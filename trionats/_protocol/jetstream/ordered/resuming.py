@@ -447,7 +447,8 @@ class Ordered:
             As for `delivered`.
         """
         sequence, timestamp = ack.sequence, ack.timestamp
-        self.cursor = (sequence, max(timestamp, self.cursor[1]))
+        latest = self.cursor[1]
+        self.cursor = (sequence, max(latest, timestamp))
         self._failures = 0
         return self._snapshot.count(ack.pending, sequence, timestamp) or self._window.asked <= 0
 
