@@ -656,6 +656,27 @@ async def test_a_get_whose_first_chunk_is_lost_with_the_connection_goes_on(count
         assert not bucket.consumers
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_get_whose_first_request_is_lost_with_another_server_asks_again(count: int) -> None:
+    """The connection stays, so nothing else would tell; the third one gets a reply."""
+    async with open_bucket() as (bucket, store, nc, _):
+        asked: list[Frame] = []
+
+        def lose_two(frame: Frame) -> Any:  # noqa: ANN401 - whatever a responder may answer
+            asked.append(frame)
+            respond = bucket.direct_get if count == 1 else bucket.create
+            return respond(frame) if len(asked) > 2 else None
+
+        of = "DIRECT.GET" if count == 1 else "CONSUMER.CREATE"
+        bucket.server.on(f"$JS.API.{of}.OBJ_b.>", lose_two, first=True)
+        bucket.add("n", *[b"%d" % number for number in range(count)])
+        with takes(10, 14):
+            assert (await store.get("n")).data == b"012"[:count]
+        await nc.flush()
+        assert len(asked) == 3
+        assert not bucket.consumers
+
+
 @pytest.mark.parametrize(("count", "chosen"), [(1, None), (1, 1.0), (3, None)])
 async def test_a_get_whose_first_chunk_does_not_come_waits_for_the_idle_limit(count: int, chosen: float | None) -> None:
     async with open_bucket(request_timeout=chosen) as (bucket, store, _, _):

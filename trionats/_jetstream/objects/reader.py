@@ -22,10 +22,13 @@ from trionats import errors
 from trionats._jetstream.api import in_store
 from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.objects.chunks import BLOCK_SIZE, ChunkReader, Digest
+from trionats._jetstream.ordered.source import RESPONSE_LIMIT
 from trionats._protocol.jetstream.objects.promises import Arrivals, promise_of
 
 if TYPE_CHECKING:
     from trionats import api
+    from trionats._core.message import Msg
+    from trionats._core.messaging import Messaging
     from trionats._jetstream.objects.access import Access
 
 __all__ = ["ObjectReader"]
@@ -121,7 +124,9 @@ class ObjectReader:
         with trio.move_on_after(IDLE_LIMIT):
             while True:
                 reader = ChunkReader(access.api, access.stream, self._subject, chunks, self._doing, self._block)
-                with suppress(errors.DisconnectedError):  # nothing was read yet: begin anew
+                # Nothing was read yet: begin anew. What was asked of a server of the cluster that dies is lost, and ours stays
+                # connected.
+                with suppress(errors.DisconnectedError), trio.move_on_after(RESPONSE_LIMIT):
                     await reader.open()
                     return reader
         raise idle_error(self._doing)
@@ -134,8 +139,7 @@ class ObjectReader:
         subject = f"{jetstream.prefix}.DIRECT.GET.{self._access.stream}.{self._subject}"
         try:
             with trio.fail_after(IDLE_LIMIT):
-                # As for every transfer: the limit is for standing still, not for a reply.
-                msg = await jetstream.connection.with_request_timeout(None).request(subject)
+                msg = await self._ask_again(jetstream.connection.with_request_timeout(None), subject)
         except trio.TooSlowError:
             raise idle_error(self._doing) from None
         except (errors.NoRespondersError, errors.DisconnectedError, errors.PermissionsViolationError):
@@ -143,3 +147,9 @@ class ObjectReader:
             return None
         # Any replica responds; one that lags says that there is no such message, and the leader is asked then.
         return msg.data if msg.status is None else None
+
+    async def _ask_again(self, connection: Messaging, subject: str) -> Msg:
+        """Ask until there is a reply: as for every transfer, the limit is for standing still, not for one reply."""
+        while True:
+            with trio.move_on_after(RESPONSE_LIMIT):
+                return await connection.request(subject)
