@@ -26,7 +26,7 @@ FLOORS: dict[str, list[str]] = {
         "_feeds",
         "_connection",
         "_core",
-        "_jetstream",
+        "_jetstream _services",
         "_bridge _client",
         "_event_feed _publisher _replies _subscription bridge",
         "_consume _watch",
@@ -126,7 +126,7 @@ FLOORS: dict[str, list[str]] = {
         "* commands fields happenings headers index receivers showing subjects timers",
         "addresses outbox parser registrations server_errors",
         "admission auth replies servers",
-        "engine jetstream",
+        "engine jetstream services",
         "migration",
     ],
     "_protocol.auth": [
@@ -167,6 +167,12 @@ FLOORS: dict[str, list[str]] = {
     "_protocol.jetstream.publishing": [
         "* publish",
         "publisher",
+    ],
+    "_protocol.services": [
+        "* words",
+    ],
+    "_services": [
+        "*",
     ],
     "testing": [
         "_server",
@@ -218,6 +224,7 @@ SEND_ALL = {
 # From here up a user could have written the module: no underscore attribute of what another module has made.
 PUBLIC_ONLY = (
     "_jetstream",
+    "_services",
     "_client",
     "_subscription",
     "_replies",
