@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 FLOORS: dict[str, list[str]] = {
     "": [
         "_lossless _version errors testing",
-        "api",
+        "api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -60,7 +60,7 @@ FLOORS: dict[str, list[str]] = {
         "messaging",
         "listeners",
         "connection",
-        "status",
+        "hops status",
     ],
     "_feeds": [
         "* busy_tasks opening run",
@@ -123,9 +123,9 @@ FLOORS: dict[str, list[str]] = {
         "publisher",
     ],
     "_protocol": [
-        "* commands fields happenings headers index receivers showing subjects timers",
+        "* commands fields happenings headers index receivers showing subjects timers versions",
         "addresses outbox parser registrations server_errors",
-        "admission auth replies servers",
+        "admission auth replies servers tracing",
         "engine jetstream services",
         "migration",
     ],
@@ -172,6 +172,11 @@ FLOORS: dict[str, list[str]] = {
         "* words",
     ],
     "_services": [
+        "*",
+    ],
+    "monitoring": [
+        "_told",
+        "_answers _trace",
         "*",
     ],
     "testing": [

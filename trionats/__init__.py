@@ -9,7 +9,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 
 from __future__ import annotations
 
-from trionats import api, errors, events
+from trionats import api, errors, events, monitoring
 from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
@@ -84,6 +84,7 @@ __all__ = [
     "errors",
     "events",
     "issue_user_jwt",
+    "monitoring",
     "open_client",
     "open_consumer",
     "open_events",

@@ -88,6 +88,10 @@ async def refused(guest: Client, told: Events) -> list[str]:
     return [event.error.subject for event in arrived(told, events.PermissionViolation)]
 
 
+async def trace(boss: Client, guest: Client) -> None:
+    assert (await guest.trace("s.a", b"x")).streams[0].stored
+
+
 # -- the operations ----------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +430,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request": simply(lambda nc: nc.request("s.a", b"x")),
     "request_many": request_many,
     "open_replies": replies,
+    "trace": trace,
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,

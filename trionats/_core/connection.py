@@ -325,7 +325,7 @@ class Connection:
         return reply_within(self.request_timeout, what)
 
     def ask_many(
-        self, subject: str, payload: Payload, headers: Headers | None, reply: str
+        self, subject: str, payload: Payload, headers: Headers | None, reply: str, *, doing: str = "request"
     ) -> tuple[ManyRequest, Frame, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued.
 
@@ -334,11 +334,12 @@ class Connection:
             payload: The request.
             headers: Names and values.
             reply: The inbox; a new one where it is empty.
+            doing: "request"; or "trace", whose message has no reply subject, since its headers name the inbox.
         """
         self.supervisor.check_open()
         inbox = reply or self.new_inbox()
-        frame, size = self.frames.make(subject, payload, inbox, headers, "request")
-        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
+        frame, size = self.frames.make(subject, payload, "" if doing == "trace" else inbox, headers, doing)
+        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox, doing), frame, size
 
     async def barrier(self) -> None:
         """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
