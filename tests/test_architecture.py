@@ -127,7 +127,7 @@ FLOORS: dict[str, list[str]] = {
         "addresses outbox parser registrations server_errors",
         "admission auth replies servers tracing",
         "engine jetstream services",
-        "migration",
+        "migration monitoring",
     ],
     "_protocol.auth": [
         "* credentials",
@@ -168,11 +168,15 @@ FLOORS: dict[str, list[str]] = {
         "* publish",
         "publisher",
     ],
+    "_protocol.monitoring": [
+        "* requests",
+        "answers",
+    ],
     "_protocol.services": [
         "* words",
     ],
     "_services": [
-        "*",
+        "* system",
     ],
     "monitoring": [
         "_told",

@@ -40,6 +40,7 @@ from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
+from trionats._services.system import SystemClient
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
 from trionats._watch import open_watcher
@@ -75,6 +76,7 @@ __all__ = [
     "Stream",
     "Subscription",
     "SubscriptionStatistics",
+    "SystemClient",
     "TLSState",
     "ValueCodec",
     "Watcher",

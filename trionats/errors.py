@@ -226,14 +226,14 @@ class MonitoringError(Error):
     """A server answered a monitoring request with an error, or with what cannot be read.
 
     Attributes:
-        kind: What was asked: "VARZ".
+        request: What was asked: "VARZ".
         server: The name of the server that says so; empty where it is not known.
         server_id: Its id.
         code: Its number for it, 400 or 500; None for what cannot be read.
         description: What it says.
     """
 
-    kind: str = ""
+    request: str = ""
     server: str = ""
     server_id: str = ""
     code: int | None = None

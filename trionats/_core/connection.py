@@ -382,18 +382,19 @@ def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
     return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
-def connection_of(nc: object, opener: str) -> Connection:
+def connection_of(nc: object, opener: str, form: str = "(nursery, nc, ...)") -> Connection:
     """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed as the second argument.
+        nc: What was passed as the client.
         opener: The name of the function, for the error.
+        form: How it is called, for the error.
 
     Raises:
         TypeError: It is no client.
         RuntimeError: It belongs to another Trio run.
     """
-    messaging = messaging_of(nc, opener)
+    messaging = messaging_of(nc, opener, form)
     if not isinstance(messaging, Connection):
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+        raise TypeError(f"{opener}{form}: nc must be a Client, not {type(nc).__name__}")
     return messaging
