@@ -15,7 +15,7 @@ from tests.worlds import StreamWorld, open_stream, until
 from trionats import Counter, errors
 from trionats.testing import TrioNatsServer
 
-pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=30)]
+pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=30), pytest.mark.level(2)]
 
 
 @asynccontextmanager

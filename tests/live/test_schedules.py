@@ -8,20 +8,13 @@ from typing import Any
 import pytest
 
 from tests.worlds import open_stream, until
-from trionats import JetStream, Stream, api, errors
-from trionats._protocol.jetstream.schedules import need_of, schedule_headers
+from trionats import Stream, api, errors
 from trionats.testing import TrioNatsServer
 
 pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=30)]
 
 SCHEDULES: dict[str, Any] = {"allow_msg_schedules": True, "allow_msg_ttl": True, "allow_direct": True}
 LATER = datetime(2099, 1, 1, tzinfo=UTC)
-
-
-async def skip_below(js: JetStream, level: int) -> None:
-    stats = (await js.account_info()).api
-    if (stats.level or 0) < level:
-        pytest.skip(f"the server has API level {stats.level}, and {level} is needed")
 
 
 async def stored(stream: Stream, subject: str) -> list[api.StoredMsg]:
@@ -36,9 +29,9 @@ async def stored_until(stream: Stream, subject: str, count: int) -> list[api.Sto
     return await stored(stream, subject)
 
 
+@pytest.mark.level(2)
 async def test_a_message_is_stored_at_its_time_and_the_schedule_is_gone(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 2)
         when = datetime.now(UTC) + timedelta(seconds=1)
         ack = await w.js.schedule(
             w.subject + ".s", "later", target=w.subject + ".t", at=when, headers={"X-Own": "1"}, ttl=60
@@ -57,16 +50,16 @@ async def test_a_message_is_stored_at_its_time_and_the_schedule_is_gone(nats_ser
         assert not await w.js.unschedule(w.subject + ".s"), "its moment has come"
 
 
+@pytest.mark.level(2)
 async def test_a_moment_that_has_passed_is_at_once(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 2)
         await w.js.schedule(w.subject + ".s", b"x", target=w.subject + ".t", at=datetime(2020, 1, 1, tzinfo=UTC))
         assert await stored_until(w.stream, w.subject + ".t", 1)
 
 
+@pytest.mark.level(4)
 async def test_it_is_stored_again_and_again_until_it_is_unscheduled(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         await w.js.schedule(w.subject + ".s", b"x", target=w.subject + ".t", every=1)
         found = await stored_until(w.stream, w.subject + ".t", 2)
         assert found[1].time - found[0].time >= timedelta(seconds=0.5)
@@ -78,9 +71,9 @@ async def test_it_is_stored_again_and_again_until_it_is_unscheduled(nats_server:
         assert not await w.js.unschedule(w.subject + ".s")
 
 
+@pytest.mark.level(4)
 async def test_cron_source_and_rollup(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         for number in range(2):
             await w.js.publish(w.subject + ".in", b"%d" % number)
         await w.js.schedule(
@@ -96,9 +89,9 @@ async def test_cron_source_and_rollup(nats_server: TrioNatsServer) -> None:
         assert len(await stored(w.stream, w.subject + ".t")) == 1
 
 
+@pytest.mark.level(4)
 async def test_schedules_are_listed_and_a_plain_message_disarms_one(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         name = w.stream.name
         assert await w.js.schedules(name) == []
         await w.js.schedule(
@@ -126,11 +119,11 @@ async def test_schedules_are_listed_and_a_plain_message_disarms_one(nats_server:
 
 
 @pytest.mark.parametrize("retention", ["workqueue", "interest"])
+@pytest.mark.level(2)
 async def test_schedules_of_a_work_queue_are_listed_without_a_consumer(
     nats_server: TrioNatsServer, retention: str
 ) -> None:
     async with open_stream(nats_server, **SCHEDULES, retention=retention) as w:
-        await skip_below(w.js, 2)
         await w.js.create_consumer(w.stream.name, durable_name="c", filter_subject=w.subject + ".>")
         await w.js.publish(w.subject + ".plain", b"x")
         for name in ("b", "a"):
@@ -141,9 +134,9 @@ async def test_schedules_of_a_work_queue_are_listed_without_a_consumer(
         assert await w.js.schedules(w.stream.name) == found[1:]
 
 
+@pytest.mark.level(2)
 async def test_a_schedule_in_a_work_queue_is_work(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES, retention="workqueue") as w:
-        await skip_below(w.js, 2)
         consumer = await w.js.create_consumer(w.stream.name, durable_name="c")
         await w.js.schedule(w.subject + ".s", b"x", target=w.subject + ".t", at=LATER)
         msg = await consumer.next()
@@ -153,18 +146,23 @@ async def test_a_schedule_in_a_work_queue_is_work(nats_server: TrioNatsServer) -
         assert await w.js.schedules(w.stream.name) == [], "and done with it is gone"
 
 
+NEWER = pytest.mark.level(4)
+
+
+@pytest.mark.level(2)
 @pytest.mark.parametrize(
     ("config", "given", "number", "text"),
     [
         ({}, {}, 10188, "the stream needs allow_msg_schedules"),
         ({"allow_msg_schedules": True}, {"ttl": 5}, 10166, "the stream needs allow_msg_ttl"),
         (SCHEDULES, {"target": "nowhere"}, 10190, "target must be a subject of the same stream"),
-        (SCHEDULES, {"at": None, "cron": "0 0 0 31 2 *"}, 10189, "it never comes"),
-        (
+        pytest.param(SCHEDULES, {"at": None, "cron": "0 0 0 31 2 *"}, 10189, "it never comes", marks=NEWER),
+        pytest.param(
             SCHEDULES,
             {"at": None, "cron": "@daily", "time_zone": "Nowhere/Here"},
             10223,
             "time_zone must be an IANA name",
+            marks=NEWER,
         ),
     ],
 )
@@ -172,7 +170,6 @@ async def test_a_refusal_says_what_to_do(
     nats_server: TrioNatsServer, config: dict[str, Any], given: dict[str, Any], number: int, text: str
 ) -> None:
     async with open_stream(nats_server, **config) as w:
-        await skip_below(w.js, need_of(schedule_headers("", "s", **{"at": LATER, "target": "t", **given})).level)
         with pytest.raises(errors.APIError, match=text) as caught:
             await w.js.schedule(w.subject + ".s", b"", **{"at": LATER, "target": w.subject + ".t", **given})
         assert (caught.value.code, caught.value.err_code) == (400, number)
@@ -180,9 +177,9 @@ async def test_a_refusal_says_what_to_do(
         assert (await w.stream.info()).state.last_seq == 0
 
 
+@pytest.mark.level(2)
 async def test_what_no_stream_listens_to(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
-        await skip_below(w.js, 2)
         with pytest.raises(errors.NoStreamResponseError, match=r"schedule 'nowhere'"):
             await w.js.schedule("nowhere", b"", target="t", at=LATER)
         with pytest.raises(errors.NotFoundError, match="nowhere"):
@@ -199,9 +196,9 @@ async def test_what_no_stream_listens_to(nats_server: TrioNatsServer) -> None:
         "5/15 * * * * *", "0 0 0 * * 0-6/2", "*/100 * * * * *", "  0 0  0 * * mon", "59 59 23 31 12 6",
     ],
 )  # fmt: skip
+@pytest.mark.level(4)
 async def test_what_passes_here_passes_there(nats_server: TrioNatsServer, cron: str) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         await w.js.schedule(w.subject + ".s", b"", target=w.subject + ".t", cron=cron)
         (found,) = await w.js.schedules(w.stream.name)
         assert found.cron == " ".join(cron.split())
@@ -220,9 +217,9 @@ async def test_what_passes_here_passes_there(nats_server: TrioNatsServer, cron: 
         "*/0 * * * * *",
     ],
 )
+@pytest.mark.level(4)
 async def test_what_is_refused_here_is_refused_there(nats_server: TrioNatsServer, cron: str) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         with pytest.raises(ValueError, match="cron is"):
             await w.js.schedule(w.subject + ".s", b"", target=w.subject + ".t", cron=cron)
         with pytest.raises(errors.APIError, match="pattern is invalid"):
@@ -231,10 +228,10 @@ async def test_what_is_refused_here_is_refused_there(nats_server: TrioNatsServer
             )
 
 
+@pytest.mark.level(4)
 async def test_an_unreadable_schedule_is_listed_as_it_stands(nats_server: TrioNatsServer) -> None:
     """One of another client, in a form that is not ours: the server takes durations as Go writes them."""
     async with open_stream(nats_server, **SCHEDULES) as w:
-        await skip_below(w.js, 4)
         headers = {"Nats-Schedule": "@every 1h30m", "Nats-Schedule-Target": w.subject + ".t", "Nats-Schedule-TTL": "1m"}
         await w.js.publish(w.subject + ".s", b"x", headers=headers)
         (found,) = await w.js.schedules(w.stream.name)
