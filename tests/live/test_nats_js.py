@@ -506,6 +506,7 @@ async def test_one_name_of_two_clients_and_a_renamed_object(js: NatsJS, nats_ser
 # -- schedules and counters --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.level(4)
 async def test_schedules_of_either_are_read_and_taken_back_by_the_other(
     js: NatsJS, nats_server: TrioNatsServer
 ) -> None:
@@ -535,6 +536,7 @@ async def test_schedules_of_either_are_read_and_taken_back_by_the_other(
         assert await w.js.schedules(w.stream.name) == []
 
 
+@pytest.mark.level(2)
 async def test_counters_are_counted_on_by_either(js: NatsJS, nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, allow_msg_counter=True) as w:
         counter = await w.js.counter(w.stream.name)
