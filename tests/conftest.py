@@ -217,7 +217,8 @@ def api_level(server_executable: Path) -> int:
 
     async def ask(url: str) -> int:
         async with trio.open_nursery() as nursery, trionats.open_client(nursery, url) as nc:
-            return (await nc.jetstream().account_info()).api.level or 0
+            account = await nc.jetstream().account_info()
+        return account.api.level or 0
 
     with NatsServer(jetstream=True, executable=server_executable) as server:
         return trio.run(ask, server.url)
