@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_event_feed _publisher _replies _service _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -169,10 +169,15 @@ FLOORS: dict[str, list[str]] = {
         "publisher",
     ],
     "_protocol.services": [
-        "* words",
+        "* answers names words",
+        "deadlines failures",
+        "tally",
     ],
     "_services": [
-        "*",
+        "* isolation monitoring request",
+        "endpoint",
+        "serving",
+        "service",
     ],
     "testing": [
         "_server",
@@ -212,6 +217,7 @@ TASKS = {
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
+    "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
@@ -228,6 +234,7 @@ PUBLIC_ONLY = (
     "_client",
     "_subscription",
     "_replies",
+    "_service",
     "_event_feed",
     "_watch",
     "_consume",
