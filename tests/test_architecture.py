@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_lossless _version errors testing",
+        "_version errors testing",
         "api monitoring",
         "_discretion _protocol events",
         "_feeds",
@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_event_feed _publisher _replies _service _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -174,10 +174,19 @@ FLOORS: dict[str, list[str]] = {
         "answers",
     ],
     "_protocol.services": [
-        "* words",
+        "* answers names words",
+        "deadlines failures",
+        "tally",
     ],
     "_services": [
-        "* system",
+        "* isolation monitoring request system",
+        "endpoint",
+        "serving",
+        "service",
+    ],
+    "api": [
+        "_lossless",
+        "*",
     ],
     "monitoring": [
         "_told",
@@ -222,6 +231,7 @@ TASKS = {
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
+    "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
@@ -238,6 +248,7 @@ PUBLIC_ONLY = (
     "_client",
     "_subscription",
     "_replies",
+    "_service",
     "_event_feed",
     "_watch",
     "_consume",

@@ -41,6 +41,9 @@ from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
+from trionats._service import open_endpoint, open_service
+from trionats._services.request import ServiceRequest
+from trionats._services.service import Group, Service
 from trionats._services.system import SystemClient
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
@@ -56,6 +59,7 @@ __all__ = [
     "Counter",
     "Events",
     "Feed",
+    "Group",
     "JetStream",
     "JetStreamManager",
     "JetStreamMsg",
@@ -75,6 +79,8 @@ __all__ = [
     "ReadOnlyKeyValue",
     "Receipt",
     "Replies",
+    "Service",
+    "ServiceRequest",
     "Stream",
     "Subscription",
     "SubscriptionStatistics",
@@ -91,10 +97,12 @@ __all__ = [
     "monitoring",
     "open_client",
     "open_consumer",
+    "open_endpoint",
     "open_events",
     "open_lease",
     "open_publisher",
     "open_replies",
+    "open_service",
     "open_subscription",
     "open_watcher",
     "trace_headers",

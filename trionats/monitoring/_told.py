@@ -5,7 +5,7 @@ Strategy
     or null leaves the field at its default, since servers leave out what is empty; what is of another kind is a
     ValueError that names it. What no field is for stands in `extra`.
 
-    `_lossless` is for what is also written back.
+    `api._lossless` is for what is also written back.
 """
 
 from __future__ import annotations
