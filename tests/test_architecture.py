@@ -175,11 +175,11 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.services": [
         "* answers names words",
-        "deadlines failures",
+        "deadlines discovery failures",
         "tally",
     ],
     "_services": [
-        "* isolation monitoring request system",
+        "* discovery isolation monitoring request system",
         "endpoint",
         "serving",
         "service",

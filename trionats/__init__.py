@@ -42,6 +42,7 @@ from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
 from trionats._service import open_endpoint, open_service
+from trionats._services.discovery import ServiceClient
 from trionats._services.request import ServiceRequest
 from trionats._services.service import Group, Service
 from trionats._services.system import SystemClient
@@ -80,6 +81,7 @@ __all__ = [
     "Receipt",
     "Replies",
     "Service",
+    "ServiceClient",
     "ServiceRequest",
     "Stream",
     "Subscription",
