@@ -26,9 +26,9 @@ FLOORS: dict[str, list[str]] = {
         "_feeds",
         "_connection",
         "_core",
-        "_jetstream",
+        "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_event_feed _publisher _replies _service _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -127,7 +127,7 @@ FLOORS: dict[str, list[str]] = {
         "* commands fields happenings headers index receivers showing subjects timers",
         "addresses outbox parser registrations server_errors",
         "admission auth replies servers",
-        "engine jetstream",
+        "engine jetstream services",
         "migration",
     ],
     "_protocol.auth": [
@@ -169,6 +169,17 @@ FLOORS: dict[str, list[str]] = {
         "* publish",
         "publisher",
     ],
+    "_protocol.services": [
+        "* answers names words",
+        "deadlines failures",
+        "tally",
+    ],
+    "_services": [
+        "* isolation monitoring request",
+        "endpoint",
+        "serving",
+        "service",
+    ],
     "testing": [
         "_server",
         "_trio_server",
@@ -207,6 +218,7 @@ TASKS = {
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
     "_jetstream.publishing.publisher": 1,
+    "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
@@ -219,9 +231,11 @@ SEND_ALL = {
 # From here up a user could have written the module: no underscore attribute of what another module has made.
 PUBLIC_ONLY = (
     "_jetstream",
+    "_services",
     "_client",
     "_subscription",
     "_replies",
+    "_service",
     "_event_feed",
     "_watch",
     "_consume",

@@ -27,6 +27,7 @@ PUBLIC_MODULES = ("trionats", *(f"trionats.{name}" for name in ("api", "bridge",
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
     "trionats.Feed": "Watcher is one",
+    "trionats.Group": "Service is one",
     "trionats.BoundedFeed": "Subscription is one",
     "trionats.JetStreamManager": "JetStream is one",
     "trionats.ReadOnlyKeyValue": "KeyValue is one",
@@ -41,8 +42,8 @@ NOT_FINAL = {
 # Opened without a background task, so without a nursery.
 NO_NURSERY = {"trionats.testing.open_server"}
 
-# Takes what it sends behind the subject, as `Client.request` does.
-ALSO_SENDS = {"trionats.open_replies"}
+# Takes what it sends behind the subject, as `Client.request` does; a service is its name and its version.
+ALSO_SENDS = {"trionats.open_replies", "trionats.open_service"}
 
 
 def ours(thing: object) -> bool:

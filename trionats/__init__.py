@@ -41,6 +41,9 @@ from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
+from trionats._service import open_endpoint, open_service
+from trionats._services.request import ServiceRequest
+from trionats._services.service import Group, Service
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
 from trionats._watch import open_watcher
@@ -55,6 +58,7 @@ __all__ = [
     "Counter",
     "Events",
     "Feed",
+    "Group",
     "JetStream",
     "JetStreamManager",
     "JetStreamMsg",
@@ -74,6 +78,8 @@ __all__ = [
     "ReadOnlyKeyValue",
     "Receipt",
     "Replies",
+    "Service",
+    "ServiceRequest",
     "Stream",
     "Subscription",
     "SubscriptionStatistics",
@@ -88,10 +94,12 @@ __all__ = [
     "issue_user_jwt",
     "open_client",
     "open_consumer",
+    "open_endpoint",
     "open_events",
     "open_lease",
     "open_publisher",
     "open_replies",
+    "open_service",
     "open_subscription",
     "open_watcher",
     "trace_headers",

@@ -26,6 +26,7 @@ from trionats._protocol.commands import CRLF, LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from types import EllipsisType
 
     from trionats._connection.tls import TLSState
     from trionats._core.frames import Headers
@@ -259,24 +260,36 @@ class Client:
             subject, payload, headers, max_msgs=max_msgs, stall=stall, sentinel=sentinel, reply=reply
         )
 
-    def with_options(self, *, request_timeout: float | None) -> Client:
+    def with_options(
+        self, *, request_timeout: float | EllipsisType | None = ..., send_deadline: bool | EllipsisType = ...
+    ) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
 
         Args:
             request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for
-                what is so where nobody chooses: 5 s where no deadline is in force.
+                what is so where nobody chooses: 5 s where no deadline is in force. Left out, it stays as it is.
+            send_deadline: Whether requests say for how long their reply is waited for, in whole milliseconds, in the header
+                `Trionats-Timeout`: services with `honour_deadline` stop working on them then. Those of JetStream never do.
+                False until somebody chooses; left out, it stays as it is.
 
         Returns:
             The view.
 
         Raises:
-            TypeError: It is no number.
-            ValueError: It is negative.
+            TypeError: `request_timeout` is no number, or `send_deadline` neither True nor False.
+            ValueError: `request_timeout` is negative.
         """
-        if request_timeout is not None:
-            check_seconds("request_timeout", request_timeout)
+        connection = self._connection
+        if request_timeout is not ...:
+            if request_timeout is not None:
+                check_seconds("request_timeout", request_timeout)
+            connection = connection.with_request_timeout(request_timeout)
+        if send_deadline is not ...:
+            if not isinstance(send_deadline, bool):
+                raise TypeError(f"send_deadline must be True or False, not {type(send_deadline).__name__}")
+            connection = connection.with_send_deadline(send_deadline)
         view = copy.copy(self)
-        view._connection = self._connection.with_request_timeout(request_timeout)
+        view._connection = connection
         return view
 
     def new_inbox(self) -> str:
@@ -301,7 +314,11 @@ class Client:
         """
         if domain is None and prefix is None:
             domain, prefix = self._jetstream.get("domain"), self._jetstream.get("prefix")
-        return JetStream(self._connection, domain=domain, prefix=prefix)
+        connection = self._connection
+        if connection.send_deadline:
+            # What is published into a stream would be stored with it.
+            connection = connection.with_send_deadline(False)
+        return JetStream(connection, domain=domain, prefix=prefix)
 
     # The connection.
 

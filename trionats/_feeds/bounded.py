@@ -126,10 +126,11 @@ class BoundedFeed(Feed[M], Generic[M]):
 
     # Inside.
 
-    def _taken(self, item: M) -> None:
+    def _taken(self, item: M) -> bool | None:
         self._bytes -= self._measure(item)
         if self._slow:
             self._recover()
+        return None
 
     def _recover(self) -> None:
         half_empty = len(self) <= self._receive.statistics().max_buffer_size / 2
