@@ -20,8 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_lossless _version errors testing",
-        "api",
+        "_version errors testing",
+        "api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
@@ -60,7 +60,7 @@ FLOORS: dict[str, list[str]] = {
         "messaging",
         "listeners",
         "connection",
-        "status",
+        "hops status",
     ],
     "_feeds": [
         "* busy_tasks opening run",
@@ -124,11 +124,11 @@ FLOORS: dict[str, list[str]] = {
         "publisher",
     ],
     "_protocol": [
-        "* commands fields happenings headers index receivers showing subjects timers",
+        "* commands fields happenings headers index receivers showing subjects timers versions",
         "addresses outbox parser registrations server_errors",
-        "admission auth replies servers",
+        "admission auth replies servers tracing",
         "engine jetstream services",
-        "migration",
+        "migration monitoring",
     ],
     "_protocol.auth": [
         "* credentials",
@@ -169,16 +169,29 @@ FLOORS: dict[str, list[str]] = {
         "* publish",
         "publisher",
     ],
+    "_protocol.monitoring": [
+        "* requests",
+        "answers",
+    ],
     "_protocol.services": [
         "* answers names words",
-        "deadlines failures",
+        "deadlines discovery failures",
         "tally",
     ],
     "_services": [
-        "* isolation monitoring request",
+        "* discovery isolation monitoring request system",
         "endpoint",
         "serving",
         "service",
+    ],
+    "api": [
+        "_lossless",
+        "*",
+    ],
+    "monitoring": [
+        "_told",
+        "_answers _trace",
+        "*",
     ],
     "testing": [
         "_server",

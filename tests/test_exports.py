@@ -22,7 +22,10 @@ import trionats
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-PUBLIC_MODULES = ("trionats", *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "testing")))
+PUBLIC_MODULES = (
+    "trionats",
+    *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "monitoring", "testing")),
+)
 
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
@@ -37,6 +40,9 @@ NOT_FINAL = {
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
     "trionats.events.ConsumerEvent": "what happens to a consumer is one",
+    "trionats.monitoring.Answer": "what each kind of request is answered with is one",
+    "trionats.monitoring.Told": "all that servers tell is one",
+    "trionats.monitoring.TraceEvent": "each kind of them is one",
 }
 
 # Opened without a background task, so without a nursery.

@@ -9,7 +9,7 @@ values of `open_events`; `trionats.testing` starts a real server.
 
 from __future__ import annotations
 
-from trionats import api, errors, events
+from trionats import api, errors, events, monitoring
 from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
@@ -42,8 +42,10 @@ from trionats._protocol.servers import KnownServer
 from trionats._publisher import open_publisher
 from trionats._replies import Replies, open_replies
 from trionats._service import open_endpoint, open_service
+from trionats._services.discovery import ServiceClient
 from trionats._services.request import ServiceRequest
 from trionats._services.service import Group, Service
+from trionats._services.system import SystemClient
 from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
 from trionats._watch import open_watcher
@@ -79,10 +81,12 @@ __all__ = [
     "Receipt",
     "Replies",
     "Service",
+    "ServiceClient",
     "ServiceRequest",
     "Stream",
     "Subscription",
     "SubscriptionStatistics",
+    "SystemClient",
     "TLSState",
     "ValueCodec",
     "Watcher",
@@ -92,6 +96,7 @@ __all__ = [
     "errors",
     "events",
     "issue_user_jwt",
+    "monitoring",
     "open_client",
     "open_consumer",
     "open_endpoint",

@@ -97,6 +97,7 @@ __all__ = [
     "LinkIsABucketError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
+    "MonitoringError",
     "MsgAlreadyAckdError",
     "NoRespondersError",
     "NoServersError",
@@ -219,6 +220,24 @@ class FailedMsg:
     payload: bytes
     headers: Mapping[str, str] | None
     msg_id: str | None
+
+
+class MonitoringError(Error):
+    """A server answered a monitoring request with an error, or with what cannot be read.
+
+    Attributes:
+        request: What was asked: "VARZ".
+        server: The name of the server that says so; empty where it is not known.
+        server_id: Its id.
+        code: Its number for it, 400 or 500; None for what cannot be read.
+        description: What it says.
+    """
+
+    request: str = ""
+    server: str = ""
+    server_id: str = ""
+    code: int | None = None
+    description: str = ""
 
 
 class PublishError(Error):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -127,6 +128,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
             "$JS.API.STREAM.LIST": lambda _: {"total": 2, "streams": [bucket.about(), keys.about()]},
             "echo": lambda frame: frame.payload,
             "void": lambda _: None,
+            "$SYS.REQ.SERVER.PING.STATSZ": lambda _: {"statsz": {"active_servers": 2}},
+            "$SYS.REQ.SERVER.PING.IDZ": lambda _: {"name": "fake", "id": "FAKE"},
+            "$SYS.REQ.>": lambda _: {"server": {"name": "fake", "id": "FAKE"}, "data": {}},
+            "traced": lambda frame: reported(server, frame),
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
             "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
         }.items():
@@ -142,6 +147,17 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         # Those that a program makes stay; those that readers make (prefix and serial) do not.
         assert not [name for name in stream.consumers if "_" in name]
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
+
+
+def reported(server: FakeServer, frame: Frame) -> None:
+    """Report of a message that is traced; one that is to come twice is announced once more, and does not come."""
+    inbox = frame.headers.partition(b"Nats-Trace-Dest: ")[2].partition(b"\r\n")[0].decode()
+    gone = [{"type": "eg", "kind": 1, "hop": "1"}] if b"Twice" in frame.headers else []
+    server.publish(inbox, json.dumps({"events": [{"type": "in", "kind": 0}, *gone]}).encode())
+
+
+async def monitored(kind: str, w: Everything) -> None:
+    await getattr(trionats.SystemClient(w.nc), kind)()
 
 
 # -- the cases ---------------------------------------------------------------------------------------------------------
@@ -680,6 +696,13 @@ CASES: Final[dict[str, Case]] = {
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
     "Client.request, waiting for room": simply(lambda w: w.nc.request("echo", b"x"), Everything.full),
     "Client.request, without a connection": simply(lambda w: w.nc.request("echo", b"x"), Everything.drop),
+    **{
+        f"SystemClient.{kind}": simply(partial(monitored, kind))
+        for kind in ("varz", "connz", "subsz", "routez", "gatewayz", "leafz", "jsz", "healthz", "accountz")
+    },
+    "SystemClient.varz, of one server": simply(lambda w: trionats.SystemClient(w.nc).varz(server="fake")),
+    "Client.trace": simply(lambda w: w.nc.trace("traced", b"x", only=True)),
+    "Client.trace, until it is quiet": simply(lambda w: w.nc.trace("traced", b"x", {"Twice": "1"}, stall=0.1)),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),

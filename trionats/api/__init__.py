@@ -38,7 +38,7 @@ from nats.js.api import (
     StreamPurgeRequest,
 )
 
-from trionats import _lossless
+from trionats.api import _lossless
 
 __all__ = [
     "DEFAULT_PREFIX",
