@@ -119,8 +119,8 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.publishing": [
         "* destination",
         "publish",
-        "flight",
-        "publisher",
+        "flight staging",
+        "batch publisher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers",
@@ -166,7 +166,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.publishing": [
         "* publish",
-        "publisher",
+        "batch publisher",
     ],
     "testing": [
         "_server",
