@@ -272,9 +272,24 @@ def test_a_gap_is_told_once_it_is_known_that_nothing_else_is_the_matter(run: Run
     run.end()
     run.refuse(4, INCOMPLETE)
     assert run.course.phase is Phase.COMMITTING
-    run.refuse(3, INCOMPLETE)
+    first = run.reply(3)
+    other = ValueError("the first gap")
+    run.course.refused(first, INCOMPLETE, other)
     run.stage(2)
-    assert (run.course.failure, run.course.committed) == (GAP, False)
+    assert (run.course.failure, run.course.committed) == (other, False)
+    assert run.course.phase is Phase.ENDED
+
+
+def test_of_two_gaps_the_first_one_is_told(run: Run) -> None:
+    run.publish(2)
+    run.stage(1)
+    run.publish(2)
+    run.end()
+    first = ValueError("the first gap")
+    run.course.refused(run.reply(3), INCOMPLETE, first)
+    run.refuse(4, INCOMPLETE)
+    run.stage(2)
+    assert run.course.failure is first
 
 
 def test_what_made_the_gap_is_told_in_place_of_the_gap(run: Run) -> None:

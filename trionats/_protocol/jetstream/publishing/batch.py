@@ -374,7 +374,8 @@ class Course:
         if err_code != _INCOMPLETE:
             self.fail(error)
             return
-        self._gap = self._gap or (entry.number, error)
+        if self._gap is None or entry.number < self._gap[0]:
+            self._gap = entry.number, error
         self._look_at_gap()
 
     def overdue(self) -> bool:
