@@ -277,7 +277,6 @@ def test_a_gap_is_told_once_it_is_known_that_nothing_else_is_the_matter(run: Run
     run.course.refused(first, INCOMPLETE, other)
     run.stage(2)
     assert (run.course.failure, run.course.committed) == (other, False)
-    assert run.course.phase is Phase.ENDED
 
 
 def test_of_two_gaps_the_first_one_is_told(run: Run) -> None:
