@@ -16,7 +16,7 @@ from tests.worlds import StreamWorld, open_live, open_stream, reconnected, uniqu
 from trionats import Batch, JetStream, api, errors, events
 from trionats.testing import TrioNatsServer
 
-pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=60)]
+pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=60), pytest.mark.level(2)]
 
 #: Limits that are reached sooner than those of a server that is not configured.
 SMALL = 'jetstream { limits { batch { max_msgs: 10, timeout: "500ms", max_inflight_per_stream: 3 } } }'
@@ -154,7 +154,9 @@ async def test_nothing_is_left_of_batches_that_were_abandoned() -> None:
 
         for _ in range(3):
             await abandon()
-        assert (await refused(js, *[("s.a", {})] * 2)).err_code == 10210
+        error = await refused(js, *[("s.a", {})] * 2)
+        assert error.err_code in (10210, 10176), "2.12 has no number for it"
+        assert "too many batches are open" in str(error)
         taken: list[Batch] = []
 
         async def takes_a_batch() -> bool:
@@ -395,7 +397,7 @@ async def test_a_leader_that_steps_down_half_way_stores_nothing() -> None:
 
 async def test_a_leader_that_steps_down_behind_the_commit_leaves_all_of_it_or_nothing() -> None:
     async with open_replicated(allow_atomic=True) as (_, js, stream):
-        for number in range(1, 6):
+        for number in range(1, 4):
             subject, count = f"s.{number}", 20
             made: list[Batch] = []
             async with trio.open_nursery() as nursery:

@@ -90,6 +90,7 @@ async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(
 
 
 @pytest.mark.live(seconds=60)
+@pytest.mark.level(2)
 async def test_a_batch_cancelled_at_any_moment_is_stored_whole_or_not_at_all_and_leaves_nothing(seed: str) -> None:
     """Nothing in the server's files, and as much room for batches as before."""
     outcome = await cancelled_batches(40, 200, seed, forgets_after=1)
@@ -99,6 +100,7 @@ async def test_a_batch_cancelled_at_any_moment_is_stored_whole_or_not_at_all_and
 
 
 @pytest.mark.live(seconds=60)
+@pytest.mark.level(2)
 async def test_a_batch_whose_server_is_killed_at_any_moment_is_stored_whole_or_not_at_all(seed: str) -> None:
     outcome = await killed_batches(6, 300, seed)
     assert not outcome.wrong, str(outcome)

@@ -491,6 +491,12 @@ def test_a_number_that_says_no_more_than_its_text_has_none() -> None:
     assert (meaning(10077, 1), meaning(None, 1)) == ("", "")
 
 
+def test_a_first_message_is_incomplete_only_where_too_many_batches_are_open() -> None:
+    assert meaning(INCOMPLETE, 1) == meaning(10210, 1)
+    assert meaning(INCOMPLETE, 2) != meaning(10210, 2)
+    assert "too many batches are open" in meaning(INCOMPLETE, 1)
+
+
 def test_a_stream_that_is_reached_half_way_is_another_one() -> None:
     assert "set its allow_atomic" in meaning(10174, 1)
     assert "were taken by another" in meaning(10174, 2)

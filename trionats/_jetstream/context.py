@@ -152,7 +152,9 @@ class JetStream(JetStreamManager):
 
     @opens
     async def open_batch(self) -> AsyncIterator[Batch]:
-        """Publish several messages of which the stream stores all or none (ADR-50, server 2.12); there is no task behind it.
+        """Publish several messages of which the stream stores all or none (ADR-50, server 2.12).
+
+        There is no task behind it, so it takes no nursery::
 
             async with js.open_batch() as batch:
                 await batch.publish("accounts.alice", b"-10")

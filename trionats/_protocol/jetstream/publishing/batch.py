@@ -71,6 +71,8 @@ _MARGIN: Final = 0.25
 #: Its number for a stream without `allow_atomic`, and for a message that does not follow upon the one before it.
 _DISABLED: Final = 10174
 _INCOMPLETE: Final = 10176
+#: And for a batch that would be one too many.
+_TOO_MANY: Final = 10210
 #: What the server's numbers mean for a batch.
 _MEANINGS: Final = {
     10047: "the server has no room for it",
@@ -104,6 +106,8 @@ def meaning(err_code: int | None, number: int) -> str:
         err_code: The server's number.
         number: Which message of the batch it is.
     """
+    if err_code == _INCOMPLETE and number == 1:
+        err_code = _TOO_MANY  # as 2.12 says it
     meant = _MEANINGS.get(err_code or 0, "")
     if err_code == _DISABLED and number > 1:
         meant += "; and a batch goes into one stream, but the messages before this one were taken by another"
