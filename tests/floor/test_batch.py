@@ -15,6 +15,7 @@ from tests.fake_jetstream import WRONG_SEQUENCE, FakeBatches, fields_of, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import (
     Hosts,
+    assert_failures_are_let_go,
     assert_nothing_left,
     elsewhere,
     hold_back,
@@ -545,6 +546,28 @@ async def test_what_the_server_refuses_to_pass_on_ends_it() -> None:
         assert (w.stream.messages, batch.committed) == ([], False)
 
 
+async def test_failures_are_let_go() -> None:
+    async with batches() as w:
+
+        async def use(*subjects: str) -> None:
+            async with w.js.open_batch() as batch:
+                for subject in subjects:
+                    await batch.publish(subject, b"x")
+
+        async def refused() -> None:
+            w.stream.hook = lambda _: FULL
+            await use("s.a", "s.a", "s.a")
+
+        async def nobody() -> None:
+            await use("nobody")
+
+        async def strange() -> None:
+            w.stream.hook = on_commit(b"what?")
+            await use("s.a", "s.a")
+
+        await assert_failures_are_let_go(refused, nobody, strange)
+
+
 # -- the connection ----------------------------------------------------------------------------------------------------
 
 
@@ -668,6 +691,31 @@ async def commit_into_the_dark(w: BatchWorld, count: int = 2, *, touched: bool =
 async def test_what_is_not_there_though_nothing_was_stored_since_is_not_stored() -> None:
     async with batches() as w:
         assert (await commit_into_the_dark(w)).committed is False
+
+
+async def test_a_commit_that_is_refused_when_it_is_sent_again_is_as_if_it_had_been_refused_at_once() -> None:
+    async with batches() as w:
+
+        def cut(frame: Frame) -> object:
+            if not commits(frame) or len(w.server.links) > 1:
+                return None
+            w.stream.store("s.a", b"another's", rollup=False)
+            w.server.cut()
+            return "silence"
+
+        w.stream.hook = cut
+        made: list[Batch] = []
+
+        async def use() -> None:
+            async with w.js.open_batch() as batch:
+                made.append(batch)
+                await batch.publish("s.a", b"1", expected_last_subject_seq=0)
+                await batch.publish("s.b", b"2")
+
+        with pytest.raises(errors.BatchError, match="something else is the last message") as caught:
+            await use()
+        assert (caught.value.err_code, made[0].committed) == (10071, False)
+        assert w.stream.payloads("s.>") == [b"another's"]
 
 
 async def test_where_others_have_stored_something_since_it_stays_unknown() -> None:

@@ -399,6 +399,20 @@ def test_one_message_of_it_says_where_the_last_one_is(
     assert stored_as("B", 3, fields, sequence) == expected
 
 
+@pytest.mark.parametrize(
+    ("err_code", "certain"), [(10071, True), (10164, True), (10201, True), (10176, False), (None, False)]
+)
+def test_a_second_commit_that_was_weighed_says_that_the_first_had_not_come(
+    run: Run, err_code: int | None, certain: bool
+) -> None:
+    run.publish(2)
+    run.stage(1)
+    run.end()
+    run.course.doubt(GAP)
+    run.course.refused_again(err_code, REFUSED)
+    assert (run.course.committed, run.course.failure) == ((False, REFUSED) if certain else (None, GAP))
+
+
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
@@ -643,9 +657,14 @@ class BatchMachine(RuleBasedStateMachine):
             self.course.doubt(REFUSED)
 
     @precondition(lambda self: self.online and self.course.phase is Phase.DOUBT)
-    @rule(removed=st.booleans())
-    def find_out(self, removed: bool) -> None:
+    @rule(removed=st.booleans(), conflict=st.booleans())
+    def find_out(self, removed: bool, conflict: bool) -> None:
         """The commit is sent once more, and the stream looked at, from which somebody may have removed what was stored."""
+        if self.server.staged == list(range(1, self.course.asked_as)) and conflict:
+            self.server.staged = None
+            self.course.refused_again(10071, REFUSED)
+            assert self.course.committed is False
+            return
         answer = self.server.take(self.course.asked_as, last=True, refuse=False)
         if answer == "stored":
             assert self.course.is_whole("B", len(self.server.stored))

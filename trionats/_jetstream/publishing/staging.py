@@ -152,6 +152,8 @@ class Staging:
             self._timer.cancel()
         self.pipeline.close()
         self._waiters.unpark_all()
+        # It was told, and this and the pipeline know each other: no exception is to wait for the garbage collector.
+        course.failure = None
 
     # Where frames wait, for the course.
 
@@ -235,7 +237,7 @@ class Staging:
             if last or entry.frame is None:
                 self._make_frame(entry, last=last)
         except errors.Error as error:  # the server takes less than it did
-            self._fail(error)
+            self._fail(error.with_traceback(None))
             self._raise_failure()
         assert entry.frame is not None, "it was made"
         entry.queued = self.pipeline.queue(entry.frame, entry.size)
@@ -305,7 +307,7 @@ class Staging:
             ack = publish_ack(self.about(entry), data)
         except errors.APIError as error:
             if error.code is None and error.err_code is None and entry is self.course.last:
-                self.course.doubt(error)  # it may be anybody's
+                self.course.doubt(error.with_traceback(None))  # it may be anybody's
             else:
                 self.course.refused(entry, error.err_code, self._refusal(entry, error))
             return
@@ -414,6 +416,7 @@ class Staging:
         try:
             ack = publish_ack(self.about(last), reply.data)
         except errors.APIError as error:
+            course.refused_again(error.err_code, self._refusal(last, error))
             return error.stream
         if course.is_whole(ack.batch, ack.count):
             self.ack = ack

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from multidict import MultiDict
 
 from trionats import errors
-from trionats._protocol.jetstream.publishing.publish import EXPECTED_LAST, MSG_ID, ROLLUP, Attempts
+from trionats._protocol.jetstream.publishing.publish import CONFLICTS, EXPECTED_LAST, MSG_ID, ROLLUP, Attempts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,8 @@ _DISABLED: Final = 10174
 _INCOMPLETE: Final = 10176
 #: And for a batch that would be one too many.
 _TOO_MANY: Final = 10210
+#: What a stream says only where it had all of the batch: of a commit that is sent once more, that the first one has not come.
+_WEIGHED: Final = CONFLICTS | {10201}
 #: What the server's numbers mean for a batch.
 _MEANINGS: Final = {
     10047: "the server has no room for it",
@@ -458,6 +460,18 @@ class Course:
     def unknown(self) -> None:
         """Take note that what became of it is not to be found out."""
         self.phase = Phase.ENDED
+
+    def refused_again(self, err_code: int | None, error: Exception) -> None:
+        """Take note that the stream has refused the commit that was sent once more.
+
+        Where it has weighed the whole batch, the first commit had not come, and nothing is stored: it is as if that had been refused.
+
+        Args:
+            err_code: What the server calls it.
+            error: What it is.
+        """
+        if err_code in _WEIGHED:
+            self.fail(error)
 
     def look_at(self, passed: float, now: datetime | None, last: datetime | None) -> None:
         """Clear the doubt if it is certain that nothing was stored since the commit left us, which was refused meanwhile.
