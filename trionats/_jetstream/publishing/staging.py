@@ -262,7 +262,6 @@ class Staging:
 
     async def _wait_turn(self, *, leaving: bool = False) -> None:
         """Wait until the message that is held may be sent; always a checkpoint."""
-        seconds = self.pipeline.seconds_to_wait()
         while True:
             await self.pipeline.turn()
             if self.is_left and not leaving:
@@ -270,6 +269,7 @@ class Staging:
             self._raise_failure()
             if self.course.may_send(self._connection.server_id):
                 return
+            seconds = self.pipeline.seconds_to_wait()
             with trio.move_on_after(seconds) as limit:
                 await self._waiters.park()
             if limit.cancelled_caught and not self.course.overdue():
