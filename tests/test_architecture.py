@@ -120,8 +120,8 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.publishing": [
         "* destination",
         "publish",
-        "flight",
-        "publisher",
+        "flight staging",
+        "batch publisher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",
@@ -167,7 +167,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream.publishing": [
         "* publish",
-        "publisher",
+        "batch publisher",
     ],
     "_protocol.monitoring": [
         "* requests",

@@ -33,6 +33,7 @@ from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.ordered.watcher import Watcher, WatcherStatistics
+from trionats._jetstream.publishing.batch import Batch
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
@@ -52,6 +53,7 @@ from trionats._watch import open_watcher
 
 __all__ = [
     "Base64Codec",
+    "Batch",
     "BoundedFeed",
     "Client",
     "ClientOptions",

@@ -73,6 +73,7 @@ __all__ = [
     "BadObjectMetaError",
     "BadRequestError",
     "BadSubjectError",
+    "BatchError",
     "BucketNotFoundError",
     "ConnectionClosedError",
     "ConnectionDrainingError",
@@ -249,6 +250,22 @@ class PublishError(Error):
     """
 
     failures: Sequence[tuple[FailedMsg, Exception]] = ()
+
+
+class BatchError(APIError):
+    """A stream refused an atomic batch, by refusing one of its messages or the commit: nothing of it is stored.
+
+    The text says what the server's `err_code` means for a batch. 10071 and 10164 are lost compare-and-sets.
+
+    Attributes:
+        batch: The id of the batch.
+        number: Which message it was, from 1.
+        subject: Where that went.
+    """
+
+    batch: str = ""
+    number: int = 0
+    subject: str = ""
 
 
 class PermissionsViolationError(Error):

@@ -25,7 +25,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
-from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
+from tests.fake_jetstream import FakeBatches, FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
 from trionats import (
@@ -74,6 +74,8 @@ class Everything:
     keys: FakeKeyValue
     #: A bucket that can hold leases, with nothing in it.
     leases: FakeKeyValue
+    #: A stream that takes atomic batches, with nothing in it.
+    batches: FakeBatches
 
     @property
     def js(self) -> JetStream:
@@ -118,6 +120,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         keys.set("k", b"old")
         keys.mark("gone", age=3600)
         leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
+        batches = FakeBatches(server, "B", "atomic")
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -137,7 +140,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases)
+            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases, batches)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -146,6 +149,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         assert not keys.consumers
         # Those that a program makes stay; those that readers make (prefix and serial) do not.
         assert not [name for name in stream.consumers if "_" in name]
+        assert batches.last in (0, 2, 3), "whole or not at all"
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
 
 
@@ -243,6 +247,45 @@ def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, befo
             yield partial(use, publisher)
 
     return prepared
+
+
+@asynccontextmanager
+async def batch_under_way(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """A batch of two messages, of which the stream takes the first one a moment later."""
+
+    def reply_later(frame: Frame) -> str:
+        w.batches.hook = lambda _: None
+        w.nursery.start_soon(w.later, partial(w.server.publish, frame.reply, w.batches.take(frame)))
+        return "silence"
+
+    w.batches.hook = reply_later
+    async with w.js.open_batch() as batch:
+        for _ in range(2):
+            await batch.publish("atomic.a", b"x")
+        await settled()
+        yield partial(batch.publish, "atomic.a", b"x", headers=HEADERS)
+
+
+async def batched(w: Everything) -> None:
+    """Enter a batch's block, publish, and leave it."""
+    async with w.js.open_batch() as batch:
+        for _ in range(3):
+            await batch.publish("atomic.a", b"x", headers=HEADERS)
+
+
+@asynccontextmanager
+async def broken_batch(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """The connection breaks behind the commit, which is stored."""
+
+    def cut(frame: Frame) -> str | None:
+        if b"Commit" not in frame.headers or len(w.server.links) > 1:
+            return None
+        w.batches.take(frame)
+        w.server.cut()
+        return "silence"
+
+    w.batches.hook = cut
+    yield partial(batched, w)
 
 
 async def receipt_of(publisher: trionats.Publisher) -> None:
@@ -718,6 +761,9 @@ CASES: Final[dict[str, Case]] = {
     "Msg.respond": message_to_answer,
     "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
     "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
+    "Batch.publish": batch_under_way,
+    "JetStream.open_batch": simply(batched),
+    "JetStream.open_batch, behind whose commit the connection breaks": broken_batch,
     "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from trio.lowlevel import checkpoint
 
 from trionats import api
 from trionats._core.deadlines import unexpected
+from trionats._feeds.opening import opens
 from trionats._jetstream.api import Api
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
@@ -18,6 +19,7 @@ from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects import buckets as object_stores
 from trionats._jetstream.objects.store import ObjectStore
+from trionats._jetstream.publishing.batch import Batch, batching
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.schedules import list_schedules, schedule, unschedule
@@ -28,7 +30,7 @@ from trionats._protocol.jetstream.schedules import schedule_headers
 from trionats._protocol.subjects import domain_name, pattern, publish_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
     from nats.js import api as nats_api
@@ -147,6 +149,49 @@ class JetStream(JetStreamManager):
         )
         data, sent = encoded(doing, payload), joined(doing, headers, asked)
         return await publish_until_known(self._jetstream, doing, subject, data, sent, asked)
+
+    @opens
+    async def open_batch(self) -> AsyncIterator[Batch]:
+        """Publish several messages of which the stream stores all or none (ADR-50, server 2.12).
+
+        There is no task behind it, so it takes no nursery::
+
+            async with js.open_batch() as batch:
+                await batch.publish("accounts.alice", b"-10")
+                await batch.publish("accounts.bob", b"+10")
+            print(batch.ack.seq)
+
+        All messages go into one stream, whose configuration has `allow_atomic`. Nobody sees any of them before all are
+        stored, one behind the other.
+
+        Leaving the block commits, and waits for the stream's word. An exception, or a cancellation before the commit is
+        queued, never commits; the server forgets within 10 s what it was given. Behind the commit it is whole or not at
+        all. The wait for that word is shielded, for 2 s at the most; a cancellation that comes behind the commit has no effect
+        if the word comes within these. Where it does not, `Batch.committed` is None. An exception of the block's own comes
+        out as it is.
+
+        When the connection breaks before the commit, nothing is stored, and it is a `trionats.errors.DisconnectedError`.
+        When it breaks behind it, or the stream owes its word, the commit is sent once more with the next connection, and the
+        stream is asked what it has, if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>` and `$JS.API.STREAM.INFO.<stream>`:
+        nothing is stored twice by that. If it has the batch, it is as if the word had come. If not, the exception is raised, and
+        `Batch.committed` says False where that is certain, and None where it is not. That takes as long as a reply may take: until the
+        deadline in force, for `request_timeout`, or 5 s.
+
+        Entering asks once for the server's API level. A batch without messages sends nothing.
+
+        Yields:
+            The batch.
+
+        Raises:
+            trionats.errors.APIError: The server is older than 2.12; nothing was sent.
+            trionats.errors.BatchError: On leaving: the stream refused; nothing is stored.
+            trionats.errors.NoStreamResponseError: On leaving: no stream listens on the subject of one of the messages.
+            trionats.errors.DisconnectedError: On leaving: the connection broke; see `Batch.committed`.
+            nats.errors.TimeoutError: On leaving: the stream's word did not come in time; see `Batch.committed`.
+            nats.errors.Error: As for `Client.publish`.
+        """
+        async with batching(self._jetstream) as batch:
+            yield batch
 
     def __publisher__(self, max_pending: int, *, resend: bool) -> Publisher:
         """Make what `open_publisher` gives; it is to be run by who asks for it."""
