@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_event_feed _ingest _publisher _replies _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -120,7 +120,8 @@ FLOORS: dict[str, list[str]] = {
         "* destination",
         "publish",
         "flight",
-        "publisher",
+        "ingest_flight publisher",
+        "ingest",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers",
@@ -165,7 +166,7 @@ FLOORS: dict[str, list[str]] = {
         "resuming",
     ],
     "_protocol.jetstream.publishing": [
-        "* publish",
+        "* ingest publish",
         "publisher",
     ],
     "testing": [
@@ -205,6 +206,7 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
+    "_jetstream.publishing.ingest": 1,
     "_jetstream.publishing.publisher": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a

@@ -85,6 +85,7 @@ __all__ = [
     "Error",
     "FailedMsg",
     "FlushTimeoutError",
+    "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
     "InvalidObjectNameError",
@@ -230,6 +231,10 @@ class PublishError(Error):
     """
 
     failures: Sequence[tuple[FailedMsg, Exception]] = ()
+
+
+class IngestGapError(Error):
+    """A message of a fast ingest is certainly not stored: it did not reach the stream in its turn, or was not sent any more."""
 
 
 class PermissionsViolationError(Error):
