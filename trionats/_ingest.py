@@ -44,7 +44,7 @@ async def open_ingest(
     gap. What the server does not know of any more (it forgets a batch after 10 s) is not known.
 
     With `on_gap="fail"` no message is stored behind one that is not. The first that is not, or may not be, ends the ingest: what follows
-    it fails, and `publish` raises what it failed of. With `on_gap="continue"` it alone fails, and the others go on. There, a
+    it fails, and `publish` raises the `PublishError`, whose `failures` are whole once the block is left. With `on_gap="continue"` it alone fails, and the others go on. There, a
     refusal can be lost with the connection, so what was under way when that broke is known to be missing, or is not known.
 
     The server forgets a batch that is idle, and one that is open slows the others of its stream down. So it is ended when nothing is

@@ -151,7 +151,8 @@ class Ingest:
         Raises:
             trionats.errors.NoStreamResponseError: No stream listens there.
             trionats.errors.APIError: The stream does not allow fast ingest, or its server is too old.
-            nats.errors.Error: In mode "fail": what the first message failed of, when one has; besides as for `Client.publish`.
+            trionats.errors.PublishError: In mode "fail": a message has failed before. Its `failures` are there once the ingest is left.
+            nats.errors.Error: As for `Client.publish`.
             trio.ClosedResourceError: The ingest was left, or its nursery was cancelled.
             TypeError: An argument is of a wrong kind.
             ValueError: An argument cannot be meant, or the subject is of another stream.
@@ -251,8 +252,9 @@ async def ingesting(nursery: trio.Nursery, ingest: Ingest) -> AsyncIterator[None
         if not ingest._finished.is_set():
             with trio.move_on_after(CLEANUP_SECONDS, shield=True):
                 await ingest._finished.wait()
-        failures = [failed(message) for message in ingest._flight.failures]
-        if failures and failure is not None:
+        failures = ingest._flight.told
+        failures += [failed(message) for message in ingest._flight.failures]
+        if failures and failure is not None and not isinstance(failure, errors.PublishError):
             failure.add_note(f"besides, {_count(failures)} failed; the first: {failures[0][1]}")
     if failures:
         text = f"{_count(failures)} failed; the first: {failures[0][1]}"

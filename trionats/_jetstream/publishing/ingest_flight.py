@@ -75,6 +75,8 @@ class IngestFlight:
         """The last PubAck that confirmed a whole batch."""
         self.failures: dict[Ingested, None] = {}
         """Those that failed and whose failure nobody has heard of yet, in the order of their ends."""
+        self.told: list[tuple[errors.FailedMsg, Exception]] = []
+        """The same as a `PublishError` tells them, once the ingest is left: also that which `publish` has raised before."""
         self.room = trio.lowlevel.ParkingLot()
         """Who waits until another message may be sent."""
         self.over: Exception | None = None
@@ -325,7 +327,9 @@ class IngestFlight:
             self.pipeline.changed()
         if ingestion.failing and self.over is None:
             first: Any = next(iter(self.failures))
-            self.over = self._failed_for(first.outcome)
+            text = f"the ingest has failed: {first.outcome}"
+            self.over = errors.explained(errors.PublishError, text, failures=self.told)
+            self.over.__cause__ = first.outcome
         if self._finishing and ingestion.ended:
             self.finished.set()
         self.unpark()
@@ -335,10 +339,6 @@ class IngestFlight:
         self.failures[message] = None
         if message.told is not None:
             message.told.set()
-
-    def _failed_for(self, reason: Exception) -> Exception:
-        kind = type(reason)
-        return errors.explained(kind, f"the ingest has failed: {reason}", **vars(reason))
 
     def _failure(self, message: Ingested, verdict: Verdict) -> Exception:
         """Say why a message failed."""

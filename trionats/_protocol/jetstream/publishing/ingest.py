@@ -322,7 +322,7 @@ class Ingestion:
         self._phase = Phase.NONE
         self._id = self._head = ""
         self._last = 0  # the message that was sent last
-        self._unsure = 0  # up to which one an error may have been lost
+        self._unsure = 0  # behind which one the connection broke
         self._tries = 0  # how often nobody has heard the first one
         self._again = False  # and whether that is why it is to be sent again
         self._act_at = inf  # when a first message, a ping or an end is to be sent
@@ -528,7 +528,7 @@ class Ingestion:
         if not self._last:
             self._no_batch()
         elif self.under_way:
-            self._unsure = self._last if self._keep_on else 0
+            self._unsure = self._last
             if self._phase is not Phase.ENDING:
                 self._phase = Phase.ASKING
         self._set_limit()
@@ -673,7 +673,8 @@ class Ingestion:
 
     def _stored(self, seq: int) -> None:
         """All up to this one were dealt with: those of which nothing else was said are stored."""
-        sent, unsure = self._sent, self._unsure
+        # Where a batch goes on behind errors, one of these may have been lost.
+        sent, unsure = self._sent, self._unsure if self._keep_on else 0
         while sent and sent[0].seq <= seq:
             message = sent.popleft()
             if message.outcome is None:
