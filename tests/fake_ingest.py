@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.fake_jetstream import FakeStream, refusal
-from tests.fakes import NO_RESPONDERS, FakeServer, Frame
+from tests.fakes import NO_RESPONDERS, FakeServer, Frame, matches
 
 UNKNOWN = refusal(400, 10208, "batch publish ID unknown")
 DISABLED = refusal(400, 10205, "batch publish is disabled")
@@ -39,10 +39,11 @@ class FastBatches:
 
     Args:
         step: After how many messages it acknowledges.
+        name: Its name.
     """
 
-    def __init__(self, step: int = 500) -> None:
-        self.name = "S"
+    def __init__(self, step: int = 500, name: str = "S") -> None:
+        self.name, self.domain = name, ""
         self.batches: dict[str, FastBatch] = {}
         self.stored: list[bytes] = []
         self.step = step
@@ -126,33 +127,37 @@ class FastBatches:
 
     def _over(self, name: str) -> dict[str, Any]:
         batch = self.batches.pop(name)
-        return {"stream": self.name, "seq": len(self.stored), "batch": name, "count": batch.last}
+        domain = {"domain": self.domain} if self.domain else {}
+        return {"stream": self.name, "seq": len(self.stored), **domain, "batch": name, "count": batch.last}
 
     def _refused(self, why: dict[str, Any]) -> dict[str, Any]:
         return {**why, "stream": self.name, "seq": 0}
 
 
 class FakeIngestStream(FakeStream):
-    """A stream "S" of a fake server that takes what is below `s.` and allows fast ingest.
+    """A stream of a fake server that allows fast ingest.
 
     Args:
         server: The server.
         step: After how many messages it acknowledges.
+        name: Its name.
+        subject: What it listens to.
     """
 
-    def __init__(self, server: FakeServer, step: int = 4) -> None:
-        super().__init__(server, "S")
-        self.fast = FastBatches(step)
+    def __init__(self, server: FakeServer, step: int = 4, *, name: str = "S", subject: str = "s.>") -> None:
+        super().__init__(server, name)
+        self.fast = FastBatches(step, name)
         self.heard_frames: list[Frame] = []
         #: What is done in place of taking a message: "503", "silence", "lost" (it is taken, and nothing said), or a mapping that is
         #: answered; None takes it.
         self.hook: Callable[[Frame], Any] = lambda _: None
         self.level = 4
-        self.config: dict[str, Any] = {"name": "S", "subjects": ["s.>"], "allow_batched": True}
-        self.names: Callable[[str], list[str]] = lambda subject: ["S"] if subject.startswith("s.") else []
-        server.on("s.>", self._publish)
+        self.config: dict[str, Any] = {"name": name, "subjects": [subject], "allow_batched": True}
+        self.names: Callable[[str], list[str]] = lambda asked: [name] if matches(subject, asked) else []
+        server.on(subject, self.publish)
         server.on("$JS.API.INFO", lambda _: {"api": {"level": self.level}})
-        server.on("$JS.API.STREAM.NAMES", self._named_for)
+        server.on(f"$JS.API.STREAM.INFO.{name}", lambda _: self.about(), first=True)
+        server.on("$JS.API.STREAM.NAMES", self._named_for, first=True)
 
     def about(self) -> dict[str, Any]:
         return {**super().about(), "config": self.config}
@@ -169,7 +174,7 @@ class FakeIngestStream(FakeStream):
         """What was heard, by its operation."""
         return [int(frame.reply.split(".")[-2]) for frame in self.heard_frames]
 
-    def _publish(self, frame: Frame) -> Any:  # noqa: ANN401 - whatever the hook says
+    def publish(self, frame: Frame) -> Any:  # noqa: ANN401 - whatever the hook says
         self.heard_frames.append(frame)
         instead = self.hook(frame)
         if instead == "503":
@@ -178,8 +183,11 @@ class FakeIngestStream(FakeStream):
         if instead not in (None, "lost", "silence"):
             return instead
         if instead != "silence":
-            said = self.fast.heard(".".join(frame.reply.split(".")[-6:]), frame.payload)
-            if instead is None:
-                for answer in said:
-                    self.server.publish(frame.reply, json.dumps(answer).encode())
+            self.take(frame, tell=instead is None)
         return None
+
+    def take(self, frame: Frame, *, tell: bool = True) -> None:
+        """Take a message, and say what there is to say."""
+        for answer in self.fast.heard(".".join(frame.reply.split(".")[-6:]), frame.payload):
+            if tell:
+                self.server.publish(frame.reply, json.dumps(answer).encode())

@@ -187,8 +187,11 @@ class Pipeline:
         Raises:
             nats.errors.MaxPayloadError: It is more than the server takes by now.
         """
-        if queued.size > self._supervisor.max_payload:
-            text = f"{queued.size} bytes of headers and payload, the server takes {self._supervisor.max_payload}"
+        # The supervisor learns what a new server takes behind those whom it concerns that there is one.
+        limit = self._engine.info.get("max_payload")
+        most = limit if isinstance(limit, int) and limit > 0 else self._supervisor.max_payload
+        if queued.size > most:
+            text = f"{queued.size} bytes of headers and payload, the server takes {most}"
             raise errors.explained(errors.MaxPayloadError, text)
         return self.queue(with_reply(queued.frame, self._prefix_bytes + token.encode()), queued.size)
 
