@@ -75,6 +75,7 @@ FLOORS: dict[str, list[str]] = {
         "management",
         "buckets consumers publishing",
         "kv objects streams",
+        "counters schedules",
         "context",
     ],
     "_jetstream.consumers": [
@@ -135,8 +136,8 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments publishing refusals",
-        "direct kv objects pull",
+        "* acks buckets counters levels listing moments publishing refusals",
+        "direct kv objects pull schedules",
         "actions",
         "consumers ordered",
     ],

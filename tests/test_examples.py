@@ -42,6 +42,14 @@ EXPECTED = {
         "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",
         "watched: ['src/a=b~.py']",
     ],
+    "schedules.py": [
+        *("water.garden: 10 minutes, by timer.garden", "water.garden: 10 minutes, by timer.garden"),
+        *("timer.garden every 1 s to water.garden", "taken back: True"),
+    ],
+    "counters.py": [
+        *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
+        "together: 1000000000000000000000000000002",
+    ],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

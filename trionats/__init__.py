@@ -26,6 +26,7 @@ from trionats._ingest import open_ingest
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
+from trionats._jetstream.counters import Counter
 from trionats._jetstream.kv.lease import Lease, open_lease
 from trionats._jetstream.kv.store import KeyValue, ReadOnlyKeyValue
 from trionats._jetstream.management import JetStreamManager
@@ -53,6 +54,7 @@ __all__ = [
     "ClientOptions",
     "ClientStatistics",
     "Consumer",
+    "Counter",
     "Events",
     "Feed",
     "Ingest",

@@ -7,6 +7,7 @@ before it began, an operation must not have sent a byte.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -27,7 +28,18 @@ from tests.fake_ingest import FakeIngestStream
 from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, JetStreamMsg, KeyValue, ObjectStore, OrderedConsumer, Stream, errors
+from trionats import (
+    Client,
+    Counter,
+    Feed,
+    JetStream,
+    JetStreamMsg,
+    KeyValue,
+    ObjectStore,
+    OrderedConsumer,
+    Stream,
+    errors,
+)
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -648,6 +660,54 @@ def of_stream(name: str, *arguments: object, **options: object) -> Case:
     return prepared
 
 
+def of_schedules(name: str, *arguments: object, retention: str = "limits") -> Case:
+    """An operation on a stream with a schedule, which is work in a work queue, and a message."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        schedule = {"Nats-Schedule": "@daily", "Nats-Schedule-Target": "s.t"}
+        hdrs = base64.b64encode(encode(schedule)).decode()
+        w.stream.store("s.a", b"x", headers=encode(schedule))
+        about = w.stream.about()
+        about["config"] = {"name": "S", "allow_msg_schedules": True, "retention": retention}
+        about["state"]["subjects"] = {"s.a": 1}
+        message = {"subject": "s.a", "seq": 1, "hdrs": hdrs, "time": "2030-01-01T00:00:00Z"}
+        answers: dict[str, dict[str, Any]] = {
+            "STREAM.INFO.S": about,
+            "STREAM.NAMES": {"total": 1, "streams": ["S"]},
+            "STREAM.MSG.GET.S": {"message": message},
+            "STREAM.PURGE.S": {"success": True, "purged": 1},
+            "INFO": {"api": {"level": 5}},
+        }
+        for what in answers:
+            w.server.on(f"$JS.API.{what}", lambda frame: answers[frame.subject.removeprefix("$JS.API.")], first=True)
+        yield partial(getattr(w.js, name), *arguments)
+
+    return prepared
+
+
+async def counted(w: Everything) -> object:
+    """Look for the counters of a stream that counts nothing."""
+    with suppress(errors.APIError):
+        return await w.js.counter("S")
+    return None
+
+
+def of_counter(use: Callable[[Counter], Awaitable[object]]) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        counting = {"config": {"name": "S", "subjects": ["s.>"], "allow_msg_counter": True}}
+        w.server.on("$JS.API.STREAM.INFO.S", lambda _: w.stream.about() | counting, first=True)
+        w.server.on("s.a", lambda _: {"stream": "S", "seq": 1, "val": "5"}, first=True)
+        message = {"subject": "s.a", "seq": 1, "data": base64.b64encode(b'{"val":"5"}').decode()}
+        found = {"message": {**message, "time": "2030-01-01T00:00:00Z"}}
+        w.server.on("$JS.API.STREAM.MSG.GET.S", lambda _: found, first=True)
+        w.stream.store("s.a", b'{"val":"5"}')
+        yield partial(use, await w.js.counter("S"))
+
+    return prepared
+
+
 CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
     "Client.publish, waiting for room": simply(lambda w: w.nc.publish("a", b"x" * 50), Everything.full),
@@ -842,6 +902,16 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.purge_stream": management("purge_stream", "s"),
     "JetStream.reset_consumer": asked_first(lambda w: w.js.reset_consumer("s", "c")),
     "JetStream.resume_consumer": asked_first(lambda w: w.js.resume_consumer("s", "c")),
+    "JetStream.schedule": asked_first(lambda w: w.js.schedule("s.a", b"x", target="s.t", every=5)),
+    "JetStream.unschedule": of_schedules("unschedule", "s.a"),
+    "JetStream.unschedule, nothing there": management("unschedule", "a"),
+    "JetStream.schedules": of_schedules("schedules", "S"),
+    "JetStream.schedules, of a work queue": of_schedules("schedules", "S", retention="workqueue"),
+    "JetStream.counter": asked_first(counted),
+    "JetStream.counter, nothing there": management("counter", "s"),
+    "Counter.add": of_counter(lambda counter: counter.add("s.a", 5)),
+    "Counter.get": of_counter(lambda counter: counter.get("s.a")),
+    "Counter.entries": of_counter(lambda counter: counter.entries("s.*")),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
     "JetStream.stream_names": management("stream_names"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -395,6 +395,46 @@ async def unpin(boss: Client, guest: Client) -> None:
         await guest.jetstream().unpin_consumer("S", "c", "g")
 
 
+async def scheduling(boss: Client) -> JetStream:
+    js = boss.jetstream()
+    await js.update_stream(name="S", allow_msg_schedules=True)
+    return js
+
+
+async def schedule(boss: Client, guest: Client) -> None:
+    await scheduling(boss)
+    await guest.jetstream().schedule("s.a", b"x", target="s.b", every=3600)
+
+
+async def unschedule(boss: Client, guest: Client) -> None:
+    await (await scheduling(boss)).schedule("s.a", b"x", target="s.b", every=3600)
+    assert await guest.jetstream().unschedule("s.a")
+
+
+async def list_schedules(boss: Client, guest: Client) -> None:
+    await (await scheduling(boss)).schedule("s.a", b"x", target="s.b", every=3600)
+    assert len(await guest.jetstream().schedules("S", "s.*")) == 1
+
+
+async def counting(boss: Client) -> None:
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    await js.create_stream(**SAME, allow_msg_counter=True)
+
+
+async def count(boss: Client, guest: Client) -> None:
+    await counting(boss)
+    counter = await guest.jetstream().counter("S")
+    assert await counter.add("s.a", 5) == 5
+    assert (await counter.get("s.a")).value == 5
+
+
+async def list_counters(boss: Client, guest: Client) -> None:
+    await counting(boss)
+    await (await boss.jetstream().counter("S")).add("s.a", 5)
+    assert len(await (await guest.jetstream().counter("S")).entries("s.*")) == 1
+
+
 async def purge(boss: Client, guest: Client) -> None:
     assert await guest.jetstream().purge_stream("S")
     assert await (await stream_of(boss, guest)).purge() == 0
@@ -429,6 +469,11 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "JetStream.schedule": schedule,
+    "JetStream.unschedule": unschedule,
+    "JetStream.schedules": list_schedules,
+    "JetStream.counter, Counter.add and Counter.get": count,
+    "Counter.entries": list_counters,
     "account_info": manage(lambda js: js.account_info()),
     "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
     "stream_info": manage(lambda js: js.stream_info("S")),
@@ -580,7 +625,22 @@ def test_the_page_and_the_tests_know_the_same_operations() -> None:
     assert set(GRANTS) == set(DO)
 
 
-@pytest.mark.parametrize("operation", GRANTS)
+#: What a server of 2.14 is needed for.
+NEWER = {
+    "JetStream.schedule",
+    "JetStream.unschedule",
+    "JetStream.schedules",
+    "reset_consumer",
+    "reset_consumer to a sequence",
+}
+
+
+def for_each(operations: Iterable[str]) -> pytest.MarkDecorator:
+    marked = [pytest.param(name, marks=[pytest.mark.level(4)] if name in NEWER else []) for name in operations]
+    return pytest.mark.parametrize("operation", marked)
+
+
+@for_each(GRANTS)
 async def test_an_operation_needs_what_the_page_says_and_no_more(operation: str) -> None:
     async with open_as(*GRANTS[operation]) as (boss, guest, told):
         with trio.fail_after(10):
@@ -588,7 +648,7 @@ async def test_an_operation_needs_what_the_page_says_and_no_more(operation: str)
         assert await refused(guest, told) == []
 
 
-@pytest.mark.parametrize("operation", [name for name, grants in GRANTS.items() if grants])
+@for_each(name for name, grants in GRANTS.items() if grants)
 async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(operation: str) -> None:
     """Otherwise the page asks for more than is needed."""
     for missing in GRANTS[operation]:

@@ -11,6 +11,7 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import Api
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
+from trionats._jetstream.counters import Counter, find_counter
 from trionats._jetstream.kv import buckets as key_values
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
@@ -20,10 +21,12 @@ from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publishing.ingest import Ingest
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
+from trionats._jetstream.schedules import list_schedules, schedule, unschedule
 from trionats._jetstream.streams import Stream
 from trionats._protocol import fields
 from trionats._protocol.jetstream.publishing.publish import publish_headers
-from trionats._protocol.subjects import domain_name
+from trionats._protocol.jetstream.schedules import schedule_headers
+from trionats._protocol.subjects import domain_name, pattern, publish_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -332,6 +335,133 @@ class JetStream(JetStreamManager):
             metadata=metadata,
             on_recreate=on_recreate,
         )
+
+    # Schedules and counters.
+
+    async def schedule(
+        self,
+        subject: str,
+        payload: bytes | str = b"",
+        *,
+        target: str,
+        at: datetime | None = None,
+        every: float | None = None,
+        cron: str | None = None,
+        ttl: float | Literal["never"] | None = None,
+        time_zone: str | None = None,
+        source: str | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        rollup: bool = False,
+        **unknown: Never,
+    ) -> api.PubAck:
+        """Have the server store a message at a time, once or again and again (ADR-51).
+
+        The schedule is a message itself: it is stored under its own subject, where it replaces the one before, and what it makes
+        is stored under `target`, with its payload and headers and two that say where it comes from (`Nats-Scheduler`,
+        `Nats-Schedule-Next`). So a consumer of its own subject would get it; in a work queue it would even be work, and
+        gone once it is acknowledged. A plain message under its subject disarms it.
+
+        One moment (`at`) needs a server of 2.12, everything else one of 2.14. Cancelled after it was sent, or when the
+        connection broke behind it, it may have been stored; to schedule it again does no harm.
+
+        Args:
+            subject: The schedule's own subject. The stream that listens there must have `allow_msg_schedules`.
+            payload: What is stored; text is encoded as UTF-8.
+            target: Where: another subject of the same stream, without wildcards.
+            at: At this moment, a datetime that knows its zone; one that has passed is at once. The schedule is gone then.
+            every: So many seconds apart, which must be whole; from now on.
+            cron: When all of six fields are met: second, minute, hour, day of the month, month, day of the week (0 is Sunday), each
+                `*`, a number, a range, a step (`*/5`) or a list, with names for months and days; in UTC. Or one of the words
+                `@yearly`, `@monthly`, `@weekly`, `@daily`, `@hourly`.
+            ttl: What is stored is kept for so many whole seconds, or "never" ends; the stream must have `allow_msg_ttl`.
+            time_zone: `cron` is meant in this zone, by its IANA name.
+            source: What is stored is the payload of the last message of this subject of the stream instead; nothing while there
+                is none.
+            headers: More headers, which are stored, too.
+            rollup: What is stored replaces all that was stored under `target` before.
+
+        Returns:
+            The stream and the sequence of the schedule.
+
+        Raises:
+            trionats.errors.NoStreamResponseError: No stream listens on the subject.
+            trionats.errors.APIError: The server is too old; nothing was stored. Or the stream refused: it takes no schedules, or
+                `target` is none of its subjects.
+            nats.errors.Error: As for `publish`.
+            TypeError: An argument is of a wrong kind.
+            ValueError: An argument cannot be meant: none or several of `at`, `every` and `cron`, a time zone without `cron`,
+                a datetime without one, a `target` that is the subject.
+        """
+        if unknown:
+            raise unexpected("schedule", unknown, "js")
+        doing = f"schedule {subject!r}"
+        publish_subject(subject, "schedule")
+        asked = schedule_headers(
+            doing,
+            subject,
+            target=target,
+            at=at,
+            every=every,
+            cron=cron,
+            ttl=ttl,
+            time_zone=time_zone,
+            source=source,
+            rollup=rollup,
+        )
+        data, sent = encoded(doing, payload), joined(doing, headers, asked)
+        return await schedule(self._jetstream, doing, subject, data, sent, asked)
+
+    async def unschedule(self, subject: str) -> bool:
+        """Remove a schedule: once this returns, it makes no more messages.
+
+        Its stream is looked for, and what its leader has under the subject is purged, up to the schedule. What was stored
+        under `target` stays. A message that is no schedule is not touched.
+
+        Args:
+            subject: The schedule's own subject.
+
+        Returns:
+            Whether there was one: False also for a moment that has come.
+
+        Raises:
+            trionats.errors.NotFoundError: No stream listens on the subject.
+            trionats.errors.APIError: The stream refused (`deny_purge`).
+            nats.errors.BadSubjectError: It is no subject.
+        """
+        publish_subject(subject, "unschedule")
+        return await unschedule(self._jetstream, subject)
+
+    async def schedules(self, stream: str, subjects: str = ">") -> list[api.Schedule]:
+        """List the schedules of a stream, whoever made them.
+
+        What counts is the last message of each subject. Where the stream has many subjects that are no schedules, naming those
+        that may be is much faster.
+
+        Args:
+            stream: The stream.
+            subjects: What the schedules' own subjects match; wildcards allowed.
+
+        Returns:
+            The schedules, in the order in which they were made; none where there are none.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            TypeError: `subjects` is no text.
+            ValueError: It is no pattern.
+        """
+        return await list_schedules(self._jetstream, stream, pattern("schedules: subjects", subjects))
+
+    async def counter(self, stream: str) -> Counter:
+        """Find the counters of a stream, which was created with `allow_msg_counter` (ADR-49, server 2.12).
+
+        Args:
+            stream: Its name.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: It counts nothing (error 10168), or the server is too old for counters.
+        """
+        return await find_counter(self._jetstream, stream)
 
     # Key-value buckets.
 
