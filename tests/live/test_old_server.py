@@ -15,7 +15,7 @@ import pytest
 
 from tests.go_programs import find_go_program
 from tests.worlds import World, open_world
-from trionats import api, errors
+from trionats import api, errors, open_ingest
 from trionats.testing import TrioNatsServer, open_server
 
 VERSION = "v2.11.9"
@@ -93,3 +93,13 @@ async def test_a_bucket_with_limit_markers_is_made_where_the_server_knows_them(o
         await js.create_key_value(bucket="b", storage=api.StorageType.MEMORY, limit_marker_ttl=5)
         copy = await js.create_key_value(bucket="copy", mirror=api.StreamSource("b"), storage=api.StorageType.MEMORY)
         assert await js.key_value_names() == ["b", copy.bucket]
+
+
+async def test_a_fast_ingest_is_refused_by_name_before_it_stores_the_first_message(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, nursery):
+        js = nc.jetstream()
+        stream = await js.create_stream(name="S", subjects=["s.>"], storage="memory")
+        async with open_ingest(nursery, js) as ingest:
+            with pytest.raises(errors.APIError, match=r"fast ingest needs a server of 2\.14 .*this one has level 1"):
+                await ingest.publish("s.a", b"x")
+        assert (await stream.info()).state.messages == 0
