@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _service _subscription bridge",
+        "_event_feed _ingest _publisher _replies _service _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -121,7 +121,8 @@ FLOORS: dict[str, list[str]] = {
         "* destination",
         "publish",
         "flight staging",
-        "batch publisher",
+        "batch ingest_flight publisher",
+        "ingest",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",
@@ -166,7 +167,7 @@ FLOORS: dict[str, list[str]] = {
         "resuming",
     ],
     "_protocol.jetstream.publishing": [
-        "* publish",
+        "* ingest publish",
         "batch publisher",
     ],
     "_protocol.monitoring": [
@@ -230,6 +231,7 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
+    "_jetstream.publishing.ingest": 1,
     "_jetstream.publishing.publisher": 1,
     "_services.serving": 1,
 }

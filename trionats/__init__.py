@@ -22,6 +22,7 @@ from trionats._core.tracing import trace_headers
 from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
+from trionats._ingest import open_ingest
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
@@ -34,6 +35,7 @@ from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.ordered.watcher import Watcher, WatcherStatistics
 from trionats._jetstream.publishing.batch import Batch
+from trionats._jetstream.publishing.ingest import Ingest, IngestReceipt
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
@@ -63,6 +65,8 @@ __all__ = [
     "Events",
     "Feed",
     "Group",
+    "Ingest",
+    "IngestReceipt",
     "JetStream",
     "JetStreamManager",
     "JetStreamMsg",
@@ -103,6 +107,7 @@ __all__ = [
     "open_consumer",
     "open_endpoint",
     "open_events",
+    "open_ingest",
     "open_lease",
     "open_publisher",
     "open_replies",

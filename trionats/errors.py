@@ -86,6 +86,7 @@ __all__ = [
     "Error",
     "FailedMsg",
     "FlushTimeoutError",
+    "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
     "InvalidObjectNameError",
@@ -266,6 +267,10 @@ class BatchError(APIError):
     batch: str = ""
     number: int = 0
     subject: str = ""
+
+
+class IngestGapError(Error):
+    """A message of a fast ingest is certainly not stored: it did not reach the stream in its turn, or was not sent any more."""
 
 
 class PermissionsViolationError(Error):

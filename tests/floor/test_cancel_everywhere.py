@@ -25,6 +25,7 @@ import trio
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
 from tests.fake_consumers import Consumer
+from tests.fake_ingest import FakeIngestStream
 from tests.fake_jetstream import FakeBatches, FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
@@ -296,6 +297,42 @@ async def published(w: Everything) -> None:
     """Enter a publisher's block, publish, and leave it."""
     async with trionats.open_publisher(w.nursery, w.js) as publisher:
         await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
+def of_ingest(use: Callable[[trionats.Ingest], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on an ingest, before which so many messages were published whose batch begins late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = FakeIngestStream(w.server, name="I", subject="i.>")
+        async with trionats.open_ingest(w.nursery, w.js) as ingest:
+            if before:
+                stream.hook = partial(take_later, w, stream)
+            for _ in range(before):
+                await ingest.publish("i.a", b"x")
+            await settled()
+            yield partial(use, ingest)
+        assert stream.fast.batches == {}
+
+    return prepared
+
+
+def take_later(w: Everything, stream: FakeIngestStream, frame: Frame) -> str:
+    stream.hook = lambda _: None
+    w.nursery.start_soon(w.later, partial(stream.take, frame))
+    return "silence"
+
+
+async def ingest_receipt_of(ingest: trionats.Ingest) -> None:
+    await (await ingest.publish("i.a", b"x")).wait()
+
+
+async def ingested(w: Everything) -> None:
+    """Enter an ingest's block, publish, and leave it."""
+    FakeIngestStream(w.server, name="I", subject="i.>")
+    async with trionats.open_ingest(w.nursery, w.js) as ingest:
+        for _ in range(3):
+            await ingest.publish("i.a", b"x", headers=HEADERS)
 
 
 @asynccontextmanager
@@ -766,6 +803,9 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.open_batch, behind whose commit the connection breaks": broken_batch,
     "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
+    "Ingest.publish": of_ingest(lambda ingest: ingest.publish("i.a", b"x", headers=HEADERS)),
+    "Ingest.publish, in a row": of_ingest(lambda ingest: ingest.publish("i.a", b"x"), before=1),
+    "IngestReceipt.wait": of_ingest(ingest_receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
@@ -826,6 +866,7 @@ CASES: Final[dict[str, Case]] = {
     "open_consumer": consuming,
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_ingest": simply(ingested),
     "open_publisher": simply(published),
     "open_lease": lease,
     "open_lease, over a marker": partial(lease, marked=True),

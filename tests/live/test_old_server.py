@@ -15,7 +15,7 @@ import pytest
 
 from tests.go_programs import find_go_program
 from tests.worlds import World, open_world
-from trionats import JetStream, api, errors
+from trionats import JetStream, api, errors, open_ingest
 from trionats.testing import TrioNatsServer, open_server
 
 VERSION = "v2.11.9"
@@ -122,3 +122,13 @@ async def batch_of_three(js: JetStream) -> None:
     async with js.open_batch() as batch:
         for _ in range(3):
             await batch.publish("s.a", b"x")
+
+
+async def test_a_fast_ingest_is_refused_by_name_before_it_stores_the_first_message(old_server: Path) -> None:
+    async with open_old(old_server) as (_, nc, nursery):
+        js = nc.jetstream()
+        stream = await js.create_stream(name="S", subjects=["s.>"], storage="memory")
+        async with open_ingest(nursery, js) as ingest:
+            with pytest.raises(errors.APIError, match=r"fast ingest needs a server of 2\.14 .*this one has level 1"):
+                await ingest.publish("s.a", b"x")
+        assert (await stream.info()).state.messages == 0

@@ -20,6 +20,7 @@ from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects import buckets as object_stores
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.publishing.batch import Batch, batching
+from trionats._jetstream.publishing.ingest import Ingest
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.schedules import list_schedules, schedule, unschedule
@@ -197,6 +198,11 @@ class JetStream(JetStreamManager):
         """Make what `open_publisher` gives; it is to be run by who asks for it."""
         self._jetstream.connection.pace.run.check("open_publisher")
         return Publisher(self._jetstream, max_pending, resend=resend)
+
+    def __ingest__(self, *, keep_on: bool, max_outstanding: int) -> Ingest:
+        """Make what `open_ingest` gives; it is to be run by who asks for it."""
+        self._jetstream.connection.pace.run.check("open_ingest")
+        return Ingest(self._jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
 
     # Streams and consumers, as objects.
 
