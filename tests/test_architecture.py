@@ -74,8 +74,14 @@ FLOORS: dict[str, list[str]] = {
         "direct ordered",
         "management",
         "buckets consumers publishing",
-        "kv objects streams",
+        "kv objects",
+        "backups",
+        "streams",
         "context",
+    ],
+    "_jetstream.backups": [
+        "* directories",
+        "restoring saving",
     ],
     "_jetstream.consumers": [
         "* ordered_consumer oversize",
@@ -134,10 +140,13 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments publishing refusals",
+        "* acks backups buckets levels listing moments publishing refusals",
         "direct kv objects pull",
         "actions",
         "consumers ordered",
+    ],
+    "_protocol.jetstream.backups": [
+        "* archive incoming manifest",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
