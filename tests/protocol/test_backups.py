@@ -53,7 +53,10 @@ DAMAGED = {
     "a block that is too large": (STREAM + b"\x00\xff\xff\xff", "it has a block of 16777215 bytes"),
     "a block without a size": (STREAM + compressed(b"\xff\xff"), "it has a block without a size"),
     "a block of a size that goes on": (STREAM + compressed(b"\xff" * 6), "it has a block without a size"),
-    "a block that says it is too large": (STREAM + compressed(b"\xff\xff\xff\xff\x0f"), "it has a block without a size"),
+    "a block that says it is too large": (
+        STREAM + compressed(b"\xff\xff\xff\xff\x0f"),
+        "it has a block without a size",
+    ),
     "a block that cannot be unpacked": (STREAM + compressed(b"\x05\x01\x09"), "its last block cannot be unpacked"),
     "the mark is missing": (STREAM + plain(b"NATSARC1 and then"), "the mark at its end is missing"),
     "too few zeros": (STREAM + plain(b"x" + bytes(1023)), "the mark at its end is missing"),
