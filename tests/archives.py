@@ -29,7 +29,7 @@ def new_archive(content: bytes = b"messages", *, size: int = 1024) -> bytes:
 
 def old_archive(content: bytes = b"messages", *, size: int = 1024) -> bytes:
     """An archive of an older server."""
-    return _archive(content + ZEROS, size)
+    return _archive(b"meta.inf" + content + ZEROS, size)
 
 
 def _archive(content: bytes, size: int) -> bytes:

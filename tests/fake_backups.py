@@ -41,6 +41,9 @@ class FakeBackups:
         self.lost: set[int] = set()
         self.sent = self.acknowledged = 0
         self._inbox = ""
+        #: What is left of one that came to nothing, as its info or a refusal, and whether it was deleted.
+        self.left: dict[str, Any] = {}
+        self.deleted = False
         #: What a restore was asked for, what was taken of it, and whether it was called off.
         self.asked: dict[str, Any] = {}
         self.taken = b""
@@ -54,6 +57,8 @@ class FakeBackups:
         server.on(f"$JS.SNAPSHOT.ACK.{name}.>", self._acknowledge, first=True)
         server.on(f"$JS.API.STREAM.RESTORE.{name}", self._restore, first=True)
         server.on(self.where, self._take, first=True)
+        server.on("$JS.API.STREAM.NAMES", self._names, first=True)
+        server.on(f"$JS.API.STREAM.DELETE.{name}", self._delete, first=True)
 
     @property
     def where(self) -> str:
@@ -106,5 +111,21 @@ class FakeBackups:
         if frame.payload:
             self.taken += frame.payload
             return b""
+        if self.taken != self.archive:
+            self.called_off = True
+            return refusal(500, 10062, "restore failed: backup was truncated")
         self.restored = True
         return {"config": self.asked["config"], "state": self.asked["state"], "created": CREATED}
+
+    def leave(self, **info: Any) -> None:  # noqa: ANN401 - what the server says of it
+        """Have something under the stream's name from now on."""
+        self.left = info
+        self.server.on(f"$JS.API.STREAM.INFO.{self.name}", lambda _: info, first=True)
+
+    def _names(self, _: Frame) -> dict[str, Any]:
+        names = [self.name] if self.left and not self.deleted else []
+        return {"total": len(names), "offset": 0, "limit": 1024, "streams": names}
+
+    def _delete(self, _: Frame) -> dict[str, Any]:
+        self.deleted = True
+        return {"success": True}

@@ -140,13 +140,13 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks backups buckets levels listing moments publishing refusals",
-        "direct kv objects pull",
+        "* acks buckets levels listing moments publishing refusals",
+        "backups direct kv objects pull",
         "actions",
         "consumers ordered",
     ],
     "_protocol.jetstream.backups": [
-        "* archive incoming manifest",
+        "* archive incoming manifest remains",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from tests.archives import STREAM, new_archive, old_archive, plain
 from tests.fake_backups import FakeBackups
 from tests.fake_jetstream import FakeStream, refusal
 from tests.fakes import NO_RESPONDERS, FakeServer, Frame
-from tests.worlds import cut_short, hold_back, open_world, settled, until
+from tests.worlds import cut_short, hold_back, lose, open_world, regain, settled, until
 from trionats import Client, JetStream, Stream, api, errors
 from trionats._jetstream.backups import directories, restoring, saving
 from trionats._protocol.jetstream.backups.incoming import Incoming
@@ -151,6 +151,14 @@ async def test_arguments_are_refused_before_anything_is_sent(tmp_path: Path) -> 
     assert names_in(tmp_path) == []
 
 
+def refuse_acknowledgements(here: Here) -> None:
+    def refuse(frame: Frame) -> None:
+        here.server.inject(f"-ERR 'Permissions Violation for Publish to \"{frame.subject}\"'\r\n".encode())
+
+    here.backups.window = 1
+    here.server.on("$JS.SNAPSHOT.ACK.>", refuse, first=True)
+
+
 FAILURES: dict[str, tuple[Callable[[Here], object], type[Exception], str]] = {
     "a piece is lost": (lambda h: h.backups.lost.add(3), errors.BackupIncompleteError, r"piece 3 was lost"),
     "the last piece is lost": (
@@ -196,16 +204,7 @@ FAILURES: dict[str, tuple[Callable[[Here], object], type[Exception], str]] = {
         "messages must be a whole number",
     ),
     "an acknowledgement is refused": (
-        lambda h: (
-            setattr(h.backups, "window", 1),
-            h.server.on(
-                "$JS.SNAPSHOT.ACK.>",
-                lambda frame: h.server.inject(
-                    f"-ERR 'Permissions Violation for Publish to \"{frame.subject}\"'\r\n".encode()
-                ),
-                first=True,
-            ),
-        ),
+        refuse_acknowledgements,
         errors.PermissionsViolationError,
         "backup of stream 'S': .*SNAPSHOT.ACK",
     ),
@@ -566,16 +565,25 @@ async def test_a_cancelled_restore_is_called_off(tmp_path: Path, monkeypatch: py
         assert (scope.cancelled_caught, here.backups.called_off, here.backups.restored) == (True, True, False)
 
 
-@pytest.mark.parametrize("late", ["where", "refused", "nonsense", "lost"])
+@pytest.mark.parametrize("late", ["where", "refused", "nonsense", "lost", "nothing"])
 async def test_a_restore_that_is_cancelled_before_it_is_answered_is_called_off_by_the_answer(
     late: str, tmp_path: Path
 ) -> None:
     replies: list[str] = []
-    async with open_backups() as here:
+    async with open_backups() as here, trio.open_nursery() as nursery:
         path = await backed_up(here, tmp_path)
         here.server.on("$JS.API.STREAM.RESTORE.S", lambda frame: replies.append(frame.reply), first=True)
-        await cut_short(here.js.restore_stream, path, after=0.1)
-        [reply] = replies
+        scope = trio.CancelScope()
+
+        @nursery.start_soon
+        async def _() -> None:
+            with scope:
+                await here.js.restore_stream(path)
+
+        await until(lambda: replies)
+        await settled()
+        scope.cancel()
+        await settled()
         answers = {
             "where": {"deliver_subject": here.backups.where},
             "refused": refusal(400, 10130, "already in use"),
@@ -583,10 +591,70 @@ async def test_a_restore_that_is_cancelled_before_it_is_answered_is_called_off_b
         }
         if late == "lost":
             here.server.cut()
-            await settled()
-            await here.nc.wait_connected()
-        else:
-            here.server.publish(reply, json.dumps(answers[late]).encode())
-        await settled()
+        elif late != "nothing":
+            here.server.publish(replies[0], json.dumps(answers[late]).encode())
+    assert here.backups.called_off is (late == "where")
+
+
+async def test_a_restore_that_is_cancelled_before_it_is_sent_is_not_sent(tmp_path: Path) -> None:
+    async with open_backups(old_archive()) as here:
+        path = await backed_up(here, tmp_path)
+        await lose(here.server, here.nc)
+        await cut_short(here.js.restore_stream, path, after=0.1)
+        await regain(here.server, here.nc)
+        assert not here.server.sent("PUB", "$JS.API.STREAM.RESTORE.S")
+
+
+async def test_a_restore_that_is_cancelled_behind_its_last_request_is_the_server_s_affair(tmp_path: Path) -> None:
+    async with open_backups() as here:
+        path = await backed_up(here, tmp_path)
+        whole = here.backups.archive
+        here.backups.answers[2] = None
+        here.backups.leave(state=here.backups.state)
+        await cut_short(here.js.restore_stream, path, after=0.1)
+        assert (here.backups.taken, here.backups.called_off, here.backups.deleted) == (whole, False, False)
+
+
+@pytest.mark.parametrize("make", [new_archive, old_archive])
+async def test_a_restore_is_called_off_in_the_way_of_its_form(
+    make: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end before the end has a response, but an old server would restore what it has of an old archive."""
+    monkeypatch.setattr(restoring, "PIECE", 70)
+    async with open_backups(make(b"m" * 3000)) as here:
+        path = await backed_up(here, tmp_path)
+        scope = trio.CancelScope()
+        with scope:
+            await here.js.restore_stream(path, progress=lambda *_: scope.cancel())
         await here.nc.flush()
-        assert here.backups.called_off is (late == "where")
+        last = here.server.sent("PUB", here.backups.where)[-1]
+        assert (last.payload, bool(last.reply)) == (b"", make is new_archive)
+        assert here.backups.called_off
+
+
+LEFT: dict[str, tuple[dict[str, Any], bool]] = {
+    "a part of it": ({"state": {"messages": 1, "last_seq": 1, "last_ts": "2026-11-29T11:00:00Z"}}, True),
+    "an empty one": ({"state": {"messages": 0, "last_seq": 0}}, True),
+    "a name that nobody leads": (refusal(404, 10059, "stream not found"), True),
+    "somebody else's": ({"state": {"messages": 1, "last_seq": 1, "last_ts": "2026-11-29T13:00:00Z"}}, False),
+}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "refused", "refused in the end"])
+@pytest.mark.parametrize(("left", "ours"), LEFT.values(), ids=LEFT)
+async def test_what_is_left_of_a_restore_is_deleted_and_nothing_else(
+    how: str, left: dict[str, Any], ours: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_backups(new_archive(b"")) as here:
+        here.backups.state["last_ts"] = "2026-11-29T12:00:00Z"
+        path = await backed_up(here, tmp_path)
+        here.backups.leave(**left)
+        scope = trio.CancelScope()
+        with scope, suppress(errors.ServerError):
+            if how == "cancelled":
+                await here.js.restore_stream(path, progress=lambda *_: scope.cancel())
+            here.backups.answers[1 if how == "refused" else 2] = refusal(500, 10062, "restore failed")
+            await here.js.restore_stream(path)
+        assert here.backups.deleted is ours
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ([] if ours else ["restore of stream 'S': it failed, and what has its name now is not what it left"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.archives import MARK, STREAM, ZEROS, compressed, framed, new_archive, old_archive, plain
@@ -15,6 +15,7 @@ from trionats import errors
 from trionats._protocol.jetstream.backups import manifest
 from trionats._protocol.jetstream.backups.archive import NEW, OLD, Archive, unpacked
 from trionats._protocol.jetstream.backups.incoming import Incoming
+from trionats._protocol.jetstream.backups.remains import is_left
 
 # -- archives ----------------------------------------------------------------------------------------------------------
 
@@ -27,9 +28,10 @@ def looked_at(*pieces: bytes) -> Archive:
     return archive
 
 
-@given(st.data(), st.sampled_from([(new_archive, NEW), (old_archive, OLD)]), st.binary(max_size=3000))
-def test_an_archive_is_known_by_its_beginning_and_whole_with_its_mark(data: Any, form: Any, content: bytes) -> None:  # noqa: ANN401
-    make, expected = form
+@settings(deadline=None)
+@given(st.data(), st.booleans(), st.binary(max_size=3000))
+def test_an_archive_is_known_by_its_beginning_and_whole_with_its_mark(data: Any, new: bool, content: bytes) -> None:  # noqa: ANN401
+    make, expected = (new_archive, NEW) if new else (old_archive, OLD)
     whole = make(content, size=data.draw(st.integers(8, 1500)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     archive = looked_at(*(whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)))
@@ -162,6 +164,7 @@ def blocks(draw: st.DrawFn) -> Packed:
     return made
 
 
+@settings(deadline=None)
 @given(blocks())
 def test_a_block_is_unpacked_as_it_was_packed(made: Packed) -> None:
     assert unpacked(made.block) == bytes(made.content)
@@ -170,6 +173,7 @@ def test_a_block_is_unpacked_as_it_was_packed(made: Packed) -> None:
     assert begins[:8] == bytes(made.content[:8])
 
 
+@settings(deadline=None)
 @given(blocks(), st.data())
 def test_a_damaged_block_is_refused_or_something_else_and_nothing_worse(made: Packed, data: Any) -> None:  # noqa: ANN401
     block = bytearray(made.block)
@@ -305,3 +309,38 @@ def test_the_server_s_last_word_is_kept() -> None:
     incoming = Incoming()
     incoming.take(b"", "", 408, "No Flow Response")
     assert (incoming.over, incoming.refusal) == (True, (408, "No Flow Response"))
+
+
+# -- what is left of a restore -----------------------------------------------------------------------------------------
+
+BACKUP = {"messages": 9, "first_seq": 3, "last_seq": 20, "last_ts": "2026-11-29T12:00:00.5Z"}
+OLDER, YOUNGER = "2026-11-29T12:00:00.123456789Z", "2026-11-29T12:00:01Z"
+NOT_FOUND = errors.explained(errors.NotFoundError, "stream not found", code=404, err_code=10059)
+UNAVAILABLE = errors.explained(errors.ServiceUnavailableError, "no leader", code=503, err_code=10008)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (NOT_FOUND, True),
+        (UNAVAILABLE, False),
+        ({"state": {"messages": 0, "last_seq": 0}}, True),
+        ({"state": {"messages": 0, "last_seq": 20}}, True),
+        ({"state": {"messages": 0, "last_seq": 21}}, False),
+        ({"state": {"messages": 0}}, False),
+        ({"state": {"messages": 5, "last_seq": 7, "last_ts": OLDER}}, True),
+        ({"state": {"messages": 9, "last_seq": 20, "last_ts": BACKUP["last_ts"]}}, True),
+        ({"state": {"messages": 1, "last_seq": 1, "last_ts": YOUNGER}}, False),
+        ({"state": {"messages": 1, "last_seq": 1, "last_ts": "soon"}}, False),
+        ({"state": {"messages": 1}}, False),
+        ({"state": None}, False),
+        ({}, False),
+    ],
+)
+def test_only_what_a_restore_left_is_deleted(said: Any, expected: bool) -> None:  # noqa: ANN401
+    assert is_left(said, BACKUP) is expected
+
+
+def test_nothing_is_deleted_where_the_backup_says_nothing_of_its_end() -> None:
+    for state in ({"messages": 0, "last_seq": 0}, {"messages": 1, "last_ts": OLDER}):
+        assert not is_left({"state": state}, {})

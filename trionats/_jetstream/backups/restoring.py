@@ -1,24 +1,30 @@
 """A stream that is restored: its archive sent to the server, piece by piece, each of them a request.
 
-The server takes the pieces in their order and answers each; one without a reply subject ends the whole at once, so that is how one is
-called off. It gives up by itself when nothing comes for 5 s. The last request is empty, and its response is the stream. After that has
-left us nothing can be called off any more: the stream is there whole, or not at all.
+The server takes the pieces in their order and answers each, and the last request is empty: its response is the stream. The server gives
+up by itself when nothing comes for 5 s. To call it off, a piece without a reply subject ends it at once. But there is no answer then, and
+a server of 2.15 has something that must be deleted when it has ended. It knows a new archive that is not whole by its missing mark, so
+there an end before the end does the same, and has a response. Old archives have no such mark for an old server: it would restore what it
+has. After the last request has left us nothing can be called off any more: the stream is there whole, or not at all.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import trio
 
 from trionats import api, errors
-from trionats._jetstream.api import about, decode, encoded, sound, told, unreadable
+from trionats._jetstream.api import CLEANUP_LIMIT, about, decode, encoded, log, sound, told, unreadable
 from trionats._jetstream.backups.directories import StoredBackup
 from trionats._jetstream.idle import IDLE_LIMIT, idle_error
+from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.objects.transfer import ProgressTeller
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
+from trionats._protocol.jetstream.backups.archive import NEW
+from trionats._protocol.jetstream.backups.remains import is_left
 from trionats._protocol.replies import no_jetstream
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
     from trionats._jetstream.objects.transfer import Progress
+    from trionats._protocol.jetstream.backups.archive import Form
     from trionats._protocol.jetstream.backups.manifest import Manifest
 
 __all__ = ["restore"]
@@ -64,13 +71,13 @@ async def restore(
         if need is not None and need.level:
             await jetstream.require(doing, need)
             headers = {levels.HEADER: str(need.level)}
-        restoring = _Restoring(jetstream, said.stream, doing)
+        restoring = _Restoring(jetstream, said, backup.archive.form, doing)
         try:
             await restoring.begin({"config": wanted, "state": said.state}, headers)
             await restoring.send(backup, tell)
             return await restoring.finish()
         except BaseException:
-            restoring.call_off()
+            await restoring.call_off()  # noqa: ASYNC102 - shielded and bounded in there
             raise
     finally:
         await backup.close()  # noqa: ASYNC102 - shielded and bounded in there
@@ -97,15 +104,16 @@ class _Piece(NamedTuple):
 class _Restoring:
     """One stream on its way to the server."""
 
-    def __init__(self, jetstream: Api[Publishing], stream: str, doing: str) -> None:
+    def __init__(self, jetstream: Api[Publishing], said: Manifest, form: Form, doing: str) -> None:
         # A transfer has a limit for standing still, and none for a reply.
         self._connection = jetstream.connection.with_request_timeout(None)
-        self._prefix, self._subject = jetstream.prefix, f"{jetstream.prefix}.STREAM.RESTORE.{stream}"
-        self._doing = doing
+        self._api, self._said, self._form, self._doing = jetstream, said, form, doing
+        self._subject = f"{jetstream.prefix}.STREAM.RESTORE.{said.stream}"
         self._begun: PendingReply | None = None
         self._ended: PendingReply | None = None
         #: Where the server takes the pieces; empty while that is not known.
         self._where = ""
+        self._refused = False
         self._flying: deque[_Piece] = deque()
 
     async def begin(self, request: Mapping[str, object], headers: Mapping[str, str] | None) -> None:
@@ -117,7 +125,7 @@ class _Restoring:
         try:
             msg = await self._wait(self._begun, IDLE_LIMIT)
         except errors.NoRespondersError:
-            raise no_jetstream(self._subject, self._prefix) from None
+            raise no_jetstream(self._subject, self._api.prefix) from None
         told("response from %s: %d bytes in %.6f s", self._subject, msg.data, msg.headers, trio.current_time() - asked)
         self._where = self._read_where(msg)
 
@@ -136,33 +144,69 @@ class _Restoring:
 
     async def finish(self) -> api.StreamInfo:
         """Say that this was all, and wait for the stream."""
+        # What was cancelled meanwhile is to go no further: behind this there is no way back.
+        await trio.lowlevel.checkpoint()
         self._ended = await self._queue(self._where, b"")
         msg = await self._wait(self._ended, LAST_LIMIT)
+        try:
+            response = decode(self._doing, msg.data)
+        except errors.APIError:
+            self._refused = True
+            raise
         with about(self._doing):
-            info = api.StreamInfo.from_response(decode(self._doing, msg.data))
-            return sound(self._doing, info)
+            return sound(self._doing, api.StreamInfo.from_response(response))
 
-    def call_off(self) -> None:
-        """Have the server drop what it has, where it does not have all of it already. Synchronous, raises nothing."""
+    async def call_off(self) -> None:
+        """Have the server drop what it has, unless it has all of it. Shielded, bounded, and raises nothing."""
         for piece in self._flying:
             piece.reply.close()
-        self._flying.clear()
-        if self._begun is not None and not self._where:
-            self._connection.leave(self._begun, self._begun_late)
-        elif self._ended is None or not self._connection.leave(self._ended, _ignore):
-            self._drop(self._where)
+        with trio.move_on_after(CLEANUP_LIMIT, shield=True), suppress(errors.Error):
+            if self._refused:
+                await self._clear()
+            elif self._ended is not None and self._connection.leave(self._ended, _ignore):
+                pass
+            elif self._where or await self._begins_late():
+                await self._end_early()
+                await self._clear()
 
-    def _begun_late(self, response: Msg | Exception) -> None:
-        if not isinstance(response, Exception):
-            try:
-                where = self._read_where(response)
-            except errors.Error:
-                return
-            self._drop(where)
+    async def _begins_late(self) -> bool:
+        """Wait for where the server takes the pieces, if it was asked at all."""
+        outcomes: list[Msg | Exception] = []
+        came = trio.Event()
 
-    def _drop(self, where: str) -> None:
-        if where:
-            self._connection.publish_aside(where)
+        def take(outcome: Msg | Exception) -> None:
+            outcomes.append(outcome)
+            came.set()
+
+        if self._begun is None or not self._connection.leave(self._begun, take):
+            return False
+        await came.wait()
+        [outcome] = outcomes
+        if isinstance(outcome, Exception):
+            return False
+        self._where = self._read_where(outcome)
+        return True
+
+    async def _end_early(self) -> None:
+        if self._form is NEW:
+            with suppress(errors.Error):
+                await self._connection.request(self._where)
+        else:
+            self._connection.publish_aside(self._where)
+
+    async def _clear(self) -> None:
+        stream = self._said.stream
+        if stream not in await JetStreamManager(self._api).stream_names():
+            return
+        said: Mapping[str, object] | errors.APIError
+        try:
+            said = await self._api.request(f"STREAM.INFO.{stream}")
+        except errors.APIError as error:
+            said = error
+        if is_left(said, self._said.state):
+            await self._api.request(f"STREAM.DELETE.{stream}")
+        else:
+            log.warning("%s: it failed, and what has its name now is not what it left", self._doing)
 
     def _read_where(self, msg: Msg) -> str:
         where = decode(self._doing, msg.data).get("deliver_subject")
