@@ -21,14 +21,14 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 FLOORS: dict[str, list[str]] = {
     "": [
         "_lossless _version errors testing",
-        "api",
+        "advisories api",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
         "_core",
         "_jetstream",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_advisories _event_feed _publisher _replies _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -141,7 +141,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks buckets levels listing moments publishing refusals",
-        "backups direct kv objects pull",
+        "advisories backups direct kv objects pull",
         "actions",
         "consumers ordered",
     ],

@@ -153,6 +153,10 @@ class JetStream(JetStreamManager):
         self._jetstream.connection.pace.run.check("open_publisher")
         return Publisher(self._jetstream, max_pending, resend=resend)
 
+    def __api__(self) -> Api[Publishing]:
+        """Give what asks the API, to what is built on a context."""
+        return self._jetstream
+
     # Streams and consumers, as objects.
 
     async def stream(self, name: str) -> Stream:
