@@ -21,14 +21,14 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 FLOORS: dict[str, list[str]] = {
     "": [
         "_version errors testing",
-        "api monitoring",
+        "advisories api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_event_feed _ingest _publisher _replies _service _subscription bridge",
+        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
         "_consume _watch",
         "*",
         "_cli",
@@ -74,9 +74,15 @@ FLOORS: dict[str, list[str]] = {
         "direct ordered",
         "management",
         "buckets consumers publishing",
-        "kv objects streams",
+        "kv objects",
+        "backups",
+        "streams",
         "counters schedules",
         "context",
+    ],
+    "_jetstream.backups": [
+        "* directories",
+        "restoring saving",
     ],
     "_jetstream.consumers": [
         "* ordered_consumer oversize",
@@ -137,9 +143,12 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks buckets counters levels listing moments publishing refusals",
-        "direct kv objects pull schedules",
+        "advisories backups direct kv objects pull schedules",
         "actions",
         "consumers ordered",
+    ],
+    "_protocol.jetstream.backups": [
+        "* archive incoming manifest remains",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",

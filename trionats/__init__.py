@@ -1,15 +1,16 @@
 """A Trio structured-concurrency client for NATS.
 
 Everything that arrives over time is the receive end of a memory channel whose feeding task lives in a nursery that the
-caller passes in. `open_client` is where to begin; `errors`, `api` and `events` hold the exceptions, the server's data and the
-values of `open_events`; `trionats.testing` starts a real server.
+caller passes in. `open_client` is where to begin; `errors`, `api`, `events` and `advisories` hold the exceptions, the server's data and the
+values of `open_events` and `open_advisories`; `trionats.testing` starts a real server.
 """
 
 # Which rooms there are and who may import whom: tests/test_architecture.py. What lives in a folder: its `__init__`.
 
 from __future__ import annotations
 
-from trionats import api, errors, events, monitoring
+from trionats import advisories, api, errors, events, monitoring
+from trionats._advisories import Advisories, open_advisories
 from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
@@ -54,6 +55,7 @@ from trionats._version import __version__
 from trionats._watch import open_watcher
 
 __all__ = [
+    "Advisories",
     "Base64Codec",
     "Batch",
     "BoundedFeed",
@@ -98,11 +100,13 @@ __all__ = [
     "Watcher",
     "WatcherStatistics",
     "__version__",
+    "advisories",
     "api",
     "errors",
     "events",
     "issue_user_jwt",
     "monitoring",
+    "open_advisories",
     "open_client",
     "open_consumer",
     "open_endpoint",

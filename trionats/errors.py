@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthorizationError",
+    "BackupIncompleteError",
     "BadBucketError",
     "BadHeaderError",
     "BadObjectMetaError",
@@ -348,3 +349,7 @@ class ConsumerGoneError(NotFoundError):
 
 class ObjectIncompleteError(Error):
     """An object's chunks do not add up to what its info promises: some are missing or do not belong to it."""
+
+
+class BackupIncompleteError(Error):
+    """A backup of a stream is not whole: parts of it were lost on the way, or the directory holds none, or a damaged one."""

@@ -24,6 +24,7 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_backups import FakeBackups
 from tests.fake_consumers import Consumer
 from tests.fake_ingest import FakeIngestStream
 from tests.fake_jetstream import FakeBatches, FakeKeyValue, FakeObjects, FakeStream, refusal
@@ -41,6 +42,7 @@ from trionats import (
     Stream,
     errors,
 )
+from trionats._jetstream.backups import restoring
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -568,6 +570,15 @@ def files_in(directory: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
 
 
+def names_in(directory: str) -> list[str]:
+    return [path.name for path in Path(directory).iterdir()]
+
+
+def write_files(directory: str, **files: bytes) -> None:
+    for name, content in files.items():
+        Path(directory, name.replace("_", ".")).write_bytes(content)
+
+
 def into_file(name: str) -> Case:
     """Read an object into a file; see that there is a whole one or none, and no other."""
 
@@ -583,6 +594,37 @@ def into_file(name: str) -> Case:
             assert files_in(directory) == ({"file": STORED[name]} if result else {})
 
     return prepared
+
+
+@asynccontextmanager
+async def backing_up(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Back a stream up; see that all of it is there or nothing, and that nobody listens any more."""
+    backups, stream = FakeBackups(w.server, "S"), await w.js.stream("S")
+    result: list[object] = []
+    with TemporaryDirectory() as directory:
+
+        async def use() -> None:
+            result.append(await stream.backup(f"{directory}/b"))
+
+        yield use
+        await w.nc.flush()
+        assert not backups.heard
+        assert names_in(directory) == (["b"] if result else [])
+        if result:
+            assert files_in(f"{directory}/b")["stream.arc.s2"] == backups.archive
+
+
+@asynccontextmanager
+async def restoring_a_stream(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Restore a stream; see that the server has all of it, or was told that it never will."""
+    backups = FakeBackups(w.server, "S")
+    with TemporaryDirectory() as directory:
+        said = json.dumps({"config": {"name": "S"}, "state": backups.state}).encode()
+        write_files(directory, backup_json=said, stream_arc_s2=backups.archive)
+        yield lambda: w.js.restore_stream(directory)
+        await w.nc.flush()
+        assert backups.restored or backups.called_off or not backups.asked
+        assert backups.taken == backups.archive or not backups.restored
 
 
 @asynccontextmanager
@@ -1006,6 +1048,8 @@ CASES: Final[dict[str, Case]] = {
     "Stream.consumer_names": of_stream("consumer_names"),
     "Stream.consumers_info": of_stream("consumers_info"),
     "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.backup": backing_up,
+    "JetStream.restore_stream": restoring_a_stream,
     "Stream.step_down": of_stream("step_down"),
     "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
@@ -1096,6 +1140,8 @@ def test_cancelled_everywhere(name: str, lag: float, monkeypatch: pytest.MonkeyP
     """Also where the stream is slow: what cleans up must not overtake what it is to clean up."""
     # So small that a put waits for it to move on.
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
+    monkeypatch.setattr(restoring, "PIECE", 200)
+    monkeypatch.setattr(restoring, "WINDOW", 2)
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []

@@ -10,6 +10,7 @@ from trionats import api
 from trionats._core.deadlines import unexpected
 from trionats._feeds.opening import opens
 from trionats._jetstream.api import Api
+from trionats._jetstream.backups.restoring import restore
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
 from trionats._jetstream.counters import Counter, find_counter
@@ -31,6 +32,7 @@ from trionats._protocol.jetstream.schedules import schedule_headers
 from trionats._protocol.subjects import domain_name, pattern, publish_subject
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.consumers.ordered_consumer import OnRecreate, OrderedConsumer
+    from trionats._jetstream.objects.transfer import Progress
 
 DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
@@ -204,6 +207,10 @@ class JetStream(JetStreamManager):
         self._jetstream.connection.pace.run.check("open_ingest")
         return Ingest(self._jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
 
+    def __api__(self) -> Api[Publishing]:
+        """Give what asks the API, to what is built on a context."""
+        return self._jetstream
+
     # Streams and consumers, as objects.
 
     async def stream(self, name: str) -> Stream:
@@ -248,6 +255,46 @@ class JetStream(JetStreamManager):
             trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
         """
         return Stream(self._jetstream, await self._ensure_stream(config, params))
+
+    async def restore_stream(
+        self,
+        path: str | os.PathLike[str],
+        config: nats_api.StreamConfig | None = None,
+        *,
+        progress: Progress | None = None,
+        **params: object,
+    ) -> Stream:
+        """Restore a stream from a backup: what `Stream.backup` made, or the `nats` tool.
+
+        It comes back with its messages under their sequences and times, and with its consumers where these stood. All that
+        is known here is looked at before anything is sent: that the archive is whole, and that the server knows its form and
+        what the configuration asks for. Where it fails or is cancelled, the server drops what it was given; once it has all
+        of it, the stream comes to be, whoever still waits for that.
+
+        There is no limit to how long it takes; it fails when the server takes nothing for 30 s, and when the connection is
+        lost. Servers before 2.15 make the stream only when they have all of it, and are waited for for an hour.
+
+        Args:
+            path: The directory.
+            config: Another configuration, whole; by default the stream has its own.
+            progress: Called with how many bytes of the archive the server has taken, and how many it has. In the task that
+                waits for this call.
+            params: Fields of `StreamConfig` that replace those of `config`, or of the backup: `num_replicas`, `placement`. Not
+                its `name`: a stream comes back under its own.
+
+        Returns:
+            The stream.
+
+        Raises:
+            OSError: The directory is not there, or cannot be read.
+            TypeError: An argument is of a wrong kind, or a field holds what it cannot hold.
+            ValueError: So does one with a number, the path is empty, or it is another name.
+            trionats.errors.BackupIncompleteError: The directory holds no whole backup; nothing was sent.
+            trionats.errors.APIError: The server refused: there is a stream of this name (10130) or of its subjects, there is no
+                room; or it is too old.
+            nats.errors.Error: The connection was lost, the server took no more, or the user may not do it.
+        """
+        return Stream(self._jetstream, await restore(self._jetstream, path, config, params, progress))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.
