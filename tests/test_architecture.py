@@ -29,7 +29,7 @@ FLOORS: dict[str, list[str]] = {
         "_jetstream",
         "_bridge _client",
         "_event_feed _publisher _replies _subscription bridge",
-        "_consume _watch",
+        "_consume _partition _watch",
         "*",
         "_cli",
         "__main__",
@@ -75,6 +75,7 @@ FLOORS: dict[str, list[str]] = {
         "management",
         "buckets consumers publishing",
         "kv objects streams",
+        "partitions",
         "context",
     ],
     "_jetstream.consumers": [
@@ -116,6 +117,10 @@ FLOORS: dict[str, list[str]] = {
         "entries",
         "listing watcher",
     ],
+    "_jetstream.partitions": [
+        "* groups",
+        "reading",
+    ],
     "_jetstream.publishing": [
         "* destination",
         "publish",
@@ -137,7 +142,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks buckets levels listing moments publishing refusals",
         "direct kv objects pull",
         "actions",
-        "consumers ordered",
+        "consumers ordered partitions",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
@@ -163,6 +168,12 @@ FLOORS: dict[str, list[str]] = {
         "* batch leader options",
         "snapshot",
         "resuming",
+    ],
+    "_protocol.jetstream.partitions": [
+        "* assignment",
+        "groups",
+        "assets",
+        "member",
     ],
     "_protocol.jetstream.publishing": [
         "* publish",

@@ -41,8 +41,9 @@ NOT_FINAL = {
 # Opened without a background task, so without a nursery.
 NO_NURSERY = {"trionats.testing.open_server"}
 
-# Takes what it sends behind the subject, as `Client.request` does.
-ALSO_SENDS = {"trionats.open_replies"}
+# How many arguments go by position where it is not the nursery, what is read and which of it: what is sent, as `Client.request`
+# has it; and the three names of a member.
+BY_POSITION = {"trionats.open_replies": 4, "trionats.open_partition": 5}
 
 
 def ours(thing: object) -> bool:
@@ -258,7 +259,7 @@ def test_the_nursery_comes_first(full: str) -> None:
         assert "nursery" not in {parameter.name for parameter in parameters}
         return
     assert parameters[0].name == "nursery"
-    positional = 4 if full in ALSO_SENDS else 3
+    positional = BY_POSITION.get(full, 3)
     assert all(parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters[positional:])
 
 

@@ -34,6 +34,7 @@ from trionats._jetstream.objects.stream import ObjectStream
 from trionats._jetstream.ordered.watcher import Watcher, WatcherStatistics
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
+from trionats._partition import open_partition
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
 from trionats._protocol.jetstream.publishing.publish import PublishOptions
 from trionats._protocol.parser import Message
@@ -88,6 +89,7 @@ __all__ = [
     "open_consumer",
     "open_events",
     "open_lease",
+    "open_partition",
     "open_publisher",
     "open_replies",
     "open_subscription",
