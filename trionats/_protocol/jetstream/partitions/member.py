@@ -12,9 +12,10 @@ What a change of partitions is
     `Read`: the configuration is read once more (what a watcher says may be late), the consumer is created anew, and read.
 
 Several processes of one member
-    share its consumer, and one of them is pinned. That one deletes it, or any of them where nobody is. The others look at it until
-    it has the right filters, and delete it all the same when that has not come true within an ack wait: the one that was pinned is
-    gone, too. Whoever finds the consumer deleted under it looks, and creates it if nobody has.
+    share its consumer, and one of them is pinned. That one deletes it. Where nobody is, any of them does, a moment later: another one
+    may not have heard of the change yet, and be given a message just now. The others look at it until it has the right filters, and
+    delete it all the same when that has not come true within an ack wait: the one that was pinned is gone, too. Whoever finds the
+    consumer deleted under it looks, and creates it if nobody has.
 
 Static groups
     have no changes: a member ends when its group's configuration is another one, and when its consumer reads something else than it should.
@@ -48,6 +49,8 @@ __all__ = ["Create", "Delete", "Inspect", "Look", "Member", "Read", "Settle", "S
 
 #: How much longer than an ack wait others have to change a consumer of which we are not the pinned one.
 _MARGIN: Final = 1.0
+#: How much later than we another process may hear of a change.
+_LAG: Final = 0.25
 #: How often whoever waits for somebody else looks, at least.
 _LONGEST_PAUSE: Final = 0.5
 #: The server's numbers for: a consumer's filters overlap with another's in a work queue; there is one of that name with another configuration.
@@ -135,10 +138,10 @@ class Member:
         self._news: list[Tell] = [Tell(self._partitions)]
         self._failure: Exception | None = None
         self._failing: Exception | None = None
-        # When it is looked, or tried, again; how often it was in a row; since when the consumer is one that somebody else should change.
+        # When it is looked, or tried, again; how often it was in a row; how long somebody else has to change the consumer.
         self._at = -inf
         self._tries = 0
-        self._outdated_until = inf
+        self._theirs_until = self._nobodys_until = inf
         self._ack_wait = ACK_WAIT
         self._refusals = Refusals()
 
@@ -248,35 +251,48 @@ class Member:
         self._ack_wait = config.ack_wait or ACK_WAIT
         there = set(config.filter_subjects or ([config.filter_subject] if config.filter_subject else []))
         fits = there == set(self._filters) and PRIORITY_GROUP in (config.priority_groups or [])
-        theirs = any(state.pinned_client_id not in (None, "", pin) for state in info.priority_groups or [])
         if self._failing is None and fits:
             self._state, self._tries = _State.FOUND, 0
         elif not self._place.elastic and not fits:
             consumer = self._place.consumer(self._name)
-            self._fail(
-                self._failing or self._place.changed(f"consumer {consumer!r} reads other subjects: it is another one's")
-            )
-        elif not theirs:
-            self._release()
-        elif self._failing is not None or not self._filters:
-            self._rest()
+            another = self._place.changed(f"consumer {consumer!r} reads other subjects: it is another one's")
+            self._fail(self._failing or another)
         else:
-            self._outdated_until = min(self._outdated_until, now + self._ack_wait + _MARGIN)
-            if now < self._outdated_until:
-                self._pause(now)
-            else:
-                self._release()
+            pinned = next((state.pinned_client_id for state in info.priority_groups or []), None) or ""
+            self._unfit(pinned, pin, now)
+
+    def _unfit(self, pinned: str, pin: str, now: float) -> None:
+        """Decide what becomes of a consumer that nobody is to read as it is.
+
+        Args:
+            pinned: Who is pinned; empty for nobody.
+            pin: What this process was called.
+        """
+        if pinned and pinned != pin and (self._failing is not None or not self._filters):
+            # That one sees to it.
+            self._rest()
+            return
+        if pinned:
+            self._theirs_until = min(self._theirs_until, now + self._ack_wait + _MARGIN)
+            ours = pinned == pin or now >= self._theirs_until
+        else:
+            self._nobodys_until = min(self._nobodys_until, now + _LAG)
+            ours = now >= self._nobodys_until
+        if ours:
+            self._release()
+        else:
+            self._pause(now)
 
     def created(self) -> None:
         """Tell that the consumer was created."""
         self._refusals.forget()
         self._state, self._tries, self._ack_wait = _State.FOUND, 0, ACK_WAIT
-        self._outdated_until = inf
+        self._theirs_until = self._nobodys_until = inf
 
     def released(self) -> None:
         """Tell that the consumer was deleted, or is not there."""
         self._refusals.forget()
-        self._outdated_until = inf
+        self._theirs_until = self._nobodys_until = inf
         if self._failing is None and self._filters:
             self._state, self._at = _State.ABSENT, -inf
         else:
@@ -329,7 +345,7 @@ class Member:
 
     def _look_anew(self) -> None:
         self._state, self._at, self._tries = _State.LOOKING, -inf, 0
-        self._outdated_until = inf
+        self._theirs_until = self._nobodys_until = inf
 
     def _rest(self) -> None:
         """Have nothing to do any more."""
