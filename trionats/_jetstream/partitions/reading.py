@@ -34,6 +34,7 @@ from trionats._jetstream.consumers.consuming import ConsumerFeed
 from trionats._jetstream.jitter import JITTER
 from trionats._jetstream.kv.access import is_gone
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.messages.giving_back import give_back
 from trionats._jetstream.ordered.source import RESPONSE_LIMIT
 from trionats._jetstream.ordered.watcher import watching
 from trionats._jetstream.partitions.groups import find_bucket, find_group, require
@@ -110,22 +111,25 @@ class PartitionFeed(ConsumerFeed):
         self._member, self._kv, self._configs = member, kv, configs
         self._is_read, self._pin = False, ""
         self._info: ConsumerInfo | None = None
+        # How many messages of a consumer that is read no longer have left the channel, for somebody who has not taken them yet.
+        self._strays = 0
         # What somebody was given and may not have settled yet.
         self._held: deque[JetStreamMsg] = deque()
 
     # What whoever receives calls.
 
     def _taken(self, item: JetStreamMsg) -> bool:
-        dropped = super()._taken(item)
-        if not dropped:
-            item.subject = without_partition(item.subject)
-            self._forget_settled()
-            self._held.append(item)
-        return dropped
-
-    def _forget_settled(self) -> None:
-        while self._held and self._held[0].__standing__() is not Standing.OPEN:
+        if self._strays:
+            self._strays -= 1
+            give_back(item.__deliverer__(), (item,))
+            return True
+        if super()._taken(item):
+            return True
+        item.subject = without_partition(item.subject)
+        while self._held and _is_settled(self._held[0]):
             self._held.popleft()
+        self._held.append(item)
+        return False
 
     # The feed's task.
 
@@ -254,6 +258,7 @@ class PartitionFeed(ConsumerFeed):
         # The end of the one that was is not the feed's.
         self._inbox = PullInbox(self._connection.new_inbox())
         super()._undo()
+        self._strays += len(self._sizes) - len(self)
         self._give_back_buffered()
         self._sizes.clear()
 
@@ -261,20 +266,13 @@ class PartitionFeed(ConsumerFeed):
         if self._is_read:
             self._quit()
         last = self._held[-1].reply if self._held else ""
-        while not self._is_settled():
+        while not all(map(_is_settled, self._held)):
             await self._park(Wait(trio.current_time() + LOOK_EVERY))
         self._held.clear()
         if last:
             with suppress(errors.Error), trio.move_on_after(RESPONSE_LIMIT):
                 await self._connection.request(last, IN_PROGRESS)
         self._member.settled()
-
-    def _is_settled(self) -> bool:
-        now = trio.current_time()
-        return not any(
-            held.__standing__() is Standing.OPEN and held.due > now and not held.__deliverer__().void
-            for held in self._held
-        )
 
     def _fail(self, error: Exception) -> None:
         if self._ended or not isinstance(error, errors.ConsumerGoneError):
@@ -294,6 +292,13 @@ class PartitionFeed(ConsumerFeed):
             consumer = self._consumer
             subject = f"{self._api.prefix}.CONSUMER.UNPIN.{consumer.stream}.{consumer.name}"
             self._connection.publish_aside(subject, _UNPIN, passing=True)
+
+
+def _is_settled(held: JetStreamMsg) -> bool:
+    """Say whether nobody need wait for a verdict on a message: there is one, or it comes too late."""
+    return (
+        held.__standing__() is not Standing.OPEN or held.due <= trio.current_time() or bool(held.__deliverer__().void)
+    )
 
 
 @asynccontextmanager
