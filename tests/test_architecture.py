@@ -29,7 +29,7 @@ FLOORS: dict[str, list[str]] = {
         "_jetstream _services",
         "_bridge _client",
         "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
-        "_consume _watch",
+        "_consume _partition _watch",
         "*",
         "_cli",
         "__main__",
@@ -77,7 +77,7 @@ FLOORS: dict[str, list[str]] = {
         "kv objects",
         "backups",
         "streams",
-        "counters schedules",
+        "counters partitions schedules",
         "context",
     ],
     "_jetstream.backups": [
@@ -123,6 +123,10 @@ FLOORS: dict[str, list[str]] = {
         "entries",
         "listing watcher",
     ],
+    "_jetstream.partitions": [
+        "* groups",
+        "reading",
+    ],
     "_jetstream.publishing": [
         "* destination",
         "publish",
@@ -145,7 +149,7 @@ FLOORS: dict[str, list[str]] = {
         "* acks buckets counters levels listing moments publishing refusals",
         "advisories backups direct kv objects pull schedules",
         "actions",
-        "consumers ordered",
+        "consumers ordered partitions",
     ],
     "_protocol.jetstream.backups": [
         "* archive incoming manifest remains",
@@ -174,6 +178,12 @@ FLOORS: dict[str, list[str]] = {
         "* batch leader options",
         "snapshot",
         "resuming",
+    ],
+    "_protocol.jetstream.partitions": [
+        "* assignment",
+        "groups",
+        "assets",
+        "member",
     ],
     "_protocol.jetstream.publishing": [
         "* ingest publish",

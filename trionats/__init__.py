@@ -39,6 +39,7 @@ from trionats._jetstream.publishing.batch import Batch
 from trionats._jetstream.publishing.ingest import Ingest, IngestReceipt
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
+from trionats._partition import open_partition
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
 from trionats._protocol.jetstream.publishing.publish import PublishOptions
 from trionats._protocol.parser import Message
@@ -113,6 +114,7 @@ __all__ = [
     "open_events",
     "open_ingest",
     "open_lease",
+    "open_partition",
     "open_publisher",
     "open_replies",
     "open_service",

@@ -87,6 +87,8 @@ __all__ = [
     "Error",
     "FailedMsg",
     "FlushTimeoutError",
+    "GroupChangedError",
+    "GroupNotFoundError",
     "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
@@ -345,6 +347,30 @@ class ConsumerGoneError(NotFoundError):
 
     stream: str | None = None
     consumer: str = ""
+
+
+class GroupNotFoundError(NotFoundError):
+    """There is no such partitioned consumer group (any more).
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str | None = None
+    group: str = ""
+
+
+class GroupChangedError(Error):
+    """A partitioned consumer group is not what it was when it was joined, or what it was to be when it was created.
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str = ""
+    group: str = ""
 
 
 class ObjectIncompleteError(Error):
