@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from multidict import MultiDict
 
 from trionats import api, errors
+from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.direct import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -28,7 +29,6 @@ from trionats._protocol.jetstream.direct import (
     read_direct,
     read_leaders,
 )
-from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.moments import moment_of, read_moment, written_moment
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

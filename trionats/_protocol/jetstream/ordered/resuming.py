@@ -449,7 +449,7 @@ class Ordered:
         """
         sequence, timestamp = ack.sequence, ack.timestamp
         latest = self.cursor[1]
-        self.cursor = (sequence, timestamp if timestamp > latest else latest)
+        self.cursor = (sequence, max(latest, timestamp))
         self._failures = 0
         return self._snapshot.count(ack.pending, sequence, timestamp) or self._window.asked <= 0
 
