@@ -21,15 +21,15 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 FLOORS: dict[str, list[str]] = {
     "": [
         "_version errors testing",
-        "api monitoring",
+        "advisories api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _service _subscription bridge",
-        "_consume _watch",
+        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
+        "_consume _partition _watch",
         "*",
         "_cli",
         "__main__",
@@ -74,9 +74,15 @@ FLOORS: dict[str, list[str]] = {
         "direct ordered",
         "management",
         "buckets consumers publishing",
-        "kv objects streams",
-        "counters schedules",
+        "kv objects",
+        "backups",
+        "streams",
+        "counters partitions schedules",
         "context",
+    ],
+    "_jetstream.backups": [
+        "* directories",
+        "restoring saving",
     ],
     "_jetstream.consumers": [
         "* ordered_consumer oversize",
@@ -117,11 +123,16 @@ FLOORS: dict[str, list[str]] = {
         "entries",
         "listing watcher",
     ],
+    "_jetstream.partitions": [
+        "* groups",
+        "reading",
+    ],
     "_jetstream.publishing": [
         "* destination",
         "publish",
-        "flight",
-        "publisher",
+        "flight staging",
+        "batch ingest_flight publisher",
+        "ingest",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",
@@ -136,9 +147,12 @@ FLOORS: dict[str, list[str]] = {
     ],
     "_protocol.jetstream": [
         "* acks buckets counters levels listing moments publishing refusals",
-        "direct kv objects pull schedules",
+        "advisories backups direct kv objects pull schedules",
         "actions",
-        "consumers ordered",
+        "consumers ordered partitions",
+    ],
+    "_protocol.jetstream.backups": [
+        "* archive incoming manifest remains",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
@@ -165,9 +179,15 @@ FLOORS: dict[str, list[str]] = {
         "snapshot",
         "resuming",
     ],
+    "_protocol.jetstream.partitions": [
+        "* assignment",
+        "groups",
+        "assets",
+        "member",
+    ],
     "_protocol.jetstream.publishing": [
-        "* publish",
-        "publisher",
+        "* ingest publish",
+        "batch publisher",
     ],
     "_protocol.monitoring": [
         "* requests",
@@ -230,6 +250,7 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
+    "_jetstream.publishing.ingest": 1,
     "_jetstream.publishing.publisher": 1,
     "_services.serving": 1,
 }

@@ -68,11 +68,13 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthorizationError",
+    "BackupIncompleteError",
     "BadBucketError",
     "BadHeaderError",
     "BadObjectMetaError",
     "BadRequestError",
     "BadSubjectError",
+    "BatchError",
     "BucketNotFoundError",
     "ConnectionClosedError",
     "ConnectionDrainingError",
@@ -85,6 +87,9 @@ __all__ = [
     "Error",
     "FailedMsg",
     "FlushTimeoutError",
+    "GroupChangedError",
+    "GroupNotFoundError",
+    "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
     "InvalidObjectNameError",
@@ -251,6 +256,26 @@ class PublishError(Error):
     failures: Sequence[tuple[FailedMsg, Exception]] = ()
 
 
+class BatchError(APIError):
+    """A stream refused an atomic batch, by refusing one of its messages or the commit: nothing of it is stored.
+
+    The text says what the server's `err_code` means for a batch. 10071 and 10164 are lost compare-and-sets.
+
+    Attributes:
+        batch: The id of the batch.
+        number: Which message it was, from 1.
+        subject: Where that went.
+    """
+
+    batch: str = ""
+    number: int = 0
+    subject: str = ""
+
+
+class IngestGapError(Error):
+    """A message of a fast ingest is certainly not stored: it did not reach the stream in its turn, or was not sent any more."""
+
+
 class PermissionsViolationError(Error):
     """The server refused a subject to this user; the connection stays open.
 
@@ -324,5 +349,33 @@ class ConsumerGoneError(NotFoundError):
     consumer: str = ""
 
 
+class GroupNotFoundError(NotFoundError):
+    """There is no such partitioned consumer group (any more).
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str | None = None
+    group: str = ""
+
+
+class GroupChangedError(Error):
+    """A partitioned consumer group is not what it was when it was joined, or what it was to be when it was created.
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str = ""
+    group: str = ""
+
+
 class ObjectIncompleteError(Error):
     """An object's chunks do not add up to what its info promises: some are missing or do not belong to it."""
+
+
+class BackupIncompleteError(Error):
+    """A backup of a stream is not whole: parts of it were lost on the way, or the directory holds none, or a damaged one."""

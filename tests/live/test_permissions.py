@@ -182,6 +182,15 @@ async def publish_again(boss: Client, guest: Client) -> None:
     assert (await js.stream_info("S")).state.messages == 2
 
 
+async def publish_a_batch(boss: Client, guest: Client) -> None:
+    await boss.jetstream().update_stream(name="S", allow_atomic=True)
+    async with guest.jetstream().open_batch() as batch:
+        for _ in range(3):
+            await batch.publish("s.a", b"x")
+    assert batch.ack is not None
+    assert batch.ack.count == 3
+
+
 NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
 
 
@@ -510,6 +519,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "JetStream.open_batch": publish_a_batch,
     "JetStream.schedule": schedule,
     "JetStream.unschedule": unschedule,
     "JetStream.schedules": list_schedules,

@@ -234,12 +234,12 @@ class Connection:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
 
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+    def open_pipeline(self, owner: PipelineOwner, *, deep: bool = False) -> Pipeline:
         """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
         self.pace.run.check()
         self.supervisor.check_open()
         parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
-        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout, deep=deep)
 
     @enable_ki_protection
     async def request_many(

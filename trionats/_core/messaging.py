@@ -213,11 +213,12 @@ class Publishing(Messaging, Protocol):
             chooser: Chooses among the replies where the first one may not be the one.
         """
 
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+    def open_pipeline(self, owner: PipelineOwner, *, deep: bool = False) -> Pipeline:
         """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
 
         Args:
             owner: Who keeps the books, and takes the replies.
+            deep: Whether replies come any number of tokens below its inbox, instead of one.
 
         Raises:
             nats.errors.ConnectionClosedError: The connection is closed.

@@ -15,7 +15,7 @@ Strategy
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, Self, TypedDict, final
@@ -49,6 +49,7 @@ __all__ = [
     "BucketStatus",
     "ClusterInfo",
     "ConsumerConfig",
+    "ConsumerGroup",
     "ConsumerInfo",
     "ConsumerPause",
     "ConsumerReset",
@@ -897,6 +898,37 @@ class ObjectResult:
 
     info: ObjectInfo
     data: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConsumerGroup:
+    """A partitioned consumer group, as its configuration says.
+
+    Attributes:
+        stream: The stream whose messages it reads.
+        name: The group's name.
+        elastic: Whether members come and go; else they are what they were when it was created.
+        max_members: How many partitions there are, and so how many members can have any.
+        filters: What it reads; of an elastic group with the numbers, from 1, of those `*` of each filter that say to which
+            partition a message belongs, and none of them for the whole subject. Nothing for the whole stream.
+        members: Its members, sorted.
+        partitions: The partitions of each member that has some.
+        mapped: Whether they were chosen by hand; else they are spread over the members.
+        max_buffered_msgs: How many messages an elastic group's own stream holds at the most; None for any number.
+        max_buffered_bytes: The same in bytes.
+    """
+
+    stream: str
+    name: str
+    elastic: bool
+    max_members: int
+    filters: Mapping[str, Sequence[int]]
+    members: Sequence[str]
+    partitions: Mapping[str, Sequence[int]]
+    mapped: bool = False
+    max_buffered_msgs: int | None = None
+    max_buffered_bytes: int | None = None
 
 
 @final
