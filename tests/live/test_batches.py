@@ -533,7 +533,9 @@ async def test_a_commit_that_went_down_with_its_server_is_known_not_to_be_stored
                 nursery.start_soon(kill_when_cut, server, commits)
 
         async with trio.open_nursery() as nursery:
-            with pytest.raises(errors.DisconnectedError, match="whether it is stored is not known"):
+            with pytest.raises(
+                errors.DisconnectedError, match="nothing of it is stored, since its commit did not arrive"
+            ):
                 await use()
         assert made[0].committed is False
         assert (await stream.info()).state.messages == 1
