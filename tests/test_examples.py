@@ -37,6 +37,14 @@ EXPECTED = {
         "at the origin: off",
         "mirrored: ['hall.light']",
     ],
+    "trace.py": [
+        "in from client 'shop' as 'orders.old' of $G",
+        "mapped to 'orders.new'",
+        "--J stream 'ORDERS' as '': --X maximum payload exceeded",
+        "--C client 'worker' on 'orders.*' of queue 'workers'",
+        "worker would get it, as a member of workers",
+        "ORDERS would not store it: maximum payload exceeded",
+    ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
         "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",

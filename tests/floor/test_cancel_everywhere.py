@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_backups import FakeBackups
 from tests.fake_consumers import Consumer
+from tests.fake_ingest import FakeIngestStream
 from tests.fake_jetstream import FakeBatches, FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
@@ -39,6 +42,7 @@ from trionats import (
     Stream,
     errors,
 )
+from trionats._jetstream.backups import restoring
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -130,6 +134,10 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
             "$JS.API.STREAM.LIST": lambda _: {"total": 2, "streams": [bucket.about(), keys.about()]},
             "echo": lambda frame: frame.payload,
             "void": lambda _: None,
+            "$SYS.REQ.SERVER.PING.STATSZ": lambda _: {"statsz": {"active_servers": 2}},
+            "$SYS.REQ.SERVER.PING.IDZ": lambda _: {"name": "fake", "id": "FAKE"},
+            "$SYS.REQ.>": lambda _: {"server": {"name": "fake", "id": "FAKE"}, "data": {}},
+            "traced": lambda frame: reported(server, frame),
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
             "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
         }.items():
@@ -146,6 +154,17 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         assert not [name for name in stream.consumers if "_" in name]
         assert batches.last in (0, 2, 3), "whole or not at all"
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
+
+
+def reported(server: FakeServer, frame: Frame) -> None:
+    """Report of a message that is traced; one that is to come twice is announced once more, and does not come."""
+    inbox = frame.headers.partition(b"Nats-Trace-Dest: ")[2].partition(b"\r\n")[0].decode()
+    gone = [{"type": "eg", "kind": 1, "hop": "1"}] if b"Twice" in frame.headers else []
+    server.publish(inbox, json.dumps({"events": [{"type": "in", "kind": 0}, *gone]}).encode())
+
+
+async def monitored(kind: str, w: Everything) -> None:
+    await getattr(trionats.SystemClient(w.nc), kind)()
 
 
 # -- the cases ---------------------------------------------------------------------------------------------------------
@@ -280,6 +299,42 @@ async def published(w: Everything) -> None:
     """Enter a publisher's block, publish, and leave it."""
     async with trionats.open_publisher(w.nursery, w.js) as publisher:
         await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
+def of_ingest(use: Callable[[trionats.Ingest], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on an ingest, before which so many messages were published whose batch begins late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = FakeIngestStream(w.server, name="I", subject="i.>")
+        async with trionats.open_ingest(w.nursery, w.js) as ingest:
+            if before:
+                stream.hook = partial(take_later, w, stream)
+            for _ in range(before):
+                await ingest.publish("i.a", b"x")
+            await settled()
+            yield partial(use, ingest)
+        assert stream.fast.batches == {}
+
+    return prepared
+
+
+def take_later(w: Everything, stream: FakeIngestStream, frame: Frame) -> str:
+    stream.hook = lambda _: None
+    w.nursery.start_soon(w.later, partial(stream.take, frame))
+    return "silence"
+
+
+async def ingest_receipt_of(ingest: trionats.Ingest) -> None:
+    await (await ingest.publish("i.a", b"x")).wait()
+
+
+async def ingested(w: Everything) -> None:
+    """Enter an ingest's block, publish, and leave it."""
+    FakeIngestStream(w.server, name="I", subject="i.>")
+    async with trionats.open_ingest(w.nursery, w.js) as ingest:
+        for _ in range(3):
+            await ingest.publish("i.a", b"x", headers=HEADERS)
 
 
 @asynccontextmanager
@@ -515,6 +570,15 @@ def files_in(directory: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
 
 
+def names_in(directory: str) -> list[str]:
+    return [path.name for path in Path(directory).iterdir()]
+
+
+def write_files(directory: str, **files: bytes) -> None:
+    for name, content in files.items():
+        Path(directory, name.replace("_", ".")).write_bytes(content)
+
+
 def into_file(name: str) -> Case:
     """Read an object into a file; see that there is a whole one or none, and no other."""
 
@@ -530,6 +594,37 @@ def into_file(name: str) -> Case:
             assert files_in(directory) == ({"file": STORED[name]} if result else {})
 
     return prepared
+
+
+@asynccontextmanager
+async def backing_up(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Back a stream up; see that all of it is there or nothing, and that nobody listens any more."""
+    backups, stream = FakeBackups(w.server, "S"), await w.js.stream("S")
+    result: list[object] = []
+    with TemporaryDirectory() as directory:
+
+        async def use() -> None:
+            result.append(await stream.backup(f"{directory}/b"))
+
+        yield use
+        await w.nc.flush()
+        assert not backups.heard
+        assert names_in(directory) == (["b"] if result else [])
+        if result:
+            assert files_in(f"{directory}/b")["stream.arc.s2"] == backups.archive
+
+
+@asynccontextmanager
+async def restoring_a_stream(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Restore a stream; see that the server has all of it, or was told that it never will."""
+    backups = FakeBackups(w.server, "S")
+    with TemporaryDirectory() as directory:
+        said = json.dumps({"config": {"name": "S"}, "state": backups.state}).encode()
+        write_files(directory, backup_json=said, stream_arc_s2=backups.archive)
+        yield lambda: w.js.restore_stream(directory)
+        await w.nc.flush()
+        assert backups.restored or backups.called_off or not backups.asked
+        assert backups.taken == backups.archive or not backups.restored
 
 
 @asynccontextmanager
@@ -723,6 +818,13 @@ CASES: Final[dict[str, Case]] = {
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
     "Client.request, waiting for room": simply(lambda w: w.nc.request("echo", b"x"), Everything.full),
     "Client.request, without a connection": simply(lambda w: w.nc.request("echo", b"x"), Everything.drop),
+    **{
+        f"SystemClient.{kind}": simply(partial(monitored, kind))
+        for kind in ("varz", "connz", "subsz", "routez", "gatewayz", "leafz", "jsz", "healthz", "accountz")
+    },
+    "SystemClient.varz, of one server": simply(lambda w: trionats.SystemClient(w.nc).varz(server="fake")),
+    "Client.trace": simply(lambda w: w.nc.trace("traced", b"x", only=True)),
+    "Client.trace, until it is quiet": simply(lambda w: w.nc.trace("traced", b"x", {"Twice": "1"}, stall=0.1)),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),
@@ -743,6 +845,9 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.open_batch, behind whose commit the connection breaks": broken_batch,
     "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
+    "Ingest.publish": of_ingest(lambda ingest: ingest.publish("i.a", b"x", headers=HEADERS)),
+    "Ingest.publish, in a row": of_ingest(lambda ingest: ingest.publish("i.a", b"x"), before=1),
+    "IngestReceipt.wait": of_ingest(ingest_receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
@@ -803,6 +908,7 @@ CASES: Final[dict[str, Case]] = {
     "open_consumer": consuming,
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_ingest": simply(ingested),
     "open_publisher": simply(published),
     "open_lease": lease,
     "open_lease, over a marker": partial(lease, marked=True),
@@ -942,6 +1048,8 @@ CASES: Final[dict[str, Case]] = {
     "Stream.consumer_names": of_stream("consumer_names"),
     "Stream.consumers_info": of_stream("consumers_info"),
     "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.backup": backing_up,
+    "JetStream.restore_stream": restoring_a_stream,
     "Stream.step_down": of_stream("step_down"),
     "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
@@ -1032,6 +1140,8 @@ def test_cancelled_everywhere(name: str, lag: float, monkeypatch: pytest.MonkeyP
     """Also where the stream is slow: what cleans up must not overtake what it is to clean up."""
     # So small that a put waits for it to move on.
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
+    monkeypatch.setattr(restoring, "PIECE", 200)
+    monkeypatch.setattr(restoring, "WINDOW", 2)
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Frame
+    from trionats._protocol.jetstream.publishing.ingest import Ingested
     from trionats._protocol.timers import Timer
 
 #: How often, and after how many seconds each, a stream is looked for that is not there.
@@ -373,11 +374,11 @@ def _doing(publish: Publish) -> str:
     return f"publish to {publish.subject!r}"
 
 
-def failed(publish: Publish) -> tuple[errors.FailedMsg, Exception]:
+def failed(publish: Publish | Ingested) -> tuple[errors.FailedMsg, Exception]:
     """Say of a publish that failed what it was, and why.
 
     Args:
-        publish: The publish.
+        publish: The publish, of a publisher or of an ingest.
     """
     assert publish.queued is not None, "it is kept until there is an acknowledgement"
     block, payload = commands.taken_apart(publish.queued.frame)
