@@ -5,6 +5,7 @@ The stream is kept in files, where the server also puts what it sets aside, so t
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -108,9 +109,10 @@ async def cancelled_batches(times: int, size: int, seed: object, forgets_after: 
     return outcome
 
 
-def left_in(server: TrioNatsServer) -> list[Path]:
-    """List what a server has set aside for batches."""
-    return [path for folder in server.server.directory.glob("**/batches") for path in folder.iterdir()]
+def left_in(server: TrioNatsServer) -> list[str]:
+    """List what a server has set aside for batches, of which it may just delete something."""
+    folders = [(folder, inside) for folder, inside, _ in os.walk(server.server.directory)]
+    return [name for folder, inside in folders if Path(folder).name == "batches" for name in inside]
 
 
 async def room_for_as_many_as_ever(js: JetStream, outcome: Batches) -> None:
