@@ -193,10 +193,11 @@ class Session:
     @enable_ki_protection
     async def _read(self) -> None:
         wire = self.wire
-        ahead = READ_AHEAD
+        ahead, run = READ_AHEAD, False
         while True:
             wanted = self.engine.wanted
-            size = READ_SIZE if wanted <= READ_SIZE else min(wanted + ahead, MAX_READ)
+            # In a run the end of a payload is no reason to stop there: it is the next one that begins behind it.
+            size = min(wanted + ahead, MAX_READ) if run or wanted > READ_SIZE else READ_SIZE
             try:
                 data = await wire.receive_some(size)
             except trio.BrokenResourceError as error:
@@ -215,6 +216,7 @@ class Session:
                 self.wake()
             messages = engine.in_msgs - before
             ahead = READ_AHEAD if messages * READ_SIZE <= len(data) else 0
+            run = len(data) >= ahead > 0
             if messages >= TRIP_MESSAGES:
                 await self._share(messages)
 
