@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 #: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576
-#: How much is read behind a large payload while one follows the other: the next ones, whole. Of many small messages as much
-#: would be too many at once (design 35).
-READ_AHEAD = 262_144
+#: How much is read behind a large payload while one follows the other: the next ones, whole, which are two chunks of an object,
+#: with what stands before them. Of many small messages as much would be too many at once (design 35).
+READ_AHEAD = 270_336
 #: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt. Two chunks of an
 #: object, with what stands before them.
 BATCH_SIZE = 270_336
