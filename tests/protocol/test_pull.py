@@ -143,6 +143,19 @@ def test_far_from_the_end_the_next_request_does_not_wait_for_the_one_before() ->
     assert opened.asked == 0
 
 
+def test_of_a_list_that_the_server_goes_through_one_request_follows_the_other() -> None:
+    opened = window(10)
+    opened.listed = True
+    pulled(opened, at_most=100)
+    for missing in range(100, 90, -1):
+        assert opened.pull("C", 0, missing) is None
+        assert not opened.overlaps(missing)
+        opened.arrived(1, 0)
+    assert pulled(opened, at_most=90).batch == 10
+    opened.listed = False
+    assert opened.overlaps(90)
+
+
 def test_where_the_server_has_less_than_was_asked_for_the_next_request_waits_for_those_before() -> None:
     opened = window(10)
     pulled(opened, at_most=100)

@@ -165,6 +165,8 @@ class Window:
         most_bytes: How many bytes it may ask for.
         wanted: How many more messages are wanted in all, those that are buffered included.
         one_at_a_time: Whether nothing is asked for while a request is under way.
+        listed: Whether the server goes through a list; of what is not waited for one request follows the other then, since it may
+            skip what another one has no room for.
     """
 
     def __init__(
@@ -190,7 +192,7 @@ class Window:
         self.pin = ""
         self.most_messages, self.most_bytes = max_messages, max_bytes
         self.wanted = inf
-        self.one_at_a_time = False
+        self.one_at_a_time = self.listed = False
         self._number = 0
         self._usual_size = 0.0
         self._worth_a_look = max_messages - self._enough
@@ -363,7 +365,7 @@ class Window:
         """
         if self.one_at_a_time or self._crowded:
             return False
-        return not at_most or at_most - self._asked >= self._max_messages
+        return not at_most or (not self.listed and at_most - self._asked >= self._max_messages)
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         # A message that did not fit into a part of the credit needs more than was offered then.

@@ -252,6 +252,7 @@ class Ordered:
             sequence, timestamp = self.cursor
             # The last one handed over is asked for again: its timestamp shows whether it still is the same stream.
             self._beginning = Start("by_start_sequence", sequence if timestamp else sequence + 1)
+        self._window.listed = self._beginning.policy == "last_per_subject"
         config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
         if len(self._filters) > 1:
             config["filter_subjects"] = list(self._filters)
