@@ -18,6 +18,7 @@ from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, unexpected
+from trionats._core.hops import trace_message
 from trionats._core.status import ClientStatistics, state_of, statistics_of
 from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.requests import PendingReply
     from trionats._protocol.commands import Payload
+    from trionats.monitoring import Trace
 
 
 @final
@@ -259,6 +261,52 @@ class Client:
         return await self._connection.request_many(
             subject, payload, headers, max_msgs=max_msgs, stall=stall, sentinel=sentinel, reply=reply
         )
+
+    @enable_ki_protection
+    async def trace(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        headers: Headers | None = None,
+        *,
+        only: bool = False,
+        stall: float = 1.0,
+        **unknown: Never,
+    ) -> Trace:
+        """Publish a message, and find out where it goes: which servers it passes, who gets it, and who does not, and why.
+
+        Each server that the message passes reports what it did with it (ADR-41, server 2.11). It returns as soon as all have
+        reported that were to, which the reports themselves say. One that does not, since it is gone or since an account does
+        not let reports through, is waited for until nothing has come for `stall` seconds, and is then named in
+        `missing`. The first report has as long as `request` waits for a reply; the deadline in force ends it, too, with
+        what has come.
+
+        The message has no reply subject. What happens behind a stream, or in an account that does not allow it (`allow_trace` of
+        an import or export), is not traced.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The message.
+            headers: Names and values; a sequence of values repeats the name. None of the tracing's own.
+            only: Deliver the message to nobody, and store it nowhere: see where it would go.
+            stall: How many seconds after a report the next one may take.
+
+        Returns:
+            Where it went; as text it is a tree.
+
+        Raises:
+            nats.errors.Error: The server is older than 2.11, where the message would be delivered and nothing reported; nothing was
+                sent.
+            nats.errors.TimeoutError: No server reported anything in that time.
+            trionats.errors.PermissionsViolationError: The user may not publish to the subject, or not to our inbox, where servers
+                report in the user's name.
+            trionats.errors.DisconnectedError: The connection broke after the message was sent.
+            ValueError: `stall` is not positive, or a header is the tracing's own.
+        """
+        self._pace.run.check()
+        if unknown:
+            raise unexpected("trace", unknown)
+        return await trace_message(self._connection, subject, payload, headers, only=only, stall=stall)
 
     def with_options(
         self, *, request_timeout: float | EllipsisType | None = ..., send_deadline: bool | EllipsisType = ...

@@ -30,6 +30,7 @@ __all__ = [
     "MessagesExpired",
     "MessagesMissed",
     "Moved",
+    "PartitionsChanged",
     "PermissionViolation",
     "PublishesLost",
     "PublishesTooLarge",
@@ -447,6 +448,26 @@ class ConsumerUnpinned(ConsumerEvent):
     """
 
     group: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PartitionsChanged(ConnectionEvent):
+    """A member of a partitioned consumer group has other partitions from now on; told once when it joins, too.
+
+    It reads them once those who had them have let go.
+
+    Attributes:
+        stream: The stream that the group reads.
+        group: The group.
+        member: The member.
+        partitions: Its partitions; none for one that was dropped, or that waits to be added.
+    """
+
+    stream: str
+    group: str
+    member: str
+    partitions: tuple[int, ...]
 
 
 @final

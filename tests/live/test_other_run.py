@@ -23,9 +23,11 @@ from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
 BELONG = {
+    "trionats.Batch",
     "trionats.BoundedFeed",
     "trionats.Client",
     "trionats.Consumer",
+    "trionats.Counter",
     "trionats.Events",
     "trionats.Feed",
     "trionats.Group",
@@ -59,6 +61,7 @@ HARMLESS = {
     "group": "makes a view, and sends nothing",
     "jetstream": "makes a view, and sends nothing",
     "processing": "makes a block, and sends nothing",
+    "open_batch": "makes a block, and sends nothing",
     "open_object": "makes a block, and sends nothing",
     "read_only": "makes a view, and sends nothing",
     "with_codecs": "makes a view, and sends nothing",
@@ -75,6 +78,7 @@ ARGUMENTS: dict[str, object] = {
     "handler": trionats.ServiceRequest.respond,
     "key": "k",
     "last": 1,
+    "n": 1,
     "meta": trionats.api.ObjectMeta(),
     "name": "n",
     "path": __file__,
@@ -104,6 +108,7 @@ MORE_ARGUMENTS: dict[str, dict[str, object]] = {
     "create_stream": {"name": "x"},
     "get_msg": {"seq": 1},
     "get_msgs": {"seq": 1},
+    "schedule": {"target": "t", "every": 5},
     "update_consumer": {"name": "x"},
     "update_stream": {"name": "x"},
 }
@@ -124,7 +129,7 @@ def methods(thing: object, cls: type) -> Iterator[tuple[str, partial[Any]]]:
     for name, member in members(cls).items():
         if inspect.isfunction(member) and name not in HARMLESS:
             method = getattr(thing, name)
-            yield f"{type(thing).__name__}.{name}", partial(method, **arguments(method), **MORE_ARGUMENTS.get(name, {}))
+            yield f"{type(thing).__name__}.{name}", partial(method, **arguments(method) | MORE_ARGUMENTS.get(name, {}))
 
 
 def test_all_that_belongs_to_a_client_is_looked_at() -> None:
@@ -208,6 +213,14 @@ async def open_an_object(store: ObjectStore) -> AsyncIterator[trionats.ObjectStr
         yield stream
 
 
+@asynccontextmanager
+async def open_a_counter(nc: trionats.Client) -> AsyncIterator[trionats.Counter]:
+    js, name = nc.jetstream(), unique("C")
+    await js.create_stream(name=name, subjects=[f"{name}.>"], storage="memory", allow_msg_counter=True)
+    yield await js.counter(name)
+    await js.delete_stream(name)
+
+
 async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:
     async with (
         open_store(server, {"name": "at home"}) as (store, nc, nursery),
@@ -222,6 +235,8 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         open_an_object(store) as object_stream,
         trionats.open_service(nursery, nc, "mine", "1.0.0") as service,
         trionats.open_endpoint(nursery, service, "served", subject=unique("served")) as served,
+        nc.jetstream().open_batch() as batch,
+        open_a_counter(nc) as counter,
     ):
         js, name = nc.jetstream(), f"OBJ_{store.bucket}"
         stream = await js.stream(name)
@@ -237,9 +252,11 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
             ordered = await js.ordered_consumer(name)
             await nc.flush()
             things: dict[str, object] = {
+                "Batch": batch,
                 "BoundedFeed": subscription,
                 "Client": nc,
                 "Consumer": consumer,
+                "Counter": counter,
                 "Events": happened,
                 "Feed": other,
                 "Group": service.group("g"),

@@ -234,12 +234,12 @@ class Connection:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
 
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+    def open_pipeline(self, owner: PipelineOwner, *, deep: bool = False) -> Pipeline:
         """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
         self.pace.run.check()
         self.supervisor.check_open()
         parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
-        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout, deep=deep)
 
     @enable_ki_protection
     async def request_many(
@@ -404,7 +404,7 @@ class Connection:
         return reply_within(self.request_timeout, what)
 
     def ask_many(
-        self, subject: str, payload: Payload, headers: Headers | None, reply: str
+        self, subject: str, payload: Payload, headers: Headers | None, reply: str, *, doing: str = "request"
     ) -> tuple[ManyRequest, Frame, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued.
 
@@ -413,13 +413,14 @@ class Connection:
             payload: The request.
             headers: Names and values.
             reply: The inbox; a new one where it is empty.
+            doing: "request"; or "trace", whose message has no reply subject, since its headers name the inbox.
         """
         self.supervisor.check_open()
         inbox = reply or self.new_inbox()
-        if self.send_deadline:
+        if self.send_deadline and doing == "request":
             headers = with_timeout(headers, self._seconds_left())
-        frame, size = self.frames.make(subject, payload, inbox, headers, "request")
-        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
+        frame, size = self.frames.make(subject, payload, "" if doing == "trace" else inbox, headers, doing)
+        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox, doing), frame, size
 
     async def barrier(self) -> None:
         """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
@@ -469,18 +470,19 @@ def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
     return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
-def connection_of(nc: object, opener: str) -> Connection:
+def connection_of(nc: object, opener: str, form: str = "(nursery, nc, ...)") -> Connection:
     """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed as the second argument.
+        nc: What was passed as the client.
         opener: The name of the function, for the error.
+        form: How it is called, for the error.
 
     Raises:
         TypeError: It is no client.
         RuntimeError: It belongs to another Trio run.
     """
-    messaging = messaging_of(nc, opener)
+    messaging = messaging_of(nc, opener, form)
     if not isinstance(messaging, Connection):
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+        raise TypeError(f"{opener}{form}: nc must be a Client, not {type(nc).__name__}")
     return messaging

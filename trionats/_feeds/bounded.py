@@ -80,7 +80,6 @@ class BoundedFeed(Feed[M], Generic[M]):
         self._subject = subject
         self._bytes_limit = pending_bytes_limit
         self._overflow: Overflow = overflow
-        self._send_nowait = self._send.send_nowait
         self._bytes = 0
         self._most = 0
         self._delivered = 0

@@ -9,8 +9,18 @@ from trionats import errors
 from trionats._protocol import subjects
 from trionats._protocol.fields import check_argument
 
-__all__ = ["described", "endpoint_subject", "group_prefix", "metadata_of", "name_of", "queue_of", "version_of"]
+__all__ = [
+    "described",
+    "endpoint_subject",
+    "group_prefix",
+    "instance_of",
+    "metadata_of",
+    "name_of",
+    "queue_of",
+    "version_of",
+]
 
+_is_token = re.compile(r"[^\s.*>]++").fullmatch
 _is_name = re.compile(r"[a-zA-Z0-9_-]++").fullmatch
 _NUMBER = r"(?:0|[1-9][0-9]*+)"
 _PART = r"(?:0|[1-9][0-9]*+|[0-9]*+[a-zA-Z-][0-9a-zA-Z-]*+)"
@@ -37,6 +47,43 @@ def name_of(call: str, name: str) -> str:
             f"{call}: name {name[:120]!r}: it consists of ASCII letters, digits, '-' and '_', at least one"
         )
     return name
+
+
+def instance_of(call: str, instance: str, name: str | None) -> str:
+    """Check the id of a service, of any client's.
+
+    Args:
+        call: As for `name_of`.
+        instance: The id.
+        name: The name of the service; it is asked by both.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: There is no name, or no id can be like that.
+    """
+    check_argument(call, "id", str, instance)
+    if name is None:
+        raise ValueError(f"{call}: id needs the name of the service")
+    if _is_token(instance) is None:
+        raise ValueError(f"{call}: id {instance[:120]!r}: it is a token of a subject, without wildcards")
+    return instance
+
+
+def prefix_of(call: str, prefix: str) -> str:
+    """Check what the subjects begin with on which services are asked.
+
+    Args:
+        call: As for `name_of`.
+        prefix: A subject without wildcards.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: Nothing can be published behind it.
+    """
+    subjects.pattern(f"{call}: prefix", prefix)
+    if {"*", ">"} & set(prefix.split(".")):
+        raise ValueError(f"{call}: prefix {prefix[:120]!r}: wildcards are for subscriptions only")
+    return prefix
 
 
 def version_of(call: str, version: str) -> str:

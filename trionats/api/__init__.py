@@ -15,6 +15,7 @@ Strategy
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, Self, TypedDict, final
@@ -37,7 +38,7 @@ from nats.js.api import (
     StreamPurgeRequest,
 )
 
-from trionats import _lossless
+from trionats.api import _lossless
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -48,9 +49,11 @@ __all__ = [
     "BucketStatus",
     "ClusterInfo",
     "ConsumerConfig",
+    "ConsumerGroup",
     "ConsumerInfo",
     "ConsumerPause",
     "ConsumerReset",
+    "CounterEntry",
     "DeliverPolicy",
     "DiscardPolicy",
     "EndpointInfo",
@@ -83,6 +86,7 @@ __all__ = [
     "RePublish",
     "ReplayPolicy",
     "RetentionPolicy",
+    "Schedule",
     "SequenceInfo",
     "ServiceInfo",
     "ServicePing",
@@ -898,6 +902,37 @@ class ObjectResult:
 
 @final
 @dataclass(frozen=True, slots=True)
+class ConsumerGroup:
+    """A partitioned consumer group, as its configuration says.
+
+    Attributes:
+        stream: The stream whose messages it reads.
+        name: The group's name.
+        elastic: Whether members come and go; else they are what they were when it was created.
+        max_members: How many partitions there are, and so how many members can have any.
+        filters: What it reads; of an elastic group with the numbers, from 1, of those `*` of each filter that say to which
+            partition a message belongs, and none of them for the whole subject. Nothing for the whole stream.
+        members: Its members, sorted.
+        partitions: The partitions of each member that has some.
+        mapped: Whether they were chosen by hand; else they are spread over the members.
+        max_buffered_msgs: How many messages an elastic group's own stream holds at the most; None for any number.
+        max_buffered_bytes: The same in bytes.
+    """
+
+    stream: str
+    name: str
+    elastic: bool
+    max_members: int
+    filters: Mapping[str, Sequence[int]]
+    members: Sequence[str]
+    partitions: Mapping[str, Sequence[int]]
+    mapped: bool = False
+    max_buffered_msgs: int | None = None
+    max_buffered_bytes: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """Chunks in an object store that no object names: what a put left that was broken off, or a deletion that was refused.
 
@@ -936,6 +971,68 @@ class StoredMsg:
     time: datetime.datetime
     data: bytes = b""
     headers: MultiDict[str] = field(default_factory=MultiDict)
+
+
+# -- schedules and counters --------------------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A message that the server is to store again and again, or once, as its stream holds it (ADR-51).
+
+    Attributes:
+        subject: The schedule's own subject.
+        target: What the server stores is stored under this one.
+        expression: When, as it stands in the stream: `@at 2030-01-01T00:00:00Z`, `@every 60s`, `0 0 12 * * *`.
+        at: The one moment, in UTC; None where it has none, or it cannot be read.
+        every: So many seconds apart, likewise.
+        cron: Six fields, or a word as "@hourly"; also whatever a later server may understand.
+        time_zone: The IANA name of the zone that `cron` is meant in; None for UTC.
+        ttl: For how many seconds what is stored is kept, or "never"; None for as long as the stream keeps anything.
+        source: The subject whose last message's payload is stored; None for this one's.
+        rollup: Whether what is stored replaces what was stored under the target before.
+        data: The payload.
+        headers: Its headers, without those above; they are stored with it.
+        seq: The sequence of the schedule in the stream.
+        created: When it was stored, in UTC.
+    """
+
+    subject: str
+    target: str
+    expression: str
+    at: datetime.datetime | None
+    every: float | None
+    cron: str | None
+    time_zone: str | None
+    ttl: float | str | None
+    source: str | None
+    rollup: bool
+    data: bytes
+    headers: MultiDict[str]
+    seq: int
+    created: datetime.datetime
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CounterEntry:
+    """What a counter has come to (ADR-49).
+
+    Attributes:
+        subject: The counter.
+        value: Its value, of any size.
+        sources: What was counted elsewhere and is part of it: by stream, and by the counter's subject there; empty where there
+            is none.
+        seq: The sequence of its last message in the stream.
+        time: When that was stored, in UTC.
+    """
+
+    subject: str
+    value: int
+    sources: Mapping[str, Mapping[str, int]]
+    seq: int
+    time: datetime.datetime
 
 
 def _limit(number: int | None) -> int | None:
