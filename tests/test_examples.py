@@ -31,6 +31,15 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "service.py": [
+        "an apple costs 3",
+        "error 400 name what you want",
+        "error 500 KeyError",
+        "endpoints: ['price', 'v2.count']",
+        "3 requests, 2 errors, the last 500:KeyError",
+        "counted 1",
+        "done",
+    ],
     "buckets.py": [
         "1 value, 5 of each key, for 3600.0 s",
         "collected: ['hall.light', 'yard.light']",

@@ -30,7 +30,16 @@ from tests.bridged import World, number_of
 from tests.fake_jetstream import FakeKeyValue, FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import find_keys, find_store, has_ended, nursery_elsewhere, settled, until
-from trionats import Client, open_client, open_consumer, open_replies, open_subscription, open_watcher
+from trionats import (
+    Client,
+    open_client,
+    open_consumer,
+    open_endpoint,
+    open_replies,
+    open_service,
+    open_subscription,
+    open_watcher,
+)
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
 from trionats.testing import NatsServer
@@ -203,6 +212,19 @@ async def live_push(_: NatsServer, nc: Client) -> Source:
     yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
 
 
+@asynccontextmanager
+async def endpoint(server: FakeServer | NatsServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        if isinstance(server, FakeServer):
+            await nc.flush()  # what it has not heard of yet it cannot know
+            server.publish("promise.kept", b"%d" % number)
+        else:
+            await nc.publish("promise.kept", b"%d" % number)
+
+    async with trio.open_nursery() as background, open_service(background, nc, "promise", "1.0.0") as service:
+        yield make, lambda nursery: open_endpoint(nursery, service, "kept", subject="promise.*")
+
+
 def has_come_back(nc: Client, reconnects: int) -> bool:
     return nc.is_connected and nc.statistics().reconnects > reconnects
 
@@ -215,6 +237,7 @@ FAKES = {
     "pull consumer": partial(fake, fake_consumer),
     "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),
+    "endpoint": partial(fake, endpoint),
     "replies": partial(fake, fake_replies, **WAITING),
 }
 LIVE = {
@@ -223,6 +246,7 @@ LIVE = {
     "pull consumer": partial(live, live_consumer),
     "push consumer": partial(live, live_push),
     "ordered consumer": partial(live, live_ordered),
+    "endpoint": partial(live, endpoint),
     "replies": partial(live, live_replies, **WAITING),
     **bridged.KINDS,
 }
@@ -241,13 +265,13 @@ every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
 surviving_kinds = pytest.mark.parametrize(
-    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer")
+    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer", "endpoint")
 )
-consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer", "push consumer"))
-# What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
-other_kinds = pytest.mark.parametrize(
-    "kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer", "push consumer")]
-)
+# What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more. Nor could anybody
+# respond to a request, and who waits for that is told.
+CONSUMERS = "pull consumer", "push consumer", "endpoint"
+consumer_kinds = pytest.mark.parametrize("kind", kinds(*CONSUMERS))
+other_kinds = pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in kinds(*CONSUMERS)])
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
 holding_back_kinds = pytest.mark.parametrize(
     "kind", kinds("watcher", "pull consumer", "ordered consumer", "pull subscription")

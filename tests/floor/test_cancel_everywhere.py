@@ -234,6 +234,57 @@ async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitab
         yield partial(msg.respond, b"y", headers=HEADERS)
 
 
+def of_service(use: Callable[[trionats.Group], Awaitable[object]], *, group: bool = False, stops: bool = False) -> Case:
+    """An operation on a service with an endpoint that has a request in hand, or on a group; perhaps it is stopped a little later."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        async with trionats.open_service(w.nursery, w.nc, "s", "1.0.0") as service, trio.open_nursery() as workers:
+            where = service.group("g") if group else service
+            await workers.start(partial(where.serve, "late", lambda _: trio.sleep(1)))  # noqa: ASYNC105 - it is awaited there
+            w.server.publish("g.late" if group else "late", b"x", reply="back")
+            await w.nc.flush()
+            if stops:
+                workers.start_soon(w.later, where.stop)
+            yield partial(use, where)
+            where.stop()
+
+    return prepared
+
+
+async def served(where: trionats.Group) -> None:
+    """Serve until it is stopped."""
+    await where.serve("more", lambda request: request.respond(b"y"), concurrency=2)
+
+
+async def endpoint_of(where: trionats.Group, w: Everything) -> None:
+    """Enter an endpoint's block, take a request, and leave it."""
+    async with trionats.open_endpoint(w.nursery, where, "more") as rx:
+        w.server.publish("more", b"x", reply="back")
+        async with await rx.receive() as request:
+            await request.respond(b"y")
+
+
+def of_request(use: Callable[[trionats.ServiceRequest], Awaitable[object]]) -> Case:
+    """An operation on a request to a service."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        async with (
+            trionats.open_service(w.nursery, w.nc, "s", "1.0.0") as service,
+            trionats.open_endpoint(w.nursery, service, "more") as rx,
+        ):
+            w.server.publish("more", b"x", reply="back")
+            yield partial(use, await rx.receive())
+
+    return prepared
+
+
+async def work_on_request(request: trionats.ServiceRequest) -> None:
+    async with request:
+        await request.respond(b"y", headers=HEADERS)
+
+
 def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, before: int = 0) -> Case:
     """An operation on a publisher with room for one, before which so many messages were published that are acknowledged late."""
 
@@ -910,6 +961,15 @@ CASES: Final[dict[str, Case]] = {
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_ingest": simply(ingested),
     "open_publisher": simply(published),
+    "open_service": simply(lambda w: opening(trionats.open_service(w.nursery, w.nc, "s", "1.0.0"))),
+    "open_endpoint": lambda w: of_service(partial(endpoint_of, w=w))(w),
+    "Service.serve": of_service(served, stops=True),
+    "Service.drain": of_service(lambda service: service.drain()),
+    "Group.serve": of_service(served, group=True, stops=True),
+    "Group.drain": of_service(lambda group: group.drain(), group=True),
+    "ServiceRequest.respond": of_request(lambda request: request.respond(b"y", headers=HEADERS)),
+    "ServiceRequest.respond, in its block": of_request(work_on_request),
+    "ServiceRequest.respond_error": of_request(lambda request: request.respond_error(404, "not there")),
     "open_lease": lease,
     "open_lease, over a marker": partial(lease, marked=True),
     "open_lease, while somebody else has it": partial(lease, taken=True),
