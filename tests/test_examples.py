@@ -46,6 +46,17 @@ EXPECTED = {
         "at the origin: off",
         "mirrored: ['hall.light']",
     ],
+    "discover_services.py": [
+        "greeter 1.0.0: Greets whoever asks, at ['greet']",
+        "greet: 1 request, 0 errors",
+        "others: []",
+    ],
+    "monitoring.py": [
+        "hub is ok",
+        "till is connected to hub, and to ('orders.*',)",
+        "0 streams, 0 bytes",
+        "VARZ: nobody answers '$SYS.REQ.SERVER.PING.STATSZ': the user is not of the system account",
+    ],
     "trace.py": [
         "in from client 'shop' as 'orders.old' of $G",
         "mapped to 'orders.new'",

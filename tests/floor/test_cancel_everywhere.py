@@ -137,6 +137,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
             "$SYS.REQ.SERVER.PING.STATSZ": lambda _: {"statsz": {"active_servers": 2}},
             "$SYS.REQ.SERVER.PING.IDZ": lambda _: {"name": "fake", "id": "FAKE"},
             "$SYS.REQ.>": lambda _: {"server": {"name": "fake", "id": "FAKE"}, "data": {}},
+            "$SRV.>": lambda _: {"name": "n", "id": "i", "version": "1.0.0"},
             "traced": lambda frame: reported(server, frame),
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
             "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
@@ -161,6 +162,10 @@ def reported(server: FakeServer, frame: Frame) -> None:
     inbox = frame.headers.partition(b"Nats-Trace-Dest: ")[2].partition(b"\r\n")[0].decode()
     gone = [{"type": "eg", "kind": 1, "hop": "1"}] if b"Twice" in frame.headers else []
     server.publish(inbox, json.dumps({"events": [{"type": "in", "kind": 0}, *gone]}).encode())
+
+
+async def discovered(verb: str, w: Everything) -> None:
+    assert await getattr(trionats.ServiceClient(w.nc), verb)()
 
 
 async def monitored(kind: str, w: Everything) -> None:
@@ -873,6 +878,8 @@ CASES: Final[dict[str, Case]] = {
         f"SystemClient.{kind}": simply(partial(monitored, kind))
         for kind in ("varz", "connz", "subsz", "routez", "gatewayz", "leafz", "jsz", "healthz", "accountz")
     },
+    **{f"ServiceClient.{verb}": simply(partial(discovered, verb)) for verb in ("ping", "info", "stats")},
+    "ServiceClient.ping, one instance": simply(lambda w: trionats.ServiceClient(w.nc).ping("n", "i")),
     "SystemClient.varz, of one server": simply(lambda w: trionats.SystemClient(w.nc).varz(server="fake")),
     "Client.trace": simply(lambda w: w.nc.trace("traced", b"x", only=True)),
     "Client.trace, until it is quiet": simply(lambda w: w.nc.trace("traced", b"x", {"Twice": "1"}, stall=0.1)),

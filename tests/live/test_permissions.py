@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,6 +22,7 @@ from trionats import (
     JetStream,
     KeyValue,
     ObjectStore,
+    ServiceClient,
     Stream,
     SystemClient,
     api,
@@ -106,6 +108,11 @@ async def connections(system: SystemClient, _: str) -> object:
 
 async def connections_of_an_account(system: SystemClient, _: str) -> object:
     return await system.connz(account="A") and await system.leafz(account="A")
+
+
+async def discover(nc: Client, whom: tuple[str, ...] = ()) -> None:
+    client = ServiceClient(nc)
+    assert [await client.ping(*whom), await client.info(*whom), await client.stats(*whom)] == [[], [], []]
 
 
 async def trace(boss: Client, guest: Client) -> None:
@@ -500,6 +507,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request_many": request_many,
     "open_replies": replies,
     "trace": trace,
+    "ServiceClient.ping, info and stats": simply(discover),
+    "ServiceClient.ping, info and stats of a name and an id": simply(partial(discover, whom=("n", "i"))),
     "SystemClient.varz, and jsz, healthz, accountz, subsz, routez and gatewayz by their names": monitor(
         lambda system, _: system.varz()
     ),
