@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import Any
 
 import natsio  # type: ignore[import-not-found,unused-ignore]
@@ -65,6 +66,19 @@ async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: A
         clock.done = goal
 
 
+async def ingest(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    batches = importlib.import_module("natsio.jetstream_batch")
+    payload, js = job.payload, nc.jetstream()
+    for goal in job.rounds:
+        clock.start()
+        async with batches.fast_publisher(js) as publisher:
+            for _ in range(goal - 1):
+                await publisher.add(f"{STREAM}.a", payload)
+            ack = await publisher.commit(f"{STREAM}.a", payload)
+        clock.stop()
+        clock.done = ack.size
+
+
 async def snapshot(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
     kv = await nc.jetstream().key_value(KEYS)
 
@@ -90,6 +104,7 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "ingest": ingest,
     "kv_get": kv_get,
     "kv_put": kv_put,
     "snapshot": snapshot,
