@@ -77,6 +77,18 @@ const commands = {
     const ack = await js.publish(subject, bytes(data), meta(options));
     return { stream: ack.stream, seq: ack.seq, val: ack.val ?? null };
   },
+  "js.batch": async (messages) => {
+    const [[first, data], ...rest] = messages;
+    const batch = await js.startBatch(first, bytes(data));
+    const [last, end] = rest.pop();
+    for (const [subject, more] of rest) batch.add(subject, bytes(more));
+    const { stream, seq, batch: id, count } = await batch.commit(last, bytes(end));
+    return { stream, seq, batch: id, count };
+  },
+  "js.message": async (stream, seq) => {
+    const found = await manager.streams.getMessage(stream, { seq });
+    return { subject: found.subject, data: text(found.data), headers: Object.fromEntries(found.header ?? []) };
+  },
   "js.last": async (stream, subject) => {
     const found = await manager.streams.getMessage(stream, { last_by_subj: subject });
     return { seq: found.seq, data: text(found.data), headers: Object.fromEntries(found.header ?? []) };

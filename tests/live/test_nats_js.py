@@ -547,3 +547,30 @@ async def test_counters_are_counted_on_by_either(js: NatsJS, nats_server: TrioNa
         assert await counter.add(w.subject, -1) == 10**20 + 1
         read = await js("js.last", w.stream.name, w.subject)
         assert json.loads(read["data"]) == {"val": str(10**20 + 1)}
+
+
+@pytest.mark.level(2)
+async def test_atomic_batches_of_either_are_whole_for_the_other(js: NatsJS, nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_atomic=True, allow_direct=True) as w:
+        messages = [[f"{w.stream.name}.{name}", data] for name, data in (("a", "1"), ("b", "€"), ("a", ""), ("c", "4"))]
+        ack = await js("js.batch", messages)
+        assert (ack["stream"], ack["seq"], ack["count"]) == (w.stream.name, 4, 4)
+        read = await w.stream.get_msgs(seq=1, batch=10)
+        assert [[msg.subject, msg.data.decode()] for msg in read] == messages
+        assert [msg.headers["Nats-Batch-Id"] for msg in read] == [ack["batch"]] * 4
+        async with w.js.open_batch() as batch:
+            for msg in read:
+                await batch.publish(msg.subject, msg.data, headers={"A": "1"})
+        for number, message in enumerate(messages, 1):
+            seen = await js("js.message", w.stream.name, 4 + number)
+            assert [seen["subject"], seen["data"]] == message
+            assert seen["headers"]["Nats-Batch-Id"] == [batch.id]
+            assert seen["headers"]["Nats-Batch-Sequence"] == [str(number)]
+            assert seen["headers"]["A"] == ["1"]
+        await w.stream.update(allow_atomic=False)
+        with pytest.raises(Refused, match="atomic publish is disabled") as refused:
+            await js("js.batch", messages)
+        with pytest.raises(errors.BatchError, match="atomic publish is disabled") as ours:
+            async with w.js.open_batch() as batch:
+                await batch.publish(w.subject, b"x")
+        assert refused.value.code == ours.value.err_code == 10174

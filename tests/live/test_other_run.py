@@ -23,6 +23,7 @@ from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
 BELONG = {
+    "trionats.Batch",
     "trionats.BoundedFeed",
     "trionats.Client",
     "trionats.Consumer",
@@ -56,6 +57,7 @@ HARMLESS = {
     "statistics": "reads numbers",
     "jetstream": "makes a view, and sends nothing",
     "processing": "makes a block, and sends nothing",
+    "open_batch": "makes a block, and sends nothing",
     "open_object": "makes a block, and sends nothing",
     "read_only": "makes a view, and sends nothing",
     "with_codecs": "makes a view, and sends nothing",
@@ -224,6 +226,7 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         trionats.open_publisher(nursery, nc.jetstream()) as publisher,
         open_a_lease(nc, nursery) as (kv, lease),
         open_an_object(store) as object_stream,
+        nc.jetstream().open_batch() as batch,
         open_a_counter(nc) as counter,
     ):
         js, name = nc.jetstream(), f"OBJ_{store.bucket}"
@@ -238,6 +241,7 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
             ordered = await js.ordered_consumer(name)
             await nc.flush()
             things: dict[str, object] = {
+                "Batch": batch,
                 "BoundedFeed": subscription,
                 "Client": nc,
                 "Consumer": consumer,

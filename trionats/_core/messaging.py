@@ -298,12 +298,13 @@ class HasMessaging(Protocol):
         """Give the seam."""
 
 
-def messaging_of(nc: object, opener: str) -> Messaging:
+def messaging_of(nc: object, opener: str, form: str = "(nursery, nc, ...)") -> Messaging:
     """Give the seam of what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed as the second argument.
+        nc: What was passed as the client.
         opener: The name of the function, for the error.
+        form: How it is called, for the error.
 
     Raises:
         TypeError: It is no client.
@@ -313,7 +314,7 @@ def messaging_of(nc: object, opener: str) -> Messaging:
     if isinstance(nc, type) or not isinstance(nc, HasMessaging):
         of_nats_py = type(nc).__module__.startswith("nats.")
         given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
+        raise TypeError(f"{opener}{form}: nc must be a Client, not {given}")
     messaging = nc.__messaging__()
     messaging.pace.run.check(opener)
     return messaging

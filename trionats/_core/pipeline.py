@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import errors
-from trionats._core.deadlines import REQUEST_TIMEOUT
+from trionats._core.deadlines import REQUEST_TIMEOUT, seconds_to_wait
 from trionats._core.message import Msg
 from trionats._protocol.commands import CRLF, LENGTHS, with_reply
 from trionats._protocol.receivers import Receiver
@@ -89,6 +89,7 @@ class Pipeline:
         self._pattern = self._prefix_bytes + (b">" if deep else b"*")
         self._number = 0
         self._registration: Registration | None = None
+        self._request_timeout = request_timeout
         self.patience = REQUEST_TIMEOUT if request_timeout is None else request_timeout
         """For how many seconds a reply is waited for."""
         self.now = pace.now
@@ -105,6 +106,10 @@ class Pipeline:
     def check_run(self) -> None:
         """Refuse a call from outside of the client's Trio run."""
         self._pace.run.check()
+
+    def seconds_to_wait(self) -> float:
+        """Say for how long whoever waits here does so for a reply, beside the deadline in force."""
+        return seconds_to_wait(self._request_timeout)
 
     def next_token(self) -> str:
         """Make a token that no reply was expected under."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 import trionats
 from tests.benchmarks.clients.alike import (
+    be_asked,
     consume,
     fetch,
     get,
@@ -15,11 +18,12 @@ from tests.benchmarks.clients.alike import (
     put,
     receive,
     request,
+    respond,
     snapshot_with,
     work,
 )
 from tests.benchmarks.measuring import KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
-from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED, SERVED
 
 
 async def subscribe(nc: trionats.Client, job: Job, clock: Clock) -> None:
@@ -108,6 +112,17 @@ async def ingest(nc: trionats.Client, job: Job, clock: Clock) -> None:
             clock.done = 0 if ingest.ack is None else ingest.ack.count or 0
 
 
+async def service(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_service(nursery, nc, "bench", "1.0.0") as served,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(served.serve, "served", respond, subject=SERVED, concurrency=job.workers))
+        await be_asked(nc.with_options(request_timeout=PATIENCE), job, clock)
+        served.stop()
+
+
 async def snapshot(nc: trionats.Client, job: Job, clock: Clock) -> None:
     kv = await nc.jetstream().key_value(KEYS)
 
@@ -133,6 +148,7 @@ SCENARIOS = {
     "ingest": ingest,
     "kv_get": kv_get,
     "kv_put": kv_put,
+    "service": service,
     "snapshot": snapshot,
     "pool-10": pool,
     "pool-1000": pool,
