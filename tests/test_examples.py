@@ -82,6 +82,7 @@ EXPECTED = {
         *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
         "together: 1000000000000000000000000000002",
     ],
+    "fast_ingest.py": ["10000 messages, the last one has sequence 10000", "2 is not stored: BadRequestError"],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

@@ -30,6 +30,7 @@ from trionats import (
     events,
     open_consumer,
     open_events,
+    open_ingest,
     open_lease,
     open_publisher,
     open_replies,
@@ -179,6 +180,14 @@ async def publish_again(boss: Client, guest: Client) -> None:
         receipt = await publisher.publish("s.a", b"x")
         with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
             await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
+
+
+async def ingest(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await (await js.stream("S")).update(allow_batched=True)
+    async with trio.open_nursery() as nursery, open_ingest(nursery, guest.jetstream()) as ingest:
+        await ingest.publish("s.a", b"x")
     assert (await js.stream_info("S")).state.messages == 2
 
 
@@ -519,6 +528,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "open_ingest": ingest,
     "JetStream.open_batch": publish_a_batch,
     "JetStream.schedule": schedule,
     "JetStream.unschedule": unschedule,
@@ -681,6 +691,7 @@ NEWER = {
     "JetStream.schedule",
     "JetStream.unschedule",
     "JetStream.schedules",
+    "open_ingest",
     "reset_consumer",
     "reset_consumer to a sequence",
 }
