@@ -30,9 +30,18 @@ from tests.bridged import World, number_of
 from tests.fake_jetstream import FakeKeyValue, FakeStream
 from tests.fakes import FakeServer
 from tests.worlds import find_keys, find_store, has_ended, nursery_elsewhere, settled, until
-from trionats import Client, open_client, open_consumer, open_replies, open_subscription, open_watcher
+from trionats import (
+    Client,
+    open_advisories,
+    open_client,
+    open_consumer,
+    open_replies,
+    open_subscription,
+    open_watcher,
+)
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
+from trionats.advisories import StreamAction
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -203,6 +212,28 @@ async def live_push(_: NatsServer, nc: Client) -> Source:
     yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
 
 
+def stream_made(number: int) -> tuple[str, bytes]:
+    said = {"type": "io.nats.jetstream.advisory.v1.stream_action", "stream": str(number), "action": "create"}
+    return f"$JS.EVENT.ADVISORY.STREAM.CREATED.{number}", json.dumps(said).encode()
+
+
+@asynccontextmanager
+async def fake_advisories(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        server.publish(*stream_made(number))
+
+    yield make, lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction)
+
+
+@asynccontextmanager
+async def live_advisories(_: NatsServer, nc: Client) -> Source:
+    # A server tells of what it did in any order.
+    yield (
+        lambda number: nc.publish(*stream_made(number)),
+        lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction),
+    )
+
+
 def has_come_back(nc: Client, reconnects: int) -> bool:
     return nc.is_connected and nc.statistics().reconnects > reconnects
 
@@ -216,6 +247,7 @@ FAKES = {
     "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),
     "replies": partial(fake, fake_replies, **WAITING),
+    "advisories": partial(fake, fake_advisories),
 }
 LIVE = {
     "subscription": partial(live, subscription),
@@ -224,6 +256,7 @@ LIVE = {
     "push consumer": partial(live, live_push),
     "ordered consumer": partial(live, live_ordered),
     "replies": partial(live, live_replies, **WAITING),
+    "advisories": partial(live, live_advisories),
     **bridged.KINDS,
 }
 ALL_KINDS = [
@@ -241,7 +274,7 @@ every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
 surviving_kinds = pytest.mark.parametrize(
-    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer")
+    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer", "advisories")
 )
 consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer", "push consumer"))
 # What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
