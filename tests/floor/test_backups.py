@@ -164,7 +164,7 @@ FAILURES: dict[str, tuple[Callable[[Here], object], type[Exception], str]] = {
     "the last piece is lost": (
         lambda h: h.backups.lost.add(len(h.backups.pieces)),
         errors.BackupIncompleteError,
-        "what came is no whole snapshot: it breaks off",
+        "what came is no whole archive: it breaks off",
     ),
     "it breaks off as if it were whole": (
         lambda h: h.backups.pieces.__setitem__(slice(None), [STREAM + plain(b"NATSARC1 and not its mark")]),
