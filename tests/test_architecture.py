@@ -20,16 +20,16 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_lossless _version errors testing",
-        "advisories api",
+        "_version errors testing",
+        "advisories api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
         "_core",
-        "_jetstream",
+        "_jetstream _services",
         "_bridge _client",
-        "_advisories _event_feed _publisher _replies _subscription bridge",
-        "_consume _watch",
+        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
+        "_consume _partition _watch",
         "*",
         "_cli",
         "__main__",
@@ -60,7 +60,7 @@ FLOORS: dict[str, list[str]] = {
         "messaging",
         "listeners",
         "connection",
-        "status",
+        "hops status",
     ],
     "_feeds": [
         "* busy_tasks opening run",
@@ -77,6 +77,7 @@ FLOORS: dict[str, list[str]] = {
         "kv objects",
         "backups",
         "streams",
+        "counters partitions schedules",
         "context",
     ],
     "_jetstream.backups": [
@@ -122,28 +123,33 @@ FLOORS: dict[str, list[str]] = {
         "entries",
         "listing watcher",
     ],
+    "_jetstream.partitions": [
+        "* groups",
+        "reading",
+    ],
     "_jetstream.publishing": [
         "* destination",
         "publish",
-        "flight",
-        "publisher",
+        "flight staging",
+        "batch ingest_flight publisher",
+        "ingest",
     ],
     "_protocol": [
-        "* commands fields happenings headers index receivers showing subjects timers",
+        "* commands fields happenings headers index receivers showing subjects timers versions",
         "addresses outbox parser registrations server_errors",
-        "admission auth replies servers",
-        "engine jetstream",
-        "migration",
+        "admission auth replies servers tracing",
+        "engine jetstream services",
+        "migration monitoring",
     ],
     "_protocol.auth": [
         "* credentials",
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments publishing refusals",
-        "advisories backups direct kv objects pull",
+        "* acks buckets counters levels listing moments publishing refusals",
+        "advisories backups direct kv objects pull schedules",
         "actions",
-        "consumers ordered",
+        "consumers ordered partitions",
     ],
     "_protocol.jetstream.backups": [
         "* archive incoming manifest remains",
@@ -173,9 +179,39 @@ FLOORS: dict[str, list[str]] = {
         "snapshot",
         "resuming",
     ],
+    "_protocol.jetstream.partitions": [
+        "* assignment",
+        "groups",
+        "assets",
+        "member",
+    ],
     "_protocol.jetstream.publishing": [
-        "* publish",
-        "publisher",
+        "* ingest publish",
+        "batch publisher",
+    ],
+    "_protocol.monitoring": [
+        "* requests",
+        "answers",
+    ],
+    "_protocol.services": [
+        "* answers names words",
+        "deadlines discovery failures",
+        "tally",
+    ],
+    "_services": [
+        "* discovery isolation monitoring request system",
+        "endpoint",
+        "serving",
+        "service",
+    ],
+    "api": [
+        "_lossless",
+        "*",
+    ],
+    "monitoring": [
+        "_told",
+        "_answers _trace",
+        "*",
     ],
     "testing": [
         "_server",
@@ -214,7 +250,9 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
+    "_jetstream.publishing.ingest": 1,
     "_jetstream.publishing.publisher": 1,
+    "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
@@ -227,9 +265,11 @@ SEND_ALL = {
 # From here up a user could have written the module: no underscore attribute of what another module has made.
 PUBLIC_ONLY = (
     "_jetstream",
+    "_services",
     "_client",
     "_subscription",
     "_replies",
+    "_service",
     "_event_feed",
     "_watch",
     "_consume",

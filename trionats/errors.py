@@ -74,6 +74,7 @@ __all__ = [
     "BadObjectMetaError",
     "BadRequestError",
     "BadSubjectError",
+    "BatchError",
     "BucketNotFoundError",
     "ConnectionClosedError",
     "ConnectionDrainingError",
@@ -86,6 +87,9 @@ __all__ = [
     "Error",
     "FailedMsg",
     "FlushTimeoutError",
+    "GroupChangedError",
+    "GroupNotFoundError",
+    "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
     "InvalidObjectNameError",
@@ -98,6 +102,7 @@ __all__ = [
     "LinkIsABucketError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
+    "MonitoringError",
     "MsgAlreadyAckdError",
     "NoRespondersError",
     "NoServersError",
@@ -222,6 +227,24 @@ class FailedMsg:
     msg_id: str | None
 
 
+class MonitoringError(Error):
+    """A server answered a monitoring request with an error, or with what cannot be read.
+
+    Attributes:
+        request: What was asked: "VARZ".
+        server: The name of the server that says so; empty where it is not known.
+        server_id: Its id.
+        code: Its number for it, 400 or 500; None for what cannot be read.
+        description: What it says.
+    """
+
+    request: str = ""
+    server: str = ""
+    server_id: str = ""
+    code: int | None = None
+    description: str = ""
+
+
 class PublishError(Error):
     """Messages that a publisher was given failed: raised when its block is left, one for all of them.
 
@@ -231,6 +254,26 @@ class PublishError(Error):
     """
 
     failures: Sequence[tuple[FailedMsg, Exception]] = ()
+
+
+class BatchError(APIError):
+    """A stream refused an atomic batch, by refusing one of its messages or the commit: nothing of it is stored.
+
+    The text says what the server's `err_code` means for a batch. 10071 and 10164 are lost compare-and-sets.
+
+    Attributes:
+        batch: The id of the batch.
+        number: Which message it was, from 1.
+        subject: Where that went.
+    """
+
+    batch: str = ""
+    number: int = 0
+    subject: str = ""
+
+
+class IngestGapError(Error):
+    """A message of a fast ingest is certainly not stored: it did not reach the stream in its turn, or was not sent any more."""
 
 
 class PermissionsViolationError(Error):
@@ -304,6 +347,30 @@ class ConsumerGoneError(NotFoundError):
 
     stream: str | None = None
     consumer: str = ""
+
+
+class GroupNotFoundError(NotFoundError):
+    """There is no such partitioned consumer group (any more).
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str | None = None
+    group: str = ""
+
+
+class GroupChangedError(Error):
+    """A partitioned consumer group is not what it was when it was joined, or what it was to be when it was created.
+
+    Attributes:
+        stream: The stream that it reads.
+        group: Its name.
+    """
+
+    stream: str = ""
+    group: str = ""
 
 
 class ObjectIncompleteError(Error):

@@ -25,10 +25,12 @@ __all__ = [
     "Disconnected",
     "Draining",
     "ForeignDataSkipped",
+    "HandlerFailed",
     "LameDuck",
     "MessagesExpired",
     "MessagesMissed",
     "Moved",
+    "PartitionsChanged",
     "PermissionViolation",
     "PublishesLost",
     "PublishesTooLarge",
@@ -183,6 +185,22 @@ class CallbackFailed(ConnectionEvent):
     """
 
     option: str
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HandlerFailed(ConnectionEvent):
+    """A handler of a service failed: that of one request, to which 500 was responded, or the `stats_handler` of an endpoint.
+
+    Attributes:
+        service: The service's name.
+        endpoint: The endpoint's name.
+        error: What it raised.
+    """
+
+    service: str
+    endpoint: str
     error: Exception
 
 
@@ -430,6 +448,26 @@ class ConsumerUnpinned(ConsumerEvent):
     """
 
     group: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PartitionsChanged(ConnectionEvent):
+    """A member of a partitioned consumer group has other partitions from now on; told once when it joins, too.
+
+    It reads them once those who had them have let go.
+
+    Attributes:
+        stream: The stream that the group reads.
+        group: The group.
+        member: The member.
+        partitions: Its partitions; none for one that was dropped, or that waits to be added.
+    """
+
+    stream: str
+    group: str
+    member: str
+    partitions: tuple[int, ...]
 
 
 @final

@@ -104,7 +104,8 @@ class Stream:
 
         Args:
             subject: Only what matches this pattern.
-            seq: Only what is below this sequence, which is 1 at the least. Not together with `keep`.
+            seq: Only what is below this sequence, which is 1 at the least; below that there is nothing, and nothing is sent. Not
+                together with `keep`.
             keep: All but this many of the newest.
 
         Returns:

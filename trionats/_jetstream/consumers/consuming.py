@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 from trio.lowlevel import checkpoint
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["ConsumerFeed", "consuming"]
 
 
-@final
 class ConsumerFeed(DeliveryFeed):
     """What a pull consumer delivers.
 
@@ -61,20 +60,26 @@ class ConsumerFeed(DeliveryFeed):
     """
 
     def __init__(self, consumer: Consumer, demand: Demand) -> None:
-        if consumer.cached_info is not None:
-            config = consumer.cached_info.config
-            groups, policy = config.priority_groups or [], config.priority_policy
-            demand.terms.check_against("open_consumer()", str(consumer), groups, policy)
         super().__init__(consumer, demand.max_messages, demand.on_leave)
         self._demand = demand
-        self._decisions = Consuming(consumer.stream, consumer.name, demand, traits_of(consumer.cached_info), JITTER)
-        self._received = self._decisions.received
         self._send_nowait = self._send.send_nowait
         self._sizes: deque[int] = deque()
         # Trio's clock, in half the time that it takes to ask it.
         self._now = self._pace.now
         self._ahead = trio.current_time() - self._now()
         self._inbox = PullInbox(self._connection.new_inbox())
+        self._take_up(consumer)
+
+    def _take_up(self, consumer: Consumer) -> None:
+        """Let it be this consumer that is read; nothing may be buffered."""
+        demand = self._demand
+        if consumer.cached_info is not None:
+            config = consumer.cached_info.config
+            groups, policy = config.priority_groups or [], config.priority_policy
+            demand.terms.check_against("open_consumer()", str(consumer), groups, policy)
+        self._consumer, self._deliverer = consumer, consumer.__deliverer__()
+        self._decisions = Consuming(consumer.stream, consumer.name, demand, traits_of(consumer.cached_info), JITTER)
+        self._received = self._decisions.received
         self._subject = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
 
     # What the connection's reader calls.
@@ -161,14 +166,17 @@ class ConsumerFeed(DeliveryFeed):
 
     async def _go_on(self) -> NoReturn:
         while True:
-            now = trio.current_time()
-            step = self._advance(now)
-            if isinstance(step, Inspect):
-                await self._inspect()
-            elif isinstance(step, Measure):
-                await self._measure()
-            elif await self._park(step):
-                self._decisions.overdue(trio.current_time())
+            await self._see_to_it()
+
+    async def _see_to_it(self) -> None:
+        """Do one thing that waits, or wait until there is something to do."""
+        step = self._advance(trio.current_time())
+        if isinstance(step, Inspect):
+            await self._inspect()
+        elif isinstance(step, Measure):
+            await self._measure()
+        elif await self._park(step):
+            self._decisions.overdue(trio.current_time())
 
     def _advance(self, now: float) -> Step:
         """Do at once what needs no waiting, and wake the task where it has to see to something.

@@ -33,6 +33,8 @@ from trionats._protocol.jetstream.actions import Fail, Wait
 from trionats._protocol.server_errors import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trionats._core.messaging import Retirable
     from trionats._jetstream.consumers.consumer import Consumer
     from trionats._protocol.jetstream.consumers.demand import OnLeave
@@ -58,7 +60,7 @@ class DeliveryFeed(Feed[JetStreamMsg]):
         super().__init__(str(consumer), capacity, self._connection)
         self._consumer, self._on_leave = consumer, on_leave
         self._deliverer = consumer.__deliverer__()
-        self._parked: trio.Event | None = None
+        self._parked: Callable[[], object] | None = None
         self._until = inf
         self._attachment: Retirable | None = None
 
@@ -90,10 +92,11 @@ class DeliveryFeed(Feed[JetStreamMsg]):
         Returns:
             Whether it is time, and nobody did.
         """
-        self._parked, self._until = trio.Event(), step.until if isinstance(step, Wait) else inf
+        woken, self._until = trio.Event(), step.until if isinstance(step, Wait) else inf
+        self._parked = woken.set
         try:
             with trio.move_on_at(self._until) as scope:
-                await self._parked.wait()
+                await woken.wait()
         finally:
             self._parked = None
         if scope.cancelled_caught:
@@ -106,7 +109,7 @@ class DeliveryFeed(Feed[JetStreamMsg]):
         if isinstance(step, Fail):
             self._fail(step.error)
         elif self._parked is not None and not (isinstance(step, Wait) and step.until >= self._until):
-            self._parked.set()
+            self._parked()
 
     # Its end.
 

@@ -204,6 +204,11 @@ class Consuming:
         return self._window.buffered_messages >= self._window.wanted
 
     @property
+    def pin(self) -> str:
+        """What the server calls us as long as we are the pinned one, as far as is known; else nothing."""
+        return self._window.pin
+
+    @property
     def patience(self) -> float:
         """How many seconds of silence are too long."""
         return self._window.patience
