@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import trionats._advisories
 from tests.fakes import FakeServer
 from tests.worlds import arrived, open_world, settled
 from trionats import advisories, errors, events, open_advisories, open_events
+from trionats._jetstream import advisories as heard
 
 AUDIT = "$JS.EVENT.ADVISORY.API"
 ACTION = "$JS.EVENT.ADVISORY.STREAM.CREATED.S"
@@ -90,8 +90,8 @@ async def test_they_are_heard_under_another_prefix() -> None:
 async def test_the_oldest_are_dropped_and_counted_where_nobody_receives(
     number: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trionats._advisories, "CAPACITY", number)
-    monkeypatch.setattr(trionats._advisories, "CAPACITY_BYTES", size)
+    monkeypatch.setattr(heard, "CAPACITY", number)
+    monkeypatch.setattr(heard, "CAPACITY_BYTES", size)
     async with (
         open_world() as (server, nc, nursery),
         open_events(nursery, nc) as told,

@@ -1,4 +1,4 @@
-"""open_advisories."""
+"""open_advisories: what servers tell of JetStream, as a feed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def open_advisories(
         raise TypeError(f"open_advisories(nursery, js): js must be a JetStream, not {type(js).__name__}")
     wanted = checked_kinds(kinds)
     publish_subject(prefix)
-    jetstream = js.__api__()
+    jetstream = js.__jetstream__()
     jetstream.connection.pace.run.check("open_advisories")
     await checkpoint()
     feed = Advisories(jetstream.connection, prefix, wanted, jetstream.whereabouts.chosen)
