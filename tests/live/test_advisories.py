@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(sec
 A = TypeVar("A", bound=Advisory)
 
 
-class World:
+class Told:
     """A stream of its own, and what is told of it."""
 
     def __init__(self, w: StreamWorld, rx: Advisories) -> None:
@@ -45,10 +45,10 @@ class World:
 
 
 @asynccontextmanager
-async def open_told(server: TrioNatsServer, *kinds: type[Advisory], **config: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any field
+async def open_told(server: TrioNatsServer, *kinds: type[Advisory], **config: Any) -> AsyncIterator[Told]:  # noqa: ANN401 - any field
     async with open_stream(server, **config) as w, open_advisories(w.nursery, w.js, *kinds) as rx:
         await w.nc.flush()
-        yield World(w, rx)
+        yield Told(w, rx)
 
 
 async def level(js: JetStream) -> int:
