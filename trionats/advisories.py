@@ -7,8 +7,8 @@ adds. Seconds are floats, and times are datetimes in UTC.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, final
 
 __all__ = [
@@ -57,7 +57,7 @@ class Advisory:
     subject: str
     type: str = ""
     id: str = ""
-    time: datetime | None = None
+    time: datetime.datetime | None = None
     domain: str | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -223,8 +223,8 @@ class SnapshotComplete(Advisory):
     """
 
     stream: str
-    start: datetime | None = None
-    end: datetime | None = None
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
     client: dict[str, Any] | None = None
     error: str = ""
 
@@ -257,8 +257,8 @@ class RestoreComplete(Advisory):
     """
 
     stream: str
-    start: datetime | None = None
-    end: datetime | None = None
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
     bytes: int = 0
     client: dict[str, Any] | None = None
 
@@ -297,7 +297,7 @@ class ConsumerPause(Advisory):
     stream: str
     consumer: str
     paused: bool
-    pause_until: datetime | None = None
+    pause_until: datetime.datetime | None = None
 
 
 @final
