@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from tests.clusters import open_cluster
-from tests.worlds import StreamWorld, open_stream, open_world
+from tests.worlds import StreamWorld, open_stream
 from trionats import Advisories, JetStream, advisories, api, errors, open_advisories, open_client
 from trionats.advisories import Advisory
-from trionats.testing import TrioNatsServer, open_server
+from trionats.testing import TrioNatsServer
 
 pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=60)]
 
@@ -207,21 +207,3 @@ async def first_of(rx: Advisories, kind: type[A], **expected: object) -> A:
             advisory = await rx.receive()
             if isinstance(advisory, kind) and all(getattr(advisory, name) == value for name, value in expected.items()):
                 return advisory
-
-
-async def test_a_domain_is_heard_alone_over_a_leaf() -> None:
-    async with (
-        open_server("jetstream { domain: only }", jetstream=True) as server,
-        open_world(server) as (_, nc, nursery),
-    ):
-        js = nc.jetstream(domain="only")
-        async with (
-            open_advisories(nursery, js, advisories.StreamAction) as rx,
-            open_advisories(nursery, nc.jetstream(domain="other"), advisories.StreamAction) as nothing,
-        ):
-            await nc.flush()
-            await js.create_stream(name="S", subjects=["s.>"])
-            told = await first_of(rx, advisories.StreamAction)
-            assert (told.domain, told.stream) == ("only", "S")
-            await nc.flush()
-            assert not len(nothing)
