@@ -65,6 +65,11 @@ EXPECTED = {
         "worker would get it, as a member of workers",
         "ORDERS would not store it: maximum payload exceeded",
     ],
+    "backup.py": [
+        "all of it is there",
+        "backed up: 100 messages",
+        "restored: b'99' is the last one",
+    ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
         "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",

@@ -32,6 +32,7 @@ from tests.fakes import FakeServer
 from tests.worlds import find_keys, find_store, has_ended, nursery_elsewhere, settled, until
 from trionats import (
     Client,
+    open_advisories,
     open_client,
     open_consumer,
     open_endpoint,
@@ -42,6 +43,7 @@ from trionats import (
 )
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
+from trionats.advisories import StreamAction
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -225,6 +227,28 @@ async def endpoint(server: FakeServer | NatsServer, nc: Client) -> Source:
         yield make, lambda nursery: open_endpoint(nursery, service, "kept", subject="promise.*")
 
 
+def stream_made(number: int) -> tuple[str, bytes]:
+    said = {"type": "io.nats.jetstream.advisory.v1.stream_action", "stream": str(number), "action": "create"}
+    return f"$JS.EVENT.ADVISORY.STREAM.CREATED.{number}", json.dumps(said).encode()
+
+
+@asynccontextmanager
+async def fake_advisories(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        server.publish(*stream_made(number))
+
+    yield make, lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction)
+
+
+@asynccontextmanager
+async def live_advisories(_: NatsServer, nc: Client) -> Source:
+    # A server tells of what it did in any order.
+    yield (
+        lambda number: nc.publish(*stream_made(number)),
+        lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction),
+    )
+
+
 def has_come_back(nc: Client, reconnects: int) -> bool:
     return nc.is_connected and nc.statistics().reconnects > reconnects
 
@@ -239,6 +263,7 @@ FAKES = {
     "ordered consumer": partial(fake, fake_ordered),
     "endpoint": partial(fake, endpoint),
     "replies": partial(fake, fake_replies, **WAITING),
+    "advisories": partial(fake, fake_advisories),
 }
 LIVE = {
     "subscription": partial(live, subscription),
@@ -248,6 +273,7 @@ LIVE = {
     "ordered consumer": partial(live, live_ordered),
     "endpoint": partial(live, endpoint),
     "replies": partial(live, live_replies, **WAITING),
+    "advisories": partial(live, live_advisories),
     **bridged.KINDS,
 }
 ALL_KINDS = [
@@ -265,7 +291,8 @@ every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
 surviving_kinds = pytest.mark.parametrize(
-    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer", "endpoint")
+    "kind",
+    kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer", "endpoint", "advisories"),
 )
 # What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more. Nor could anybody
 # respond to a request, and who waits for that is told.

@@ -192,6 +192,8 @@ def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items
                 await rx.snapshot()  # type: ignore[attr-defined]
             if items and opener == "Subscription":
                 w.server.publish("a", b"x")
+            elif items and opener == "Advisories":
+                w.server.publish("$JS.EVENT.ADVISORY.API", b"{}")
             elif items and opener == "Events":
                 w.server.inject(b"-ERR 'whatever'\r\n")
             elif not items:
@@ -207,6 +209,7 @@ OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed
     "Events": lambda w: trionats.open_events(w.nursery, w.nc),
     "Replies": lambda w: trionats.open_replies(w.nursery, w.nc, "many", max_msgs=3),
     "Watcher": lambda w: trionats.open_watcher(w.nursery, w.store),
+    "Advisories": lambda w: trionats.open_advisories(w.nursery, w.js),
 }
 
 
@@ -981,6 +984,7 @@ CASES: Final[dict[str, Case]] = {
     "open_lease, over a marker": partial(lease, marked=True),
     "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_advisories": simply(lambda w: opening(OPENERS["Advisories"](w))),
     "open_watcher, keys": simply(
         lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -25,9 +26,11 @@ from trionats import (
     ServiceClient,
     Stream,
     SystemClient,
+    advisories,
     api,
     errors,
     events,
+    open_advisories,
     open_consumer,
     open_events,
     open_ingest,
@@ -64,7 +67,7 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:
@@ -154,6 +157,40 @@ async def subscribe(boss: Client, guest: Client) -> None:
         await guest.flush()
         await boss.publish("listen", b"x")
         assert (await rx.receive()).data == b"x"
+
+
+async def hear_advisories(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_advisories(nursery, guest.jetstream(), advisories.StreamAction) as rx,
+    ):
+        await guest.flush()
+        await boss.jetstream().create_stream(name="N", storage=api.StorageType.MEMORY)
+        assert isinstance(await rx.receive(), advisories.StreamAction)
+
+
+async def on_disk(boss: Client) -> Stream:
+    """Let the stream be one that any server backs up, and that only some restore, of more than one piece."""
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    stream = await js.create_stream(name="S", subjects=["s.*"], allow_msg_ttl=True)
+    await js.publish("s.a", os.urandom(300_000))
+    return stream
+
+
+async def back_up(boss: Client, guest: Client) -> None:
+    await on_disk(boss)
+    stream = await stream_of(boss, guest)
+    with TemporaryDirectory() as directory:
+        assert (await stream.backup(f"{directory}/b")).messages == 1
+
+
+async def restore(boss: Client, guest: Client) -> None:
+    stream = await on_disk(boss)
+    with TemporaryDirectory() as directory:
+        await stream.backup(f"{directory}/b")
+        await stream.delete()
+        assert (await guest.jetstream().restore_stream(f"{directory}/b")).name == "S"
 
 
 async def request_many(boss: Client, guest: Client) -> None:
@@ -549,6 +586,9 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "Stream.step_down": outside_a_cluster(lambda stream: stream.step_down()),
     "Stream.remove_peer": outside_a_cluster(lambda stream: stream.remove_peer("n1")),
     "delete_stream": manage(lambda js: js.delete_stream("S")),
+    "Stream.backup": back_up,
+    "JetStream.restore_stream": restore,
+    "open_advisories": hear_advisories,
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
     "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
