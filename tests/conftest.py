@@ -1,7 +1,9 @@
 """What all tests share: a real server, a watchdog for tests that use one, seeds, and no garbage left over.
 
 Markers: `live` is for tests that talk to a real nats-server (everything in `tests/live`, and whatever asks for the
-`nats_server` fixture); they run on the real clock and under a watchdog. Environment: `TRIONATS_REQUIRE_SERVER=1` makes a
+`nats_server` fixture); they run on the real clock and under a watchdog. `level(number)` is for those whose server has to have an
+API level (ADR-44): 1 is 2.11, 2 is 2.12, 4 is 2.14; older servers are asked, and the test is skipped. Environment: `NATS_SERVER`
+names the server to run, `TRIONATS_REQUIRE_SERVER=1` makes a
 missing nats-server an error instead of a skip, `TRIONATS_SEED` repeats a run's random choices and its order of tasks.
 
 `pytest` for all of it shares the tests out among processes, each with a server of its own, since half of them wait; a part of
@@ -29,6 +31,7 @@ import pytest
 import trio
 import trio.testing
 
+import trionats
 from tests.cancelling import same_schedule
 from tests.certificates import Authority
 from trionats.testing import NatsServer, TrioNatsServer, find_server
@@ -48,6 +51,9 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"live(seconds={LIVE_SECONDS:g}): talks to a real nats-server, in real time")
+    config.addinivalue_line(
+        "markers", "level(number): what it tries needs a server of this API level; skipped on others"
+    )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So it is in the background of a shell; the tests of Ctrl-C would wait for ever, and the programs they start, too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -203,6 +209,27 @@ def nats_server(shared_server: NatsServer) -> Iterator[TrioNatsServer]:
         shared_server.start()
     yield TrioNatsServer(shared_server)
     shared_server.resume() if shared_server.running else shared_server.start()
+
+
+@pytest.fixture(scope="session")
+def api_level(server_executable: Path) -> int:
+    """What the server says that it can do."""
+
+    async def ask(url: str) -> int:
+        async with trio.open_nursery() as nursery, trionats.open_client(nursery, url) as nc:
+            account = await nc.jetstream().account_info()
+        return account.api.level or 0
+
+    with NatsServer(jetstream=True, executable=server_executable) as server:
+        return trio.run(ask, server.url)
+
+
+@pytest.fixture(autouse=True)
+def on_a_server_that_can_do_it(request: pytest.FixtureRequest) -> None:
+    """Skip what the marker `level` says is more than this server can."""
+    needed = max((mark.args[0] for mark in request.node.iter_markers("level")), default=0)
+    if needed and (level := request.getfixturevalue("api_level")) < needed:
+        pytest.skip(f"it needs API level {needed}, and this server has {level}")
 
 
 @pytest.fixture

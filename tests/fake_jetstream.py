@@ -17,7 +17,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import trio
@@ -345,6 +345,59 @@ class FakeBucket(FakeStream):
         gone |= {sequence for sequence in chosen if sequence < asked.get("seq", 0)}
         self.messages = [m for m in self.messages if m.sequence not in gone]
         return {"success": True, "purged": len(gone)}
+
+
+class FakeBatches(FakeBucket):
+    """A stream that takes atomic batches, and what is set aside of them. Its clock is Trio's, its day that of 2026.
+
+    Args:
+        server: The server.
+        name: The stream's name.
+        prefix: What its subjects begin with.
+    """
+
+    def __init__(self, server: FakeServer, name: str, prefix: str) -> None:
+        super().__init__(server, name, prefix)
+        #: What is set aside of each batch.
+        self.staged: dict[str, list[Frame]] = {}
+        #: How many replicas it has, and which API level the server.
+        self.replicas, self.level = 1, 4
+        #: When it stored its last message.
+        self.stored_at = 0.0
+        server.on("$JS.API.INFO", lambda _: {"api": {"level": self.level}})
+
+    def about(self) -> dict[str, Any]:
+        said = super().about()
+        moments = {"first_ts": written(0), "last_ts": written(self.stored_at)}
+        config = {"name": self.name, "num_replicas": self.replicas, "allow_atomic": True}
+        return {**said, "config": config, "ts": written(trio.current_time()), "state": {**said["state"], **moments}}
+
+    def take(self, frame: Frame) -> Any:  # noqa: ANN401 - nothing, an acknowledgement, or a refusal
+        asked = fields_of(frame.headers)
+        batch, number = asked.get("Nats-Batch-Id"), int(asked.get("Nats-Batch-Sequence", 0))
+        if batch is None or self.level < 2:
+            self.stored_at = trio.current_time()
+            return super().take(frame)
+        staged = self.staged.setdefault(batch, []) if number == 1 else self.staged.get(batch)
+        if staged is None or number != len(staged) + 1:
+            self.staged.pop(batch, None)
+            return {**refusal(400, 10176, "atomic publish batch is incomplete"), "stream": self.name, "seq": 0}
+        staged.append(frame)
+        if "Nats-Batch-Commit" not in asked:
+            return b""
+        del self.staged[batch]
+        for one in staged:
+            if (refused := self.refused(one.subject, fields_of(one.headers))) is not None:
+                return {**refused, "stream": self.name, "seq": 0}
+        self.stored_at = trio.current_time()
+        for one in staged:
+            self.store(one.subject, one.payload, rollup=False, headers=one.headers)
+        return {"stream": self.name, "seq": self.last, "batch": batch, "count": len(staged)}
+
+
+def written(seconds: float) -> str:
+    """Write a time of Trio's clock as the server writes times."""
+    return f"{datetime(2026, 11, 29, tzinfo=UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 class FakeObjects(FakeBucket):

@@ -20,15 +20,15 @@ PACKAGE = Path(__file__).parent.parent / "trionats"
 # `__init__`, where that hands names on.
 FLOORS: dict[str, list[str]] = {
     "": [
-        "_lossless _version errors testing",
-        "api",
+        "_version errors testing",
+        "advisories api monitoring",
         "_discretion _protocol events",
         "_feeds",
         "_connection",
         "_core",
-        "_jetstream",
+        "_jetstream _services",
         "_bridge _client",
-        "_event_feed _publisher _replies _subscription bridge",
+        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
         "_consume _partition _watch",
         "*",
         "_cli",
@@ -60,7 +60,7 @@ FLOORS: dict[str, list[str]] = {
         "messaging",
         "listeners",
         "connection",
-        "status",
+        "hops status",
     ],
     "_feeds": [
         "* busy_tasks opening run",
@@ -74,9 +74,15 @@ FLOORS: dict[str, list[str]] = {
         "direct ordered",
         "management",
         "buckets consumers publishing",
-        "kv objects streams",
-        "partitions",
+        "kv objects",
+        "backups",
+        "streams",
+        "counters partitions schedules",
         "context",
+    ],
+    "_jetstream.backups": [
+        "* directories",
+        "restoring saving",
     ],
     "_jetstream.consumers": [
         "* ordered_consumer oversize",
@@ -124,25 +130,29 @@ FLOORS: dict[str, list[str]] = {
     "_jetstream.publishing": [
         "* destination",
         "publish",
-        "flight",
-        "publisher",
+        "flight staging",
+        "batch ingest_flight publisher",
+        "ingest",
     ],
     "_protocol": [
-        "* commands fields happenings headers index receivers showing subjects timers",
+        "* commands fields happenings headers index receivers showing subjects timers versions",
         "addresses outbox parser registrations server_errors",
-        "admission auth replies servers",
-        "engine jetstream",
-        "migration",
+        "admission auth replies servers tracing",
+        "engine jetstream services",
+        "migration monitoring",
     ],
     "_protocol.auth": [
         "* credentials",
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets levels listing moments publishing refusals",
-        "direct kv objects pull",
+        "* acks buckets counters levels listing moments publishing refusals",
+        "advisories backups direct kv objects pull schedules",
         "actions",
         "consumers ordered partitions",
+    ],
+    "_protocol.jetstream.backups": [
+        "* archive incoming manifest remains",
     ],
     "_protocol.jetstream.buckets": [
         "* configs kinds",
@@ -176,8 +186,32 @@ FLOORS: dict[str, list[str]] = {
         "member",
     ],
     "_protocol.jetstream.publishing": [
-        "* publish",
-        "publisher",
+        "* ingest publish",
+        "batch publisher",
+    ],
+    "_protocol.monitoring": [
+        "* requests",
+        "answers",
+    ],
+    "_protocol.services": [
+        "* answers names words",
+        "deadlines discovery failures",
+        "tally",
+    ],
+    "_services": [
+        "* discovery isolation monitoring request system",
+        "endpoint",
+        "serving",
+        "service",
+    ],
+    "api": [
+        "_lossless",
+        "*",
+    ],
+    "monitoring": [
+        "_told",
+        "_answers _trace",
+        "*",
     ],
     "testing": [
         "_server",
@@ -216,7 +250,9 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
+    "_jetstream.publishing.ingest": 1,
     "_jetstream.publishing.publisher": 1,
+    "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a
 # stream passes it on to the stream below.
@@ -229,9 +265,11 @@ SEND_ALL = {
 # From here up a user could have written the module: no underscore attribute of what another module has made.
 PUBLIC_ONLY = (
     "_jetstream",
+    "_services",
     "_client",
     "_subscription",
     "_replies",
+    "_service",
     "_event_feed",
     "_watch",
     "_consume",

@@ -37,10 +37,30 @@ EXPECTED = {
         "at the origin: off",
         "mirrored: ['hall.light']",
     ],
+    "trace.py": [
+        "in from client 'shop' as 'orders.old' of $G",
+        "mapped to 'orders.new'",
+        "--J stream 'ORDERS' as '': --X maximum payload exceeded",
+        "--C client 'worker' on 'orders.*' of queue 'workers'",
+        "worker would get it, as a member of workers",
+        "ORDERS would not store it: maximum payload exceeded",
+    ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
         "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",
         "watched: ['src/a=b~.py']",
+    ],
+    "schedules.py": [
+        *("water.garden: 10 minutes, by timer.garden", "water.garden: 10 minutes, by timer.garden"),
+        *("timer.garden every 1 s to water.garden", "taken back: True"),
+    ],
+    "atomic_batch.py": [
+        *("stored as 2 and 3", "nothing was moved: wrong last sequence: 2"),
+        "the taker was not found; committed: False",
+    ],
+    "counters.py": [
+        *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
+        "together: 1000000000000000000000000000002",
     ],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),

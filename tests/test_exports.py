@@ -22,11 +22,15 @@ import trionats
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-PUBLIC_MODULES = ("trionats", *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "testing")))
+PUBLIC_MODULES = (
+    "trionats",
+    *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "monitoring", "testing")),
+)
 
 # Public classes that others derive from, each with its reason.
 NOT_FINAL = {
     "trionats.Feed": "Watcher is one",
+    "trionats.Group": "Service is one",
     "trionats.BoundedFeed": "Subscription is one",
     "trionats.JetStreamManager": "JetStream is one",
     "trionats.ReadOnlyKeyValue": "KeyValue is one",
@@ -36,14 +40,17 @@ NOT_FINAL = {
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
     "trionats.events.ConsumerEvent": "what happens to a consumer is one",
+    "trionats.monitoring.Answer": "what each kind of request is answered with is one",
+    "trionats.monitoring.Told": "all that servers tell is one",
+    "trionats.monitoring.TraceEvent": "each kind of them is one",
 }
 
 # Opened without a background task, so without a nursery.
 NO_NURSERY = {"trionats.testing.open_server"}
 
 # How many arguments go by position where it is not the nursery, what is read and which of it: what is sent, as `Client.request`
-# has it; and the three names of a member.
-BY_POSITION = {"trionats.open_replies": 4, "trionats.open_partition": 5}
+# has it; a service's name and version; and the three names of a member.
+BY_POSITION = {"trionats.open_replies": 4, "trionats.open_service": 4, "trionats.open_partition": 5}
 
 
 def ours(thing: object) -> bool:

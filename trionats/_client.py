@@ -18,6 +18,7 @@ from trionats._connection.cli_context import offered
 from trionats._connection.options import ClientOptions, Options, check_seconds, describes_options
 from trionats._core.connection import Connection
 from trionats._core.deadlines import reply_within, unexpected
+from trionats._core.hops import trace_message
 from trionats._core.status import ClientStatistics, state_of, statistics_of
 from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
@@ -26,12 +27,14 @@ from trionats._protocol.commands import CRLF, LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from types import EllipsisType
 
     from trionats._connection.tls import TLSState
     from trionats._core.frames import Headers
     from trionats._core.message import Msg
     from trionats._core.requests import PendingReply
     from trionats._protocol.commands import Payload
+    from trionats.monitoring import Trace
 
 
 @final
@@ -259,24 +262,82 @@ class Client:
             subject, payload, headers, max_msgs=max_msgs, stall=stall, sentinel=sentinel, reply=reply
         )
 
-    def with_options(self, *, request_timeout: float | None) -> Client:
+    @enable_ki_protection
+    async def trace(
+        self,
+        subject: str,
+        payload: Payload = b"",
+        headers: Headers | None = None,
+        *,
+        only: bool = False,
+        stall: float = 1.0,
+        **unknown: Never,
+    ) -> Trace:
+        """Publish a message, and find out where it goes: which servers it passes, who gets it, and who does not, and why.
+
+        Each server that the message passes reports what it did with it (ADR-41, server 2.11). It returns as soon as all have
+        reported that were to, which the reports themselves say. One that does not, since it is gone or since an account does
+        not let reports through, is waited for until nothing has come for `stall` seconds, and is then named in
+        `missing`. The first report has as long as `request` waits for a reply; the deadline in force ends it, too, with
+        what has come.
+
+        The message has no reply subject. What happens behind a stream, or in an account that does not allow it (`allow_trace` of
+        an import or export), is not traced.
+
+        Args:
+            subject: Where to; no wildcards.
+            payload: The message.
+            headers: Names and values; a sequence of values repeats the name. None of the tracing's own.
+            only: Deliver the message to nobody, and store it nowhere: see where it would go.
+            stall: How many seconds after a report the next one may take.
+
+        Returns:
+            Where it went; as text it is a tree.
+
+        Raises:
+            nats.errors.Error: The server is older than 2.11, where the message would be delivered and nothing reported; nothing was
+                sent.
+            nats.errors.TimeoutError: No server reported anything in that time.
+            trionats.errors.PermissionsViolationError: The user may not publish to the subject, or not to our inbox, where servers
+                report in the user's name.
+            trionats.errors.DisconnectedError: The connection broke after the message was sent.
+            ValueError: `stall` is not positive, or a header is the tracing's own.
+        """
+        self._pace.run.check()
+        if unknown:
+            raise unexpected("trace", unknown)
+        return await trace_message(self._connection, subject, payload, headers, only=only, stall=stall)
+
+    def with_options(
+        self, *, request_timeout: float | EllipsisType | None = ..., send_deadline: bool | EllipsisType = ...
+    ) -> Client:
         """Make a view of this client with other options: the connection and all else is shared.
 
         Args:
             request_timeout: How long a request waits at the most, in seconds, whatever deadline is in force; None for
-                what is so where nobody chooses: 5 s where no deadline is in force.
+                what is so where nobody chooses: 5 s where no deadline is in force. Left out, it stays as it is.
+            send_deadline: Whether requests say for how long their reply is waited for, in whole milliseconds, in the header
+                `Trionats-Timeout`: services with `honour_deadline` stop working on them then. Those of JetStream never do.
+                False until somebody chooses; left out, it stays as it is.
 
         Returns:
             The view.
 
         Raises:
-            TypeError: It is no number.
-            ValueError: It is negative.
+            TypeError: `request_timeout` is no number, or `send_deadline` neither True nor False.
+            ValueError: `request_timeout` is negative.
         """
-        if request_timeout is not None:
-            check_seconds("request_timeout", request_timeout)
+        connection = self._connection
+        if request_timeout is not ...:
+            if request_timeout is not None:
+                check_seconds("request_timeout", request_timeout)
+            connection = connection.with_request_timeout(request_timeout)
+        if send_deadline is not ...:
+            if not isinstance(send_deadline, bool):
+                raise TypeError(f"send_deadline must be True or False, not {type(send_deadline).__name__}")
+            connection = connection.with_send_deadline(send_deadline)
         view = copy.copy(self)
-        view._connection = self._connection.with_request_timeout(request_timeout)
+        view._connection = connection
         return view
 
     def new_inbox(self) -> str:
@@ -301,7 +362,11 @@ class Client:
         """
         if domain is None and prefix is None:
             domain, prefix = self._jetstream.get("domain"), self._jetstream.get("prefix")
-        return JetStream(self._connection, domain=domain, prefix=prefix)
+        connection = self._connection
+        if connection.send_deadline:
+            # What is published into a stream would be stored with it.
+            connection = connection.with_send_deadline(False)
+        return JetStream(connection, domain=domain, prefix=prefix)
 
     # The connection.
 

@@ -68,11 +68,13 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthorizationError",
+    "BackupIncompleteError",
     "BadBucketError",
     "BadHeaderError",
     "BadObjectMetaError",
     "BadRequestError",
     "BadSubjectError",
+    "BatchError",
     "BucketNotFoundError",
     "ConnectionClosedError",
     "ConnectionDrainingError",
@@ -87,6 +89,7 @@ __all__ = [
     "FlushTimeoutError",
     "GroupChangedError",
     "GroupNotFoundError",
+    "IngestGapError",
     "InvalidBucketNameError",
     "InvalidKeyError",
     "InvalidObjectNameError",
@@ -99,6 +102,7 @@ __all__ = [
     "LinkIsABucketError",
     "MaxPayloadError",
     "MaxSubscriptionsError",
+    "MonitoringError",
     "MsgAlreadyAckdError",
     "NoRespondersError",
     "NoServersError",
@@ -223,6 +227,24 @@ class FailedMsg:
     msg_id: str | None
 
 
+class MonitoringError(Error):
+    """A server answered a monitoring request with an error, or with what cannot be read.
+
+    Attributes:
+        request: What was asked: "VARZ".
+        server: The name of the server that says so; empty where it is not known.
+        server_id: Its id.
+        code: Its number for it, 400 or 500; None for what cannot be read.
+        description: What it says.
+    """
+
+    request: str = ""
+    server: str = ""
+    server_id: str = ""
+    code: int | None = None
+    description: str = ""
+
+
 class PublishError(Error):
     """Messages that a publisher was given failed: raised when its block is left, one for all of them.
 
@@ -232,6 +254,26 @@ class PublishError(Error):
     """
 
     failures: Sequence[tuple[FailedMsg, Exception]] = ()
+
+
+class BatchError(APIError):
+    """A stream refused an atomic batch, by refusing one of its messages or the commit: nothing of it is stored.
+
+    The text says what the server's `err_code` means for a batch. 10071 and 10164 are lost compare-and-sets.
+
+    Attributes:
+        batch: The id of the batch.
+        number: Which message it was, from 1.
+        subject: Where that went.
+    """
+
+    batch: str = ""
+    number: int = 0
+    subject: str = ""
+
+
+class IngestGapError(Error):
+    """A message of a fast ingest is certainly not stored: it did not reach the stream in its turn, or was not sent any more."""
 
 
 class PermissionsViolationError(Error):
@@ -333,3 +375,7 @@ class GroupChangedError(Error):
 
 class ObjectIncompleteError(Error):
     """An object's chunks do not add up to what its info promises: some are missing or do not belong to it."""
+
+
+class BackupIncompleteError(Error):
+    """A backup of a stream is not whole: parts of it were lost on the way, or the directory holds none, or a damaged one."""

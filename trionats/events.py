@@ -25,6 +25,7 @@ __all__ = [
     "Disconnected",
     "Draining",
     "ForeignDataSkipped",
+    "HandlerFailed",
     "LameDuck",
     "MessagesExpired",
     "MessagesMissed",
@@ -184,6 +185,22 @@ class CallbackFailed(ConnectionEvent):
     """
 
     option: str
+    error: Exception
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HandlerFailed(ConnectionEvent):
+    """A handler of a service failed: that of one request, to which 500 was responded, or the `stats_handler` of an endpoint.
+
+    Attributes:
+        service: The service's name.
+        endpoint: The endpoint's name.
+        error: What it raised.
+    """
+
+    service: str
+    endpoint: str
     error: Exception
 
 

@@ -1,4 +1,4 @@
-"""The neutral other end: feeds subscriptions and answers requests, over a raw socket, for all clients alike.
+"""The neutral other end: feeds subscriptions, answers requests, and makes some, over a raw socket, for all clients alike.
 
     python -m tests.benchmarks.peer HOST PORT
 
@@ -19,12 +19,18 @@ DATA: Final = "bench.data"
 CREDIT_SUBJECT: Final = "bench.credit"
 #: Requests; the answer is the request.
 ECHO: Final = "bench.echo"
+#: Where a service asks to be asked (as for a feed), to be told the number of right responses; where its requests go, and how many
+#: of them at once.
+ASK: Final = "bench.ask"
+SERVED: Final = "bench.served"
+AT_ONCE: Final = 50
 #: How far the feed may be ahead of the client, and after how many messages the client gives credit.
 WINDOW: Final = 16384
 CREDIT: Final = 4096
 BURST: Final = 256
 
-FEED_SID, CREDIT_SID, ECHO_SID = b"1", b"2", b"3"
+SUBSCRIBED = (FEED, CREDIT_SUBJECT, ECHO, ASK, "bench.response.*")
+FEED_SID, CREDIT_SID, ECHO_SID, ASK_SID, RESPONSE_SID = (b"%d" % number for number in range(1, 6))
 
 
 class Peer:
@@ -35,9 +41,8 @@ class Peer:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         options = {"verbose": False, "pedantic": False, "name": "bench-peer", "lang": "raw", "version": "0"}
-        self.socket.sendall(
-            f"CONNECT {json.dumps(options)}\r\nSUB {FEED} 1\r\nSUB {CREDIT_SUBJECT} 2\r\nSUB {ECHO} 3\r\nPING\r\n".encode()
-        )
+        subs = "".join(f"SUB {subject} {number}\r\n" for number, subject in enumerate(SUBSCRIBED, 1))
+        self.socket.sendall(f"CONNECT {json.dumps(options)}\r\n{subs}PING\r\n".encode())
         while b"PONG\r\n" not in self.buffer:
             self.buffer += self.socket.recv(65536)
         self.buffer = self.buffer.partition(b"PONG\r\n")[2]
@@ -51,6 +56,9 @@ class Peer:
                     answers.append(b"PUB %s %d\r\n%s\r\n" % (reply, len(payload), payload))
                 elif sid == FEED_SID:
                     self.feed(**json.loads(payload))
+                elif sid == ASK_SID:
+                    right = self.ask(**json.loads(payload))
+                    answers.append(b"PUB %s %d\r\n%d\r\n" % (reply, len(str(right)), right))
             if answers:
                 self.socket.sendall(b"".join(answers))
             self.read()
@@ -89,6 +97,24 @@ class Peer:
             wanted = min(BURST, count - sent)
             self.socket.sendall(burst if wanted == BURST else frame * wanted)
             sent += wanted
+
+    def ask(self, count: int, size: int) -> int:
+        """Make requests, `AT_ONCE` of them at a time; say how many were responded to with what they were."""
+        asked = responded = right = 0
+        request = b"x" * size
+        while responded < count:
+            wanted = min(count - asked, AT_ONCE - (asked - responded))
+            numbers = range(asked, asked + wanted)
+            head = SERVED.encode()
+            self.socket.sendall(
+                b"".join(b"PUB %s bench.response.%d %d\r\n%s\r\n" % (head, one, size, request) for one in numbers)
+            )
+            asked += wanted
+            self.read()
+            for sid, _, payload in self.messages():
+                responded += sid == RESPONSE_SID
+                right += payload == request
+        return right
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ RATIOS = (
     ("kv_put", "natsio", "cpu", 0.85),
     ("snapshot", "natsio", "wall", 1 / 1.2),
     ("snapshot", "nats-py", "wall", 1 / 1.2),
+    ("service", "natsio", "cpu", 0.85),
 )
 
 

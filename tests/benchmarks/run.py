@@ -66,9 +66,10 @@ SCENARIOS = {
     "kv_get": Scenario(5_000, of_keys=True),
     "kv_put": Scenario(5_000, of_keys=True),
     "snapshot": Scenario(100_000, of_keys=True),
+    "service": Scenario(20_000),
 }
 ALL = {name: name for name in SCENARIOS if name != "pool"}
-NOT_BESIDE_IT = ("consume", "fetch", "publish_pipelined", "kv_get", "kv_put", "snapshot")
+NOT_BESIDE_IT = ("consume", "fetch", "publish_pipelined", "kv_get", "kv_put", "snapshot", "service")
 BESIDE_JETSTREAM = {name: name for name in ALL if name not in NOT_BESIDE_IT}
 CLIENTS = {
     "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000"}),

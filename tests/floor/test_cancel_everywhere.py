@@ -7,8 +7,10 @@ before it began, an operation must not have sent a byte.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +24,25 @@ import trio
 
 import trionats
 from tests.cancelling import Cut, cancel_everywhere
+from tests.fake_backups import FakeBackups
 from tests.fake_consumers import Consumer
-from tests.fake_jetstream import FakeKeyValue, FakeObjects, FakeStream, refusal
+from tests.fake_ingest import FakeIngestStream
+from tests.fake_jetstream import FakeBatches, FakeKeyValue, FakeObjects, FakeStream, refusal
 from tests.fakes import FakeServer, Frame
 from tests.worlds import assert_nothing_left, cut_into, find_keys, meta_subject, open_bucket, publish_forced, settled
-from trionats import Client, Feed, JetStream, JetStreamMsg, KeyValue, ObjectStore, OrderedConsumer, Stream, errors
+from trionats import (
+    Client,
+    Counter,
+    Feed,
+    JetStream,
+    JetStreamMsg,
+    KeyValue,
+    ObjectStore,
+    OrderedConsumer,
+    Stream,
+    errors,
+)
+from trionats._jetstream.backups import restoring
 from trionats._jetstream.objects import chunks
 from trionats._protocol.headers import encode
 from trionats.testing import assert_no_leaks
@@ -61,6 +77,8 @@ class Everything:
     keys: FakeKeyValue
     #: A bucket that can hold leases, with nothing in it.
     leases: FakeKeyValue
+    #: A stream that takes atomic batches, with nothing in it.
+    batches: FakeBatches
 
     @property
     def js(self) -> JetStream:
@@ -105,6 +123,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         keys.set("k", b"old")
         keys.mark("gone", age=3600)
         leases = FakeKeyValue(server, "leases", limit_marker_ttl=5)
+        batches = FakeBatches(server, "B", "atomic")
         for subject, answer in {
             "$JS.API.STREAM.CREATE.OBJ_new": lambda _: stream.about(),
             "$JS.API.STREAM.DELETE.OBJ_b": lambda _: {"success": True},
@@ -115,12 +134,16 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
             "$JS.API.STREAM.LIST": lambda _: {"total": 2, "streams": [bucket.about(), keys.about()]},
             "echo": lambda frame: frame.payload,
             "void": lambda _: None,
+            "$SYS.REQ.SERVER.PING.STATSZ": lambda _: {"statsz": {"active_servers": 2}},
+            "$SYS.REQ.SERVER.PING.IDZ": lambda _: {"name": "fake", "id": "FAKE"},
+            "$SYS.REQ.>": lambda _: {"server": {"name": "fake", "id": "FAKE"}, "data": {}},
+            "traced": lambda frame: reported(server, frame),
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
             "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
         }.items():
             server.on(subject, answer)
         async with trio.open_nursery() as nursery:
-            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases)
+            yield Everything(server, nursery, nc, bucket, store, stream, keys, leases, batches)
         # The connection is as good as before.
         assert (await nc.request("echo", b"still there")).data == b"still there"
         await nc.flush()
@@ -129,7 +152,19 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
         assert not keys.consumers
         # Those that a program makes stay; those that readers make (prefix and serial) do not.
         assert not [name for name in stream.consumers if "_" in name]
+        assert batches.last in (0, 2, 3), "whole or not at all"
         assert [s.subject for s in server.subscriptions if not s.subject.startswith("_INBOX.")] == []
+
+
+def reported(server: FakeServer, frame: Frame) -> None:
+    """Report of a message that is traced; one that is to come twice is announced once more, and does not come."""
+    inbox = frame.headers.partition(b"Nats-Trace-Dest: ")[2].partition(b"\r\n")[0].decode()
+    gone = [{"type": "eg", "kind": 1, "hop": "1"}] if b"Twice" in frame.headers else []
+    server.publish(inbox, json.dumps({"events": [{"type": "in", "kind": 0}, *gone]}).encode())
+
+
+async def monitored(kind: str, w: Everything) -> None:
+    await getattr(trionats.SystemClient(w.nc), kind)()
 
 
 # -- the cases ---------------------------------------------------------------------------------------------------------
@@ -217,6 +252,45 @@ def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, befo
     return prepared
 
 
+@asynccontextmanager
+async def batch_under_way(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """A batch of two messages, of which the stream takes the first one a moment later."""
+
+    def reply_later(frame: Frame) -> str:
+        w.batches.hook = lambda _: None
+        w.nursery.start_soon(w.later, partial(w.server.publish, frame.reply, w.batches.take(frame)))
+        return "silence"
+
+    w.batches.hook = reply_later
+    async with w.js.open_batch() as batch:
+        for _ in range(2):
+            await batch.publish("atomic.a", b"x")
+        await settled()
+        yield partial(batch.publish, "atomic.a", b"x", headers=HEADERS)
+
+
+async def batched(w: Everything) -> None:
+    """Enter a batch's block, publish, and leave it."""
+    async with w.js.open_batch() as batch:
+        for _ in range(3):
+            await batch.publish("atomic.a", b"x", headers=HEADERS)
+
+
+@asynccontextmanager
+async def broken_batch(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """The connection breaks behind the commit, which is stored."""
+
+    def cut(frame: Frame) -> str | None:
+        if b"Commit" not in frame.headers or len(w.server.links) > 1:
+            return None
+        w.batches.take(frame)
+        w.server.cut()
+        return "silence"
+
+    w.batches.hook = cut
+    yield partial(batched, w)
+
+
 async def receipt_of(publisher: trionats.Publisher) -> None:
     await (await publisher.publish("late", b"x")).wait()
 
@@ -225,6 +299,42 @@ async def published(w: Everything) -> None:
     """Enter a publisher's block, publish, and leave it."""
     async with trionats.open_publisher(w.nursery, w.js) as publisher:
         await publisher.publish("s.a", b"x", headers=HEADERS)
+
+
+def of_ingest(use: Callable[[trionats.Ingest], Awaitable[object]], *, before: int = 0) -> Case:
+    """An operation on an ingest, before which so many messages were published whose batch begins late."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        stream = FakeIngestStream(w.server, name="I", subject="i.>")
+        async with trionats.open_ingest(w.nursery, w.js) as ingest:
+            if before:
+                stream.hook = partial(take_later, w, stream)
+            for _ in range(before):
+                await ingest.publish("i.a", b"x")
+            await settled()
+            yield partial(use, ingest)
+        assert stream.fast.batches == {}
+
+    return prepared
+
+
+def take_later(w: Everything, stream: FakeIngestStream, frame: Frame) -> str:
+    stream.hook = lambda _: None
+    w.nursery.start_soon(w.later, partial(stream.take, frame))
+    return "silence"
+
+
+async def ingest_receipt_of(ingest: trionats.Ingest) -> None:
+    await (await ingest.publish("i.a", b"x")).wait()
+
+
+async def ingested(w: Everything) -> None:
+    """Enter an ingest's block, publish, and leave it."""
+    FakeIngestStream(w.server, name="I", subject="i.>")
+    async with trionats.open_ingest(w.nursery, w.js) as ingest:
+        for _ in range(3):
+            await ingest.publish("i.a", b"x", headers=HEADERS)
 
 
 @asynccontextmanager
@@ -460,6 +570,15 @@ def files_in(directory: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
 
 
+def names_in(directory: str) -> list[str]:
+    return [path.name for path in Path(directory).iterdir()]
+
+
+def write_files(directory: str, **files: bytes) -> None:
+    for name, content in files.items():
+        Path(directory, name.replace("_", ".")).write_bytes(content)
+
+
 def into_file(name: str) -> Case:
     """Read an object into a file; see that there is a whole one or none, and no other."""
 
@@ -475,6 +594,37 @@ def into_file(name: str) -> Case:
             assert files_in(directory) == ({"file": STORED[name]} if result else {})
 
     return prepared
+
+
+@asynccontextmanager
+async def backing_up(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Back a stream up; see that all of it is there or nothing, and that nobody listens any more."""
+    backups, stream = FakeBackups(w.server, "S"), await w.js.stream("S")
+    result: list[object] = []
+    with TemporaryDirectory() as directory:
+
+        async def use() -> None:
+            result.append(await stream.backup(f"{directory}/b"))
+
+        yield use
+        await w.nc.flush()
+        assert not backups.heard
+        assert names_in(directory) == (["b"] if result else [])
+        if result:
+            assert files_in(f"{directory}/b")["stream.arc.s2"] == backups.archive
+
+
+@asynccontextmanager
+async def restoring_a_stream(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Restore a stream; see that the server has all of it, or was told that it never will."""
+    backups = FakeBackups(w.server, "S")
+    with TemporaryDirectory() as directory:
+        said = json.dumps({"config": {"name": "S"}, "state": backups.state}).encode()
+        write_files(directory, backup_json=said, stream_arc_s2=backups.archive)
+        yield lambda: w.js.restore_stream(directory)
+        await w.nc.flush()
+        assert backups.restored or backups.called_off or not backups.asked
+        assert backups.taken == backups.archive or not backups.restored
 
 
 @asynccontextmanager
@@ -666,6 +816,54 @@ def of_stream(name: str, *arguments: object, **options: object) -> Case:
     return prepared
 
 
+def of_schedules(name: str, *arguments: object, retention: str = "limits") -> Case:
+    """An operation on a stream with a schedule, which is work in a work queue, and a message."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        schedule = {"Nats-Schedule": "@daily", "Nats-Schedule-Target": "s.t"}
+        hdrs = base64.b64encode(encode(schedule)).decode()
+        w.stream.store("s.a", b"x", headers=encode(schedule))
+        about = w.stream.about()
+        about["config"] = {"name": "S", "allow_msg_schedules": True, "retention": retention}
+        about["state"]["subjects"] = {"s.a": 1}
+        message = {"subject": "s.a", "seq": 1, "hdrs": hdrs, "time": "2030-01-01T00:00:00Z"}
+        answers: dict[str, dict[str, Any]] = {
+            "STREAM.INFO.S": about,
+            "STREAM.NAMES": {"total": 1, "streams": ["S"]},
+            "STREAM.MSG.GET.S": {"message": message},
+            "STREAM.PURGE.S": {"success": True, "purged": 1},
+            "INFO": {"api": {"level": 5}},
+        }
+        for what in answers:
+            w.server.on(f"$JS.API.{what}", lambda frame: answers[frame.subject.removeprefix("$JS.API.")], first=True)
+        yield partial(getattr(w.js, name), *arguments)
+
+    return prepared
+
+
+async def counted(w: Everything) -> object:
+    """Look for the counters of a stream that counts nothing."""
+    with suppress(errors.APIError):
+        return await w.js.counter("S")
+    return None
+
+
+def of_counter(use: Callable[[Counter], Awaitable[object]]) -> Case:
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        counting = {"config": {"name": "S", "subjects": ["s.>"], "allow_msg_counter": True}}
+        w.server.on("$JS.API.STREAM.INFO.S", lambda _: w.stream.about() | counting, first=True)
+        w.server.on("s.a", lambda _: {"stream": "S", "seq": 1, "val": "5"}, first=True)
+        message = {"subject": "s.a", "seq": 1, "data": base64.b64encode(b'{"val":"5"}').decode()}
+        found = {"message": {**message, "time": "2030-01-01T00:00:00Z"}}
+        w.server.on("$JS.API.STREAM.MSG.GET.S", lambda _: found, first=True)
+        w.stream.store("s.a", b'{"val":"5"}')
+        yield partial(use, await w.js.counter("S"))
+
+    return prepared
+
+
 CASES: Final[dict[str, Case]] = {
     "Client.publish": simply(lambda w: w.nc.publish("a", b"x" * 50, reply="b", headers=HEADERS)),
     "Client.publish, waiting for room": simply(lambda w: w.nc.publish("a", b"x" * 50), Everything.full),
@@ -675,6 +873,13 @@ CASES: Final[dict[str, Case]] = {
     "Client.request, no answer": simply(lambda w: limited(partial(w.nc.request, "void"))),
     "Client.request, waiting for room": simply(lambda w: w.nc.request("echo", b"x"), Everything.full),
     "Client.request, without a connection": simply(lambda w: w.nc.request("echo", b"x"), Everything.drop),
+    **{
+        f"SystemClient.{kind}": simply(partial(monitored, kind))
+        for kind in ("varz", "connz", "subsz", "routez", "gatewayz", "leafz", "jsz", "healthz", "accountz")
+    },
+    "SystemClient.varz, of one server": simply(lambda w: trionats.SystemClient(w.nc).varz(server="fake")),
+    "Client.trace": simply(lambda w: w.nc.trace("traced", b"x", only=True)),
+    "Client.trace, until it is quiet": simply(lambda w: w.nc.trace("traced", b"x", {"Twice": "1"}, stall=0.1)),
     "Client.request_many": simply(lambda w: w.nc.request_many("many", b"x", max_msgs=3)),
     "Client.request_many, until a deadline": simply(lambda w: limited(partial(w.nc.request_many, "many"))),
     "Client.flush": simply(lambda w: w.nc.flush()),
@@ -690,8 +895,14 @@ CASES: Final[dict[str, Case]] = {
     "Msg.respond": message_to_answer,
     "Publisher.publish": of_publisher(lambda publisher: publisher.publish("late", b"x", headers=HEADERS)),
     "Publisher.publish, waiting for a place": of_publisher(lambda publisher: publisher.publish("late", b"x"), before=1),
+    "Batch.publish": batch_under_way,
+    "JetStream.open_batch": simply(batched),
+    "JetStream.open_batch, behind whose commit the connection breaks": broken_batch,
     "Publisher.wait_all": of_publisher(trionats.Publisher.wait_all, before=1),
     "Receipt.wait": of_publisher(receipt_of),
+    "Ingest.publish": of_ingest(lambda ingest: ingest.publish("i.a", b"x", headers=HEADERS)),
+    "Ingest.publish, in a row": of_ingest(lambda ingest: ingest.publish("i.a", b"x"), before=1),
+    "IngestReceipt.wait": of_ingest(ingest_receipt_of),
     "Subscription.drain": of_feed(lambda rx: rx.drain(), "Subscription", items=False),  # type: ignore[attr-defined]
     "Watcher.snapshot": of_feed(lambda rx: rx.snapshot(), "Watcher", items=True),  # type: ignore[attr-defined]
     "Watcher.snapshot, nothing there yet": fresh_snapshot,
@@ -752,6 +963,7 @@ CASES: Final[dict[str, Case]] = {
     "open_consumer": consuming,
     "open_events": simply(lambda w: opening(OPENERS["Events"](w))),
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
+    "open_ingest": simply(ingested),
     "open_publisher": simply(published),
     "open_partition": partition,
     "open_partition, which changes": partial(partition, moves=True),
@@ -863,6 +1075,16 @@ CASES: Final[dict[str, Case]] = {
     "JetStream.purge_stream": management("purge_stream", "s"),
     "JetStream.reset_consumer": asked_first(lambda w: w.js.reset_consumer("s", "c")),
     "JetStream.resume_consumer": asked_first(lambda w: w.js.resume_consumer("s", "c")),
+    "JetStream.schedule": asked_first(lambda w: w.js.schedule("s.a", b"x", target="s.t", every=5)),
+    "JetStream.unschedule": of_schedules("unschedule", "s.a"),
+    "JetStream.unschedule, nothing there": management("unschedule", "a"),
+    "JetStream.schedules": of_schedules("schedules", "S"),
+    "JetStream.schedules, of a work queue": of_schedules("schedules", "S", retention="workqueue"),
+    "JetStream.counter": asked_first(counted),
+    "JetStream.counter, nothing there": management("counter", "s"),
+    "Counter.add": of_counter(lambda counter: counter.add("s.a", 5)),
+    "Counter.get": of_counter(lambda counter: counter.get("s.a")),
+    "Counter.entries": of_counter(lambda counter: counter.entries("s.*")),
     "JetStream.stream_info": management("stream_info", "s"),
     "JetStream.stream_info, found": management("stream_info", "S"),
     "JetStream.stream_names": management("stream_names"),
@@ -888,6 +1110,8 @@ CASES: Final[dict[str, Case]] = {
     "Stream.consumer_names": of_stream("consumer_names"),
     "Stream.consumers_info": of_stream("consumers_info"),
     "Stream.delete_consumer": of_stream("delete_consumer", "c"),
+    "Stream.backup": backing_up,
+    "JetStream.restore_stream": restoring_a_stream,
     "Stream.step_down": of_stream("step_down"),
     "Stream.remove_peer": of_stream("remove_peer", "n1"),
     "JetStream.update_stream": management("update_stream", trionats.api.StreamConfig(name="s")),
@@ -978,6 +1202,8 @@ def test_cancelled_everywhere(name: str, lag: float, monkeypatch: pytest.MonkeyP
     """Also where the stream is slow: what cleans up must not overtake what it is to clean up."""
     # So small that a put waits for it to move on.
     monkeypatch.setattr(chunks, "WINDOW_BYTES", 20)
+    monkeypatch.setattr(restoring, "PIECE", 200)
+    monkeypatch.setattr(restoring, "WINDOW", 2)
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     before = {"many": STORED["many"]} if name in WITHOUT_ONE else STORED
     outcomes = []

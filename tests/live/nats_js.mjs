@@ -2,12 +2,13 @@
 // and is answered by one: {"result": ...} or {"error": ..., "code": ...}. It ends with its input.
 import { createInterface } from "node:readline";
 import { connect, headers } from "@nats-io/transport-node";
-import { jetstream } from "@nats-io/jetstream";
+import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Base64KeyCodec, Kvm, NoopKvCodecs } from "@nats-io/kv";
 import { Objm } from "@nats-io/obj";
 
 const nc = await connect({ servers: process.argv[2] });
 const js = jetstream(nc);
+const manager = await jetstreamManager(nc);
 const [keyValues, objectStores] = [new Kvm(js), new Objm(js)];
 const [kv, obj, iterators] = [{}, {}, {}]; // by name: the buckets, and what is watched
 
@@ -72,6 +73,26 @@ const commands = {
   "obj.list": (b) => obj[b].list().then((all) => all.map(shown)),
   "obj.watch": (b, options) => watch(b, obj[b].watch(options)),
   "obj.seal": async (b) => status(await obj[b].seal()),
+  "js.publish": async (subject, data, options) => {
+    const ack = await js.publish(subject, bytes(data), meta(options));
+    return { stream: ack.stream, seq: ack.seq, val: ack.val ?? null };
+  },
+  "js.batch": async (messages) => {
+    const [[first, data], ...rest] = messages;
+    const batch = await js.startBatch(first, bytes(data));
+    const [last, end] = rest.pop();
+    for (const [subject, more] of rest) batch.add(subject, bytes(more));
+    const { stream, seq, batch: id, count } = await batch.commit(last, bytes(end));
+    return { stream, seq, batch: id, count };
+  },
+  "js.message": async (stream, seq) => {
+    const found = await manager.streams.getMessage(stream, { seq });
+    return { subject: found.subject, data: text(found.data), headers: Object.fromEntries(found.header ?? []) };
+  },
+  "js.last": async (stream, subject) => {
+    const found = await manager.streams.getMessage(stream, { last_by_subj: subject });
+    return { seq: found.seq, data: text(found.data), headers: Object.fromEntries(found.header ?? []) };
+  },
   next: async (name, count) => {
     const all = [];
     while (all.length < count) all.push(shown((await iterators[name].next()).value));

@@ -514,6 +514,7 @@ async def test_closing_gives_back_what_is_buffered_and_ends_the_loop(nats_server
                 assert len({msg.data async for msg in rx}) == 49
 
 
+@pytest.mark.level(4)
 async def test_a_new_reader_has_no_more_than_its_own_though_the_consumer_was_set_back(
     nats_server: TrioNatsServer,
 ) -> None:
@@ -533,6 +534,7 @@ async def test_a_new_reader_has_no_more_than_its_own_though_the_consumer_was_set
 
 
 @pytest.mark.parametrize("bind", [False, True])
+@pytest.mark.level(4)
 async def test_what_is_buffered_of_a_consumer_that_was_set_back_is_dropped_and_no_more_than_that(
     nats_server: TrioNatsServer, *, bind: bool
 ) -> None:

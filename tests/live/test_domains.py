@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -298,3 +300,17 @@ async def test_keys_of_the_other_domain_are_watched_there() -> None:
             assert [(await theirs.receive()).operation for _ in range(2)] == [None, "DEL"]
         async with open_watcher(nursery, await hub.key_value("w"), resume_from_revision=3) as theirs:
             assert [entry.key for entry in await theirs.snapshot()] == ["a"]
+
+
+async def test_a_stream_of_another_domain_is_backed_up_and_restored_over_the_leaf(tmp_path: Path) -> None:
+    async with open_pair() as pair:
+        here = pair.leaf.jetstream(domain="hub")
+        stream = await here.create_stream(name="B", subjects=["b.>"])
+        for number in range(30):
+            await here.publish("b.a", os.urandom(400_000) + b"%d" % number)
+        await stream.backup(tmp_path / "b")
+        await stream.delete()
+        back = await here.restore_stream(tmp_path / "b")
+        assert (await back.info()).state.messages == 30
+        assert await pair.leaf.jetstream(domain="leaf").stream_names() == []
+        assert await pair.hub.jetstream().stream_names() == ["B"]

@@ -234,6 +234,7 @@ async def test_a_server_that_goes_returns_what_came_and_the_next_one_is_asked(si
             assert numbers(await consumer.fetch(1, expires=25)) == [2]
 
 
+@pytest.mark.level(4)
 async def test_acknowledgements_in_their_new_form(server_executable: object) -> None:
     async with (
         open_server("feature_flags { js_ack_fc_v2: true }", jetstream=True) as server,

@@ -133,6 +133,7 @@ async def test_a_consumer_is_paused_and_resumed(nats_server: TrioNatsServer) -> 
             await w.js.resume_consumer(w.stream.name, "nobody")
 
 
+@pytest.mark.level(4)
 async def test_an_acknowledgement_from_before_a_reset_settles_nothing(nats_server: TrioNatsServer) -> None:
     """The server takes it for one of the message that has its number now."""
     async with open_stream(nats_server) as w:
@@ -156,6 +157,7 @@ async def test_an_acknowledgement_from_before_a_reset_settles_nothing(nats_serve
         await new.ack()
 
 
+@pytest.mark.level(4)
 async def test_a_reset_begins_behind_the_ack_floor_or_where_it_is_told(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w:
         for number in range(4):

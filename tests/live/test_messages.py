@@ -151,6 +151,7 @@ async def test_work_that_is_cancelled_is_done_by_another_at_once(nats_server: Tr
 
 
 @pytest.mark.usefixtures("server_executable")
+@pytest.mark.level(4)
 async def test_subjects_of_the_second_form_are_read_and_acknowledged() -> None:
     async with (
         open_live("feature_flags { js_ack_fc_v2: true }", jetstream=True) as (server, _, _nursery),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pytest
 import trio
 
-from tests.worlds import KeyValueWorld, StoreWorld, open_key_value, open_store, open_world, unique
+from tests.worlds import KeyValueWorld, StoreWorld, open_key_value, open_store, open_stream, open_world, unique
 from trionats import Base64Codec, Watcher, api, errors, events, open_events, open_watcher
 from trionats.testing import NatsServer, TrioNatsServer
 
@@ -501,3 +501,76 @@ async def test_one_name_of_two_clients_and_a_renamed_object(js: NatsJS, nats_ser
         assert (await store.get("thé")).data == b"theirs"
         with pytest.raises(errors.ObjectDeletedError):
             await store.get("café")
+
+
+# -- schedules and counters --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.level(4)
+async def test_schedules_of_either_are_read_and_taken_back_by_the_other(
+    js: NatsJS, nats_server: TrioNatsServer
+) -> None:
+    async with open_stream(nats_server, allow_msg_schedules=True, allow_msg_ttl=True) as w:
+        theirs, ours, target = (f"{w.subject}.{name}" for name in ("theirs", "ours", "target"))
+        options = {
+            "schedule": {"specification": "0 0 12 * * *", "target": target, "ttl": "5m", "timezone": "Europe/Berlin"}
+        }
+        await js("js.publish", theirs, "text", {**options, "headers": {"X-Own": ["1"]}})
+        await w.js.schedule(ours, "text", target=target, every=3600, ttl=300, headers={"X-Own": "1"})
+        their, our = await w.js.schedules(w.stream.name)
+        assert (their.subject, their.target, their.cron, their.time_zone, their.ttl) == (
+            theirs,
+            target,
+            "0 0 12 * * *",
+            "Europe/Berlin",
+            300.0,
+        )
+        assert (our.subject, our.target, our.every, our.ttl) == (ours, target, 3600.0, 300.0)
+        assert their.data == our.data == b"text"
+        assert dict(their.headers) == dict(our.headers) == {"X-Own": "1"}
+        read = await js("js.last", w.stream.name, ours)
+        assert read["data"] == "text"
+        assert read["headers"]["Nats-Schedule"] == ["@every 3600s"]
+        assert await w.js.unschedule(theirs)
+        await js("js.publish", target, "", {"cancelSchedule": {"scheduleSubject": ours}})
+        assert await w.js.schedules(w.stream.name) == []
+
+
+@pytest.mark.level(2)
+async def test_counters_are_counted_on_by_either(js: NatsJS, nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_msg_counter=True) as w:
+        counter = await w.js.counter(w.stream.name)
+        assert await counter.add(w.subject, 10**20) == 10**20
+        await js("js.publish", w.subject, "", {"headers": {"Nats-Incr": ["+5"]}})
+        await js("js.publish", w.subject, "", {"headers": {"Nats-Incr": ["-3"]}})
+        assert (await counter.get(w.subject)).value == 10**20 + 2
+        assert await counter.add(w.subject, -1) == 10**20 + 1
+        read = await js("js.last", w.stream.name, w.subject)
+        assert json.loads(read["data"]) == {"val": str(10**20 + 1)}
+
+
+@pytest.mark.level(2)
+async def test_atomic_batches_of_either_are_whole_for_the_other(js: NatsJS, nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_atomic=True, allow_direct=True) as w:
+        messages = [[f"{w.stream.name}.{name}", data] for name, data in (("a", "1"), ("b", "€"), ("a", ""), ("c", "4"))]
+        ack = await js("js.batch", messages)
+        assert (ack["stream"], ack["seq"], ack["count"]) == (w.stream.name, 4, 4)
+        read = await w.stream.get_msgs(seq=1, batch=10)
+        assert [[msg.subject, msg.data.decode()] for msg in read] == messages
+        assert [msg.headers["Nats-Batch-Id"] for msg in read] == [ack["batch"]] * 4
+        async with w.js.open_batch() as batch:
+            for msg in read:
+                await batch.publish(msg.subject, msg.data, headers={"A": "1"})
+        for number, message in enumerate(messages, 1):
+            seen = await js("js.message", w.stream.name, 4 + number)
+            assert [seen["subject"], seen["data"]] == message
+            assert seen["headers"]["Nats-Batch-Id"] == [batch.id]
+            assert seen["headers"]["Nats-Batch-Sequence"] == [str(number)]
+            assert seen["headers"]["A"] == ["1"]
+        await w.stream.update(allow_atomic=False)
+        with pytest.raises(Refused, match="atomic publish is disabled") as refused:
+            await js("js.batch", messages)
+        with pytest.raises(errors.BatchError, match="atomic publish is disabled") as ours:
+            async with w.js.open_batch() as batch:
+                await batch.publish(w.subject, b"x")
+        assert refused.value.code == ours.value.err_code == 10174

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from tests.go_programs import find_go_program
-from tests.worlds import open_key_value, open_store, unique
-from trionats import api, errors, open_watcher
+from tests.worlds import open_key_value, open_store, open_stream, unique
+from trionats import Stream, api, errors, open_watcher
 from trionats.testing import TrioNatsServer
 
 VERSION = "v0.5.0"
@@ -130,3 +130,42 @@ async def test_the_tool_and_we_read_the_objects_that_the_other_put(
         await tool("object", "del", name, "café", "-f")
         assert [info.name for info in await store.list()] == ["link"]
         assert await store.orphans() == []
+
+
+async def test_a_backup_of_either_is_restored_by_the_other(
+    tool: Tool, nats_server: TrioNatsServer, tmp_path: Path
+) -> None:
+    async with open_stream(nats_server, storage=api.StorageType.FILE, description="d") as w:
+        name = w.stream.name
+        for number in range(20):
+            await w.js.publish(w.subject, b"%d" % number * 50_000, headers={"Number": str(number)})
+        consumer = await w.stream.create_consumer(durable_name="C", ack_policy="explicit")
+        for msg in await consumer.fetch(5):
+            await msg.ack_sync()
+        await w.stream.backup(tmp_path / "ours")
+        said = await tool("backup", "stream", name, str(tmp_path / "theirs"), "--no-progress")
+        assert "Received" in said
+        files = {kind: names_in(tmp_path / kind) for kind in ("ours", "theirs")}
+        assert files["ours"] == files["theirs"], "the same names"
+
+        async def see(stream: Stream) -> None:
+            info = await stream.info()
+            assert (info.config.description, info.state.messages, info.state.last_seq) == ("d", 20, 20)
+            assert (await stream.get_msg(20)).data == b"19" * 50_000
+            assert dict((await stream.get_msg(7)).headers) == {"Number": "6"}
+            [back] = await stream.consumers_info()
+            assert (back.name, back.ack_floor and back.ack_floor.stream_seq, back.num_pending) == ("C", 5, 15)
+
+        await w.stream.delete()
+        said = await tool("backup", "restore", "stream", str(tmp_path / "ours"), "--no-progress")
+        assert f'Restored stream "{name}"' in said
+        await see(w.stream)
+        if "stream.arc.s2" in files["ours"]:
+            # Which looks at the checksums, too.
+            assert (await tool("backup", "validate", str(tmp_path / "ours"), "--no-progress")).startswith("OK: ")
+        await w.stream.delete()
+        await see(await w.js.restore_stream(tmp_path / "theirs"))
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())

@@ -23,9 +23,11 @@ from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
 BELONG = {
+    "trionats.Batch",
     "trionats.BoundedFeed",
     "trionats.Client",
     "trionats.Consumer",
+    "trionats.Counter",
     "trionats.Events",
     "trionats.Feed",
     "trionats.JetStream",
@@ -55,6 +57,7 @@ HARMLESS = {
     "statistics": "reads numbers",
     "jetstream": "makes a view, and sends nothing",
     "processing": "makes a block, and sends nothing",
+    "open_batch": "makes a block, and sends nothing",
     "open_object": "makes a block, and sends nothing",
     "read_only": "makes a view, and sends nothing",
     "with_codecs": "makes a view, and sends nothing",
@@ -68,6 +71,7 @@ ARGUMENTS: dict[str, object] = {
     "group": "g",
     "key": "k",
     "last": 1,
+    "n": 1,
     "meta": trionats.api.ObjectMeta(),
     "name": "n",
     "path": __file__,
@@ -97,6 +101,7 @@ MORE_ARGUMENTS: dict[str, dict[str, object]] = {
     "create_stream": {"name": "x"},
     "get_msg": {"seq": 1},
     "get_msgs": {"seq": 1},
+    "schedule": {"target": "t", "every": 5},
     "update_consumer": {"name": "x"},
     "update_stream": {"name": "x"},
 }
@@ -117,7 +122,7 @@ def methods(thing: object, cls: type) -> Iterator[tuple[str, partial[Any]]]:
     for name, member in members(cls).items():
         if inspect.isfunction(member) and name not in HARMLESS:
             method = getattr(thing, name)
-            yield f"{type(thing).__name__}.{name}", partial(method, **arguments(method), **MORE_ARGUMENTS.get(name, {}))
+            yield f"{type(thing).__name__}.{name}", partial(method, **arguments(method) | MORE_ARGUMENTS.get(name, {}))
 
 
 def test_all_that_belongs_to_a_client_is_looked_at() -> None:
@@ -201,6 +206,14 @@ async def open_an_object(store: ObjectStore) -> AsyncIterator[trionats.ObjectStr
         yield stream
 
 
+@asynccontextmanager
+async def open_a_counter(nc: trionats.Client) -> AsyncIterator[trionats.Counter]:
+    js, name = nc.jetstream(), unique("C")
+    await js.create_stream(name=name, subjects=[f"{name}.>"], storage="memory", allow_msg_counter=True)
+    yield await js.counter(name)
+    await js.delete_stream(name)
+
+
 async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:
     async with (
         open_store(server, {"name": "at home"}) as (store, nc, nursery),
@@ -213,6 +226,8 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         trionats.open_publisher(nursery, nc.jetstream()) as publisher,
         open_a_lease(nc, nursery) as (kv, lease),
         open_an_object(store) as object_stream,
+        nc.jetstream().open_batch() as batch,
+        open_a_counter(nc) as counter,
     ):
         js, name = nc.jetstream(), f"OBJ_{store.bucket}"
         stream = await js.stream(name)
@@ -226,9 +241,11 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
             ordered = await js.ordered_consumer(name)
             await nc.flush()
             things: dict[str, object] = {
+                "Batch": batch,
                 "BoundedFeed": subscription,
                 "Client": nc,
                 "Consumer": consumer,
+                "Counter": counter,
                 "Events": happened,
                 "Feed": other,
                 "JetStream": js,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from trionats import (
     KeyValue,
     ObjectStore,
     Stream,
+    SystemClient,
     api,
     errors,
     events,
@@ -55,15 +56,17 @@ GRANTS = rows()
 
 
 @asynccontextmanager
-async def open_as(*grants: str) -> AsyncIterator[tuple[Client, Client, Events]]:
+async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[Client, Client, Events]]:
     """A server that holds a stream and a bucket: gives the client of who may do all, that of who may do this, and its events."""
     allowed = json.dumps([*grants, "nowhere"])
-    users = f"""authorization {{ users = [
-        {{user: boss, password: b0ss}}
-        {{user: guest, password: guest, permissions: {{
-            publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
-        }}}}
-    ] }}"""
+    boss_is = "{user: boss, password: b0ss}"
+    guest_is = f"""{{user: guest, password: guest, permissions: {{
+        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+    }}}}"""
+    users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
+    if of_system:
+        users = f"accounts {{ A {{ jetstream: enabled, users = [{boss_is}] }}, SYS {{ users = [{guest_is}] }} }}"
+        users += "\nsystem_account: SYS\nserver_name: alone"
     async with (
         open_live(users, jetstream=True, user="boss", password="b0ss") as (server, boss, nursery),
         connected(server, user="guest", password="guest") as guest,
@@ -86,6 +89,27 @@ async def refused(guest: Client, told: Events) -> list[str]:
     """What the server has refused so far."""
     await guest.flush()
     return [event.error.subject for event in arrived(told, events.PermissionViolation)]
+
+
+def monitor(use: Callable[[SystemClient, str], Awaitable[object]]) -> Callable[[Client, Client], Awaitable[None]]:
+    """Ask servers how they are, as a user of the system account."""
+
+    async def do(_: Client, guest: Client) -> None:
+        assert await use(SystemClient(guest, stall=0.1), guest.server_id)
+
+    return do
+
+
+async def connections(system: SystemClient, _: str) -> object:
+    return await system.connz() and await system.leafz()
+
+
+async def connections_of_an_account(system: SystemClient, _: str) -> object:
+    return await system.connz(account="A") and await system.leafz(account="A")
+
+
+async def trace(boss: Client, guest: Client) -> None:
+    assert (await guest.trace("s.a", b"x")).streams[0].stored
 
 
 # -- the operations ----------------------------------------------------------------------------------------------------
@@ -149,6 +173,15 @@ async def publish_again(boss: Client, guest: Client) -> None:
         with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
             await receipt.wait()
     assert (await js.stream_info("S")).state.messages == 2
+
+
+async def publish_a_batch(boss: Client, guest: Client) -> None:
+    await boss.jetstream().update_stream(name="S", allow_atomic=True)
+    async with guest.jetstream().open_batch() as batch:
+        for _ in range(3):
+            await batch.publish("s.a", b"x")
+    assert batch.ack is not None
+    assert batch.ack.count == 3
 
 
 NAMED: tuple[dict[str, Any], ...] = ({}, {"name": "n"}, {"durable_name": "d"})
@@ -395,6 +428,46 @@ async def unpin(boss: Client, guest: Client) -> None:
         await guest.jetstream().unpin_consumer("S", "c", "g")
 
 
+async def scheduling(boss: Client) -> JetStream:
+    js = boss.jetstream()
+    await js.update_stream(name="S", allow_msg_schedules=True)
+    return js
+
+
+async def schedule(boss: Client, guest: Client) -> None:
+    await scheduling(boss)
+    await guest.jetstream().schedule("s.a", b"x", target="s.b", every=3600)
+
+
+async def unschedule(boss: Client, guest: Client) -> None:
+    await (await scheduling(boss)).schedule("s.a", b"x", target="s.b", every=3600)
+    assert await guest.jetstream().unschedule("s.a")
+
+
+async def list_schedules(boss: Client, guest: Client) -> None:
+    await (await scheduling(boss)).schedule("s.a", b"x", target="s.b", every=3600)
+    assert len(await guest.jetstream().schedules("S", "s.*")) == 1
+
+
+async def counting(boss: Client) -> None:
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    await js.create_stream(**SAME, allow_msg_counter=True)
+
+
+async def count(boss: Client, guest: Client) -> None:
+    await counting(boss)
+    counter = await guest.jetstream().counter("S")
+    assert await counter.add("s.a", 5) == 5
+    assert (await counter.get("s.a")).value == 5
+
+
+async def list_counters(boss: Client, guest: Client) -> None:
+    await counting(boss)
+    await (await boss.jetstream().counter("S")).add("s.a", 5)
+    assert len(await (await guest.jetstream().counter("S")).entries("s.*")) == 1
+
+
 async def purge(boss: Client, guest: Client) -> None:
     assert await guest.jetstream().purge_stream("S")
     assert await (await stream_of(boss, guest)).purge() == 0
@@ -426,9 +499,23 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request": simply(lambda nc: nc.request("s.a", b"x")),
     "request_many": request_many,
     "open_replies": replies,
+    "trace": trace,
+    "SystemClient.varz, and jsz, healthz, accountz, subsz, routez and gatewayz by their names": monitor(
+        lambda system, _: system.varz()
+    ),
+    "SystemClient.varz of one server by its name": monitor(lambda system, _: system.varz(server="alone")),
+    "SystemClient.varz of one server by its id": monitor(lambda system, number: system.varz(server=number)),
+    "SystemClient.connz and leafz": monitor(connections),
+    "SystemClient.connz and leafz of an account": monitor(connections_of_an_account),
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "JetStream.open_batch": publish_a_batch,
+    "JetStream.schedule": schedule,
+    "JetStream.unschedule": unschedule,
+    "JetStream.schedules": list_schedules,
+    "JetStream.counter, Counter.add and Counter.get": count,
+    "Counter.entries": list_counters,
     "account_info": manage(lambda js: js.account_info()),
     "find_stream_name_by_subject": manage(lambda js: js.find_stream_name_by_subject("s.a")),
     "stream_info": manage(lambda js: js.stream_info("S")),
@@ -580,20 +667,35 @@ def test_the_page_and_the_tests_know_the_same_operations() -> None:
     assert set(GRANTS) == set(DO)
 
 
-@pytest.mark.parametrize("operation", GRANTS)
+#: What a server of 2.14 is needed for.
+NEWER = {
+    "JetStream.schedule",
+    "JetStream.unschedule",
+    "JetStream.schedules",
+    "reset_consumer",
+    "reset_consumer to a sequence",
+}
+
+
+def for_each(operations: Iterable[str]) -> pytest.MarkDecorator:
+    marked = [pytest.param(name, marks=[pytest.mark.level(4)] if name in NEWER else []) for name in operations]
+    return pytest.mark.parametrize("operation", marked)
+
+
+@for_each(GRANTS)
 async def test_an_operation_needs_what_the_page_says_and_no_more(operation: str) -> None:
-    async with open_as(*GRANTS[operation]) as (boss, guest, told):
+    async with open_as(*GRANTS[operation], of_system=operation.startswith("SystemClient")) as (boss, guest, told):
         with trio.fail_after(10):
             await DO[operation](boss, guest)
         assert await refused(guest, told) == []
 
 
-@pytest.mark.parametrize("operation", [name for name, grants in GRANTS.items() if grants])
+@for_each(name for name, grants in GRANTS.items() if grants)
 async def test_an_operation_is_refused_what_the_page_says_when_it_is_missing(operation: str) -> None:
     """Otherwise the page asks for more than is needed."""
     for missing in GRANTS[operation]:
         rest = [grant for grant in GRANTS[operation] if grant != missing]
-        async with open_as(*rest) as (boss, guest, told):
+        async with open_as(*rest, of_system=operation.startswith("SystemClient")) as (boss, guest, told):
             with trio.move_on_after(0.5):
                 with suppress(errors.Error, AssertionError, BaseExceptionGroup):
                     await DO[operation](boss, guest)

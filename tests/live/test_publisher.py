@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections import Counter
+from collections.abc import Sized
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ async def acknowledged(receipts: list[Receipt]) -> set[int]:
     return numbers
 
 
-async def kill_meanwhile(nc: Client, server: TrioNatsServer, receipts: list[Receipt], messages: int) -> None:
+async def kill_meanwhile(nc: Client, server: TrioNatsServer, receipts: Sized, messages: int) -> None:
     """Kill the server and start it again, several times, while so many messages are published."""
     for number in range(1, KILLS + 1):
         await until(lambda: len(receipts) >= number * messages // (KILLS + 1), within=60)  # noqa: B023

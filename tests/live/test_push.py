@@ -71,7 +71,7 @@ async def test_a_push_consumer_is_read_and_acknowledged(nats_server: TrioNatsSer
                 pytest.fail("it was opened")
 
 
-@pytest.mark.parametrize("second_form", [False, True])
+@pytest.mark.parametrize("second_form", [False, pytest.param(True, marks=pytest.mark.level(4))])
 @pytest.mark.usefixtures("server_executable")
 async def test_flow_control_holds_the_server_back_for_as_long_as_nobody_receives(second_form: bool) -> None:
     """Nothing is acknowledged, so nothing but flow control does: 40 MiB are stored, and some arrive."""

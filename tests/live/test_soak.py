@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.batches import cancelled_batches, killed_batches
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
 from tests.soak.leases import Leases, Step, judge, many_leases
@@ -86,3 +87,21 @@ async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(
     outcome = await cancelled_puts(24 * MIB, 20, seed)
     assert not outcome.wrong, str(outcome)
     assert outcome.cancelled + outcome.in_time == 20
+
+
+@pytest.mark.live(seconds=60)
+@pytest.mark.level(2)
+async def test_a_batch_cancelled_at_any_moment_is_stored_whole_or_not_at_all_and_leaves_nothing(seed: str) -> None:
+    """Nothing in the server's files, and as much room for batches as before."""
+    outcome = await cancelled_batches(40, 200, seed, forgets_after=1)
+    assert not outcome.wrong, str(outcome)
+    assert outcome.counts["cancelled"] > 0
+    assert outcome.counts["stored"] + outcome.counts["not stored"] == 40
+
+
+@pytest.mark.live(seconds=60)
+@pytest.mark.level(2)
+async def test_a_batch_whose_server_is_killed_at_any_moment_is_stored_whole_or_not_at_all(seed: str) -> None:
+    outcome = await killed_batches(6, 300, seed)
+    assert not outcome.wrong, str(outcome)
+    assert outcome.counts["stored"] + outcome.counts["not stored"] == 6

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +53,10 @@ async def is_whole(stream: Stream) -> bool:
 
 async def is_led_by(stream: Stream, *names: str) -> bool:
     return (await where(stream)).leader in names
+
+
+async def has_consumers(stream: Stream) -> bool:
+    return bool(await stream.consumers_info())
 
 
 async def test_another_replica_leads_after_a_step_down() -> None:
@@ -115,3 +121,60 @@ async def test_a_configuration_of_a_cluster_is_read_and_written_back() -> None:
         assert (told.name, told.raft_group is not None, told.leader_since is not None) == ("c", True, True)
         assert told.extra == {}
         assert [peer.extra for peer in told.replicas or ()] == [{}, {}]
+
+
+async def test_a_stream_of_three_replicas_is_backed_up_and_comes_back_as_three_or_one(tmp_path: Path) -> None:
+    async with open_replicated() as (cluster, js, stream):
+        for number in range(100):
+            await js.publish("s.a", b"%d" % number * 10_000)
+        consumer = await stream.create_consumer(durable_name="C", ack_policy="explicit")
+        for msg in await consumer.fetch(10):
+            await msg.ack_sync()
+        state = await stream.backup(tmp_path / "b")
+        assert (state.messages, state.last_seq) == (100, 100)
+        for replicas in (3, 1):
+            await stream.delete()
+            back = await js.restore_stream(tmp_path / "b", num_replicas=replicas)
+            await until(partial(is_whole, back), within=20, pause=0.05)
+            info = await back.info()
+            assert (info.config.num_replicas, info.state.messages) == (replicas, 100)
+            # Consumers follow their stream within some seconds.
+            await until(partial(has_consumers, back), within=20, pause=0.05)
+            [told] = await back.consumers_info()
+            assert told.ack_floor is not None
+            assert (told.ack_floor.stream_seq, told.num_pending) == (10, 90)
+            assert (await js.publish("s.a", b"next")).seq == 101
+        # Who is asked is not who leads.
+        async with trio.open_nursery() as nursery:
+            for name, server in cluster.servers.items():
+                async with open_client(nursery, server.url) as other:
+                    await (await other.jetstream().stream("S")).backup(tmp_path / name)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_a_restore_that_comes_to_nothing_leaves_no_stream_in_a_cluster(replicas: int, tmp_path: Path) -> None:
+    """The server would leave the name taken for good, and after some seconds an empty stream."""
+    async with open_replicated(replicas) as (_, js, stream):
+        for number in range(30):
+            await js.publish("s.a", os.urandom(100_000) + b"%d" % number)
+        await stream.backup(tmp_path / "b")
+        damaged = tmp_path / "damaged"
+        damaged.mkdir()
+        for file in (tmp_path / "b").iterdir():
+            content = bytearray(file.read_bytes())
+            if file.name != "backup.json":
+                content[1_000_000] ^= 1
+            (damaged / file.name).write_bytes(content)
+        await stream.delete()
+        for _ in range(3):
+            scope = trio.CancelScope()
+            with scope:
+                await js.restore_stream(tmp_path / "b", progress=lambda *_, scope=scope: scope.cancel())
+            assert scope.cancelled_caught
+            assert await js.stream_names() == []
+            with pytest.raises(errors.APIError, match="restore of stream 'S'"):
+                await js.restore_stream(damaged)
+            assert await js.stream_names() == []
+        back = await js.restore_stream(tmp_path / "b")
+        assert back.cached_info.state.messages == 30

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from multidict import MultiDict
 
 from trionats import api, errors
+from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.direct import (
     PAGE_BYTES,
     PAGE_MESSAGES,
@@ -141,10 +142,20 @@ def test_times_are_read_in_the_form_of_today_and_in_that_of_the_first_years(text
     assert read_moment(text) == moment
 
 
-@given(st.integers(0, 4_000_000_000), st.integers(0, 999_999_999))
+@given(st.integers(0, LARGEST // 1_000_000_000 - 1), st.integers(0, 999_999_999))
 def test_a_time_is_the_same_as_text_and_in_nanoseconds(seconds: int, nanoseconds: int) -> None:
     text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09}Z"
     assert moment_of(seconds * 1_000_000_000 + nanoseconds) == read_moment(text)
+
+
+@pytest.mark.parametrize("seconds", [0, (1 << 31) - 1, (1 << 32) - 1, 1 << 32, (1 << 33) - 1, 1 << 33, 9_223_372_035])
+def test_a_time_in_nanoseconds_is_exact_to_the_microsecond(seconds: int) -> None:
+    """Also where a float of seconds is coarser than at any time before."""
+    start = datetime.fromtimestamp(seconds, UTC)
+    for microsecond in (*range(0, 1_000_000, 499), 999_999):
+        nanoseconds = (seconds * 1_000_000 + microsecond) * 1000
+        expected = start.replace(microsecond=microsecond)
+        assert moment_of(nanoseconds) == moment_of(nanoseconds + 999) == expected
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", "2026-11-29T12:00:00", "0001-01-01T00:00:00+10:00", 5])

@@ -232,8 +232,8 @@ test_a_create_never_takes_the_place_of_a_value = Creators.TestCase
 # -- purging markers ------------------------------------------------------------------------------------------------------
 
 
-def entry(operation: Any, *, age: float = 0) -> api.KeyValueEntry:  # noqa: ANN401 - a row
-    return api.KeyValueEntry("b", "k", b"", 7, NOW - datetime.timedelta(seconds=age), 0, operation)
+def entry(operation: Any, *, age: float = 0, revision: int = 7) -> api.KeyValueEntry:  # noqa: ANN401 - a row
+    return api.KeyValueEntry("b", "k", b"", revision, NOW - datetime.timedelta(seconds=age), 0, operation)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +254,12 @@ def test_old_markers_are_purged_and_of_younger_ones_what_stands_before(
 ) -> None:
     asked = purge_request("$KV.b.k", entry(operation, age=age), NOW, olderthan)
     assert asked == (None if seq is None else {"filter": "$KV.b.k", "seq": seq})
+
+
+def test_below_the_first_message_nothing_is_purged() -> None:
+    """Servers up to 2.14.0 take that for no limit, and would purge the marker that is to stay."""
+    assert purge_request("$KV.b.k", entry("DEL", revision=1), NOW, 1800) is None
+    assert purge_request("$KV.b.k", entry("DEL", revision=1), NOW, -1) == {"filter": "$KV.b.k", "seq": 2}
 
 
 def test_how_old_markers_have_to_be_is_a_number() -> None:

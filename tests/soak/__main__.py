@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import trio
 
+from tests.soak.batches import cancelled_batches, killed_batches
 from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.handing_over import handed_over
 from tests.soak.lagging import lagging_replica
@@ -35,6 +36,8 @@ PARTS: dict[str, tuple[str, Part]] = {
     "steady": ("memory of a consumer: ", lambda wishes: many_consumed(wishes.messages)),
     "streamed": ("memory of streamed objects:\n", lambda wishes: streamed(wishes.megabytes)),
     "cancelled": ("puts: ", lambda wishes: cancelled_puts(max(wishes.megabytes) * MIB, wishes.cancel, wishes.seed)),
+    "batches": ("batches: ", lambda wishes: cancelled_batches(100, 1000, wishes.seed)),
+    "killed": ("batches whose server is killed: ", lambda wishes: killed_batches(50, 1000, wishes.seed)),
     "crowded": ("room for one consumer:\n", lambda wishes: one_consumer_at_a_time(wishes.in_a_row)),
     "lagging": ("a replica that lags:\n", lambda wishes: lagging_replica(wishes.restarts, wishes.count, print)),
     "watching": ("a watcher through kills: ", lambda wishes: killed_while_watched(wishes.keys, wishes.kills)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from trionats import events
+from trionats import errors, events
 from trionats._connection.supervisor import Supervisor
 from trionats._core.attachments import Attachment
 from trionats._core.barrier import wait_barrier
@@ -33,6 +33,7 @@ from trionats._protocol import subjects
 from trionats._protocol.commands import CRLF, LENGTHS, Aside, Passing, pub
 from trionats._protocol.engine import Engine, Phase
 from trionats._protocol.replies import ReplyPolicy
+from trionats._protocol.services.deadlines import with_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ class Connection:
         self._nuid = subjects.Nuid(options.rng)
         self._inbox_prefix = subjects.inbox_prefix(options.inbox_prefix)
         self.request_timeout = options.request_timeout
+        self.send_deadline = False
         self.pace = Pace()
         self.feeds = OpenFeeds()
         self.engine = Engine(messages_of(responder))
@@ -232,12 +234,12 @@ class Connection:
             self.pace.run.check()
         return self._begin(subject, payload, headers, chooser)
 
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+    def open_pipeline(self, owner: PipelineOwner, *, deep: bool = False) -> Pipeline:
         """Open a way for many publishes in flight, as `Publishing.open_pipeline` says."""
         self.pace.run.check()
         self.supervisor.check_open()
         parts = self.requests, self.engine, self.supervisor, self.frames, self.pace
-        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout)
+        return Pipeline(owner, self.new_inbox(), *parts, self.request_timeout, deep=deep)
 
     @enable_ki_protection
     async def request_many(
@@ -303,6 +305,83 @@ class Connection:
         view.request_timeout = seconds
         return view
 
+    def with_send_deadline(self, wanted: bool) -> Connection:
+        """Make a view of this connection whose requests say, or do not, for how long their replies are waited for."""
+        view = copy.copy(self)
+        view.send_deadline = wanted
+        return view
+
+    # What services use besides.
+
+    async def confirm(self, what: str) -> None:
+        """Wait until the server has all subscriptions; where the connection breaks meanwhile, until the next one has.
+
+        Args:
+            what: What waits, for the error.
+
+        Raises:
+            nats.errors.TimeoutError: It took longer than a reply may.
+            nats.errors.ConnectionClosedError: The client is closed.
+        """
+        with self.limit(what):
+            while True:
+                self.supervisor.check_open()
+                try:
+                    await self.supervisor.barrier()
+                except errors.DisconnectedError:
+                    continue  # they are replayed
+                return
+
+    async def respond(self, reply: str, payload: Payload, headers: Headers | None) -> None:
+        """Publish to the reply subject of a message: what a program responds, at the price of `Client.publish`.
+
+        Cancelled, nothing was queued. A cancellation point and a scheduling point as `Client.publish` is.
+
+        Args:
+            reply: The reply subject, as the server gave it: it is not checked again, and not remembered.
+            payload: The response.
+            headers: Its headers.
+
+        Raises:
+            nats.errors.Error: As for `Client.publish`.
+        """
+        pace = self.pace
+        if get_ident() != pace.thread:
+            pace.run.check()
+        frame, size = self.frames.response(reply, payload, headers)
+        pace.left -= 1
+        if pace.left < 0 or pace.now() >= pace.due:
+            await pace.trip()
+        else:
+            await checkpoint_if_cancelled()
+        supervisor, outbox = self.supervisor, self._outbox
+        if outbox.bytes >= supervisor.high_water:
+            supervisor.check_open()
+            await supervisor.wait_room()
+        # As `Client.publish` queues it, written out as there.
+        outbox.frames.append(frame)
+        outbox.bytes += len(frame)
+        outbox.out_bytes += size
+        if supervisor.idle is not None:
+            supervisor.wake()
+
+    def respond_aside(self, reply: str, payload: bytes = b"", headers: Headers | None = None) -> None:
+        """Queue what `respond` publishes where no program asked for it, as `publish_aside` does: whatever the reply subject is.
+
+        Args:
+            reply: As for `respond`.
+            payload: The response.
+            headers: Its headers.
+
+        Raises:
+            nats.errors.MaxPayloadError: They are more than the server takes.
+        """
+        self.pace.run.check()
+        if not self.supervisor.finished.is_set():
+            frame, size = self.frames.response(reply, payload, headers)
+            self.engine.outbox.publish(Aside(frame) if isinstance(frame, bytes) else frame, size)
+            self.supervisor.wake()
+
     # What the client and its feeds use besides.
 
     async def ask(self, subject: str, payload: Payload, headers: Headers | None) -> Msg:
@@ -325,7 +404,7 @@ class Connection:
         return reply_within(self.request_timeout, what)
 
     def ask_many(
-        self, subject: str, payload: Payload, headers: Headers | None, reply: str
+        self, subject: str, payload: Payload, headers: Headers | None, reply: str, *, doing: str = "request"
     ) -> tuple[ManyRequest, Frame, int]:
         """Make a request with an inbox of its own, and its frame with its size; nothing is queued.
 
@@ -334,11 +413,14 @@ class Connection:
             payload: The request.
             headers: Names and values.
             reply: The inbox; a new one where it is empty.
+            doing: "request"; or "trace", whose message has no reply subject, since its headers name the inbox.
         """
         self.supervisor.check_open()
         inbox = reply or self.new_inbox()
-        frame, size = self.frames.make(subject, payload, inbox, headers, "request")
-        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox), frame, size
+        if self.send_deadline and doing == "request":
+            headers = with_timeout(headers, self._seconds_left())
+        frame, size = self.frames.make(subject, payload, "" if doing == "trace" else inbox, headers, doing)
+        return ManyRequest(self.requests, self.engine, self.supervisor, subject, inbox, doing), frame, size
 
     async def barrier(self) -> None:
         """Wait until what is buffered in the feeds was worked off, as `Client.barrier` does."""
@@ -366,6 +448,8 @@ class Connection:
         self.supervisor.check_open()
         self.supervisor.check_room()
         reply, inbox = self.requests.prepare(subject, self.request_timeout)
+        if self.send_deadline:
+            headers = with_timeout(headers, self._seconds_left())
         frame, size = self.frames.make(subject, payload, inbox, headers, "request")
         self.requests.start(reply, frame, size, chooser)
         # Alone, it leaves at once; many together leave in one batch, which takes a third off each (design 34).
@@ -375,24 +459,30 @@ class Connection:
             self.supervisor.wake()
         return reply
 
+    def _seconds_left(self) -> float:
+        """Say for how long a reply is waited for, all in all."""
+        left = trio.current_effective_deadline() - trio.current_time()
+        return min(left, seconds_to_wait(self.request_timeout))
+
 
 def _acknowledgement(reply: str, body: bytes, inbox: bytes = b"") -> bytes:
     # As the server gave it: what came through it may hold bytes that are no text.
     return pub(reply.encode("utf-8", "surrogateescape"), inbox, body)
 
 
-def connection_of(nc: object, opener: str) -> Connection:
+def connection_of(nc: object, opener: str, form: str = "(nursery, nc, ...)") -> Connection:
     """Give the connection behind what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed as the second argument.
+        nc: What was passed as the client.
         opener: The name of the function, for the error.
+        form: How it is called, for the error.
 
     Raises:
         TypeError: It is no client.
         RuntimeError: It belongs to another Trio run.
     """
-    messaging = messaging_of(nc, opener)
+    messaging = messaging_of(nc, opener, form)
     if not isinstance(messaging, Connection):
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {type(nc).__name__}")
+        raise TypeError(f"{opener}{form}: nc must be a Client, not {type(nc).__name__}")
     return messaging

@@ -63,6 +63,26 @@ class Frames:
             back = _reply(f"{doing} to {subject!r}", reply)
         if payload.__class__ is not bytes:
             payload = _bytes_like(f"{doing} to {subject!r}", payload)
+        return self._framed(doing, subject, where, back, payload, fields)
+
+    def response(self, reply: str, payload: Payload, fields: Headers | None) -> tuple[Frame, int]:
+        """Make the frame of what goes to the reply subject of a message, as `make` does.
+
+        Args:
+            reply: The reply subject, as the server gave it: it is not checked again, and not remembered.
+            payload: The response.
+            fields: Its headers, or nothing.
+        """
+        where = reply.encode("utf-8", "surrogateescape")
+        if not fields and payload.__class__ is bytes and (size := len(payload)) <= self._supervisor.small:
+            return b"".join((b"PUB ", where, b" ", commands.LENGTHS[size], payload, commands.CRLF)), size
+        if payload.__class__ is not bytes:
+            payload = _bytes_like(f"respond to {reply!r}", payload)
+        return self._framed("respond", reply, where, b"", payload, fields)
+
+    def _framed(
+        self, doing: str, subject: str, where: bytes, back: bytes, payload: Payload, fields: Headers | None
+    ) -> tuple[Frame, int]:
         if not fields:
             size = len(payload)
             frame = commands.publish(where, back, b"", payload)

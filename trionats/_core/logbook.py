@@ -82,6 +82,10 @@ class Logbook:
             case events.CallbackFailed(option, error):
                 # Its text is the program's, and may hold anything.
                 self._once((option,), "the callback %s failed: %s", option, type(error).__name__)
+            case events.HandlerFailed(service, endpoint, error):
+                text = "a handler of endpoint %r of service %r failed: %s"
+                # As with a callback.
+                self._once((service, endpoint, type(error)), text, endpoint, service, type(error).__name__)
             case events.PublishesLost(count):
                 log.warning("%d publishes are lost, or may be", count)
             case events.PublishesTooLarge(count, limit):

@@ -213,11 +213,12 @@ class Publishing(Messaging, Protocol):
             chooser: Chooses among the replies where the first one may not be the one.
         """
 
-    def open_pipeline(self, owner: PipelineOwner) -> Pipeline:
+    def open_pipeline(self, owner: PipelineOwner, *, deep: bool = False) -> Pipeline:
         """Open a way for many publishes in flight that each get a reply; it sends nothing, and is closed by who opened it.
 
         Args:
             owner: Who keeps the books, and takes the replies.
+            deep: Whether replies come any number of tokens below its inbox, instead of one.
 
         Raises:
             nats.errors.ConnectionClosedError: The connection is closed.
@@ -297,12 +298,13 @@ class HasMessaging(Protocol):
         """Give the seam."""
 
 
-def messaging_of(nc: object, opener: str) -> Messaging:
+def messaging_of(nc: object, opener: str, form: str = "(nursery, nc, ...)") -> Messaging:
     """Give the seam of what was passed to an `open_*` function as its client, or refuse it.
 
     Args:
-        nc: What was passed as the second argument.
+        nc: What was passed as the client.
         opener: The name of the function, for the error.
+        form: How it is called, for the error.
 
     Raises:
         TypeError: It is no client.
@@ -312,7 +314,7 @@ def messaging_of(nc: object, opener: str) -> Messaging:
     if isinstance(nc, type) or not isinstance(nc, HasMessaging):
         of_nats_py = type(nc).__module__.startswith("nats.")
         given = "nats-py's, for which there is trionats.bridge" if of_nats_py else type(nc).__name__
-        raise TypeError(f"{opener}(nursery, nc, ...): nc must be a Client, not {given}")
+        raise TypeError(f"{opener}{form}: nc must be a Client, not {given}")
     messaging = nc.__messaging__()
     messaging.pace.run.check(opener)
     return messaging

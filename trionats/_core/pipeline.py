@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from trionats import errors
-from trionats._core.deadlines import REQUEST_TIMEOUT
+from trionats._core.deadlines import REQUEST_TIMEOUT, seconds_to_wait
 from trionats._core.message import Msg
 from trionats._protocol.commands import CRLF, LENGTHS, with_reply
 from trionats._protocol.receivers import Receiver
@@ -59,6 +59,7 @@ class Pipeline:
     Args:
         owner: Whose they are.
         inbox: A subject that nobody else has; replies come one token below it.
+        deep: They come any number of tokens below it.
         request_timeout: What somebody chose.
     """
 
@@ -72,6 +73,8 @@ class Pipeline:
         frames: Frames,
         pace: Pace,
         request_timeout: float | None,
+        *,
+        deep: bool = False,
     ) -> None:
         self._owner = owner
         self._requests = requests
@@ -83,8 +86,10 @@ class Pipeline:
         self._pace = pace
         self._prefix = f"{inbox}."
         self._prefix_bytes = self._prefix.encode()
+        self._pattern = self._prefix_bytes + (b">" if deep else b"*")
         self._number = 0
         self._registration: Registration | None = None
+        self._request_timeout = request_timeout
         self.patience = REQUEST_TIMEOUT if request_timeout is None else request_timeout
         """For how many seconds a reply is waited for."""
         self.now = pace.now
@@ -101,6 +106,10 @@ class Pipeline:
     def check_run(self) -> None:
         """Refuse a call from outside of the client's Trio run."""
         self._pace.run.check()
+
+    def seconds_to_wait(self) -> float:
+        """Say for how long whoever waits here does so for a reply, beside the deadline in force."""
+        return seconds_to_wait(self._request_timeout)
 
     def next_token(self) -> str:
         """Make a token that no reply was expected under."""
@@ -164,7 +173,7 @@ class Pipeline:
     def queue(self, frame: Frame, size: int) -> Queued:
         """Queue a frame; its reply is expected from now on."""
         if self._registration is None:
-            self._registration = self._engine.subscribe(self._prefix_bytes + b"*", b"", 0, self._owner)
+            self._registration = self._engine.subscribe(self._pattern, b"", 0, self._owner)
             self._registration.for_replies = True
         queued = self._outbox.publish_tracked(frame, size)
         if self._supervisor.idle is not None:
@@ -183,8 +192,11 @@ class Pipeline:
         Raises:
             nats.errors.MaxPayloadError: It is more than the server takes by now.
         """
-        if queued.size > self._supervisor.max_payload:
-            text = f"{queued.size} bytes of headers and payload, the server takes {self._supervisor.max_payload}"
+        # The supervisor learns what a new server takes behind those whom it concerns that there is one.
+        limit = self._engine.info.get("max_payload")
+        most = limit if isinstance(limit, int) and limit > 0 else self._supervisor.max_payload
+        if queued.size > most:
+            text = f"{queued.size} bytes of headers and payload, the server takes {most}"
             raise errors.explained(errors.MaxPayloadError, text)
         return self.queue(with_reply(queued.frame, self._prefix_bytes + token.encode()), queued.size)
 

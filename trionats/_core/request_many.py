@@ -38,12 +38,15 @@ MOST_BYTES = 64 * 1024 * 1024
 class ManyRequest:
     """One request under way, and the inbox of its replies."""
 
-    def __init__(self, requests: Requests, engine: Engine, supervisor: Supervisor, subject: str, inbox: str) -> None:
+    def __init__(
+        self, requests: Requests, engine: Engine, supervisor: Supervisor, subject: str, inbox: str, doing: str
+    ) -> None:
         self._requests = requests
         self._engine = engine
         self._supervisor = supervisor
         self.subject = subject
         self.inbox = inbox
+        self.what = f"{doing} to {subject!r}"
         self._receiver: Receiver[Msg] | None = None
         self._registration: Registration | None = None
         self._queued: Queued
@@ -92,11 +95,11 @@ class ManyRequest:
 
     def refused(self, why: Refusal) -> Exception:
         """Make the error for a request or an inbox that the server refused."""
-        return refusal_of(f"request to {self.subject!r}", why)
+        return refusal_of(self.what, why)
 
     def disconnected(self, reason: Exception) -> Exception:
         """Make the error for a request whose replies may have been lost with the connection."""
-        text = f"request to {self.subject!r}: the connection was lost while replies were awaited: {reason}"
+        text = f"{self.what}: the connection was lost while replies were awaited: {reason}"
         return errors.explained(errors.DisconnectedError, text, sent=True)
 
 
@@ -179,7 +182,7 @@ class ReplyCollector:
             self._finish(self._many_request.refused(reason))
         else:
             why = "the client was closed" if reason is None else str(reason)
-            error = errors.explained(errors.ConnectionClosedError, f"request to {self._many_request.subject!r}: {why}")
+            error = errors.explained(errors.ConnectionClosedError, f"{self._many_request.what}: {why}")
             error.__cause__ = reason
             self._finish(error)
 
@@ -227,7 +230,7 @@ class ReplyCollector:
 
     def _too_many(self) -> Exception:
         text = (
-            f"request to {self._many_request.subject!r}: more than {MOST_REPLIES} replies or {MOST_BYTES} bytes of them; "
+            f"{self._many_request.what}: more than {MOST_REPLIES} replies or {MOST_BYTES} bytes of them; "
             "set max_msgs, or take them one by one with open_replies"
         )
         return errors.explained(

@@ -320,14 +320,14 @@ class Requests:
     def track(self, request: WithInbox) -> None:
         """Enter a request with an inbox of its own."""
         self._with_inbox[request] = None
-        self._with_inbox_by.add(("publish", request.subject), request)
-        self._with_inbox_by.add(("reply", request.inbox), request)
+        for refusable in _refusable(request):
+            self._with_inbox_by.add(refusable, request)
 
     def untrack(self, request: WithInbox) -> None:
         """Take it out again. Idempotent."""
         if self._with_inbox.pop(request, self) is not self:
-            self._with_inbox_by.remove(("publish", request.subject), request)
-            self._with_inbox_by.remove(("reply", request.inbox), request)
+            for refusable in _refusable(request):
+                self._with_inbox_by.remove(refusable, request)
             self._tell()
 
     def enter(self, pipeline: Pipelined) -> None:
@@ -452,3 +452,8 @@ class Requests:
     def _tell(self) -> None:
         if self.settled is not None:
             self.settled()
+
+
+def _refusable(request: WithInbox) -> tuple[tuple[str, str], ...]:
+    """List what the server may refuse of a request with an inbox, and how it calls it: a trace's inbox is published to."""
+    return ("publish", request.subject), ("reply", request.inbox), ("publish", request.inbox)

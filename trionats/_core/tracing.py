@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trionats._protocol import subjects
+from trionats._protocol.tracing import trace_fields
 
 
 def trace_headers(dest: str, *, only: bool = False) -> dict[str, str]:
@@ -23,7 +24,4 @@ def trace_headers(dest: str, *, only: bool = False) -> dict[str, str]:
         nats.errors.BadSubjectError: `dest` is no subject.
     """
     subjects.publish_subject(dest)
-    headers = {"Nats-Trace-Dest": dest}
-    if only:
-        headers["Nats-Trace-Only"] = "1"
-    return headers
+    return trace_fields(dest, only=only)

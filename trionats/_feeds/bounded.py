@@ -80,7 +80,6 @@ class BoundedFeed(Feed[M], Generic[M]):
         self._subject = subject
         self._bytes_limit = pending_bytes_limit
         self._overflow: Overflow = overflow
-        self._send_nowait = self._send.send_nowait
         self._bytes = 0
         self._most = 0
         self._delivered = 0
@@ -126,10 +125,11 @@ class BoundedFeed(Feed[M], Generic[M]):
 
     # Inside.
 
-    def _taken(self, item: M) -> None:
+    def _taken(self, item: M) -> bool | None:
         self._bytes -= self._measure(item)
         if self._slow:
             self._recover()
+        return None
 
     def _recover(self) -> None:
         half_empty = len(self) <= self._receive.statistics().max_buffer_size / 2

@@ -83,6 +83,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
     def __init__(self, name: str, capacity: float, owner: FeedOwner) -> None:
         self._name = name
         self._send, self._receive = trio.open_memory_channel[T](capacity)
+        self._send_nowait = self._send.send_nowait
         self._pace = owner.pace
         self._open_feeds = owner.feeds
         self._scope = trio.CancelScope()
@@ -191,6 +192,21 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             return item
         raise self._why()
 
+    def _receive_buffered(self, count: int) -> list[T]:
+        """Receive some of the items that are buffered in one go; `_taken` is not called, the caller accounts for them all.
+
+        Args:
+            count: How many: no more than there are.
+        """
+        busy = self._busy
+        if busy.observers:
+            busy.came_back()
+        receive = self._receive.receive_nowait
+        items = [receive() for _ in range(count)]
+        if busy.observers or not busy.busy:
+            busy.took(current_task())
+        return items
+
     async def wait_ended(self) -> Exception | None:
         """Wait until nothing more will come, whatever is still buffered; it receives nothing.
 
@@ -240,7 +256,7 @@ class Feed(trio.abc.ReceiveChannel[T], Generic[T]):
             Whether it was taken: not when the feed has ended, nor when the channel is full.
         """
         try:
-            self._send.send_nowait(item)
+            self._send_nowait(item)
         except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
             return False
         return True

@@ -248,13 +248,13 @@ class Api(Generic[C]):
         full = f"{self.prefix}.{subject}"
         where = subjects.WildSubject(full) if isinstance(subject, subjects.WildSubject) else full
         asked = trio.current_time()
-        _told("request to %s: %d bytes", full, payload, headers)
+        told("request to %s: %d bytes", full, payload, headers)
         try:
             msg = await self._connection.request(where, payload, headers)
         except errors.NoRespondersError:
             raise no_jetstream(full, self.prefix) from None
         self.whereabouts.round_trip = seconds = trio.current_time() - asked
-        _told("response from %s: %d bytes in %.6f s", full, msg.data, msg.headers, seconds)
+        told("response from %s: %d bytes in %.6f s", full, msg.data, msg.headers, seconds)
         return msg
 
     async def request(
@@ -400,7 +400,16 @@ class Api(Generic[C]):
         return message if isinstance(message, dict) else {}
 
 
-def _told(text: str, subject: str, payload: bytes, headers: object, *seconds: float) -> None:
+def told(text: str, subject: str, payload: bytes, headers: object, *seconds: float) -> None:
+    """Tell the log of a request or a response, for those who do not go through `Api.ask`.
+
+    Args:
+        text: What is told, with places for the subject, the payload's size and the seconds.
+        subject: The subject of the request.
+        payload: What was sent, or came.
+        headers: Its headers.
+        seconds: How long a response took.
+    """
     if log.isEnabledFor(logging.DEBUG):
         more = {"api_subject": subject, "api_payload": payload, "api_headers": headers}
         log.debug(text, subject, len(payload), *seconds, extra=more | ({"api_seconds": seconds[0]} if seconds else {}))

@@ -8,9 +8,12 @@ from trio.lowlevel import checkpoint
 
 from trionats import api
 from trionats._core.deadlines import unexpected
+from trionats._feeds.opening import opens
 from trionats._jetstream.api import Api
+from trionats._jetstream.backups.restoring import restore
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import ordered_consumer
+from trionats._jetstream.counters import Counter, find_counter
 from trionats._jetstream.kv import buckets as key_values
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import JetStreamManager
@@ -18,22 +21,28 @@ from trionats._jetstream.management.consumer_requests import consumer_of, create
 from trionats._jetstream.objects import buckets as object_stores
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.partitions import groups
+from trionats._jetstream.publishing.batch import Batch, batching
+from trionats._jetstream.publishing.ingest import Ingest
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
 from trionats._jetstream.publishing.publisher import Publisher
+from trionats._jetstream.schedules import list_schedules, schedule, unschedule
 from trionats._jetstream.streams import Stream
 from trionats._protocol import fields
 from trionats._protocol.jetstream.partitions.groups import Place, added, checked_members, dropped, wanted
 from trionats._protocol.jetstream.publishing.publish import publish_headers
-from trionats._protocol.subjects import domain_name
+from trionats._protocol.jetstream.schedules import schedule_headers
+from trionats._protocol.subjects import domain_name, pattern, publish_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import os
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
     from nats.js import api as nats_api
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.consumers.ordered_consumer import OnRecreate, OrderedConsumer
+    from trionats._jetstream.objects.transfer import Progress
 
 DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
@@ -147,6 +156,49 @@ class JetStream(JetStreamManager):
         data, sent = encoded(doing, payload), joined(doing, headers, asked)
         return await publish_until_known(self._jetstream, doing, subject, data, sent, asked)
 
+    @opens
+    async def open_batch(self) -> AsyncIterator[Batch]:
+        """Publish several messages of which the stream stores all or none (ADR-50, server 2.12).
+
+        There is no task behind it, so it takes no nursery::
+
+            async with js.open_batch() as batch:
+                await batch.publish("accounts.alice", b"-10")
+                await batch.publish("accounts.bob", b"+10")
+            print(batch.ack.seq)
+
+        All messages go into one stream, whose configuration has `allow_atomic`. Nobody sees any of them before all are
+        stored, one behind the other.
+
+        Leaving the block commits, and waits for the stream's word. An exception, or a cancellation before the commit is
+        queued, never commits; the server forgets within 10 s what it was given. Behind the commit it is whole or not at
+        all. The wait for that word is shielded, for 2 s at the most; a cancellation that comes behind the commit has no effect
+        if the word comes within these. Where it does not, `Batch.committed` is None. An exception of the block's own comes
+        out as it is.
+
+        When the connection breaks before the commit, nothing is stored, and it is a `trionats.errors.DisconnectedError`.
+        When it breaks behind it, or the stream owes its word, the commit is sent once more with the next connection, and the
+        stream is asked what it has, if the user may publish to `$JS.API.STREAM.MSG.GET.<stream>` and `$JS.API.STREAM.INFO.<stream>`:
+        nothing is stored twice by that. If it has the batch, it is as if the word had come. If not, the exception is raised, and
+        `Batch.committed` says False where that is certain, and None where it is not. That takes as long as a reply may take: until the
+        deadline in force, for `request_timeout`, or 5 s.
+
+        Entering asks once for the server's API level. A batch without messages sends nothing.
+
+        Yields:
+            The batch.
+
+        Raises:
+            trionats.errors.APIError: The server is older than 2.12; nothing was sent.
+            trionats.errors.BatchError: On leaving: the stream refused; nothing is stored.
+            trionats.errors.NoStreamResponseError: On leaving: no stream listens on the subject of one of the messages.
+            trionats.errors.DisconnectedError: On leaving: the connection broke; see `Batch.committed`.
+            nats.errors.TimeoutError: On leaving: the stream's word did not come in time; see `Batch.committed`.
+            nats.errors.Error: As for `Client.publish`.
+        """
+        async with batching(self._jetstream) as batch:
+            yield batch
+
     def __jetstream__(self) -> Api[Publishing]:
         """Give the API, as what is built on it asks it."""
         return self._jetstream
@@ -155,6 +207,15 @@ class JetStream(JetStreamManager):
         """Make what `open_publisher` gives; it is to be run by who asks for it."""
         self._jetstream.connection.pace.run.check("open_publisher")
         return Publisher(self._jetstream, max_pending, resend=resend)
+
+    def __ingest__(self, *, keep_on: bool, max_outstanding: int) -> Ingest:
+        """Make what `open_ingest` gives; it is to be run by who asks for it."""
+        self._jetstream.connection.pace.run.check("open_ingest")
+        return Ingest(self._jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
+
+    def __api__(self) -> Api[Publishing]:
+        """Give what asks the API, to what is built on a context."""
+        return self._jetstream
 
     # Streams and consumers, as objects.
 
@@ -200,6 +261,46 @@ class JetStream(JetStreamManager):
             trionats.errors.APIError: The server refused, for instance because the stream cannot become that, or is too old.
         """
         return Stream(self._jetstream, await self._ensure_stream(config, params))
+
+    async def restore_stream(
+        self,
+        path: str | os.PathLike[str],
+        config: nats_api.StreamConfig | None = None,
+        *,
+        progress: Progress | None = None,
+        **params: object,
+    ) -> Stream:
+        """Restore a stream from a backup: what `Stream.backup` made, or the `nats` tool.
+
+        It comes back with its messages under their sequences and times, and with its consumers where these stood. All that
+        is known here is looked at before anything is sent: that the archive is whole, and that the server knows its form and
+        what the configuration asks for. Where it fails or is cancelled, the server drops what it was given; once it has all
+        of it, the stream comes to be, whoever still waits for that.
+
+        There is no limit to how long it takes; it fails when the server takes nothing for 30 s, and when the connection is
+        lost. Servers before 2.15 make the stream only when they have all of it, and are waited for for an hour.
+
+        Args:
+            path: The directory.
+            config: Another configuration, whole; by default the stream has its own.
+            progress: Called with how many bytes of the archive the server has taken, and how many it has. In the task that
+                waits for this call.
+            params: Fields of `StreamConfig` that replace those of `config`, or of the backup: `num_replicas`, `placement`. Not
+                its `name`: a stream comes back under its own.
+
+        Returns:
+            The stream.
+
+        Raises:
+            OSError: The directory is not there, or cannot be read.
+            TypeError: An argument is of a wrong kind, or a field holds what it cannot hold.
+            ValueError: So does one with a number, the path is empty, or it is another name.
+            trionats.errors.BackupIncompleteError: The directory holds no whole backup; nothing was sent.
+            trionats.errors.APIError: The server refused: there is a stream of this name (10130) or of its subjects, there is no
+                room; or it is too old.
+            nats.errors.Error: The connection was lost, the server took no more, or the user may not do it.
+        """
+        return Stream(self._jetstream, await restore(self._jetstream, path, config, params, progress))
 
     async def consumer(self, stream: str, name: str, *, bind: bool = False) -> Consumer:
         """Find a consumer.
@@ -332,6 +433,133 @@ class JetStream(JetStreamManager):
             metadata=metadata,
             on_recreate=on_recreate,
         )
+
+    # Schedules and counters.
+
+    async def schedule(
+        self,
+        subject: str,
+        payload: bytes | str = b"",
+        *,
+        target: str,
+        at: datetime | None = None,
+        every: float | None = None,
+        cron: str | None = None,
+        ttl: float | Literal["never"] | None = None,
+        time_zone: str | None = None,
+        source: str | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        rollup: bool = False,
+        **unknown: Never,
+    ) -> api.PubAck:
+        """Have the server store a message at a time, once or again and again (ADR-51).
+
+        The schedule is a message itself: it is stored under its own subject, where it replaces the one before, and what it makes
+        is stored under `target`, with its payload and headers and two that say where it comes from (`Nats-Scheduler`,
+        `Nats-Schedule-Next`). So a consumer of its own subject would get it; in a work queue it would even be work, and
+        gone once it is acknowledged. A plain message under its subject disarms it.
+
+        One moment (`at`) needs a server of 2.12, everything else one of 2.14. Cancelled after it was sent, or when the
+        connection broke behind it, it may have been stored; to schedule it again does no harm.
+
+        Args:
+            subject: The schedule's own subject. The stream that listens there must have `allow_msg_schedules`.
+            payload: What is stored; text is encoded as UTF-8.
+            target: Where: another subject of the same stream, without wildcards.
+            at: At this moment, a datetime that knows its zone; one that has passed is at once. The schedule is gone then.
+            every: So many seconds apart, which must be whole; from now on.
+            cron: When all of six fields are met: second, minute, hour, day of the month, month, day of the week (0 is Sunday), each
+                `*`, a number, a range, a step (`*/5`) or a list, with names for months and days; in UTC. Or one of the words
+                `@yearly`, `@monthly`, `@weekly`, `@daily`, `@hourly`.
+            ttl: What is stored is kept for so many whole seconds, or "never" ends; the stream must have `allow_msg_ttl`.
+            time_zone: `cron` is meant in this zone, by its IANA name.
+            source: What is stored is the payload of the last message of this subject of the stream instead; nothing while there
+                is none.
+            headers: More headers, which are stored, too.
+            rollup: What is stored replaces all that was stored under `target` before.
+
+        Returns:
+            The stream and the sequence of the schedule.
+
+        Raises:
+            trionats.errors.NoStreamResponseError: No stream listens on the subject.
+            trionats.errors.APIError: The server is too old; nothing was stored. Or the stream refused: it takes no schedules, or
+                `target` is none of its subjects.
+            nats.errors.Error: As for `publish`.
+            TypeError: An argument is of a wrong kind.
+            ValueError: An argument cannot be meant: none or several of `at`, `every` and `cron`, a time zone without `cron`,
+                a datetime without one, a `target` that is the subject.
+        """
+        if unknown:
+            raise unexpected("schedule", unknown, "js")
+        doing = f"schedule {subject!r}"
+        publish_subject(subject, "schedule")
+        asked = schedule_headers(
+            doing,
+            subject,
+            target=target,
+            at=at,
+            every=every,
+            cron=cron,
+            ttl=ttl,
+            time_zone=time_zone,
+            source=source,
+            rollup=rollup,
+        )
+        data, sent = encoded(doing, payload), joined(doing, headers, asked)
+        return await schedule(self._jetstream, doing, subject, data, sent, asked)
+
+    async def unschedule(self, subject: str) -> bool:
+        """Remove a schedule: once this returns, it makes no more messages.
+
+        Its stream is looked for, and what its leader has under the subject is purged, up to the schedule. What was stored
+        under `target` stays. A message that is no schedule is not touched.
+
+        Args:
+            subject: The schedule's own subject.
+
+        Returns:
+            Whether there was one: False also for a moment that has come.
+
+        Raises:
+            trionats.errors.NotFoundError: No stream listens on the subject.
+            trionats.errors.APIError: The stream refused (`deny_purge`).
+            nats.errors.BadSubjectError: It is no subject.
+        """
+        publish_subject(subject, "unschedule")
+        return await unschedule(self._jetstream, subject)
+
+    async def schedules(self, stream: str, subjects: str = ">") -> list[api.Schedule]:
+        """List the schedules of a stream, whoever made them.
+
+        What counts is the last message of each subject. Where the stream has many subjects that are no schedules, naming those
+        that may be is much faster.
+
+        Args:
+            stream: The stream.
+            subjects: What the schedules' own subjects match; wildcards allowed.
+
+        Returns:
+            The schedules, in the order in which they were made; none where there are none.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            TypeError: `subjects` is no text.
+            ValueError: It is no pattern.
+        """
+        return await list_schedules(self._jetstream, stream, pattern("schedules: subjects", subjects))
+
+    async def counter(self, stream: str) -> Counter:
+        """Find the counters of a stream, which was created with `allow_msg_counter` (ADR-49, server 2.12).
+
+        Args:
+            stream: Its name.
+
+        Raises:
+            trionats.errors.NotFoundError: There is no such stream.
+            trionats.errors.APIError: It counts nothing (error 10168), or the server is too old for counters.
+        """
+        return await find_counter(self._jetstream, stream)
 
     # Key-value buckets.
 

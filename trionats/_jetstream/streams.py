@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Never, final
 
 from trio.lowlevel import checkpoint
 
+from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import about, confirmed
+from trionats._jetstream.backups.saving import save
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.direct import read_all, read_one
 from trionats._jetstream.management import JetStreamManager, purged
@@ -16,6 +18,7 @@ from trionats._protocol.jetstream.direct import checked_latest, checked_stretch,
 from trionats._protocol.subjects import consumer_name, pattern
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
+    from trionats._jetstream.objects.transfer import Progress
 
 __all__ = ["Stream"]
 
@@ -100,7 +104,8 @@ class Stream:
 
         Args:
             subject: Only what matches this pattern.
-            seq: Only what is below this sequence, which is 1 at the least. Not together with `keep`.
+            seq: Only what is below this sequence, which is 1 at the least; below that there is nothing, and nothing is sent. Not
+                together with `keep`.
             keep: All but this many of the newest.
 
         Returns:
@@ -115,6 +120,44 @@ class Stream:
     async def delete(self) -> bool:
         """Delete it with all its messages and consumers."""
         return await self._manager.delete_stream(self.name)
+
+    async def backup(
+        self, path: str | os.PathLike[str], progress: Progress | None = None, **unknown: Never
+    ) -> api.StreamState:
+        """Back it up into a directory, its messages, configuration and consumers, as the `nats` tool does (0.5.0).
+
+        `JetStream.restore_stream` and the tool restore it, and what the tool backs up is restored by the former. What is
+        stored while it runs is not in it, and nobody is held up. The directory is written beside its place and takes that
+        when all of it is there, verified and on the disk; until then, and where it fails or is cancelled, there is nothing.
+        It holds `backup.json` and the archive, `stream.arc.s2` from a server of 2.15 or later and `stream.tar.s2` from an
+        older one. What is verified: that no piece was lost and that the archive is whole; not its checksums, which the
+        server looks at when it restores.
+
+        There is no limit to how long it takes; it fails when nothing moves for 30 s, and when the connection is lost. Up to
+        24 MiB are held in memory.
+
+        Args:
+            path: The directory, which is not there yet; the one around it is.
+            progress: Called with the size of the archive so far, and None for what it will be, which nobody knows; in the
+                end with its size twice. In the task that waits for this call.
+
+        Returns:
+            The state of the stream as the backup began: what it holds.
+
+        Raises:
+            FileExistsError: There is something at the path; nothing was sent.
+            OSError: The directory cannot be written.
+            TypeError: An argument is of a wrong kind.
+            ValueError: The path is empty.
+            trionats.errors.NotFoundError: The stream is not there any more.
+            trionats.errors.APIError: The server refused, or gave up: a server before 2.15 has no backups of streams in memory
+                ("no impl").
+            trionats.errors.BackupIncompleteError: What came is not whole.
+            nats.errors.Error: The connection was lost, nothing came any more, or the user may not do it.
+        """
+        if unknown:
+            raise unexpected("backup", unknown, "stream")
+        return await save(self._jetstream, self.name, path, progress)
 
     # Its consumers.
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
 from tests.benchmarks.measuring import BATCH, BUCKET, KEYS, WRITTEN, Clock, Job, content, fingerprint
-from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, ECHO, FEED
+from tests.benchmarks.peer import ASK, CREDIT, CREDIT_SUBJECT, ECHO, FEED
 
 
 async def receive(nc: Any, job: Job, clock: Clock, messages: AsyncIterable[object]) -> None:  # noqa: ANN401 - any client
@@ -50,6 +50,20 @@ async def work(nc: Any, job: Job, clock: Clock, share: int, *how: object) -> Non
     for _ in range(share):
         await nc.request(ECHO, payload, *how)
         clock.done += 1
+
+
+async def be_asked(nc: Any, job: Job, clock: Clock, *how: object) -> None:  # noqa: ANN401 - any client
+    """Let the peer make requests to a service that runs."""
+    for goal in job.rounds:
+        clock.start()
+        response = await nc.request(ASK, job.feed(goal), *how)
+        clock.stop()
+        clock.done = int(response.data)
+
+
+async def respond(request: Any) -> None:  # noqa: ANN401 - any client's
+    """What all services do."""
+    await request.respond(request.data)
 
 
 async def put(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - any client

@@ -6,12 +6,15 @@ import asyncio
 from typing import Any
 
 import nats
+from nats import micro
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import JetStreamContext
+from nats.micro.service import EndpointConfig
 
 from tests.benchmarks.clients.alike import (
+    be_asked,
     consume,
     fetch,
     get,
@@ -21,11 +24,12 @@ from tests.benchmarks.clients.alike import (
     put,
     receive,
     request,
+    respond,
     snapshot_with,
     work,
 )
 from tests.benchmarks.measuring import KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
-from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED, SERVED
 
 
 async def subscribe_callback(nc: Client, job: Job, clock: Clock) -> None:
@@ -89,6 +93,14 @@ async def publish_pipelined(nc: Client, job: Job, clock: Clock) -> None:
         clock.done = goal
 
 
+async def service(nc: Client, job: Job, clock: Clock) -> None:
+    served = await micro.add_service(nc, name="bench", version="1.0.0")
+    await served.add_endpoint(EndpointConfig(name="served", subject=SERVED, handler=respond))
+    await nc.flush()
+    await be_asked(nc, job, clock, PATIENCE)
+    await served.stop()
+
+
 async def snapshot(nc: Client, job: Job, clock: Clock) -> None:
     kv = await nc.jetstream().key_value(KEYS)
 
@@ -120,6 +132,7 @@ SCENARIOS = {
     "publish_pipelined": publish_pipelined,
     "kv_get": kv_get,
     "kv_put": kv_put,
+    "service": service,
     "snapshot": snapshot,
 }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import natsio  # type: ignore[import-not-found,unused-ignore]
 from natsio.jetstream import ConsumerConfig  # type: ignore[import-not-found,unused-ignore]
+from natsio.micro import add_service  # type: ignore[import-not-found,unused-ignore]
 
 from tests.benchmarks.clients.alike import (
+    be_asked,
     consume,
     fetch,
     get_with,
@@ -18,11 +21,12 @@ from tests.benchmarks.clients.alike import (
     put,
     receive,
     request,
+    respond,
     snapshot_with,
     work,
 )
 from tests.benchmarks.measuring import BUCKET, KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
-from tests.benchmarks.peer import DATA
+from tests.benchmarks.peer import DATA, SERVED
 
 
 async def subscribe(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401 - natsio is not there for the type checker
@@ -65,6 +69,20 @@ async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: A
         clock.done = goal
 
 
+class Patient:
+    """A client that waits for as long as a run may last."""
+
+    def __init__(self, nc: Any) -> None:  # noqa: ANN401
+        self.request = partial(nc.request, timeout=PATIENCE)
+
+
+async def service(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    async with add_service(nc, name="bench", version="1.0.0") as served:
+        served.add_endpoint("served", respond, subject=SERVED)
+        await nc.flush()
+        await be_asked(Patient(nc), job, clock)
+
+
 async def snapshot(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
     kv = await nc.jetstream().key_value(KEYS)
 
@@ -92,6 +110,7 @@ SCENARIOS = {
     "publish_pipelined": publish_pipelined,
     "kv_get": kv_get,
     "kv_put": kv_put,
+    "service": service,
     "snapshot": snapshot,
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 import trionats
 from tests.benchmarks.clients.alike import (
+    be_asked,
     consume,
     fetch,
     get,
@@ -15,11 +18,12 @@ from tests.benchmarks.clients.alike import (
     put,
     receive,
     request,
+    respond,
     snapshot_with,
     work,
 )
 from tests.benchmarks.measuring import KEYS, PATIENCE, STORED, STREAM, Clock, Job, drive
-from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED
+from tests.benchmarks.peer import CREDIT, CREDIT_SUBJECT, DATA, FEED, SERVED
 
 
 async def subscribe(nc: trionats.Client, job: Job, clock: Clock) -> None:
@@ -96,6 +100,17 @@ async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None
             clock.done = goal
 
 
+async def service(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        trionats.open_service(nursery, nc, "bench", "1.0.0") as served,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(served.serve, "served", respond, subject=SERVED, concurrency=job.workers))
+        await be_asked(nc.with_options(request_timeout=PATIENCE), job, clock)
+        served.stop()
+
+
 async def snapshot(nc: trionats.Client, job: Job, clock: Clock) -> None:
     kv = await nc.jetstream().key_value(KEYS)
 
@@ -120,6 +135,7 @@ SCENARIOS = {
     "publish_pipelined": publish_pipelined,
     "kv_get": kv_get,
     "kv_put": kv_put,
+    "service": service,
     "snapshot": snapshot,
     "pool-10": pool,
     "pool-1000": pool,

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trio.lowlevel import checkpoint
+
 from trionats import api, errors
 from trionats._jetstream.api import about, api_error, confirmed, sound, unreadable
 from trionats._jetstream.direct import read_one
@@ -191,7 +193,8 @@ class JetStreamManager:
 
         Args:
             name: The stream.
-            seq: Only what is below this sequence, which is 1 at the least. Not together with `keep`.
+            seq: Only what is below this sequence, which is 1 at the least; below that there is nothing, and nothing is sent. Not
+                together with `keep`.
             subject: Only what matches this pattern.
             keep: All but this many of the newest.
 
@@ -564,11 +567,13 @@ async def purged(
             raise ValueError(f"{call}: {given} is {value}: it is at least {least}")
     if seq is not None and keep is not None:
         raise ValueError(f"{call}: either seq ({seq}) or keep ({keep}), not both")
-    asked = {
-        "seq": seq,
-        "keep": keep,
-        "filter": None if subject is None else subjects.pattern(f"{call}: subject", subject),
-    }
+    filtered = None if subject is None else subjects.pattern(f"{call}: subject", subject)
+    if seq == 1:
+        # Below it there is nothing, and servers up to 2.14.0 would purge everything.
+        jetstream.connection.pace.run.check()
+        await checkpoint()
+        return 0
+    asked = {"seq": seq, "keep": keep, "filter": filtered}
     request = {field: value for field, value in asked.items() if value is not None}
     with about(what):
         response = await jetstream.request(f"STREAM.PURGE.{name}", request)

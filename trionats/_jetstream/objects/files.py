@@ -25,11 +25,47 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Ts = TypeVarTuple("Ts")
 
-__all__ = ["NewFile"]
+__all__ = ["NewFile", "path_text", "shortened", "synchronised"]
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 #: How much of the file's name is in that of the one beside it: a name has 255 bytes at most.
 _NAME_BYTES: Final = 100
+
+
+def path_text(call: str, path: object) -> str:
+    """Give a path as text.
+
+    Args:
+        call: Who is given it, for texts.
+        path: What was given.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It is an empty one.
+    """
+    given = path if isinstance(path, str) else os.fspath(path) if isinstance(path, os.PathLike) else None
+    if not isinstance(given, str):
+        raise TypeError(f"{call}: path must be text or an os.PathLike, not {type(path).__name__}")
+    if not given or "\0" in given:
+        raise ValueError(f"{call}: path {given!r} is none")
+    return given
+
+
+def shortened(name: str) -> str:
+    """Give as much of a file's name as leaves room for more."""
+    return os.fsdecode(os.fsencode(name)[:_NAME_BYTES])
+
+
+def synchronised(directory: str) -> None:
+    """See to it that the names in a directory are on the disk, too: in a thread, and where that can be done."""
+    if os.name == "posix":
+        # Who may not read the directory cannot see to that.
+        with suppress(PermissionError):
+            file = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
 
 @final
@@ -46,12 +82,7 @@ class NewFile:
     """
 
     def __init__(self, call: str, path: str | os.PathLike[str]) -> None:
-        given = path if isinstance(path, str) else os.fspath(path) if isinstance(path, os.PathLike) else None
-        if not isinstance(given, str):
-            raise TypeError(f"{call}: path must be text or an os.PathLike, not {type(path).__name__}")
-        if not given or "\0" in given:
-            raise ValueError(f"{call}: path {given!r} is none")
-        self._call, self._path = call, given
+        self._call, self._path = call, path_text(call, path)
         self._place = self._beside = ""
         self._file = -1
         # A limiter of its own: programs that use up Trio's default one must not stop a transfer.
@@ -125,8 +156,7 @@ class NewFile:
             os.ftruncate(self._file, 0)
             return
         directory, name = os.path.split(self._place)
-        shown = os.fsdecode(os.fsencode(name)[:_NAME_BYTES])
-        beside = os.path.join(directory, f".{shown}.{secrets.token_hex(8)}.part")
+        beside = os.path.join(directory, f".{shortened(name)}.{secrets.token_hex(8)}.part")
         try:
             mode = stat.S_IMODE(os.stat(self._place).st_mode)
         except FileNotFoundError:
@@ -148,14 +178,7 @@ class NewFile:
         self._close()
         os.replace(self._beside, self._place)
         self._beside = ""
-        if os.name == "posix":
-            # So that the name is on the disk, too; who may not read the directory cannot see to that.
-            with suppress(PermissionError):
-                directory = os.open(os.path.dirname(self._place), os.O_RDONLY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+        synchronised(os.path.dirname(self._place))
 
     def _discard(self) -> None:
         with suppress(OSError):

@@ -119,6 +119,8 @@ class OrderedSource:
         self._ordered = ordered
         self._sink = sink
         self._inbox = PullInbox(jetstream.connection.new_inbox())
+        # What `trio.current_time` looks up each time; this is done for each message.
+        self._now = trio.lowlevel.current_clock().current_time
         self._asked = ""
         self._attachment: Attached | None = None
         self._parked: trio.Event | None = None
@@ -221,9 +223,14 @@ class OrderedSource:
         if self._parked is not None:
             self._parked.set()
 
-    def taken(self, size: int) -> None:
-        """Take note that a message that the sink kept makes room for another one."""
-        if self._ordered.taken(size) and not self._closed:
+    def taken(self, size: int, messages: int = 1) -> None:
+        """Take note that messages that the sink kept make room for others.
+
+        Args:
+            size: Their sizes, together.
+            messages: How many they are.
+        """
+        if self._ordered.taken(size, messages) and not self._closed:
             self._go_on(trio.current_time())
 
     def close(self, *, keep: bool = False) -> None:
@@ -249,11 +256,13 @@ class OrderedSource:
 
     def deliver(self, message: Msg) -> None:
         """Take what came to the inbox."""
-        now = trio.current_time()
+        now = self._now()
         ordered = self._ordered
-        if message.reply:
-            size = len(message.subject) + len(message.reply) + message.size
-            ack = ordered.received(message.reply, size, now)
+        reply = message.reply
+        if reply:
+            block = message.header_block
+            size = len(message.subject) + len(reply) + len(message.data) + (0 if block is None else len(block))
+            ack = ordered.received(reply, size, now)
             if ack is not None:
                 handed = self._sink.take(message, ack, size)
                 if handed is Handed.KEPT:

@@ -23,7 +23,7 @@ from trionats._protocol.jetstream.acks import LARGEST
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT, Start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from typing import NoReturn
 
     from trionats._core.message import Msg
@@ -111,12 +111,11 @@ class Watcher(Feed[T], Generic[T]):
             with trio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
-                    self._collect(await self.receive())
+                    self._collect([await self.receive()])
                 finally:
                     self._waiting.discard(scope)
             # Those that wait already need no scope each; `receive` sees to it that others have their turn.
-            for _ in range(min(self._due, AT_ONCE)):
-                self._collect(self.receive_nowait())
+            self._collect(self._receive_due())
         collected, self._snapshot = list(self._snapshot.values()), {}
         return collected
 
@@ -125,11 +124,24 @@ class Watcher(Feed[T], Generic[T]):
         """How many of the entries that wait belong to what was stored, as far as is known."""
         return len(self) if self._stored is None else min(len(self), self._stored - self._received)
 
-    def _collect(self, item: T) -> None:
-        if self._received > self._outdated:
-            key: object = object() if self._key is None else self._key(item)
-            self._snapshot.pop(key, None)
-            self._snapshot[key] = item
+    def _receive_due(self) -> list[T]:
+        count = min(self._due, AT_ONCE)
+        if count < 1:
+            return []
+        items = self._receive_buffered(count)
+        size_of_next = self._sizes.popleft
+        self._account(count, sum([size_of_next() for _ in range(count)]))
+        return items
+
+    def _collect(self, items: Sequence[T]) -> None:
+        """Put what was received just now into the snapshot, each behind all that came before."""
+        found, key_of = self._snapshot, self._key
+        # What was outdated came first.
+        for item in items[max(0, len(items) - (self._received - self._outdated)) :]:
+            key: object = object() if key_of is None else key_of(item)
+            if key in found:
+                del found[key]
+            found[key] = item
 
     # What the source calls.
 
@@ -156,8 +168,12 @@ class Watcher(Feed[T], Generic[T]):
     # Inside.
 
     def _taken(self, item: T) -> None:
-        self._received += 1
-        self._source.taken(self._sizes.popleft())
+        self._account(1, self._sizes.popleft())
+
+    def _account(self, count: int, size: int) -> None:
+        """Account for so many entries that left the channel, of this size together."""
+        self._received += count
+        self._source.taken(size, count)
         if self._stored is not None:
             self._release()
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
+
+import trio
 
 from trionats import events
 from trionats._jetstream.api import Api
 from trionats._protocol.jetstream.publishing.publish import AckChooser, patience
+from trionats._protocol.replies import nobody_listens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from trionats._core.message import Msg
     from trionats._core.messaging import Publishing
+
+#: How many choosers are still shown what comes after their choice.
+CHOOSERS_REMEMBERED: Final = 64
 
 
 @final
@@ -69,6 +77,54 @@ def chosen_destination(jetstream: Api[Publishing], subject: str, doing: str) -> 
     whereabouts = jetstream.whereabouts
     domain = None if whereabouts.chosen is None else whereabouts.named or whereabouts.chosen
     return Destination(jetstream, subject, doing, domain)
+
+
+@final
+class Choosers:
+    """Which replies count, of those to many publishes into one domain: each publish has a chooser, if a domain was asked for.
+
+    Args:
+        jetstream: Where the streams are.
+        awaited: Under which tokens replies are expected.
+        give_up: Called when no better reply has come in time to the one under a token, with what has come for all that comes.
+    """
+
+    def __init__(
+        self, jetstream: Api[Publishing], awaited: Collection[str], give_up: Callable[[str, Msg | Exception], None]
+    ) -> None:
+        self._api, self._awaited, self._give_up = jetstream, awaited, give_up
+        self._choosers: dict[str, AckChooser[Msg]] = {}
+        self.anywhere = jetstream.whereabouts.chosen is None
+        """Whether the first reply counts, wherever it comes from."""
+
+    def forget(self) -> None:
+        """Choose no more for what was published so far."""
+        self._choosers.clear()
+
+    def add(self, subject: str, token: str) -> None:
+        """Choose among the replies to a publish."""
+        chooser = chosen_destination(self._api, subject, f"publish to {subject!r}").chooser()
+        if chooser is None:
+            return
+        choosers = self._choosers
+        choosers[token] = chooser
+        # What comes behind its choice is told, too, for a while.
+        while len(choosers) > CHOOSERS_REMEMBERED + len(self._awaited):
+            oldest = next(iter(choosers))
+            done = choosers.pop(oldest)
+            if oldest in self._awaited:
+                choosers[oldest] = done
+
+    def chosen(self, token: str, message: Msg) -> bool:
+        """Say whether a reply is the one."""
+        chooser = self._choosers.get(token)
+        if chooser is None or nobody_listens(message):
+            return True
+        patience = chooser.choose(message)
+        if patience and token in self._awaited:
+            when = trio.current_time() + patience
+            self._api.connection.call_at(when, lambda: self._give_up(token, chooser.give_up()))
+        return not patience
 
 
 def written_at(jetstream: Api[Publishing], stream: str) -> tuple[Api[Publishing], str]:

@@ -20,7 +20,7 @@ import trio
 
 from trionats import errors
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.publishing.destination import chosen_destination
+from trionats._jetstream.publishing.destination import Choosers
 from trionats._jetstream.publishing.publish import publish_ack, stored_before
 from trionats._protocol import commands, headers
 from trionats._protocol.index import LateIndex
@@ -38,14 +38,12 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Frame
-    from trionats._protocol.jetstream.publishing.publish import AckChooser
+    from trionats._protocol.jetstream.publishing.ingest import Ingested
     from trionats._protocol.timers import Timer
 
 #: How often, and after how many seconds each, a stream is looked for that is not there.
 LOOKED_FOR: Final = 20
 LOOK_PAUSE: Final = 0.25
-#: How many choosers are still shown what comes after their choice.
-CHOOSERS_REMEMBERED: Final = 64
 
 
 @final
@@ -60,13 +58,13 @@ class Flight:
 
     def __init__(self, jetstream: Api[Publishing], max_pending: int, *, resend: bool) -> None:
         self._api = jetstream
-        self._anywhere = jetstream.whereabouts.chosen is None
-        self._choosers: dict[str, AckChooser[Msg]] = {}
         self.pipeline = jetstream.connection.open_pipeline(self)
         self._token_at = self.pipeline.token_at
         online = jetstream.connection.is_connected
         self.window = Window(max_pending, self.pipeline.patience, self, resend=resend, online=online)
         self._by_subject = LateIndex(self.window.awaited, attrgetter("subject"))
+        self._choosers = Choosers(jetstream, self.window.awaited, self._give_up)
+        self._anywhere = self._choosers.anywhere
         self.resend = resend
         self._ids = f"{jetstream.connection.new_token()}-" if resend else ""
         self.failures: dict[Publish, None] = {}
@@ -102,7 +100,7 @@ class Flight:
         """
         publish.queued = self.pipeline.queue(frame, size)
         if not self._anywhere:
-            self._choose(publish.subject, token)
+            self._choosers.add(publish.subject, token)
         self.window.sent(publish, token, self.pipeline.now())
         if self._timer is None:
             self._set_timer()
@@ -135,7 +133,7 @@ class Flight:
     def deliver(self, message: Msg) -> None:
         """Take a reply; one that nobody waits for is ignored."""
         token = message.subject[self._token_at :]
-        if not self._anywhere and not self._chosen(token, message):
+        if not self._anywhere and not self._choosers.chosen(token, message):
             return
         publish = self.window.awaited.pop(token, None)
         if publish is None:
@@ -155,7 +153,7 @@ class Flight:
 
     def connection_lost(self, reason: Exception) -> None:
         """Fail what was sent, or hold it back until it can be sent again."""
-        self._choosers.clear()
+        self._choosers.forget()
         for publish in self.window.lost():
             text = f"{_doing(publish)}: the connection was lost while its acknowledgement was awaited: {reason}"
             self._settle(publish, errors.explained(errors.DisconnectedError, text, sent=True))
@@ -325,7 +323,7 @@ class Flight:
             return
         publish.queued = queued
         if not self._anywhere:
-            self._choose(publish.subject, token)
+            self._choosers.add(publish.subject, token)
         self.window.sent(publish, token, self.pipeline.now())
 
     def _unknown(self, publish: Publish) -> Exception:
@@ -361,37 +359,11 @@ class Flight:
         self._timer = None
         self._step()
 
-    # Where the domain is to be a certain one.
-
-    def _choose(self, subject: str, token: str) -> None:
-        chooser = chosen_destination(self._api, subject, f"publish to {subject!r}").chooser()
-        assert chooser is not None, "a domain was chosen"
-        choosers, awaited = self._choosers, self.window.awaited
-        choosers[token] = chooser
-        # What comes behind its choice is told, too, for a while.
-        while len(choosers) > CHOOSERS_REMEMBERED + len(awaited):
-            oldest = next(iter(choosers))
-            done = choosers.pop(oldest)
-            if oldest in awaited:
-                choosers[oldest] = done
-
-    def _chosen(self, token: str, message: Msg) -> bool:
-        """Say whether a reply is the one."""
-        chooser = self._choosers.get(token)
-        if chooser is None or nobody_listens(message):
-            return True
-        patience = chooser.choose(message)
-        if patience and token in self.window.awaited:
-            when = trio.current_time() + patience
-            self._api.connection.call_at(when, lambda: self._give_up(token, chooser))
-        return not patience
-
-    def _give_up(self, token: str, chooser: AckChooser[Msg]) -> None:
-        """Take what has come for all that comes."""
+    def _give_up(self, token: str, last: Msg | Exception) -> None:
+        """Take what has come for all that comes, where the domain is to be a certain one."""
         publish = self.window.awaited.pop(token, None)
         if publish is None:
             return
-        last = chooser.give_up()
         if isinstance(last, Exception):
             self._settle(publish, no_stream(_doing(publish), str(last)))
         else:
@@ -402,11 +374,11 @@ def _doing(publish: Publish) -> str:
     return f"publish to {publish.subject!r}"
 
 
-def failed(publish: Publish) -> tuple[errors.FailedMsg, Exception]:
+def failed(publish: Publish | Ingested) -> tuple[errors.FailedMsg, Exception]:
     """Say of a publish that failed what it was, and why.
 
     Args:
-        publish: The publish.
+        publish: The publish, of a publisher or of an ingest.
     """
     assert publish.queued is not None, "it is kept until there is an acknowledgement"
     block, payload = commands.taken_apart(publish.queued.frame)

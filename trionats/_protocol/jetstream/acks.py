@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trionats._protocol import fields
@@ -228,27 +229,43 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
     Returns:
         What it says, or None when it is not such a subject.
     """
-    if not reply.startswith("$JS.ACK."):
-        return None
-    tokens = reply.split(".")
-    count = len(tokens)
-    # ADR-15: ten tokens are neither form; more than eleven may come one day and mean nothing yet.
-    if count == 9:
-        _, _, stream, consumer, *numbers = tokens
-        domain = ""
-    elif count >= 11:
-        _, _, domain, _, stream, consumer, *numbers = tokens[:11]
-        domain = "" if domain == "_" else domain
-    else:
-        return None
     try:
-        deliveries, sequence, consumer_sequence, timestamp, pending = map(int, numbers)
+        prefix, attempts, place, consumer_place, time, left = reply.rsplit(".", 5)
+        names = _names_in(prefix)
+        if names is None:
+            return _without_what_follows(reply)
+        deliveries, sequence, consumer_sequence = int(attempts), int(place), int(consumer_place)
+        timestamp, pending = int(time), int(left)
     except ValueError:
         return None
     if not (0 <= sequence <= LARGEST and 0 <= timestamp <= LARGEST and 0 <= pending <= LARGEST):
         return None
+    stream, consumer, domain = names
     # What `AckSubject(...)` does, at half the price: this is done for each message.
     return _new(AckSubject, (stream, consumer, deliveries, sequence, consumer_sequence, timestamp, pending, domain))
+
+
+@lru_cache(maxsize=64)
+def _names_in(prefix: str) -> tuple[str, str, str] | None:
+    """Read what is the same in all reply subjects of one consumer: the stream, the consumer and the domain.
+
+    Kept, since most messages are of the same consumers as those before.
+    """
+    tokens = prefix.split(".")
+    if tokens[:2] != ["$JS", "ACK"]:
+        return None
+    if len(tokens) == 4:
+        return tokens[2], tokens[3], ""
+    # ADR-15: ten tokens are neither form.
+    if len(tokens) != 6:
+        return None
+    return tokens[4], tokens[5], "" if tokens[2] == "_" else tokens[2]
+
+
+def _without_what_follows(reply: str) -> AckSubject | None:
+    """Read one with more than eleven tokens: they may come one day, and mean nothing yet."""
+    tokens = reply.split(".", 11)
+    return parse_ack_subject(".".join(tokens[:11])) if len(tokens) > 11 else None
 
 
 def whole_number(said: Mapping[str, object], name: str) -> int:

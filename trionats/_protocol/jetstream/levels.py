@@ -22,7 +22,7 @@ __all__ = ["HEADER", "REFUSED", "Need", "absent", "greatest", "of_consumer", "of
 HEADER: Final = "Nats-Required-Api-Level"
 #: The server's number for: this level is not mine.
 REFUSED: Final = 10185
-_VERSIONS: Final = {1: "2.11", 2: "2.12", 4: "2.14"}
+_VERSIONS: Final = {1: "2.11", 2: "2.12", 4: "2.14", 5: "2.15"}
 _STREAM: Final = {
     "allow_msg_ttl": 1,
     "subject_delete_marker_ttl": 1,

@@ -12,14 +12,20 @@ __all__ = ["moment_of", "read_moment", "written_moment"]
 _as_go_prints: Final = re.compile(r"(\S+ \S+) ([+-]\d{4}) \S+").fullmatch
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+#: Up to where a float of seconds is exact to the microsecond: 2 ** 33 seconds, in the year 2242.
+_EXACT: Final = (1 << 33) * 1_000_000
 
 
 def moment_of(nanoseconds: int) -> datetime:
     """Give a time that the server says in nanoseconds since 1970: the same as `read_moment` of its text.
 
-    A float has no room for the nanoseconds of our days: the last microsecond would be another one, now and then.
+    A float has no room for the nanoseconds of our days: the last microsecond would be another one, now and then. For whole
+    microseconds it has, as long as it is off by less than half of one, which is what it is rounded to.
     """
-    return _EPOCH + timedelta(0, 0, nanoseconds // 1000)
+    microseconds = nanoseconds // 1000
+    if microseconds < _EXACT:
+        return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
+    return _EPOCH + timedelta(0, 0, microseconds)
 
 
 def read_moment(text: object) -> datetime:

@@ -375,7 +375,10 @@ class Window:
         self._proof_until = inf
         self._refusals = self._too_small = 0
         self._usual_size += (size - self._usual_size) / 16 if self._usual_size else size
-        self._settle(1, size)
+        self._asked -= 1
+        self._asked_bytes -= size
+        if self._asked <= 0 or self._asked_bytes <= 0 or not self._pulls:
+            self._settle(0, 0)
 
     def received(self, size: int, now: float) -> None:
         """Tell that a message came and was handed over: `arrived` and `buffered` in one, since it is done for each message.
@@ -407,16 +410,17 @@ class Window:
         self._buffered += 1
         self._buffered_bytes += size
 
-    def taken(self, size: int) -> bool:
-        """Tell that a message has made room again.
+    def taken(self, size: int, messages: int = 1) -> bool:
+        """Tell that messages have made room again.
 
         Args:
-            size: Its size.
+            size: Their sizes, together.
+            messages: How many they are.
 
         Returns:
             Whether more may be worth asking for; `pull` knows.
         """
-        self._buffered -= 1
+        self._buffered -= messages
         self._buffered_bytes -= size
         return self._asked + self._buffered <= self._worth_a_look
 

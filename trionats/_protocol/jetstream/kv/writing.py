@@ -144,5 +144,7 @@ def purge_request(subject: str, marker: api.KeyValueEntry, now: datetime, oldert
     """
     if olderthan < 0 or (now - marker.created).total_seconds() > olderthan:
         return {"filter": subject, "seq": marker.revision + 1}
-    # Before the marker of a purge there is nothing.
-    return {"filter": subject, "seq": marker.revision} if marker.operation != "PURGE" else None
+    # Before the marker of a purge there is nothing, nor before the stream's first message; there, servers up to 2.14.0 would purge
+    # the marker as well.
+    nothing_before = marker.operation == "PURGE" or marker.revision == 1
+    return None if nothing_before else {"filter": subject, "seq": marker.revision}

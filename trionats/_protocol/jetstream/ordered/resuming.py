@@ -403,20 +403,21 @@ class Ordered:
         ack = parse_ack_subject(reply)
         if ack is None or ack.consumer != self.name or self._phase is not _Phase.READING:
             return None
-        if ack.consumer_sequence != self._consumer_sequence + 1:
+        place, consumer_place = ack.sequence, ack.consumer_sequence
+        if consumer_place != self._consumer_sequence + 1:
             # The same one twice is harmless. Anything else is a gap, or a consumer that was set back (2.14).
-            if ack.consumer_sequence > self._consumer_sequence or ack.sequence > self._seen:
+            if consumer_place > self._consumer_sequence or place > self._seen:
                 self._reset(now)
             return None
-        self._consumer_sequence, self._seen = ack.consumer_sequence, ack.sequence
+        self._consumer_sequence, self._seen = consumer_place, place
         self._window.arrived(size, now)
         sequence, timestamp = self.cursor
         # As long as nothing was handed over (no timestamp), nothing can have come again: what was last of its subject when
         # reading began may have been deleted since, and an older one be last now.
-        if ack.sequence > sequence or not (timestamp or self._by_sequence):
+        if place > sequence or not (timestamp or self._by_sequence):
             return ack
         if timestamp and ack.timestamp > timestamp:
-            self._regressed(f"sequence {ack.sequence} came again and is younger")
+            self._regressed(f"sequence {place} came again and is younger")
         elif self._by_sequence and self._snapshot.only_the_last:
             # All that this consumer found when it was made is what was handed over last.
             self._snapshot.end(sequence)
@@ -456,17 +457,18 @@ class Ordered:
         """Tell that the message could not be handed over: it is asked for again."""
         self._reset(now)
 
-    def taken(self, size: int) -> bool:
-        """Tell that a message that was handed over has made room again.
+    def taken(self, size: int, messages: int = 1) -> bool:
+        """Tell that messages that were handed over have made room again.
 
         Args:
-            size: The message's size.
+            size: Their sizes, together.
+            messages: How many they are.
 
         Returns:
             Whether there may be enough room by now to ask for more.
         """
         # While what was stored is read, one request follows the other.
-        return self._window.taken(size) and (self._snapshot.done or self._window.asked <= 0)
+        return self._window.taken(size, messages) and (self._snapshot.done or self._window.asked <= 0)
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.

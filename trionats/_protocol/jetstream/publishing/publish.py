@@ -329,12 +329,13 @@ def is_conflict(error: Exception) -> bool:
     return isinstance(error, errors.APIError) and error.err_code in WRONG_LAST_SEQUENCE
 
 
-def time_to_live(doing: str, ttl: object) -> str:
+def time_to_live(doing: str, ttl: object, name: str = "msg_ttl") -> str:
     """Write how long a message is to live, for its `Nats-TTL` header.
 
     Args:
         doing: What the message is published for, for the text of an exception.
         ttl: Whole seconds, or "never".
+        name: What the argument is called.
 
     Returns:
         The header's value.
@@ -346,9 +347,9 @@ def time_to_live(doing: str, ttl: object) -> str:
     if isinstance(ttl, str) and ttl == "never":
         return "never"
     if not isinstance(ttl, (int, float)) or isinstance(ttl, bool):
-        raise TypeError(f'{doing}: msg_ttl must be whole seconds or "never", not {type(ttl).__name__}')
+        raise TypeError(f'{doing}: {name} must be whole seconds or "never", not {type(ttl).__name__}')
     if not 1 <= ttl <= MOST_SECONDS:
-        raise ValueError(f'{doing}: msg_ttl must be from 1 to {MOST_SECONDS} seconds, or "never"')
+        raise ValueError(f'{doing}: {name} must be from 1 to {MOST_SECONDS} seconds, or "never"')
     if ttl != int(ttl):
-        raise ValueError(f"{doing}: msg_ttl is {ttl:g} s: the server cuts it to whole seconds, so it must be whole")
+        raise ValueError(f"{doing}: {name} is {ttl:g} s: the server cuts it to whole seconds, so it must be whole")
     return f"{int(ttl)}s"

@@ -38,7 +38,7 @@ from nats.js.api import (
     StreamPurgeRequest,
 )
 
-from trionats import _lossless
+from trionats.api import _lossless
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -53,8 +53,11 @@ __all__ = [
     "ConsumerInfo",
     "ConsumerPause",
     "ConsumerReset",
+    "CounterEntry",
     "DeliverPolicy",
     "DiscardPolicy",
+    "EndpointInfo",
+    "EndpointStats",
     "ExternalStream",
     "Header",
     "KeyValueConfig",
@@ -83,7 +86,11 @@ __all__ = [
     "RePublish",
     "ReplayPolicy",
     "RetentionPolicy",
+    "Schedule",
     "SequenceInfo",
+    "ServiceInfo",
+    "ServicePing",
+    "ServiceStats",
     "StorageType",
     "StoreCompression",
     "StoredMsg",
@@ -390,6 +397,108 @@ class AccountInfo(Whole, nats_api.AccountInfo):
     tiers: dict[str, Tier] | None = None  # type: ignore[assignment]
     reserved_memory: int | None = None
     reserved_storage: int | None = None
+
+
+# -- what services tell ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ServicePing(Whole):
+    """Who a service is: one running instance of a program that others may run, too (ADR-32).
+
+    Attributes:
+        name: What it is called; several may be called alike.
+        id: What nobody else is called.
+        version: Its version (SemVer).
+        metadata: What its program says of it besides.
+        type: What kind of answer this is.
+    """
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    type: str = "io.nats.micro.v1.ping_response"
+
+
+@dataclass
+class EndpointInfo(Whole):
+    """What an endpoint of a service is: a subject that is responded to.
+
+    Attributes:
+        name: What it is called.
+        subject: Where requests go.
+        queue_group: Its queue group, one member of which is given a request; an empty string for none.
+        metadata: What its program says of it besides.
+    """
+
+    name: str
+    subject: str
+    queue_group: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class ServiceInfo(Whole):
+    """What a service is, with its endpoints; see `ServicePing` for the fields that are not listed here.
+
+    Attributes:
+        description: What it does.
+        endpoints: What it responds to.
+    """
+
+    name: str
+    id: str
+    version: str
+    description: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    endpoints: list[EndpointInfo] = field(default_factory=list)
+    type: str = "io.nats.micro.v1.info_response"
+
+
+@dataclass
+class EndpointStats(Whole):
+    """What an endpoint has done since its service was started or reset.
+
+    Attributes:
+        name: What it is called.
+        subject: Where requests go.
+        queue_group: Its queue group; an empty string for none.
+        num_requests: How many requests were handed over.
+        num_errors: How many of them were answered with an error.
+        last_error: The last error: "code:description"; an empty string for none.
+        processing_time: How long they took together, in nanoseconds.
+        average_processing_time: How long one took, in nanoseconds; 0 where there was none.
+        data: What the program's own `stats_handler` gave: anything that JSON has.
+    """
+
+    name: str
+    subject: str
+    queue_group: str = ""
+    num_requests: int = 0
+    num_errors: int = 0
+    last_error: str = ""
+    processing_time: int = 0
+    average_processing_time: int = 0
+    data: Any = None
+
+
+@dataclass
+class ServiceStats(Whole):
+    """What the endpoints of a service have done; see `ServicePing` for the fields that are not listed here.
+
+    Attributes:
+        started: Since when it runs, or when it was reset.
+        endpoints: What each of them has done.
+    """
+
+    name: str
+    id: str
+    version: str
+    started: datetime.datetime | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    endpoints: list[EndpointStats] = field(default_factory=list)
+    type: str = "io.nats.micro.v1.stats_response"
 
 
 # -- keys and values -----------------------------------------------------------------------------------------------------
@@ -862,6 +971,68 @@ class StoredMsg:
     time: datetime.datetime
     data: bytes = b""
     headers: MultiDict[str] = field(default_factory=MultiDict)
+
+
+# -- schedules and counters --------------------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A message that the server is to store again and again, or once, as its stream holds it (ADR-51).
+
+    Attributes:
+        subject: The schedule's own subject.
+        target: What the server stores is stored under this one.
+        expression: When, as it stands in the stream: `@at 2030-01-01T00:00:00Z`, `@every 60s`, `0 0 12 * * *`.
+        at: The one moment, in UTC; None where it has none, or it cannot be read.
+        every: So many seconds apart, likewise.
+        cron: Six fields, or a word as "@hourly"; also whatever a later server may understand.
+        time_zone: The IANA name of the zone that `cron` is meant in; None for UTC.
+        ttl: For how many seconds what is stored is kept, or "never"; None for as long as the stream keeps anything.
+        source: The subject whose last message's payload is stored; None for this one's.
+        rollup: Whether what is stored replaces what was stored under the target before.
+        data: The payload.
+        headers: Its headers, without those above; they are stored with it.
+        seq: The sequence of the schedule in the stream.
+        created: When it was stored, in UTC.
+    """
+
+    subject: str
+    target: str
+    expression: str
+    at: datetime.datetime | None
+    every: float | None
+    cron: str | None
+    time_zone: str | None
+    ttl: float | str | None
+    source: str | None
+    rollup: bool
+    data: bytes
+    headers: MultiDict[str]
+    seq: int
+    created: datetime.datetime
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CounterEntry:
+    """What a counter has come to (ADR-49).
+
+    Attributes:
+        subject: The counter.
+        value: Its value, of any size.
+        sources: What was counted elsewhere and is part of it: by stream, and by the counter's subject there; empty where there
+            is none.
+        seq: The sequence of its last message in the stream.
+        time: When that was stored, in UTC.
+    """
+
+    subject: str
+    value: int
+    sources: Mapping[str, Mapping[str, int]]
+    seq: int
+    time: datetime.datetime
 
 
 def _limit(number: int | None) -> int | None:
