@@ -72,7 +72,7 @@ async def test_what_is_no_argument_is_refused_before_anything_is_asked(
     arguments: tuple[Any, ...], options: dict[str, Any], text: str
 ) -> None:
     async with open_group() as w:
-        given = [w.js if argument == "js" else argument for argument in arguments]
+        given: Any = [w.js if argument == "js" else argument for argument in arguments]
         with pytest.raises(TypeError, match=text):
             async with open_partition(w.nursery, *given, **options):
                 pass
