@@ -35,6 +35,7 @@ from trionats import (
     open_events,
     open_ingest,
     open_lease,
+    open_partition,
     open_publisher,
     open_replies,
     open_subscription,
@@ -719,6 +720,77 @@ DO |= {
     ),
     "open_watcher of keys, with several filters": with_keys(watching(keys=["k", "new"])),
     "KeyValue.purge_deletes": with_keys(lambda kv: kv.purge_deletes(-1)),
+}
+
+
+async def grouping(boss: Client, *, elastic: bool) -> None:
+    await boss.jetstream().create_group("S", "g", 2, elastic=elastic, members="m")
+
+
+def with_group(
+    use: Callable[[JetStream], Awaitable[object]], *, elastic: bool
+) -> Callable[[Client, Client], Awaitable[None]]:
+    """Do it where there is a group."""
+
+    async def do(boss: Client, guest: Client) -> None:
+        await grouping(boss, elastic=elastic)
+        await use(guest.jetstream())
+
+    return do
+
+
+async def come_and_go(js: JetStream) -> None:
+    await js.add_members("S", "g", "n")
+    await js.drop_members("S", "g", "n")
+
+
+async def be_a_static_member(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    await js.add_stream(name="S", subjects=["0.s.*"], storage=api.StorageType.MEMORY)
+    await grouping(boss, elastic=False)
+    await js.publish("0.s.a", b"x")
+    async with trio.open_nursery() as nursery:
+        async with open_partition(nursery, guest.jetstream(), "S", "g", "m") as rx:
+            await (await rx.receive()).ack()
+        await until(lambda: nobody_is_pinned(js, "S", "g-m"), within=0.4)
+        assert (await js.consumer_info("S", "g-m")).num_ack_pending == 0
+
+
+async def nobody_is_pinned(js: JetStream, stream: str, consumer: str) -> bool:
+    states = (await js.consumer_info(stream, consumer)).priority_groups or []
+    return not any(state.pinned_client_id for state in states)
+
+
+async def be_an_elastic_member(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await grouping(boss, elastic=True)
+    async with trio.open_nursery() as nursery:
+        async with open_partition(nursery, guest.jetstream(), "S", "g", "m", elastic=True) as rx:
+            msg = await rx.receive()
+            await js.add_members("S", "g", {"m": [1], "n": [0]})
+            await msg.ack()
+
+            async def has_let_go() -> bool:
+                with suppress(errors.NotFoundError):
+                    return (await js.consumer_info("S-g", "m")).config.filter_subjects == ["1.>"]
+                return False
+
+            await until(has_let_go, within=0.4)
+            for number in range(8):
+                await js.publish(f"s.{number}", b"of either partition")
+            await (await rx.receive()).ack()
+        await until(lambda: nobody_is_pinned(js, "S-g", "m"), within=0.4)
+
+
+DO |= {
+    "create_group, static": with_group(lambda js: js.create_group("S", "n", 2, members="m"), elastic=False),
+    "create_group, elastic": with_group(lambda js: js.create_group("S", "n", 2, elastic=True), elastic=True),
+    "delete_group, static": with_group(lambda js: js.delete_group("S", "g"), elastic=False),
+    "delete_group, elastic": with_group(lambda js: js.delete_group("S", "g", elastic=True), elastic=True),
+    "add_members and drop_members": with_group(come_and_go, elastic=True),
+    "open_partition, static": be_a_static_member,
+    "open_partition, elastic": be_an_elastic_member,
 }
 
 
