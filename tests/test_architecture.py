@@ -28,7 +28,7 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
+        "_event_feed _ingest _publisher _replies _service _subscription bridge",
         "_consume _partition _watch",
         "*",
         "_cli",
@@ -79,6 +79,7 @@ FLOORS: dict[str, list[str]] = {
         "streams",
         "counters partitions schedules",
         "context",
+        "advisories",
     ],
     "_jetstream.backups": [
         "* directories",

@@ -31,6 +31,15 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "service.py": [
+        "an apple costs 3",
+        "error 400 name what you want",
+        "error 500 KeyError",
+        "endpoints: ['price', 'v2.count']",
+        "3 requests, 2 errors, the last 500:KeyError",
+        "counted 1",
+        "done",
+    ],
     "buckets.py": [
         "1 value, 5 of each key, for 3600.0 s",
         "collected: ['hall.light', 'yard.light']",
@@ -56,6 +65,11 @@ EXPECTED = {
         "worker would get it, as a member of workers",
         "ORDERS would not store it: maximum payload exceeded",
     ],
+    "backup.py": [
+        "all of it is there",
+        "backed up: 100 messages",
+        "restored: b'99' is the last one",
+    ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
         "stored as: ['docs.Read=20me=2Etxt', 'docs.Gr=C3=BC=C3=9Fe=2Etxt', 'src.a=3Db=7E=2Epy']",
@@ -73,6 +87,7 @@ EXPECTED = {
         *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
         "together: 1000000000000000000000000000002",
     ],
+    "fast_ingest.py": ["10000 messages, the last one has sequence 10000", "2 is not stored: BadRequestError"],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

@@ -10,7 +10,6 @@ values of `open_events` and `open_advisories`; `trionats.testing` starts a real 
 from __future__ import annotations
 
 from trionats import advisories, api, errors, events, monitoring
-from trionats._advisories import Advisories, open_advisories
 from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
@@ -24,6 +23,7 @@ from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
 from trionats._ingest import open_ingest
+from trionats._jetstream.advisories import Advisories, open_advisories
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream

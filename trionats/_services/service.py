@@ -117,6 +117,7 @@ class Group:
     def info(self) -> ServiceInfo:
         """Say what the service is, with the endpoints that are open: what it answers to INFO."""
         who = self._identity
+        who.connection.pace.run.check()
         endpoints = [endpoint.info() for endpoint in self._open()]
         return ServiceInfo(who.name, who.id, who.version, who.description, dict(who.metadata), endpoints)
 
@@ -126,6 +127,7 @@ class Group:
         It calls their stats handlers. Times are in nanoseconds.
         """
         who = self._identity
+        who.connection.pace.run.check()
         endpoints = [endpoint.stats() for endpoint in self._open()]
         return ServiceStats(who.name, who.id, who.version, who.started, dict(who.metadata), endpoints)
 
@@ -241,6 +243,7 @@ class Group:
             TypeError: An argument is of a wrong kind.
             ValueError: An argument cannot be, or the service was stopped.
         """
+        self._identity.connection.pace.run.check()
         if unknown:
             raise unexpected("serve", unknown, None)
         if not callable(handler):
@@ -273,6 +276,7 @@ class Group:
             ValueError: An argument cannot be, or the service was stopped.
         """
         identity = self._identity
+        identity.connection.pace.run.check(call)
         name = name_of(call, name)
         where = endpoint_subject(call, self._prefix, name, subject)
         group = queue_of(call, queue, self._queue)
