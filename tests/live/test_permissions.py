@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -31,6 +32,7 @@ from trionats import (
     open_lease,
     open_publisher,
     open_replies,
+    open_service,
     open_subscription,
     open_watcher,
 )
@@ -61,7 +63,7 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "$SRV.>", "listen"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:
@@ -146,6 +148,19 @@ async def subscribe(boss: Client, guest: Client) -> None:
         await guest.flush()
         await boss.publish("listen", b"x")
         assert (await rx.receive()).data == b"x"
+
+
+async def serve(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_service(nursery, guest, "svc", "1.0.0") as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "work", lambda request: request.respond(b"done"), subject="listen"))
+        with trio.fail_after(0.3):
+            assert (await boss.request("$SRV.PING")).data
+            assert (await boss.request("listen")).data == b"done"
+        service.stop()
 
 
 async def request_many(boss: Client, guest: Client) -> None:
@@ -497,6 +512,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "open_subscription": subscribe,
     "publish": simply(lambda nc: nc.publish("s.a", b"x")),
     "request": simply(lambda nc: nc.request("s.a", b"x")),
+    "open_service, open_endpoint and Service.serve": serve,
     "request_many": request_many,
     "open_replies": replies,
     "trace": trace,
