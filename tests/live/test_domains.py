@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.worlds import arrived, next_event, open_live, open_world, until
-from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events, open_watcher
+from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events, open_ingest, open_watcher
 from trionats.testing import open_server
 from trionats.testing._server import free_port
 
@@ -314,3 +314,20 @@ async def test_a_stream_of_another_domain_is_backed_up_and_restored_over_the_lea
         assert (await back.info()).state.messages == 30
         assert await pair.leaf.jetstream(domain="leaf").stream_names() == []
         assert await pair.hub.jetstream().stream_names() == ["B"]
+
+
+@pytest.mark.level(4)
+async def test_a_fast_ingest_goes_to_the_domain_that_was_asked_for_or_nowhere() -> None:
+    async with open_pair() as pair:
+        hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+        await hub.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            for number in range(1000):
+                await ingest.publish("s.a", b"%d" % number)
+        assert ingest.ack is not None
+        assert (ingest.ack.domain, ingest.ack.count) == ("hub", 1000)
+        await leaf.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            with pytest.raises(ValueError, match="stream 'S' of domain 'hub' hears it, and stream 'S' here"):
+                await ingest.publish("s.a", b"x")
+        assert (await hub.stream_info("S")).state.messages == 1000
