@@ -641,6 +641,18 @@ LEFT: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_stream_that_somebody_made_meanwhile_is_not_what_a_restore_left(number: int, tmp_path: Path) -> None:
+    async with open_backups(new_archive(b"")) as here:
+        path = await backed_up(here, tmp_path)
+        here.backups.leave(state={"messages": 0, "last_seq": 0})
+        here.backups.answers[number] = refusal(400, 10130, "stream name already in use, cannot restore")
+        with pytest.raises(errors.BadRequestError, match="10130"):
+            await here.js.restore_stream(path)
+        await here.nc.flush()
+        assert not here.backups.deleted
+
+
 @pytest.mark.parametrize("how", ["cancelled", "refused", "refused in the end"])
 @pytest.mark.parametrize(("left", "ours"), LEFT.values(), ids=LEFT)
 async def test_what_is_left_of_a_restore_is_deleted_and_nothing_else(
