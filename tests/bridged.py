@@ -114,7 +114,7 @@ class World:
 
 def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     """Say which item it is, of those that `World.make` makes."""
-    if isinstance(item, (Msg, trionats.Msg)):
+    if isinstance(item, (Msg, trionats.Msg, trionats.ServiceRequest)):
         return int(item.data)
     if isinstance(item, trionats.advisories.StreamAction):
         return int(item.stream)

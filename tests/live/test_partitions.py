@@ -208,7 +208,7 @@ async def test_a_member_that_is_added_takes_over_its_partitions_in_order(nats_se
             await until(lambda: group.count >= 540)
             before = {member: len(found) for member, found in group.got.items()}
             assert all(before.values())
-            await until(lambda: consumers_are(group, {"m2", "m3"}))
+            await until(lambda: members_are(group, {"m2", "m3"}))
             members.cancel_scope.cancel()
         assert group.count == 540
         assert_in_order(group)
@@ -220,7 +220,7 @@ async def holds(group: Group, count: int) -> bool:
     return (await group.w.js.stream_info(group.read_stream)).state.messages == count
 
 
-async def consumers_are(group: Group, names: set[str]) -> bool:
+async def members_are(group: Group, names: set[str]) -> bool:
     return set(await group.consumers()) == names
 
 
@@ -235,7 +235,7 @@ async def test_partitions_change_hands_at_once_and_a_member_hears_of_it(nats_ser
             await group.w.js.add_members(group.stream, group.name, "b")
             told = [await next_event(happened, events.PartitionsChanged) for _ in range(2)]
             assert {event.member: event.partitions for event in told} == {"a": (0, 1, 2), "b": (3, 4, 5)}
-            await until(lambda: consumers_are(group, {"a", "b"}))
+            await until(lambda: members_are(group, {"a", "b"}))
             await group.publish(0, KEYS)
             await (await theirs.receive()).ack()
             assert trio.current_time() - began < 2
@@ -243,7 +243,7 @@ async def test_partitions_change_hands_at_once_and_a_member_hears_of_it(nats_ser
             await group.w.js.drop_members(group.stream, group.name, "b")
             told = [await next_event(happened, events.PartitionsChanged) for _ in range(2)]
             assert {event.member: event.partitions for event in told} == {"a": (0, 1, 2, 3, 4, 5), "b": ()}
-            await until(lambda: consumers_are(group, {"a"}))
+            await until(lambda: members_are(group, {"a"}))
             with trio.move_on_after(0.1):
                 pytest.fail(f"{await theirs.receive()}")
             for _ in range(KEYS - 2):
@@ -424,7 +424,7 @@ async def test_leaving_gives_back_what_was_not_received_and_leaves_no_watcher(na
             msg = await rx.receive()
             assert (msg.data, msg.metadata.num_delivered) == (b"0", 2)
             await msg.ack()
-        await until(lambda: consumers_are(group, set()), within=15, pause=0.1)
+        await until(lambda: members_are(group, set()), within=15, pause=0.1)
         await until(lambda: holds(group, 2))
 
 
@@ -484,7 +484,7 @@ async def test_partitions_are_given_by_hand(nats_server: NatsServer) -> None:
         await group.create(2, mappings={"a": [1], "b": [0]})
         await group.publish(0, KEYS)
         async with group.open("a"), group.open("b"):
-            await until(lambda: consumers_are(group, {"a", "b"}))
+            await until(lambda: members_are(group, {"a", "b"}))
         there = await group.consumers()
         assert {name: info.config.filter_subjects for name, info in there.items()} == {"a": ["1.>"], "b": ["0.>"]}
         after = await group.w.js.add_members(group.stream, group.name, {"b": [0, 1]})
