@@ -225,6 +225,15 @@ async def test_a_backup_that_fails_leaves_nothing_and_says_why(
     assert names_in(tmp_path) == []
 
 
+async def test_a_backup_whose_inbox_is_refused_says_so(tmp_path: Path) -> None:
+    async with open_backups() as here:
+        here.backups.silent = True
+        here.server.deny_subscribe = ("_INBOX.>",)
+        with pytest.raises(errors.PermissionsViolationError, match=r"backup of stream 'S': .*_INBOX"):
+            await here.stream.backup(tmp_path / "b")
+    assert names_in(tmp_path) == []
+
+
 async def test_a_backup_ends_with_its_connection(tmp_path: Path) -> None:
     async with open_backups(reconnect_time_wait=0.001) as here:
         here.backups.silent = True
