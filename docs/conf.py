@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"NATS|JetStreamContext\..*|KeyValue\..*"),
     # Private names in public signatures: type variables and aliases.
     (r"py:class", r"AnyObjectInfo|AnyObjectMeta|Api|NatsPyConnection|ObjectData|OnRecreate|Opening|Overflow|Progress"),
-    (r"py:.*", r"trionats\._.*"),
+    (r"py:.*", r"trionats\.(monitoring\.)?_.*"),
     (r"py:.*", r"(trionats\.errors\.)?[TREP]"),
 ]
 

@@ -31,11 +31,31 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "service.py": [
+        "an apple costs 3",
+        "error 400 name what you want",
+        "error 500 KeyError",
+        "endpoints: ['price', 'v2.count']",
+        "3 requests, 2 errors, the last 500:KeyError",
+        "counted 1",
+        "done",
+    ],
     "buckets.py": [
         "1 value, 5 of each key, for 3600.0 s",
         "collected: ['hall.light', 'yard.light']",
         "at the origin: off",
         "mirrored: ['hall.light']",
+    ],
+    "discover_services.py": [
+        "greeter 1.0.0: Greets whoever asks, at ['greet']",
+        "greet: 1 request, 0 errors",
+        "others: []",
+    ],
+    "monitoring.py": [
+        "hub is ok",
+        "till is connected to hub, and to ('orders.*',)",
+        "0 streams, 0 bytes",
+        "VARZ: nobody answers '$SYS.REQ.SERVER.PING.STATSZ': the user is not of the system account",
     ],
     "trace.py": [
         "in from client 'shop' as 'orders.old' of $G",
@@ -44,6 +64,11 @@ EXPECTED = {
         "--C client 'worker' on 'orders.*' of queue 'workers'",
         "worker would get it, as a member of workers",
         "ORDERS would not store it: maximum payload exceeded",
+    ],
+    "backup.py": [
+        "all of it is there",
+        "backed up: 100 messages",
+        "restored: b'99' is the last one",
     ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
@@ -62,6 +87,7 @@ EXPECTED = {
         *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
         "together: 1000000000000000000000000000002",
     ],
+    "fast_ingest.py": ["10000 messages, the last one has sequence 10000", "2 is not stored: BadRequestError"],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),

@@ -32,15 +32,19 @@ from tests.fakes import FakeServer
 from tests.worlds import find_keys, find_store, has_ended, nursery_elsewhere, settled, until
 from trionats import (
     Client,
+    open_advisories,
     open_client,
     open_consumer,
+    open_endpoint,
     open_partition,
     open_replies,
+    open_service,
     open_subscription,
     open_watcher,
 )
 from trionats._feeds.bounded import BoundedFeed as Bounded
 from trionats._feeds.feed import Feed
+from trionats.advisories import StreamAction
 from trionats.testing import NatsServer
 
 if TYPE_CHECKING:
@@ -211,6 +215,41 @@ async def live_push(_: NatsServer, nc: Client) -> Source:
     yield lambda number: js.publish("promise.kept", b"%d" % number), lambda nursery: open_consumer(nursery, consumer)
 
 
+@asynccontextmanager
+async def endpoint(server: FakeServer | NatsServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        if isinstance(server, FakeServer):
+            await nc.flush()  # what it has not heard of yet it cannot know
+            server.publish("promise.kept", b"%d" % number)
+        else:
+            await nc.publish("promise.kept", b"%d" % number)
+
+    async with trio.open_nursery() as background, open_service(background, nc, "promise", "1.0.0") as service:
+        yield make, lambda nursery: open_endpoint(nursery, service, "kept", subject="promise.*")
+
+
+def stream_made(number: int) -> tuple[str, bytes]:
+    said = {"type": "io.nats.jetstream.advisory.v1.stream_action", "stream": str(number), "action": "create"}
+    return f"$JS.EVENT.ADVISORY.STREAM.CREATED.{number}", json.dumps(said).encode()
+
+
+@asynccontextmanager
+async def fake_advisories(server: FakeServer, nc: Client) -> Source:
+    async def make(number: int) -> None:
+        server.publish(*stream_made(number))
+
+    yield make, lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction)
+
+
+@asynccontextmanager
+async def live_advisories(_: NatsServer, nc: Client) -> Source:
+    # A server tells of what it did in any order.
+    yield (
+        lambda number: nc.publish(*stream_made(number)),
+        lambda nursery: open_advisories(nursery, nc.jetstream(), StreamAction),
+    )
+
+
 #: A member whose consumer somebody else has created: it gives more than one message at a time.
 MEMBER: dict[str, Any] = {
     "ack_policy": "explicit",
@@ -259,7 +298,9 @@ FAKES = {
     "member's pull consumer": partial(fake, fake_partition),
     "push consumer": partial(fake, fake_push),
     "ordered consumer": partial(fake, fake_ordered),
+    "endpoint": partial(fake, endpoint),
     "replies": partial(fake, fake_replies, **WAITING),
+    "advisories": partial(fake, fake_advisories),
 }
 LIVE = {
     "subscription": partial(live, subscription),
@@ -268,7 +309,9 @@ LIVE = {
     "member's pull consumer": partial(live, live_partition),
     "push consumer": partial(live, live_push),
     "ordered consumer": partial(live, live_ordered),
+    "endpoint": partial(live, endpoint),
     "replies": partial(live, live_replies, **WAITING),
+    "advisories": partial(live, live_advisories),
     **bridged.KINDS,
 }
 ALL_KINDS = [
@@ -286,13 +329,14 @@ every_kind = pytest.mark.parametrize("kind", ALL_KINDS)
 # Replies lose something with their connection, and say so instead of going on; a drain waits for them, within their time:
 # see tests/floor/test_replies.py and tests/floor/test_drain.py.
 surviving_kinds = pytest.mark.parametrize(
-    "kind", kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer")
+    "kind",
+    kinds("subscription", "watcher", "pull consumer", "push consumer", "ordered consumer", "endpoint", "advisories"),
 )
-consumer_kinds = pytest.mark.parametrize("kind", kinds("pull consumer", "push consumer"))
-# What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more.
-other_kinds = pytest.mark.parametrize(
-    "kind", [kind for kind in ALL_KINDS if kind not in kinds("pull consumer", "push consumer")]
-)
+# What is buffered of a consumer is given back when the client is closed: nobody could acknowledge it any more. Nor could anybody
+# respond to a request, and who waits for that is told.
+CONSUMERS = "pull consumer", "push consumer", "endpoint"
+consumer_kinds = pytest.mark.parametrize("kind", kinds(*CONSUMERS))
+other_kinds = pytest.mark.parametrize("kind", [kind for kind in ALL_KINDS if kind not in kinds(*CONSUMERS)])
 dropping_kinds = pytest.mark.parametrize("kind", [kind for kind in kinds("subscription") if "pull" not in str(kind.id)])
 holding_back_kinds = pytest.mark.parametrize(
     "kind", kinds("watcher", "pull consumer", "ordered consumer", "pull subscription")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import threading
@@ -164,7 +165,7 @@ FAILURES: dict[str, tuple[Callable[[Here], object], type[Exception], str]] = {
     "the last piece is lost": (
         lambda h: h.backups.lost.add(len(h.backups.pieces)),
         errors.BackupIncompleteError,
-        "what came is no whole snapshot: it breaks off",
+        "what came is no whole archive: it breaks off",
     ),
     "it breaks off as if it were whole": (
         lambda h: h.backups.pieces.__setitem__(slice(None), [STREAM + plain(b"NATSARC1 and not its mark")]),
@@ -327,13 +328,13 @@ async def test_a_slow_disk_slows_the_server(tmp_path: Path, monkeypatch: pytest.
     """What waits to be written is bounded: beyond that no piece is acknowledged before another one is written."""
     goes_on = threading.Event()
     monkeypatch.setattr(saving, "Incoming", partial(Incoming, held=250))
-    write = directories.NewBackup._write
 
-    def slow(self: directories.NewBackup, pieces: list[bytes]) -> None:
-        goes_on.wait(5)
-        write(self, pieces)
+    class SlowFile(io.FileIO):
+        def write(self, piece: Any) -> int:  # noqa: ANN401 - a buffer
+            goes_on.wait(5)
+            return super().write(piece)
 
-    monkeypatch.setattr(directories.NewBackup, "_write", slow)
+    monkeypatch.setattr(directories, "open", lambda path, mode, **_: SlowFile(path, mode), raising=False)
     async with open_backups(new_archive(b"m" * 3000)) as here, trio.open_nursery() as nursery:
         nursery.start_soon(here.stream.backup, tmp_path / "b")
         await until(lambda: here.backups.sent >= 5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,13 +23,17 @@ from trionats import (
     JetStream,
     KeyValue,
     ObjectStore,
+    ServiceClient,
     Stream,
     SystemClient,
+    advisories,
     api,
     errors,
     events,
+    open_advisories,
     open_consumer,
     open_events,
+    open_ingest,
     open_lease,
     open_partition,
     open_publisher,
@@ -62,7 +68,7 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:
@@ -109,6 +115,11 @@ async def connections_of_an_account(system: SystemClient, _: str) -> object:
     return await system.connz(account="A") and await system.leafz(account="A")
 
 
+async def discover(nc: Client, whom: tuple[str, ...] = ()) -> None:
+    client = ServiceClient(nc)
+    assert [await client.ping(*whom), await client.info(*whom), await client.stats(*whom)] == [[], [], []]
+
+
 async def trace(boss: Client, guest: Client) -> None:
     assert (await guest.trace("s.a", b"x")).streams[0].stored
 
@@ -149,6 +160,40 @@ async def subscribe(boss: Client, guest: Client) -> None:
         assert (await rx.receive()).data == b"x"
 
 
+async def hear_advisories(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_advisories(nursery, guest.jetstream(), advisories.StreamAction) as rx,
+    ):
+        await guest.flush()
+        await boss.jetstream().create_stream(name="N", storage=api.StorageType.MEMORY)
+        assert isinstance(await rx.receive(), advisories.StreamAction)
+
+
+async def on_disk(boss: Client) -> Stream:
+    """Let the stream be one that any server backs up, and that only some restore, of more than one piece."""
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    stream = await js.create_stream(name="S", subjects=["s.*"], allow_msg_ttl=True)
+    await js.publish("s.a", os.urandom(300_000))
+    return stream
+
+
+async def back_up(boss: Client, guest: Client) -> None:
+    await on_disk(boss)
+    stream = await stream_of(boss, guest)
+    with TemporaryDirectory() as directory:
+        assert (await stream.backup(f"{directory}/b")).messages == 1
+
+
+async def restore(boss: Client, guest: Client) -> None:
+    stream = await on_disk(boss)
+    with TemporaryDirectory() as directory:
+        await stream.backup(f"{directory}/b")
+        await stream.delete()
+        assert (await guest.jetstream().restore_stream(f"{directory}/b")).name == "S"
+
+
 async def request_many(boss: Client, guest: Client) -> None:
     assert len(await guest.request_many("s.a", b"x", max_msgs=1)) == 1
 
@@ -173,6 +218,14 @@ async def publish_again(boss: Client, guest: Client) -> None:
         receipt = await publisher.publish("s.a", b"x")
         with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
             await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
+
+
+async def ingest(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await (await js.stream("S")).update(allow_batched=True)
+    async with trio.open_nursery() as nursery, open_ingest(nursery, guest.jetstream()) as ingest:
+        await ingest.publish("s.a", b"x")
     assert (await js.stream_info("S")).state.messages == 2
 
 
@@ -501,6 +554,8 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "request_many": request_many,
     "open_replies": replies,
     "trace": trace,
+    "ServiceClient.ping, info and stats": simply(discover),
+    "ServiceClient.ping, info and stats of a name and an id": simply(partial(discover, whom=("n", "i"))),
     "SystemClient.varz, and jsz, healthz, accountz, subsz, routez and gatewayz by their names": monitor(
         lambda system, _: system.varz()
     ),
@@ -511,6 +566,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "open_ingest": ingest,
     "JetStream.open_batch": publish_a_batch,
     "JetStream.schedule": schedule,
     "JetStream.unschedule": unschedule,
@@ -531,6 +587,9 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "Stream.step_down": outside_a_cluster(lambda stream: stream.step_down()),
     "Stream.remove_peer": outside_a_cluster(lambda stream: stream.remove_peer("n1")),
     "delete_stream": manage(lambda js: js.delete_stream("S")),
+    "Stream.backup": back_up,
+    "JetStream.restore_stream": restore,
+    "open_advisories": hear_advisories,
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
     "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
@@ -744,6 +803,7 @@ NEWER = {
     "JetStream.schedule",
     "JetStream.unschedule",
     "JetStream.schedules",
+    "open_ingest",
     "reset_consumer",
     "reset_consumer to a sequence",
 }

@@ -147,6 +147,7 @@ async def test_services_and_streams_of_other_accounts_are_followed_where_they_al
         assert [to.account for to in stream.deliveries] == ["B"]
 
 
+@pytest.mark.level(2)
 async def test_who_may_not_publish_and_whose_inbox_may_not_be_reported_to_are_told() -> None:
     inbox = json.dumps("_INBOX.>")
     users = f"""authorization {{ users = [

@@ -182,7 +182,7 @@ class Ingest:
         except BaseException:
             flight.unpark()  # we may have been woken for a place that we do not take
             raise
-        message = Ingested(subject)
+        message = Ingested(subject, size)
         flight.send(message, frame, size)
         return IngestReceipt(flight, message)
 

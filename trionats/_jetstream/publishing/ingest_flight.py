@@ -168,7 +168,9 @@ class IngestFlight:
         """
         message.queued = self.pipeline.queue(frame, size)
         self.ingestion.sent(message, self.pipeline.now())
-        if self._timer is None:
+        if not self.ingestion.limit:
+            self._step()
+        elif self._timer is None:
             self._set_timer()
 
     def unpark(self) -> None:

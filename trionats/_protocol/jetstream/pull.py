@@ -165,6 +165,8 @@ class Window:
         most_bytes: How many bytes it may ask for.
         wanted: How many more messages are wanted in all, those that are buffered included.
         one_at_a_time: Whether nothing is asked for while a request is under way.
+        listed: Whether the server goes through a list; of what is not waited for one request follows the other then, since it may
+            skip what another one has no room for.
     """
 
     def __init__(
@@ -190,7 +192,7 @@ class Window:
         self.pin = ""
         self.most_messages, self.most_bytes = max_messages, max_bytes
         self.wanted = inf
-        self.one_at_a_time = False
+        self.one_at_a_time = self.listed = False
         self._number = 0
         self._usual_size = 0.0
         self._worth_a_look = max_messages - self._enough
@@ -206,6 +208,8 @@ class Window:
         self._proof_until = inf
         self._proof = 0
         self._refusals = self._too_small = 0
+        # Whether the server has less than what was asked for, in its own words.
+        self._crowded = False
 
     @property
     def asked(self) -> int:
@@ -312,9 +316,7 @@ class Window:
 
         Args:
             name: The consumer's name.
-            at_most: When not 0: ask for no more, for nothing that is not there, and for nothing while a request is
-                under way (the 404 that ends such a request does not say how much it did not get, and the server
-                refuses a second one when it has little left).
+            at_most: When not 0: so many are missing; ask for no more, and for nothing that is not there.
             patient: With `at_most`: wait a moment for what is not there yet.
 
         Returns:
@@ -324,7 +326,9 @@ class Window:
         size = self._max_bytes - self._asked_bytes - self._buffered_bytes
         if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
-        if self._asked and (at_most or self.one_at_a_time or len(self._pulls) >= _MOST_REQUESTS):
+        if not self._asked:
+            self._crowded = False
+        elif not self.overlaps(at_most) or len(self._pulls) >= _MOST_REQUESTS:
             return None
         if self.wanted < inf:
             batch = min(batch, int(self.wanted) - self._asked - self._buffered)
@@ -349,6 +353,19 @@ class Window:
         self._asked += batch
         self._asked_bytes += size
         return pull
+
+    def overlaps(self, at_most: int = 0) -> bool:
+        """Say whether more may be asked for while a request is under way.
+
+        Of what is not waited for, only while far more is missing than was asked for: the 404 that ends such a request does not
+        say how much it did not get, and the server refuses a second one when it has little left.
+
+        Args:
+            at_most: As for `pull`.
+        """
+        if self.one_at_a_time or self._crowded:
+            return False
+        return not at_most or (not self.listed and at_most - self._asked >= self._max_messages)
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         # A message that did not fit into a part of the credit needs more than was offered then.
@@ -456,6 +473,12 @@ class Window:
             if "Nats-Pending-Messages" in headers:
                 missing = min(missing, whole_number(headers, "Nats-Pending-Messages"))
                 missing_bytes = min(missing_bytes, whole_number(headers, "Nats-Pending-Bytes"))
+            elif code == 404:
+                # It may have got some: what is left is no more than what the others can have.
+                others = self._pulls.values()
+                missing = self._asked - sum(other.batch for other in others)
+                missing_bytes = self._asked_bytes - sum(other.max_bytes or self._max_bytes for other in others)
+                missing, missing_bytes = max(0, missing), max(0, missing_bytes)
             if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
                 self._too_small = pull.max_bytes
             self._settle(missing, missing_bytes)
@@ -473,6 +496,10 @@ class Window:
         if code == 404:
             return Ending.EMPTY
         if any(end in text for end in ("request timeout", "interest expired", "batch completed")):
+            return Ending.ENDED
+        if code == 408 and self._asked:
+            # "Requests Pending": those under way can take all that there is.
+            self._crowded = True
             return Ending.ENDED
         if code == 409 and "exceeds maxbytes" in text:
             return Ending.TOO_LARGE if self._too_small >= self.most_bytes else Ending.ENDED

@@ -252,6 +252,7 @@ class Ordered:
             sequence, timestamp = self.cursor
             # The last one handed over is asked for again: its timestamp shows whether it still is the same stream.
             self._beginning = Start("by_start_sequence", sequence if timestamp else sequence + 1)
+        self._window.listed = self._beginning.policy == "last_per_subject"
         config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
         if len(self._filters) > 1:
             config["filter_subjects"] = list(self._filters)
@@ -467,8 +468,9 @@ class Ordered:
         Returns:
             Whether there may be enough room by now to ask for more.
         """
-        # While what was stored is read, one request follows the other.
-        return self._window.taken(size, messages) and (self._snapshot.done or self._window.asked <= 0)
+        window = self._window
+        # Near the end of what was stored, one request follows the other.
+        return window.taken(size, messages) and (window.asked <= 0 or window.overlaps(self._snapshot.missing))
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
