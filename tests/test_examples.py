@@ -146,6 +146,11 @@ EXPECTED = {
         *("north leads", "everybody sees: north", "south leads", "everybody sees: south"),
         *("south leads no longer", "south leads", "everybody sees: south", "everybody sees: nobody"),
     ],
+    "partitions.py": [
+        "partitions: {'left': [0, 1, 2], 'right': [3, 4, 5]}",
+        "partitions: {'left': [0, 1], 'middle': [2, 3], 'right': [4, 5]}",
+        "each customer's orders were packed in order: True",
+    ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }
 CONCURRENT = {"publish_subscribe.py", "many_replies.py", "work_queue.py"}

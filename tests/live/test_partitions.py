@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.worlds import StreamWorld, connected, next_event, open_stream, unique, until
+from tests.clusters import make_replicated_stream, open_cluster
+from tests.worlds import StreamWorld, connected, next_event, open_stream, open_world, unique, until
 from trionats import Feed, JetStream, JetStreamMsg, api, errors, events, open_events, open_partition
 from trionats.testing import NatsServer
 
@@ -357,6 +358,48 @@ async def test_a_process_that_is_gone_without_a_word_is_followed_by_another(
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
+
+
+async def test_the_members_of_a_group_go_on_when_a_server_of_the_cluster_is_killed() -> None:
+    """What was acknowledged may have been lost with the server, and comes again; what has one key stays in order."""
+    async with (
+        open_cluster(jetstream=True) as cluster,
+        open_world(cluster.servers["n1"], cluster.urls, reconnect_time_wait=0.05) as (_, nc, nursery),
+    ):
+        await make_replicated_stream(nc, "s.*")
+        js = nc.jetstream()
+        await js.create_group("S", "g", 6, elastic=True, filters={"s.*": [1]}, members=["m1", "m2"])
+        config = (await js.stream_info("S-g")).config
+        assert (config.num_replicas, (await js.stream_info("KV_elastic-consumer-groups")).config.num_replicas) == (3, 3)
+        seen: dict[str, list[int]] = {}
+
+        async def work(member: str) -> None:
+            async with open_partition(nursery, js, "S", "g", member, elastic=True) as rx:
+                async for msg in rx:
+                    seen.setdefault(msg.subject, []).append(int(msg.data))
+                    with suppress(errors.Error):
+                        await msg.ack_sync()
+
+        for member in ("m1", "m2"):
+            nursery.start_soon(work, member)
+        for number in range(120):
+            await publish_patiently(js, number)
+            if number == 60:
+                await cluster.node(nc).kill()
+        await until(lambda: {n for found in seen.values() for n in found} == set(range(120)), within=40, pause=0.05)
+        for found in seen.values():
+            assert list(dict.fromkeys(found)) == sorted(set(found))
+        nursery.cancel_scope.cancel()
+
+
+async def publish_patiently(js: JetStream, number: int) -> None:
+    """Publish until it is acknowledged; it is stored once."""
+    while True:
+        try:
+            await js.publish(f"s.{number % KEYS}", b"%d" % number, msg_id=str(number))
+            return
+        except errors.Error:
+            await trio.sleep(0.1)
 
 
 async def test_a_member_goes_on_after_the_connection_was_lost(nats_server: NatsServer) -> None:

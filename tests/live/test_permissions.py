@@ -69,10 +69,8 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
-
-
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "$SRV.>", "listen"]}}
+        publish: {{allow: {allowed}}},
+        subscribe: {{allow: ["_INBOX.>", "$SRV.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:

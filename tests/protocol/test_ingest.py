@@ -282,6 +282,26 @@ def test_a_batch_that_nobody_adds_to_is_ended_and_the_next_message_begins_anothe
     assert w.confirmed == 2
 
 
+def test_a_slow_ack_gives_those_who_waited_for_it_time_to_publish() -> None:
+    w = Wire(max_outstanding=1)
+    w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox
+    for _ in range(3):
+        w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox, "it is not ended"
+    assert w.room()
+
+
 def test_the_last_messages_are_found_out_when_somebody_waits() -> None:
     w = flowing()
     first, second = w.published[0], w.publish()
