@@ -103,7 +103,7 @@ async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(
 @pytest.mark.level(2)
 async def test_a_batch_cancelled_at_any_moment_is_stored_whole_or_not_at_all_and_leaves_nothing(seed: str) -> None:
     """Nothing in the server's files, and as much room for batches as before."""
-    outcome = await cancelled_batches(40, 200, seed, forgets_after=1)
+    outcome = await cancelled_batches(40, 200, seed, forgets_after=3)
     assert not outcome.wrong, str(outcome)
     assert outcome.counts["cancelled"] > 0
     assert outcome.counts["stored"] + outcome.counts["not stored"] == 40
