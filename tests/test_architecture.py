@@ -197,7 +197,7 @@ FLOORS: dict[str, list[str]] = {
         "answers",
     ],
     "_protocol.services": [
-        "* answers names words",
+        "* answers names staffing words",
         "deadlines discovery failures",
         "tally",
     ],
