@@ -311,7 +311,9 @@ def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> 
     # The server takes no heartbeat that is longer than half of the time.
     heartbeat = min(HEARTBEAT, expires / 2)
     most, size = min(max_messages, most or max_messages), min(max_bytes, size or max_bytes)
-    return Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+    window = Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+    window.by_list = config.get("deliver_policy") == "last_per_subject"
+    return window
 
 
 def _exceeds_a_limit(status: OurMsg) -> bool:
