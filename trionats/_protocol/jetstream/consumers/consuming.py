@@ -246,15 +246,17 @@ class Consuming:
             return Measure()
         window = self._window
         pull = window.pull(self._name, now)
-        if pull is None and now >= self._sign_at and not window.asked:
-            pull = window.touch(self._name, _SIGN_SECONDS, certain=self._halts)
+        if pull is None and now >= self._sign_at:
             self._sign_at = now + self._sign_every
+            if not window.asked:
+                pull = window.touch(self._name, _SIGN_SECONDS, certain=self._halts)
         if pull is not None:
             self._sign_at = now + self._sign_every
             return pull
         if now >= self._look_at:
             return Inspect(self._name)
-        sign_at = inf if window.asked else self._sign_at
+        # No status says that a request for messages of a list is complete.
+        sign_at = inf if window.asked and not window.by_list else self._sign_at
         return Wait(min(window.wakes_at(now), self._look_at, sign_at))
 
     def overdue(self, now: float) -> None:
