@@ -550,7 +550,11 @@ def test_a_consumer_that_walks_a_list_is_kept_alive_by_messages_as_long_as_there
     assert reader.step() == Wait(8.0)
     # Somebody is there again: what is asked for is a sign, too.
     reader.take(16)
-    assert reader.asks().batch == 14
+    again = reader.asks()
+    assert again.batch == 14
+    reader.now = 8.0
+    reader.status(again.number, 100, "Idle Heartbeat")
+    assert reader.step() == Wait(10.0)
 
 
 def test_of_a_consumer_that_nobody_looked_at_no_bytes_are_named_either() -> None:
