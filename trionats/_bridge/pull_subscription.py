@@ -273,7 +273,8 @@ async def open_pull_subscription(
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
         psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
         max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
-        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
+        max_bytes: How many bytes of messages may, unless the consumer allows fewer; an estimate for a consumer of the last message
+            of each subject (`last_per_subject`).
 
     Returns:
         An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.

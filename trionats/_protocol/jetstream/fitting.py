@@ -43,7 +43,8 @@ class Fitting:
             size: Its size, counted as the credit is.
         """
         self._allowed += 1
-        self._largest = max(size, self._largest - (self._largest >> _FADES))
+        largest = self._largest - (self._largest >> _FADES)
+        self._largest = size if size > largest else largest
 
     def more(self, free: int, asked: int) -> int:
         """Say how many more messages fit.
