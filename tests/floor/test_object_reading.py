@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,19 @@ async def test_a_stream_gives_the_data_chunk_by_chunk_and_then_its_end_again_and
                 assert await stream.receive_some() == b""
             assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', at its end>"
         assert repr(stream) == "<ObjectStream of 'n' in bucket 'b', closed>"
+
+
+async def test_no_more_chunks_are_asked_for_than_fit_into_the_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would not be known how much is on its way, and the next request had to wait for the end of the one before."""
+    monkeypatch.setattr(chunks, "READ_BYTES", 4 * 1300)
+    parts = [bytes(1000)] * 40
+    async with open_bucket() as (bucket, store, _, _):
+        bucket.add("n", *parts)
+        async with store.open_object("n") as stream:
+            assert await read(stream) == parts
+        pulls = [json.loads(frame.payload) for frame in bucket.server.sent("PUB", "$JS.API.CONSUMER.MSG.NEXT.>")]
+        assert pulls[0] == {"batch": 4, "max_bytes": 5200, "no_wait": True}
+        assert {pull["batch"] for pull in pulls[1:10]} == {2}
 
 
 @settings(max_examples=60)

@@ -214,5 +214,8 @@ async def test_behind_a_large_payload_more_is_read_at_once_as_long_as_they_follo
     async with subscribed("a") as (server, nc, rx):
         assert await asked_for(small) == READ_SIZE
         assert READ_AHEAD < await asked_for(large) <= READ_AHEAD + 100_000
+        # As long as there is so much, no read stops at the end of a payload.
+        await asked_for([bytes(READ_AHEAD // 2 - at) for at in range(20)])
+        assert min(sizes[1:-2]) >= READ_AHEAD
         assert await asked_for([*small, *large[:1], *small]) < READ_AHEAD
         assert await asked_for(small) == READ_SIZE

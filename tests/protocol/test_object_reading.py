@@ -24,6 +24,23 @@ def test_an_info_promises_size_chunks_and_digest() -> None:
     assert promise_of(empty, "b") == Promise(0, 0, "SHA-256=abc")
 
 
+@pytest.mark.parametrize(
+    ("size", "chunks", "credit", "fitting"),
+    [
+        (64 << 20, 512, 8 << 20, 63),
+        (64 << 20, 64, 8 << 20, 7),
+        (5 * (128 << 10) + 1, 6, 8 << 20, 76),
+        (6, 2, 8 << 20, 32388),
+        (0, 3, 1024, 4),
+        (0, 0, 1024, 4),
+        (64 << 20, 4, 8 << 20, 1),
+        (6, 2, 1, 1),
+    ],
+)
+def test_it_is_known_how_many_chunks_fit_into_a_credit(size: int, chunks: int, credit: int, fitting: int) -> None:
+    assert Promise(size, chunks, "SHA-256=abc").chunks_in(credit) == fitting
+
+
 @pytest.mark.parametrize("field", ["size", "chunks", "digest", "nuid"])
 def test_an_info_that_leaves_out_what_could_be_kept_is_no_promise(field: str) -> None:
     info = api.ObjectInfo(**{**WHOLE, field: "" if field == "nuid" else None})

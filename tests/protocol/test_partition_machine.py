@@ -280,5 +280,22 @@ class Group(RuleBasedStateMachine):
         )
 
 
-TestGroup = pytest.mark.filterwarnings("default")(Group.TestCase)
+TestGroup = Group.TestCase
 TestGroup.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+def test_what_two_hold_is_seen() -> None:
+    """The machine fails where a process lets go of its consumer while it holds a message."""
+    machine = Group()
+    machine.begin({"a"})
+    holder = machine.readers()[0]
+    assert holder.reads is not None
+    holder.reads.pinned, holder.pin = holder, f"pin{holder.number}"
+    holder.held, holder.held_of, holder.due = 0, holder.reads, ACK_WAIT
+    machine.a_partition_is_in_one_pair_of_hands()
+    machine.delete("a")
+    machine.settle_down()
+    other = next(reader for reader in machine.readers() if reader is not holder)
+    other.held, other.due = 0, ACK_WAIT
+    with pytest.raises(AssertionError):
+        machine.a_partition_is_in_one_pair_of_hands()

@@ -117,13 +117,57 @@ def test_a_small_credit_never_stalls(credit: int, taken: list[bool]) -> None:
             assert asks(opened)
 
 
-def test_one_request_at_a_time_while_nothing_may_wait() -> None:
+def test_one_request_at_a_time_near_the_end_where_nothing_may_wait() -> None:
+    opened = window(10)
+    pulled(opened, at_most=19)
+    for missing in range(19, 9, -1):
+        assert opened.pull("C", 0, missing) is None
+        assert not opened.overlaps(missing)
+        opened.arrived(1, 0)
+    assert pulled(opened, at_most=9).batch == 9
+
+
+def test_far_from_the_end_the_next_request_does_not_wait_for_the_one_before() -> None:
     opened = window(10)
     pulled(opened, at_most=100)
-    for _ in range(10):
-        assert opened.pull("C", 0, 100) is None
+    for missing in range(100, 95, -1):
+        assert opened.pull("C", 0, missing) is None
         opened.arrived(1, 0)
-    assert pulled(opened, at_most=100).batch == 10
+    second = pulled(opened, at_most=95)
+    assert (second.batch, second.no_wait, second.expires, opened.asked) == (5, False, 0.0, 10)
+    opened.arrived(1, 0)
+    # The first one ends, and may have got none of those: the second may still get what it asked for, and no more.
+    assert opened.status(1, 404, "No Messages", {}, 0) is Ending.EMPTY
+    assert opened.asked == 5
+    assert opened.status(2, 404, "No Messages", {}, 0) is Ending.EMPTY
+    assert opened.asked == 0
+
+
+def test_of_a_list_that_the_server_goes_through_one_request_follows_the_other() -> None:
+    opened = window(10)
+    opened.by_list = True
+    pulled(opened, at_most=100)
+    for missing in range(100, 90, -1):
+        assert opened.pull("C", 0, missing) is None
+        assert not opened.overlaps(missing)
+        opened.arrived(1, 0)
+    assert pulled(opened, at_most=90).batch == 10
+    opened.by_list = False
+    assert opened.overlaps(90)
+
+
+def test_where_the_server_has_less_than_was_asked_for_the_next_request_waits_for_those_before() -> None:
+    opened = window(10)
+    pulled(opened, at_most=100)
+    for _ in range(5):
+        opened.arrived(1, 0)
+    second = pulled(opened, at_most=95)
+    assert opened.status(second.number, 408, "Requests Pending", {}, 0) is Ending.ENDED
+    for _ in range(5):
+        assert opened.pull("C", 0, 95) is None
+        opened.arrived(1, 0)
+    assert pulled(opened, at_most=90).batch == 10
+    assert opened.overlaps(90)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 #: A payload under way may ask for more than READ_SIZE, up to this.
 MAX_READ = 1_048_576
-#: How much is read behind a large payload while one follows the other: the next ones, whole. Of many small messages as much
-#: would be too many at once (design 35).
-READ_AHEAD = 262_144
+#: How much is read behind a large payload while one follows the other: the next ones, whole, which are two chunks of an object,
+#: with what stands before them. Of many small messages as much would be too many at once (design 35).
+READ_AHEAD = 270_336
 #: A batch for the stream ends before it grows over this: what a connection that breaks can leave in doubt. Two chunks of an
 #: object, with what stands before them.
 BATCH_SIZE = 270_336
@@ -193,10 +193,11 @@ class Session:
     @enable_ki_protection
     async def _read(self) -> None:
         wire = self.wire
-        ahead = READ_AHEAD
+        ahead, run = READ_AHEAD, False
         while True:
             wanted = self.engine.wanted
-            size = READ_SIZE if wanted <= READ_SIZE else min(wanted + ahead, MAX_READ)
+            # In a run the end of a payload is no reason to stop there: it is the next one that begins behind it.
+            size = min(wanted + ahead, MAX_READ) if run or wanted > READ_SIZE else READ_SIZE
             try:
                 data = await wire.receive_some(size)
             except trio.BrokenResourceError as error:
@@ -215,6 +216,7 @@ class Session:
                 self.wake()
             messages = engine.in_msgs - before
             ahead = READ_AHEAD if messages * READ_SIZE <= len(data) else 0
+            run = len(data) >= ahead > 0
             if messages >= TRIP_MESSAGES:
                 await self._share(messages)
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from trionats._jetstream.api import Api
     from trionats._protocol.commands import Payload
     from trionats._protocol.jetstream.acks import AckSubject
+    from trionats._protocol.jetstream.objects.promises import Promise
 
 #: What may be unacknowledged. More than this gained nothing against a server on the same machine, and 8 MiB fill a line of
 #: 1 Gbit/s with a round trip of 60 ms.
@@ -289,21 +290,29 @@ class ChunkReader:
         jetstream: Where the bucket is.
         stream: The bucket's stream.
         subject: The object's own chunk subject.
-        count: How many chunks there should be.
+        promise: How many chunks there should be, and how large.
         doing: The transfer, for the text of exceptions.
         block: How many bytes are waited for, unless no more are to come: each look at them costs as much as a chunk.
     """
 
     def __init__(
-        self, jetstream: Api[Messaging], stream: str, subject: str, count: int, doing: str, block: int = BLOCK_SIZE
+        self,
+        jetstream: Api[Messaging],
+        stream: str,
+        subject: str,
+        promise: Promise,
+        doing: str,
+        block: int = BLOCK_SIZE,
     ) -> None:
+        # No more than the bytes are enough for: what is asked for and will not come would keep the next request waiting.
+        credit = min(promise.chunks_in(READ_BYTES), READ_CHUNKS)
         ordered = Ordered(
             stream,
             jetstream.connection.new_token(),
             JITTER,
             filter_subjects=[subject],
             snapshot=True,
-            max_messages=READ_CHUNKS,
+            max_messages=credit,
             max_bytes=READ_BYTES,
             inactive_threshold=CONSUMER_IDLE,
             # Whether all that there should be has come is known without the leader.
@@ -311,8 +320,9 @@ class ChunkReader:
         )
         self._source = OrderedSource(jetstream, ordered, Sink(self._take, self._stored_read))
         self._doing = doing
-        self._missing = count
-        self._block = block
+        self._missing = promise.chunks
+        # A quarter of the credit: a half has to be free before more is asked for.
+        self._block, self._quarter = block, max(credit // 4, 1)
         # With the sizes that the credit is counted in.
         self._chunks: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
@@ -365,8 +375,7 @@ class ChunkReader:
 
     @property
     def _ready(self) -> bool:
-        # A quarter of the credit: a half has to be free before more is asked for.
-        much = self._bytes >= self._block or len(self._chunks) >= READ_CHUNKS // 4
+        much = self._bytes >= self._block or len(self._chunks) >= self._quarter
         return much or self._at_end or self._missing <= 0
 
     # What the source calls.

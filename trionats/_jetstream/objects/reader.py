@@ -69,7 +69,7 @@ class ObjectReader:
             self._only = [chunk]
         elif chunks:
             with in_store(str(self._access.names)):
-                self._reader = await self._open_reader(chunks)
+                self._reader = await self._open_reader()
 
     async def receive(self, most: float = inf) -> list[bytes]:
         """Wait for more chunks. Cancelled, it has taken none.
@@ -119,11 +119,11 @@ class ObjectReader:
             text = f"{self._doing}: the data has the digest {self._digest}, and should have {expected!r}"
             raise errors.explained(errors.DigestMismatchError, text, description=text)
 
-    async def _open_reader(self, chunks: int) -> ChunkReader:
-        access = self._access
+    async def _open_reader(self) -> ChunkReader:
+        access, promise = self._access, self._arrived.promise
         with trio.move_on_after(IDLE_LIMIT):
             while True:
-                reader = ChunkReader(access.api, access.stream, self._subject, chunks, self._doing, self._block)
+                reader = ChunkReader(access.api, access.stream, self._subject, promise, self._doing, self._block)
                 # Nothing was read yet: begin anew. What was asked of a server of the cluster that dies is lost, and ours stays
                 # connected.
                 with suppress(errors.DisconnectedError), trio.move_on_after(RESPONSE_LIMIT):

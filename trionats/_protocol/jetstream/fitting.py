@@ -44,7 +44,9 @@ class Fitting:
         """
         self._allowed += 1
         largest = self._largest - (self._largest >> _FADES)
-        self._largest = size if size > largest else largest
+        if size > largest:
+            largest = size
+        self._largest = largest
 
     def more(self, free: int, asked: int) -> int:
         """Say how many more messages fit.

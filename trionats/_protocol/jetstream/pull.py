@@ -173,8 +173,8 @@ class Window:
         most_bytes: How many bytes it may ask for.
         wanted: How many more messages are wanted in all, those that are buffered included.
         one_at_a_time: Whether nothing is asked for while a request is under way.
-        by_list: Whether the server may be walking a list, so that no request says how many bytes it takes. It is told before
-            anything is asked of a consumer.
+        by_list: Whether the server may be walking a list, so that no request says how many bytes it takes, and of what is not waited
+            for one request follows the other. It is told before anything is asked of a consumer.
         spare: How many messages of a list are not asked for, but left to `touch`.
     """
 
@@ -220,6 +220,8 @@ class Window:
         self._proof_until = inf
         self._proof = 0
         self._refusals = self._too_small = 0
+        # Whether the server has less than what was asked for, in its own words.
+        self._crowded = False
 
     @property
     def asked(self) -> int:
@@ -339,9 +341,7 @@ class Window:
 
         Args:
             name: The consumer's name.
-            at_most: When not 0: ask for no more, for nothing that is not there, and for nothing while a request is
-                under way (the 404 that ends such a request does not say how much it did not get, and the server
-                refuses a second one when it has little left).
+            at_most: When not 0: so many are missing; ask for no more, and for nothing that is not there.
             patient: With `at_most`: wait a moment for what is not there yet.
 
         Returns:
@@ -352,7 +352,9 @@ class Window:
         size = free if self.by_list else free - self._asked_bytes
         if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
-        if self._asked and (at_most or self.one_at_a_time or len(self._pulls) >= _MOST_REQUESTS):
+        if not self._asked:
+            self._crowded = False
+        elif not self.overlaps(at_most) or len(self._pulls) >= _MOST_REQUESTS:
             return None
         if self.wanted < inf:
             batch = min(batch, int(self.wanted) - self._asked - self._buffered)
@@ -395,6 +397,19 @@ class Window:
     def _bytes_of(self, pull: Pull) -> int:
         """Say how much of the credit in bytes a request has taken, at the most."""
         return _UNCOUNTED if self.by_list else pull.max_bytes or self._max_bytes
+
+    def overlaps(self, at_most: int = 0) -> bool:
+        """Say whether more may be asked for while a request is under way.
+
+        Of what is not waited for, only while far more is missing than was asked for: the 404 that ends such a request does not
+        say how much it did not get, and the server refuses a second one when it has little left.
+
+        Args:
+            at_most: As for `pull`.
+        """
+        if self.one_at_a_time or self._crowded:
+            return False
+        return not at_most or (not self.by_list and at_most - self._asked >= self._max_messages)
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         # A message that did not fit into a part of the credit needs more than was offered then.
@@ -506,6 +521,12 @@ class Window:
             if "Nats-Pending-Messages" in headers:
                 missing = min(missing, whole_number(headers, "Nats-Pending-Messages"))
                 missing_bytes = min(missing_bytes, whole_number(headers, "Nats-Pending-Bytes"))
+            elif code == 404:
+                # It may have got some: what is left is no more than what the others can have.
+                others = self._pulls.values()
+                missing = self._asked - sum(other.batch for other in others)
+                missing_bytes = self._asked_bytes - sum(map(self._bytes_of, others))
+                missing, missing_bytes = max(0, missing), max(0, missing_bytes)
             if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
                 self._too_small = pull.max_bytes
             self._settle(missing, missing_bytes)
@@ -523,6 +544,10 @@ class Window:
         if code == 404:
             return Ending.EMPTY
         if any(end in text for end in ("request timeout", "interest expired", "batch completed")):
+            return Ending.ENDED
+        if code == 408 and self._asked:
+            # "Requests Pending": those under way can take all that there is.
+            self._crowded = True
             return Ending.ENDED
         if code == 409 and "exceeds maxbytes" in text:
             return Ending.TOO_LARGE if self._too_small >= self.most_bytes else Ending.ENDED

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Arrivals", "Promise", "promise_of"]
 
+#: What the server counts besides a chunk's data: its subject, and that of the acknowledgement.
+_BESIDE = 256
+
 
 class Promise(NamedTuple):
     """How much data an object has, in how many chunks, and which.
@@ -28,6 +31,15 @@ class Promise(NamedTuple):
     size: int
     chunks: int
     digest: str
+
+    def chunks_in(self, credit: int) -> int:
+        """Say how many chunks there are in so many bytes, as the server counts them: one at the least.
+
+        Args:
+            credit: The bytes.
+        """
+        each = self.size // max(self.chunks, 1) + _BESIDE
+        return max(credit // each, 1)
 
 
 def promise_of(info: api.ObjectInfo, bucket: str) -> Promise:

@@ -471,8 +471,9 @@ class Ordered:
         Returns:
             Whether there may be enough room by now to ask for more.
         """
-        # While what was stored is read, one request follows the other.
-        return self._window.taken(size, messages) and (self._snapshot.done or self._window.asked <= 0)
+        window = self._window
+        # Near the end of what was stored, one request follows the other.
+        return window.taken(size, messages) and (window.asked <= 0 or window.overlaps(self._snapshot.missing))
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> None:
         """Tell that a status came.
