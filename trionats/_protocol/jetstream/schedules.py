@@ -19,8 +19,8 @@ from trionats import api, errors
 from trionats._protocol import subjects
 from trionats._protocol.fields import MOST_SECONDS
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.moments import read_moment, written_moment
 from trionats._protocol.jetstream.publishing.publish import time_to_live
+from trionats._told.moments import read_moment, written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
-from trionats._protocol.jetstream.moments import read_moment
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
