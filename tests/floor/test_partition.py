@@ -65,7 +65,11 @@ async def test_a_server_that_is_too_old_is_told_so_before_anything_is_stored() -
         (("js", "S", 7, "m"), {}, "group must be text, not int"),
         (("js", "S", "g", 7), {}, "member must be text, not int"),
         (("js", "S", "g", "m"), {"elastic": "yes"}, "elastic must be True or False, not str"),
-        (("js", "S", "g", "m"), {"timeout": 1}, r"open_partition\(\) takes no timeout: deadlines are cancel scopes"),
+        (
+            ("js", "S", "g", "m"),
+            {"timeout": 1},
+            r"open_partition\(\) has no option 'timeout': deadlines are cancel scopes",
+        ),
     ],
 )
 async def test_what_is_no_argument_is_refused_before_anything_is_asked(

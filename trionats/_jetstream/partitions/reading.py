@@ -319,7 +319,6 @@ async def partition(
         trionats.errors.APIError: The server is too old.
         ValueError: The group is static, and this is none of its members.
     """
-    jetstream.connection.pace.run.check("open_partition")
     await require(jetstream, place)
     kv = await find_bucket(jetstream, place)
     stored, revision = await find_group(kv, place)

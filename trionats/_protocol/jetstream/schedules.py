@@ -17,7 +17,7 @@ from multidict import MultiDict
 
 from trionats import api, errors
 from trionats._protocol import subjects
-from trionats._protocol.fields import MOST_SECONDS
+from trionats._protocol.fields import MOST_SECONDS, check_argument
 from trionats._protocol.jetstream.levels import Need
 from trionats._protocol.jetstream.publishing.publish import time_to_live
 from trionats._told.moments import read_moment, written_moment
@@ -107,8 +107,7 @@ def schedule_headers(
     if source is not None:
         _check_subject(f"{doing}: source", source)
         said[SOURCE] = source
-    if not isinstance(rollup, bool):
-        raise TypeError(f"{doing}: rollup must be True or False, not {type(rollup).__name__}")
+    check_argument(doing, "rollup", bool, rollup)
     if rollup:
         said[ROLLUP] = "sub"
     return said
