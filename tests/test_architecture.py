@@ -26,7 +26,7 @@ FLOORS: dict[str, list[str]] = {
         "_feeds",
         "_connection",
         "_core",
-        "_jetstream _services",
+        "_jetstream _services _system",
         "_bridge _client",
         "bridge",
         "_open",
@@ -178,7 +178,7 @@ FLOORS: dict[str, list[str]] = {
         "editing",
     ],
     "_protocol.jetstream.ordered": [
-        "* batch leader options",
+        "* fetch_credit leader options",
         "snapshot",
         "resuming",
     ],
@@ -202,7 +202,7 @@ FLOORS: dict[str, list[str]] = {
         "tally",
     ],
     "_services": [
-        "* discovery isolation monitoring request system",
+        "* discovery isolation questions request",
         "endpoint",
         "serving",
         "service",
@@ -273,6 +273,7 @@ SEND_ALL = {
 PUBLIC_ONLY = (
     "_jetstream",
     "_services",
+    "_system",
     "_client",
     "_open",
     "_bridge",

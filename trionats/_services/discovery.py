@@ -15,7 +15,7 @@ from trionats._core.deadlines import unexpected
 from trionats._protocol.replies import check_stall
 from trionats._protocol.services.discovery import read_answer
 from trionats._protocol.services.names import instance_of, name_of, prefix_of
-from trionats._protocol.services.words import PREFIX, monitoring_subject
+from trionats._protocol.services.words import PREFIX, control_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +123,7 @@ class ServiceClient:
             instance_of(call, instance, name)
         self._connection.pace.run.check()
         await checkpoint_if_cancelled()
-        subject = monitoring_subject(verb, name, instance, self._prefix)
+        subject = control_subject(verb, name, instance, self._prefix)
         try:
             messages = await self._connection.request_many(
                 subject, max_msgs=0 if instance is None else 1, stall=self._stall

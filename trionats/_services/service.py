@@ -26,7 +26,7 @@ from trionats._protocol.services.names import (
     version_of,
 )
 from trionats._services.endpoint import PENDING_MSGS, Endpoint, Sign, opened
-from trionats._services.monitoring import Monitoring
+from trionats._services.questions import Questions
 from trionats._services.request import Desk
 from trionats._services.serving import Crew
 from trionats.api import ServiceInfo, ServicePing, ServiceStats
@@ -318,7 +318,7 @@ class Service(Group):
     def __init__(self, identity: Identity) -> None:
         super().__init__(identity, "", identity.queue, None)
         self._left = False
-        self.__monitoring__ = Monitoring(identity.connection, identity.name, identity.id, self._answer, self._over)
+        self.__questions__ = Questions(identity.connection, identity.name, identity.id, self._answer, self._over)
 
     def __repr__(self) -> str:
         return f"<Service {self.name!r} {self.version} {self.id}>"
@@ -339,7 +339,7 @@ class Service(Group):
         """End all endpoints, as `Group.stop` does, and be found no more. No endpoint can be opened any more."""
         super().stop()
         self._identity.stopped = True
-        self.__monitoring__.retire()
+        self.__questions__.retire()
 
     # Inside.
 
@@ -375,11 +375,11 @@ async def running(nursery: trio.Nursery, service: Service) -> AsyncIterator[None
     Raises:
         nats.errors.Error: The server refuses one, or says nothing.
     """
-    monitoring = service.__monitoring__
-    async with feeding(nursery, monitoring, monitoring.respond):
+    questions = service.__questions__
+    async with feeding(nursery, questions, questions.respond):
         try:
-            monitoring.attach()
-            await monitoring.confirm()
+            questions.attach()
+            await questions.confirm()
             yield
         finally:
             service.__leave__()
