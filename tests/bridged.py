@@ -114,8 +114,10 @@ class World:
 
 def number_of(item: Any) -> int:  # noqa: ANN401 - of any kind
     """Say which item it is, of those that `World.make` makes."""
-    if isinstance(item, (Msg, trionats.Msg)):
+    if isinstance(item, (Msg, trionats.Msg, trionats.ServiceRequest)):
         return int(item.data)
+    if isinstance(item, trionats.advisories.StreamAction):
+        return int(item.stream)
     keyed = isinstance(item, (KeyValue.Entry, trionats.api.KeyValueEntry))
     return int(item.key if keyed else item.name)
 

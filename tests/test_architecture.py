@@ -28,8 +28,8 @@ FLOORS: dict[str, list[str]] = {
         "_core",
         "_jetstream _services",
         "_bridge _client",
-        "_advisories _event_feed _ingest _publisher _replies _service _subscription bridge",
-        "_consume _partition _watch",
+        "bridge",
+        "_open",
         "*",
         "_cli",
         "__main__",
@@ -79,6 +79,7 @@ FLOORS: dict[str, list[str]] = {
         "streams",
         "counters partitions schedules",
         "context",
+        "advisories",
     ],
     "_jetstream.backups": [
         "* directories",
@@ -133,6 +134,9 @@ FLOORS: dict[str, list[str]] = {
         "flight staging",
         "batch ingest_flight publisher",
         "ingest",
+    ],
+    "_open": [
+        "* consumer event_feed ingest partition publisher replies service subscription watcher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",
@@ -228,7 +232,7 @@ MOST_ROOMS = 25
 LAZY = {
     ("_protocol.auth.credentials", "nkeys"): "an extra, for those who sign",
     ("_connection.dial", "trionats._connection.websocket"): "it needs an extra",
-    ("_watch", "trionats.bridge"): "for nats-py's own stores; it brings trio-asyncio, which patches asyncio",
+    ("_open.watcher", "trionats.bridge"): "for nats-py's own stores; it brings trio-asyncio, which patches asyncio",
 }
 
 CELLAR_FORBIDS = frozenset(
@@ -267,12 +271,7 @@ PUBLIC_ONLY = (
     "_jetstream",
     "_services",
     "_client",
-    "_subscription",
-    "_replies",
-    "_service",
-    "_event_feed",
-    "_watch",
-    "_consume",
+    "_open",
     "_bridge",
     "bridge",
     "_cli",

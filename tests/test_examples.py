@@ -31,11 +31,30 @@ EXPECTED = {
         "changed: log.toml, 15 bytes",
         "changed: db.toml, deleted",
     ],
+    "service.py": [
+        "an apple costs 3",
+        "error 404 there is no stone",
+        "endpoints: ['price', 'v2.count']",
+        "2 requests, 1 errors, the last 404:there is no stone",
+        "counted 1",
+        "done",
+    ],
     "buckets.py": [
         "1 value, 5 of each key, for 3600.0 s",
         "collected: ['hall.light', 'yard.light']",
         "at the origin: off",
         "mirrored: ['hall.light']",
+    ],
+    "discover_services.py": [
+        "greeter 1.0.0: Greets whoever asks, at ['greet']",
+        "greet: 1 request, 0 errors",
+        "others: []",
+    ],
+    "monitoring.py": [
+        "hub is ok",
+        "till is connected to hub, and to ('orders.*',)",
+        "0 streams, 0 bytes",
+        "VARZ: nobody answers '$SYS.REQ.SERVER.PING.STATSZ': the user is not of the system account",
     ],
     "trace.py": [
         "in from client 'shop' as 'orders.old' of $G",
@@ -44,6 +63,11 @@ EXPECTED = {
         "--C client 'worker' on 'orders.*' of queue 'workers'",
         "worker would get it, as a member of workers",
         "ORDERS would not store it: maximum payload exceeded",
+    ],
+    "backup.py": [
+        "all of it is there",
+        "backed up: 100 messages",
+        "restored: b'99' is the last one",
     ],
     "codec.py": [
         "in docs: ['docs/Read me.txt', 'docs/Grüße.txt']",
@@ -62,6 +86,7 @@ EXPECTED = {
         *("in Oslo: 3", "in Oslo: 2 after one came back", "of it in Oslo: 2"),
         "together: 1000000000000000000000000000002",
     ],
+    "fast_ingest.py": ["10000 messages, the last one has sequence 10000", "2 is not stored: BadRequestError"],
     "watch_keys.py": [
         *("is:   hall.left on", "is:   hall.right off"),
         *("gets: hall.right on", "gets: hall.left DEL"),
@@ -120,6 +145,11 @@ EXPECTED = {
     "leader_election.py": [
         *("north leads", "everybody sees: north", "south leads", "everybody sees: south"),
         *("south leads no longer", "south leads", "everybody sees: south", "everybody sees: nobody"),
+    ],
+    "partitions.py": [
+        "partitions: {'left': [0, 1, 2], 'right': [3, 4, 5]}",
+        "partitions: {'left': [0, 1], 'middle': [2, 3], 'right': [4, 5]}",
+        "each customer's orders were packed in order: True",
     ],
     "watch_nats_py_store.py": ["stored:  monday.txt, 11 bytes", "changed: tuesday.txt, 17 bytes"],
 }

@@ -24,7 +24,7 @@ SNAPSHOT = Path(__file__).parent / "public_api.txt"
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 PUBLIC_MODULES = (
     "trionats",
-    *(f"trionats.{name}" for name in ("api", "bridge", "errors", "events", "monitoring", "testing")),
+    *(f"trionats.{name}" for name in ("advisories", "api", "bridge", "errors", "events", "monitoring", "testing")),
 )
 
 # Public classes that others derive from, each with its reason.
@@ -40,6 +40,7 @@ NOT_FINAL = {
     "trionats.ConnectionEvent": "every event is one",
     "trionats.events.ConnectionEvent": "every event is one",
     "trionats.events.ConsumerEvent": "what happens to a consumer is one",
+    "trionats.advisories.Advisory": "every kind of them is one",
     "trionats.monitoring.Answer": "what each kind of request is answered with is one",
     "trionats.monitoring.Told": "all that servers tell is one",
     "trionats.monitoring.TraceEvent": "each kind of them is one",

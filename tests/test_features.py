@@ -43,6 +43,11 @@ JETSTREAM = {
         "all config fields",
         "info.mirror/sources lag",
         "alternates/best() (mirror nearest)",
+        "advisories iterator",
+        "snapshot",
+        "restore",
+        "leader stepdown",
+        "peer remove",
     ),
     "1.13": (
         "create / update / create-or-update (action)",

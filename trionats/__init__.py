@@ -10,20 +10,17 @@ values of `open_events` and `open_advisories`; `trionats.testing` starts a real 
 from __future__ import annotations
 
 from trionats import advisories, api, errors, events, monitoring
-from trionats._advisories import Advisories, open_advisories
 from trionats._client import Client, open_client
 from trionats._connection.identity import issue_user_jwt
 from trionats._connection.options import ClientOptions
 from trionats._connection.tls import TLSState
-from trionats._consume import open_consumer
 from trionats._core.message import Msg
 from trionats._core.requests import PendingReply
 from trionats._core.status import ClientStatistics
 from trionats._core.tracing import trace_headers
-from trionats._event_feed import Events, open_events
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
-from trionats._ingest import open_ingest
+from trionats._jetstream.advisories import Advisories, open_advisories
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
@@ -39,21 +36,24 @@ from trionats._jetstream.publishing.batch import Batch
 from trionats._jetstream.publishing.ingest import Ingest, IngestReceipt
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
-from trionats._partition import open_partition
+from trionats._open.consumer import open_consumer
+from trionats._open.event_feed import Events, open_events
+from trionats._open.ingest import open_ingest
+from trionats._open.partition import open_partition
+from trionats._open.publisher import open_publisher
+from trionats._open.replies import Replies, open_replies
+from trionats._open.service import open_endpoint, open_service
+from trionats._open.subscription import Subscription, open_subscription
+from trionats._open.watcher import open_watcher
 from trionats._protocol.jetstream.kv.codecs import Base64Codec, KeyCodec, PathCodec, ValueCodec
 from trionats._protocol.jetstream.publishing.publish import PublishOptions
 from trionats._protocol.parser import Message
 from trionats._protocol.servers import KnownServer
-from trionats._publisher import open_publisher
-from trionats._replies import Replies, open_replies
-from trionats._service import open_endpoint, open_service
 from trionats._services.discovery import ServiceClient
 from trionats._services.request import ServiceRequest
 from trionats._services.service import Group, Service
 from trionats._services.system import SystemClient
-from trionats._subscription import Subscription, open_subscription
 from trionats._version import __version__
-from trionats._watch import open_watcher
 
 __all__ = [
     "Advisories",

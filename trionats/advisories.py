@@ -7,8 +7,8 @@ adds. Seconds are floats, and times are datetimes in UTC.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, final
 
 __all__ = [
@@ -49,7 +49,7 @@ class Advisory:
         subject: The subject that it was published to.
         type: Its kind, as the server names it: "io.nats.jetstream.advisory.v1.stream_action".
         id: Its own id.
-        time: When it was published.
+        time: When it was published ("timestamp" in `raw`).
         domain: The JetStream domain of the server; None where it has none.
         raw: All that the server said.
     """
@@ -57,7 +57,7 @@ class Advisory:
     subject: str
     type: str = ""
     id: str = ""
-    time: datetime | None = None
+    time: datetime.datetime | None = None
     domain: str | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -144,7 +144,7 @@ class StreamLeaderElected(Advisory):
     """A stream with several replicas has another leader. Told to its account and to the system account.
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         leader: The server that leads.
         replicas: The others.
@@ -162,7 +162,7 @@ class StreamQuorumLost(Advisory):
     """A stream has no majority of its replicas any more, and takes nothing. Told to its account and to the system account.
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         replicas: What is known of its replicas.
     """
@@ -178,7 +178,7 @@ class StreamBatchAbandoned(Advisory):
     """An atomic batch came to nothing (server 2.12): nothing of it is stored.
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         batch: The id of the batch.
         reason: "timeout", "large", "incomplete" or "unsupported".
@@ -223,8 +223,8 @@ class SnapshotComplete(Advisory):
     """
 
     stream: str
-    start: datetime | None = None
-    end: datetime | None = None
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
     client: dict[str, Any] | None = None
     error: str = ""
 
@@ -257,8 +257,8 @@ class RestoreComplete(Advisory):
     """
 
     stream: str
-    start: datetime | None = None
-    end: datetime | None = None
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
     bytes: int = 0
     client: dict[str, Any] | None = None
 
@@ -297,7 +297,7 @@ class ConsumerPause(Advisory):
     stream: str
     consumer: str
     paused: bool
-    pause_until: datetime | None = None
+    pause_until: datetime.datetime | None = None
 
 
 @final
@@ -306,7 +306,7 @@ class ConsumerLeaderElected(Advisory):
     """A consumer with several replicas has another leader. Told to its account and to the system account.
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         consumer: The consumer.
         leader: The server that leads.
@@ -326,7 +326,7 @@ class ConsumerQuorumLost(Advisory):
     """A consumer has no majority of its replicas any more, and delivers nothing. Told to its account and to the system account.
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         consumer: The consumer.
         replicas: What is known of its replicas.
@@ -344,7 +344,7 @@ class ConsumerGroupPinned(Advisory):
     """Another client of a priority group is served (server 2.11).
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         consumer: The consumer.
         group: The group.
@@ -364,7 +364,7 @@ class ConsumerGroupUnpinned(Advisory):
     """A client of a priority group is served alone no more (server 2.11).
 
     Attributes:
-        account: The account of the stream.
+        account: The account of the stream, where the system account is told; empty where the account itself is.
         stream: The stream.
         consumer: The consumer.
         group: The group.

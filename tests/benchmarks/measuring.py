@@ -24,7 +24,7 @@ KEYS, WRITTEN = "BENCH_KEYS", "BENCH_WRITTEN"
 STREAM = "BENCHED"
 #: What consumers read, a stream and its subject, and how much is fetched at once.
 STORED, BATCH = "BENCH_STORED", 500
-PACKAGES = ("trionats", "nats-py", "natsio", "trio", "trio-asyncio")
+PACKAGES = ("trionats", "nats-py", "natsio", "natsio-jetstream-batch", "trio", "trio-asyncio")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ RATIOS = (
     ("pool", "trionats-10", "cpu", 1.5),
     ("publish_pipelined", "natsio", "cpu", 0.85),
     ("publish_pipelined", "nats-py", "cpu", 0.5),
+    ("ingest", "natsio-batch", "cpu", 0.85),
     ("kv_get", "natsio", "cpu", 0.85),
     ("kv_put", "natsio", "cpu", 0.85),
     ("snapshot", "natsio", "wall", 1 / 1.2),

@@ -63,19 +63,21 @@ SCENARIOS = {
     "get": Scenario(1, of_objects=True),
     "pool": Scenario(50_000),
     "publish_pipelined": Scenario(50_000),
+    "ingest": Scenario(100_000),
     "kv_get": Scenario(5_000, of_keys=True),
     "kv_put": Scenario(5_000, of_keys=True),
     "snapshot": Scenario(100_000, of_keys=True),
     "service": Scenario(20_000),
 }
-ALL = {name: name for name in SCENARIOS if name != "pool"}
+ALL = {name: name for name in SCENARIOS if name not in ("pool", "ingest")}
 NOT_BESIDE_IT = ("consume", "fetch", "publish_pipelined", "kv_get", "kv_put", "snapshot", "service")
 BESIDE_JETSTREAM = {name: name for name in ALL if name not in NOT_BESIDE_IT}
 CLIENTS = {
-    "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000"}),
+    "trionats": Client("on_trionats", ("trionats", "trio"), ALL | {"pool": "pool-1000", "ingest": "ingest"}),
     # The same with few receivers, to compare with.
     "trionats-10": Client("on_trionats", ("trionats", "trio"), {"pool": "pool-10"}),
     "natsio": Client("on_natsio", ("natsio",), ALL),
+    "natsio-batch": Client("on_natsio", ("natsio", "natsio-jetstream-batch"), {"ingest": "ingest"}),
     "nats-py": Client("on_nats_py", ("nats-py",), ALL),
     "nats-py-callback": Client("on_nats_py", ("nats-py",), {"subscribe": "subscribe-callback"}),
     "nats-py-push": Client("on_nats_py", ("nats-py",), {"consume": "consume-pushed"}),
@@ -201,8 +203,15 @@ async def prepare_keys(url: str, count: int) -> None:
 async def prepare_stream(url: str) -> None:
     """Make the stream that all clients publish into, kept small."""
     nc = await nats.connect(url)
-    subjects, limit = [f"{STREAM}.>"], 10_000
-    await nc.jetstream().add_stream(name=STREAM, subjects=subjects, storage=StorageType.MEMORY, max_msgs=limit)
+    # nats-py knows nothing of fast ingest.
+    config = {
+        "name": STREAM,
+        "subjects": [f"{STREAM}.>"],
+        "storage": "memory",
+        "max_msgs": 10_000,
+        "allow_batched": True,
+    }
+    await nc.request(f"$JS.API.STREAM.CREATE.{STREAM}", json.dumps(config).encode())
     await nc.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import threading
@@ -164,7 +165,7 @@ FAILURES: dict[str, tuple[Callable[[Here], object], type[Exception], str]] = {
     "the last piece is lost": (
         lambda h: h.backups.lost.add(len(h.backups.pieces)),
         errors.BackupIncompleteError,
-        "what came is no whole snapshot: it breaks off",
+        "what came is no whole archive: it breaks off",
     ),
     "it breaks off as if it were whole": (
         lambda h: h.backups.pieces.__setitem__(slice(None), [STREAM + plain(b"NATSARC1 and not its mark")]),
@@ -221,6 +222,15 @@ async def test_a_backup_that_fails_leaves_nothing_and_says_why(
             await here.stream.backup(tmp_path / "b")
         await here.nc.flush()
         assert not here.backups.heard
+    assert names_in(tmp_path) == []
+
+
+async def test_a_backup_whose_inbox_is_refused_says_so(tmp_path: Path) -> None:
+    async with open_backups() as here:
+        here.backups.silent = True
+        here.server.deny_subscribe = ("_INBOX.>",)
+        with pytest.raises(errors.PermissionsViolationError, match=r"backup of stream 'S': .*_INBOX"):
+            await here.stream.backup(tmp_path / "b")
     assert names_in(tmp_path) == []
 
 
@@ -327,13 +337,13 @@ async def test_a_slow_disk_slows_the_server(tmp_path: Path, monkeypatch: pytest.
     """What waits to be written is bounded: beyond that no piece is acknowledged before another one is written."""
     goes_on = threading.Event()
     monkeypatch.setattr(saving, "Incoming", partial(Incoming, held=250))
-    write = directories.NewBackup._write
 
-    def slow(self: directories.NewBackup, pieces: list[bytes]) -> None:
-        goes_on.wait(5)
-        write(self, pieces)
+    class SlowFile(io.FileIO):
+        def write(self, piece: Any) -> int:  # noqa: ANN401 - a buffer
+            goes_on.wait(5)
+            return super().write(piece)
 
-    monkeypatch.setattr(directories.NewBackup, "_write", slow)
+    monkeypatch.setattr(directories, "open", lambda path, mode, **_: SlowFile(path, mode), raising=False)
     async with open_backups(new_archive(b"m" * 3000)) as here, trio.open_nursery() as nursery:
         nursery.start_soon(here.stream.backup, tmp_path / "b")
         await until(lambda: here.backups.sent >= 5)
@@ -638,6 +648,18 @@ LEFT: dict[str, tuple[dict[str, Any], bool]] = {
     "a name that nobody leads": (refusal(404, 10059, "stream not found"), True),
     "somebody else's": ({"state": {"messages": 1, "last_seq": 1, "last_ts": "2026-11-29T13:00:00Z"}}, False),
 }
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_stream_that_somebody_made_meanwhile_is_not_what_a_restore_left(number: int, tmp_path: Path) -> None:
+    async with open_backups(new_archive(b"")) as here:
+        path = await backed_up(here, tmp_path)
+        here.backups.leave(state={"messages": 0, "last_seq": 0})
+        here.backups.answers[number] = refusal(400, 10130, "stream name already in use, cannot restore")
+        with pytest.raises(errors.BadRequestError, match="10130"):
+            await here.js.restore_stream(path)
+        await here.nc.flush()
+        assert not here.backups.deleted
 
 
 @pytest.mark.parametrize("how", ["cancelled", "refused", "refused in the end"])

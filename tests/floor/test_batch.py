@@ -682,9 +682,11 @@ async def commit_into_the_dark(w: BatchWorld, count: int = 2, *, touched: bool =
 
     w.stream.hook = cut
     await trio.sleep(10)
-    text = "behind its commit, and whether it is stored is not known"
+    text = "behind its commit, whose reply will not come"
     batch, error = await fails(w, errors.DisconnectedError, text, *["s.a"] * count)
     assert error.sent
+    said = "nothing of it is stored" if batch.committed is False else "whether the batch is stored is not known"
+    assert said in str(error)
     return batch
 
 

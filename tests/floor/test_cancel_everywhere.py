@@ -137,6 +137,7 @@ async def everything(*, lag: float = 0, **options: Any) -> AsyncIterator[Everyth
             "$SYS.REQ.SERVER.PING.STATSZ": lambda _: {"statsz": {"active_servers": 2}},
             "$SYS.REQ.SERVER.PING.IDZ": lambda _: {"name": "fake", "id": "FAKE"},
             "$SYS.REQ.>": lambda _: {"server": {"name": "fake", "id": "FAKE"}, "data": {}},
+            "$SRV.>": lambda _: {"name": "n", "id": "i", "version": "1.0.0"},
             "traced": lambda frame: reported(server, frame),
             "many": lambda frame: [server.publish(frame.reply, b"%d" % number) for number in range(3)] and None,
             "$JS.API.>": lambda _: {"error": {"code": 404, "err_code": 10059, "description": "not found"}},
@@ -163,6 +164,10 @@ def reported(server: FakeServer, frame: Frame) -> None:
     server.publish(inbox, json.dumps({"events": [{"type": "in", "kind": 0}, *gone]}).encode())
 
 
+async def discovered(verb: str, w: Everything) -> None:
+    assert await getattr(trionats.ServiceClient(w.nc), verb)()
+
+
 async def monitored(kind: str, w: Everything) -> None:
     await getattr(trionats.SystemClient(w.nc), kind)()
 
@@ -187,6 +192,8 @@ def of_feed(use: Callable[[Feed[Any]], Awaitable[object]], opener: str, *, items
                 await rx.snapshot()  # type: ignore[attr-defined]
             if items and opener == "Subscription":
                 w.server.publish("a", b"x")
+            elif items and opener == "Advisories":
+                w.server.publish("$JS.EVENT.ADVISORY.API", b"{}")
             elif items and opener == "Events":
                 w.server.inject(b"-ERR 'whatever'\r\n")
             elif not items:
@@ -202,6 +209,7 @@ OPENERS: Final[dict[str, Callable[[Everything], AbstractAsyncContextManager[Feed
     "Events": lambda w: trionats.open_events(w.nursery, w.nc),
     "Replies": lambda w: trionats.open_replies(w.nursery, w.nc, "many", max_msgs=3),
     "Watcher": lambda w: trionats.open_watcher(w.nursery, w.store),
+    "Advisories": lambda w: trionats.open_advisories(w.nursery, w.js),
 }
 
 
@@ -232,6 +240,57 @@ async def message_to_answer(w: Everything) -> AsyncIterator[Callable[[], Awaitab
         w.server.publish("a", b"x", reply="back")
         msg = await rx.receive()
         yield partial(msg.respond, b"y", headers=HEADERS)
+
+
+def of_service(use: Callable[[trionats.Group], Awaitable[object]], *, group: bool = False, stops: bool = False) -> Case:
+    """An operation on a service with an endpoint that has a request in hand, or on a group; perhaps it is stopped a little later."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        async with trionats.open_service(w.nursery, w.nc, "s", "1.0.0") as service, trio.open_nursery() as workers:
+            where = service.group("g") if group else service
+            await workers.start(partial(where.serve, "late", lambda _: trio.sleep(1)))  # noqa: ASYNC105 - it is awaited there
+            w.server.publish("g.late" if group else "late", b"x", reply="back")
+            await w.nc.flush()
+            if stops:
+                workers.start_soon(w.later, where.stop)
+            yield partial(use, where)
+            where.stop()
+
+    return prepared
+
+
+async def served(where: trionats.Group) -> None:
+    """Serve until it is stopped."""
+    await where.serve("more", lambda request: request.respond(b"y"), concurrency=2)
+
+
+async def endpoint_of(where: trionats.Group, w: Everything) -> None:
+    """Enter an endpoint's block, take a request, and leave it."""
+    async with trionats.open_endpoint(w.nursery, where, "more") as rx:
+        w.server.publish("more", b"x", reply="back")
+        async with await rx.receive() as request:
+            await request.respond(b"y")
+
+
+def of_request(use: Callable[[trionats.ServiceRequest], Awaitable[object]]) -> Case:
+    """An operation on a request to a service."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        async with (
+            trionats.open_service(w.nursery, w.nc, "s", "1.0.0") as service,
+            trionats.open_endpoint(w.nursery, service, "more") as rx,
+        ):
+            w.server.publish("more", b"x", reply="back")
+            yield partial(use, await rx.receive())
+
+    return prepared
+
+
+async def work_on_request(request: trionats.ServiceRequest) -> None:
+    async with request:
+        await request.respond(b"y", headers=HEADERS)
 
 
 def of_publisher(use: Callable[[trionats.Publisher], Awaitable[object]], *, before: int = 0) -> Case:
@@ -650,6 +709,61 @@ async def lease(
     assert not bucket.consumers
 
 
+def groups_in(w: Everything) -> None:
+    """The groups of the server: an elastic one of `S`, called `g`, with its work queue."""
+    kept = FakeKeyValue(w.server, "elastic-consumer-groups")
+    kept.set("S.g", b'{"max_members": 2, "partitioning_filters": null, "members": ["m"]}')
+    queue = FakeStream(w.server, "S-g")
+    w.server.on("$JS.API.STREAM.CREATE.*", lambda _: queue.about(), first=True)
+    w.server.on("$JS.API.STREAM.DELETE.S-g", lambda _: {"success": True}, first=True)
+    w.server.on("$JS.API.STREAM.INFO.S-g", lambda _: {**queue.about(), "config": QUEUE}, first=True)
+
+
+QUEUE: Final = {"name": "S-g", "retention": "workqueue", "sources": [{"name": "S"}]}
+
+
+def of_group(use: Callable[[Everything], Awaitable[object]]) -> Case:
+    """What is done with a group."""
+
+    @asynccontextmanager
+    async def prepared(w: Everything) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        groups_in(w)
+        yield partial(use, w)
+
+    return prepared
+
+
+@asynccontextmanager
+async def partition(w: Everything, *, moves: bool = False) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Read what a member is given, and leave; see that nobody watches, and that nobody is pinned."""
+    kept = FakeKeyValue(w.server, "elastic-consumer-groups")
+    kept.set("S.g", b'{"max_members": 2, "members": ["m"]}')
+    queue = FakeStream(w.server, "S-g")
+    queue.clock = w.stream.clock
+    for number in range(2):
+        queue.store("0.s.a", b"%d" % number, rollup=False)
+
+    async def use() -> None:
+        async with trionats.open_partition(w.nursery, w.js, "S", "g", "m", elastic=True) as rx:
+            msg = await rx.receive()
+            assert msg.subject == "s.a"
+            if moves:
+                # The other partition becomes another's while this one is held.
+                kept.set("S.g", b'{"max_members": 2, "members": ["m", "n"]}')
+                await trio.sleep(0.1)
+            await msg.ack()
+            await rx.receive()
+
+    yield use
+    with trio.CancelScope(shield=True):
+        await w.nc.flush()
+        await w.nc.flush()
+    assert not kept.consumers
+    for consumer in queue.consumers.values():
+        assert not consumer.pinned
+        consumer.unacked.clear()
+
+
 Pieces: TypeAlias = "list[bytes]"
 
 
@@ -822,6 +936,8 @@ CASES: Final[dict[str, Case]] = {
         f"SystemClient.{kind}": simply(partial(monitored, kind))
         for kind in ("varz", "connz", "subsz", "routez", "gatewayz", "leafz", "jsz", "healthz", "accountz")
     },
+    **{f"ServiceClient.{verb}": simply(partial(discovered, verb)) for verb in ("ping", "info", "stats")},
+    "ServiceClient.ping, one instance": simply(lambda w: trionats.ServiceClient(w.nc).ping("n", "i")),
     "SystemClient.varz, of one server": simply(lambda w: trionats.SystemClient(w.nc).varz(server="fake")),
     "Client.trace": simply(lambda w: w.nc.trace("traced", b"x", only=True)),
     "Client.trace, until it is quiet": simply(lambda w: w.nc.trace("traced", b"x", {"Twice": "1"}, stall=0.1)),
@@ -910,10 +1026,22 @@ CASES: Final[dict[str, Case]] = {
     "open_replies": simply(lambda w: opening(OPENERS["Replies"](w))),
     "open_ingest": simply(ingested),
     "open_publisher": simply(published),
+    "open_service": simply(lambda w: opening(trionats.open_service(w.nursery, w.nc, "s", "1.0.0"))),
+    "open_endpoint": lambda w: of_service(partial(endpoint_of, w=w))(w),
+    "Service.serve": of_service(served, stops=True),
+    "Service.drain": of_service(lambda service: service.drain()),
+    "Group.serve": of_service(served, group=True, stops=True),
+    "Group.drain": of_service(lambda group: group.drain(), group=True),
+    "ServiceRequest.respond": of_request(lambda request: request.respond(b"y", headers=HEADERS)),
+    "ServiceRequest.respond, in its block": of_request(work_on_request),
+    "ServiceRequest.respond_error": of_request(lambda request: request.respond_error(404, "not there")),
+    "open_partition": partition,
+    "open_partition, which changes": partial(partition, moves=True),
     "open_lease": lease,
     "open_lease, over a marker": partial(lease, marked=True),
     "open_lease, while somebody else has it": partial(lease, taken=True),
     "open_watcher": simply(lambda w: opening(OPENERS["Watcher"](w))),
+    "open_advisories": simply(lambda w: opening(OPENERS["Advisories"](w))),
     "open_watcher, keys": simply(
         lambda w: opening(trionats.open_watcher(w.nursery, find_keys(w.nc), keys=["a", "b.>"]))
     ),
@@ -941,6 +1069,11 @@ CASES: Final[dict[str, Case]] = {
     "OrderedConsumer.next, nothing there": partial(ordered, use=lambda handle: handle.next(), messages=0),
     "OrderedConsumer.info": partial(ordered, use=lambda handle: handle.info()),
     "OrderedConsumer.info, of one that was kept": partial(ordered, use=lambda handle: handle.info(), kept=True),
+    "JetStream.create_group": of_group(lambda w: w.js.create_group("S", "new", 2, elastic=True, members="m")),
+    "JetStream.create_group, already there": of_group(lambda w: w.js.create_group("S", "g", 2, elastic=True)),
+    "JetStream.delete_group": of_group(lambda w: w.js.delete_group("S", "g", elastic=True)),
+    "JetStream.add_members": of_group(lambda w: w.js.add_members("S", "g", "n")),
+    "JetStream.drop_members": of_group(lambda w: w.js.drop_members("S", "g", "m")),
     "JetStream.account_info": management("account_info"),
     "JetStream.add_consumer": management("add_consumer", "s", trionats.api.ConsumerConfig(durable_name="c")),
     "JetStream.add_stream": management("add_stream", trionats.api.StreamConfig(name="s")),

@@ -338,7 +338,7 @@ async def test_a_bug_in_the_sentinel_is_the_callers() -> None:
 
 async def test_too_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trionats._core.request_many.MOST_REPLIES", 3)
-    monkeypatch.setattr("trionats._replies.MOST_REPLIES", 3)
+    monkeypatch.setattr("trionats._open.replies.MOST_REPLIES", 3)
     async with answered(b"1", b"2", b"3", b"4", b"5") as (_, nc, nursery):
         with pytest.raises(errors.SlowConsumerError, match="'ask'"):
             await nc.request_many("ask")

@@ -30,9 +30,9 @@ from tests.worlds import (
     subscribed,
 )
 from trionats import Client, Msg, Subscription, errors, events, open_events, open_subscription
-from trionats._event_feed import EVENTS_CAPACITY
 from trionats._feeds.bounded import Overflow
 from trionats._feeds.pace import TRIP_MESSAGES, TRIP_SECONDS
+from trionats._open.event_feed import EVENTS_CAPACITY
 
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 

@@ -5,12 +5,14 @@ import { connect, headers } from "@nats-io/transport-node";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Base64KeyCodec, Kvm, NoopKvCodecs } from "@nats-io/kv";
 import { Objm } from "@nats-io/obj";
+import { ServiceError, Svcm } from "@nats-io/services";
 
 const nc = await connect({ servers: process.argv[2] });
 const js = jetstream(nc);
 const manager = await jetstreamManager(nc);
 const [keyValues, objectStores] = [new Kvm(js), new Objm(js)];
 const [kv, obj, iterators] = [{}, {}, {}]; // by name: the buckets, and what is watched
+const services = {}; // by name
 
 const bytes = (text) => new TextEncoder().encode(text);
 const text = (data) => data && new TextDecoder().decode(data);
@@ -45,6 +47,16 @@ const meta = ({ headers: fields, ...rest }) => {
 };
 const status = ({ bucket, values, history, ttl, markerTTL, description, size, sealed, metadata }) =>
   ({ bucket, values, history, ttl, markerTTL, description, size, sealed, metadata });
+
+// What a service of nats.js does with a request: echoes it, unless it says what else.
+const serve = (error, request) => {
+  if (error) return;
+  const said = text(request.data);
+  if (said === "refuse") request.respondError(418, "not here", bytes("more"));
+  else if (said === "throw") throw new Error("thrown");
+  else request.respond(bytes(`js: ${said}`));
+};
+const discovered = async (verb, ...whom) => collected(new Svcm(nc).client()[verb](...whom));
 
 const commands = {
   "kv.create_bucket": async (b, options) => void (kv[b] = await keyValues.create(b, how(options))),
@@ -92,6 +104,23 @@ const commands = {
   "js.last": async (stream, subject) => {
     const found = await manager.streams.getMessage(stream, { last_by_subj: subject });
     return { seq: found.seq, data: text(found.data), headers: Object.fromEntries(found.header ?? []) };
+  },
+  "svc.add": async (config, group, ...endpoints) => {
+    const service = await new Svcm(nc).add(config);
+    services[config.name] = service;
+    const to = group ? service.addGroup(group) : service;
+    for (const [name, options] of endpoints) to.addEndpoint(name, { ...options, handler: serve });
+    await nc.flush();
+    return service.info().id;
+  },
+  "svc.stop": async (name) => void (await services[name].stop()),
+  "svc.ping": (...whom) => discovered("ping", ...whom),
+  "svc.info": (...whom) => discovered("info", ...whom),
+  "svc.stats": (...whom) => discovered("stats", ...whom),
+  "svc.request": async (subject, data) => {
+    const reply = await nc.request(subject, bytes(data), { timeout: 5000 });
+    const error = ServiceError.isServiceError(reply) ? ServiceError.toServiceError(reply) : null;
+    return { data: text(reply.data), error: error && [error.code, error.message] };
   },
   next: async (name, count) => {
     const all = [];

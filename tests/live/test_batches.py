@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
@@ -141,7 +142,7 @@ async def test_left_otherwise_nothing_is_stored(nats_server: TrioNatsServer, how
 
 async def test_nothing_is_left_of_batches_that_were_abandoned() -> None:
     """The server has as much room for batches as before, once their time is over."""
-    async with open_live(SMALL, jetstream=True) as (_, nc, _):
+    async with open_live(SMALL.replace("500ms", "3s"), jetstream=True) as (_, nc, _):
         stream = await nc.jetstream().create_stream(name="S", subjects=["s.>"], allow_atomic=True)
         js = nc.jetstream()
 
@@ -434,24 +435,28 @@ async def test_a_server_that_is_killed_half_way_has_stored_nothing() -> None:
         assert (await publish(js, *[("s.a", {})] * 5)).committed
 
 
+Cut = Callable[[], Awaitable[bool]]
+
+
 class CutAtCommit(trio.abc.Stream):
     """A connection that breaks behind a commit that the server gets, or in front of one.
 
     Args:
         stream: The connection.
-        commits: Whether each commit that is still to be cut off arrives.
+        cuts: What happens at each commit that is still to be cut off; gives whether it arrives.
     """
 
-    def __init__(self, stream: trio.abc.Stream, commits: list[bool]) -> None:
-        self._stream, self._commits = stream, commits
+    def __init__(self, stream: trio.abc.Stream, cuts: list[Cut]) -> None:
+        self._stream, self._cuts = stream, cuts
         self._broken = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._commits and b"Nats-Batch-Commit" in bytes(data):
-            if self._commits.pop():
-                await self._stream.send_all(data)
-            self._broken = True
-            await self._stream.aclose()
+        if self._cuts and b"Nats-Batch-Commit" in bytes(data):
+            with trio.CancelScope(shield=True):
+                if await self._cuts.pop()():
+                    await self._stream.send_all(data)
+                self._broken = True
+                await self._stream.aclose()
             raise trio.BrokenResourceError
         await self._stream.send_all(data)
 
@@ -471,18 +476,26 @@ class CutAtCommit(trio.abc.Stream):
         await self._stream.aclose()
 
 
+def cutting(cuts: list[Cut]) -> Callable[[str, int], Awaitable[trio.abc.Stream]]:
+    async def dial(host: str, port: int) -> trio.abc.Stream:
+        return CutAtCommit(await trio.open_tcp_stream(host, port), cuts)
+
+    return dial
+
+
 @pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "does not arrive"])
 @pytest.mark.parametrize("count", [1, 2, 500])
 async def test_a_commit_behind_which_the_connection_breaks_is_found_out(
     nats_server: TrioNatsServer, count: int, arrives: bool
 ) -> None:
     """What was stored is found, and what was not is committed once more, which only a batch of one message cannot be."""
-    commits: list[bool] = []
+    cuts: list[Cut] = []
 
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        return CutAtCommit(await trio.open_tcp_stream(host, port), commits)
+    async def cut() -> bool:
+        await trio.lowlevel.checkpoint()
+        return arrives
 
-    async with open_atomic(nats_server, {"dial": dial, "reconnect_time_wait": 0.01}) as w:
+    async with open_atomic(nats_server, {"dial": cutting(cuts), "reconnect_time_wait": 0.01}) as w:
         await w.js.publish(w.subject, b"before")
         made: list[Batch] = []
         try:
@@ -491,7 +504,7 @@ async def test_a_commit_behind_which_the_connection_breaks_is_found_out(
                 for _ in range(count):
                     await batch.publish(w.subject, b"x")
                 await w.nc.flush()
-                commits.append(arrives)
+                cuts.append(cut)
         except errors.DisconnectedError:
             assert (count, arrives, made[0].committed) == (1, False, None)
             assert len(await stored(w)) == 1
@@ -502,25 +515,23 @@ async def test_a_commit_behind_which_the_connection_breaks_is_found_out(
             assert (ack.stream, ack.seq, ack.batch, ack.count) == (w.stream.name, count + 1, made[0].id, count)
             assert len(await stored(w)) == count + 1
         assert w.nc.statistics().reconnects == 1
-        assert commits == []
+        assert cuts == []
 
 
 async def test_a_commit_that_went_down_with_its_server_is_known_not_to_be_stored() -> None:
-    commits: list[bool] = []
-
-    async def dial(host: str, port: int) -> trio.abc.Stream:
-        return CutAtCommit(await trio.open_tcp_stream(host, port), commits)
-
-    async with open_live(jetstream=True, dial=dial, reconnect_time_wait=0.05, max_reconnect_attempts=-1) as (
-        server,
-        nc,
-        _,
-    ):
+    cuts: list[Cut] = []
+    patient: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1}
+    async with open_live(jetstream=True, dial=cutting(cuts), **patient) as (server, nc, _):
         js = nc.jetstream()
         stream = await js.create_stream(name="S", subjects=["s.>"], allow_atomic=True)
         await js.publish("s.a", b"before")
         await trio.sleep(0.5)  # it is by their times that what is stored is told from what was there
         made: list[Batch] = []
+
+        async def kill() -> bool:
+            """What was set aside goes with this process."""
+            await server.restart(kill=True)
+            return False
 
         async def use() -> None:
             async with js.open_batch() as batch:
@@ -528,17 +539,9 @@ async def test_a_commit_that_went_down_with_its_server_is_known_not_to_be_stored
                 for _ in range(3):
                     await batch.publish("s.a", b"x")
                 await nc.flush()
-                # What was set aside goes with this process; the connection breaks, and stands again when it commits.
-                commits.append(False)
-                nursery.start_soon(kill_when_cut, server, commits)
+                cuts.append(kill)
 
-        async with trio.open_nursery() as nursery:
-            with pytest.raises(errors.DisconnectedError, match="whether it is stored is not known"):
-                await use()
+        with pytest.raises(errors.DisconnectedError, match="nothing of it is stored, since its commit did not arrive"):
+            await use()
         assert made[0].committed is False
         assert (await stream.info()).state.messages == 1
-
-
-async def kill_when_cut(server: TrioNatsServer, commits: list[bool]) -> None:
-    await until(lambda: not commits, pause=0.001)
-    await server.restart(kill=True)

@@ -13,7 +13,21 @@ import pytest
 import trio
 
 from tests.worlds import arrived, next_event, open_live, open_world, until
-from trionats import Client, Events, JetStream, ObjectStore, api, errors, events, open_events, open_watcher
+from trionats import (
+    Client,
+    Events,
+    Feed,
+    JetStream,
+    ObjectStore,
+    advisories,
+    api,
+    errors,
+    events,
+    open_advisories,
+    open_events,
+    open_ingest,
+    open_watcher,
+)
 from trionats.testing import open_server
 from trionats.testing._server import free_port
 
@@ -314,3 +328,46 @@ async def test_a_stream_of_another_domain_is_backed_up_and_restored_over_the_lea
         assert (await back.info()).state.messages == 30
         assert await pair.leaf.jetstream(domain="leaf").stream_names() == []
         assert await pair.hub.jetstream().stream_names() == ["B"]
+
+
+async def test_advisories_of_both_sides_are_heard_over_a_leaf_and_those_of_a_domain_alone() -> None:
+    kind = advisories.StreamAction
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        async with (
+            open_advisories(nursery, pair.leaf.jetstream(), kind) as both,
+            open_advisories(nursery, pair.leaf.jetstream(domain="hub"), kind) as hub,
+        ):
+            await pair.leaf.flush()
+
+            async def is_heard(rx: Feed[advisories.Advisory], domain: str) -> bool:
+                # Until the other side knows that somebody listens, nothing is told there.
+                js = pair.leaf.jetstream(domain=domain)
+                stream = await js.create_stream(name="A", subjects=["a.>"], storage=api.StorageType.MEMORY)
+                await stream.delete()
+                with trio.move_on_after(0.5):
+                    while (await rx.receive()).domain != domain:
+                        pass
+                    return True
+                return False
+
+            for domain in ("leaf", "hub"):
+                await until(partial(is_heard, both, domain), pause=0.02)
+            await until(partial(is_heard, hub, "hub"), pause=0.02)
+            assert not await is_heard(hub, "leaf")
+
+
+@pytest.mark.level(4)
+async def test_a_fast_ingest_goes_to_the_domain_that_was_asked_for_or_nowhere() -> None:
+    async with open_pair() as pair:
+        hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+        await hub.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            for number in range(1000):
+                await ingest.publish("s.a", b"%d" % number)
+        assert ingest.ack is not None
+        assert (ingest.ack.domain, ingest.ack.count) == ("hub", 1000)
+        await leaf.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            with pytest.raises(ValueError, match="stream 'S' of domain 'hub' hears it, and stream 'S' here"):
+                await ingest.publish("s.a", b"x")
+        assert (await hub.stream_info("S")).state.messages == 1000

@@ -182,6 +182,17 @@ async def test_duplicates_count_as_stored(nats_server: TrioNatsServer) -> None:
         assert (await w.js.stream_info(w.stream.name)).state.messages == 700
 
 
+async def test_large_messages_are_bounded_by_their_bytes(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, allow_batched=True, max_msgs=3) as w:
+        payload, most = bytes(1_000_000), 0
+        async with open_ingest(w.nursery, w.js, max_outstanding=3) as ingest:
+            for _ in range(200):
+                await ingest.publish(w.subject, payload)
+                most = max(most, ingest.pending)
+        assert most * len(payload) <= 35_000_000
+        assert (await w.js.stream_info(w.stream.name)).state.last_seq == 200
+
+
 async def test_a_stream_that_does_not_allow_it_stores_nothing(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server) as w, open_ingest(w.nursery, w.js) as ingest:
         with pytest.raises(errors.BadRequestError, match=r"allow_batched") as caught:

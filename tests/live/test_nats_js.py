@@ -1,4 +1,4 @@
-"""Buckets shared with the npm packages of nats.js: skipped where there is no Node.js, or no registry to get them from.
+"""Buckets and services shared with the npm packages of nats.js: skipped where there is no Node.js, or no registry to get them from.
 
 What nats.js stores is kept as bytes in tests/floor/test_foreign.py, which always runs; here is the original. One process with it runs
 for all of the tests, and does what they say.
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +21,24 @@ import pytest
 import trio
 
 from tests.worlds import KeyValueWorld, StoreWorld, open_key_value, open_store, open_stream, open_world, unique
-from trionats import Base64Codec, Watcher, api, errors, events, open_events, open_watcher
+from trionats import (
+    Base64Codec,
+    ServiceClient,
+    ServiceRequest,
+    Watcher,
+    api,
+    errors,
+    events,
+    open_events,
+    open_service,
+    open_watcher,
+)
 from trionats.testing import NatsServer, TrioNatsServer
 
 VERSION = "3.4.0"
 PACKAGES = [f"@nats-io/{name}@{VERSION}" for name in ("kv", "obj", "jetstream", "transport-node")]
+# Of this one the newest still has a number of its own; it brings the core that it needs.
+PACKAGES.append("@nats-io/services@3.0.0-25")
 PROGRAM = Path(__file__).parent / "nats_js.mjs"
 Maker = Literal["ours", "theirs"]
 
@@ -547,6 +561,77 @@ async def test_counters_are_counted_on_by_either(js: NatsJS, nats_server: TrioNa
         assert await counter.add(w.subject, -1) == 10**20 + 1
         read = await js("js.last", w.stream.name, w.subject)
         assert json.loads(read["data"]) == {"val": str(10**20 + 1)}
+
+
+# -- services ------------------------------------------------------------------------------------------------------------
+
+
+async def test_services_of_nats_js_are_found_and_called(js: NatsJS, nats_server: TrioNatsServer) -> None:
+    name, subject = unique("js"), unique("subject")
+    config = {"name": name, "version": "1.2.3", "description": "theirs", "metadata": {"a": "b"}}
+    instance = await js("svc.add", config, subject, ["echo", {"metadata": {"m": "1"}}], ["other", {"queue": "w"}])
+    async with open_world(nats_server) as (_, nc, _):
+        client = ServiceClient(nc)
+        assert await client.ping(name) == [api.ServicePing(name, instance, "1.2.3", {"a": "b"})]
+        assert instance in [one.id for one in await client.ping()]
+        (info,) = await client.info(name, instance)
+        assert (info.description, info.metadata) == ("theirs", {"a": "b"})
+        assert [(one.name, one.subject, one.queue_group, one.metadata) for one in info.endpoints] == [
+            ("echo", f"{subject}.echo", "q", {"m": "1"}),
+            ("other", f"{subject}.other", "w", {}),
+        ]
+        (stats,) = await client.stats(name, instance)
+        assert [(one.num_requests, one.last_error, one.data) for one in stats.endpoints] == [(0, "", None)] * 2
+        assert (await nc.request(f"{subject}.echo", b"hello")).data == b"js: hello"
+        refused = await nc.request(f"{subject}.echo", b"refuse")
+        assert (refused.headers["Nats-Service-Error-Code"], refused.headers["Nats-Service-Error"]) == (
+            "418",
+            "not here",
+        )
+        assert refused.data == b"more"
+        thrown = await nc.request(f"{subject}.echo", b"throw")
+        assert thrown.headers["Nats-Service-Error"] == "thrown"
+        (stats,) = await client.stats(name, instance)
+        echo = stats.endpoints[0]
+        assert (echo.num_requests, echo.last_error) == (3, "thrown")
+        assert stats.started is not None
+        assert abs((datetime.now(UTC) - stats.started).total_seconds()) < 60
+        await js("svc.stop", name)
+        assert await client.ping(name) == []
+
+
+async def test_our_services_are_found_and_called_by_nats_js(js: NatsJS, nats_server: TrioNatsServer) -> None:
+    name, subject = unique("ours"), unique("subject")
+
+    async def handle(request: ServiceRequest) -> None:
+        if request.data == b"refuse":
+            await request.respond_error(418, "not here", b"more")
+        elif request.data == b"throw":
+            raise KeyError("secret")
+        else:
+            await request.respond(b"trio: " + request.data)
+
+    async with (
+        open_world(nats_server) as (_, nc, nursery),
+        open_service(nursery, nc, name, "1.2.3", description="ours", metadata={"a": "b"}) as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "echo", handle, subject=subject, metadata={"m": "1"}))
+        who = {"name": name, "id": service.id, "version": "1.2.3", "metadata": {"a": "b"}}
+        assert await js("svc.ping", name) == [{**who, "type": "io.nats.micro.v1.ping_response"}]
+        (info,) = await js("svc.info", name, service.id)
+        assert info["endpoints"] == [
+            {"name": "echo", "subject": subject, "queue_group": "q", "metadata": {"m": "1"}},
+        ]
+        assert await js("svc.request", subject, "hello") == {"data": "trio: hello", "error": None}
+        assert await js("svc.request", subject, "refuse") == {"data": "more", "error": [418, "not here"]}
+        assert (await js("svc.request", subject, "throw"))["error"] == [500, "KeyError"]
+        (stats,) = await js("svc.stats", name)
+        (endpoint,) = stats["endpoints"]
+        assert (endpoint["num_requests"], endpoint["num_errors"]) == (3, 2)
+        assert endpoint["processing_time"] > 0
+        assert stats["started"].endswith("Z")
+        workers.cancel_scope.cancel()
 
 
 @pytest.mark.level(2)

@@ -1,22 +1,32 @@
-"""Buckets shared with nats-py, whose client runs beside ours in the loop of `trionats.bridge`."""
+"""Buckets and services shared with nats-py, whose client runs beside ours in the loop of `trionats.bridge`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import nats.errors
 import nats.js.api
 import nats.js.errors
 import pytest
+import trio
 from nats.js.client import JetStreamContext
 from nats.js.kv import KeyValue as TheirKeyValue
 from nats.js.object_store import ObjectStore as TheirObjectStore
+from nats.micro import add_service
+from nats.micro.request import Request
+from nats.micro.service import EndpointConfig, ServiceConfig
+from nats.micro.service import ServiceInfo as TheirInfo
+from nats.micro.service import ServicePing as TheirPing
+from nats.micro.service import ServiceStats as TheirStats
 
 from tests.worlds import KeyValueWorld, StoreWorld, open_world, unique
-from trionats import Watcher, api, bridge, errors, open_watcher
+from trionats import ServiceClient, ServiceRequest, Watcher, api, bridge, errors, open_service, open_watcher
 from trionats.bridge import aio_as_trio
 from trionats.testing import TrioNatsServer
 
@@ -299,3 +309,85 @@ async def test_a_bucket_that_one_seals_is_sealed_for_the_other(nats_server: Trio
         with pytest.raises(nats.js.errors.APIError):
             await aio_as_trio(theirs.put)("n", b"more")
         assert (await aio_as_trio(theirs.get)("n")).data == (await store.get("n")).data == b"data"
+
+
+# -- services ------------------------------------------------------------------------------------------------------------
+
+
+async def answer(request: Request) -> None:
+    """What a service of nats-py does with a request: echoes it, unless it says what else."""
+    if request.data == b"refuse":
+        await request.respond_error("418", "not here", b"more")
+    elif request.data == b"throw":
+        raise ValueError("thrown")
+    else:
+        await request.respond(b"py: " + request.data)
+
+
+async def test_services_of_nats_py_are_found_and_called(nats_server: TrioNatsServer) -> None:
+    name, subject = unique("py"), unique("subject")
+    async with open_world(nats_server) as (_, nc, nursery), bridge.open_nats_py(nursery, nats_server.url) as theirs:
+        config = ServiceConfig(name=name, version="1.2.3", description="theirs", metadata={"a": "b"})
+        service = await aio_as_trio(add_service)(theirs, config)
+        group = service.add_group(name=subject)
+        await aio_as_trio(group.add_endpoint)(EndpointConfig(name="echo", handler=answer, metadata={"m": "1"}))
+        await aio_as_trio(theirs.flush)()
+        client = ServiceClient(nc)
+        assert await client.ping(name) == [api.ServicePing(name, service.id, "1.2.3", {"a": "b"})]
+        (info,) = await client.info(name, service.id)
+        assert (info.description, [(one.name, one.subject, one.queue_group) for one in info.endpoints]) == (
+            "theirs",
+            [("echo", f"{subject}.echo", "q")],
+        )
+        (stats,) = await client.stats(name)
+        assert [(one.num_requests, one.last_error, one.data) for one in stats.endpoints] == [(0, "", None)]
+        assert (await nc.request(f"{subject}.echo", b"hello")).data == b"py: hello"
+        refused = await nc.request(f"{subject}.echo", b"refuse")
+        assert (refused.headers["Nats-Service-Error-Code"], refused.headers["Nats-Service-Error"]) == (
+            "418",
+            "not here",
+        )
+        thrown = await nc.request(f"{subject}.echo", b"throw")
+        assert thrown.headers["Nats-Service-Error-Code"] == "500"
+        (stats,) = await client.stats(name)
+        (echo,) = stats.endpoints
+        assert (echo.num_requests, "thrown" in echo.last_error, echo.processing_time > 0) == (3, True, True)
+        assert stats.started is not None
+        assert abs((datetime.now(UTC) - stats.started).total_seconds()) < 60
+        await aio_as_trio(service.stop)()
+
+
+async def test_our_services_are_read_and_called_by_nats_py(nats_server: TrioNatsServer) -> None:
+    """It has nobody who finds services, but the classes that its own services answer with."""
+    name, subject = unique("ours"), unique("subject")
+
+    async def handle(request: ServiceRequest) -> None:
+        if request.data == b"throw":
+            raise KeyError("secret")
+        await request.respond(b"trio: " + request.data)
+
+    async with (
+        open_world(nats_server) as (_, nc, nursery),
+        bridge.open_nats_py(nursery, nats_server.url) as theirs,
+        open_service(nursery, nc, name, "1.2.3", description="ours", metadata={"a": "b"}) as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "echo", handle, subject=subject, metadata={"m": "1"}))
+
+        async def ask(about: str, data: bytes = b"") -> Any:  # noqa: ANN401 - their message
+            return await aio_as_trio(theirs.request)(about, data, timeout=5)
+
+        ping = TheirPing.from_dict(json.loads((await ask("$SRV.PING." + name)).data))
+        assert (ping.name, ping.id, ping.version, ping.metadata) == (name, service.id, "1.2.3", {"a": "b"})
+        info = TheirInfo.from_dict(json.loads((await ask(f"$SRV.INFO.{name}.{service.id}")).data))
+        assert [(one.name, one.subject, one.queue_group, one.metadata) for one in info.endpoints] == [
+            ("echo", subject, "q", {"m": "1"})
+        ]
+        assert (await ask(subject, b"hello")).data == b"trio: hello"
+        assert (await ask(subject, b"throw")).headers["Nats-Service-Error-Code"] == "500"
+        said = json.loads((await ask("$SRV.STATS")).data)
+        assert (said["name"], said["endpoints"][0]["num_errors"]) == (name, 1)
+        # What is optional it cannot do without.
+        stats = TheirStats.from_dict({**said, "endpoints": [{**one, "data": None} for one in said["endpoints"]]})
+        assert (stats.endpoints[0].num_requests, stats.endpoints[0].num_errors) == (2, 1)
+        workers.cancel_scope.cancel()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.worlds import StreamWorld, connected, next_event, open_stream, unique, until
+from tests.clusters import make_replicated_stream, open_cluster
+from tests.worlds import StreamWorld, connected, next_event, open_stream, open_world, unique, until
 from trionats import Feed, JetStream, JetStreamMsg, api, errors, events, open_events, open_partition
 from trionats.testing import NatsServer
 
@@ -208,7 +209,7 @@ async def test_a_member_that_is_added_takes_over_its_partitions_in_order(nats_se
             await until(lambda: group.count >= 540)
             before = {member: len(found) for member, found in group.got.items()}
             assert all(before.values())
-            await until(lambda: consumers_are(group, {"m2", "m3"}))
+            await until(lambda: members_are(group, {"m2", "m3"}))
             members.cancel_scope.cancel()
         assert group.count == 540
         assert_in_order(group)
@@ -220,7 +221,7 @@ async def holds(group: Group, count: int) -> bool:
     return (await group.w.js.stream_info(group.read_stream)).state.messages == count
 
 
-async def consumers_are(group: Group, names: set[str]) -> bool:
+async def members_are(group: Group, names: set[str]) -> bool:
     return set(await group.consumers()) == names
 
 
@@ -235,7 +236,7 @@ async def test_partitions_change_hands_at_once_and_a_member_hears_of_it(nats_ser
             await group.w.js.add_members(group.stream, group.name, "b")
             told = [await next_event(happened, events.PartitionsChanged) for _ in range(2)]
             assert {event.member: event.partitions for event in told} == {"a": (0, 1, 2), "b": (3, 4, 5)}
-            await until(lambda: consumers_are(group, {"a", "b"}))
+            await until(lambda: members_are(group, {"a", "b"}))
             await group.publish(0, KEYS)
             await (await theirs.receive()).ack()
             assert trio.current_time() - began < 2
@@ -243,7 +244,7 @@ async def test_partitions_change_hands_at_once_and_a_member_hears_of_it(nats_ser
             await group.w.js.drop_members(group.stream, group.name, "b")
             told = [await next_event(happened, events.PartitionsChanged) for _ in range(2)]
             assert {event.member: event.partitions for event in told} == {"a": (0, 1, 2, 3, 4, 5), "b": ()}
-            await until(lambda: consumers_are(group, {"a"}))
+            await until(lambda: members_are(group, {"a"}))
             with trio.move_on_after(0.1):
                 pytest.fail(f"{await theirs.receive()}")
             for _ in range(KEYS - 2):
@@ -359,6 +360,48 @@ async def test_a_process_that_is_gone_without_a_word_is_followed_by_another(
                 await process.wait()
 
 
+async def test_the_members_of_a_group_go_on_when_a_server_of_the_cluster_is_killed() -> None:
+    """What was acknowledged may have been lost with the server, and comes again; what has one key stays in order."""
+    async with (
+        open_cluster(jetstream=True) as cluster,
+        open_world(cluster.servers["n1"], cluster.urls, reconnect_time_wait=0.05) as (_, nc, nursery),
+    ):
+        await make_replicated_stream(nc, "s.*")
+        js = nc.jetstream()
+        await js.create_group("S", "g", 6, elastic=True, filters={"s.*": [1]}, members=["m1", "m2"])
+        config = (await js.stream_info("S-g")).config
+        assert (config.num_replicas, (await js.stream_info("KV_elastic-consumer-groups")).config.num_replicas) == (3, 3)
+        seen: dict[str, list[int]] = {}
+
+        async def work(member: str) -> None:
+            async with open_partition(nursery, js, "S", "g", member, elastic=True) as rx:
+                async for msg in rx:
+                    seen.setdefault(msg.subject, []).append(int(msg.data))
+                    with suppress(errors.Error):
+                        await msg.ack_sync()
+
+        for member in ("m1", "m2"):
+            nursery.start_soon(work, member)
+        for number in range(120):
+            await publish_patiently(js, number)
+            if number == 60:
+                await cluster.node(nc).kill()
+        await until(lambda: {n for found in seen.values() for n in found} == set(range(120)), within=40, pause=0.05)
+        for found in seen.values():
+            assert list(dict.fromkeys(found)) == sorted(set(found))
+        nursery.cancel_scope.cancel()
+
+
+async def publish_patiently(js: JetStream, number: int) -> None:
+    """Publish until it is acknowledged; it is stored once."""
+    while True:
+        try:
+            await js.publish(f"s.{number % KEYS}", b"%d" % number, msg_id=str(number))
+            return
+        except errors.Error:
+            await trio.sleep(0.1)
+
+
 async def test_a_member_goes_on_after_the_connection_was_lost(nats_server: NatsServer) -> None:
     async with open_group(nats_server) as group:
         await group.create(members="m")
@@ -424,7 +467,7 @@ async def test_leaving_gives_back_what_was_not_received_and_leaves_no_watcher(na
             msg = await rx.receive()
             assert (msg.data, msg.metadata.num_delivered) == (b"0", 2)
             await msg.ack()
-        await until(lambda: consumers_are(group, set()), within=15, pause=0.1)
+        await until(lambda: members_are(group, set()), within=15, pause=0.1)
         await until(lambda: holds(group, 2))
 
 
@@ -484,7 +527,7 @@ async def test_partitions_are_given_by_hand(nats_server: NatsServer) -> None:
         await group.create(2, mappings={"a": [1], "b": [0]})
         await group.publish(0, KEYS)
         async with group.open("a"), group.open("b"):
-            await until(lambda: consumers_are(group, {"a", "b"}))
+            await until(lambda: members_are(group, {"a", "b"}))
         there = await group.consumers()
         assert {name: info.config.filter_subjects for name, info in there.items()} == {"a": ["1.>"], "b": ["0.>"]}
         after = await group.w.js.add_members(group.stream, group.name, {"b": [0, 1]})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,16 +23,22 @@ from trionats import (
     JetStream,
     KeyValue,
     ObjectStore,
+    ServiceClient,
     Stream,
     SystemClient,
+    advisories,
     api,
     errors,
     events,
+    open_advisories,
     open_consumer,
     open_events,
+    open_ingest,
     open_lease,
+    open_partition,
     open_publisher,
     open_replies,
+    open_service,
     open_subscription,
     open_watcher,
 )
@@ -61,7 +69,8 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen"]}}
+        publish: {{allow: {allowed}}},
+        subscribe: {{allow: ["_INBOX.>", "$SRV.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:
@@ -108,6 +117,11 @@ async def connections_of_an_account(system: SystemClient, _: str) -> object:
     return await system.connz(account="A") and await system.leafz(account="A")
 
 
+async def discover(nc: Client, whom: tuple[str, ...] = ()) -> None:
+    client = ServiceClient(nc)
+    assert [await client.ping(*whom), await client.info(*whom), await client.stats(*whom)] == [[], [], []]
+
+
 async def trace(boss: Client, guest: Client) -> None:
     assert (await guest.trace("s.a", b"x")).streams[0].stored
 
@@ -148,6 +162,53 @@ async def subscribe(boss: Client, guest: Client) -> None:
         assert (await rx.receive()).data == b"x"
 
 
+async def hear_advisories(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_advisories(nursery, guest.jetstream(), advisories.StreamAction) as rx,
+    ):
+        await guest.flush()
+        await boss.jetstream().create_stream(name="N", storage=api.StorageType.MEMORY)
+        assert isinstance(await rx.receive(), advisories.StreamAction)
+
+
+async def on_disk(boss: Client) -> Stream:
+    """Let the stream be one that any server backs up, and that only some restore, of more than one piece."""
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    stream = await js.create_stream(name="S", subjects=["s.*"], allow_msg_ttl=True)
+    await js.publish("s.a", os.urandom(300_000))
+    return stream
+
+
+async def back_up(boss: Client, guest: Client) -> None:
+    await on_disk(boss)
+    stream = await stream_of(boss, guest)
+    with TemporaryDirectory() as directory:
+        assert (await stream.backup(f"{directory}/b")).messages == 1
+
+
+async def restore(boss: Client, guest: Client) -> None:
+    stream = await on_disk(boss)
+    with TemporaryDirectory() as directory:
+        await stream.backup(f"{directory}/b")
+        await stream.delete()
+        assert (await guest.jetstream().restore_stream(f"{directory}/b")).name == "S"
+
+
+async def serve(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_service(nursery, guest, "svc", "1.0.0") as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "work", lambda request: request.respond(b"done"), subject="listen"))
+        with trio.fail_after(0.3):
+            assert (await boss.request("$SRV.PING")).data
+            assert (await boss.request("listen")).data == b"done"
+        service.stop()
+
+
 async def request_many(boss: Client, guest: Client) -> None:
     assert len(await guest.request_many("s.a", b"x", max_msgs=1)) == 1
 
@@ -172,6 +233,14 @@ async def publish_again(boss: Client, guest: Client) -> None:
         receipt = await publisher.publish("s.a", b"x")
         with pytest.raises(errors.DisconnectedError, match="the duplicate window of 1 s is over"):
             await receipt.wait()
+    assert (await js.stream_info("S")).state.messages == 2
+
+
+async def ingest(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await (await js.stream("S")).update(allow_batched=True)
+    async with trio.open_nursery() as nursery, open_ingest(nursery, guest.jetstream()) as ingest:
+        await ingest.publish("s.a", b"x")
     assert (await js.stream_info("S")).state.messages == 2
 
 
@@ -497,9 +566,12 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "open_subscription": subscribe,
     "publish": simply(lambda nc: nc.publish("s.a", b"x")),
     "request": simply(lambda nc: nc.request("s.a", b"x")),
+    "open_service, open_endpoint and Service.serve": serve,
     "request_many": request_many,
     "open_replies": replies,
     "trace": trace,
+    "ServiceClient.ping, info and stats": simply(discover),
+    "ServiceClient.ping, info and stats of a name and an id": simply(partial(discover, whom=("n", "i"))),
     "SystemClient.varz, and jsz, healthz, accountz, subsz, routez and gatewayz by their names": monitor(
         lambda system, _: system.varz()
     ),
@@ -510,6 +582,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "JetStream.publish": manage(lambda js: js.publish("s.a", b"x")),
     "open_publisher": publish_many,
     "open_publisher with resend": publish_again,
+    "open_ingest": ingest,
     "JetStream.open_batch": publish_a_batch,
     "JetStream.schedule": schedule,
     "JetStream.unschedule": unschedule,
@@ -530,6 +603,9 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "Stream.step_down": outside_a_cluster(lambda stream: stream.step_down()),
     "Stream.remove_peer": outside_a_cluster(lambda stream: stream.remove_peer("n1")),
     "delete_stream": manage(lambda js: js.delete_stream("S")),
+    "Stream.backup": back_up,
+    "JetStream.restore_stream": restore,
+    "open_advisories": hear_advisories,
     "get_msg": manage(lambda js: js.get_msg("S", 1)),
     "get_msg, direct, by sequence": manage(lambda js: js.get_msg("S", 1, direct=True)),
     "get_last_msg, direct": manage(lambda js: js.get_last_msg("S", "s.a", direct=True)),
@@ -663,6 +739,77 @@ DO |= {
 }
 
 
+async def grouping(boss: Client, *, elastic: bool) -> None:
+    await boss.jetstream().create_group("S", "g", 2, elastic=elastic, members="m")
+
+
+def with_group(
+    use: Callable[[JetStream], Awaitable[object]], *, elastic: bool
+) -> Callable[[Client, Client], Awaitable[None]]:
+    """Do it where there is a group."""
+
+    async def do(boss: Client, guest: Client) -> None:
+        await grouping(boss, elastic=elastic)
+        await use(guest.jetstream())
+
+    return do
+
+
+async def come_and_go(js: JetStream) -> None:
+    await js.add_members("S", "g", "n")
+    await js.drop_members("S", "g", "n")
+
+
+async def be_a_static_member(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await js.delete_stream("S")
+    await js.add_stream(name="S", subjects=["0.s.*"], storage=api.StorageType.MEMORY)
+    await grouping(boss, elastic=False)
+    await js.publish("0.s.a", b"x")
+    async with trio.open_nursery() as nursery:
+        async with open_partition(nursery, guest.jetstream(), "S", "g", "m") as rx:
+            await (await rx.receive()).ack()
+        await until(lambda: nobody_is_pinned(js, "S", "g-m"), within=0.4)
+        assert (await js.consumer_info("S", "g-m")).num_ack_pending == 0
+
+
+async def nobody_is_pinned(js: JetStream, stream: str, consumer: str) -> bool:
+    states = (await js.consumer_info(stream, consumer)).priority_groups or []
+    return not any(state.pinned_client_id for state in states)
+
+
+async def be_an_elastic_member(boss: Client, guest: Client) -> None:
+    js = boss.jetstream()
+    await grouping(boss, elastic=True)
+    async with trio.open_nursery() as nursery:
+        async with open_partition(nursery, guest.jetstream(), "S", "g", "m", elastic=True) as rx:
+            msg = await rx.receive()
+            await js.add_members("S", "g", {"m": [1], "n": [0]})
+            await msg.ack()
+
+            async def has_let_go() -> bool:
+                with suppress(errors.NotFoundError):
+                    return (await js.consumer_info("S-g", "m")).config.filter_subjects == ["1.>"]
+                return False
+
+            await until(has_let_go, within=0.4)
+            for number in range(8):
+                await js.publish(f"s.{number}", b"of either partition")
+            await (await rx.receive()).ack()
+        await until(lambda: nobody_is_pinned(js, "S-g", "m"), within=0.4)
+
+
+DO |= {
+    "create_group, static": with_group(lambda js: js.create_group("S", "n", 2, members="m"), elastic=False),
+    "create_group, elastic": with_group(lambda js: js.create_group("S", "n", 2, elastic=True), elastic=True),
+    "delete_group, static": with_group(lambda js: js.delete_group("S", "g"), elastic=False),
+    "delete_group, elastic": with_group(lambda js: js.delete_group("S", "g", elastic=True), elastic=True),
+    "add_members and drop_members": with_group(come_and_go, elastic=True),
+    "open_partition, static": be_a_static_member,
+    "open_partition, elastic": be_an_elastic_member,
+}
+
+
 def test_the_page_and_the_tests_know_the_same_operations() -> None:
     assert set(GRANTS) == set(DO)
 
@@ -672,6 +819,7 @@ NEWER = {
     "JetStream.schedule",
     "JetStream.unschedule",
     "JetStream.schedules",
+    "open_ingest",
     "reset_consumer",
     "reset_consumer to a sequence",
 }

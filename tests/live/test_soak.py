@@ -13,6 +13,7 @@ from tests.soak.crowded import one_consumer_at_a_time
 from tests.soak.lagging import Outcome, lagging_replica
 from tests.soak.leases import Leases, Step, judge, many_leases
 from tests.soak.putting import MIB, cancelled_puts
+from tests.soak.restarting import rolling_restart
 from tests.soak.watching import killed_while_watched
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,6 +43,15 @@ async def test_a_bucket_is_watched_whole_and_in_order_through_kills_and_constant
     assert not watched.wrong, str(watched)
     assert (watched.kills, watched.snapshots) == (2, 2)
     assert watched.received >= watched.keys
+
+
+@pytest.mark.live(seconds=60)
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not told to end there")
+async def test_no_request_fails_while_the_processes_of_a_service_are_restarted_one_after_the_other() -> None:
+    outcome = await rolling_restart()
+    assert not outcome.wrong, str(outcome)
+    assert (outcome.restarts, len(outcome.served_by)) == (5, 10)
+    assert outcome.done > 1000
 
 
 @pytest.mark.live(seconds=60)
@@ -93,7 +103,7 @@ async def test_a_put_cancelled_at_any_moment_leaves_the_old_object_and_no_chunk(
 @pytest.mark.level(2)
 async def test_a_batch_cancelled_at_any_moment_is_stored_whole_or_not_at_all_and_leaves_nothing(seed: str) -> None:
     """Nothing in the server's files, and as much room for batches as before."""
-    outcome = await cancelled_batches(40, 200, seed, forgets_after=1)
+    outcome = await cancelled_batches(40, 200, seed, forgets_after=3)
     assert not outcome.wrong, str(outcome)
     assert outcome.counts["cancelled"] > 0
     assert outcome.counts["stored"] + outcome.counts["not stored"] == 40

@@ -18,7 +18,7 @@ from trionats.advisories import Advisory, Replica
 
 KINDS = [getattr(advisories, name) for name in advisories.__all__ if name not in ("Advisory", "Replica")]
 TIME = datetime(2026, 11, 29, 12, 30, 1, 123456, UTC)
-BASE = {"id": "I", "time": "2026-11-29T12:30:01.123456789Z", "domain": "hub"}
+BASE = {"id": "I", "timestamp": "2026-11-29T12:30:01.123456789Z", "domain": "hub"}
 REPLICAS = [
     {"name": "n2", "current": True, "active": 1_500_000_000, "lag": 3, "peer": "x"},
     {"name": "n3", "offline": True},
@@ -88,8 +88,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], type[Advisory], dict[str, Any]]] = [
         {
             "type": "advisory.v1.snapshot_complete",
             "stream": "S",
-            "start": BASE["time"],
-            "end": BASE["time"],
+            "start": BASE["timestamp"],
+            "end": BASE["timestamp"],
             "error": "no",
         },
         advisories.SnapshotComplete,
@@ -103,7 +103,13 @@ EXAMPLES: list[tuple[str, dict[str, Any], type[Advisory], dict[str, Any]]] = [
     ),
     (
         "ADVISORY.STREAM.RESTORE_COMPLETE.S",
-        {"type": "advisory.v1.restore_complete", "stream": "S", "start": BASE["time"], "end": BASE["time"], "bytes": 9},
+        {
+            "type": "advisory.v1.restore_complete",
+            "stream": "S",
+            "start": BASE["timestamp"],
+            "end": BASE["timestamp"],
+            "bytes": 9,
+        },
         advisories.RestoreComplete,
         {"stream": "S", "start": TIME, "end": TIME, "bytes": 9},
     ),
@@ -302,7 +308,7 @@ def test_a_kind_that_is_not_known_is_kept_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"1", b"null", b'{"id": 1}', b'{"time": "soon"}', b'{"domain": []}']
+    "data", [b"", b"{", b"[]", b"1", b"null", b'{"id": 1}', b'{"timestamp": "soon"}', b'{"domain": []}']
 )
 def test_what_is_none_is_refused(data: bytes) -> None:
     with pytest.raises((TypeError, ValueError)):

@@ -361,6 +361,7 @@ def test_a_connection_that_breaks_in_doubt_or_behind_the_end_changes_nothing(run
     assert (run.course.lost(), run.course.committed, run.course.failure) == (Loss.NOTHING, None, REFUSED)
     run.course.unknown()
     assert (run.course.lost(), run.course.committed, run.course.phase) == (Loss.NOTHING, None, Phase.ENDED)
+    assert run.course.failure is None
 
 
 def test_a_commit_that_nobody_heard_has_not_left_us(run: Run) -> None:
@@ -435,7 +436,7 @@ def test_where_nothing_was_stored_since_none_of_it_is(
     run.end()
     run.course.count = count
     run.course.doubt(REFUSED)
-    run.course.look_at(2.0, now, last)
+    run.course.look_at(2.0, now, last, GAP)
     assert run.course.committed is (False if certain else None)
     assert run.course.phase is (Phase.ENDED if certain else Phase.DOUBT)
 
@@ -676,7 +677,7 @@ class BatchMachine(RuleBasedStateMachine):
             self.course.done()
             return
         since = timedelta(seconds=1 if stored else 9)
-        self.course.look_at(5, NOW, NOW - since)
+        self.course.look_at(5, NOW, NOW - since, REFUSED)
         if self.course.phase is Phase.DOUBT:
             self.course.unknown()
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.fake_ingest import IDLE_LIMIT, FastBatches
 from trionats._protocol.jetstream.publishing.ingest import (
     IDLE,
+    MOST_BYTES,
     RETRY_PAUSE,
     SILENCE,
     WANTED,
@@ -74,9 +75,9 @@ class Wire:
     def room(self) -> bool:
         return self.ingestion.under_way < self.ingestion.limit
 
-    def publish(self, payload: bytes | None = None) -> Ingested:
+    def publish(self, payload: bytes | None = None, size: int = 1) -> Ingested:
         assert self.room()
-        message = Ingested("s.a")
+        message = Ingested("s.a", size)
         self.names[message] = b"%d" % len(self.published) if payload is None else payload
         self.published.append(message)
         self.outbox.append((self.ingestion.token(), message))
@@ -281,6 +282,26 @@ def test_a_batch_that_nobody_adds_to_is_ended_and_the_next_message_begins_anothe
     assert w.confirmed == 2
 
 
+def test_a_slow_ack_gives_those_who_waited_for_it_time_to_publish() -> None:
+    w = Wire(max_outstanding=1)
+    w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox
+    for _ in range(3):
+        w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox, "it is not ended"
+    assert w.room()
+
+
 def test_the_last_messages_are_found_out_when_somebody_waits() -> None:
     w = flowing()
     first, second = w.published[0], w.publish()
@@ -323,6 +344,40 @@ def test_a_batch_that_begins_or_is_full_is_ended_as_soon_as_it_can_be() -> None:
     assert w.operations()[-1] is Op.END
     w.finish()
     assert w.verdicts() == [STORED] * 4
+
+
+def test_large_messages_end_a_batch_before_too_many_are_under_way_and_the_next_has_smaller_steps() -> None:
+    w = flowing(step=500)
+    for _ in range(4):
+        assert w.room()
+        w.publish(size=MOST_BYTES // 4)
+    assert not w.room()
+    assert w.operations() == [*[Op.APPEND] * 4, Op.END]
+    w.settle()
+    assert w.verdicts() == [STORED] * 5
+    w.publish(size=MOST_BYTES // 4)
+    assert w.outbox[0][0] == "b2.1.fail.1.0.$FI"
+    w.settle()
+    w.publish(size=MOST_BYTES)
+    assert w.operations() == [Op.APPEND, Op.END]
+    w.finish()
+    assert w.verdicts() == [STORED] * 7
+
+
+def test_large_messages_that_are_sent_again_are_bounded_too() -> None:
+    w = flowing(step=500, keep_on=True)
+    for _ in range(3):
+        w.publish(size=MOST_BYTES // 3 + 1)
+    w.lose()
+    w.server.batches.clear()
+    w.regain()
+    w.settle()
+    assert w.verdicts() == [DISCONNECTED, STORED, STORED, STORED]
+    for _ in range(2):
+        w.publish(size=MOST_BYTES // 2)
+        w.settle()
+    w.finish()
+    assert w.server.stored == [b"%d" % number for number in range(6)]
 
 
 # -- what is not stored ---------------------------------------------------------------------------------------------------
@@ -881,9 +936,13 @@ class AnIngest(RuleBasedStateMachine):
         self.clean = True
 
     @precondition(lambda self: self.w.room())
-    @rule(how=st.sampled_from(["", "", "", "", "", "early", "late"]), left=st.booleans())
-    def publish(self, how: str, left: bool) -> None:
-        self.w.publish(f"{len(self.w.published)}-{how}".encode())
+    @rule(
+        how=st.sampled_from(["", "", "", "", "", "early", "late"]),
+        left=st.booleans(),
+        size=st.sampled_from([1, 1, 1, MOST_BYTES // 3 + 1]),
+    )
+    def publish(self, how: str, left: bool, size: int) -> None:
+        self.w.publish(f"{len(self.w.published)}-{how}".encode(), size=size)
         if left and self.online:
             self.w.transmit()
 
@@ -965,6 +1024,7 @@ class AnIngest(RuleBasedStateMachine):
         assert len(w.ingestion) == len(w.published) - len(w.outcomes)
         assert w.ingestion.under_way >= 0
         assert w.ingestion.due() > 0
+        assert sum(message.size for message in w.published if message.outcome is None) <= 2 * MOST_BYTES
         if not self.keep_on:
             assert w.ingestion.failing == any(verdict is not STORED for verdict in w.outcomes.values())
 

@@ -11,10 +11,16 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from trionats import api, errors
 from trionats._protocol.jetstream.actions import Fail, Wait
@@ -280,5 +286,5 @@ class Group(RuleBasedStateMachine):
         )
 
 
-TestGroup = pytest.mark.filterwarnings("default")(Group.TestCase)
-TestGroup.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+def test_a_partition_is_in_one_pair_of_hands_and_has_an_owner_in_the_end() -> None:
+    run_state_machine_as_test(Group, settings=settings(max_examples=200, stateful_step_count=60, deadline=None))

@@ -17,6 +17,7 @@ from tests.soak.handing_over import handed_over
 from tests.soak.lagging import lagging_replica
 from tests.soak.leases import many_leases
 from tests.soak.putting import MIB, cancelled_puts
+from tests.soak.restarting import rolling_restart
 from tests.soak.steady import many_consumed
 from tests.soak.streamed import streamed
 from tests.soak.watching import killed_while_watched
@@ -42,6 +43,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "lagging": ("a replica that lags:\n", lambda wishes: lagging_replica(wishes.restarts, wishes.count, print)),
     "watching": ("a watcher through kills: ", lambda wishes: killed_while_watched(wishes.keys, wishes.kills)),
     "handing_over": ("a lease given back: ", lambda _: handed_over()),
+    "rolling_restart": ("a service restarted: ", lambda wishes: rolling_restart(wishes.rounds, wishes.rate)),
     "leases": ("one lease, many processes:\n", lambda wishes: many_leases(wishes.seconds, say=print)),
 }
 
@@ -63,6 +65,8 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=100_000, help="how many keys are watched (%(default)s)")
     parser.add_argument("--kills", type=int, default=10, help="how often the server is killed meanwhile (%(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="how long leases are contended for (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each process is restarted (%(default)s)")
+    parser.add_argument("--rate", type=int, default=2000, help="how many requests are made a second (%(default)s)")
     wishes = parser.parse_args()
     if unknown := set(wishes.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

@@ -5,6 +5,7 @@ The stream is kept in files, where the server also puts what it sets aside, so t
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -20,8 +21,8 @@ from trionats.testing import TrioNatsServer
 
 #: How many batches may be open for one stream.
 ROOM: Final = 50
-#: Every second batch is cancelled behind its last message, so many seconds at the latest.
-LATEST: Final = 0.01
+#: A batch is cancelled so many seconds behind one of its messages at the latest; every second one behind the last.
+LATEST: Final = 0.005
 
 
 @dataclass
@@ -50,15 +51,18 @@ class Batches:
 
 
 async def publish(
-    js: JetStream, subject: str, size: int, made: list[Batch], scope: trio.CancelScope, late: float
-) -> None:
-    """Publish a batch; with `late`, cancel it so many seconds behind its last message."""
-    async with js.open_batch() as batch:
-        made.append(batch)
-        for _ in range(size):
-            await batch.publish(subject, bytes(100))
-        if late:
-            scope.deadline = trio.current_time() + late
+    js: JetStream, subject: str, size: int, made: list[Batch], behind: int = -1, later: float = 0
+) -> bool:
+    """Publish a batch, and cancel it so many seconds behind so many messages; say whether that came in time."""
+    with trio.CancelScope() as scope:
+        async with js.open_batch() as batch:
+            made.append(batch)
+            for number in range(size + 1):
+                if number == behind:
+                    scope.deadline = trio.current_time() + later
+                if number < size:
+                    await batch.publish(subject, bytes(100))
+    return scope.cancelled_caught
 
 
 async def stored_of(stream: Stream, subject: str) -> int:
@@ -82,23 +86,15 @@ async def cancelled_batches(times: int, size: int, seed: object, forgets_after: 
         stream = await js.create_stream(
             name="S", subjects=["s.>"], allow_atomic=True, allow_direct=True, storage=api.StorageType.FILE
         )
-        begun = trio.current_time()
-        for _ in range(3):
-            await publish(js, "s.whole", size, [], trio.CancelScope(), 0)
-        usual = (trio.current_time() - begun) / 3
         opened = 0
         for number in range(times):
-            subject, moment = f"s.{number}", rng.random()
-            late = moment * LATEST if number % 2 else 0.0
+            subject, behind, later = f"s.{number}", rng.randrange(size), rng.random() * LATEST
             made: list[Batch] = []
-            with trio.CancelScope() as scope:
-                if not late:
-                    scope.deadline = trio.current_time() + moment * usual
-                await publish(js, subject, size, made, scope, late)
-            outcome.counts["cancelled"] += scope.cancelled_caught
+            cancelled = await publish(js, subject, size, made, size if number % 2 else behind, later)
+            outcome.counts["cancelled"] += cancelled
             await nc.flush()
             count = await stored_of(stream, subject)
-            outcome.judge(f"{subject}, cancelled at {moment:.4f}", made[0] if made else None, count, size)
+            outcome.judge(f"{subject}, cancelled {later:.4f} s behind {behind}", made[0] if made else None, count, size)
             opened += not count
             if opened == ROOM:  # so many may be open, whether they were left or not
                 opened = 0
@@ -108,9 +104,10 @@ async def cancelled_batches(times: int, size: int, seed: object, forgets_after: 
     return outcome
 
 
-def left_in(server: TrioNatsServer) -> list[Path]:
-    """List what a server has set aside for batches."""
-    return [path for folder in server.server.directory.glob("**/batches") for path in folder.iterdir()]
+def left_in(server: TrioNatsServer) -> list[str]:
+    """List what a server has set aside for batches, of which it may just delete something."""
+    folders = [(folder, inside) for folder, inside, _ in os.walk(server.server.directory)]
+    return [name for folder, inside in folders if Path(folder).name == "batches" for name in inside]
 
 
 async def room_for_as_many_as_ever(js: JetStream, outcome: Batches) -> None:
@@ -138,7 +135,7 @@ async def killed_batches(times: int, size: int, seed: object) -> Batches:
         js = nc.jetstream()
         stream = await js.create_stream(name="S", subjects=["s.>"], allow_atomic=True, storage=api.StorageType.FILE)
         begun = trio.current_time()
-        await publish(js, "s.whole", size, [], trio.CancelScope(), 0)
+        await publish(js, "s.whole", size, [])
         usual = trio.current_time() - begun
         for number in range(times):
             subject, moment = f"s.{number}", rng.random() * usual
@@ -146,7 +143,7 @@ async def killed_batches(times: int, size: int, seed: object) -> Batches:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(kill_after, server, moment)
                 try:
-                    await publish(js, subject, size, made, trio.CancelScope(), 0)
+                    await publish(js, subject, size, made)
                 except errors.Error as error:
                     outcome.counts[type(error).__name__] += 1
             await reconnected(nc, number + 1)

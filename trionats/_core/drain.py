@@ -14,10 +14,10 @@ ended.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors, events
 from trionats._core.attachments import retire
@@ -25,7 +25,7 @@ from trionats._feeds.feed import CLEANUP_SECONDS
 from trionats._protocol.engine import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from trio.lowlevel import Task
 
@@ -43,6 +43,16 @@ LEAST_PATIENCE = 1.0
 PIECES = 20
 #: How many feeds an error names.
 MOST_NAMES = 10
+
+
+class InHand(Protocol):
+    """What is worked on by tasks that may not have received it: they were handed it."""
+
+    name: str
+    """What it is of, for people."""
+
+    def is_busy(self, besides: Collection[Task]) -> bool:
+        """Say whether any task, besides some, works on it."""
 
 
 class FeedWatch:
@@ -110,6 +120,8 @@ class Draining:
         self._over = trio.Event()
         self._lost = 0
         self.begun = False
+        self.in_hand: dict[InHand, None] = {}
+        """What is to be done before the client is closed; `look` is called when something of it is."""
 
     def refuse(self, what: str) -> None:
         """Refuse a new subscription while a drain is under way.
@@ -181,6 +193,10 @@ class Draining:
 
     # What tells that something has changed: consumers, requests, the connection.
 
+    def look(self) -> None:
+        """Look again, since something that was in hand is done."""
+        self._changed.set()
+
     def push(self, event: events.ConnectionEvent) -> None:
         """Look again; where the connection is lost, have the next one tried for at once."""
         if isinstance(event, events.Disconnected):
@@ -212,7 +228,7 @@ class Draining:
             self._supervisor.hurry()
         while not self._supervisor.finished.is_set():
             self._recheck()
-            self._supervisor.flushing = not (self._open or len(self._requests))
+            self._supervisor.flushing = not (self._open or len(self._requests) or await self._is_in_hand())
             if not self._supervisor.flushing or (not self._online and self._engine.outbox.holds_publishes):
                 await self._wait_for_changes()
                 continue
@@ -243,6 +259,12 @@ class Draining:
                 self._silent_at = heard
         return False
 
+    async def _is_in_hand(self) -> bool:
+        # Who has just been started with something is known with the first step.
+        await checkpoint()
+        await checkpoint()
+        return any(each.is_busy(self._callers) for each in self.in_hand)
+
     async def _wait_for_changes(self) -> None:
         self._changed = trio.Event()
         with trio.move_on_at(self._next_look):
@@ -272,6 +294,7 @@ class Draining:
         names = [f"{feed.name} ({len(feed)} buffered)" if len(feed) else feed.name for feed in some]
         if len(self._open) > MOST_NAMES:
             names.append(f"{len(self._open) - MOST_NAMES} more")
+        names += [f"{each.name} (worked on)" for each in islice(self.in_hand, MOST_NAMES)]
         if waiting := len(self._requests):
             names.append(f"requests without an answer: {waiting}")
         return names

@@ -213,10 +213,6 @@ class JetStream(JetStreamManager):
         self._jetstream.connection.pace.run.check("open_ingest")
         return Ingest(self._jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
 
-    def __api__(self) -> Api[Publishing]:
-        """Give what asks the API, to what is built on a context."""
-        return self._jetstream
-
     # Streams and consumers, as objects.
 
     async def stream(self, name: str) -> Stream:

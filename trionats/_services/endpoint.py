@@ -29,7 +29,7 @@ from trionats._services.request import Desk, ServiceRequest
 from trionats.api import EndpointInfo, EndpointStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from trionats._core.attachments import Attachment
     from trionats._core.connection import Connection
@@ -77,6 +77,7 @@ class Endpoint(BoundedFeed[ServiceRequest]):
     Args:
         connection: Through what they come.
         sign: What it is.
+        groups: The groups it is in, up to the service.
         entered: Called when it is about to subscribe.
         left: Called when nobody receives any more.
     """
@@ -85,6 +86,7 @@ class Endpoint(BoundedFeed[ServiceRequest]):
         self,
         connection: Connection,
         sign: Sign,
+        groups: Sequence[object],
         entered: Callable[[Endpoint], None],
         left: Callable[[Endpoint], None],
     ) -> None:
@@ -94,7 +96,7 @@ class Endpoint(BoundedFeed[ServiceRequest]):
         self._entered, self._gone = entered, left
         self._attachment: Attachment | None = None
         self.sign = sign
-        self.desk = Desk(connection, self._settled)
+        self.desk = Desk(connection, self._name, groups)
 
     @enable_ki_protection
     def stop(self) -> None:
@@ -194,15 +196,6 @@ class Endpoint(BoundedFeed[ServiceRequest]):
         super()._overflowed(message, size)
         if self._dropped > dropped:
             message.__refuse__(BUSY)
-
-    def _processed(self, besides: Collection[trio.lowlevel.Task] = ()) -> bool:
-        return super()._processed(besides) and (self._left or not self.desk.is_busy(besides))
-
-    def _settled(self) -> None:
-        """Have a drain look again: something that was in hand is done."""
-        if self._ended:
-            for observer in list(self._busy.observers):
-                observer.ended()
 
     def _undo(self) -> None:
         if self._attachment is not None:

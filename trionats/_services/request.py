@@ -16,7 +16,7 @@ from trionats._protocol.services.failures import failure, failure_of
 from trionats._protocol.services.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from trio.lowlevel import Task
@@ -36,27 +36,39 @@ class Desk:
 
     Args:
         connection: Through what they came.
-        settled: Called whenever one of them is not worked on any more.
+        name: What they are requests to, for people.
+        groups: The groups that the endpoint is in, up to the service.
 
     Attributes:
         tally: The counters.
         working: Those that are worked on, as far as is known, and by whom: `async with request`, and the handlers of `serve`.
     """
 
-    __slots__ = ("_changed", "_settled", "connection", "now", "tally", "working")
+    __slots__ = ("_changed", "_draining", "connection", "groups", "name", "now", "tally", "working")
 
-    def __init__(self, connection: Connection, settled: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, name: str, groups: Sequence[object]) -> None:
         self.connection = connection
+        self.name = name
+        self.groups = groups
+        self._draining = connection.draining
         self.now = connection.pace.now
         self.tally = Tally()
         self.working: dict[ServiceRequest, Task] = {}
-        self._settled = settled
         self._changed: trio.Event | None = None
+
+    def begin(self, request: ServiceRequest) -> None:
+        """Take note that the current task works on one."""
+        if not self.working:
+            self._draining.in_hand[self] = None
+        self.working[request] = current_task()
 
     def done(self, request: ServiceRequest) -> None:
         """Take note that one is not worked on any more."""
         self.working.pop(request, None)
-        self._settled()
+        if not self.working:
+            self._draining.in_hand.pop(self, None)
+        if self._draining.begun:
+            self._draining.look()
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -147,8 +159,14 @@ class ServiceRequest(Message):
         if self._started != inf:
             raise RuntimeError("a request is entered once")
         self._desk.connection.pace.run.check()
-        await checkpoint()
+        # At once: a drain asks whether it is worked on after the first step of a task that it was handed to.
         self.__begin__()
+        try:
+            await checkpoint()
+        except trio.Cancelled:
+            self._started = inf
+            self._desk.done(self)
+            raise
         return self
 
     @enable_ki_protection
@@ -162,7 +180,7 @@ class ServiceRequest(Message):
     def __begin__(self) -> None:
         """Begin to work on it."""
         self._started = self._desk.now()
-        self._desk.working[self] = current_task()
+        self._desk.begin(self)
 
     def __finish__(self, error: BaseException | None) -> None:
         """Take note of how the work on it ended.

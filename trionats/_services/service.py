@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Never, final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, current_task, enable_ki_protection
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, enable_ki_protection
 
 from trionats._core.barrier import wait_barrier
 from trionats._core.deadlines import unexpected
@@ -26,6 +26,7 @@ from trionats._protocol.services.names import (
 )
 from trionats._services.endpoint import PENDING_MSGS, Endpoint, Sign, opened
 from trionats._services.monitoring import Monitoring
+from trionats._services.request import Desk
 from trionats._services.serving import Crew
 from trionats.api import ServiceInfo, ServicePing, ServiceStats
 
@@ -116,6 +117,7 @@ class Group:
     def info(self) -> ServiceInfo:
         """Say what the service is, with the endpoints that are open: what it answers to INFO."""
         who = self._identity
+        who.connection.pace.run.check()
         endpoints = [endpoint.info() for endpoint in self._open()]
         return ServiceInfo(who.name, who.id, who.version, who.description, dict(who.metadata), endpoints)
 
@@ -125,6 +127,7 @@ class Group:
         It calls their stats handlers. Times are in nanoseconds.
         """
         who = self._identity
+        who.connection.pace.run.check()
         endpoints = [endpoint.stats() for endpoint in self._open()]
         return ServiceStats(who.name, who.id, who.version, who.started, dict(who.metadata), endpoints)
 
@@ -151,7 +154,7 @@ class Group:
         """Stop, and wait until all that the server gave us is worked off, and what was responded has reached it.
 
         That is: it was received, each task that received any of it came back for more, and all blocks `async with request` were
-        left. It waits for your own code, so no default limits that; a deadline in force does. What only the calling task receives
+        left; a task that was handed a request is to enter it before it does anything else. It waits for your own code, so no default limits that; a deadline in force does. What only the calling task receives
         from is not waited for. For the server's last word it waits as `Client.flush` does. Cancelled after it began, it goes
         on stopping. Idempotent.
 
@@ -168,8 +171,12 @@ class Group:
         for endpoint in endpoints:
             await endpoint.wait_ended()
         await wait_barrier(endpoints)
-        for endpoint in endpoints:
-            await endpoint.desk.wait_idle([current_task()])
+        # Who has just been started with a request enters it with the first step.
+        await checkpoint()
+        await checkpoint()
+        for desk in list(connection.draining.in_hand):
+            if isinstance(desk, Desk) and self in desk.groups:
+                await desk.wait_idle([current_task()])
         connection.check_open(what := f"drain of service {self._identity.name!r}")
         with connection.limit(what):
             await connection.supervisor.barrier()
@@ -236,6 +243,7 @@ class Group:
             TypeError: An argument is of a wrong kind.
             ValueError: An argument cannot be, or the service was stopped.
         """
+        self._identity.connection.pace.run.check()
         if unknown:
             raise unexpected("serve", unknown, None)
         if not callable(handler):
@@ -268,6 +276,7 @@ class Group:
             ValueError: An argument cannot be, or the service was stopped.
         """
         identity = self._identity
+        identity.connection.pace.run.check(call)
         name = name_of(call, name)
         where = endpoint_subject(call, self._prefix, name, subject)
         group = queue_of(call, queue, self._queue)
@@ -280,7 +289,7 @@ class Group:
         if identity.stopped:
             raise ValueError(f"{call}: service {identity.name!r} was stopped")
         sign = Sign(identity.name, name, where, group, about, stats_handler, limit, honour_deadline)
-        return Endpoint(identity.connection, sign, self._enter, self._leave)
+        return Endpoint(identity.connection, sign, self._path(), self._enter, self._leave)
 
     # Inside.
 
@@ -293,6 +302,9 @@ class Group:
         self._endpoints.pop(endpoint, None)
         if self._parent is not None:
             self._parent._leave(endpoint)
+
+    def _path(self) -> list[Group]:
+        return [self] if self._parent is None else [self, *self._parent._path()]
 
     def _open(self) -> list[Endpoint]:
         return [endpoint for endpoint in self._endpoints if not endpoint.is_over]

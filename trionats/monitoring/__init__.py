@@ -8,8 +8,8 @@ one, is 0, empty or None here. What is not known here, a newer server's field fo
 from __future__ import annotations
 
 # What the annotations name: they are looked up where a class says that it is.
+import datetime  # noqa: F401
 from collections.abc import Mapping  # noqa: F401
-from datetime import datetime  # noqa: F401
 from typing import Any  # noqa: F401
 
 from trionats import errors  # noqa: F401

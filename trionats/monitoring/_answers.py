@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Generic, TypeVar, final, overload
 
 from trionats import errors
 from trionats.monitoring._told import ServerInfo, Told, nanoseconds
 
-A = TypeVar("A", bound="Answer")
+T = TypeVar("T", bound="Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Answer(Told):
 
 @final
 @dataclass(frozen=True)
-class Answers(Sequence[A], Generic[A]):
+class Answers(Sequence[T], Generic[T]):
     """The answers of several servers, by their names; a sequence of them.
 
     Attributes:
@@ -31,23 +31,23 @@ class Answers(Sequence[A], Generic[A]):
         missing: How many servers more there should be than have answered; None where their number is not known.
     """
 
-    answers: tuple[A, ...]
+    answers: tuple[T, ...]
     failed: tuple[errors.MonitoringError, ...] = ()
     missing: int | None = None
 
     @overload
-    def __getitem__(self, index: int) -> A: ...
+    def __getitem__(self, index: int) -> T: ...
 
     @overload
-    def __getitem__(self, index: slice) -> tuple[A, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
 
-    def __getitem__(self, index: int | slice) -> A | tuple[A, ...]:
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
         return self.answers[index]
 
     def __len__(self) -> int:
         return len(self.answers)
 
-    def __iter__(self) -> Iterator[A]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self.answers)
 
 
@@ -194,8 +194,8 @@ class Varz(Answer):
     mqtt: Mapping[str, Any] = field(default_factory=dict)
     websocket: Mapping[str, Any] = field(default_factory=dict)
     jetstream: JetStreamVarz = field(default_factory=JetStreamVarz)
-    start: datetime | None = None
-    now: datetime | None = None
+    start: datetime.datetime | None = None
+    now: datetime.datetime | None = None
     uptime: str = ""
     mem: int = 0
     cores: int = 0
@@ -221,7 +221,7 @@ class Varz(Answer):
     stalled_clients: int = 0
     subscriptions: int = 0
     http_req_stats: Mapping[str, int] = field(default_factory=dict)
-    config_load_time: datetime | None = None
+    config_load_time: datetime.datetime | None = None
     config_digest: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -257,9 +257,9 @@ class ConnInfo(Told):
     type: str = ""
     ip: str = ""
     port: int = 0
-    start: datetime | None = None
-    last_activity: datetime | None = None
-    stop: datetime | None = None
+    start: datetime.datetime | None = None
+    last_activity: datetime.datetime | None = None
+    stop: datetime.datetime | None = None
     reason: str = ""
     rtt: str = ""
     uptime: str = ""
@@ -293,7 +293,7 @@ class Connz(Answer):
     """The connections of a server: `num_connections` of `total`."""
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     num_connections: int = 0
     total: int = 0
     offset: int = 0
@@ -307,7 +307,7 @@ class Subsz(Answer):
     """The subscriptions of a server; a list of them where it is asked for."""
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     num_subscriptions: int = 0
     num_cache: int = 0
     num_inserts: int = 0
@@ -334,8 +334,8 @@ class RouteInfo(Told):
     is_configured: bool = False
     ip: str = ""
     port: int = 0
-    start: datetime | None = None
-    last_activity: datetime | None = None
+    start: datetime.datetime | None = None
+    last_activity: datetime.datetime | None = None
     rtt: str = ""
     uptime: str = ""
     idle: str = ""
@@ -358,7 +358,7 @@ class Routez(Answer):
 
     server_id: str = ""
     server_name: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     num_routes: int = 0
     routes: tuple[RouteInfo, ...] = ()
 
@@ -379,7 +379,7 @@ class Gatewayz(Answer):
     """The connections of a server to other clusters, by their names."""
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     name: str = ""
     host: str = ""
     port: int = 0
@@ -416,7 +416,7 @@ class Leafz(Answer):
     """The leaf nodes of a server."""
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     leafnodes: int = 0
     leafs: tuple[LeafInfo, ...] = ()
 
@@ -430,7 +430,7 @@ class StreamDetail(Told):
     """A stream, as it is on one server. What `JetStream.stream_info` tells, too, is as the server writes it."""
 
     name: str = ""
-    created: datetime | None = None
+    created: datetime.datetime | None = None
     cluster: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -468,7 +468,7 @@ class Jsz(Answer):
     """
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     disabled: bool = False
     config: JetStreamConfig = field(default_factory=JetStreamConfig)
     memory: int = 0
@@ -526,7 +526,7 @@ class AccountDetail(Told):
     """An account, as one server knows it. Imports, exports and claims are as the server writes them."""
 
     account_name: str = ""
-    update_time: datetime | None = None
+    update_time: datetime.datetime | None = None
     is_system: bool = False
     expired: bool = False
     complete: bool = False
@@ -548,7 +548,7 @@ class Accountz(Answer):
     """The accounts that a server knows, or one of them."""
 
     server_id: str = ""
-    now: datetime | None = None
+    now: datetime.datetime | None = None
     system_account: str = ""
     accounts: tuple[str, ...] = ()
     account_detail: AccountDetail | None = None

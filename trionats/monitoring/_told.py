@@ -11,12 +11,12 @@ Strategy
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar, final
 
 __all__ = ["ServerInfo", "Told", "nanoseconds", "read", "wire"]
@@ -76,7 +76,7 @@ class ServerInfo(Told):
     jetstream: bool = False
     flags: int = 0
     seq: int = 0
-    time: datetime | None = None
+    time: datetime.datetime | None = None
 
 
 class _Form(NamedTuple):
@@ -175,15 +175,21 @@ def _whole(value: object, where: str) -> int:
     return number
 
 
-def _time(value: object, where: str) -> datetime:
+def _time(value: object, where: str) -> datetime.datetime:
     text = _text(value, where)
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{where} is {text[:40]!r}, not a time") from None
 
 
-_SIMPLE: Final[dict[object, Convert]] = {str: _text, bool: _truth, float: _number, int: _whole, datetime: _time}
+_SIMPLE: Final[dict[object, Convert]] = {
+    str: _text,
+    bool: _truth,
+    float: _number,
+    int: _whole,
+    datetime.datetime: _time,
+}
 
 
 def _scaled(by: int) -> Convert:

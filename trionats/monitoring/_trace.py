@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, TypeVar, final
 
 from trionats.monitoring._told import ServerInfo, Told, wire
@@ -47,7 +47,7 @@ class TraceEvent(Told):
         time: When, by the server's clock.
     """
 
-    time: datetime | None = wire("ts", None)
+    time: datetime.datetime | None = wire("ts", None)
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,19 @@ async def publish_pipelined(nc: Any, job: Job, clock: Clock) -> None:  # noqa: A
         clock.done = goal
 
 
+async def ingest(nc: Any, job: Job, clock: Clock) -> None:  # noqa: ANN401
+    batches = importlib.import_module("natsio.jetstream_batch")
+    payload, js = job.payload, nc.jetstream()
+    for goal in job.rounds:
+        clock.start()
+        async with batches.fast_publisher(js) as publisher:
+            for _ in range(goal - 1):
+                await publisher.add(f"{STREAM}.a", payload)
+            ack = await publisher.commit(f"{STREAM}.a", payload)
+        clock.stop()
+        clock.done = ack.size
+
+
 class Patient:
     """A client that waits for as long as a run may last."""
 
@@ -108,6 +122,7 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "ingest": ingest,
     "kv_get": kv_get,
     "kv_put": kv_put,
     "service": service,

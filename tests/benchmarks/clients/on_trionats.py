@@ -100,6 +100,18 @@ async def publish_pipelined(nc: trionats.Client, job: Job, clock: Clock) -> None
             clock.done = goal
 
 
+async def ingest(nc: trionats.Client, job: Job, clock: Clock) -> None:
+    payload, js = job.payload, nc.jetstream()
+    async with trio.open_nursery() as nursery:
+        for goal in job.rounds:
+            clock.start()
+            async with trionats.open_ingest(nursery, js) as ingest:
+                for _ in range(goal):
+                    await ingest.publish(f"{STREAM}.a", payload)
+            clock.stop()
+            clock.done = 0 if ingest.ack is None else ingest.ack.count or 0
+
+
 async def service(nc: trionats.Client, job: Job, clock: Clock) -> None:
     async with (
         trio.open_nursery() as nursery,
@@ -133,6 +145,7 @@ SCENARIOS = {
     "put": put,
     "get": get,
     "publish_pipelined": publish_pipelined,
+    "ingest": ingest,
     "kv_get": kv_get,
     "kv_put": kv_put,
     "service": service,

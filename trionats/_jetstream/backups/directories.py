@@ -131,7 +131,7 @@ class NewBackup(_Threaded):
 
     def _see_that_it_is_whole(self) -> None:
         if self._archive.complaint:
-            raise manifest.incomplete(self._doing, f"what came is no whole snapshot: {self._archive.complaint}")
+            raise manifest.incomplete(self._doing, f"what came is no whole archive: {self._archive.complaint}")
 
     # In the thread.
 

@@ -1,4 +1,4 @@
-"""A backup that is made: a snapshot asked of the stream's leader, which sends it to an inbox of ours."""
+"""A backup that is made: the archive is asked of the stream's leader, which sends it to an inbox of ours."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ async def save(
     tell = ProgressTeller(progress, doing)
     directory = NewBackup(doing, path)
     await directory.check()
-    snapshot = _Snapshot(jetstream, stream, doing)
+    arriving = _Arriving(jetstream, stream, doing)
     try:
-        said = await snapshot.open()
+        said = await arriving.open()
         with about(doing):
             state = sound(doing, api.StreamState.from_response(said.state))
         await directory.begin()
-        while pieces := await snapshot.receive():
+        while pieces := await arriving.receive():
             await directory.write(pieces)
-            snapshot.written(sum(map(len, pieces)))
+            arriving.written(sum(map(len, pieces)))
             tell(directory.size, None)
         await directory.finish(said)
     finally:
-        snapshot.close()
+        arriving.close()
         await directory.discard()  # noqa: ASYNC102 - shielded and bounded in there
     tell(directory.size, directory.size)
     return state
 
 
 @final
-class _Snapshot:
-    """What comes of one request for a snapshot: the receiver of its inbox, and the listener to what the server refuses."""
+class _Arriving:
+    """What comes of one request for an archive (STREAM.SNAPSHOT): the receiver of its inbox, and the listener to what the server refuses."""
 
     def __init__(self, jetstream: Api[Publishing], stream: str, doing: str) -> None:
         self._api, self._connection = jetstream, jetstream.connection

@@ -191,7 +191,7 @@ class Staging:
             )
             self._fail(errors.explained(errors.DisconnectedError, text, sent=True))
         elif loss is Loss.ACK:
-            text = f"{self.doing}: the connection was lost behind its commit, and whether it is stored is not known: {reason}"
+            text = f"{self.doing}: the connection was lost behind its commit, whose reply will not come: {reason}"
             self._doubt(errors.explained(errors.DisconnectedError, text, sent=True))
 
     def connection_restored(self) -> None:
@@ -360,7 +360,13 @@ class Staging:
             with trio.move_on_at(max(until, trio.current_time() + CLEANUP_LIMIT)) as limit:
                 await self._find_out()
             if course.phase is Phase.DOUBT:
-                course.unknown()
+                self._leave_unknown()
+
+    def _leave_unknown(self) -> None:
+        failure = self.course.failure
+        assert failure is not None, "there is a doubt"
+        text = f"{failure}; and whether the batch is stored is not known"
+        self.course.unknown(errors.explained(type(failure), text, **vars(failure)))
 
     async def _find_out(self) -> None:
         """Clear the doubt, as far as that can be; interrupted, it can be done again."""
@@ -390,8 +396,10 @@ class Staging:
             if seq is not None:
                 self._done(stream, seq)
                 return
-        if info is not None and alone:
-            course.look_at(passed, info.ts, info.state.last_ts)
+        if info is not None and alone and course.failure is not None:
+            text = f"{self.doing}: nothing of it is stored, since its commit did not arrive: {course.failure}"
+            error = errors.explained(type(course.failure), text, **vars(course.failure))
+            course.look_at(passed, info.ts, info.state.last_ts, error)
 
     async def _commit_again(self, last: Entry) -> str | None:
         """Send the commit once more.

@@ -60,7 +60,7 @@ _TYPE_BEGINS: Final = "io.nats.jetstream."
 _ALL: Final = ("ADVISORY.>", "METRIC.>")
 _SUBJECTS: Final[dict[type[Advisory], tuple[str, ...]]] = {advisories.Advisory: _ALL, **dict(_KINDS.values())}
 #: What a field is called on the wire where it is not its own name.
-_WIRE_NAMES: Final = {"api_subject": "subject"}
+_WIRE_NAMES: Final = {"api_subject": "subject", "time": "timestamp"}
 #: What the server does not say, or says otherwise.
 _OURS: Final = frozenset({"subject", "raw"})
 _NANOSECONDS: Final = 10**9

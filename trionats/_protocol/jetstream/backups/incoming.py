@@ -1,4 +1,4 @@
-"""A snapshot as it comes: pieces in their order, which are acknowledged, and the server's last word.
+"""An archive as it comes: pieces in their order, which are acknowledged, and the server's last word.
 
 The server sends as much as 8 MiB ahead of the acknowledgements, and gives up when none comes for 5 s (before 2.12: 2 s). A disk may
 stand still for longer. So a piece is acknowledged as it comes for as long as little waits to be written, and behind that only when
@@ -19,7 +19,7 @@ _DONE: Final = 204
 
 @final
 class Incoming:
-    """The pieces of one snapshot. Told what comes to the inbox, it never raises."""
+    """The pieces of one archive. Told what comes to the inbox, it never raises."""
 
     def __init__(self, held: int = HELD) -> None:
         self._most = held
@@ -30,7 +30,7 @@ class Incoming:
         self.over = False
         """Whether nothing more is to come."""
         self.complaint = ""
-        """What is wrong with what came: it is no whole snapshot then. Empty for nothing."""
+        """What is wrong with what came: it is no whole archive then. Empty for nothing."""
         self.refusal: tuple[int, str] | None = None
         """Why the server gave up, where it says so: its status and its words."""
 

@@ -457,9 +457,13 @@ class Course:
         self.phase, self.failure = Phase.DOUBT, why
         self.awaited.clear()
 
-    def unknown(self) -> None:
-        """Take note that what became of it is not to be found out."""
-        self.phase = Phase.ENDED
+    def unknown(self, error: Exception | None = None) -> None:
+        """Take note that what became of it is not to be found out.
+
+        Args:
+            error: What says so; None where nobody is told.
+        """
+        self.phase, self.failure = Phase.ENDED, error
 
     def refused_again(self, err_code: int | None, error: Exception) -> None:
         """Take note that the stream has refused the commit that was sent once more.
@@ -473,7 +477,7 @@ class Course:
         if err_code in _WEIGHED:
             self.fail(error)
 
-    def look_at(self, passed: float, now: datetime | None, last: datetime | None) -> None:
+    def look_at(self, passed: float, now: datetime | None, last: datetime | None, error: Exception) -> None:
         """Clear the doubt if it is certain that nothing was stored since the commit left us, which was refused meanwhile.
 
         Then the first commit, should it still arrive, is refused as well, unless it is the whole batch.
@@ -482,11 +486,12 @@ class Course:
             passed: How many seconds ago it was sent, the first time.
             now: The time of the server that says the rest; None where it does not.
             last: When the stream stored its last message, by the same clock.
+            error: What says that nothing is stored.
         """
         if self.count == 1 or now is None or last is None:
             return
         if (now - last).total_seconds() > passed + _MARGIN:
-            self.phase, self.committed = Phase.ENDED, False
+            self.fail(error)
 
     # The connection.
 

@@ -16,7 +16,7 @@ Theory of operation
       well is its count, which is that of our last message.
 
     The server acknowledges in steps only, so the last messages are not acknowledged until the batch is ended. It is ended, and another
-    one begun with the next message, whenever nobody publishes for a while or somebody waits for one of those; so no batch lies idle,
+    one begun with the next message, whenever nobody publishes for a while, somebody waits for one of those, or too many bytes are under way; so no batch lies idle,
     which the server would forget after 10 s, and which would slow down the others of the stream.
 
     A batch is in one of five phases:
@@ -57,6 +57,7 @@ __all__ = [
     "DISABLED",
     "FLOW",
     "IDLE",
+    "MOST_BYTES",
     "MOST_OUTSTANDING",
     "RETRY_PAUSE",
     "SILENCE",
@@ -76,6 +77,9 @@ __all__ = [
 
 #: How many messages the server may let come between two acks; it takes no more than this itself.
 FLOW: Final = 500
+#: How many bytes may be under way, whatever the server asks for: what is not acknowledged is kept here. Before they are reached by
+#: messages that are larger than those before, the steps are chosen so that half of them are.
+MOST_BYTES: Final = 32 * 1024 * 1024
 #: How many acks may be outstanding at the most (ADR-50).
 MOST_OUTSTANDING: Final = 3
 #: After how many seconds without a publish a batch is ended. The server forgets one after 10 s, unless configured otherwise.
@@ -141,6 +145,7 @@ class Ingested:
 
     Attributes:
         subject: Where it goes.
+        size: Its headers and payload, in bytes.
         queued: Its frame, until it is stored.
         seq: Its number in its batch.
         outcome: What became of it; None while that is not known.
@@ -148,10 +153,11 @@ class Ingested:
         told: Is set when there is an outcome, if somebody waits for it.
     """
 
-    __slots__ = ("outcome", "queued", "refusal", "seq", "subject", "told")
+    __slots__ = ("outcome", "queued", "refusal", "seq", "size", "subject", "told")
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, size: int = 0) -> None:
         self.subject = subject
+        self.size = size
         self.queued: Queued | None = None
         self.seq = 0
         self.outcome: Any = None
@@ -318,6 +324,8 @@ class Ingestion:
         self._since = 0.0  # when we began to wait for an answer, or for a connection
         self._sent_at = self._heard_at = 0.0
         self._step = 1
+        self._bytes = 0  # of those under way
+        self._largest = 1
         # Of the batch that there is:
         self._phase = Phase.NONE
         self._id = self._head = ""
@@ -359,6 +367,11 @@ class Ingestion:
         message.seq = self._last
         self._sent.append(message)
         self.under_way += 1
+        self._bytes += message.size
+        if message.size > self._largest:
+            self._largest = message.size
+        if self._bytes >= MOST_BYTES:
+            self.limit = 0
         self._sent_at = now
         if self._phase is Phase.NONE:
             self.subject = message.subject
@@ -395,7 +408,7 @@ class Ingestion:
             message = self._held.popleft()
             self.sent(message, now)
             asked.append(Request(op, token, message))
-        if self._phase is Phase.FLOWING and not self._held and self._is_time_to_end(now):
+        if self._phase is Phase.FLOWING and self._is_time_to_end(now):
             self._wait(Phase.ENDING, now, 0.0)
         if self._act_at <= now:
             self._act_at = now + SILENCE
@@ -570,7 +583,7 @@ class Ingestion:
         farewell = f"{self._head}{self._last + 1}.{Op.END:d}.$FI" if begun else ""
         self._held.clear()
         self._sent.clear()
-        self.under_way = 0
+        self.under_way = self._bytes = 0
         self.failing = True
         self._no_batch()
         self._set_limit()
@@ -587,8 +600,8 @@ class Ingestion:
         if self._phase is not Phase.FLOWING:
             return min(self._act_at, self._given_up_at)
         if self._is_stalled:
-            return max(self._sent_at, self._heard_at) + SILENCE
-        return min(self._sent_at + IDLE, self._wanted_at + WANTED)
+            return self._moved_at + SILENCE
+        return min(self._moved_at + IDLE, self._wanted_at + WANTED)
 
     def _look_at_time(self, now: float) -> None:
         if self._wanted is not None and self._wanted.outcome is not None:
@@ -600,15 +613,24 @@ class Ingestion:
                     self._unsend()
                     self._fail()
         elif self._phase is Phase.FLOWING:
-            if self._is_stalled and not self._closing and max(self._sent_at, self._heard_at) + SILENCE <= now:
+            if self._is_stalled and not self._closing and self._moved_at + SILENCE <= now:
                 self._wait(Phase.ASKING, now, 0.0)
         elif self._phase is not Phase.NONE and self._given_up_at <= now:
             self._over(Verdict.LATE)
 
     def _is_time_to_end(self, now: float) -> bool:
+        if self._bytes >= MOST_BYTES:
+            return True
+        if self._held:
+            return False
         if self._closing or self.failing:
             return True
-        return not self._is_stalled and (self._sent_at + IDLE <= now or self._wanted_at + WANTED <= now)
+        return not self._is_stalled and (self._moved_at + IDLE <= now or self._wanted_at + WANTED <= now)
+
+    @property
+    def _moved_at(self) -> float:
+        """When a message was sent last, or an ack came, before which perhaps none could be."""
+        return max(self._sent_at, self._heard_at)
 
     @property
     def _is_stalled(self) -> bool:
@@ -623,10 +645,12 @@ class Ingestion:
 
     @property
     def _may_send(self) -> bool:
-        return self._phase is Phase.NONE or (self._phase is Phase.FLOWING and not self._is_stalled)
+        if self._phase is Phase.FLOWING:
+            return not self._is_stalled and self._bytes < MOST_BYTES
+        return self._phase is Phase.NONE
 
     def _set_limit(self) -> None:
-        if not self._online or self._held or self.failing or self._closing:
+        if not self._online or self._held or self.failing or self._closing or self._bytes >= MOST_BYTES:
             self.limit = 0
         elif self._phase is Phase.FLOWING:
             self.limit = self._step * self._max_outstanding
@@ -637,7 +661,8 @@ class Ingestion:
         """There is none any more: all of its messages are judged. The next one has another id."""
         self._phase = Phase.NONE
         self._id = self._new_id()
-        self._head = f"{self._id}.{FLOW}.{'ok' if self._keep_on else 'fail'}."
+        flow = max(1, min(FLOW, MOST_BYTES // (2 * self._max_outstanding * self._largest)))
+        self._head = f"{self._id}.{flow}.{'ok' if self._keep_on else 'fail'}."
         self._last = self._unsure = self._tries = 0
         self._again = False
         self._wanted = None
@@ -669,6 +694,7 @@ class Ingestion:
         while self._sent and self._sent[-1].seq >= first:
             self._sent.pop()
         self.under_way -= len(taken)
+        self._bytes -= sum(message.size for message in taken)
         return taken
 
     def _stored(self, seq: int) -> None:
@@ -707,6 +733,7 @@ class Ingestion:
 
     def _judge(self, message: Ingested, verdict: Verdict) -> None:
         self.under_way -= 1
+        self._bytes -= message.size
         self._tell(message, verdict)
         if verdict is not Verdict.STORED:
             self._fail()

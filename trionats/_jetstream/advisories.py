@@ -1,4 +1,4 @@
-"""open_advisories."""
+"""open_advisories: what servers tell of JetStream, as a feed."""
 
 from __future__ import annotations
 
@@ -67,8 +67,10 @@ class Advisories(Feed[Advisory]):
         if not isinstance(advisory, self._kinds) or self._domain not in (None, advisory.domain):
             return
         size = len(message.data)
-        while self._sizes and (len(self._sizes) >= CAPACITY or self._bytes + size > CAPACITY_BYTES):
-            self._taken(self._receive.receive_nowait())
+        # What is in the hands of who receives is not there any more, though it still counts.
+        while len(self) and (len(self) >= CAPACITY or self._bytes + size > CAPACITY_BYTES):
+            self._receive.receive_nowait()
+            self._bytes -= self._sizes.popleft()
             self._dropped += 1
             if not self._slow:
                 self._slow = True
@@ -79,8 +81,8 @@ class Advisories(Feed[Advisory]):
 
     def _taken(self, item: Advisory) -> None:
         self._bytes -= self._sizes.popleft()
-        if len(self._sizes) <= CAPACITY // 2:
-            self._slow = False
+        if self._slow:
+            self._slow = len(self._sizes) > CAPACITY / 2 or self._bytes > CAPACITY_BYTES / 2
 
     def _over(self, reason: BaseException | None) -> None:
         self._end(refusal_of(self._name, reason) if isinstance(reason, REFUSALS) else reason)
@@ -102,7 +104,7 @@ async def open_advisories(
     the subscriptions and is a checkpoint; it does not wait for the server (`Client.flush` does). Leaving is as for
     `open_subscription`.
 
-    One whose kind is not known here is an `Advisory` with all that the server said; one that cannot be read is left out, counted and told
+    They come in the order in which the server sends them, which need not be that of what happened. One whose kind is not known here is an `Advisory` with all that the server said; one that cannot be read is left out, counted and told
     as an `events.ForeignDataSkipped`. Reader and server never wait for who receives: beyond 65,536 advisories or 64 MiB of
     them the oldest are dropped and counted (`Advisories.dropped`), with one `events.SlowConsumer` for each episode.
 
@@ -134,7 +136,7 @@ async def open_advisories(
         raise TypeError(f"open_advisories(nursery, js): js must be a JetStream, not {type(js).__name__}")
     wanted = checked_kinds(kinds)
     publish_subject(prefix)
-    jetstream = js.__api__()
+    jetstream = js.__jetstream__()
     jetstream.connection.pace.run.check("open_advisories")
     await checkpoint()
     feed = Advisories(jetstream.connection, prefix, wanted, jetstream.whereabouts.chosen)
