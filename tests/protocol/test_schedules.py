@@ -198,6 +198,12 @@ def test_a_time_to_live_is_read_in_each_form(text: str, ttl: float | str | None)
     assert found.ttl == ttl
 
 
+def test_a_rollup_of_another_kind_is_none_of_the_target() -> None:
+    found = read({"Nats-Schedule": "@daily", "Nats-Schedule-Rollup": "all"})
+    assert found is not None
+    assert found.rollup is False
+
+
 def test_a_plain_message_is_no_schedule() -> None:
     assert read({"Nats-Scheduler": "s", "Nats-Schedule-Next": "purge"}) is None
     assert read({}) is None
