@@ -26,7 +26,7 @@ async def price(request: trionats.ServiceRequest) -> None:
         await request.respond_error(404, f"there is no {name}")
 
 
-async def count(service: trionats.Service, task_status: trio.TaskStatus[None]) -> None:
+async def serve(service: trionats.Service, task_status: trio.TaskStatus[None]) -> None:
     """A loop over the requests, which keeps something from one to the next."""
     async with (
         trio.open_nursery() as nursery,
@@ -49,7 +49,7 @@ async def main(url: str) -> None:
         trio.open_nursery() as workers,
     ):
         await workers.start(partial(service.serve, "price", price, concurrency=50))
-        await workers.start(count, service)
+        await workers.start(serve, service)
 
         print("an apple costs", (await nc.request("price", b"apple")).data.decode())
         headers = (await nc.request("price", b"stone")).headers

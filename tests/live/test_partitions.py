@@ -360,6 +360,7 @@ async def test_a_process_that_is_gone_without_a_word_is_followed_by_another(
                 await process.wait()
 
 
+@pytest.mark.live(seconds=90)
 async def test_the_members_of_a_group_go_on_when_a_server_of_the_cluster_is_killed() -> None:
     """What was acknowledged may have been lost with the server, and comes again; what has one key stays in order."""
     async with (
@@ -386,7 +387,8 @@ async def test_the_members_of_a_group_go_on_when_a_server_of_the_cluster_is_kill
             await publish_patiently(js, number)
             if number == 60:
                 await cluster.node(nc).kill()
-        await until(lambda: {n for found in seen.values() for n in found} == set(range(120)), within=40, pause=0.05)
+        # The server may take half a minute until it takes over again from a stream that has another leader.
+        await until(lambda: {n for found in seen.values() for n in found} == set(range(120)), within=75, pause=0.05)
         for found in seen.values():
             assert list(dict.fromkeys(found)) == sorted(set(found))
         nursery.cancel_scope.cancel()

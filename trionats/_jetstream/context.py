@@ -838,7 +838,8 @@ class JetStream(JetStreamManager):
         takes the stream's messages over and puts the partition before their subjects; its members come and go (`add_members`).
 
         A group that exists with the same configuration is as good, whatever members an elastic one has meanwhile. Failed or cancelled,
-        nothing is left of it; the bucket of all groups stays, where it was created for this one.
+        nothing is left of it; the bucket of all groups stays, where it was created for this one. Cancelled while its configuration is on
+        its way, that may be stored all the same: created again, the group is whole, and deleted, it is gone.
 
         Args:
             stream: The stream that is read.
