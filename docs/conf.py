@@ -49,6 +49,8 @@ nitpick_ignore_regex = [
     # nats-py and multidict publish no inventory that could be copied.
     (r"py:.*", r"nats(\..*)?"),
     (r"py:.*", r"multidict\..*"),
+    # The copied inventory of Python knows it by another role.
+    (r"py:class", r"types\.EllipsisType"),
     (r"py:class", r"NATS|JetStreamContext\..*|KeyValue\..*"),
     # Private names in public signatures: type variables and aliases.
     (r"py:class", r"AnyObjectInfo|AnyObjectMeta|Api|NatsPyConnection|ObjectData|OnRecreate|Opening|Overflow|Progress"),

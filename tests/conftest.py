@@ -165,7 +165,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if ADDRESS.search(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid}: another name in each process; give its parameters `ids`")
         fixtures = set(getattr(item, "fixturenames", ()))
-        if LIVE_TESTS in item.path.parents or "nats_server" in fixtures:
+        live = LIVE_TESTS in item.path.parents or "nats_server" in fixtures
+        # One that says how long it takes, be it for its whole file, is not to be hidden by one that does not.
+        if live and item.get_closest_marker("live") is None:
             item.add_marker("live")
         mark = item.get_closest_marker("live")
         clocks = fixtures & MOCK_CLOCKS

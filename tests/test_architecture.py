@@ -79,7 +79,6 @@ FLOORS: dict[str, list[str]] = {
         "streams",
         "counters partitions schedules",
         "context",
-        "advisories",
     ],
     "_jetstream.backups": [
         "* directories",
@@ -136,7 +135,7 @@ FLOORS: dict[str, list[str]] = {
         "ingest",
     ],
     "_open": [
-        "* consumer event_feed ingest partition publisher replies service subscription watcher",
+        "* advisories consumer event_feed ingest partition publisher replies service subscription watcher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",
@@ -150,7 +149,7 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets counters levels listing moments publishing refusals",
+        "* acks buckets counters fitting levels listing moments publishing refusals",
         "advisories backups direct kv objects pull schedules",
         "actions",
         "consumers ordered partitions",
@@ -198,7 +197,7 @@ FLOORS: dict[str, list[str]] = {
         "answers",
     ],
     "_protocol.services": [
-        "* answers names words",
+        "* answers names staffing words",
         "deadlines discovery failures",
         "tally",
     ],

@@ -33,10 +33,9 @@ EXPECTED = {
     ],
     "service.py": [
         "an apple costs 3",
-        "error 400 name what you want",
-        "error 500 KeyError",
+        "error 404 there is no stone",
         "endpoints: ['price', 'v2.count']",
-        "3 requests, 2 errors, the last 500:KeyError",
+        "2 requests, 1 errors, the last 404:there is no stone",
         "counted 1",
         "done",
     ],

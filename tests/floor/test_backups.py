@@ -225,6 +225,15 @@ async def test_a_backup_that_fails_leaves_nothing_and_says_why(
     assert names_in(tmp_path) == []
 
 
+async def test_a_backup_whose_inbox_is_refused_says_so(tmp_path: Path) -> None:
+    async with open_backups() as here:
+        here.backups.silent = True
+        here.server.deny_subscribe = ("_INBOX.>",)
+        with pytest.raises(errors.PermissionsViolationError, match=r"backup of stream 'S': .*_INBOX"):
+            await here.stream.backup(tmp_path / "b")
+    assert names_in(tmp_path) == []
+
+
 async def test_a_backup_ends_with_its_connection(tmp_path: Path) -> None:
     async with open_backups(reconnect_time_wait=0.001) as here:
         here.backups.silent = True
@@ -639,6 +648,18 @@ LEFT: dict[str, tuple[dict[str, Any], bool]] = {
     "a name that nobody leads": (refusal(404, 10059, "stream not found"), True),
     "somebody else's": ({"state": {"messages": 1, "last_seq": 1, "last_ts": "2026-11-29T13:00:00Z"}}, False),
 }
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_stream_that_somebody_made_meanwhile_is_not_what_a_restore_left(number: int, tmp_path: Path) -> None:
+    async with open_backups(new_archive(b"")) as here:
+        path = await backed_up(here, tmp_path)
+        here.backups.leave(state={"messages": 0, "last_seq": 0})
+        here.backups.answers[number] = refusal(400, 10130, "stream name already in use, cannot restore")
+        with pytest.raises(errors.BadRequestError, match="10130"):
+            await here.js.restore_stream(path)
+        await here.nc.flush()
+        assert not here.backups.deleted
 
 
 @pytest.mark.parametrize("how", ["cancelled", "refused", "refused in the end"])

@@ -224,6 +224,14 @@ async def test_a_stream_that_does_not_allow_it_is_named_before_anything_is_store
     assert w.stream.heard_frames == []
 
 
+async def test_a_stream_that_acknowledges_nothing_is_refused() -> None:
+    async with ingesting() as w:
+        w.stream.config = {**w.stream.config, "no_ack": True}
+        with pytest.raises(ValueError, match=r"stream 'S' acknowledges nothing \(no_ack\)"):
+            await w.publish(0)
+    assert w.stream.heard_frames == []
+
+
 async def test_a_server_that_is_too_old_is_named_before_anything_is_stored() -> None:
     async with ingesting() as w:
         w.stream.config, w.stream.level = {"name": "S", "subjects": ["s.>"]}, 2

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.fakes import FakeServer, Frame
-from tests.worlds import arrived, cut_short, lose, open_world, regain, takes, watched
+from tests.worlds import arrived, cut_short, lose, open_world, regain, settled, takes, watched
 from trionats import errors, events
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -120,9 +120,24 @@ async def test_who_may_not_publish_to_the_inbox_is_told_at_once() -> None:
 
 
 async def test_who_may_not_listen_at_the_inbox_is_told_at_once() -> None:
-    async with open_world(FakeServer(deny_subscribe=("_INBOX.>",))) as (_, nc, _):
+    async with open_world(FakeServer(deny_subscribe=("_INBOX.>",))) as (server, nc, _):
         with takes(0), pytest.raises(errors.PermissionsViolationError, match="trace to 'a'"):
             await nc.trace("a")
+        await nc.flush()
+        assert not server.sent("HPUB"), "nobody would hear of it"
+
+
+async def test_the_message_is_sent_when_the_server_has_the_inbox() -> None:
+    async with open_world(reporting(FakeServer(), report())) as (server, nc, nursery):
+        server.mute = {"PING"}
+        nursery.start_soon(nc.trace, "a")
+        await settled()
+        assert not server.sent("HPUB")
+        server.mute = set()
+        server.inject(b"PONG\r\n")
+        await settled()
+        verbs = [frame.verb for frame in server.frames if frame.verb in ("SUB", "PING", "HPUB")]
+        assert verbs[-4:] == ["SUB", "SUB", "PING", "HPUB"]
 
 
 async def test_a_connection_that_breaks_fails_it_and_one_that_is_not_there_is_waited_for() -> None:

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from tests.clusters import open_cluster
-from tests.worlds import StreamWorld, open_stream
-from trionats import Advisories, JetStream, advisories, api, errors, open_advisories, open_client
+from tests.worlds import StreamWorld, open_stream, open_world
+from trionats import Advisories, advisories, api, errors, open_advisories, open_client
 from trionats.advisories import Advisory
 from trionats.testing import TrioNatsServer
 
@@ -51,8 +51,11 @@ async def open_told(server: TrioNatsServer, *kinds: type[Advisory], **config: An
         yield Told(w, rx)
 
 
-async def level(js: JetStream) -> int:
-    return (await js.account_info()).api.level or 0
+async def needs(level: int, server: TrioNatsServer) -> None:
+    """Skip on a server that cannot do it."""
+    async with open_world(server) as (_, nc, _):
+        if ((await nc.jetstream().account_info()).api.level or 0) < level:
+            pytest.skip(f"the server has not the API level {level}")
 
 
 async def test_streams_that_are_made_changed_and_deleted_are_told(nats_server: TrioNatsServer) -> None:
@@ -104,6 +107,7 @@ async def test_consumers_and_what_becomes_of_their_messages_are_told(nats_server
 
 
 async def test_consumers_that_are_paused_and_pinned_are_told(nats_server: TrioNatsServer) -> None:
+    await needs(1, nats_server)
     kinds = (advisories.ConsumerPause, advisories.ConsumerGroupPinned, advisories.ConsumerGroupUnpinned)
     async with open_told(nats_server, *kinds) as w:
         about: dict[str, Any] = {"stream": w.stream.name, "consumer": "C"}
@@ -140,9 +144,7 @@ async def test_backups_are_told(nats_server: TrioNatsServer, tmp_path: Path) -> 
 
 
 async def test_a_batch_that_is_abandoned_is_told(nats_server: TrioNatsServer) -> None:
-    async with open_stream(nats_server) as plain:
-        if await level(plain.js) < 2:
-            pytest.skip("the server has no batches")
+    await needs(2, nats_server)
     async with open_told(nats_server, advisories.StreamBatchAbandoned, allow_atomic=True) as w:
         headers = {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}
         await w.w.nc.request(w.w.subject, b"1", headers)

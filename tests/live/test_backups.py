@@ -97,9 +97,8 @@ async def test_more_than_a_window_is_carried_in_memory_that_does_not_grow(
     """40 MiB that cannot be compressed, against 8 that the server sends ahead."""
     told: list[tuple[int, int | None]] = []
     async with open_stream(nats_server, storage=api.StorageType.FILE) as w:
-        block = os.urandom(500_000)
         for number in range(80):
-            await w.js.publish(w.subject, block[number:] + block[:number])
+            await w.js.publish(w.subject, b"%d" % number + os.urandom(500_000))
         await w.stream.backup(tmp_path / "b", lambda *far: told.append(far))
         size = told[-1][0]
         assert size > 40_000_000
@@ -108,7 +107,7 @@ async def test_more_than_a_window_is_carried_in_memory_that_does_not_grow(
         told.clear()
         back = await w.js.restore_stream(tmp_path / "b", progress=lambda *far: told.append(far))
         assert (told[-1], back.cached_info.state.messages) == ((size, size), 80)
-        assert (await back.get_msg(80)).data == block[79:] + block[:79]
+        assert (await back.get_msg(80)).data.startswith(b"79")
 
 
 async def test_a_cancelled_backup_is_ended_at_the_server_too(nats_server: TrioNatsServer, tmp_path: Path) -> None:

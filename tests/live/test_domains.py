@@ -25,6 +25,7 @@ from trionats import (
     events,
     open_advisories,
     open_events,
+    open_ingest,
     open_watcher,
 )
 from trionats.testing import open_server
@@ -353,3 +354,20 @@ async def test_advisories_of_both_sides_are_heard_over_a_leaf_and_those_of_a_dom
                 await until(partial(is_heard, both, domain), pause=0.02)
             await until(partial(is_heard, hub, "hub"), pause=0.02)
             assert not await is_heard(hub, "leaf")
+
+
+@pytest.mark.level(4)
+async def test_a_fast_ingest_goes_to_the_domain_that_was_asked_for_or_nowhere() -> None:
+    async with open_pair() as pair:
+        hub, leaf = pair.leaf.jetstream(domain="hub"), pair.leaf.jetstream(domain="leaf")
+        await hub.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            for number in range(1000):
+                await ingest.publish("s.a", b"%d" % number)
+        assert ingest.ack is not None
+        assert (ingest.ack.domain, ingest.ack.count) == ("hub", 1000)
+        await leaf.create_stream(name="S", subjects=["s.>"], storage=api.StorageType.MEMORY, allow_batched=True)
+        async with trio.open_nursery() as nursery, open_ingest(nursery, hub) as ingest:
+            with pytest.raises(ValueError, match="stream 'S' of domain 'hub' hears it, and stream 'S' here"):
+                await ingest.publish("s.a", b"x")
+        assert (await hub.stream_info("S")).state.messages == 1000

@@ -38,6 +38,7 @@ from trionats import (
     open_partition,
     open_publisher,
     open_replies,
+    open_service,
     open_subscription,
     open_watcher,
 )
@@ -68,7 +69,8 @@ async def open_as(*grants: str, of_system: bool = False) -> AsyncIterator[tuple[
     allowed = json.dumps([*grants, "nowhere"])
     boss_is = "{user: boss, password: b0ss}"
     guest_is = f"""{{user: guest, password: guest, permissions: {{
-        publish: {{allow: {allowed}}}, subscribe: {{allow: ["_INBOX.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
+        publish: {{allow: {allowed}}},
+        subscribe: {{allow: ["_INBOX.>", "$SRV.>", "listen", "$JS.EVENT.ADVISORY.STREAM.*.*"]}}
     }}}}"""
     users = f"authorization {{ users = [{boss_is}, {guest_is}] }}"
     if of_system:
@@ -192,6 +194,19 @@ async def restore(boss: Client, guest: Client) -> None:
         await stream.backup(f"{directory}/b")
         await stream.delete()
         assert (await guest.jetstream().restore_stream(f"{directory}/b")).name == "S"
+
+
+async def serve(boss: Client, guest: Client) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        open_service(nursery, guest, "svc", "1.0.0") as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "work", lambda request: request.respond(b"done"), subject="listen"))
+        with trio.fail_after(0.3):
+            assert (await boss.request("$SRV.PING")).data
+            assert (await boss.request("listen")).data == b"done"
+        service.stop()
 
 
 async def request_many(boss: Client, guest: Client) -> None:
@@ -551,6 +566,7 @@ DO: dict[str, Callable[[Client, Client], Awaitable[None]]] = {
     "open_subscription": subscribe,
     "publish": simply(lambda nc: nc.publish("s.a", b"x")),
     "request": simply(lambda nc: nc.request("s.a", b"x")),
+    "open_service, open_endpoint and Service.serve": serve,
     "request_many": request_many,
     "open_replies": replies,
     "trace": trace,

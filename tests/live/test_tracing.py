@@ -11,7 +11,7 @@ import trio
 
 from tests.clusters import NODES, Cluster, make_replicated_stream, open_cluster
 from tests.worlds import arrived, connected, open_live, open_world, unique, until
-from trionats import api, errors, monitoring, open_subscription, trace_headers
+from trionats import SystemClient, api, errors, monitoring, open_subscription, trace_headers
 from trionats.monitoring import ConnectionKind
 from trionats.testing import TrioNatsServer, open_server
 from trionats.testing._server import free_port
@@ -98,11 +98,13 @@ async def test_a_trace_leaves_no_subscription_and_asks_for_no_answer(nats_server
         open_world(nats_server, name=subject) as (_, nc, nursery),
         open_subscription(nursery, nc, subject) as rx,
     ):
-        await nc.flush()
+        await nc.trace(subject)
+        before = await nats_server.subscriptions(subject)
+        assert len(before) == 2, "one of them is the inbox of all requests"
         assert (await nc.trace(subject)).complete
-        assert (await rx.receive()).reply == ""
+        assert [(await rx.receive()).reply for _ in range(2)] == ["", ""]
         await nc.flush()
-        assert await nats_server.subscriptions(subject) == [subject]
+        assert await nats_server.subscriptions(subject) == before
 
 
 async def test_mappings_of_an_account_are_told() -> None:
@@ -223,6 +225,71 @@ async def test_a_server_that_is_frozen_is_named_after_the_quiet_time() -> None:
         (gone,) = [to for to in trace.hops[0].egress if to.name == "n3"]
         assert trace.missing == (gone.hop,)
         assert {hop.server.name for hop in trace.hops} == {"n1", "n2"}
+
+
+@asynccontextmanager
+async def open_two_clusters(config: str = "") -> AsyncIterator[tuple[TrioNatsServer, TrioNatsServer]]:
+    """A server in each of two clusters that know each other by a gateway."""
+    ports = {"east": free_port(), "west": free_port()}
+    remotes = ", ".join(f'{{name: {name}, url: "nats://127.0.0.1:{port}"}}' for name, port in ports.items())
+
+    def of(name: str) -> str:
+        gateway = f'gateway {{ name: {name}, listen: "127.0.0.1:{ports[name]}", gateways: [{remotes}] }}'
+        return f"server_name: {name}1\n{config}\n{gateway}"
+
+    async with open_server(of("east")) as east, open_server(of("west")) as west:
+
+        async def acquainted() -> bool:
+            told = [await one.monitor("gatewayz") for one in (east, west)]
+            return all(one["outbound_gateways"] and one["inbound_gateways"] for one in told)
+
+        await until(acquainted, within=30, pause=0.02)
+        yield east, west
+
+
+async def test_a_gateway_to_another_cluster_is_followed() -> None:
+    async with (
+        open_two_clusters() as (east, west),
+        open_world(east) as (_, nc, nursery),
+        connected(west, name="far") as far,
+        open_subscription(nursery, far, "a"),
+    ):
+
+        async def acquainted() -> bool:
+            return len((await nc.trace("a", only=True, stall=0.2)).hops) == 2
+
+        # Servers learn of subscriptions behind a gateway in their own time.
+        await until(acquainted, within=30, pause=0.02)
+        for _ in range(20):
+            with trio.fail_after(5):
+                trace = await nc.trace("a", stall=10)
+            assert trace.complete
+        assert [(hop.id, hop.server.name, hop.server.cluster) for hop in trace.hops] == [
+            ("", "east1", "east"),
+            ("1", "west1", "west"),
+        ]
+        assert [(to.kind, to.name) for to in trace.hops[0].egress] == [(ConnectionKind.GATEWAY, "west1")]
+        assert [to.name for to in trace.deliveries] == ["far"]
+        assert "==> gateway 'west1'" in str(trace)
+
+
+async def test_servers_of_other_clusters_are_asked_how_they_are_too() -> None:
+    accounts = "accounts { SYS { users = [{user: sys, password: sys}] } }\nsystem_account: SYS"
+    async with open_two_clusters(accounts) as (east, _), connected(east, user="sys", password="sys") as nc:
+
+        async def both() -> bool:
+            return len(await SystemClient(nc, stall=0.2).varz()) == 2
+
+        await until(both, within=30, pause=0.02)
+        with trio.fail_after(5):
+            answers = await SystemClient(nc, stall=10).gatewayz()
+        assert [(one.server.cluster, list(one.outbound_gateways)) for one in answers] == [
+            ("east", ["west"]),
+            ("west", ["east"]),
+        ]
+        assert answers.missing == 0
+        (west,) = await SystemClient(nc, stall=0.3, cluster="west").varz()
+        assert west.server.name == "west1"
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from trionats import errors
 from trionats._protocol.jetstream.backups import manifest
 from trionats._protocol.jetstream.backups.archive import NEW, OLD, Archive, unpacked
 from trionats._protocol.jetstream.backups.incoming import Incoming
-from trionats._protocol.jetstream.backups.remains import is_left
+from trionats._protocol.jetstream.backups.remains import is_left, leaves_nothing
 
 # -- archives ----------------------------------------------------------------------------------------------------------
 
@@ -339,6 +339,13 @@ UNAVAILABLE = errors.explained(errors.ServiceUnavailableError, "no leader", code
 )
 def test_only_what_a_restore_left_is_deleted(said: Any, expected: bool) -> None:  # noqa: ANN401
     assert is_left(said, BACKUP) is expected
+
+
+def test_a_name_that_somebody_else_took_first_leaves_nothing() -> None:
+    taken = errors.explained(errors.BadRequestError, "already in use", code=400, err_code=10130)
+    assert leaves_nothing(taken)
+    for reason in (NOT_FOUND, KeyboardInterrupt(), errors.DisconnectedError()):
+        assert not leaves_nothing(reason)
 
 
 def test_nothing_is_deleted_where_the_backup_says_nothing_of_its_end() -> None:

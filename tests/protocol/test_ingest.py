@@ -282,6 +282,26 @@ def test_a_batch_that_nobody_adds_to_is_ended_and_the_next_message_begins_anothe
     assert w.confirmed == 2
 
 
+def test_a_slow_ack_gives_those_who_waited_for_it_time_to_publish() -> None:
+    w = Wire(max_outstanding=1)
+    w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox
+    for _ in range(3):
+        w.publish()
+    w.transmit()
+    w.arrive()
+    w.after(SILENCE - 0.01)
+    w.come_back()
+    w.after(SILENCE - 0.01)
+    assert not w.outbox, "it is not ended"
+    assert w.room()
+
+
 def test_the_last_messages_are_found_out_when_somebody_waits() -> None:
     w = flowing()
     first, second = w.published[0], w.publish()
@@ -525,6 +545,23 @@ def test_a_first_message_that_nobody_hears_is_tried_again(keep_on: bool) -> None
     w.after(RETRY_PAUSE)
     w.finish()
     assert w.verdicts() == [STORED]
+
+
+def test_a_first_message_that_is_tried_again_is_the_one_that_nobody_heard() -> None:
+    """And not one before it that nobody has heard either, which is told already."""
+    w = Wire(keep_on=True)
+    for tries in (2, 1):
+        w.publish()
+        for _ in range(tries):
+            w.nobody_hears()
+            w.come_back()
+            w.after(RETRY_PAUSE)
+        if tries == 2:
+            w.nobody_hears()
+            w.come_back()
+    w.finish()
+    assert w.verdicts() == [NOBODY, STORED]
+    assert w.server.stored == [b"1"]
 
 
 @modes
@@ -951,6 +988,15 @@ class AnIngest(RuleBasedStateMachine):
     def nobody(self) -> None:
         self.w.arrive()
         self.w.nobody_hears()
+
+    @precondition(lambda self: self.online)
+    @rule(times=st.integers(1, 4))
+    def have_no_leader(self, times: int) -> None:
+        for _ in range(times):
+            self.w.arrive()
+            self.w.nobody_hears()
+            self.w.come_back()
+            self.w.after(RETRY_PAUSE)
 
     @precondition(lambda self: self.online)
     @rule(arrived=st.integers(0, 4))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from multidict import MultiDict
 
 from trionats import api
@@ -18,6 +18,7 @@ from trionats._protocol.services import names
 from trionats._protocol.services.answers import check_data, encoded
 from trionats._protocol.services.deadlines import mentions, seconds_left, with_timeout
 from trionats._protocol.services.failures import Failure, failure, failure_of, parts
+from trionats._protocol.services.staffing import Staffing
 from trionats._protocol.services.tally import Tally
 from trionats._protocol.services.words import VERBS, monitoring_subject
 
@@ -232,6 +233,65 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
+
+
+# -- who works -----------------------------------------------------------------------------------------------------------------
+
+
+class Working(RuleBasedStateMachine):
+    """Workers as they are: who waits for requests, whose handler runs, and whose handler waits for something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 3
+        self.staffing = Staffing(self.most)
+        self.waiting, self.running, self.held, self.requests = 1, 0, 0, 0
+
+    @rule(count=st.integers(1, 5))
+    def requests_come(self, count: int) -> None:
+        self.requests += count
+
+    @precondition(lambda self: self.waiting and self.requests)
+    @rule()
+    def one_takes_a_request(self) -> None:
+        self.staffing.took()
+        self.waiting, self.running, self.requests = self.waiting - 1, self.running + 1, self.requests - 1
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def its_handler_waits(self) -> None:
+        self.running, self.held = self.running - 1, self.held + 1
+        if self.staffing.handler_waits():
+            self.waiting += 1
+
+    @precondition(lambda self: self.running or self.held)
+    @rule(data=st.data())
+    def one_is_done(self, data: st.DataObject) -> None:
+        if data.draw(st.sampled_from([*["running"] * bool(self.running), *["held"] * bool(self.held)])) == "running":
+            self.running -= 1
+        else:
+            self.held -= 1
+        if not self.staffing.is_done(more=self.requests > 0):
+            self.waiting += 1
+
+    @invariant()
+    def never_too_many_nor_too_few(self) -> None:
+        size = self.waiting + self.running + self.held
+        assert 1 <= size <= self.most
+        # Somebody takes the next request, now or when the handler that runs is through or waits.
+        assert self.waiting or self.running or size == self.most
+        if not self.requests and not self.running and not self.held:
+            assert self.waiting
+
+
+TestWorking = Working.TestCase
+
+
+def test_handlers_that_never_wait_need_one_worker() -> None:
+    staffing = Staffing(50)
+    for more in (True, False, True):
+        staffing.took()
+        assert not staffing.is_done(more=more)
 
 
 # -- what is answered ----------------------------------------------------------------------------------------------------------

@@ -49,14 +49,22 @@ async def trace_message(
             await connection.supervisor.wait_room()
     # Of the server that it is sent to, if there is one; where there is none, it is seen when it is there.
     check_version("trace", LEAST_VERSION, str(connection.engine.info.get("version", "")))
-    inbox = connection.new_inbox()
+    inbox = connection.requests.new_inbox()
     ours = trace_fields(inbox, only=only)
     # What is no mapping is refused where each message is looked at.
     fields = {**headers, **ours} if isinstance(headers, Mapping) else headers or ours
     many_request, frame, size = connection.ask_many(subject, payload, fields, inbox, doing="trace")
     collector = ReplyCollector(many_request, connection.requests, policy)
     try:
-        many_request.start(collector, frame, size, 0)
+        # A server behind a gateway learns of an inbox over another connection than it gets the message, and has nowhere to report to
+        # where the message is quicker. So the inbox lies within the one of all requests, which is known from then on; and the first
+        # message follows only when our own server has passed it on. Nor is it sent at all where the inbox is refused.
+        connection.requests.listen()
+        many_request.listen(collector)
+        with connection.limit(what):
+            await connection.supervisor.barrier()
+        if not collector.done:
+            many_request.send(frame, size)
         await collector.wait()
     finally:
         collector.close()

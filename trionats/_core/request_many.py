@@ -49,7 +49,7 @@ class ManyRequest:
         self.what = f"{doing} to {subject!r}"
         self._receiver: Receiver[Msg] | None = None
         self._registration: Registration | None = None
-        self._queued: Queued
+        self._queued: Queued | None = None
 
     def start(self, receiver: Receiver[Msg], frame: Frame, size: int, max_msgs: int) -> None:
         """Subscribe to the inbox and queue the request.
@@ -60,17 +60,26 @@ class ManyRequest:
             size: Its headers and payload, in bytes.
             max_msgs: After how many replies the server needs to send no more; 0 for never.
         """
+        self.listen(receiver, max_msgs)
+        self.send(frame, size)
+
+    def listen(self, receiver: Receiver[Msg], max_msgs: int = 0) -> None:
+        """Subscribe to the inbox: the first half of `start`."""
         self._receiver = receiver
         self._registration = self._engine.subscribe(self.inbox.encode(), b"", max_msgs, receiver)
         self._registration.for_replies = True
-        self._queued = self._engine.outbox.publish_tracked(frame, size)
         self._requests.track(self)
+        self._supervisor.wake()
+
+    def send(self, frame: Frame, size: int) -> None:
+        """Queue the request: the second half of `start`."""
+        self._queued = self._engine.outbox.publish_tracked(frame, size)
         self._supervisor.wake()
 
     @property
     def in_flight(self) -> bool:
         """Whether the request has left us, so that a server may have seen it."""
-        return not self._engine.outbox.waits(self._queued)
+        return self._queued is not None and not self._engine.outbox.waits(self._queued)
 
     def fail(self, error: errors.PermissionsViolationError) -> None:
         """End it: the server refused it."""
@@ -80,7 +89,8 @@ class ManyRequest:
     def close(self) -> None:
         """Unsubscribe, and take the request back if it still waits here. Synchronous, idempotent."""
         if self._registration is not None:
-            self._engine.outbox.withdraw(self._queued)
+            if self._queued is not None:
+                self._engine.outbox.withdraw(self._queued)
             self._engine.unsubscribe(self._registration)
             # Each knows the other: no circle for the garbage collector.
             self._registration = self._receiver = None
@@ -135,6 +145,11 @@ class ReplyCollector:
                 # Its traceback knows us: no circle for the garbage collector.
                 self._error = None
         return self._messages
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` will return or raise at once."""
+        return self._done
 
     def close(self) -> None:
         """Take no more replies. Synchronous, idempotent."""

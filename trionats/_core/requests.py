@@ -235,6 +235,16 @@ class Requests:
         token = self._new_token()
         return PendingReply(self, token, subject, timeout), self._prefix + token
 
+    def new_inbox(self) -> str:
+        """Make a subject within the inbox that all requests share: servers everywhere know it, once it was used."""
+        return self._prefix + self._new_token()
+
+    def listen(self) -> None:
+        """Subscribe to the inbox that all requests share. Idempotent; it stays."""
+        if self._inbox is None:
+            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
+            self._inbox.for_replies = True
+
     def start(self, reply: PendingReply, frame: Frame, size: int, chooser: Chooser | None = None) -> None:
         """Enter a waiter, and queue its frame.
 
@@ -244,9 +254,7 @@ class Requests:
             size: Its headers and payload, in bytes.
             chooser: Chooses among the replies; None for the first one.
         """
-        if self._inbox is None:
-            self._inbox = self._engine.subscribe(f"{self._prefix}*".encode(), b"", 0, self)
-            self._inbox.for_replies = True
+        self.listen()
         reply._queued = self._outbox.publish_tracked(frame, size)
         self._waiting[reply._token] = reply
         if chooser is not None:

@@ -90,7 +90,7 @@ class ServiceRequest(Message):
 
     `async with request:` times it, and responds 500 for an exception of the block, of which it says no more than the class,
     unless something was responded already. The exception goes on. Cancellation goes on, too, and is responded to by nobody:
-    whoever cancels knows better what is to be said.
+    whoever cancels knows better what is to be said. `serve` does all this for its handlers, so they do not enter their requests.
 
     Attributes:
         subject: The subject it was sent to.
@@ -157,7 +157,7 @@ class ServiceRequest(Message):
     @enable_ki_protection
     async def __aenter__(self) -> Self:
         if self._started != inf:
-            raise RuntimeError("a request is entered once")
+            raise RuntimeError("a request is entered once; those of serve() are entered already")
         self._desk.connection.pace.run.check()
         # At once: a drain asks whether it is worked on after the first step of a task that it was handed to.
         self.__begin__()

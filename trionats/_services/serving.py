@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from math import inf
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from trionats import errors
 from trionats._protocol.services.failures import CANCELLED, LATE, parts
+from trionats._protocol.services.staffing import Staffing
 from trionats._services.isolation import isolated
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Crew:
     def __init__(self, endpoint: Endpoint, handler: Handler, most: int) -> None:
         self._endpoint = endpoint
         self._handler = handler
-        self._most: Final = most
+        self._alone = most == 1
+        self._staffing = Staffing(most)
         self._context = copy_context()
-        self._size = self._waiting = 1
         self._failure: Exception | None = None
         self._nursery: trio.Nursery
 
@@ -57,7 +58,7 @@ class Crew:
             nats.errors.Error: The endpoint is lost for good.
             trio.BrokenResourceError: Its feeding task failed through a bug.
         """
-        if self._most == 1:
+        if self._alone:
             await self._work()
         else:
             async with trio.open_nursery() as self._nursery:
@@ -66,29 +67,24 @@ class Crew:
             raise self._failure
 
     async def _work(self) -> None:
-        endpoint = self._endpoint
-        # Whoever begins was counted as one that waits.
+        endpoint, staffing = self._endpoint, self._staffing
         try:
             while True:
                 request = await endpoint.receive()
-                self._waiting -= 1
+                staffing.took()
                 await self._handle(request)
-                if self._waiting and not len(endpoint):
+                if staffing.is_done(more=len(endpoint) > 0):
                     break
-                self._waiting += 1
         except (trio.EndOfChannel, trio.ClosedResourceError):
             pass
         except (errors.Error, trio.BrokenResourceError) as lost:
             self._failure = lost
         else:
             endpoint.let_go()
-        self._size -= 1
 
     def _handler_waits(self) -> None:
         """See to it that somebody waits for requests while a handler waits for something else."""
-        if not self._waiting and self._size < self._most:
-            self._size += 1
-            self._waiting += 1
+        if self._staffing.handler_waits():
             self._nursery.start_soon(self._work, name=f"trionats {self._endpoint.name}")
 
     async def _handle(self, request: ServiceRequest) -> None:

@@ -24,7 +24,7 @@ from trionats._jetstream.objects.transfer import ProgressTeller
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.backups.archive import NEW
-from trionats._protocol.jetstream.backups.remains import is_left
+from trionats._protocol.jetstream.backups.remains import is_left, leaves_nothing
 from trionats._protocol.replies import no_jetstream
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ async def restore(
             await restoring.begin({"config": wanted, "state": said.state}, headers)
             await restoring.send(backup, tell)
             return await restoring.finish()
-        except BaseException:
-            await restoring.call_off()  # noqa: ASYNC102 - shielded and bounded in there
+        except BaseException as reason:
+            if not leaves_nothing(reason):
+                await restoring.call_off()  # noqa: ASYNC102 - shielded and bounded in there
             raise
     finally:
         await backup.close()  # noqa: ASYNC102 - shielded and bounded in there

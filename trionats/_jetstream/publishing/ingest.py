@@ -155,7 +155,7 @@ class Ingest:
             nats.errors.Error: As for `Client.publish`.
             trio.ClosedResourceError: The ingest was left, or its nursery was cancelled.
             TypeError: An argument is of a wrong kind.
-            ValueError: An argument cannot be meant, or the subject is of another stream.
+            ValueError: An argument cannot be meant, the subject is of another stream, or the stream acknowledges nothing (`no_ack`).
         """
         if get_ident() != self._pace.thread:
             self._pipeline.check_run()

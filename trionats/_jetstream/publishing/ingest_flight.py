@@ -104,7 +104,7 @@ class IngestFlight:
         Raises:
             trionats.errors.NoStreamResponseError: No stream listens there.
             trionats.errors.APIError: The stream does not allow it, or its server is too old.
-            ValueError: It goes to another stream, or also to one of another domain.
+            ValueError: It goes to another stream, also to one of another domain, or to one that acknowledges nothing.
         """
         ingestion = self.ingestion
         if not any(matches(pattern, subject) for pattern in self._patterns):
@@ -136,6 +136,10 @@ class IngestFlight:
             # A server that does not know it would store the first message as any other.
             await self._api.require(doing, NEEDED)
             raise _disabled(doing, name)
+        if config.get("no_ack"):
+            raise ValueError(
+                f"{doing}: stream {name!r} acknowledges nothing (no_ack), so nothing would be known of an ingest"
+            )
         subjects = config.get("subjects")
         return [text for text in subjects if isinstance(text, str)] if isinstance(subjects, list) else []
 

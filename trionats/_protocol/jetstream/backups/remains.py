@@ -17,9 +17,15 @@ from trionats._protocol.jetstream.moments import read_moment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["is_left"]
+__all__ = ["is_left", "leaves_nothing"]
 
 _STREAM_NOT_FOUND: Final = 10059
+_NAME_TAKEN: Final = 10130
+
+
+def leaves_nothing(reason: BaseException) -> bool:
+    """Say whether a restore that failed for this has left nothing: somebody else had the name first, be it since it began."""
+    return isinstance(reason, errors.APIError) and reason.err_code == _NAME_TAKEN
 
 
 def is_left(said: Mapping[str, object] | errors.APIError, backup: Mapping[str, object]) -> bool:

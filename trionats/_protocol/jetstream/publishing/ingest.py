@@ -582,7 +582,6 @@ class Ingestion:
         begun = self._online and self._phase is not Phase.NONE
         farewell = f"{self._head}{self._last + 1}.{Op.END:d}.$FI" if begun else ""
         self._held.clear()
-        self._sent.clear()
         self.under_way = self._bytes = 0
         self.failing = True
         self._no_batch()
@@ -600,8 +599,8 @@ class Ingestion:
         if self._phase is not Phase.FLOWING:
             return min(self._act_at, self._given_up_at)
         if self._is_stalled:
-            return max(self._sent_at, self._heard_at) + SILENCE
-        return min(self._sent_at + IDLE, self._wanted_at + WANTED)
+            return self._moved_at + SILENCE
+        return min(self._moved_at + IDLE, self._wanted_at + WANTED)
 
     def _look_at_time(self, now: float) -> None:
         if self._wanted is not None and self._wanted.outcome is not None:
@@ -613,7 +612,7 @@ class Ingestion:
                     self._unsend()
                     self._fail()
         elif self._phase is Phase.FLOWING:
-            if self._is_stalled and not self._closing and max(self._sent_at, self._heard_at) + SILENCE <= now:
+            if self._is_stalled and not self._closing and self._moved_at + SILENCE <= now:
                 self._wait(Phase.ASKING, now, 0.0)
         elif self._phase is not Phase.NONE and self._given_up_at <= now:
             self._over(Verdict.LATE)
@@ -625,7 +624,12 @@ class Ingestion:
             return False
         if self._closing or self.failing:
             return True
-        return not self._is_stalled and (self._sent_at + IDLE <= now or self._wanted_at + WANTED <= now)
+        return not self._is_stalled and (self._moved_at + IDLE <= now or self._wanted_at + WANTED <= now)
+
+    @property
+    def _moved_at(self) -> float:
+        """When a message was sent last, or an ack came, before which perhaps none could be."""
+        return max(self._sent_at, self._heard_at)
 
     @property
     def _is_stalled(self) -> bool:
@@ -655,6 +659,7 @@ class Ingestion:
     def _no_batch(self) -> None:
         """There is none any more: all of its messages are judged. The next one has another id."""
         self._phase = Phase.NONE
+        self._sent.clear()
         self._id = self._new_id()
         flow = max(1, min(FLOW, MOST_BYTES // (2 * self._max_outstanding * self._largest)))
         self._head = f"{self._id}.{flow}.{'ok' if self._keep_on else 'fail'}."
