@@ -848,7 +848,7 @@ class JetStream(JetStreamManager):
             elastic: Whether members come and go.
             filters: What of the stream is read, without the partition: a subject with wildcards, or several of them that do not overlap. For an
                 elastic group also, by filter, which of its `*` (from 1) make up the key of a message: `{"orders.*.*": [1]}`; the whole
-                subject, where nothing is said. All of the stream by default.
+                subject, where nothing is said (server 2.12). All of the stream by default.
             members: Who its members are: the partitions are spread over them.
             mappings: Or the partitions of each member, from 0, by hand: each partition is given to one member. What is mapped is
                 read whole, whatever `filters` say.
