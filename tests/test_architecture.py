@@ -69,9 +69,9 @@ FLOORS: dict[str, list[str]] = {
         "bounded",
     ],
     "_jetstream": [
-        "* idle jitter messages whereabouts",
+        "* idle jitter messages progress whereabouts",
         "api",
-        "direct ordered",
+        "direct files ordered",
         "management",
         "buckets consumers publishing",
         "kv objects",
@@ -110,7 +110,7 @@ FLOORS: dict[str, list[str]] = {
         "message",
     ],
     "_jetstream.objects": [
-        "* buckets files purging transfer",
+        "* buckets purging transfer",
         "access chunks",
         "infos reader sealing sources",
         "doubting orphans",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.consumers.ordered_consumer import OnRecreate, OrderedConsumer
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
 
 DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
