@@ -128,7 +128,7 @@ FLOORS: dict[str, list[str]] = {
         "reading",
     ],
     "_jetstream.publishing": [
-        "* destination",
+        "* accounting destination",
         "publish",
         "flight staging",
         "batch ingest_flight publisher",
@@ -257,8 +257,7 @@ TASKS = {
     "_core.connection": 1,
     "_feeds.feed": 1,
     "_jetstream.kv.lease": 1,
-    "_jetstream.publishing.ingest": 1,
-    "_jetstream.publishing.publisher": 1,
+    "_jetstream.publishing.accounting": 1,
     "_services.serving": 1,
 }
 # Where `send_all` stands, and how often: in the handshake, while there is no writer task yet; in the session's writer; where a

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream, jetstream_of
-from trionats._jetstream.publishing.ingest import Ingest, ingesting
+from trionats._jetstream.publishing.accounting import accounting
+from trionats._jetstream.publishing.ingest import Ingest
+from trionats._jetstream.publishing.ingest_flight import IngestFlight
 from trionats._protocol.fields import check_count
 from trionats._protocol.jetstream.publishing.ingest import MOST_OUTSTANDING
 
@@ -72,6 +74,6 @@ async def open_ingest(
     if on_gap not in ("fail", "continue"):
         raise ValueError(f"open_ingest: on_gap must be 'fail' or 'continue', not {on_gap!r}")
     check_count("open_ingest", "max_outstanding", max_outstanding, most=MOST_OUTSTANDING)
-    ingest = Ingest(jetstream, keep_on=on_gap == "continue", max_outstanding=max_outstanding)
-    async with ingesting(nursery, ingest):
-        yield ingest
+    flight = IngestFlight(jetstream, keep_on=on_gap == "continue", max_outstanding=max_outstanding)
+    async with accounting(nursery, "ingest", flight):
+        yield Ingest(jetstream.connection.pace, flight)

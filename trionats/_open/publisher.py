@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream, jetstream_of
-from trionats._jetstream.publishing.publisher import Publisher, publishing
+from trionats._jetstream.publishing.accounting import accounting
+from trionats._jetstream.publishing.flight import Flight
+from trionats._jetstream.publishing.publisher import Publisher
 from trionats._protocol.fields import check_argument, check_count
 
 if TYPE_CHECKING:
@@ -59,6 +61,6 @@ async def open_publisher(
     jetstream = jetstream_of(js, "open_publisher")
     check_count("open_publisher", "max_pending", max_pending)
     check_argument("open_publisher", "resend", bool, resend)
-    publisher = Publisher(jetstream, max_pending, resend=resend)
-    async with publishing(nursery, publisher):
-        yield publisher
+    flight = Flight(jetstream, max_pending, resend=resend)
+    async with accounting(nursery, "publisher", flight):
+        yield Publisher(jetstream.connection.pace, flight)
