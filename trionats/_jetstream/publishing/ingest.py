@@ -10,9 +10,9 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors
 from trionats._jetstream.publishing.ingest_flight import IngestFlight
-from trionats._jetstream.publishing.publish import encoded, joined, unexpected_publish
+from trionats._jetstream.publishing.publish import asked_for, encoded, joined
 from trionats._protocol.jetstream.publishing.ingest import Ingested
-from trionats._protocol.jetstream.publishing.publish import PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import PublishOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._feeds.pace import Pace
     from trionats._protocol.commands import Payload
-
-_OPTIONS = PublishOptions.__optional_keys__
 
 
 @final
@@ -191,6 +189,4 @@ class Ingest:
     ) -> tuple[Payload, Mapping[str, str | Sequence[str]] | None]:
         """Give the message as it is sent."""
         doing = f"publish to {subject!r}"
-        if unknown := options.keys() - _OPTIONS:
-            raise unexpected_publish({name: None for name in options if name in unknown}, "ingest")
-        return encoded(doing, payload), joined(doing, headers, publish_headers(doing, **options))
+        return encoded(doing, payload), joined(doing, headers, asked_for(doing, options, "ingest"))

@@ -11,9 +11,9 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
 from trionats._jetstream.publishing.flight import Flight, settled
-from trionats._jetstream.publishing.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._jetstream.publishing.publish import asked_for, encoded, joined, publish_ack
 from trionats._protocol.headers import texts
-from trionats._protocol.jetstream.publishing.publish import MSG_ID, PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import MSG_ID, PublishOptions
 from trionats._protocol.jetstream.publishing.publisher import Publish
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from trionats._feeds.pace import Pace
     from trionats._protocol.commands import Payload
-
-_OPTIONS = PublishOptions.__optional_keys__
 
 
 @final
@@ -221,9 +219,7 @@ class Publisher:
             alone = {MSG_ID: self._flight.new_id(token)}
             return payload, alone, alone
         doing = f"publish to {subject!r}"
-        if unknown := options.keys() - _OPTIONS:
-            raise unexpected_publish({name: None for name in options if name in unknown}, "publisher")
-        asked = publish_headers(doing, **options)
+        asked = asked_for(doing, options, "publisher")
         if self._flight.resend and MSG_ID not in asked:
             asked[MSG_ID] = _given_id(headers) or self._flight.new_id(token)
         return encoded(doing, payload), joined(doing, headers, asked), asked or None
