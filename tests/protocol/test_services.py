@@ -90,6 +90,8 @@ def test_a_queue_group_is_inherited_chosen_or_none() -> None:
         names.queue_of("group", "a b", "q")
     with pytest.raises(TypeError, match="group: queue must be text"):
         names.queue_of("group", 1, "q")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="open_service: queue must be text, not None"):
+        names.queue_of("open_service", None, None)
 
 
 def test_groups_stand_in_front_of_subjects() -> None:
