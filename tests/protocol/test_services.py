@@ -330,7 +330,7 @@ def test_an_answer_is_what_the_others_read() -> None:
 @pytest.mark.parametrize("data", [{1, 2}, math.nan, object()])
 def test_data_that_json_does_not_have_is_refused(data: object) -> None:
     check_data({"fine": [1, None, "x"]})
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError), match="the stats_handler returned is nothing that JSON has: "):
         check_data(data)
 
 
