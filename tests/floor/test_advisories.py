@@ -138,7 +138,7 @@ async def test_what_is_no_context_and_no_kind_is_refused_before_anything_is_sent
                 (js,),
                 {"timeout": 1},
                 TypeError,
-                r"open_advisories\(\) has no option 'timeout': deadlines are cancel scopes",
+                r"open_advisories\(\) takes no timeout: deadlines are cancel scopes",
             ),
             ((js,), {"prefix": "a b"}, errors.BadSubjectError, "a b"),
         ):

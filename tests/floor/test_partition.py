@@ -80,7 +80,7 @@ async def test_a_server_of_2_11_makes_no_partitions_of_whole_subjects() -> None:
         (
             ("js", "S", "g", "m"),
             {"timeout": 1},
-            r"open_partition\(\) has no option 'timeout': deadlines are cancel scopes",
+            r"open_partition\(\) takes no timeout: deadlines are cancel scopes",
         ),
     ],
 )

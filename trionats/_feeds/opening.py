@@ -81,12 +81,21 @@ def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     @guarded
     def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
         if not takes_any and (unknown := [option for option in kwargs if option not in parameters]):
-            raise TypeError(unknown_option(name, unknown, parameters.keys()))
+            raise (
+                takes_no_timeout(name) if "timeout" in unknown else TypeError(unknown_option(name, unknown, parameters))
+            )
         return Opening(name, manager(*args, **kwargs))
 
     # sphinxcontrib-trio renders such a function as `async with`.
     open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]
     return open_
+
+
+def takes_no_timeout(
+    call: str, how: str = "deadlines are cancel scopes, as in `with trio.fail_after(1):`"
+) -> TypeError:
+    """Make the error for a call that was given a timeout, which says how to have one."""
+    return TypeError(f"{call}() takes no timeout: {how}")
 
 
 def check_nursery(nursery: object, opener: str) -> None:

@@ -23,4 +23,8 @@ def check_data(data: object) -> None:
         TypeError: It holds what cannot be written.
         ValueError: It holds a number that is none, or itself.
     """
-    json.dumps(data, allow_nan=False)
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"what the stats_handler returned is nothing that JSON has: {error}") from None
