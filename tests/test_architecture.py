@@ -79,7 +79,6 @@ FLOORS: dict[str, list[str]] = {
         "streams",
         "counters partitions schedules",
         "context",
-        "advisories",
     ],
     "_jetstream.backups": [
         "* directories",
@@ -136,7 +135,7 @@ FLOORS: dict[str, list[str]] = {
         "ingest",
     ],
     "_open": [
-        "* consumer event_feed ingest partition publisher replies service subscription watcher",
+        "* advisories consumer event_feed ingest partition publisher replies service subscription watcher",
     ],
     "_protocol": [
         "* commands fields happenings headers index receivers showing subjects timers versions",

@@ -20,7 +20,6 @@ from trionats._core.status import ClientStatistics
 from trionats._core.tracing import trace_headers
 from trionats._feeds.bounded import BoundedFeed, SubscriptionStatistics
 from trionats._feeds.feed import Feed
-from trionats._jetstream.advisories import Advisories, open_advisories
 from trionats._jetstream.consumers.consumer import Consumer
 from trionats._jetstream.consumers.ordered_consumer import OrderedConsumer
 from trionats._jetstream.context import JetStream
@@ -36,6 +35,7 @@ from trionats._jetstream.publishing.batch import Batch
 from trionats._jetstream.publishing.ingest import Ingest, IngestReceipt
 from trionats._jetstream.publishing.publisher import Publisher, Receipt
 from trionats._jetstream.streams import Stream
+from trionats._open.advisories import Advisories, open_advisories
 from trionats._open.consumer import open_consumer
 from trionats._open.event_feed import Events, open_events
 from trionats._open.ingest import open_ingest

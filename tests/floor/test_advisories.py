@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import FakeServer
 from tests.worlds import arrived, open_world, settled
 from trionats import advisories, errors, events, open_advisories, open_events
-from trionats._jetstream import advisories as heard
+from trionats._open import advisories as heard
 
 AUDIT = "$JS.EVENT.ADVISORY.API"
 ACTION = "$JS.EVENT.ADVISORY.STREAM.CREATED.S"

@@ -547,6 +547,23 @@ def test_a_first_message_that_nobody_hears_is_tried_again(keep_on: bool) -> None
     assert w.verdicts() == [STORED]
 
 
+def test_a_first_message_that_is_tried_again_is_the_one_that_nobody_heard() -> None:
+    """And not one before it that nobody has heard either, which is told already."""
+    w = Wire(keep_on=True)
+    for tries in (2, 1):
+        w.publish()
+        for _ in range(tries):
+            w.nobody_hears()
+            w.come_back()
+            w.after(RETRY_PAUSE)
+        if tries == 2:
+            w.nobody_hears()
+            w.come_back()
+    w.finish()
+    assert w.verdicts() == [NOBODY, STORED]
+    assert w.server.stored == [b"1"]
+
+
 @modes
 def test_a_stream_without_a_leader_is_asked_again_until_it_answers(keep_on: bool) -> None:
     w = flowing(keep_on=keep_on)
@@ -971,6 +988,15 @@ class AnIngest(RuleBasedStateMachine):
     def nobody(self) -> None:
         self.w.arrive()
         self.w.nobody_hears()
+
+    @precondition(lambda self: self.online)
+    @rule(times=st.integers(1, 4))
+    def have_no_leader(self, times: int) -> None:
+        for _ in range(times):
+            self.w.arrive()
+            self.w.nobody_hears()
+            self.w.come_back()
+            self.w.after(RETRY_PAUSE)
 
     @precondition(lambda self: self.online)
     @rule(arrived=st.integers(0, 4))

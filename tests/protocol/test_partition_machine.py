@@ -11,16 +11,10 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trionats import api, errors
 from trionats._protocol.jetstream.actions import Fail, Wait
@@ -286,5 +280,22 @@ class Group(RuleBasedStateMachine):
         )
 
 
-def test_a_partition_is_in_one_pair_of_hands_and_has_an_owner_in_the_end() -> None:
-    run_state_machine_as_test(Group, settings=settings(max_examples=200, stateful_step_count=60, deadline=None))
+TestGroup = Group.TestCase
+TestGroup.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+def test_what_two_hold_is_seen() -> None:
+    """The machine fails where a process lets go of its consumer while it holds a message."""
+    machine = Group()
+    machine.begin({"a"})
+    holder = machine.readers()[0]
+    assert holder.reads is not None
+    holder.reads.pinned, holder.pin = holder, f"pin{holder.number}"
+    holder.held, holder.held_of, holder.due = 0, holder.reads, ACK_WAIT
+    machine.a_partition_is_in_one_pair_of_hands()
+    machine.delete("a")
+    machine.settle_down()
+    other = next(reader for reader in machine.readers() if reader is not holder)
+    other.held, other.due = 0, ACK_WAIT
+    with pytest.raises(AssertionError):
+        machine.a_partition_is_in_one_pair_of_hands()

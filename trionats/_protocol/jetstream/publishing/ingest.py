@@ -582,7 +582,6 @@ class Ingestion:
         begun = self._online and self._phase is not Phase.NONE
         farewell = f"{self._head}{self._last + 1}.{Op.END:d}.$FI" if begun else ""
         self._held.clear()
-        self._sent.clear()
         self.under_way = self._bytes = 0
         self.failing = True
         self._no_batch()
@@ -660,6 +659,7 @@ class Ingestion:
     def _no_batch(self) -> None:
         """There is none any more: all of its messages are judged. The next one has another id."""
         self._phase = Phase.NONE
+        self._sent.clear()
         self._id = self._new_id()
         flow = max(1, min(FLOW, MOST_BYTES // (2 * self._max_outstanding * self._largest)))
         self._head = f"{self._id}.{flow}.{'ok' if self._keep_on else 'fail'}."
