@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -30,6 +30,7 @@ from trionats import (
     open_replies,
     open_service,
 )
+from trionats.api import EndpointStats, ServiceStats
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -174,7 +175,7 @@ async def test_it_answers_on_all_three_levels(level: str) -> None:
         kind = "io.nats.micro.v1.info_response"
         assert await asked("INFO") == {**who, "type": kind, "description": "prices", "endpoints": [endpoint]}
         stats = await asked("STATS")
-        assert stats == w.service.stats().as_dict() | {"endpoints": [w.service.stats().endpoints[0].as_dict()]}
+        assert ServiceStats.from_response(stats) == w.service.stats()
         assert stats["started"].endswith("Z")
 
 
@@ -209,6 +210,27 @@ async def test_a_stats_handler_tells_what_it_has_and_a_bad_one_costs_nobody_else
             ("bad", ZeroDivisionError),
             ("worse", TypeError),
         ]
+
+
+async def test_a_stats_handler_that_spoils_what_it_is_given_spoils_nothing_else() -> None:
+    def spoil(stats: EndpointStats) -> object:
+        stats.num_requests = object()  # type: ignore[assignment]
+        return told
+
+    class Moody(dict[str, int]):
+        asked = 0
+
+        def items(self) -> Any:  # noqa: ANN401 - as a dictionary's
+            self.asked += 1
+            if self.asked > 1:
+                raise ZeroDivisionError("planted")
+            return super().items()
+
+    told = Moody(a=1)
+    async with open_served() as w:
+        await w.serve("price", echo, stats_handler=spoil)
+        (stats,) = json.loads((await w.nc.request("$SRV.STATS")).data)["endpoints"]
+        assert (stats["num_requests"], stats["data"]) == (0, {"a": 1})
 
 
 async def test_questions_are_answered_while_handlers_hang() -> None:
@@ -377,10 +399,13 @@ async def test_a_handler_may_return_anything_that_can_be_awaited() -> None:
     async with open_served() as w:
         await w.serve("price", Answer)
         await w.serve("none", lambda _: None)  # type: ignore[arg-type, return-value]
+        # What it raises before there is anything to be awaited is a failure, too, even this.
+        await w.serve("exhausted", lambda _: next(iter(())))
         w.ask(b"1")
         w.ask(b"2", subject="none")
+        w.ask(b"3", subject="exhausted")
         await settled()
-        assert sorted(w.responses()) == [("1", b"awaited"), ("2", b"500 TypeError")]
+        assert sorted(w.responses()) == [("1", b"awaited"), ("2", b"500 TypeError"), ("3", b"500 RuntimeError")]
 
 
 async def test_cancelling_serve_cancels_the_handlers_and_tells_all_who_wait() -> None:
@@ -433,6 +458,22 @@ async def test_a_handler_that_fails_while_it_is_cancelled_has_failed() -> None:
         (told,) = w.told(events.HandlerFailed)
         assert told.error.subgroup(ValueError) is not None
         assert [where for where, _ in w.responses()] == ["1"]
+
+
+async def test_a_group_of_failures_ends_nothing_else_whatever_its_class() -> None:
+    class Problems(BaseExceptionGroup[BaseException]):
+        def derive(self, excs: Sequence[BaseException], /) -> Problems:
+            return Problems(self.message, excs)
+
+    async def price(_: ServiceRequest) -> None:
+        raise Problems("planted", [ValueError()])
+
+    async with open_served() as w:
+        await w.serve("price", price)
+        w.ask(b"1", b"2")
+        await settled()
+        assert w.responses() == [("1", b"500 ExceptionGroup"), ("2", b"500 ExceptionGroup")]
+        assert len(w.told(events.HandlerFailed)) == 2
 
 
 async def test_what_is_no_failure_ends_serve_as_it_would_end_any_task() -> None:

@@ -103,9 +103,11 @@ class Crew:
             self._done(request, failed)
             if failed is None:
                 request.__refuse__(CANCELLED)
-            if ends is None or ends is error:
+            if ends is error:
                 raise
-            raise ends from None  # noqa: ASYNC104 - what of it is not a failure
+            if ends is not None:
+                raise ends from None  # noqa: ASYNC104 - what of it is not a failure
+            return
         if failed is None:
             request.__finish__(None)
             return
