@@ -462,7 +462,7 @@ async def test_a_handler_that_fails_while_it_is_cancelled_has_failed() -> None:
 
 async def test_a_group_of_failures_ends_nothing_else_whatever_its_class() -> None:
     class Problems(BaseExceptionGroup[BaseException]):
-        def derive(self, excs: Sequence[BaseException], /) -> Problems:
+        def derive(self, excs: Sequence[BaseException], /) -> Problems:  # type: ignore[override]
             return Problems(self.message, excs)
 
     async def price(_: ServiceRequest) -> None:

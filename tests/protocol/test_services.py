@@ -182,7 +182,7 @@ def test_what_ends_a_task_is_told_from_what_failed() -> None:
 class Problems(BaseExceptionGroup[BaseException]):
     """Groups of a class of its own, as somebody may have them."""
 
-    def derive(self, excs: Sequence[BaseException], /) -> Problems:
+    def derive(self, excs: Sequence[BaseException], /) -> Problems:  # type: ignore[override]
         return Problems(self.message, excs)
 
 

@@ -100,9 +100,10 @@ def parts(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException | Non
     return ends, ExceptionGroup(group.message, list(_each(failed)))
 
 
-def _each(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+def _each(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
     for one in group.exceptions:
         if isinstance(one, BaseExceptionGroup):
             yield from _each(one)
         else:
+            assert isinstance(one, Exception)
             yield one
