@@ -739,6 +739,13 @@ async def test_a_request_that_nobody_waits_for_any_more_is_not_handed_over() -> 
         assert (stats.num_requests, stats.num_errors, stats.last_error) == (4, 2, "504:nobody waits any more")
 
 
+async def test_a_request_that_comes_without_any_time_left_is_not_handed_over() -> None:
+    async with open_served() as w, open_price(w, honour_deadline=True) as rx:
+        w.ask(b"1", headers=NOBODY_WAITS % 0)
+        w.ask(b"2")
+        assert (await rx.receive()).data == b"2"
+
+
 async def test_deadlines_are_looked_at_only_where_that_is_chosen() -> None:
     async with open_served() as w, open_price(w) as rx:
         w.ask(b"1", headers=NOBODY_WAITS % 0)
