@@ -592,6 +592,15 @@ async def test_where_nobody_expects_a_response_none_is_sent() -> None:
         assert w.told(events.HandlerFailed) == []
 
 
+async def test_where_not_even_an_error_fits_nothing_is_said_and_nothing_ends() -> None:
+    async with open_served(FakeServer(info={"max_payload": 30})) as w:
+        await w.serve("price", lambda _: None)  # type: ignore[arg-type, return-value]
+        w.ask(b"1", b"2")
+        await settled()
+        assert w.responses() == []
+        assert len(w.told(events.HandlerFailed)) == 2
+
+
 async def test_a_response_that_is_too_large_fails_its_request_alone() -> None:
     async with open_served(FakeServer(info={"max_payload": 5000})) as w:
         await w.serve("price", lambda request: request.respond(b"x" * 6000))
@@ -719,6 +728,20 @@ async def test_work_that_nobody_waits_for_any_more_stops() -> None:
         (stats,) = w.service.stats().endpoints
         assert (stats.num_requests, stats.num_errors, stats.last_error) == (2, 1, "504:nobody waits any more")
         assert w.told(events.HandlerFailed) == []
+
+
+async def test_work_that_ends_by_itself_behind_the_deadline_has_not_failed() -> None:
+    async def price(request: ServiceRequest) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+            await request.respond(b"late")
+
+    async with open_served() as w:
+        await w.serve("price", price, honour_deadline=True)
+        w.ask(b"1", headers=NOBODY_WAITS % 1000)
+        await trio.sleep(3)
+        assert w.responses() == [("1", b"late")]
+        assert w.service.stats().endpoints[0].num_errors == 0
 
 
 async def test_a_request_that_nobody_waits_for_any_more_is_not_handed_over() -> None:
@@ -899,6 +922,28 @@ async def test_draining_waits_for_what_is_in_hand_wherever_that_is() -> None:
         assert w.responses() == [("1", b"done")]
         with takes(0):
             await w.service.drain()
+
+
+async def test_a_drain_waits_for_what_was_handed_on_in_the_same_moment() -> None:
+    async def work(request: ServiceRequest) -> None:
+        async with request:
+            await trio.sleep(1)
+            await request.respond(b"done")
+
+    async def hand_on(rx: BoundedFeed[ServiceRequest], workers: trio.Nursery) -> None:
+        async for request in rx:
+            workers.start_soon(work, request)
+
+    # In which order tasks run is up to chance.
+    for _ in range(30):
+        async with open_served() as w, open_price(w) as rx:
+            w.ask(b"1")
+            await settled()
+            rx.stop()
+            await w.nc.flush()
+            w.nursery.start_soon(hand_on, rx, w.nursery)
+            await w.service.drain()
+            assert w.responses() == [("1", b"done")]
 
 
 async def test_draining_is_bounded_by_a_deadline_and_goes_on_stopping() -> None:
