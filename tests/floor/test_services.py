@@ -1013,6 +1013,22 @@ async def test_draining_the_client_lets_handlers_finish(concurrency: int) -> Non
         assert sorted(w.responses()) == [(each, each.encode()) for each in "123"]
 
 
+async def test_a_service_that_was_stopped_holds_up_no_drain_of_the_client() -> None:
+    async with open_served() as w:
+        w.service.stop()
+        await w.nc.flush()
+        with takes(0):
+            await w.nc.drain()
+
+
+async def test_a_service_that_is_stopped_as_the_client_closes_ends_with_it() -> None:
+    async with open_served() as w:
+        w.service.stop()
+        await w.nc.aclose()
+        with takes(0), trio.fail_after(1):
+            assert await w.service.__monitoring__.wait_ended() is None
+
+
 async def test_draining_the_client_waits_for_requests_in_other_hands() -> None:
     async def work(request: ServiceRequest) -> None:
         async with request:

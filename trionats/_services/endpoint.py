@@ -203,7 +203,6 @@ class Endpoint(BoundedFeed[ServiceRequest]):
             self._attachment = None
 
     def _arrived_late(self, message: Msg) -> None:
-        self.desk.tally.requests += 1
         ServiceRequest(self.desk, message, inf).__refuse__(STOPPED)
 
     @enable_ki_protection
