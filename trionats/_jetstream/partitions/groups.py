@@ -27,6 +27,8 @@ __all__ = ["change", "create", "delete", "find_bucket", "find_group", "require"]
 
 #: One of several processes of a member is pinned, which is what needs a server of 2.11.
 _GROUPS: Final = Need("a partitioned consumer group", 1)
+#: Before that, a transform has to name the wildcards that make up a key.
+_WHOLE_SUBJECTS: Final = Need("an elastic group without partitioning wildcards", 2)
 
 
 async def require(jetstream: Api[Publishing], place: Place) -> None:
@@ -74,6 +76,8 @@ async def create(jetstream: Api[Publishing], place: Place, wanted: Stored) -> ap
     stored is deleted again.
     """
     await require(jetstream, place)
+    if place.elastic and not (wanted.group.filters and all(wanted.group.filters.values())):
+        await jetstream.require(str(place), _WHOLE_SUBJECTS)
     source = (await JetStreamManager(jetstream).stream_info(place.stream)).config
     kv = await _bucket(jetstream, place, source.num_replicas or 1)
     revision = 0
