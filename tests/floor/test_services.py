@@ -250,6 +250,19 @@ async def test_too_many_questions_are_told_and_end_nothing() -> None:
         assert (await w.nc.request("$SRV.PING")).data
 
 
+async def test_questions_are_answered_no_faster_than_the_server_takes_it() -> None:
+    async with open_served(metadata={"long": "x" * 10_000}, client={"pending_size": 50_000}) as w:
+        for _ in range(100):
+            w.server.publish("$SRV.PING", reply="to.1")
+        w.server.accepting = False
+        w.server.cut()
+        await settled()
+        assert not w.nc.is_connected
+        assert 0 < w.nc.statistics().outbox_bytes < 70_000
+        await regain(w.server, w.nc)
+        assert (await w.nc.request("$SRV.PING")).data
+
+
 async def test_permission_to_be_asked_that_is_taken_away_does_not_end_the_endpoints() -> None:
     async with open_served() as w:
         await w.serve("price", echo)
