@@ -310,15 +310,31 @@ async def test_a_failing_handler_answers_500_with_its_class_alone_and_stops_noth
             await settled()
         assert w.responses() == [("bad", b"500 KeyError"), ("good", b"good")]
         assert b"secret" not in w.server.link.received
-        assert [record.getMessage() for record in caplog.records] == [
-            "a handler of endpoint 'price' of service 'orders' failed: KeyError"
-        ]
+        (record,) = caplog.records
         (told,) = w.told(events.HandlerFailed)
+        # Where it is, in the program, and not what it says, which may be anything.
+        line = price.__code__.co_firstlineno + 2
+        failed = "a handler of endpoint 'price' of service 'orders' failed"
+        assert record.getMessage() == f"{failed}: KeyError at {__file__}:{line}"
         assert (told.service, told.endpoint, str(told.error)) == ("orders", "price", "'a secret'")
         stats, other = w.service.stats().endpoints
         assert (stats.num_requests, stats.num_errors, stats.last_error) == (2, 1, "500:KeyError")
         assert (await w.nc.request("other", b"x")).data == b"x"
         assert other.num_errors == 0
+
+
+async def test_a_handler_that_is_no_coroutine_function_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def price(_: ServiceRequest) -> Any:  # noqa: ANN401 - wrong on purpose
+        return b"3"
+
+    async with open_served() as w:
+        await w.serve("price", price)
+        w.ask(b"a")
+        await settled()
+        assert w.responses() == [("a", b"500 TypeError")]
+        (told,) = w.told(events.HandlerFailed)
+        assert str(told.error).endswith("price must be a coroutine function (async def), but it returned bytes")
+        assert caplog.records[-1].getMessage().endswith(f" failed: TypeError: {told.error}")
 
 
 async def test_handlers_run_beside_each_other_up_to_the_limit() -> None:

@@ -144,7 +144,7 @@ async def nobody_is_pinned(group: Group, consumer: str) -> bool:
 
 
 async def test_who_is_no_member_of_a_static_group_is_refused(nats_server: NatsServer) -> None:
-    async with open_group(nats_server, elastic=False) as group:
+    async with open_group(nats_server, elastic=False, **partitioned(unique("S"))) as group:
         await group.create(members=["a", "b"])
         with pytest.raises(ValueError, match=r"member is 'c': static group '\w+' of stream '\w+' has 'a', 'b'"):
             async with group.open("c"):
@@ -154,7 +154,7 @@ async def test_who_is_no_member_of_a_static_group_is_refused(nats_server: NatsSe
 
 async def test_a_static_consumer_that_reads_something_else_is_left_alone(nats_server: NatsServer) -> None:
     """That of member `b-c` of group `a` is called as that of member `c` of group `a-b` is."""
-    async with open_group(nats_server, elastic=False) as group:
+    async with open_group(nats_server, elastic=False, **partitioned(unique("S"))) as group:
         js, stream = group.w.js, group.stream
         await js.create_group(stream, "a", 2, members=["b-c", "x"])
         await js.create_group(stream, "a-b", 4, members=["c"])
@@ -170,7 +170,7 @@ async def test_a_static_consumer_that_reads_something_else_is_left_alone(nats_se
 
 @pytest.mark.parametrize("how", ["deleted", "changed", "consumer deleted"])
 async def test_a_static_member_hears_what_became_of_its_group(nats_server: NatsServer, how: str) -> None:
-    async with open_group(nats_server, elastic=False) as group:
+    async with open_group(nats_server, elastic=False, **partitioned(unique("S"))) as group:
         await group.create(members=["m"])
         async with group.open("m") as rx:
             await until(group.consumers)
@@ -520,6 +520,11 @@ async def test_a_group_that_cannot_be_created_leaves_nothing(nats_server: NatsSe
         assert await js.delete_stream(group.read_stream)
         with pytest.raises(errors.NotFoundError, match="stream 'nobody'"):
             await js.create_group("nobody", "g", 2, members="m")
+        # Who forgets that it is to be elastic would wait for ever.
+        with pytest.raises(ValueError, match="no subject of the stream begins with a partition"):
+            await js.create_group(group.stream, "forgotten", 2, members="m")
+        with pytest.raises(errors.GroupNotFoundError):
+            await js.delete_group(group.stream, "forgotten")
 
 
 async def test_members_that_are_added_at_the_same_time_are_all_added(nats_server: NatsServer) -> None:

@@ -91,6 +91,8 @@ def test_a_queue_group_is_inherited_chosen_or_none() -> None:
         names.queue_of("group", "a b", "q")
     with pytest.raises(TypeError, match="group: queue must be text"):
         names.queue_of("group", 1, "q")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="open_service: queue must be text, not None"):
+        names.queue_of("open_service", None, None)
 
 
 def test_groups_stand_in_front_of_subjects() -> None:
@@ -354,7 +356,7 @@ def test_an_answer_is_what_the_others_read() -> None:
 
 @pytest.mark.parametrize("data", [{1, 2}, math.nan, object()])
 def test_data_that_json_does_not_have_is_refused(data: object) -> None:
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError), match="the stats_handler returned is nothing that JSON has: "):
         as_json(data)
 
 

@@ -865,7 +865,8 @@ class JetStream(JetStreamManager):
             trionats.errors.NotFoundError: There is no such stream.
             trionats.errors.APIError: The server refused, for instance because another stream has the name of the work queue; or it is too old.
             TypeError: An argument is of another kind; nothing was sent.
-            ValueError: An argument cannot be meant, or two exclude each other; the text names it.
+            ValueError: An argument cannot be meant, or two exclude each other; the text names it. Or a static group could never read
+                anything, since no subject of the stream begins with a partition.
         """
         if unknown:
             raise unexpected("create_group", unknown, "js")

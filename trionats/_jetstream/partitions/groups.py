@@ -13,7 +13,7 @@ from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import STREAM_EXISTS, JetStreamManager
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.partitions.assets import queue_config
+from trionats._protocol.jetstream.partitions.assets import queue_config, see_partitions
 from trionats._protocol.jetstream.partitions.groups import Stored, read, unlike
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ async def create(jetstream: Api[Publishing], place: Place, wanted: Stored) -> ap
     if place.elastic and not (wanted.group.filters and all(wanted.group.filters.values())):
         await jetstream.require(str(place), _WHOLE_SUBJECTS)
     source = (await JetStreamManager(jetstream).stream_info(place.stream)).config
+    if not place.elastic:
+        see_partitions(place, source)
     kv = await _bucket(jetstream, place, source.num_replicas or 1)
     revision = 0
     try:

@@ -33,4 +33,8 @@ def as_json(data: object) -> object:
         TypeError: It holds what cannot be written.
         ValueError: It holds a number that is none, or itself.
     """
-    return json.loads(json.dumps(data, allow_nan=False))
+    try:
+        return json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"what the stats_handler returned is nothing that JSON has: {error}") from None
