@@ -35,9 +35,9 @@ def isolated(
         waits: Called, outside of that context, when it is about to wait for the first time.
     """
     run = context.run
+    called = run(function, argument)
+    work = called if isinstance(called, types.CoroutineType) else _awaited(called, function)
     try:
-        called = run(function, argument)
-        work = called if isinstance(called, types.CoroutineType) else _awaited(called, function)
         asked = run(work.send, None)
         waits()
         while True:
