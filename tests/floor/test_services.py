@@ -1055,7 +1055,7 @@ async def test_a_service_that_is_stopped_as_the_client_closes_ends_with_it() -> 
         w.service.stop()
         await w.nc.aclose()
         with takes(0), trio.fail_after(1):
-            assert await w.service.__monitoring__.wait_ended() is None
+            assert await w.service.__questions__.wait_ended() is None
 
 
 async def test_draining_the_client_waits_for_requests_in_other_hands() -> None:
