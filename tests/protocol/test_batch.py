@@ -491,10 +491,33 @@ def test_what_servers_would_refuse_at_the_end_is_refused_at_once(asked: Asked) -
 def test_all_else_may_be_asked_for(subject: str, options: dict[str, Any]) -> None:
     terms = Terms()
     terms.taken("s.a", {"Nats-Msg-Id": "i"})
-    terms.taken("s.a", {"Nats-Msg-Id": ["of", "several"]})
+    terms.taken("s.a", {"Nats-Msg-Id": []})
     fields = publish_headers("p", **options)
     terms.check("p", subject, fields)
     assert "Nats-Expected-Last-Sequence" not in fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"Nats-Msg-Id": ["of", "several"]}, "msg_id 'of' stands in the batch already"),
+        ({"Nats-Expected-Last-Subject-Sequence": ["7"]}, "expected_last_subject_seq cannot"),
+        (
+            {
+                "Nats-Expected-Last-Subject-Sequence": "7",
+                "Nats-Expected-Last-Subject-Sequence-Subject": ["s.a", "s.b"],
+            },
+            "expected_last_subject_seq cannot.*'s.a' already",
+        ),
+        ({"Nats-Rollup": ("sub",)}, "rollup 'sub' cannot"),
+    ],
+)
+def test_headers_of_several_values_say_what_the_first_of_them_does(fields: dict[str, Any], complaint: str) -> None:
+    terms = Terms()
+    terms.taken("s.a", {"Nats-Msg-Id": ("of", "others")})
+    terms.check("p", "s.a", {"Nats-Msg-Id": ["several", "of"]})
+    with pytest.raises(ValueError, match=f"^p: {complaint}"):
+        terms.check("p", "s.a", fields)
 
 
 @pytest.mark.parametrize("err_code", [10174, 10175, 10176, 10177, 10179, 10199, 10200, 10201, 10210, 10071, 10164])

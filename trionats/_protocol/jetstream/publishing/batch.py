@@ -168,7 +168,7 @@ class Terms:
 
     def __init__(self) -> None:
         self._subjects: set[str] = set()
-        self._ids: set[object] = set()
+        self._ids: set[str] = set()
 
     def check(self, doing: str, subject: str, fields: Mapping[str, Any]) -> None:
         """Look at what a message asks for.
@@ -186,7 +186,9 @@ class Terms:
             raise ValueError(f"{doing}: {why}")
 
     def _complaint(self, subject: str, fields: Mapping[str, Any]) -> str:
-        get = fields.get
+        def get(name: str) -> str | None:
+            return _first(fields, name)
+
         if get("Nats-Expected-Last-Msg-Id") is not None:
             return "expected_last_msg_id cannot be asked for in a batch"
         if get("Nats-Expected-Last-Sequence") is not None and self._subjects:
@@ -205,8 +207,15 @@ class Terms:
     def taken(self, subject: str, fields: Mapping[str, Any]) -> None:
         """Take note of a message of the batch."""
         self._subjects.add(subject)
-        if isinstance(given := fields.get(MSG_ID), str):
+        given = _first(fields, MSG_ID)
+        if given is not None:
             self._ids.add(given)
+
+
+def _first(fields: Mapping[str, Any], name: str) -> str | None:
+    """Give what a header says: of several values, servers look at the first."""
+    value = fields.get(name)
+    return value if value is None or isinstance(value, str) else next(iter(value), None)
 
 
 class Phase(enum.Enum):
