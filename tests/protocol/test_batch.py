@@ -385,16 +385,16 @@ def test_the_commit_that_is_sent_again_begins_no_batch(run: Run, count: int, num
     ("fields", "sequence", "expected"),
     [
         ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "3"}, 17, 17),
-        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "1"}, 15, 17),
-        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "x"}, 17, 17),
-        ({"Nats-Batch-Id": "B"}, 17, 17),
+        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "2"}, 16, None),
+        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "x"}, 17, None),
+        ({"Nats-Batch-Id": "B"}, 17, None),
         ({"Nats-Batch-Id": "C", "Nats-Batch-Sequence": "3"}, 17, None),
         ({}, 17, None),
         (None, 17, None),
         ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "3"}, None, None),
     ],
 )
-def test_one_message_of_it_says_where_the_last_one_is(
+def test_only_its_last_message_says_that_all_of_it_is_stored(
     fields: dict[str, str] | None, sequence: int | None, expected: int | None
 ) -> None:
     assert stored_as("B", 3, fields, sequence) == expected
@@ -696,7 +696,8 @@ class BatchMachine(RuleBasedStateMachine):
             return
         stored = self.server.stored
         if stored and not removed:
-            assert stored_as("B", self.course.count, {"Nats-Batch-Id": "B"}, 1) is not None
+            count = self.course.count
+            assert stored_as("B", count, {"Nats-Batch-Id": "B", "Nats-Batch-Sequence": str(count)}, 1) == 1
             self.course.done()
             return
         since = timedelta(seconds=1 if stored else 9)
