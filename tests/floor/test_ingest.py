@@ -741,7 +741,9 @@ def test_a_cancelled_publish_queued_nothing_and_leaves_its_turn_to_the_next() ->
             async def behind() -> None:
                 await trio.sleep(0.5)
                 await w.ingest.publish("s.a", b"behind")
+                assert not cut.cancelled or trio.current_time() < begun + 1, "at once, not with the next timer"
 
+            begun = trio.current_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(later)
                 nursery.start_soon(behind)

@@ -256,6 +256,22 @@ def test_a_refusal_ends_it_and_what_still_waits_is_not_sent(run: Run) -> None:
     assert run.course.failure is REFUSED
 
 
+def test_an_account_without_room_leaves_a_doubt_only_behind_a_commit_of_several(run: Run) -> None:
+    run.publish(3)
+    run.stage(1)
+    run.end()
+    run.refuse(3, 10002)
+    assert (run.course.phase, run.course.committed, run.course.failure) == (Phase.DOUBT, None, REFUSED)
+
+
+@pytest.mark.parametrize(("count", "refused"), [(1, 1), (3, 2)])
+def test_elsewhere_an_account_without_room_is_a_refusal_like_any_other(run: Run, count: int, refused: int) -> None:
+    run.publish(count)
+    run.end()
+    run.refuse(refused, 10002)
+    assert (run.course.phase, run.course.committed, run.course.failure) == (Phase.ENDED, False, REFUSED)
+
+
 def test_a_refusal_of_a_message_before_it_ends_a_commit_that_is_under_way(run: Run) -> None:
     run.publish(2)
     run.stage(1)
