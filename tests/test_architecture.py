@@ -149,7 +149,7 @@ FLOORS: dict[str, list[str]] = {
         "cli_context login user_jwt",
     ],
     "_protocol.jetstream": [
-        "* acks buckets counters levels listing moments publishing refusals",
+        "* acks buckets counters fitting levels listing moments publishing refusals",
         "advisories backups direct kv objects pull schedules",
         "actions",
         "consumers ordered partitions",

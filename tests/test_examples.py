@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_the_program_of_the_readme() -> None:
 
 
 async def test_the_work_queue_of_the_readme() -> None:
-    *_, queue, _ = programs()
+    _, _, queue, *_ = programs()
     names: dict[str, Any] = {"trionats": trionats}
     exec(within("async def work(nc, nursery, cook):", queue), names)
     cooked = []
@@ -236,7 +237,7 @@ async def test_the_work_queue_of_the_readme() -> None:
 
 
 async def test_the_stores_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    *_, stores = programs()
+    _, _, _, stores, *_ = programs()
     names: dict[str, Any] = {"trionats": trionats}
     exec(within("async def use(js, nursery, path, lead):", stores), names)
     (tmp_path / "report.pdf").write_bytes(bytes(1000))
@@ -251,11 +252,36 @@ async def test_the_stores_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "{'hall.power': b'off'}\n1000\n"
 
 
+async def test_the_service_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, service, _ = programs()
+    names: dict[str, Any] = {"trionats": trionats, "trio": trio, "partial": partial}
+    exec(within("async def use(nc, nursery):", service), names)
+    async with open_live() as (_, nc, nursery):
+        await names["use"](nc, nursery)
+    assert capsys.readouterr().out == "b'3'\n['shop']\n"
+
+
+async def test_what_the_readme_does_with_newer_servers(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, newer = programs()
+    names: dict[str, Any] = {"trionats": trionats}
+    exec(within("async def use(js, nursery):", newer), names)
+    async with open_live(jetstream=True) as (_, nc, nursery):
+        js = nc.jetstream()
+        await names["use"](js, nursery)
+        state = (await js.stream_info("BANK")).state
+        (schedule,) = await js.schedules("BANK")
+    assert capsys.readouterr().out == f"{10**30}\n"
+    assert state.messages == 2 + 1000 + 1
+    assert (schedule.cron, schedule.target) == ("@monthly", "bank.interest")
+
+
 def test_what_the_readme_names_is_there() -> None:
     text = readme()
     opened = re.findall(r"^\| `(bridge\.)?(open_\w+)\(nursery, ", text, re.MULTILINE)
     assert [name for where, name in opened if not hasattr(bridge if where else trionats, name)] == []
-    assert len(opened) == 9
+    assert {name for where, name in opened if not where} == {
+        name for name in trionats.__all__ if name.startswith("open_")
+    }
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
     assert targets
     assert [target for target in targets if not (README.parent / target).exists()] == []

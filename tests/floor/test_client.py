@@ -121,6 +121,24 @@ async def test_not_with_and_not_await() -> None:
         assert set(nursery.child_tasks) == before
 
 
+async def test_whatever_opens_says_that_a_deadline_is_no_argument() -> None:
+    async with open_world() as (_, nc, nursery):
+        wrong: Any = {"timeout": 1}
+        calls: list[Callable[[], Any]] = [
+            lambda: open_subscription(nursery, nc, "a", **wrong),
+            lambda: trionats.open_service(nursery, nc, "a", "1.0.0", **wrong),
+            lambda: trionats.open_ingest(nursery, nc.jetstream(), **wrong),
+            lambda: nc.jetstream().open_batch(**wrong),
+        ]
+        for call in calls:
+            with pytest.raises(
+                TypeError, match=r"open_\w+\(\) takes no timeout: deadlines are cancel scopes, as in `with trio"
+            ):
+                call()
+        with pytest.raises(TypeError, match=r"open_events\(\) got an unexpected keyword argument 'timeuot'"):
+            open_events(nursery, nc, timeuot=1)  # type: ignore[call-arg,unused-ignore]
+
+
 async def test_nurseries_that_cannot_be_used() -> None:
     other = FakeServer()
     async with open_world() as (_, nc, _nursery):

@@ -46,6 +46,11 @@ async def test_answers_are_collected_until_they_stall_and_come_by_name_and_id(ve
         assert asked == [f"$SRV.{verb.upper()}", f"$SRV.{verb.upper()}.s", f"$SRV.{verb.upper()}.s.2"]
 
 
+async def test_services_of_two_names_may_have_the_same_id() -> None:
+    async with open_world(saying(who("1"), {**who("1"), "name": "r"})) as (_, nc, _):
+        assert [(one.name, one.id) for one in await ServiceClient(nc).ping()] == [("r", "1"), ("s", "1")]
+
+
 async def test_where_there_is_no_service_the_list_is_empty_at_once() -> None:
     async with open_world() as (_, nc, _):
         with takes(0):

@@ -342,6 +342,16 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(call: Call, tex
         assert not server.sent("PUB")
 
 
+async def test_what_is_below_the_first_sequence_is_nothing_and_no_server_is_asked() -> None:
+    """Servers up to 2.14.0 would purge everything."""
+    async with answering(lambda _: {"success": True, "purged": 3}) as (js, server):
+        assert await js.purge_stream("S", seq=1)
+        assert await js.purge_stream("S", seq=1, subject="s.a")
+        assert not server.sent("PUB")
+        assert await js.purge_stream("S", seq=2)
+        assert len(server.sent("PUB")) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "said"),
     [

@@ -57,6 +57,18 @@ async def test_a_server_that_is_too_old_is_told_so_before_anything_is_stored() -
         assert [frame.subject for frame in w.server.sent("PUB")] == ["$JS.API.INFO"]
 
 
+async def test_a_server_of_2_11_makes_no_partitions_of_whole_subjects() -> None:
+    async with open_group("m") as w:
+        w.groups.level = 1
+        filters: Any
+        for filters in ((), "s.*", {"s.*.*": [1], "t.*": []}):
+            with pytest.raises(
+                errors.APIError, match=r"without partitioning wildcards needs a server of 2\.12 or later"
+            ):
+                await w.js.create_group("S", "g", 2, elastic=True, filters=filters)
+        assert [frame.subject for frame in w.server.sent("PUB")] == ["$JS.API.INFO"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "text"),
     [

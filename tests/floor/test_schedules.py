@@ -31,6 +31,7 @@ class FakeSchedules:
         self.published: list[Frame] = []
         self.purged: list[dict[str, Any]] = []
         self.last: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.first: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.refuses: dict[str, Any] | None = None
         self.stream = FakeStream(server, "S")
         about = {**self.stream.about(), "config": {"name": "S", "subjects": ["s.>"], "retention": "limits", **config}}
@@ -64,10 +65,12 @@ class FakeSchedules:
         return {"success": True, "purged": 1}
 
     def _get(self, frame: Frame) -> dict[str, Any]:
-        subject = json.loads(frame.payload)["last_by_subj"]
-        if subject not in self.last:
+        asked = json.loads(frame.payload)
+        subject = asked.get("last_by_subj") or asked["next_by_subj"]
+        messages = self.last if "last_by_subj" in asked else {**self.last, **self.first}
+        if subject not in messages:
             return refusal(404, 10037, "no message found")
-        seq, headers, data = self.last[subject]
+        seq, headers, data = messages[subject]
         block, body = (base64.b64encode(part).decode() for part in (encode(headers), data))
         return {"message": {"subject": subject, "seq": seq, "hdrs": block, "data": body, "time": STORED_AT}}
 
@@ -128,6 +131,12 @@ async def test_what_is_wrong_is_refused_before_anything_is_sent() -> None:
                 await js.schedule(subject, b"", target="s.t", every=5)
             with pytest.raises(errors.BadSubjectError, match="unschedule"):
                 await js.unschedule(subject)
+        with pytest.raises(TypeError, match=r"cancel scopes|fail_after"):
+            await js.unschedule("s.a", timeout=1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="stream"):
+            await js.unschedule("s.a", stream="a.b")
+        with pytest.raises(TypeError, match="stream"):
+            await js.unschedule("s.a", stream=5)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="schedules: subjects must be text"):
             await js.schedules("S", 5)  # type: ignore[arg-type]
         assert len(fake.stream.server.frames) == sent
@@ -145,6 +154,24 @@ async def test_unscheduling_purges_up_to_the_schedule_and_no_more() -> None:
         fake.last["s.a"] = (7, {"Nats-Schedule": "@daily", "Nats-Schedule-Target": "s.t"}, b"x")
         assert await js.unschedule("s.a")
         assert fake.purged == [{"seq": 8, "filter": "s.a"}], "what comes behind it is another one"
+
+
+async def test_unscheduling_removes_what_a_message_on_top_hides() -> None:
+    """It may still be armed: nothing that is stored says so."""
+    async with scheduling() as (fake, js):
+        fake.first["s.a"] = (5, {"Nats-Schedule": "@daily", "Nats-Schedule-Target": "s.t"}, b"x")
+        fake.last["s.a"] = (7, {"Nats-Scheduler": "s.b"}, b"on top")
+        assert await js.unschedule("s.a")
+        assert fake.purged == [{"seq": 6, "filter": "s.a"}], "and leaves that alone"
+
+
+async def test_unscheduling_in_a_stream_that_was_named_looks_for_none() -> None:
+    async with scheduling() as (fake, js):
+        fake.last["other.a"] = (7, {"Nats-Schedule": "@daily", "Nats-Schedule-Target": "s.t"}, b"x")
+        assert await js.unschedule("other.a", stream="S")
+        assert not any(
+            "STREAM.NAMES" in argument for frame in fake.stream.server.frames for argument in frame.arguments
+        )
 
 
 async def test_what_is_no_schedule_is_not_purged() -> None:

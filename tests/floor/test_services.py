@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -30,6 +30,7 @@ from trionats import (
     open_replies,
     open_service,
 )
+from trionats.api import EndpointStats, ServiceStats
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -174,7 +175,7 @@ async def test_it_answers_on_all_three_levels(level: str) -> None:
         kind = "io.nats.micro.v1.info_response"
         assert await asked("INFO") == {**who, "type": kind, "description": "prices", "endpoints": [endpoint]}
         stats = await asked("STATS")
-        assert stats == w.service.stats().as_dict() | {"endpoints": [w.service.stats().endpoints[0].as_dict()]}
+        assert ServiceStats.from_response(stats) == w.service.stats()
         assert stats["started"].endswith("Z")
 
 
@@ -211,6 +212,27 @@ async def test_a_stats_handler_tells_what_it_has_and_a_bad_one_costs_nobody_else
         ]
 
 
+async def test_a_stats_handler_that_spoils_what_it_is_given_spoils_nothing_else() -> None:
+    def spoil(stats: EndpointStats) -> object:
+        stats.num_requests = object()  # type: ignore[assignment]
+        return told
+
+    class Moody(dict[str, int]):
+        asked = 0
+
+        def items(self) -> Any:  # noqa: ANN401 - as a dictionary's
+            self.asked += 1
+            if self.asked > 1:
+                raise ZeroDivisionError("planted")
+            return super().items()
+
+    told = Moody(a=1)
+    async with open_served() as w:
+        await w.serve("price", echo, stats_handler=spoil)
+        (stats,) = json.loads((await w.nc.request("$SRV.STATS")).data)["endpoints"]
+        assert (stats["num_requests"], stats["data"]) == (0, {"a": 1})
+
+
 async def test_questions_are_answered_while_handlers_hang() -> None:
     async with open_served() as w:
         await w.serve("price", hang)
@@ -225,6 +247,19 @@ async def test_too_many_questions_are_told_and_end_nothing() -> None:
             w.server.publish("$SRV.PING")
         await w.nc.flush()
         assert w.told(events.SlowConsumer)
+        assert (await w.nc.request("$SRV.PING")).data
+
+
+async def test_questions_are_answered_no_faster_than_the_server_takes_it() -> None:
+    async with open_served(metadata={"long": "x" * 10_000}, client={"pending_size": 50_000}) as w:
+        for _ in range(100):
+            w.server.publish("$SRV.PING", reply="to.1")
+        w.server.accepting = False
+        w.server.cut()
+        await settled()
+        assert not w.nc.is_connected
+        assert 0 < w.nc.statistics().outbox_bytes < 70_000
+        await regain(w.server, w.nc)
         assert (await w.nc.request("$SRV.PING")).data
 
 
@@ -275,15 +310,31 @@ async def test_a_failing_handler_answers_500_with_its_class_alone_and_stops_noth
             await settled()
         assert w.responses() == [("bad", b"500 KeyError"), ("good", b"good")]
         assert b"secret" not in w.server.link.received
-        assert [record.getMessage() for record in caplog.records] == [
-            "a handler of endpoint 'price' of service 'orders' failed: KeyError"
-        ]
+        (record,) = caplog.records
         (told,) = w.told(events.HandlerFailed)
+        # Where it is, in the program, and not what it says, which may be anything.
+        line = price.__code__.co_firstlineno + 2
+        failed = "a handler of endpoint 'price' of service 'orders' failed"
+        assert record.getMessage() == f"{failed}: KeyError at {__file__}:{line}"
         assert (told.service, told.endpoint, str(told.error)) == ("orders", "price", "'a secret'")
         stats, other = w.service.stats().endpoints
         assert (stats.num_requests, stats.num_errors, stats.last_error) == (2, 1, "500:KeyError")
         assert (await w.nc.request("other", b"x")).data == b"x"
         assert other.num_errors == 0
+
+
+async def test_a_handler_that_is_no_coroutine_function_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def price(_: ServiceRequest) -> Any:  # noqa: ANN401 - wrong on purpose
+        return b"3"
+
+    async with open_served() as w:
+        await w.serve("price", price)
+        w.ask(b"a")
+        await settled()
+        assert w.responses() == [("a", b"500 TypeError")]
+        (told,) = w.told(events.HandlerFailed)
+        assert str(told.error).endswith("price must be a coroutine function (async def), but it returned bytes")
+        assert caplog.records[-1].getMessage().endswith(f" failed: TypeError: {told.error}")
 
 
 async def test_handlers_run_beside_each_other_up_to_the_limit() -> None:
@@ -377,10 +428,13 @@ async def test_a_handler_may_return_anything_that_can_be_awaited() -> None:
     async with open_served() as w:
         await w.serve("price", Answer)
         await w.serve("none", lambda _: None)  # type: ignore[arg-type, return-value]
+        # What it raises before there is anything to be awaited is a failure, too, even this.
+        await w.serve("exhausted", lambda _: next(iter(())))
         w.ask(b"1")
         w.ask(b"2", subject="none")
+        w.ask(b"3", subject="exhausted")
         await settled()
-        assert sorted(w.responses()) == [("1", b"awaited"), ("2", b"500 TypeError")]
+        assert sorted(w.responses()) == [("1", b"awaited"), ("2", b"500 TypeError"), ("3", b"500 RuntimeError")]
 
 
 async def test_cancelling_serve_cancels_the_handlers_and_tells_all_who_wait() -> None:
@@ -433,6 +487,22 @@ async def test_a_handler_that_fails_while_it_is_cancelled_has_failed() -> None:
         (told,) = w.told(events.HandlerFailed)
         assert told.error.subgroup(ValueError) is not None
         assert [where for where, _ in w.responses()] == ["1"]
+
+
+async def test_a_group_of_failures_ends_nothing_else_whatever_its_class() -> None:
+    class Problems(BaseExceptionGroup[BaseException]):
+        def derive(self, excs: Sequence[BaseException], /) -> Problems:  # type: ignore[override]
+            return Problems(self.message, excs)
+
+    async def price(_: ServiceRequest) -> None:
+        raise Problems("planted", [ValueError()])
+
+    async with open_served() as w:
+        await w.serve("price", price)
+        w.ask(b"1", b"2")
+        await settled()
+        assert w.responses() == [("1", b"500 ExceptionGroup"), ("2", b"500 ExceptionGroup")]
+        assert len(w.told(events.HandlerFailed)) == 2
 
 
 async def test_what_is_no_failure_ends_serve_as_it_would_end_any_task() -> None:
@@ -549,6 +619,15 @@ async def test_where_nobody_expects_a_response_none_is_sent() -> None:
         await settled()
         assert w.service.stats().endpoints[0].num_errors == 0
         assert w.told(events.HandlerFailed) == []
+
+
+async def test_where_not_even_an_error_fits_nothing_is_said_and_nothing_ends() -> None:
+    async with open_served(FakeServer(info={"max_payload": 30})) as w:
+        await w.serve("price", lambda _: None)  # type: ignore[arg-type, return-value]
+        w.ask(b"1", b"2")
+        await settled()
+        assert w.responses() == []
+        assert len(w.told(events.HandlerFailed)) == 2
 
 
 async def test_a_response_that_is_too_large_fails_its_request_alone() -> None:
@@ -680,6 +759,20 @@ async def test_work_that_nobody_waits_for_any_more_stops() -> None:
         assert w.told(events.HandlerFailed) == []
 
 
+async def test_work_that_ends_by_itself_behind_the_deadline_has_not_failed() -> None:
+    async def price(request: ServiceRequest) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+            await request.respond(b"late")
+
+    async with open_served() as w:
+        await w.serve("price", price, honour_deadline=True)
+        w.ask(b"1", headers=NOBODY_WAITS % 1000)
+        await trio.sleep(3)
+        assert w.responses() == [("1", b"late")]
+        assert w.service.stats().endpoints[0].num_errors == 0
+
+
 async def test_a_request_that_nobody_waits_for_any_more_is_not_handed_over() -> None:
     async with open_served() as w, open_price(w, honour_deadline=True) as rx:
         w.ask(b"1", headers=NOBODY_WAITS % 0)
@@ -696,6 +789,13 @@ async def test_a_request_that_nobody_waits_for_any_more_is_not_handed_over() -> 
         assert w.responses() == []
         (stats,) = w.service.stats().endpoints
         assert (stats.num_requests, stats.num_errors, stats.last_error) == (4, 2, "504:nobody waits any more")
+
+
+async def test_a_request_that_comes_without_any_time_left_is_not_handed_over() -> None:
+    async with open_served() as w, open_price(w, honour_deadline=True) as rx:
+        w.ask(b"1", headers=NOBODY_WAITS % 0)
+        w.ask(b"2")
+        assert (await rx.receive()).data == b"2"
 
 
 async def test_deadlines_are_looked_at_only_where_that_is_chosen() -> None:
@@ -853,6 +953,28 @@ async def test_draining_waits_for_what_is_in_hand_wherever_that_is() -> None:
             await w.service.drain()
 
 
+async def test_a_drain_waits_for_what_was_handed_on_in_the_same_moment() -> None:
+    async def work(request: ServiceRequest) -> None:
+        async with request:
+            await trio.sleep(1)
+            await request.respond(b"done")
+
+    async def hand_on(rx: BoundedFeed[ServiceRequest], workers: trio.Nursery) -> None:
+        async for request in rx:
+            workers.start_soon(work, request)
+
+    # In which order tasks run is up to chance.
+    for _ in range(30):
+        async with open_served() as w, open_price(w) as rx:
+            w.ask(b"1")
+            await settled()
+            rx.stop()
+            await w.nc.flush()
+            w.nursery.start_soon(hand_on, rx, w.nursery)
+            await w.service.drain()
+            assert w.responses() == [("1", b"done")]
+
+
 async def test_draining_is_bounded_by_a_deadline_and_goes_on_stopping() -> None:
     async with open_served() as w, open_price(w) as rx:
         w.ask(b"1")
@@ -918,6 +1040,22 @@ async def test_draining_the_client_lets_handlers_finish(concurrency: int) -> Non
         await settled()
         await w.nc.drain()
         assert sorted(w.responses()) == [(each, each.encode()) for each in "123"]
+
+
+async def test_a_service_that_was_stopped_holds_up_no_drain_of_the_client() -> None:
+    async with open_served() as w:
+        w.service.stop()
+        await w.nc.flush()
+        with takes(0):
+            await w.nc.drain()
+
+
+async def test_a_service_that_is_stopped_as_the_client_closes_ends_with_it() -> None:
+    async with open_served() as w:
+        w.service.stop()
+        await w.nc.aclose()
+        with takes(0), trio.fail_after(1):
+            assert await w.service.__monitoring__.wait_ended() is None
 
 
 async def test_draining_the_client_waits_for_requests_in_other_hands() -> None:

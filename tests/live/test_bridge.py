@@ -24,7 +24,7 @@ import nats
 import pytest
 import trio
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.kv import KeyValue
 
 import trionats
@@ -786,6 +786,24 @@ async def pulled(server: Server, count: int = 10, client: Any = None, **config: 
         yield nc, nursery, psub, name
         if nc.is_connected:
             await aio_as_trio(js.delete_stream)(name)
+
+
+async def test_nothing_large_is_lost_from_a_list(nats_server: TrioNatsServer) -> None:
+    """The server loses what does not fit into a request that says how many bytes it takes."""
+    sizes = {f"k.{number}": random.Random(number).randrange(60_000, 160_000) for number in range(120)}
+    async with connected(nats_server) as (nc, nursery):
+        js = nc.jetstream()
+        bucket = await aio_as_trio(js.create_key_value)(bucket="large", history=3)
+        for key, size in sizes.items():
+            await aio_as_trio(bucket.put)(key, bytes(size))
+        with trio.fail_after(60):
+            async with trionats.open_watcher(nursery, bucket) as watcher:
+                assert {entry.key: len(entry.value or b"") for entry in await watcher.snapshot()} == sizes
+            config = ConsumerConfig(deliver_policy=DeliverPolicy.LAST_PER_SUBJECT, ack_policy=AckPolicy.NONE)
+            psub = await aio_as_trio(js.pull_subscribe)("$KV.large.>", durable="d", config=config)
+            async with bridge.open_pull_subscription(nursery, psub) as rx:
+                assert [len((await rx.receive()).data) for _ in sizes] == list(sizes.values())
+        await aio_as_trio(js.delete_key_value)("large")
 
 
 async def test_what_was_not_received_goes_back_at_once(nats_server: TrioNatsServer) -> None:

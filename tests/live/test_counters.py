@@ -12,7 +12,7 @@ import trio
 
 import trionats
 from tests.worlds import StreamWorld, open_stream, until
-from trionats import Counter, errors
+from trionats import Counter, api, errors
 from trionats.testing import TrioNatsServer
 
 pytestmark = [pytest.mark.usefixtures("server_executable"), pytest.mark.live(seconds=30), pytest.mark.level(2)]
@@ -44,6 +44,27 @@ async def test_numbers_beyond_pythons_limit_of_digits(nats_server: TrioNatsServe
         assert (await counter.add(subject, -large + 5)).bit_length() == 3
         await counter.add(subject, -large)
         assert ((await counter.get(subject)).value + large).bit_length() == 3
+
+
+async def test_a_number_that_is_too_large_is_refused_and_nothing_is_counted(nats_server: TrioNatsServer) -> None:
+    async with open_counter(nats_server) as (counter, subject, w):
+        largest = 10**65_000 - 1
+        assert (await counter.add(subject, largest) - largest).bit_length() == 0
+        with pytest.raises(ValueError, match=r"n has more than 65,000 digits"):
+            await counter.add(subject, largest + 1)
+        with pytest.raises(errors.APIError, match="64k") as caught:
+            await w.js.publish(subject, headers={"Nats-Incr": "+" + "9" * 65_536})
+        assert caught.value.err_code == 10097
+        assert (await w.stream.info()).state.last_seq == 1
+
+
+async def test_a_sum_that_is_larger_than_the_streams_messages_is_refused(nats_server: TrioNatsServer) -> None:
+    async with open_counter(nats_server, max_msg_size=40) as (counter, subject, _):
+        await counter.add(subject, 1)
+        with pytest.raises(errors.APIError, match="message size exceeds maximum") as caught:
+            await counter.add(subject, 10**30)
+        assert caught.value.err_code == 10054
+        assert (await counter.get(subject)).value == 1
 
 
 async def test_what_many_add_at_once_is_all_counted(nats_server: TrioNatsServer) -> None:
@@ -154,3 +175,63 @@ async def test_a_counter_whose_last_message_was_deleted_goes_on_from_the_one_bef
         await counter.add(subject, 100)
         await w.stream.delete_msg(2)
         assert await counter.add(subject, 1) == 6
+
+
+@pytest.mark.parametrize("forget", ["delete", "purge"])
+async def test_a_counter_that_has_no_message_left_begins_at_zero(nats_server: TrioNatsServer, forget: str) -> None:
+    async with open_counter(nats_server, max_msgs_per_subject=1) as (counter, subject, w):
+        await counter.add(subject, 5)
+        await counter.add(subject, 7)
+        await (w.stream.delete_msg(2) if forget == "delete" else w.stream.purge(subject=subject))
+        with pytest.raises(errors.NotFoundError):
+            await counter.get(subject)
+        assert await counter.add(subject, 1) == 1
+
+
+async def test_a_total_falls_when_a_part_of_it_begins_anew(nats_server: TrioNatsServer) -> None:
+    async with open_counter(nats_server) as (part, subject, w):
+        name = f"SUM_{w.stream.name}"
+        sources = [api.StreamSource(name=w.stream.name)]
+        await w.js.create_stream(name=name, sources=sources, allow_msg_counter=True, storage="memory")
+        total = await w.js.counter(name)
+
+        async def comes_to(value: int) -> None:
+            async def there() -> bool:
+                return [one.value for one in await total.entries()] == [value]
+
+            await until(there)
+
+        await part.add(subject, 100)
+        await comes_to(100)
+        await w.stream.purge()
+        await part.add(subject, 1)
+        await comes_to(1)
+        with pytest.raises(ValueError, match="it is no subject of stream"):
+            await total.add(subject, 1)
+        await w.js.delete_stream(name)
+
+
+async def test_where_subjects_are_transformed_a_counter_is_read_under_what_it_became(
+    nats_server: TrioNatsServer,
+) -> None:
+    transform = api.SubjectTransform(src="count.>", dest="counted.>")
+    async with open_counter(nats_server, subjects=["count.>"], subject_transform=transform) as (counter, _, _):
+        assert await counter.add("count.a", 5) == 5
+        assert (await counter.get("counted.a")).value == 5
+        with pytest.raises(errors.NotFoundError):
+            await counter.get("count.a")
+
+
+async def test_a_stream_that_is_gone_or_made_anew_without_counters(nats_server: TrioNatsServer) -> None:
+    async with open_counter(nats_server) as (counter, subject, w):
+        await counter.add(subject, 5)
+        config = (await w.stream.info()).config
+        await w.js.delete_stream(w.stream.name)
+        with pytest.raises(errors.NoStreamResponseError, match=f"add to '{subject}'"):
+            await counter.add(subject, 1)
+        for call in (partial(counter.get, subject), counter.entries):
+            with pytest.raises(errors.NotFoundError, match=w.stream.name):
+                await call()
+        await w.js.create_stream(name=config.name, subjects=config.subjects, storage="memory")
+        with pytest.raises(errors.APIError, match="message counters is disabled"):
+            await counter.add(subject, 1)

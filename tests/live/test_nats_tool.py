@@ -1,17 +1,19 @@
-"""Buckets shared with the `nats` tool, and so with nats.go: skipped where there is no Go, or no proxy to build it from."""
+"""Buckets, backups and services shared with the `nats` tool, and so with nats.go: skipped where there is no Go, or no proxy to build it from."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.go_programs import find_go_program
-from tests.worlds import open_key_value, open_store, open_stream, unique
-from trionats import Stream, api, errors, open_watcher
+from tests.worlds import open_key_value, open_store, open_stream, open_world, unique
+from trionats import ServiceRequest, Stream, api, errors, open_service, open_watcher
 from trionats.testing import TrioNatsServer
 
 VERSION = "v0.5.0"
@@ -165,6 +167,33 @@ async def test_a_backup_of_either_is_restored_by_the_other(
             assert (await tool("backup", "validate", str(tmp_path / "ours"), "--no-progress")).startswith("OK: ")
         await w.stream.delete()
         await see(await w.js.restore_stream(tmp_path / "theirs"))
+
+
+async def test_the_tool_finds_and_reads_our_services(tool: Tool, nats_server: TrioNatsServer) -> None:
+    """It checks what services say against schemas of its own, and nats.go reads it then."""
+    name, subject = unique("svc"), unique("subject")
+
+    async def echo(request: ServiceRequest) -> None:
+        await request.respond(request.data)
+
+    async with (
+        open_world(nats_server) as (_, nc, nursery),
+        open_service(nursery, nc, name, "1.2.3", description="ours") as service,
+        trio.open_nursery() as workers,
+    ):
+        await workers.start(partial(service.serve, "plain", echo, subject=subject))
+        await workers.start(partial(service.serve, "more", echo, subject=unique("s"), stats_handler=lambda _: {"a": 1}))
+        assert (await tool("request", subject, "hello", "--raw")).strip() == "hello"
+        assert service.id in await tool("service", "ls", name)
+        stats = json.loads(await tool("service", "stats", name, "--json"))
+        assert [(one["name"], one["num_requests"], one["data"]) for one in stats[0]["endpoints"]] == [
+            ("plain", 1, None),
+            ("more", 0, {"a": 1}),
+        ]
+        info = await tool("service", "info", name, service.id)
+        assert "Description: ours" in info
+        assert "plain Endpoint Statistics" in info
+        service.stop()
 
 
 def names_in(directory: Path) -> list[str]:

@@ -23,6 +23,7 @@ from trionats.testing import TrioNatsServer
 
 #: The classes whose objects belong to a client.
 BELONG = {
+    "trionats.Advisories",
     "trionats.Batch",
     "trionats.BoundedFeed",
     "trionats.Client",
@@ -31,6 +32,8 @@ BELONG = {
     "trionats.Events",
     "trionats.Feed",
     "trionats.Group",
+    "trionats.Ingest",
+    "trionats.IngestReceipt",
     "trionats.JetStream",
     "trionats.JetStreamManager",
     "trionats.JetStreamMsg",
@@ -46,13 +49,23 @@ BELONG = {
     "trionats.Receipt",
     "trionats.Replies",
     "trionats.Service",
+    "trionats.ServiceClient",
     "trionats.ServiceRequest",
     "trionats.Stream",
     "trionats.Subscription",
+    "trionats.SystemClient",
     "trionats.Watcher",
 }
 #: Modules whose classes are values, or belong to no client.
-VALUES = ("trionats.api.", "trionats.errors.", "trionats.events.", "trionats.testing.", "trionats.bridge.")
+VALUES = (
+    "trionats.advisories.",
+    "trionats.api.",
+    "trionats.monitoring.",
+    "trionats.errors.",
+    "trionats.events.",
+    "trionats.testing.",
+    "trionats.bridge.",
+)
 CODECS = {"trionats.Base64Codec", "trionats.KeyCodec", "trionats.PathCodec", "trionats.ValueCodec"}
 
 #: What changes nothing, each with its reason.
@@ -78,6 +91,8 @@ ARGUMENTS: dict[str, object] = {
     "handler": trionats.ServiceRequest.respond,
     "key": "k",
     "last": 1,
+    "max_members": 1,
+    "members": "m",
     "n": 1,
     "meta": trionats.api.ObjectMeta(),
     "name": "n",
@@ -105,6 +120,7 @@ MORE_ARGUMENTS: dict[str, dict[str, object]] = {
     "create_or_update_object_store": {"bucket": "other"},
     "update_key_value": {"bucket": "other"},
     "update_object_store": {"bucket": "other"},
+    "create_group": {"elastic": True},
     "create_stream": {"name": "x"},
     "get_msg": {"seq": 1},
     "get_msgs": {"seq": 1},
@@ -221,6 +237,17 @@ async def open_a_counter(nc: trionats.Client) -> AsyncIterator[trionats.Counter]
     await js.delete_stream(name)
 
 
+@asynccontextmanager
+async def open_an_ingest(
+    nc: trionats.Client, nursery: trio.Nursery
+) -> AsyncIterator[tuple[trionats.Ingest, trionats.IngestReceipt]]:
+    js, name = nc.jetstream(), unique("I")
+    await js.create_stream(name=name, subjects=[f"{name}.>"], storage="memory", allow_batched=True)
+    async with trionats.open_ingest(nursery, js) as ingest:
+        yield ingest, await ingest.publish(f"{name}.a", b"ingested")
+    await js.delete_stream(name)
+
+
 async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Awaitable[None]]) -> Belongings:
     async with (
         open_store(server, {"name": "at home"}) as (store, nc, nursery),
@@ -237,6 +264,8 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
         trionats.open_endpoint(nursery, service, "served", subject=unique("served")) as served,
         nc.jetstream().open_batch() as batch,
         open_a_counter(nc) as counter,
+        open_an_ingest(nc, nursery) as (ingest, ingested),
+        trionats.open_advisories(nursery, nc.jetstream(), prefix=unique("nobody")) as told,
     ):
         js, name = nc.jetstream(), f"OBJ_{store.bucket}"
         stream = await js.stream(name)
@@ -252,6 +281,7 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
             ordered = await js.ordered_consumer(name)
             await nc.flush()
             things: dict[str, object] = {
+                "Advisories": told,
                 "Batch": batch,
                 "BoundedFeed": subscription,
                 "Client": nc,
@@ -260,6 +290,8 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
                 "Events": happened,
                 "Feed": other,
                 "Group": service.group("g"),
+                "Ingest": ingest,
+                "IngestReceipt": ingested,
                 "JetStream": js,
                 "JetStreamManager": js,
                 "JetStreamMsg": delivered,
@@ -275,9 +307,11 @@ async def with_belongings(server: TrioNatsServer, use: Callable[[Belongings], Aw
                 "Receipt": receipt,
                 "Replies": replies,
                 "Service": service,
+                "ServiceClient": trionats.ServiceClient(nc),
                 "ServiceRequest": request,
                 "Stream": stream,
                 "Subscription": subscription,
+                "SystemClient": trionats.SystemClient(nc),
                 "Watcher": watcher,
             }
             await use(belongings := Belongings(nc, things))
@@ -321,11 +355,14 @@ def test_calls_from_a_later_run_and_when_all_is_over(nats_server: TrioNatsServer
 
 
 OPENERS: dict[str, Callable[[trio.Nursery, Any], Any]] = {
+    "open_advisories": lambda nursery, mine: trionats.open_advisories(nursery, mine.things["JetStream"]),
     "open_batch": lambda _, mine: mine.things["JetStream"].open_batch(),
     "open_consumer": lambda nursery, mine: trionats.open_consumer(nursery, mine.things["Consumer"]),
     "open_endpoint": lambda nursery, mine: trionats.open_endpoint(nursery, mine.things["Service"], "n"),
     "open_events": lambda nursery, mine: trionats.open_events(nursery, mine.nc),
+    "open_ingest": lambda nursery, mine: trionats.open_ingest(nursery, mine.things["JetStream"]),
     "open_lease": lambda nursery, mine: trionats.open_lease(nursery, mine.things["KeyValue"], "k", ttl=30),
+    "open_partition": lambda nursery, mine: trionats.open_partition(nursery, mine.things["JetStream"], "S", "g", "m"),
     "open_publisher": lambda nursery, mine: trionats.open_publisher(nursery, mine.things["JetStream"]),
     "open_replies": lambda nursery, mine: trionats.open_replies(nursery, mine.nc, "s"),
     "open_service": lambda nursery, mine: trionats.open_service(nursery, mine.nc, "n", "1.0.0"),

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import trio
 
-from tests.worlds import open_stream, until
+from tests.worlds import open_live, open_stream, until
 from trionats import Stream, api, errors
 from trionats.testing import TrioNatsServer
 
@@ -72,6 +73,102 @@ async def test_it_is_stored_again_and_again_until_it_is_unscheduled(nats_server:
 
 
 @pytest.mark.level(4)
+async def test_one_that_another_made_a_message_on_top_of_goes_on_and_can_be_unscheduled(
+    nats_server: TrioNatsServer,
+) -> None:
+    async with open_stream(nats_server, **SCHEDULES) as w:
+        hidden, target = w.subject + ".s", w.subject + ".t"
+        await w.js.schedule(hidden, b"x", target=target, every=1)
+        await w.js.schedule(w.subject + ".other", b"on top", target=hidden, at=datetime(2020, 1, 1, tzinfo=UTC))
+        await stored_until(w.stream, hidden, 2)
+        assert await w.js.schedules(w.stream.name) == []
+        await stored_until(w.stream, target, len(await stored(w.stream, target)) + 1)
+        assert await w.js.unschedule(hidden)
+        before = len(await stored(w.stream, target))
+        await w.js.schedule(w.subject + ".clock", b"", target=w.subject + ".ticks", every=1)
+        await stored_until(w.stream, w.subject + ".ticks", 2)
+        assert len(await stored(w.stream, target)) == before
+        assert [one.data for one in await stored(w.stream, hidden)] == [b"on top"]
+
+
+@pytest.mark.level(2)
+async def test_in_a_stream_that_transforms_its_subjects_a_schedule_is_found_and_taken_back(
+    nats_server: TrioNatsServer,
+) -> None:
+    transform = api.SubjectTransform(src="in.>", dest="kept.>")
+    async with open_stream(nats_server, **SCHEDULES, subjects=["in.>"], subject_transform=transform) as w:
+        await w.js.schedule("in.s", b"x", target="in.t", at=LATER)
+        (found,) = await w.js.schedules(w.stream.name)
+        assert found.subject == "kept.s"
+        assert not await w.js.unschedule("in.s")
+        with pytest.raises(errors.NotFoundError, match=r"kept\.s"):
+            await w.js.unschedule("kept.s")
+        with pytest.raises(errors.NotFoundError, match="NONE"):
+            await w.js.unschedule("kept.s", stream="NONE")
+        assert await w.js.unschedule("kept.s", stream=w.stream.name)
+        assert await w.js.schedules(w.stream.name) == []
+
+
+@pytest.mark.level(2)
+async def test_interest_retention_forgets_a_schedule_that_nobody_listens_to(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, **SCHEDULES, retention="interest") as w:
+        assert (await w.js.schedule(w.subject + ".s", b"x", target=w.subject + ".t", at=LATER)).seq == 1
+        assert await w.js.schedules(w.stream.name) == []
+        assert not await w.js.unschedule(w.subject + ".s")
+
+
+@pytest.mark.level(4)
+async def test_without_a_message_of_its_source_it_stores_its_own(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, **SCHEDULES) as w:
+        source, target = w.subject + ".in", w.subject + ".t"
+        await w.js.schedule(w.subject + ".s", b"own", target=target, every=1, source=source, headers={"X-Own": "1"})
+        (own,) = await stored_until(w.stream, target, 1)
+        assert (own.data, own.headers["X-Own"]) == (b"own", "1")
+        await w.js.publish(source, b"of the source", headers={"X-Source": "1", "Nats-Msg-Id": "a"})
+        other = (await stored_until(w.stream, target, 2))[1]
+        assert other.data == b"of the source"
+        assert set(other.headers) == {"X-Source", "Nats-Scheduler", "Nats-Schedule-Next"}
+
+
+@pytest.mark.level(4)
+async def test_of_both_kinds_of_day_one_is_enough(nats_server: TrioNatsServer) -> None:
+    async with open_stream(nats_server, **SCHEDULES) as w:
+        not_today = (datetime.now(UTC).isoweekday() + 3) % 7
+        await w.js.schedule(w.subject + ".b", b"", target=w.subject + ".both", cron=f"* * * 1-31 * {not_today}")
+        await w.js.schedule(w.subject + ".o", b"", target=w.subject + ".one", cron=f"* * * * * {not_today}")
+        await stored_until(w.stream, w.subject + ".both", 2)
+        assert await stored(w.stream, w.subject + ".one") == []
+
+
+@pytest.mark.level(2)
+async def test_a_stream_of_schedules_cannot_deny_purges_and_one_that_is_sealed_keeps_them(
+    nats_server: TrioNatsServer,
+) -> None:
+    async with open_stream(nats_server, **SCHEDULES, deny_purge=True, deny_delete=True) as w:
+        assert not (await w.stream.info()).config.deny_purge
+        for name in ("s", "kept"):
+            await w.js.schedule(f"{w.subject}.{name}", b"x", target=w.subject + ".t", at=LATER)
+        assert await w.js.unschedule(w.subject + ".s")
+        await w.stream.update(sealed=True)
+        with pytest.raises(errors.APIError, match="sealed stream"):
+            await w.js.unschedule(w.subject + ".kept")
+
+
+@pytest.mark.level(2)
+async def test_what_is_due_while_the_server_is_down_is_made_once_it_is_up() -> None:
+    async with open_live(jetstream=True) as (server, nc, _):
+        js = nc.jetstream()
+        stream = await js.create_stream(name="S", subjects=["s.>"], allow_msg_schedules=True, allow_direct=True)
+        when = datetime.now(UTC) + timedelta(seconds=1)
+        await js.schedule("s.a", b"x", target="s.t", at=when)
+        await server.stop()
+        await trio.sleep_until(trio.current_time() + (when - datetime.now(UTC)).total_seconds() + 0.1)
+        await server.start()
+        assert len(await stored_until(stream, "s.t", 1)) == 1
+        assert await js.schedules("S") == []
+
+
+@pytest.mark.level(4)
 async def test_cron_source_and_rollup(nats_server: TrioNatsServer) -> None:
     async with open_stream(nats_server, **SCHEDULES) as w:
         for number in range(2):
@@ -109,8 +206,9 @@ async def test_schedules_are_listed_and_a_plain_message_disarms_one(nats_server:
         assert await w.js.schedules(name, w.subject + ".b") == found[1:]
         await w.js.publish(w.subject + ".b", b"plain")
         assert await w.js.schedules(name) == found[:1]
-        assert not await w.js.unschedule(w.subject + ".b"), "its last message is no schedule any more"
-        assert (await w.stream.get_last_msg(w.subject + ".b")).data == b"plain"
+        assert await w.js.unschedule(w.subject + ".b"), "a crash of the server would arm it again"
+        assert [one.data for one in await stored(w.stream, w.subject + ".b")] == [b"plain"]
+        assert not await w.js.unschedule(w.subject + ".b")
 
         async def gone() -> bool:
             return not await w.js.consumer_names(name)

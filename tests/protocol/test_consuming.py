@@ -537,6 +537,31 @@ def test_while_the_reader_sleeps_a_request_that_no_message_fits_into_keeps_the_c
     assert reader.asks().batch == 2
 
 
+def test_a_consumer_that_walks_a_list_is_kept_alive_by_messages_as_long_as_there_is_room() -> None:
+    """One that no message fits into would take an entry off the list."""
+    reader = Reader(Traits(forgotten_after=6, halts=True), max_messages=16)
+    first = reader.asks()
+    assert (first.batch, first.max_bytes) == (14, 0)
+    reader.come(14)
+    for reader.now in (2.0, 4.0):
+        assert json.loads(reader.asks().body()) == {"batch": 1, "expires": 100_000_000}
+        reader.come(1)
+    reader.now = 6.0
+    assert reader.step() == Wait(8.0)
+    # Somebody is there again: what is asked for is a sign, too.
+    reader.take(16)
+    again = reader.asks()
+    assert again.batch == 14
+    reader.now = 8.0
+    reader.status(again.number, 100, "Idle Heartbeat")
+    assert reader.step() == Wait(10.0)
+
+
+def test_of_a_consumer_that_nobody_looked_at_no_bytes_are_named_either() -> None:
+    reader = Reader(UNKNOWN)
+    assert "max_bytes" not in json.loads(reader.asks().body())
+
+
 def test_a_consumer_that_is_kept_for_ever_needs_no_sign_of_life() -> None:
     reader = Reader(max_messages=2)
     reader.asks()

@@ -46,11 +46,15 @@ class Consumption(RuleBasedStateMachine):
         size=st.sampled_from([None, 300, 1000]),
         stop=st.sampled_from([0, 0, 20]),
         places=st.sampled_from([0, 1]),
+        lists=st.booleans(),
     )
-    def open(self, credit: int, size: int | None, stop: int, places: int) -> None:
+    def open(self, credit: int, size: int | None, stop: int, places: int, lists: bool) -> None:
         demand = Demand(credit, size, heartbeat=HEARTBEAT, stop_after=stop)
         self.credit, self.credit_bytes, self.stop = credit, demand.credit_bytes, stop
-        self.consuming = Consuming("S", "C", demand, Traits(max_waiting=places, forgotten_after=9), random.Random(1))
+        # What does not fit into a request to a consumer that walks a list is lost.
+        self.lists = lists
+        traits = Traits(max_waiting=places, forgotten_after=9, halts=lists)
+        self.consuming = Consuming("S", "C", demand, traits, random.Random(1))
         self.now = 0.0
         self.linked = True
         self.requests: list[Request] = []
@@ -74,6 +78,7 @@ class Consumption(RuleBasedStateMachine):
                 assert self.linked
                 assert not self.stopped
                 assert step.batch > 0
+                assert not (self.lists and step.max_bytes), "an entry of the list could be lost"
                 if step.max_bytes == 1:
                     continue  # a sign of life
                 if self.lose:

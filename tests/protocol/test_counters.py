@@ -47,6 +47,12 @@ def test_what_is_no_whole_number_is_refused(number: object) -> None:
         increment_of("add to 'c'", number)
 
 
+@pytest.mark.parametrize("number", [10**65_000, -(10**65_000), 1 << 100_000_000], ids=("large", "small", "huge"))
+def test_what_no_message_can_say_is_refused_at_once(number: int) -> None:
+    with pytest.raises(ValueError, match=r"^add to 'c': n has more than 65,000 digits"):
+        increment_of("add to 'c'", number)
+
+
 @pytest.mark.parametrize(("text", "value"), [("5", 5), ("+5", 5), ("-0", 0), ("007", 7)])
 def test_a_value_is_read_with_and_without_a_sign(text: str, value: int) -> None:
     assert value_of(text) == value

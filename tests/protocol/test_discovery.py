@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -85,6 +86,13 @@ def test_what_each_client_writes_is_read() -> None:
     assert described == api.EndpointInfo("e", "s", "", {"a": "b"})
 
 
+def test_a_mean_with_fractions_is_read() -> None:
+    """That of an iterator of nats.js."""
+    said = {"name": "e", "subject": "s", "processing_time": 1e6, "average_processing_time": 333333.3333333333}
+    (endpoint,) = stats(endpoints=[said]).endpoints
+    assert (endpoint.processing_time, endpoint.average_processing_time) == (1_000_000, 333_333)
+
+
 @pytest.mark.parametrize(
     ("said", "text"),
     [({"description": "why"}, "why"), ({}, "{}"), ({"code": 1}, '{"code": 1}'), ("500:why", "500:why"), ("", "")],
@@ -118,6 +126,7 @@ def test_a_time_without_a_zone_is_in_utc(said: str) -> None:
         {**WHO, "endpoints": [{"name": "e"}]},
         {**WHO, "endpoints": [{"name": "e", "subject": "s", "num_requests": "3"}]},
         {**WHO, "endpoints": [{"name": "e", "subject": "s", "num_requests": 1.5}]},
+        {**WHO, "endpoints": [{"name": "e", "subject": "s", "processing_time": math.inf}]},
         {**WHO, "endpoints": [{"name": "e", "subject": "s", "last_error": 3}]},
     ],
 )

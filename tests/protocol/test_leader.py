@@ -92,13 +92,13 @@ STORIES = {
         2:0=+!""",
     "outside of one nothing is asked": "snapshot 2 one_per_subject | 1:1,2:0=++! !attention",
     "an end before the answer waits for it": """snapshot 1 clustered one_per_subject | 5:0=+ !asks look:5 caught_up
-        pulls=500/30""",
+        pulls=65/30""",
     "what matches ends before the stream": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks
-        find:4 caught_up pulls=500/30""",
+        find:4 caught_up pulls=65/30""",
     "what matches ends where it is": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:5
-        caught_up pulls=500/30""",
+        caught_up pulls=65/30""",
     "nothing matches": """snapshot 1 clustered one_per_subject | 5:0=+ look:9 !caught_up !asks find:0 caught_up
-        pulls=500/30""",
+        pulls=65/30""",
     "an empty replica is no empty stream": """snapshot 0 clustered one_per_subject | !caught_up look:3:3 !caught_up
         create_at_once:3=1 look:3 1:2,2:1,3:0=+++!""",
     "a bucket with history begins from the beginning": """snapshot 1 clustered | 1:0=+ look:3:3

@@ -279,6 +279,27 @@ def test_a_reader_finds_out_whether_its_consumer_is_there() -> None:
     assert bench.ordered.resets == 1
 
 
+def test_nothing_that_is_asked_while_a_list_is_read_says_how_many_bytes() -> None:
+    """The server would lose what does not fit; so a reader that follows with the same consumer does not say it either."""
+    bench = reading("last_per_subject", pending=1)
+    assert bench.pull().max_bytes == 0
+    proof = bench.due()
+    assert isinstance(proof, Pull)
+    assert (proof.max_bytes, proof.heartbeat * 2 > proof.expires) == (0, True)
+    bench.message(4)
+    assert bench.caught_up()
+    assert bench.pull().max_bytes == 0
+    bench.status(bench.number, 408, "Request Timeout")
+    assert bench.ordered.leave(keep=True) == []
+    bench.ordered.resume(Window(9, 900, heartbeat=5, expires=30, rng=random.Random(1)))
+    assert bench.pull().max_bytes == 0
+    # By sequence there is no list.
+    assert bench.reset() == ("by_start_sequence", 4)
+    pull = bench.due()
+    assert isinstance(pull, Pull)
+    assert pull.max_bytes > 0
+
+
 @pytest.mark.parametrize("moved", [5, 4])
 def test_the_same_sequence_with_a_later_timestamp(moved: int) -> None:
     bench = reading(pending=2)

@@ -144,3 +144,27 @@ def test_a_deadline_shortens_a_fetch(
     given = limits_of(100, expires, deadline, round_trip)
     assert given == pytest.approx(limits)
     assert given.bounded is limits[2]
+
+
+def test_a_fetch_of_a_list_asks_for_all_that_it_wants_where_any_number_of_bytes_may_come() -> None:
+    opened = Batch(300, 0, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
+    opened.by_list = True
+    pull = opened.pull("C", 0.0)
+    assert pull is not None
+    assert (pull.batch, pull.max_bytes) == (300, 0)
+
+
+def test_a_fetch_of_a_list_that_is_bounded_in_bytes_asks_for_as_many_messages_as_may_fit() -> None:
+    """The last of them may be too many: whoever collects them refuses it."""
+    opened = Batch(300, 10_000, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
+    opened.by_list = True
+    asked = []
+    for size in (100, 100, 1000, 1000):
+        pull = opened.pull("C", 0.0)
+        assert pull is not None
+        assert pull.max_bytes == 0
+        asked.append(pull.batch)
+        opened.arrived(size, 0.0)
+        opened.buffered(size)
+        opened.status(pull.number, 408, "Request Timeout", {"Nats-Pending-Messages": f"{pull.batch - 1}"}, 0.0)
+    assert asked == [64, 65, 66, 8]

@@ -167,10 +167,12 @@ class Server:
     def pull(self, pull: Pull) -> None:
         body = json.loads(pull.body())
         assert not ("no_wait" in body and "idle_heartbeat" in body)
-        assert body.get("idle_heartbeat", 0) * 2 <= body.get("expires", 0)
         consumer = self.consumers.get(pull.name)
         if consumer is None:
             self.say(pull.number, 503, "")
+            return
+        if body.get("idle_heartbeat", 0) * 2 > body.get("expires", 0):
+            self.say(pull.number, 400, "Bad Request - heartbeat value too large")
             return
         limit, ends = body.get("max_bytes", 1 << 40), self.now + body.get("expires", inf) / 1e9
         pace, no_wait = body.get("idle_heartbeat", 0) / 1e9, body.get("no_wait", False)
@@ -211,6 +213,10 @@ class Server:
             stored = pending[0]
             if stored.size > asked.max_bytes:
                 self.end(consumer, asked, 409, "Message Size Exceeds MaxBytes")
+                if self.history > 1 and len(consumer.first) > 1 and not consumer.asked:
+                    # As measured (2.15.1): it is off the list before it is looked whether it fits, and nobody else takes it. The
+                    # last of the list is kept.
+                    consumer.first.pop(0)
                 continue
             self.give(consumer, asked, stored)
             consumer.asked.remove(asked)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionats import api, errors
-from trionats._protocol.jetstream.partitions.assets import consumer_config, filters_of, queue_config
+from trionats._protocol.jetstream.partitions.assets import consumer_config, filters_of, queue_config, see_partitions
 from trionats._protocol.jetstream.partitions.assignment import (
     destination,
     partition_filters,
@@ -441,6 +441,33 @@ def test_the_work_queue_takes_over_what_the_filters_say() -> None:
     everything = queue_config(ELASTIC, create().group, source)
     assert everything.sources is not None
     assert everything.sources[0].subject_transforms == [api.SubjectTransform(">", "{{Partition(4)}}.>")]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {
+            "subjects": ["orders.*"],
+            "subject_transform": api.SubjectTransform("orders.*", "{{Partition(4,1)}}.{{Wildcard(1)}}"),
+        },
+        {"subjects": ["orders.*", "3.orders.*"]},
+        {"subjects": ["*.orders"]},
+        {"subjects": [">"]},
+        {"mirror": api.StreamSource(name="T")},
+        {"subjects": ["orders.*"], "sources": [api.StreamSource(name="T")]},
+    ],
+)
+def test_a_stream_whose_subjects_may_begin_with_a_partition_has_static_groups(stream: dict[str, Any]) -> None:
+    see_partitions(STATIC, api.StreamConfig(name="S", **stream))
+    assert queue_config(ELASTIC, create().group, api.StreamConfig(name="S", **stream)).name == "S-g"
+
+
+def test_a_static_group_that_could_never_read_anything_is_refused() -> None:
+    for subjects in (["orders.*"], ["S"], ["orders.>", "returns.1"]):
+        with pytest.raises(
+            ValueError, match=r"static group 'g' of stream 'S': no subject .* partition: .*elastic=True"
+        ):
+            see_partitions(STATIC, api.StreamConfig(name="S", subjects=subjects))
 
 
 def test_a_member_has_one_pinned_consumer_that_gives_one_message_at_a_time() -> None:

@@ -145,14 +145,14 @@ def test_far_from_the_end_the_next_request_does_not_wait_for_the_one_before() ->
 
 def test_of_a_list_that_the_server_goes_through_one_request_follows_the_other() -> None:
     opened = window(10)
-    opened.listed = True
+    opened.by_list = True
     pulled(opened, at_most=100)
     for missing in range(100, 90, -1):
         assert opened.pull("C", 0, missing) is None
         assert not opened.overlaps(missing)
         opened.arrived(1, 0)
     assert pulled(opened, at_most=90).batch == 10
-    opened.listed = False
+    opened.by_list = False
     assert opened.overlaps(90)
 
 
@@ -342,3 +342,104 @@ def test_the_sum_never_leaves_its_bounds(credit: int, happenings: list[tuple[str
     for size in buffered:
         opened.taken(size)
     assert opened.asked or asks(opened, 1e9)
+
+
+# -- a list, from which the server loses what does not fit -------------------------------------------------------------------
+
+
+def listing(messages: int = 500, size: int = 8000) -> Window:
+    opened = window(messages, size)
+    opened.by_list = True
+    return opened
+
+
+LISTS = {
+    # No request says how many bytes, so none of them can end by that.
+    "it begins with few, and then with twice as many": """500/1000000 pull=64 came:100:64 taken:100:64 pull=128
+        came:100:128 taken:100:128 pull=256 came:100:256 taken:100:256 pull=500""",
+    "as many as would fit were all as large as the largest": "500/80000 pull=64 came:1000:64 taken:1000:64 pull=80",
+    "what waits to be taken has no room for others": """500/80000 pull=64 came:1000:64 !asks taken:1000:23 !asks
+        taken:1000:1 pull=40 came:1000:20 !asks taken:1000:20 pull=20""",
+    "more than there is room for is no end of it": """10/1000 pull=10 came:900:4 asked=6 !asks came:900:6 asked=0 !asks
+        taken:900:9 !asks taken:900:1 pull=1""",
+    "what is larger than all that there is comes alone": "10/1000 pull=10 came:5000:10 taken:5000:10 pull=1 came:5000 taken:5000 pull=1",
+    "what a request did not get is asked for again": """10/1000 pull=10 came:10:4 completed:1:6:0 asked=0 taken:10:4
+        pull=10""",
+    "of two requests one ends": """100/100000 pull=64 came:10:40 taken:10:40 pull=76 asked=100 completed:1:24:0 asked=76
+        came:10:76 asked=0 taken:10:76 pull=100""",
+    "a leader that changes has taken all of them": """100/100000 pull=64 came:10:40 taken:10:40 pull=76 leader:1 asked=76
+        leader:2 asked=0""",
+}
+
+
+@pytest.mark.parametrize("title", LISTS)
+def test_of_a_list_messages_are_asked_for_by_their_number(title: str) -> None:
+    credit, *words = LISTS[title].split()
+    opened = listing(*map(int, credit.split("/")))
+    for word in words:
+        what, _, outcome = word.removeprefix("!").partition("=")
+        name, *numbers = what.split(":")
+        match name, list(map(int, numbers)):
+            case "pull", []:
+                pull = pulled(opened)
+                assert f"{pull.batch}" == outcome, word
+                assert "max_bytes" not in json.loads(pull.body())
+            case "asks", []:
+                assert not asks(opened), word
+            case "asked", []:
+                assert f"{opened.asked}" == outcome, word
+            case "came", given:
+                came(opened, *given)
+            case "taken", [size, times]:
+                opened.taken(size * times, times)
+            case "taken", [size]:
+                opened.taken(size)
+            case "leader", [number]:
+                opened.status(number, 409, "Leadership Change", {}, 0)
+            case _, [number, *unanswered]:
+                opened.status(number, 409, "Batch Completed", left(*unanswered), 0)
+
+
+def test_the_sizes_of_a_list_are_known_however_its_messages_are_told() -> None:
+    opened = listing(500, 6400)
+    pulled(opened)
+    for _ in range(64):
+        opened.received(640, 0)
+    opened.taken(64 * 640, 64)
+    assert pulled(opened).batch == 10
+
+
+def test_a_limit_of_the_consumer_holds_for_a_list_too() -> None:
+    opened = listing()
+    opened.most_messages = 5
+    assert pulled(opened).batch == 5
+
+
+def test_what_proves_that_there_is_a_list_takes_nothing_off_it() -> None:
+    """Not even one byte is asked for: the server refuses it before it looks for a message."""
+    opened = listing()
+    pulled(opened)
+    body = json.loads(opened.prove("C").body())
+    assert body["idle_heartbeat"] * 2 > body["expires"]
+    assert opened.status(2, 400, "Bad Request - heartbeat value too large", {}, 0) is Ending.ENDED
+    assert opened.status(opened.prove("C").number, 503, "", {}, 0) is Ending.GONE
+
+
+def test_a_sign_of_life_of_a_list_is_a_message_that_there_is_room_for() -> None:
+    opened = listing(16)
+    opened.spare = 2
+    # A part of the credit is left for it.
+    assert pulled(opened).batch == 14
+    came(opened, 10, 15)
+    assert not asks(opened)
+    sign = opened.touch("C", 0.1, certain=True)
+    assert sign is not None
+    assert json.loads(sign.body()) == {"batch": 1, "expires": 100_000_000}
+    assert opened.asked == 1
+    came(opened, 10)
+    assert opened.asked == 0
+    assert opened.touch("C", 0.1, certain=True) is None
+    # Nobody knows that it is one.
+    doubtful = opened.touch("C", 0.1)
+    assert doubtful is not None
+    assert (doubtful.max_bytes, opened.asked) == (1, 0)

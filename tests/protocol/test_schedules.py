@@ -29,6 +29,9 @@ def written(**given: Any) -> dict[str, str]:  # noqa: ANN401 - any argument of a
             {"at": datetime(2030, 1, 1, 12, 0, 0, 250_000, timezone(timedelta(hours=2)))},
             {"Nats-Schedule": "@at 2030-01-01T10:00:00.250000Z"},
         ),
+        ({"at": datetime(1678, 1, 1, tzinfo=UTC)}, {"Nats-Schedule": "@at 1678-01-01T00:00:00Z"}),
+        ({"at": datetime(2262, 4, 11, tzinfo=UTC)}, {"Nats-Schedule": "@at 2262-04-11T00:00:00Z"}),
+        ({"every": 100 * 365 * 86_400}, {"Nats-Schedule": "@every 3153600000s"}),
         ({"every": 1}, {"Nats-Schedule": "@every 1s"}),
         ({"every": 90.0}, {"Nats-Schedule": "@every 90s"}),
         ({"cron": "@daily"}, {"Nats-Schedule": "@daily"}),
@@ -57,6 +60,11 @@ def test_a_schedule_is_written_as_headers(given: dict[str, Any], headers: dict[s
         ({"at": NOON, "cron": "@daily"}, ValueError, "one of at, every and cron says when, not at and cron"),
         ({"at": datetime(2030, 1, 1)}, ValueError, "at has no time zone"),
         ({"at": "2030-01-01"}, TypeError, "at must be a datetime, not str"),
+        ({"at": datetime(2262, 4, 11, 0, 0, 1, tzinfo=UTC)}, ValueError, "must be from 1678-01-01 to 2262-04-11"),
+        ({"at": datetime(1677, 12, 31, tzinfo=UTC)}, ValueError, "at is 1677-12-31 00:00:00\\+00:00: it must be from"),
+        ({"at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, ValueError, "no moment of the years"),
+        ({"at": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))}, ValueError, "no moment of the years"),
+        ({"every": 100 * 365 * 86_400 + 1}, ValueError, "whole seconds, from 1 to 3153600000"),
         ({"every": 0}, ValueError, "every is 0 s: it must be whole seconds, from 1"),
         ({"every": 1.5}, ValueError, "every is 1.5 s: it must be whole seconds"),
         ({"every": 10**12}, ValueError, "every is 1e"),
@@ -87,6 +95,8 @@ def test_a_schedule_is_written_as_headers(given: dict[str, Any], headers: dict[s
         ({"every": 5, "target": None}, TypeError, "target must be text, not NoneType"),
         ({"every": 5, "source": "a..b"}, ValueError, "source: "),
         ({"every": 5, "source": 5}, TypeError, "source must be text, not int"),
+        ({"every": 5, "source": "s"}, ValueError, "source is its own subject, too"),
+        ({"every": 5, "source": "t"}, ValueError, "source is its target, too"),
         ({"every": 5, "ttl": 0}, ValueError, "ttl must be from 1"),
         ({"every": 5, "ttl": 1.5}, ValueError, "ttl is 1.5 s"),
         ({"every": 5, "ttl": "soon"}, TypeError, 'ttl must be whole seconds or "never"'),
@@ -130,7 +140,9 @@ def read(headers: dict[str, str]) -> api.Schedule | None:
 
 @given(
     st.one_of(
-        st.fixed_dictionaries({"at": st.datetimes(timezones=st.just(UTC))}),
+        st.fixed_dictionaries(
+            {"at": st.datetimes(datetime(1678, 1, 1), datetime(2262, 4, 11), timezones=st.just(UTC))}
+        ),
         st.fixed_dictionaries({"every": st.integers(1, 10**9)}),
         st.fixed_dictionaries({"cron": st.just("0 0 12 * * *"), "time_zone": st.sampled_from([None, "Europe/Berlin"])}),
     ),
@@ -184,6 +196,12 @@ def test_a_time_to_live_is_read_in_each_form(text: str, ttl: float | str | None)
     found = read({"Nats-Schedule": "@daily", "Nats-Schedule-TTL": text})
     assert found is not None
     assert found.ttl == ttl
+
+
+def test_a_rollup_of_another_kind_is_none_of_the_target() -> None:
+    found = read({"Nats-Schedule": "@daily", "Nats-Schedule-Rollup": "all"})
+    assert found is not None
+    assert found.rollup is False
 
 
 def test_a_plain_message_is_no_schedule() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from multidict import MultiDict
 
 from trionats import api
 from trionats._protocol.services import names
-from trionats._protocol.services.answers import check_data, encoded
+from trionats._protocol.services.answers import as_json, encoded
 from trionats._protocol.services.deadlines import mentions, seconds_left, with_timeout
 from trionats._protocol.services.failures import Failure, failure, failure_of, parts
 from trionats._protocol.services.staffing import Staffing
@@ -90,6 +91,8 @@ def test_a_queue_group_is_inherited_chosen_or_none() -> None:
         names.queue_of("group", "a b", "q")
     with pytest.raises(TypeError, match="group: queue must be text"):
         names.queue_of("group", 1, "q")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="open_service: queue must be text, not None"):
+        names.queue_of("open_service", None, None)
 
 
 def test_groups_stand_in_front_of_subjects() -> None:
@@ -136,6 +139,8 @@ def test_an_error_has_a_code_and_a_description(code: int | str, said: str) -> No
         (4.5, "x", TypeError, "code"),
         ("", "x", ValueError, "code"),
         ("4\n4", "x", ValueError, "code"),
+        ("4\n", "x", ValueError, "code"),
+        (400, "bad\r\n", ValueError, "description"),
         (400, None, TypeError, "description"),
         (400, " ", ValueError, "description"),
         (400, "a\r\nB: c", ValueError, "description"),
@@ -156,6 +161,9 @@ def test_an_error_that_is_none_is_refused(
         (BaseExceptionGroup("", [ValueError(), KeyboardInterrupt()]), "BaseExceptionGroup"),
         (BaseExceptionGroup("", [SystemExit(), KeyboardInterrupt()]), None),
         (KeyboardInterrupt(), None),
+        (type("Gr\u00f6\u00dfe", (Exception,), {})(), "Gr\u00f6\u00dfe"),
+        (type("two\r\nlines", (Exception,), {})(), "Exception"),
+        (type("", (Exception,), {})(), "Exception"),
     ],
 )
 def test_of_an_exception_only_its_class_is_said(error: BaseException, said: str | None) -> None:
@@ -171,6 +179,23 @@ def test_what_ends_a_task_is_told_from_what_failed() -> None:
     assert isinstance(failed, ExceptionGroup)
     assert ends.subgroup(ValueError) is None
     assert all(isinstance(each, Exception) for each in failed.exceptions)
+
+
+class Problems(BaseExceptionGroup[BaseException]):
+    """Groups of a class of its own, as somebody may have them."""
+
+    def derive(self, excs: Sequence[BaseException], /) -> Problems:  # type: ignore[override]
+        return Problems(self.message, excs)
+
+
+def test_groups_of_other_classes_are_told_apart_too() -> None:
+    bug, other, end = ValueError(), KeyError(), KeyboardInterrupt()
+    ends, failed = parts(Problems("both", [bug, Problems("inner", [other, end])]))
+    assert isinstance(ends, Problems)
+    assert isinstance(failed, ExceptionGroup)
+    assert failed.exceptions == (bug, other)
+    assert parts(Problems("", [end]))[1] is None
+    assert parts(Problems("", [bug]))[0] is None
 
 
 # -- what is counted ---------------------------------------------------------------------------------------------------------
@@ -317,19 +342,29 @@ def test_an_answer_is_what_the_others_read() -> None:
                 "last_error": "",
                 "processing_time": 0,
                 "average_processing_time": 0,
+                "data": None,
             }
         ],
     }
+    whole_second = api.ServiceStats("orders", "ID", "1.0.0", started.replace(microsecond=0))
+    assert json.loads(encoded(whole_second))["started"] == "2026-01-02T03:04:05.000000Z"
     ping = api.ServicePing("orders", "ID", "1.0.0", {"a": "\udc80"})
     assert json.loads(encoded(ping))["type"] == "io.nats.micro.v1.ping_response"
     assert api.ServiceStats.from_response(json.loads(encoded(stats))) == stats
+    assert "started" not in json.loads(encoded(api.ServiceStats("orders", "ID", "1.0.0")))
 
 
 @pytest.mark.parametrize("data", [{1, 2}, math.nan, object()])
 def test_data_that_json_does_not_have_is_refused(data: object) -> None:
-    check_data({"fine": [1, None, "x"]})
-    with pytest.raises((TypeError, ValueError)):
-        check_data(data)
+    with pytest.raises((TypeError, ValueError), match="the stats_handler returned is nothing that JSON has: "):
+        as_json(data)
+
+
+def test_data_is_told_as_it_is_now_and_as_others_read_it() -> None:
+    given: dict[str, Any] = {"fine": (1, None, "x")}
+    data = as_json(given)
+    given["fine"] = None
+    assert data == {"fine": [1, None, "x"]}
 
 
 # -- deadlines -----------------------------------------------------------------------------------------------------------------

@@ -139,6 +139,13 @@ def test_reports_in_any_order_are_whole_with_the_last_and_never_before(order: li
     assert trace.complete
 
 
+def test_reports_of_two_servers_are_both_kept_whatever_number_they_have() -> None:
+    gathering = Gathering("a.b", only=False)
+    for server in ("n1", "n2", "n1"):
+        gathering.take(hop(ingress(), server=server))
+    assert [one.server.name for one in gathering.trace().hops] == ["n1", "n2"]
+
+
 @given(st.sets(st.sampled_from(sorted(TREE)), min_size=1).filter(lambda gone: gone != set(TREE)))
 def test_what_was_announced_and_did_not_come_is_named(gone: set[str]) -> None:
     gathering = Gathering("a.b", only=False)

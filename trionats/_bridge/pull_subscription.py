@@ -273,7 +273,8 @@ async def open_pull_subscription(
         nursery: Where the feeding task lives. A cancel scope around this call bounds the opening, not the feed.
         psub: What nats-py's `pull_subscribe` or `pull_subscribe_bind` gave.
         max_messages: How many messages may be asked for or wait to be received, unless the consumer allows fewer.
-        max_bytes: How many bytes of messages may, unless the consumer allows fewer.
+        max_bytes: How many bytes of messages may, unless the consumer allows fewer; an estimate for a consumer of the last message
+            of each subject (`last_per_subject`).
 
     Returns:
         An async context manager that gives the `PullSubscription`, a feed of `nats.aio.msg.Msg`.
@@ -311,7 +312,9 @@ def _window(config: Mapping[str, object], max_messages: int, max_bytes: int) -> 
     # The server takes no heartbeat that is longer than half of the time.
     heartbeat = min(HEARTBEAT, expires / 2)
     most, size = min(max_messages, most or max_messages), min(max_bytes, size or max_bytes)
-    return Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+    window = Window(most, size, heartbeat=heartbeat, expires=expires, rng=JITTER)
+    window.by_list = config.get("deliver_policy") == "last_per_subject"
+    return window
 
 
 def _exceeds_a_limit(status: OurMsg) -> bool:

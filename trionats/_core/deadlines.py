@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trionats import errors
+from trionats._feeds.opening import takes_no_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,8 +78,7 @@ def unexpected(call: str, arguments: Mapping[str, object], of: str | None = "nc"
     """
     name = next(iter(arguments))
     if name == "timeout":
-        how = "deadlines are cancel scopes, as in `with trio.fail_after(1):`" if of is None else within(call, of)
-        return TypeError(f"{call}() takes no timeout: {how}")
+        return takes_no_timeout(call) if of is None else takes_no_timeout(call, within(call, of))
     hint = _ELSEWHERE.get((call, name))
     return TypeError(f"{call}() got an unexpected keyword argument {name!r}{f': {hint}' if hint else ''}")
 

@@ -8,6 +8,7 @@ does or undergoes in normal operation is a warning. Everything can be had as eve
 from __future__ import annotations
 
 import logging
+from traceback import walk_tb
 
 from trionats import errors, events
 
@@ -84,8 +85,8 @@ class Logbook:
                 self._once((option,), "the callback %s failed: %s", option, type(error).__name__)
             case events.HandlerFailed(service, endpoint, error):
                 text = "a handler of endpoint %r of service %r failed: %s"
-                # As with a callback.
-                self._once((service, endpoint, type(error)), text, endpoint, service, type(error).__name__)
+                what = _blamed(error)
+                self._once((service, endpoint, what), text, endpoint, service, what)
             case events.PublishesLost(count):
                 log.warning("%d publishes are lost, or may be", count)
             case events.PublishesTooLarge(count, limit):
@@ -103,3 +104,12 @@ class Logbook:
             log.warning("more was refused than is told here, until the next connection")
         else:
             log.warning(text, *arguments)
+
+
+def _blamed(error: Exception) -> str:
+    """Name an exception and where in the program it comes from, but not its text: as with a callback. Without such a place it is ours."""
+    name, place = type(error).__name__, error.__traceback__
+    for frame, line in walk_tb(place):
+        if not frame.f_globals.get("__name__", "").startswith("trionats."):
+            return f"{name} at {frame.f_code.co_filename}:{line}"
+    return f"{name}: {error}" if place else name

@@ -75,11 +75,24 @@ def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     @wraps(function)
     @guarded
     def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
-        return Opening(name, manager(*args, **kwargs))
+        try:
+            opened = manager(*args, **kwargs)
+        except TypeError:
+            if "timeout" in kwargs:
+                raise takes_no_timeout(name) from None
+            raise
+        return Opening(name, opened)
 
     # sphinxcontrib-trio renders such a function as `async with`.
     open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]
     return open_
+
+
+def takes_no_timeout(
+    call: str, how: str = "deadlines are cancel scopes, as in `with trio.fail_after(1):`"
+) -> TypeError:
+    """Make the error for a call that was given a timeout, which says how to have one."""
+    return TypeError(f"{call}() takes no timeout: {how}")
 
 
 def check_nursery(nursery: object, opener: str) -> None:

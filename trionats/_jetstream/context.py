@@ -453,7 +453,7 @@ class JetStream(JetStreamManager):
         The schedule is a message itself: it is stored under its own subject, where it replaces the one before, and what it makes
         is stored under `target`, with its payload and headers and two that say where it comes from (`Nats-Scheduler`,
         `Nats-Schedule-Next`). So a consumer of its own subject would get it; in a work queue it would even be work, and
-        gone once it is acknowledged. A plain message under its subject disarms it.
+        gone once it is acknowledged. Publish nothing else under its subject: that disarms it, but not for good.
 
         One moment (`at`) needs a server of 2.12, everything else one of 2.14. Cancelled after it was sent, or when the
         connection broke behind it, it may have been stored; to schedule it again does no harm.
@@ -462,20 +462,22 @@ class JetStream(JetStreamManager):
             subject: The schedule's own subject. The stream that listens there must have `allow_msg_schedules`.
             payload: What is stored; text is encoded as UTF-8.
             target: Where: another subject of the same stream, without wildcards.
-            at: At this moment, a datetime that knows its zone; one that has passed is at once. The schedule is gone then.
-            every: So many seconds apart, which must be whole; from now on.
+            at: At this moment, a datetime that knows its zone, from 1678 to 2262-04-11; one that has passed is at once. The
+                schedule is gone then.
+            every: So many seconds apart, which must be whole and at most a hundred years; the first is so many seconds from now.
             cron: When all of six fields are met: second, minute, hour, day of the month, month, day of the week (0 is Sunday), each
-                `*`, a number, a range, a step (`*/5`) or a list, with names for months and days; in UTC. Or one of the words
-                `@yearly`, `@monthly`, `@weekly`, `@daily`, `@hourly`.
+                `*`, a number, a range, a step (`*/5`) or a list, with names for months and days; in UTC. Where both kinds of
+                day are restricted (a step is one, too), one of the two is enough. Or one of the words `@yearly`, `@monthly`,
+                `@weekly`, `@daily`, `@hourly`.
             ttl: What is stored is kept for so many whole seconds, or "never" ends; the stream must have `allow_msg_ttl`.
             time_zone: `cron` is meant in this zone, by its IANA name.
-            source: What is stored is the payload of the last message of this subject of the stream instead; nothing while there
-                is none.
-            headers: More headers, which are stored, too.
+            source: What is stored is the payload and the headers of the last message of this subject of the stream instead; its
+                own while there is none.
+            headers: More headers, which are stored, too, but for an id, expectations, a rollup and a TTL of the schedule itself.
             rollup: What is stored replaces all that was stored under `target` before.
 
         Returns:
-            The stream and the sequence of the schedule.
+            The stream and the sequence of the schedule. Is it a `duplicate`, by an id among the headers, then nothing was stored.
 
         Raises:
             trionats.errors.NoStreamResponseError: No stream listens on the subject.
@@ -484,7 +486,7 @@ class JetStream(JetStreamManager):
             nats.errors.Error: As for `publish`.
             TypeError: An argument is of a wrong kind.
             ValueError: An argument cannot be meant: none or several of `at`, `every` and `cron`, a time zone without `cron`,
-                a datetime without one, a `target` that is the subject.
+                a datetime without one, a `target` that is the subject, a `source` that is one of them.
         """
         if unknown:
             raise unexpected("schedule", unknown, "js")
@@ -505,30 +507,37 @@ class JetStream(JetStreamManager):
         data, sent = encoded(doing, payload), joined(doing, headers, asked)
         return await schedule(self._jetstream, doing, subject, data, sent, asked)
 
-    async def unschedule(self, subject: str) -> bool:
+    async def unschedule(self, subject: str, *, stream: str | None = None, **unknown: Never) -> bool:
         """Remove a schedule: once this returns, it makes no more messages.
 
-        Its stream is looked for, and what its leader has under the subject is purged, up to the schedule. What was stored
-        under `target` stays. A message that is no schedule is not touched.
+        It is deleted (by a purge up to its sequence), and so is one that a plain message on top has disarmed. What was stored on
+        top, or under `target`, stays.
 
         Args:
-            subject: The schedule's own subject.
+            subject: The schedule's own subject, as `schedules` tells it.
+            stream: Its stream. Without, the one that listens on the subject is looked for: that is another one, or none, where
+                the stream transforms its subjects, or does not listen there any more.
 
         Returns:
-            Whether there was one: False also for a moment that has come.
+            Whether one was removed: False also for a moment that has come, and for one that was scheduled anew meanwhile, which
+            stays.
 
         Raises:
-            trionats.errors.NotFoundError: No stream listens on the subject.
-            trionats.errors.APIError: The stream refused (`deny_purge`).
+            trionats.errors.NotFoundError: No stream listens on the subject, or there is none of this name.
+            trionats.errors.APIError: The stream refused: it is sealed.
             nats.errors.BadSubjectError: It is no subject.
+            TypeError: `stream` is no text.
+            ValueError: It is no stream's name.
         """
+        if unknown:
+            raise unexpected("unschedule", unknown, "js")
         publish_subject(subject, "unschedule")
-        return await unschedule(self._jetstream, subject)
+        return await unschedule(self._jetstream, subject, stream)
 
     async def schedules(self, stream: str, subjects: str = ">") -> list[api.Schedule]:
         """List the schedules of a stream, whoever made them.
 
-        What counts is the last message of each subject. Where the stream has many subjects that are no schedules, naming those
+        What counts is the last message of each subject: one with another message on top is not listed. Where the stream has many subjects that are no schedules, naming those
         that may be is much faster.
 
         Args:
@@ -829,7 +838,8 @@ class JetStream(JetStreamManager):
         takes the stream's messages over and puts the partition before their subjects; its members come and go (`add_members`).
 
         A group that exists with the same configuration is as good, whatever members an elastic one has meanwhile. Failed or cancelled,
-        nothing is left of it; the bucket of all groups stays, where it was created for this one.
+        nothing is left of it; the bucket of all groups stays, where it was created for this one. Cancelled while its configuration is on
+        its way, that may be stored all the same: created again, the group is whole, and deleted, it is gone.
 
         Args:
             stream: The stream that is read.
@@ -838,7 +848,7 @@ class JetStream(JetStreamManager):
             elastic: Whether members come and go.
             filters: What of the stream is read, without the partition: a subject with wildcards, or several of them that do not overlap. For an
                 elastic group also, by filter, which of its `*` (from 1) make up the key of a message: `{"orders.*.*": [1]}`; the whole
-                subject, where nothing is said. All of the stream by default.
+                subject, where nothing is said (server 2.12). All of the stream by default.
             members: Who its members are: the partitions are spread over them.
             mappings: Or the partitions of each member, from 0, by hand: each partition is given to one member. What is mapped is
                 read whole, whatever `filters` say.
@@ -855,7 +865,8 @@ class JetStream(JetStreamManager):
             trionats.errors.NotFoundError: There is no such stream.
             trionats.errors.APIError: The server refused, for instance because another stream has the name of the work queue; or it is too old.
             TypeError: An argument is of another kind; nothing was sent.
-            ValueError: An argument cannot be meant, or two exclude each other; the text names it.
+            ValueError: An argument cannot be meant, or two exclude each other; the text names it. Or a static group could never read
+                anything, since no subject of the stream begins with a partition.
         """
         if unknown:
             raise unexpected("create_group", unknown, "js")

@@ -51,24 +51,26 @@ class Counter:
         """Add to a counter; one that was never counted begins at 0.
 
         What is added at the same time by several is all counted. Where nobody leads the stream for a moment it is tried twice
-        more. When the connection broke behind it, or it was cancelled after it had been sent, it may have been counted or
-        not: to add it again may count it twice.
+        more. When the connection broke behind it, no answer came in time, or it was cancelled after it had been sent, it may
+        have been counted or not: to add it again may count it twice. Streams of other domains that listen on the subject count
+        it, too.
 
         Args:
             subject: The counter: a subject of the stream.
-            n: How much: any whole number, below 0 too, and of any size that a message can have.
+            n: How much: any whole number, below 0 too, of up to 65,000 digits: the server takes 64 KiB of headers.
 
         Returns:
             The counter's value behind it.
 
         Raises:
             TypeError: `n` is no whole number; nothing was sent.
-            ValueError: The subject is none of the stream's; nothing was sent.
+            ValueError: The subject is none of the stream's, or `n` has more digits; nothing was sent.
             nats.errors.BadSubjectError: It is no subject at all.
             trionats.errors.NoStreamResponseError: Nobody leads the stream.
+            nats.errors.TimeoutError: No answer came; whether it was counted is not known.
             trionats.errors.DisconnectedError: The connection broke, and whether it was counted is not known where its `sent` is
                 True.
-            trionats.errors.APIError: The stream refused.
+            trionats.errors.APIError: The stream refused: the sum is larger than its `max_msg_size`, for one.
         """
         doing = f"add to {subject!r}"
         publish_subject(subject, "add to")
@@ -84,7 +86,7 @@ class Counter:
         """Read a counter.
 
         Args:
-            subject: The counter.
+            subject: The counter, as it is stored: where the stream transforms its subjects that is not the one that is added to.
 
         Returns:
             What it has come to, and what others brought to it.
@@ -103,7 +105,8 @@ class Counter:
         """Read many counters, however many there are.
 
         Args:
-            subjects: Which ones: a pattern, in which a whole token may be `*` and the last one `>`, or several patterns.
+            subjects: Which ones: a pattern, in which a whole token may be `*` and the last one `>`, or several patterns. The
+                server compares each with each other: where they are many thousands, reading all is faster.
 
         Returns:
             What each has come to, in the order in which they were counted last; none where there is nothing. What is stored

@@ -15,6 +15,7 @@ from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.direct import read_leaders
 from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.jetstream.schedules import hint_of, is_schedule, need_of, read_schedule
+from trionats._protocol.subjects import stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,22 +59,28 @@ async def schedule(
         raise errors.explained(type(error), f"{error}; {hint}", **vars(error)) from None
 
 
-async def unschedule(jetstream: Api[Publishing], subject: str) -> bool:
-    """Remove a schedule, and what its subject held before.
+async def unschedule(jetstream: Api[Publishing], subject: str, stream: str | None) -> bool:
+    """Remove a schedule, whatever stands on top of it.
 
     Args:
         jetstream: Where its stream is.
         subject: Its subject.
+        stream: Its stream; None to look for the one that listens there.
 
     Returns:
         Whether there was one.
     """
-    stream = await JetStreamManager(jetstream).find_stream_name_by_subject(subject)
-    stored = await _stored(jetstream, stream, subject)
-    if stored is None or not is_schedule(stored.headers):
+    if stream is not None:
+        stream_name(stream)
+    else:
+        stream = await JetStreamManager(jetstream).find_stream_name_by_subject(subject)
+    # A schedule replaces all that its subject held, so it is the first message there. Whether it is armed nobody says: a message on
+    # top disarms it, but not one that another schedule made, and not beyond a crash of the server.
+    first = await _stored(jetstream, stream, subject, {"seq": 1, "next_by_subj": subject})
+    if first is None or not is_schedule(first.headers):
         return False
     # What was stored since stays: it is not what was seen.
-    return bool(await purged(jetstream, "unschedule", stream, stored.seq + 1, subject, None))
+    return bool(await purged(jetstream, "unschedule", stream, first.seq + 1, subject, None))
 
 
 async def list_schedules(jetstream: Api[Publishing], stream: str, pattern: str) -> list[api.Schedule]:
@@ -97,16 +104,20 @@ async def list_schedules(jetstream: Api[Publishing], stream: str, pattern: str) 
         return await list_stored(entries, LAST_PER_SUBJECT, doing)
     # A consumer beside its own would not be let in, or would change what is kept.
     info = await manager.stream_info(stream, pattern)
-    found = [await _stored(jetstream, stream, subject) for subject in info.state.subjects or {}]
+    found = [
+        await _stored(jetstream, stream, subject, {"last_by_subj": subject}) for subject in info.state.subjects or {}
+    ]
     read = [foreign.read(doing, _read_stored, stored) for stored in found if stored is not None]
     return sorted((entry for entry in read if entry is not None), key=attrgetter("seq"))
 
 
-async def _stored(jetstream: Api[Publishing], stream: str, subject: str) -> api.StoredMsg | None:
-    message = await jetstream.last_stored(stream, subject)
+async def _stored(
+    jetstream: Api[Publishing], stream: str, subject: str, asked: Mapping[str, object]
+) -> api.StoredMsg | None:
+    message = await jetstream.stored(stream, asked)
     if message is None:
         return None
-    with about(f"last message of {subject!r} of stream {stream!r}"):
+    with about(f"message of {subject!r} of stream {stream!r}"):
         return read_leaders(stream, message)
 
 

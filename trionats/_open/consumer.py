@@ -67,7 +67,8 @@ async def open_consumer(
             and it is taken for a pull consumer.
         max_messages: How many messages are asked for, or wait to be received, at the most.
         max_bytes: How many bytes of them, counted as the server does: subject, acknowledgement subject, headers, payload. None for
-            8 MiB, where a larger message is asked for alone; a number that was chosen and is smaller than a message is an error. For
+            8 MiB, where a larger message is asked for alone; a number that was chosen and is smaller than a message is an error. An
+            estimate for a consumer of the last message of each subject (`last_per_subject`), and one that was only bound. For
             a push consumer without flow control: how many bytes of headers and payloads may wait before it ends in a
             `nats.errors.SlowConsumerError`; None for 64 MiB.
         expires: How many seconds the server keeps a request, from 1 to 86400.

@@ -15,13 +15,14 @@ import enum
 import functools
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from multidict import MultiDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     Wrong = tuple[type[Exception], str, str]
     Check = Callable[[object, bool], Wrong | None]
@@ -185,9 +186,9 @@ def _check_of(hint: Any, name: str) -> Check:  # noqa: ANN401 - an annotation ma
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _any_of([_check_of(one, name) for one in inner])
-    if origin is list:
+    if origin in (list, Sequence):
         return _list_of(_check_of(inner[0], name))
-    if origin is dict and inner:
+    if origin in (dict, Mapping) and inner:
         return _dict_of(*(_check_of(one, name) for one in inner))
     if origin is typing.Literal:
         return _one_of(*inner)
@@ -305,7 +306,7 @@ def _list_of(inner: Check) -> Check:
 
 def _dict_of(key_check: Check, value_check: Check) -> Check:
     def test(value: object, strict: bool) -> Wrong | None:
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             return _must("a dict", value)
         for key, entry in value.items():
             wrong = key_check(key, strict)

@@ -123,6 +123,7 @@ class ServiceClient:
             name_of(call, name)
         if instance is not None:
             instance_of(call, instance, name)
+        self._connection.pace.run.check()
         await checkpoint_if_cancelled()
         subject = monitoring_subject(verb, name, instance, self._prefix)
         try:

@@ -12,6 +12,7 @@ Being left
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -22,7 +23,7 @@ from trionats import events
 from trionats._feeds.bounded import BoundedFeed
 from trionats._feeds.feed import feeding
 from trionats._protocol.receivers import Intake
-from trionats._protocol.services.answers import check_data
+from trionats._protocol.services.answers import as_json
 from trionats._protocol.services.deadlines import mentions, seconds_left
 from trionats._protocol.services.failures import BUSY, LATE, STOPPED
 from trionats._services.request import Desk, ServiceRequest
@@ -127,8 +128,7 @@ class Endpoint(BoundedFeed[ServiceRequest]):
         stats = self.desk.tally.stats(sign.name, sign.subject, sign.queue)
         if sign.stats_handler is not None:
             try:
-                data = sign.stats_handler(stats)
-                check_data(data)
+                data = as_json(sign.stats_handler(replace(stats)))
             except Exception as error:  # it is the program's, and no reason for others to learn nothing
                 self.tell(error)
             else:
@@ -203,7 +203,6 @@ class Endpoint(BoundedFeed[ServiceRequest]):
             self._attachment = None
 
     def _arrived_late(self, message: Msg) -> None:
-        self.desk.tally.requests += 1
         ServiceRequest(self.desk, message, inf).__refuse__(STOPPED)
 
     @enable_ki_protection

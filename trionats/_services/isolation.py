@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Generator
     from contextvars import Context
 
 __all__ = ["isolated"]
@@ -14,7 +15,10 @@ __all__ = ["isolated"]
 A = TypeVar("A")
 
 
-async def _awaited(awaitable: Awaitable[object]) -> object:
+async def _awaited(awaitable: object, function: object) -> object:
+    if not isinstance(awaitable, Awaitable):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name} must be a coroutine function (async def), but it returned {type(awaitable).__name__}")
     return await awaitable
 
 
@@ -31,9 +35,9 @@ def isolated(
         waits: Called, outside of that context, when it is about to wait for the first time.
     """
     run = context.run
+    called = run(function, argument)
+    work = called if isinstance(called, types.CoroutineType) else _awaited(called, function)
     try:
-        called = run(function, argument)
-        work = called if isinstance(called, types.CoroutineType) else _awaited(called)
         asked = run(work.send, None)
         waits()
         while True:

@@ -81,12 +81,19 @@ class Monitoring(BoundedFeed[Msg]):
             attachment.retire()
 
     async def respond(self) -> None:
-        """Answer, one question after the other."""
+        """Answer, one question after the other, and no faster than the server takes it."""
+        supervisor = self._connection.supervisor
         while True:
             question = await self._receive.receive()
             self._taken(question)
-            if question.reply:
-                self._respond_to(question)
+            if not question.reply:
+                continue
+            try:
+                if not supervisor.has_room:
+                    await supervisor.wait_room()
+            except errors.OutboundBufferLimitError:
+                continue  # whoever asked does not wait until there is a connection again
+            self._respond_to(question)
 
     def _respond_to(self, question: Msg) -> None:
         verb = question.subject.split(".")[1]

@@ -75,7 +75,7 @@ class Identity:
         self.version = version_of(call, version)
         self.description = described(call, description)
         self.metadata = metadata_of(call, metadata)
-        self.queue = queue_of(call, queue, "")
+        self.queue = queue_of(call, queue, None)
         self.id = connection.new_token()
         self.started = datetime.now(UTC)
         self.stopped = False

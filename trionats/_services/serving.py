@@ -98,14 +98,15 @@ class Crew:
                 await self._until_nobody_waits(request, work)
         except Exception as error:  # it is the program's, and ends nothing but its own request
             failed = error
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - a group that holds nothing but failures ends nothing, either
             ends, failed = parts(error) if isinstance(error, BaseExceptionGroup) else (error, None)
-            self._done(request, failed)
-            if failed is None:
-                request.__refuse__(CANCELLED)
-            if ends is None or ends is error:
-                raise
-            raise ends from None  # noqa: ASYNC104 - what of it is not a failure
+            if ends is not None:
+                self._done(request, failed)
+                if failed is None:
+                    request.__refuse__(CANCELLED)
+                if ends is error:
+                    raise
+                raise ends from None  # noqa: ASYNC104 - what of it is not a failure
         if failed is None:
             request.__finish__(None)
             return

@@ -324,6 +324,7 @@ class SystemClient:
         if unknown:
             raise unexpected(kind.lower(), unknown, "system")
         check_server(kind, server)
+        self._connection.pace.run.check()
         await checkpoint_if_cancelled()
         if server is None:
             answers, failed, missing = await self._ask_all(kind, answer, options, only_one=only_one)

@@ -163,7 +163,8 @@ class Consumer:
             batch: How many messages at the most, up to 1,000,000.
             expires: How many seconds the server waits for messages, from 0.001 to 86400.
             max_bytes: How many bytes at the most, as the server counts them: subject, reply subject, headers and payload of
-                each message.
+                each message. Do not use it for a consumer of the last message of each subject (`last_per_subject`): unless the stream
+                keeps one message of a subject, the server loses for good the one that does not fit (2.15).
             no_wait: Take what there is, which takes 0.1 s where there is nothing; `expires` and `heartbeat` do not apply.
             heartbeat: How often, in seconds, the server says that it is still there; half of `expires` at the most. By default
                 every 5 s where it waits for 10 s or more, and every 0.5 s where it waits for 1 s or more for the last message of each

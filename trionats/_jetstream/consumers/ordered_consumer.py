@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal, Never, NoReturn, Protocol, final
 
 import trio
@@ -298,9 +299,10 @@ class _Collector:
     what = "a fetch"
 
     def __init__(self, batch: int, max_bytes: int | None, deliverer: Deliverer) -> None:
-        self._batch, self._limit, self._deliverer = batch, max_bytes or _MOST, deliverer
+        self._batch, self._limit, self._deliverer = batch, max_bytes or inf, deliverer
         self.messages: list[JetStreamMsg] = []
-        self.too_large = self._last = 0
+        self.too_large = self._last = self._size = 0
+        self._full = False
         self.done = False
         """Whether a program has what was collected."""
         self.source: OrderedSource | None = None
@@ -311,20 +313,23 @@ class _Collector:
 
     @property
     def complete(self) -> bool:
-        return len(self.messages) >= self._batch or self.too_large > 0
+        return self._full or len(self.messages) >= self._batch
 
     def given(self, start: int, *, caught_up: bool) -> tuple[int, bool]:
         return (self._last, True) if self.done and self.messages else (start, caught_up)
 
     def _take(self, msg: Msg, ack: AckSubject, size: int) -> Handed:
-        if size > self._limit:
-            self.too_large = size
-        else:
+        # One that is too large comes alone; and of a list the server is not told how many bytes there may be.
+        self._full = self._size + size > self._limit
+        if not self._full:
+            self._size += size
             self.messages.append(JetStreamMsg(msg, self._deliverer))
             self._last = ack.sequence
+        elif not self.messages:
+            self.too_large = size
         if self.complete and self.source is not None:
             self.source.wake()
-        return Handed.REFUSED if self.too_large else Handed.KEPT
+        return Handed.REFUSED if self._full else Handed.KEPT
 
 
 @final

@@ -13,7 +13,7 @@ from trionats._jetstream.kv import buckets
 from trionats._jetstream.kv.store import KeyValue
 from trionats._jetstream.management import STREAM_EXISTS, JetStreamManager
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.partitions.assets import queue_config
+from trionats._protocol.jetstream.partitions.assets import queue_config, see_partitions
 from trionats._protocol.jetstream.partitions.groups import Stored, read, unlike
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ __all__ = ["change", "create", "delete", "find_bucket", "find_group", "require"]
 
 #: One of several processes of a member is pinned, which is what needs a server of 2.11.
 _GROUPS: Final = Need("a partitioned consumer group", 1)
+#: Before that, a transform has to name the wildcards that make up a key.
+_WHOLE_SUBJECTS: Final = Need("an elastic group without partitioning wildcards", 2)
 
 
 async def require(jetstream: Api[Publishing], place: Place) -> None:
@@ -74,7 +76,11 @@ async def create(jetstream: Api[Publishing], place: Place, wanted: Stored) -> ap
     stored is deleted again.
     """
     await require(jetstream, place)
+    if place.elastic and not (wanted.group.filters and all(wanted.group.filters.values())):
+        await jetstream.require(str(place), _WHOLE_SUBJECTS)
     source = (await JetStreamManager(jetstream).stream_info(place.stream)).config
+    if not place.elastic:
+        see_partitions(place, source)
     kv = await _bucket(jetstream, place, source.num_replicas or 1)
     revision = 0
     try:

@@ -26,6 +26,8 @@ __all__ = ["INCREMENT", "increment_of", "read_entry", "value_of"]
 
 INCREMENT: Final = "Nats-Incr"
 SOURCES: Final = "Nats-Counter-Sources"
+#: The server takes 64 KiB of headers (error 10097); writing a number takes time in proportion to the square of its digits, too.
+_TOO_LARGE: Final = 10**65_000
 #: Below the least limit that a program may set (`sys.set_int_max_str_digits`).
 _PIECE: Final = 640
 _is_whole: Final = re.compile(r"[+-]?[0-9]+").fullmatch
@@ -40,9 +42,12 @@ def increment_of(doing: str, number: object) -> dict[str, str]:
 
     Raises:
         TypeError: It is no whole number.
+        ValueError: It has more digits than a message can say.
     """
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"{doing}: n must be a whole number, not {type(number).__name__}")
+    if not -_TOO_LARGE < number < _TOO_LARGE:
+        raise ValueError(f"{doing}: n has more than 65,000 digits: no message can have more")
     return {INCREMENT: f"{Decimal(number):+f}"}
 
 

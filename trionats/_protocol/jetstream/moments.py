@@ -62,10 +62,13 @@ def written_moment(call: str, name: str, moment: object) -> str:
 
     Raises:
         TypeError: It is something else.
-        ValueError: It does not know its zone.
+        ValueError: It does not know its zone, or is none of the years 1 to 9999 in UTC.
     """
     if not isinstance(moment, datetime):
         raise TypeError(f"{call}: {name} must be a datetime, not {type(moment).__name__}")
     if moment.utcoffset() is None:
         raise ValueError(f"{call}: {name} has no time zone, as in datetime.now(UTC)")
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        raise ValueError(f"{call}: {name} is {moment}, which is no moment of the years 1 to 9999 in UTC") from None

@@ -11,6 +11,10 @@ Strategy
     Messages do not say which request they come for (the server serves several in turn), statuses do: they arrive at the
     reply subject of one request. So what is outstanding is one sum, and a status takes what its request did not get
     out of it (ADR-37). The sum never gets below zero, and when nothing can be left it is zero.
+
+    Where the server walks a list, no request says how many bytes it takes: the entry that does not fit would be lost
+    (design 980). There `Fitting` says how many messages to ask for, bytes are counted only as they come, and what was asked for
+    ends by its number alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trionats._protocol.jetstream.acks import NANOSECONDS, whole_number
+from trionats._protocol.jetstream.fitting import FIRST, Fitting
 from trionats._protocol.jetstream.refusals import backoff
 from trionats._protocol.replies import NO_RESPONDERS
 
@@ -44,6 +49,8 @@ _MOST_REQUESTS: Final = 16
 # A request may cross the deletion of its consumer and get lost; so when nothing is heard behind it, another one finds out
 # (design 61).
 _PROOF_WITHIN: Final = 0.5
+# What a request takes of the credit in bytes that says no number: so much that its bytes never end it.
+_UNCOUNTED: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,7 @@ class Window:
         threshold_messages: It is refilled when no more than so many messages are outstanding; None for half of the credit.
         threshold_bytes: The same in bytes.
         terms: What stands in each request besides.
+        first: How many messages of a list are asked for before any came.
 
     Attributes:
         pin: What the server calls us while it gives messages to us alone.
@@ -165,8 +173,9 @@ class Window:
         most_bytes: How many bytes it may ask for.
         wanted: How many more messages are wanted in all, those that are buffered included.
         one_at_a_time: Whether nothing is asked for while a request is under way.
-        listed: Whether the server goes through a list; of what is not waited for one request follows the other then, since it may
-            skip what another one has no room for.
+        by_list: Whether the server may be walking a list, so that no request says how many bytes it takes, and of what is not waited
+            for one request follows the other. It is told before anything is asked of a consumer.
+        spare: How many messages of a list are not asked for, but left to `touch`.
     """
 
     def __init__(
@@ -180,6 +189,7 @@ class Window:
         threshold_messages: int | None = None,
         threshold_bytes: int | None = None,
         terms: Mapping[str, object] | None = None,
+        first: int = FIRST,
     ) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._heartbeat, self._expires, self._rng = heartbeat, expires, rng
@@ -192,7 +202,9 @@ class Window:
         self.pin = ""
         self.most_messages, self.most_bytes = max_messages, max_bytes
         self.wanted = inf
-        self.one_at_a_time = self.listed = False
+        self.one_at_a_time = self.by_list = False
+        self.spare = 0
+        self._fitting = Fitting(first)
         self._number = 0
         self._usual_size = 0.0
         self._worth_a_look = max_messages - self._enough
@@ -275,22 +287,35 @@ class Window:
 
         Returns:
             A request that the server responds to at once, whatever it has, and that no message fits into: it takes no
-            credit.
+            credit. Of a list even that would take an entry, so there it is one that the server refuses (400).
         """
         self._proof_until = inf
         self._number += 1
         self._proof = self._number
+        if self.by_list:
+            return Pull(name, self._proof, 1, expires=_PATIENCE, heartbeat=_PATIENCE)
         return Pull(name, self._proof, 1, max_bytes=1)
 
-    def touch(self, name: str, seconds: float) -> Pull:
+    def touch(self, name: str, seconds: float, *, certain: bool = False) -> Pull | None:
         """Say what to ask for to keep a consumer alive: as `prove`, but it waits a moment, since the server forgets without a
         word a request that does not wait where acknowledgements are due.
 
         Args:
             name: The consumer's name.
             seconds: How long it waits.
+            certain: Whether there is a list for certain.
+
+        Returns:
+            The request. Of what may be a list it is one for a message, as long as there is room for one; then None, if it is certain.
         """
+        room = self.by_list and self._buffered < self._max_messages
+        if certain and not room:
+            return None
         self._number += 1
+        if room:
+            pull = Pull(name, self._number, 1, expires=seconds, terms=self._terms, pin=self.pin)
+            self._count(pull, _UNCOUNTED)
+            return pull
         return Pull(name, self._number, 1, max_bytes=1, expires=seconds, terms=self._group)
 
     def wakes_at(self, now: float) -> float:
@@ -323,7 +348,8 @@ class Window:
             The request, which counts as sent.
         """
         batch = self._max_messages - self._asked - self._buffered
-        size = self._max_bytes - self._asked_bytes - self._buffered_bytes
+        free = self._max_bytes - self._buffered_bytes
+        size = free if self.by_list else free - self._asked_bytes
         if not self._worth_asking(batch, size) or now < self._pause_until:
             return None
         if not self._asked:
@@ -334,7 +360,11 @@ class Window:
             batch = min(batch, int(self.wanted) - self._asked - self._buffered)
             if batch < 1:
                 return None
-        if self.most_messages < batch:
+        if self.by_list:
+            batch, size = min(batch, self._fits(free)), 0
+            if batch < 1:
+                return None
+        elif self.most_messages < batch:
             # Several are needed, so none of them may have all of the bytes.
             size = max(size * self.most_messages // batch, min(size, self._too_small + 1))
         size = min(size, self.most_bytes)
@@ -346,13 +376,27 @@ class Window:
             expires, heartbeat = (_PATIENCE, _PATIENCE / 2) if patient else (0.0, 0.0)
         self._number += 1
         pull = Pull(name, self._number, batch, 0 if alone else size, expires, heartbeat, self._terms, self.pin)
-        self._pulls[pull.number] = pull
         if not self._asked:
             self._heard = now
             self._proof_until = now + _PROOF_WITHIN
-        self._asked += batch
-        self._asked_bytes += size
+        self._count(pull, _UNCOUNTED if self.by_list else size)
         return pull
+
+    def _fits(self, free: int) -> int:
+        """Say how many messages of a list to ask for: one at the least where there is none yet, however large it may be."""
+        outstanding = self._asked + self._buffered
+        most = min(self._max_messages - self.spare - outstanding, self._fitting.more(free, self._asked))
+        return most if outstanding else max(1, most)
+
+    def _count(self, pull: Pull, size: int) -> None:
+        """Count a request as sent."""
+        self._pulls[pull.number] = pull
+        self._asked += pull.batch
+        self._asked_bytes += size
+
+    def _bytes_of(self, pull: Pull) -> int:
+        """Say how much of the credit in bytes a request has taken, at the most."""
+        return _UNCOUNTED if self.by_list else pull.max_bytes or self._max_bytes
 
     def overlaps(self, at_most: int = 0) -> bool:
         """Say whether more may be asked for while a request is under way.
@@ -365,7 +409,7 @@ class Window:
         """
         if self.one_at_a_time or self._crowded:
             return False
-        return not at_most or (not self.listed and at_most - self._asked >= self._max_messages)
+        return not at_most or (not self.by_list and at_most - self._asked >= self._max_messages)
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         # A message that did not fit into a part of the credit needs more than was offered then.
@@ -394,6 +438,8 @@ class Window:
         self._usual_size += (size - self._usual_size) / 16 if self._usual_size else size
         self._asked -= 1
         self._asked_bytes -= size
+        if self.by_list:
+            self._fitting.came(size)
         if self._asked <= 0 or self._asked_bytes <= 0 or not self._pulls:
             self._settle(0, 0)
 
@@ -408,6 +454,8 @@ class Window:
         self._buffered_bytes += size
         self._asked -= 1
         self._asked_bytes -= size
+        if self.by_list:
+            self._fitting.came(size)
         if not self._asked & 15 or not self._usual_size:
             # A sample is enough.
             self._proof_until = inf
@@ -469,7 +517,7 @@ class Window:
             self._end_before(number)
         elif pull is not None:
             # Whatever stands there: it cannot have got more than it asked for.
-            missing, missing_bytes = pull.batch, pull.max_bytes or self._max_bytes
+            missing, missing_bytes = pull.batch, self._bytes_of(pull)
             if "Nats-Pending-Messages" in headers:
                 missing = min(missing, whole_number(headers, "Nats-Pending-Messages"))
                 missing_bytes = min(missing_bytes, whole_number(headers, "Nats-Pending-Bytes"))
@@ -477,7 +525,7 @@ class Window:
                 # It may have got some: what is left is no more than what the others can have.
                 others = self._pulls.values()
                 missing = self._asked - sum(other.batch for other in others)
-                missing_bytes = self._asked_bytes - sum(other.max_bytes or self._max_bytes for other in others)
+                missing_bytes = self._asked_bytes - sum(map(self._bytes_of, others))
                 missing, missing_bytes = max(0, missing), max(0, missing_bytes)
             if code == 409 and "exceeds maxbytes" in text and missing == pull.batch:
                 self._too_small = pull.max_bytes
@@ -529,7 +577,7 @@ class Window:
         """Take all requests up to this one for ended; what was sent behind it has crossed its status, and is asked of who follows."""
         self._pulls = {pull.number: pull for pull in self._pulls.values() if pull.number > number}
         self._asked = sum(pull.batch for pull in self._pulls.values())
-        self._asked_bytes = sum(pull.max_bytes or self._max_bytes for pull in self._pulls.values())
+        self._asked_bytes = sum(map(self._bytes_of, self._pulls.values()))
 
     def _settle(self, messages: int, size: int) -> None:
         self._asked -= messages

@@ -10,14 +10,13 @@ without a look, so it is known what each form needs (`need_of`).
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from multidict import MultiDict
 
 from trionats import api, errors
 from trionats._protocol import subjects
-from trionats._protocol.fields import MOST_SECONDS
 from trionats._protocol.jetstream.levels import Need
 from trionats._protocol.jetstream.moments import read_moment, written_moment
 from trionats._protocol.jetstream.publishing.publish import time_to_live
@@ -37,6 +36,12 @@ ROLLUP: Final = "Nats-Schedule-Rollup"
 _ADDED: Final = "Nats-Rollup"
 _OWN: Final = frozenset(name.lower() for name in (SCHEDULE, TARGET, SOURCE, TTL, TIME_ZONE, ROLLUP, _ADDED))
 
+#: The server counts nanoseconds from 1970 in 63 bits, and looks at no overflow: what is due later is made at once, what was due
+#: earlier never, and an interval that leads out of them is over four times a second.
+_FIRST: Final = datetime(1678, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(2262, 4, 11, tzinfo=UTC)
+#: A hundred years from now are still within them.
+_MOST_EVERY: Final = 100 * 365 * 86_400
 _WORDS: Final = frozenset({"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"})
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -94,6 +99,11 @@ def schedule_headers(
     if target == subject:
         raise ValueError(f"{doing}: target is its own subject: what it makes has to be stored under another one")
     said = {SCHEDULE: _time(doing, at, every, cron), TARGET: target}
+    if source is not None:
+        _check_subject(f"{doing}: source", source)
+        if source in (subject, target):
+            raise ValueError(f"{doing}: source is its {'own subject' if source == subject else 'target'}, too")
+        said[SOURCE] = source
     if ttl is not None:
         said[TTL] = time_to_live(doing, ttl, "ttl")
     if time_zone is not None:
@@ -104,9 +114,6 @@ def schedule_headers(
         if not _is_zone(time_zone):
             raise ValueError(f"{doing}: time_zone is {time_zone!r}: it must be an IANA name, as 'Europe/Berlin'")
         said[TIME_ZONE] = time_zone
-    if source is not None:
-        _check_subject(f"{doing}: source", source)
-        said[SOURCE] = source
     if not isinstance(rollup, bool):
         raise TypeError(f"{doing}: rollup must be True or False, not {type(rollup).__name__}")
     if rollup:
@@ -128,13 +135,16 @@ def _time(doing: str, at: datetime | None, every: float | None, cron: str | None
     if len(given) != 1:
         raise ValueError(f"{doing}: one of at, every and cron says when, not {' and '.join(given) or 'none of them'}")
     if at is not None:
-        return "@at " + written_moment(doing, "at", at)
+        written = written_moment(doing, "at", at)
+        if not _FIRST <= at <= _LAST:
+            raise ValueError(f"{doing}: at is {at}: it must be from {_FIRST:%Y-%m-%d} to {_LAST:%Y-%m-%d}")
+        return "@at " + written
     if cron is not None:
         return _cron(doing, cron)
     if not isinstance(every, (int, float)) or isinstance(every, bool):
         raise TypeError(f"{doing}: every must be whole seconds, not {type(every).__name__}")
-    if not 1 <= every <= MOST_SECONDS or every != int(every):
-        raise ValueError(f"{doing}: every is {every:g} s: it must be whole seconds, from 1 to {MOST_SECONDS}")
+    if not 1 <= every <= _MOST_EVERY or every != int(every):
+        raise ValueError(f"{doing}: every is {every:g} s: it must be whole seconds, from 1 to {_MOST_EVERY}")
     return f"@every {int(every)}s"
 
 

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from trionats.api import ServiceStats
 
 if TYPE_CHECKING:
-    from trionats.api import ServiceInfo, ServicePing, ServiceStats
+    from trionats.api import ServiceInfo, ServicePing
 
-__all__ = ["check_data", "encoded"]
+__all__ = ["as_json", "encoded"]
 
 
 def encoded(answer: ServicePing | ServiceInfo | ServiceStats) -> bytes:
-    """Write an answer."""
-    return json.dumps(answer.as_dict()).encode()
+    """Write an answer, with all that other clients cannot do without."""
+    said: dict[str, Any] = answer.as_dict()
+    if isinstance(answer, ServiceStats):
+        # nats-py reads no endpoint without data, and no time without a fraction of a second.
+        for endpoint in said["endpoints"]:
+            endpoint.setdefault("data", None)
+        if answer.started is not None:
+            said["started"] = answer.started.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return json.dumps(said).encode()
 
 
-def check_data(data: object) -> None:
-    """Refuse what a program gives as the data of its statistics, where JSON has no such thing.
+def as_json(data: object) -> object:
+    """Make of what a program gives as the data of its statistics what others will read, and nobody will change.
 
     Raises:
         TypeError: It holds what cannot be written.
         ValueError: It holds a number that is none, or itself.
     """
-    json.dumps(data, allow_nan=False)
+    try:
+        return json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"what the stats_handler returned is nothing that JSON has: {error}") from None

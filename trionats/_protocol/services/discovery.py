@@ -10,6 +10,7 @@ Strategy
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -70,6 +71,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _nanoseconds(value: object) -> object:
+    # A mean of nats.js has fractions, where requests come to an iterator.
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
 def _texts(value: object) -> object:
     if not isinstance(value, dict):
         return value
@@ -97,10 +103,10 @@ def _endpoints(value: object) -> object:
     return [_in_form(one, _ENDPOINT_FORMS) if isinstance(one, dict) else one for one in value]
 
 
-_NUMBERS: Final = ("num_requests", "num_errors", "processing_time", "average_processing_time")
 _ENDPOINT_FORMS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "metadata": _texts,
     "last_error": _error,
-    **dict.fromkeys(_NUMBERS, _whole),
+    **dict.fromkeys(("num_requests", "num_errors"), _whole),
+    **dict.fromkeys(("processing_time", "average_processing_time"), _nanoseconds),
 }
 _FORMS: Final[Mapping[str, Callable[[Any], Any]]] = {"metadata": _texts, "started": _time, "endpoints": _endpoints}

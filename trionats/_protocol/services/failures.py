@@ -9,7 +9,7 @@ from multidict import MultiDict
 from trionats._protocol.services.words import ERROR, ERROR_CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["BUSY", "CANCELLED", "LATE", "STOPPED", "Failure", "failure", "failure_of", "parts"]
 
@@ -64,7 +64,7 @@ def failure(call: str, code: object, description: object) -> Failure:
         raise TypeError(f"{call}: description must be text, not {type(description).__name__}")
     text = code if isinstance(code, str) else int.__repr__(code)
     for field, value in (("code", text), ("description", description)):
-        if not value.strip() or len(value.splitlines()) > 1:
+        if not value.strip() or value.splitlines() != [value]:
             raise ValueError(f"{call}: {field} must be a line of text that is not empty")
     return Failure(text, description)
 
@@ -79,7 +79,9 @@ def failure_of(error: BaseException) -> Failure | None:
         The failure; None where nothing failed, but somebody ended it: cancelled, Ctrl-C.
     """
     if isinstance(error, Exception) or (isinstance(error, BaseExceptionGroup) and parts(error)[1] is not None):
-        return Failure("500", type(error).__name__)
+        name = type(error).__name__
+        # A class that was made by a call may be called anything, and not everything can stand in a header.
+        return Failure("500", name if name.isidentifier() else "Exception")
     return None
 
 
@@ -92,5 +94,16 @@ def parts(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException | Non
         group: What was raised.
     """
     ends, failed = group.split(lambda each: not isinstance(each, (Exception, BaseExceptionGroup)))
-    assert failed is None or isinstance(failed, Exception)
-    return ends, failed
+    if failed is None or isinstance(failed, Exception):
+        return ends, failed
+    # A class of groups of its own, that is none of `Exception` whatever is in it.
+    return ends, ExceptionGroup(group.message, list(_each(failed)))
+
+
+def _each(group: BaseExceptionGroup[BaseException]) -> Iterator[Exception]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _each(one)
+        else:
+            assert isinstance(one, Exception)
+            yield one

@@ -124,25 +124,25 @@ def metadata_of(call: str, metadata: Mapping[str, str] | None) -> dict[str, str]
     return copied or {}
 
 
-def queue_of(call: str, queue: str | None, inherited: str) -> str:
+def queue_of(call: str, queue: str | None, inherited: str | None) -> str:
     """Say which queue group it is.
 
     Args:
         call: As for `name_of`.
         queue: The name of the group; an empty string for none; None for the one that is inherited.
-        inherited: That one.
+        inherited: That one; None where there is none, so one has to be named.
 
     Raises:
         TypeError: It is no text.
         ValueError: No queue group can be called so.
     """
-    check_argument(call, "queue", str | None, queue)
+    check_argument(call, "queue", str if inherited is None else str | None, queue)
     if queue:
         try:
             subjects.queue_name(queue)
         except errors.BadSubjectError as error:
             raise ValueError(f"{call}: {error}") from None
-    return inherited if queue is None else queue
+    return (inherited or "") if queue is None else queue
 
 
 def group_prefix(call: str, prefix: str, name: str) -> str:

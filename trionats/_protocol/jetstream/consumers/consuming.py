@@ -24,7 +24,9 @@ What is done when
     somebody did, its size is found out (`Measure`), and reading fails with both numbers.
 
     The consumer gives the last message of each subject: it stands still at each one that was deleted since it was made, though
-    more wait behind that, until a heartbeat is due or another request comes. So heartbeats are asked for each second.
+    more wait behind that, until a heartbeat is due or another request comes. So heartbeats are asked for each second. And it
+    loses what does not fit into a request's bytes; so no request names a number (design 980), neither to a consumer that nobody looked
+    at, and a part of the credit is left for the signs of life, each of which may bring a message.
 
     Messages waited past their ack wait: the reader is slower than the credit supposes. From then on no more are asked for than it took
     meanwhile, so that another reader has the rest; that grows again slowly while all are taken in time.
@@ -68,6 +70,8 @@ _SIGN_SECONDS: Final = 0.1
 _FORGOTTEN_AFTER: Final = 5.0
 #: How often a consumer is woken that stands still at what was deleted.
 _WAKE_EVERY: Final = 1.0
+#: The part of the credit that is left for signs of life of such a consumer.
+_SPARE: Final = 8
 #: News of one kind come no faster than this.
 _QUIET: Final = 1.0
 
@@ -120,7 +124,7 @@ class Traits:
         max_expires: How many seconds one may wait.
         max_bytes: How many bytes one may ask for.
         pin_seconds: After how many seconds without a request a client loses its pin.
-        halts: Whether it stands still at what was deleted since it was made (`last_per_subject`).
+        halts: Whether it stands still at what was deleted since it was made, and loses what does not fit (`last_per_subject`).
     """
 
     known: bool = True
@@ -157,7 +161,7 @@ class Consuming:
         self.expired = 0
         self._stream, self._name, self._rng = stream, consumer, rng
         self._chosen_bytes = demand.max_bytes
-        self._known = traits.known
+        self._known, self._halts = traits.known, traits.halts
         self._window = window = Window(
             demand.max_messages,
             demand.credit_bytes,
@@ -181,7 +185,10 @@ class Consuming:
             if limit > 0:
                 self._limit(kind, limit)
         window.one_at_a_time = traits.max_waiting == 1
+        window.by_list = traits.halts or not traits.known
         self._sign_every = traits.forgotten_after / _SIGNS or inf
+        if window.by_list and self._sign_every < inf:
+            window.spare = demand.max_messages // _SPARE
         self._sign_at = inf
         self._linked, self._stopped = True, False
         self._renew = self._measure = self._mute = self._expiring = False
@@ -239,14 +246,17 @@ class Consuming:
             return Measure()
         window = self._window
         pull = window.pull(self._name, now)
-        if pull is None and now >= self._sign_at and not window.asked:
-            pull = window.touch(self._name, _SIGN_SECONDS)
+        if pull is None and now >= self._sign_at:
+            self._sign_at = now + self._sign_every
+            if not window.asked:
+                pull = window.touch(self._name, _SIGN_SECONDS, certain=self._halts)
         if pull is not None:
             self._sign_at = now + self._sign_every
             return pull
         if now >= self._look_at:
             return Inspect(self._name)
-        sign_at = inf if window.asked else self._sign_at
+        # No status says that a request for messages of a list is complete.
+        sign_at = inf if window.asked and not window.by_list else self._sign_at
         return Wait(min(window.wakes_at(now), self._look_at, sign_at))
 
     def overdue(self, now: float) -> None:

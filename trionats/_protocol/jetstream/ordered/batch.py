@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trionats._protocol.jetstream.fitting import FIRST
 from trionats._protocol.jetstream.pull import Ending, Pull, Window, before_deadline
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Batch(Window):
     def __init__(
         self, batch: int, max_bytes: int, *, until: float, no_wait: bool, heartbeat: float, rng: random.Random
     ) -> None:
-        super().__init__(batch, max_bytes or _UNLIMITED, heartbeat=heartbeat, expires=0.0, rng=rng)
+        # Where any number of bytes may come, nobody has to find out how many messages fit.
+        first = FIRST if max_bytes else batch
+        super().__init__(batch, max_bytes or _UNLIMITED, heartbeat=heartbeat, expires=0.0, rng=rng, first=first)
         self._until, self._no_wait, self._pace = until, no_wait, heartbeat
         self._empty = False
         self.over = False
@@ -100,6 +103,10 @@ class Batch(Window):
 
     def _worth_asking(self, batch: int, size: int) -> bool:
         return True
+
+    def _fits(self, free: int) -> int:
+        # Nothing makes room here: whoever collects refuses what does not fit any more.
+        return max(1, self._fitting.more(free, 0))
 
     def status(self, number: int, code: int, description: str, headers: Mapping[str, str], now: float) -> Ending:
         """Tell that a status came, as to `Window.status`."""

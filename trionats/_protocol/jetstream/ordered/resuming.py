@@ -193,6 +193,11 @@ class Ordered:
         return self._window.listen_until if self._linked and self._phase is _Phase.READING else inf
 
     @property
+    def _by_list(self) -> bool:
+        """Whether the server may be walking a list for the consumer: it does unless the stream keeps one message of each subject."""
+        return self._beginning.policy == "last_per_subject"
+
+    @property
     def _pauses(self) -> bool:
         """Whether nothing is to be asked for before something else was done."""
         return self._phase is not _Phase.READING or self._snapshot.pauses
@@ -252,7 +257,6 @@ class Ordered:
             sequence, timestamp = self.cursor
             # The last one handed over is asked for again: its timestamp shows whether it still is the same stream.
             self._beginning = Start("by_start_sequence", sequence if timestamp else sequence + 1)
-        self._window.listed = self._beginning.policy == "last_per_subject"
         config = {"name": self.name, **self._fixed_config, **self._beginning.config()}
         if len(self._filters) > 1:
             config["filter_subjects"] = list(self._filters)
@@ -316,8 +320,7 @@ class Ordered:
             return
         pending, sent, _ = _counts(info)
         left = pending + max(0, sent - self._consumer_sequence)
-        by_list = self._beginning.policy == "last_per_subject"
-        self._take(self._snapshot.inspected(left, self.cursor[0], by_list=by_list), now)
+        self._take(self._snapshot.inspected(left, self.cursor[0], by_list=self._by_list), now)
 
     def inspect_failed(self, name: str, now: float) -> None:
         """Tell that nothing could be found out about the consumer.
@@ -558,6 +561,7 @@ class Ordered:
             window: The new reader's credit.
         """
         self._window, self._linked = window, True
+        window.by_list = self._by_list
         self.failure = self.refusal = None
         self._refusals.forget()
         self._end_refusals.forget()
@@ -572,8 +576,8 @@ class Ordered:
         self._phase = _Phase.READING
         self._refusals.forget()
         self.refusal = None
-        by_list = self._beginning.policy == "last_per_subject"
-        self._snapshot.begin(self._pending, self.cursor[0], by_list=by_list, made=self._made)
+        self._window.by_list = self._by_list
+        self._snapshot.begin(self._pending, self.cursor[0], by_list=self._by_list, made=self._made)
 
     def _verified(self) -> None:
         """Go on, now that the leader has said what it has to say."""

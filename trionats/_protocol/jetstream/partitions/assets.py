@@ -8,7 +8,7 @@ from trionats import api
 from trionats._protocol.jetstream.partitions.assignment import destination, partition_filters
 from trionats._protocol.jetstream.partitions.groups import Place
 
-__all__ = ["ACK_WAIT", "PRIORITY_GROUP", "consumer_config", "filters_of", "queue_config"]
+__all__ = ["ACK_WAIT", "PRIORITY_GROUP", "consumer_config", "filters_of", "queue_config", "see_partitions"]
 
 #: The priority group of each member's consumer: one of the member's processes is pinned.
 PRIORITY_GROUP: Final = "PCG"
@@ -20,6 +20,24 @@ ACK_WAIT: Final = 5.0
 def filters_of(group: api.ConsumerGroup, member: str) -> tuple[str, ...]:
     """Give the filters of a member's consumer; none where it has no partitions."""
     return partition_filters(group.partitions.get(member, ()), list(group.filters), mapped=group.mapped)
+
+
+def see_partitions(place: Place, source: api.StreamConfig) -> None:
+    """Refuse a static group of a stream in which nothing can begin with a partition: its members would wait for ever.
+
+    Where a subject begins with a wildcard, or messages come from other streams, it may be.
+
+    Raises:
+        ValueError: No subject can.
+    """
+    if source.subject_transform or source.mirror or source.sources:
+        return
+    if any(first in {"*", ">"} or first.isdigit() for first in (s.partition(".")[0] for s in source.subjects or ())):
+        return
+    raise ValueError(
+        f"create_group: {place}: no subject of the stream begins with a partition: with a subject_transform it would; an elastic"
+        " group (elastic=True) needs none"
+    )
 
 
 def queue_config(place: Place, group: api.ConsumerGroup, source: api.StreamConfig) -> api.StreamConfig:
