@@ -52,7 +52,7 @@ from trionats._protocol.servers import KnownServer
 from trionats._services.discovery import ServiceClient
 from trionats._services.request import ServiceRequest
 from trionats._services.service import Group, Service
-from trionats._services.system import SystemClient
+from trionats._system import SystemClient
 from trionats._version import __version__
 
 __all__ = [

@@ -24,6 +24,7 @@ from trionats._discretion import Given, guarded, guarded_async
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.context import JetStream
 from trionats._protocol.commands import CRLF, LENGTHS
+from trionats._protocol.fields import check_argument
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -333,8 +334,7 @@ class Client:
                 check_seconds("request_timeout", request_timeout)
             connection = connection.with_request_timeout(request_timeout)
         if send_deadline is not ...:
-            if not isinstance(send_deadline, bool):
-                raise TypeError(f"send_deadline must be True or False, not {type(send_deadline).__name__}")
+            check_argument("with_options", "send_deadline", bool, send_deadline)
             connection = connection.with_send_deadline(send_deadline)
         view = copy.copy(self)
         view._connection = connection

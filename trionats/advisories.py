@@ -8,8 +8,11 @@ adds. Seconds are floats, and times are datetimes in UTC.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
+
+from trionats._told.reading import nanoseconds, wire
 
 __all__ = [
     "Advisory",
@@ -57,9 +60,9 @@ class Advisory:
     subject: str
     type: str = ""
     id: str = ""
-    time: datetime.datetime | None = None
+    time: datetime.datetime | None = wire("timestamp", None)
     domain: str | None = None
-    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @final
@@ -78,7 +81,7 @@ class Replica:
     name: str
     current: bool = False
     offline: bool = False
-    active: float = 0.0
+    active: float = nanoseconds()
     lag: int = 0
 
 
@@ -101,8 +104,8 @@ class ApiAudit(Advisory):
     """
 
     server: str = ""
-    client: dict[str, Any] | None = None
-    api_subject: str
+    client: Mapping[str, Any] | None = None
+    api_subject: str = wire("subject")
     request: str = ""
     response: str = ""
 
@@ -153,7 +156,7 @@ class StreamLeaderElected(Advisory):
     account: str = ""
     stream: str
     leader: str
-    replicas: list[Replica] | None = None
+    replicas: tuple[Replica, ...] | None = None
 
 
 @final
@@ -169,7 +172,7 @@ class StreamQuorumLost(Advisory):
 
     account: str = ""
     stream: str
-    replicas: list[Replica] | None = None
+    replicas: tuple[Replica, ...] | None = None
 
 
 @final
@@ -205,8 +208,8 @@ class SnapshotCreate(Advisory):
     """
 
     stream: str
-    state: dict[str, Any] | None = None
-    client: dict[str, Any] | None = None
+    state: Mapping[str, Any] | None = None
+    client: Mapping[str, Any] | None = None
 
 
 @final
@@ -225,7 +228,7 @@ class SnapshotComplete(Advisory):
     stream: str
     start: datetime.datetime | None = None
     end: datetime.datetime | None = None
-    client: dict[str, Any] | None = None
+    client: Mapping[str, Any] | None = None
     error: str = ""
 
 
@@ -240,7 +243,7 @@ class RestoreCreate(Advisory):
     """
 
     stream: str
-    client: dict[str, Any] | None = None
+    client: Mapping[str, Any] | None = None
 
 
 @final
@@ -260,7 +263,7 @@ class RestoreComplete(Advisory):
     start: datetime.datetime | None = None
     end: datetime.datetime | None = None
     bytes: int = 0
-    client: dict[str, Any] | None = None
+    client: Mapping[str, Any] | None = None
 
 
 # -- consumers ---------------------------------------------------------------------------------------------------------
@@ -317,7 +320,7 @@ class ConsumerLeaderElected(Advisory):
     stream: str
     consumer: str
     leader: str
-    replicas: list[Replica] | None = None
+    replicas: tuple[Replica, ...] | None = None
 
 
 @final
@@ -335,7 +338,7 @@ class ConsumerQuorumLost(Advisory):
     account: str = ""
     stream: str
     consumer: str
-    replicas: list[Replica] | None = None
+    replicas: tuple[Replica, ...] | None = None
 
 
 @final
@@ -461,7 +464,7 @@ class ConsumerAck(Advisory):
     consumer: str
     consumer_seq: int
     stream_seq: int
-    ack_time: float
+    ack_time: float = nanoseconds()
     deliveries: int = 0
 
 
@@ -480,7 +483,7 @@ class DomainLeaderElected(Advisory):
     """
 
     leader: str
-    replicas: list[Replica] | None = None
+    replicas: tuple[Replica, ...] | None = None
     cluster: str = ""
 
 

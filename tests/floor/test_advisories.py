@@ -132,9 +132,14 @@ async def test_what_is_no_context_and_no_kind_is_refused_before_anything_is_sent
         before = len(server.frames)
         js: Any = nc.jetstream()
         for arguments, options, kind, text in (
-            ((nc,), {}, TypeError, r"open_advisories\(nursery, js\): js must be a JetStream, not Client"),
+            ((nc,), {}, TypeError, r"open_advisories\(nursery, js, \.\.\.\): js must be a JetStream, not Client"),
             ((js, "nak"), {}, TypeError, r"a kind must be a class of trionats\.advisories, not 'nak'"),
-            ((js,), {"timeout": 1}, TypeError, r"open_advisories\(\) takes no timeout"),
+            (
+                (js,),
+                {"timeout": 1},
+                TypeError,
+                r"open_advisories\(\) takes no timeout: deadlines are cancel scopes",
+            ),
             ((js,), {"prefix": "a b"}, errors.BadSubjectError, "a b"),
         ):
             wrong: Any = options

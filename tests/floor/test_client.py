@@ -135,7 +135,7 @@ async def test_whatever_opens_says_that_a_deadline_is_no_argument() -> None:
                 TypeError, match=r"open_\w+\(\) takes no timeout: deadlines are cancel scopes, as in `with trio"
             ):
                 call()
-        with pytest.raises(TypeError, match=r"open_events\(\) got an unexpected keyword argument 'timeuot'"):
+        with pytest.raises(TypeError, match=r"open_events\(\) has no option 'timeuot'"):
             open_events(nursery, nc, timeuot=1)  # type: ignore[call-arg,unused-ignore]
 
 

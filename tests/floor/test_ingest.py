@@ -199,7 +199,7 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is(
         ({"max_outstanding": 0}, ValueError, "max_outstanding is 0: it must be from 1 to 3"),
         ({"max_outstanding": 4}, ValueError, "max_outstanding is 4"),
         ({"max_outstanding": True}, TypeError, "max_outstanding must be a whole number, not bool"),
-        ({"timeout": 3}, TypeError, "timeout"),
+        ({"timeout": 3}, TypeError, "takes no timeout: deadlines are cancel scopes"),
     ],
 )
 async def test_options_that_cannot_be_are_refused(arguments: dict[str, Any], kind: type[Exception], text: str) -> None:

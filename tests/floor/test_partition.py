@@ -77,7 +77,11 @@ async def test_a_server_of_2_11_makes_no_partitions_of_whole_subjects() -> None:
         (("js", "S", 7, "m"), {}, "group must be text, not int"),
         (("js", "S", "g", 7), {}, "member must be text, not int"),
         (("js", "S", "g", "m"), {"elastic": "yes"}, "elastic must be True or False, not str"),
-        (("js", "S", "g", "m"), {"timeout": 1}, r"open_partition\(\) takes no timeout: deadlines are cancel scopes"),
+        (
+            ("js", "S", "g", "m"),
+            {"timeout": 1},
+            r"open_partition\(\) takes no timeout: deadlines are cancel scopes",
+        ),
     ],
 )
 async def test_what_is_no_argument_is_refused_before_anything_is_asked(

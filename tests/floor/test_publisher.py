@@ -523,9 +523,10 @@ async def test_a_closed_nursery_is_told_and_leaves_nothing() -> None:
                 pytest.fail("it was opened")
         assert kept(nc) == before
         for bad, text in (
-            ({"max_pending": 0}, "at least 1"),
+            ({"max_pending": 0}, "open_publisher: max_pending is 0: it must be 1 or more"),
             ({"max_pending": 1.5}, "max_pending"),
-            ({"resend": 1}, "resend"),
+            ({"resend": 1}, "resend must be True or False, not int"),
+            ({"max_pendign": 1}, "did you mean 'max_pending'"),
         ):
             with pytest.raises((TypeError, ValueError), match=text):
                 async with open_publisher(nursery, nc.jetstream(), **bad):

@@ -23,7 +23,7 @@ REPLICAS = [
     {"name": "n2", "current": True, "active": 1_500_000_000, "lag": 3, "peer": "x"},
     {"name": "n3", "offline": True},
 ]
-READ_REPLICAS = [Replica(name="n2", current=True, active=1.5, lag=3), Replica(name="n3", offline=True)]
+READ_REPLICAS = (Replica(name="n2", current=True, active=1.5, lag=3), Replica(name="n3", offline=True))
 CLIENT = {"acc": "A", "user": "u"}
 
 #: As the server writes one of each kind, and what it is read as.
@@ -147,7 +147,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], type[Advisory], dict[str, Any]]] = [
         "ADVISORY.CONSUMER.QUORUM_LOST.S.C",
         {"type": "advisory.v1.consumer_quorum_lost", "stream": "S", "consumer": "C", "replicas": []},
         advisories.ConsumerQuorumLost,
-        {"stream": "S", "consumer": "C", "replicas": []},
+        {"stream": "S", "consumer": "C", "replicas": ()},
     ),
     (
         "ADVISORY.CONSUMER.PINNED.S.C",

@@ -29,7 +29,7 @@ from trionats._protocol.jetstream.direct import (
     read_direct,
     read_leaders,
 )
-from trionats._protocol.jetstream.moments import moment_of, read_moment, written_moment
+from trionats._told.moments import moment_of, read_moment, written_moment
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 STAMP = "2026-11-29T12:00:00Z"

@@ -237,3 +237,22 @@ def test_all_classes_of_the_api_can_be_checked() -> None:
         kind = getattr(api, name)
         if dataclasses.is_dataclass(kind):
             assert isinstance(fields.complaint(made(kind)), (str, type(None)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "kind", "text"),
+    [
+        (0, {}, ValueError, "^serve: most is 0: it must be 1 or more$"),
+        (4, {"most": 3}, ValueError, "^serve: most is 4: it must be from 1 to 3$"),
+        (-1, {"least": 0}, ValueError, "^serve: most is -1: it must be 0 or more$"),
+        (True, {}, TypeError, "^serve: most must be a whole number, not bool$"),
+        (1.0, {}, TypeError, "^serve: most must be a whole number, not float$"),
+        (None, {}, TypeError, "^serve: most must be a whole number, not None$"),
+    ],
+)
+def test_a_number_of_things_that_cannot_be_is_refused(
+    value: object, bounds: dict[str, int], kind: type[Exception], text: str
+) -> None:
+    fields.check_count("serve", "most", 1, **bounds)
+    with pytest.raises(kind, match=text):
+        fields.check_count("serve", "most", value, **bounds)

@@ -15,6 +15,7 @@ from trionats._protocol.jetstream.refusals import (
     Retry,
     backoff,
     consumer_gone,
+    is_consumer_missing,
     is_missing,
     passes,
 )
@@ -66,6 +67,8 @@ def test_a_stream_that_is_gone_may_come_back_for_who_is_patient() -> None:
     gone = errors.NotFoundError(code=404, err_code=10059)
     assert is_missing(gone)
     assert not is_missing(errors.NotFoundError(code=404, err_code=10014))
+    assert is_consumer_missing(errors.NotFoundError(code=404, err_code=10014))
+    assert not is_consumer_missing(gone)
     assert Refusals().judge(gone) is Retry.NEVER
     patient = Refusals(patient=True)
     assert [patient.judge(gone) for _ in range(5)] == [Retry.AGAIN] * 4 + [Retry.NEVER]

@@ -21,14 +21,14 @@ from trionats._protocol.services.deadlines import mentions, seconds_left, with_t
 from trionats._protocol.services.failures import Failure, failure, failure_of, parts
 from trionats._protocol.services.staffing import Staffing
 from trionats._protocol.services.tally import Tally
-from trionats._protocol.services.words import VERBS, monitoring_subject
+from trionats._protocol.services.words import VERBS, control_subject
 
 
 def test_a_service_is_asked_on_three_levels_under_a_prefix_that_tools_may_change() -> None:
-    assert [monitoring_subject(verb) for verb in VERBS] == ["$SRV.PING", "$SRV.INFO", "$SRV.STATS"]
-    assert monitoring_subject("INFO", "orders") == "$SRV.INFO.orders"
-    assert monitoring_subject("STATS", "orders", "ID") == "$SRV.STATS.orders.ID"
-    assert monitoring_subject("PING", "orders", prefix="tool.$SRV") == "tool.$SRV.PING.orders"
+    assert [control_subject(verb) for verb in VERBS] == ["$SRV.PING", "$SRV.INFO", "$SRV.STATS"]
+    assert control_subject("INFO", "orders") == "$SRV.INFO.orders"
+    assert control_subject("STATS", "orders", "ID") == "$SRV.STATS.orders.ID"
+    assert control_subject("PING", "orders", prefix="tool.$SRV") == "tool.$SRV.PING.orders"
 
 
 # -- names ---------------------------------------------------------------------------------------------------------------

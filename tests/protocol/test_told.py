@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trionats._told.reading import nanoseconds, read, wire
 from trionats.monitoring import (
     Accountz,
     Connz,
@@ -26,7 +27,6 @@ from trionats.monitoring import (
     TraceHop,
     Varz,
 )
-from trionats.monitoring._told import nanoseconds, read, wire
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -64,6 +64,11 @@ class Outer:
     named: Mapping[str, int] = field(default_factory=dict)
     whatever: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strict:
+    name: str = wire("called")
 
 
 def test_each_kind_of_field_is_read_and_what_nobody_knows_is_kept() -> None:
@@ -107,6 +112,16 @@ def test_what_is_missing_or_null_is_at_its_default() -> None:
     assert read(Outer, {}) == read(Outer, dict.fromkeys(names)) == Outer()
 
 
+def test_a_time_that_was_never_set_is_none() -> None:
+    assert read(Outer, {"ts": "0001-01-01T00:00:00Z"}) == Outer(when=None)
+
+
+def test_what_has_no_place_for_the_rest_leaves_it_out_and_what_has_to_be_said_is_missed() -> None:
+    assert read(Strict, {"called": "a", "unheard": 1}) == Strict(name="a")
+    with pytest.raises(TypeError, match="name"):
+        read(Strict, {"name": "a"})
+
+
 def test_a_value_of_a_newer_server_is_kept_as_it_is() -> None:
     assert read(Outer, {"color": "blue", "size": 9}) == Outer(color="blue", size=9)
 
@@ -127,6 +142,7 @@ def test_what_is_known_from_elsewhere_is_not_looked_for() -> None:
         ({"on": 1}, "it.on is int, not true or false"),
         ({"ts": "soon"}, "it.ts is 'soon', not a time"),
         ({"ts": 1}, "it.ts is int, not text"),
+        ({"ts": "2026-11-29T12:00:00"}, "it.ts is '2026-11-29T12:00:00', not a time"),
         ({"color": 1}, "it.color is int, not text"),
         ({"size": "1"}, "it.size is str, not a number"),
         ({"inner": "x"}, "it.inner is str, not an object"),

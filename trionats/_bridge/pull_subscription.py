@@ -15,10 +15,11 @@ from trionats._feeds.feed import Feed, feeding
 from trionats._feeds.opening import check_nursery, opens
 from trionats._jetstream.api import Api, api_error
 from trionats._jetstream.jitter import JITTER
-from trionats._protocol.jetstream.acks import NANOSECONDS, count_of, whole_number
+from trionats._protocol.jetstream.acks import count_of, whole_number
 from trionats._protocol.jetstream.pull import Ending, PullInbox, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry
 from trionats._protocol.server_errors import refusal_of
+from trionats._told.moments import NANOSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -13,7 +13,7 @@ from trionats._jetstream.objects.buckets import Bucket
 from trionats._jetstream.objects.infos import infos_in
 from trionats._jetstream.ordered.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
-from trionats._protocol.jetstream.moments import moment_of
+from trionats._told.moments import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trionats._discretion import guarded
+from trionats._protocol.fields import unknown_option
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -67,21 +69,22 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
 def opens(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Opening[T]]:
     """Turn an async generator function that yields once into an `open_*` function.
 
-    Where the function's first parameter is a nursery, it is checked on entering: before anything is registered.
+    Where the function's first parameter is a nursery, it is checked on entering: before anything is registered. A keyword that
+    it does not have is refused with what may be meant, unless it takes any.
     """
     manager = asynccontextmanager(function)
     name = function.__name__
+    parameters = inspect.signature(function).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
     @wraps(function)
     @guarded
     def open_(*args: P.args, **kwargs: P.kwargs) -> Opening[T]:
-        try:
-            opened = manager(*args, **kwargs)
-        except TypeError:
-            if "timeout" in kwargs:
-                raise takes_no_timeout(name) from None
-            raise
-        return Opening(name, opened)
+        if not takes_any and (unknown := [option for option in kwargs if option not in parameters]):
+            raise (
+                takes_no_timeout(name) if "timeout" in unknown else TypeError(unknown_option(name, unknown, parameters))
+            )
+        return Opening(name, manager(*args, **kwargs))
 
     # sphinxcontrib-trio renders such a function as `async with`.
     open_.__returns_acontextmanager__ = True  # type: ignore[attr-defined]

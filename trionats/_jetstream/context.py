@@ -22,9 +22,7 @@ from trionats._jetstream.objects import buckets as object_stores
 from trionats._jetstream.objects.store import ObjectStore
 from trionats._jetstream.partitions import groups
 from trionats._jetstream.publishing.batch import Batch, batching
-from trionats._jetstream.publishing.ingest import Ingest
 from trionats._jetstream.publishing.publish import encoded, joined, publish_until_known, unexpected_publish
-from trionats._jetstream.publishing.publisher import Publisher
 from trionats._jetstream.schedules import list_schedules, schedule, unschedule
 from trionats._jetstream.streams import Stream
 from trionats._protocol import fields
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
     from trionats._core.messaging import Publishing
     from trionats._jetstream.consumers.ordered_consumer import OnRecreate, OrderedConsumer
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
 
 DeliverPolicyText = Literal["all", "last", "new", "last_per_subject", "by_start_sequence", "by_start_time"]
 
@@ -202,16 +200,6 @@ class JetStream(JetStreamManager):
     def __jetstream__(self) -> Api[Publishing]:
         """Give the API, as what is built on it asks it."""
         return self._jetstream
-
-    def __publisher__(self, max_pending: int, *, resend: bool) -> Publisher:
-        """Make what `open_publisher` gives; it is to be run by who asks for it."""
-        self._jetstream.connection.pace.run.check("open_publisher")
-        return Publisher(self._jetstream, max_pending, resend=resend)
-
-    def __ingest__(self, *, keep_on: bool, max_outstanding: int) -> Ingest:
-        """Make what `open_ingest` gives; it is to be run by who asks for it."""
-        self._jetstream.connection.pace.run.check("open_ingest")
-        return Ingest(self._jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
 
     # Streams and consumers, as objects.
 
@@ -961,3 +949,21 @@ class JetStream(JetStreamManager):
         place = Place.checked("drop_members", stream, group, elastic=True)
         names = checked_members("drop_members", place, members)
         return await groups.change(self._jetstream, place, lambda stored: dropped("drop_members", place, stored, names))
+
+
+def jetstream_of(js: object, opener: str) -> Api[Publishing]:
+    """Give the API behind what was passed to an `open_*` function as its context, or refuse it.
+
+    Args:
+        js: What was passed as the second argument.
+        opener: The name of the function, for the error.
+
+    Raises:
+        TypeError: It is no context.
+        RuntimeError: It belongs to another Trio run.
+    """
+    if not isinstance(js, JetStream):
+        raise TypeError(f"{opener}(nursery, js, ...): js must be a JetStream, not {type(js).__name__}")
+    jetstream = js.__jetstream__()
+    jetstream.connection.pace.run.check(opener)
+    return jetstream

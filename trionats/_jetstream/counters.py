@@ -16,8 +16,8 @@ from trionats._jetstream.streams import Stream
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.counters import increment_of, read_entry, value_of
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.subjects import matches, pattern, publish_subject, widest
+from trionats._told.moments import moment_of
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg

@@ -15,8 +15,8 @@ from trionats import errors
 from trionats._jetstream.api import about, api_error, unreadable
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.direct import Ask, Page, Pause, Tail, read_direct, read_leaders
-from trionats._protocol.jetstream.moments import read_moment
 from trionats._protocol.replies import no_jetstream
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from trionats._jetstream.ordered.listing import list_stored
 from trionats._jetstream.publishing.publish import publish_until_known
 from trionats._protocol.jetstream.actions import LAST_PER_SUBJECT
 from trionats._protocol.jetstream.direct import read_leaders
-from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.jetstream.schedules import hint_of, is_schedule, need_of, read_schedule
 from trionats._protocol.subjects import stream_name
+from trionats._told.moments import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

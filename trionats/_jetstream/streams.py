@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trionats import api
     from trionats._core.messaging import Publishing
     from trionats._jetstream.api import Api
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
 
 __all__ = ["Stream"]
 

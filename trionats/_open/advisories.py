@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Never, final
+from typing import TYPE_CHECKING, Final, final
 
 from trio.lowlevel import checkpoint
 
 from trionats import events
-from trionats._core.deadlines import unexpected
 from trionats._feeds.feed import Feed, feeding
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.context import JetStream
+from trionats._jetstream.context import JetStream, jetstream_of
 from trionats._protocol.jetstream.advisories import checked_kinds, patterns, read
 from trionats._protocol.receivers import Intake
 from trionats._protocol.server_errors import REFUSALS, refusal_of
@@ -96,7 +95,7 @@ class Advisories(Feed[Advisory]):
 
 @opens
 async def open_advisories(
-    nursery: trio.Nursery, js: JetStream, *kinds: type[Advisory], prefix: str = PREFIX, **unknown: Never
+    nursery: trio.Nursery, js: JetStream, *kinds: type[Advisory], prefix: str = PREFIX
 ) -> AsyncIterator[Advisories]:
     """Listen to what servers tell of JetStream: advisories and metrics.
 
@@ -130,14 +129,9 @@ async def open_advisories(
         nats.errors.ConnectionClosedError: The client is closed.
     """
     check_nursery(nursery, "open_advisories")
-    if unknown:
-        raise unexpected("open_advisories", unknown, None)
-    if not isinstance(js, JetStream):
-        raise TypeError(f"open_advisories(nursery, js): js must be a JetStream, not {type(js).__name__}")
+    jetstream = jetstream_of(js, "open_advisories")
     wanted = checked_kinds(kinds)
     publish_subject(prefix)
-    jetstream = js.__jetstream__()
-    jetstream.connection.pace.run.check("open_advisories")
     await checkpoint()
     feed = Advisories(jetstream.connection, prefix, wanted, jetstream.whereabouts.chosen)
     async with feeding(nursery, feed):

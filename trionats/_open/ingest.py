@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.context import JetStream
-from trionats._jetstream.publishing.ingest import Ingest, ingesting
+from trionats._jetstream.context import JetStream, jetstream_of
+from trionats._jetstream.publishing.accounting import accounting
+from trionats._jetstream.publishing.ingest import Ingest
+from trionats._jetstream.publishing.ingest_flight import IngestFlight
+from trionats._protocol.fields import check_count
 from trionats._protocol.jetstream.publishing.ingest import MOST_OUTSTANDING
 
 if TYPE_CHECKING:
@@ -67,16 +70,10 @@ async def open_ingest(
         trionats.errors.PublishError: On leaving: messages failed.
     """
     check_nursery(nursery, "open_ingest")
-    if not isinstance(js, JetStream):
-        raise TypeError(f"open_ingest(nursery, js): js must be a JetStream, not {type(js).__name__}")
+    jetstream = jetstream_of(js, "open_ingest")
     if on_gap not in ("fail", "continue"):
-        raise ValueError(f"open_ingest(): on_gap must be 'fail' or 'continue', not {on_gap!r}")
-    if not isinstance(max_outstanding, int) or isinstance(max_outstanding, bool):
-        raise TypeError(f"open_ingest(): max_outstanding must be a whole number, not {type(max_outstanding).__name__}")
-    if not 1 <= max_outstanding <= MOST_OUTSTANDING:
-        raise ValueError(
-            f"open_ingest(): max_outstanding is {max_outstanding}: it must be from 1 to {MOST_OUTSTANDING}"
-        )
-    ingest = js.__ingest__(keep_on=on_gap == "continue", max_outstanding=max_outstanding)
-    async with ingesting(nursery, ingest):
-        yield ingest
+        raise ValueError(f"open_ingest: on_gap must be 'fail' or 'continue', not {on_gap!r}")
+    check_count("open_ingest", "max_outstanding", max_outstanding, most=MOST_OUTSTANDING)
+    flight = IngestFlight(jetstream, keep_on=on_gap == "continue", max_outstanding=max_outstanding)
+    async with accounting(nursery, "ingest", flight):
+        yield Ingest(jetstream.connection.pace, flight)

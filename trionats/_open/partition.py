@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trionats._core.deadlines import unexpected
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.context import JetStream
+from trionats._jetstream.context import JetStream, jetstream_of
 from trionats._jetstream.partitions.reading import partition
 from trionats._protocol.jetstream.partitions.groups import Place
 
@@ -28,7 +27,6 @@ async def open_partition(
     member: str,
     *,
     elastic: bool = False,
-    **unknown: object,
 ) -> AsyncIterator[Feed[JetStreamMsg]]:
     """Read what one member of a partitioned consumer group is given: the messages of its partitions.
 
@@ -62,7 +60,6 @@ async def open_partition(
         group: The group's name.
         member: The member's name.
         elastic: Whether it is an elastic group.
-        unknown: There are no other options.
 
     Returns:
         An async context manager that gives a `Feed` of `JetStreamMsg`, whose subjects are without the partition.
@@ -75,12 +72,9 @@ async def open_partition(
         TypeError: An argument is of another kind.
         ValueError: A name is none; or the group is static, and this is none of its members.
     """
-    if unknown:
-        raise unexpected("open_partition", unknown, None)
     check_nursery(nursery, "open_partition")
-    if not isinstance(js, JetStream):
-        raise TypeError(f"open_partition(nursery, js, ...): js must be a JetStream, not {type(js).__name__}")
+    jetstream = jetstream_of(js, "open_partition")
     place = Place.checked("open_partition", stream, group, elastic)
     place.check_member("open_partition", member)
-    async with partition(nursery, js.__jetstream__(), place, member) as feed:
+    async with partition(nursery, jetstream, place, member) as feed:
         yield feed

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trionats._feeds.opening import check_nursery, opens
-from trionats._jetstream.context import JetStream
-from trionats._jetstream.publishing.publisher import Publisher, publishing
+from trionats._jetstream.context import JetStream, jetstream_of
+from trionats._jetstream.publishing.accounting import accounting
+from trionats._jetstream.publishing.flight import Flight
+from trionats._jetstream.publishing.publisher import Publisher
+from trionats._protocol.fields import check_argument, check_count
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,14 +58,9 @@ async def open_publisher(
         trionats.errors.PublishError: On leaving: messages failed.
     """
     check_nursery(nursery, "open_publisher")
-    if not isinstance(js, JetStream):
-        raise TypeError(f"open_publisher(nursery, js): js must be a JetStream, not {type(js).__name__}")
-    if not isinstance(max_pending, int) or isinstance(max_pending, bool):
-        raise TypeError(f"open_publisher(): max_pending must be a whole number, not {type(max_pending).__name__}")
-    if max_pending < 1:
-        raise ValueError(f"open_publisher(): max_pending is {max_pending}: it must be at least 1")
-    if not isinstance(resend, bool):
-        raise TypeError(f"open_publisher(): resend must be True or False, not {type(resend).__name__}")
-    publisher = js.__publisher__(max_pending, resend=resend)
-    async with publishing(nursery, publisher):
-        yield publisher
+    jetstream = jetstream_of(js, "open_publisher")
+    check_count("open_publisher", "max_pending", max_pending)
+    check_argument("open_publisher", "resend", bool, resend)
+    flight = Flight(jetstream, max_pending, resend=resend)
+    async with accounting(nursery, "publisher", flight):
+        yield Publisher(jetstream.connection.pace, flight)

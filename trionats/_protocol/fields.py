@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Wrong = tuple[type[Exception], str, str]
     Check = Callable[[object, bool], Wrong | None]
 
-__all__ = ["MOST_SECONDS", "check", "check_argument", "complaint", "forms", "merged", "unknown_option"]
+__all__ = ["MOST_SECONDS", "check", "check_argument", "check_count", "complaint", "forms", "merged", "unknown_option"]
 
 C = TypeVar("C")
 
@@ -76,6 +76,26 @@ def check_argument(call: str, name: str, hint: object, value: object) -> None:
     if wrong is not None:
         kind, path, text = wrong
         raise kind(f"{call}: {name}{path} {text}")
+
+
+def check_count(call: str, name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Check an argument that is a number of things.
+
+    Args:
+        call: The call, for the text: "open_publisher".
+        name: The argument.
+        value: What was given.
+        least: The least that it may be.
+        most: And the most; None for any number.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less, or more.
+    """
+    check_argument(call, name, int, value)
+    if not isinstance(value, int) or value < least or (most is not None and value > most):
+        bounds = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{call}: {name} is {value}: it must be {bounds}")
 
 
 def complaint(info: object) -> str | None:

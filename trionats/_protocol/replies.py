@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from trionats import errors
+from trionats._protocol.fields import check_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ __all__ = [
     "NO_RESPONDERS",
     "Disposition",
     "ReplyPolicy",
+    "check_stall",
     "no_jetstream",
     "no_responders",
     "no_stream",
@@ -63,6 +65,22 @@ def no_jetstream(subject: str, prefix: str) -> errors.ServiceUnavailableError:
     text = f"nobody answers {subject!r}: JetStream is not enabled, has no leader, or is not at {prefix!r}"
     known = {"code": NO_RESPONDERS, "err_code": None, "stream": None, "seq": None}
     return errors.explained(errors.ServiceUnavailableError, text, description=text, **known)
+
+
+def check_stall(call: str, stall: object) -> None:
+    """Check after how many seconds without a further reply there are enough.
+
+    Args:
+        call: Who is given it, for the text: "SystemClient".
+        stall: What was given.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not positive.
+    """
+    check_argument(call, "stall", float, stall)
+    if not isinstance(stall, (int, float)) or not stall > 0:
+        raise ValueError(f"{call}: stall is {stall}: it must be more than 0 seconds")
 
 
 class Disposition(enum.Enum):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from trionats import errors, monitoring
 from trionats._protocol.server_errors import server_error
-from trionats.monitoring._told import read
+from trionats._told.reading import read
 
 if TYPE_CHECKING:
     from trionats._protocol.parser import Message

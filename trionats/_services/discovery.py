@@ -12,10 +12,10 @@ from trio.lowlevel import checkpoint_if_cancelled
 from trionats import api, errors
 from trionats._core.connection import connection_of
 from trionats._core.deadlines import unexpected
-from trionats._protocol.fields import check_argument
+from trionats._protocol.replies import check_stall
 from trionats._protocol.services.discovery import read_answer
 from trionats._protocol.services.names import instance_of, name_of, prefix_of
-from trionats._protocol.services.words import PREFIX, monitoring_subject
+from trionats._protocol.services.words import PREFIX, control_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,9 +55,7 @@ class ServiceClient:
 
     def __init__(self, nc: HasMessaging, *, prefix: str = PREFIX, stall: float = STALL) -> None:
         self._connection = connection_of(nc, "ServiceClient", "(nc, ...)")
-        check_argument("ServiceClient", "stall", float, stall)
-        if not stall > 0:
-            raise ValueError(f"ServiceClient: stall is {stall}: it must be more than 0 seconds")
+        check_stall("ServiceClient", stall)
         self._prefix, self._stall = prefix_of("ServiceClient", prefix), stall
 
     async def ping(self, name: str | None = None, id: str | None = None, **unknown: Never) -> list[api.ServicePing]:  # noqa: A002
@@ -125,7 +123,7 @@ class ServiceClient:
             instance_of(call, instance, name)
         self._connection.pace.run.check()
         await checkpoint_if_cancelled()
-        subject = monitoring_subject(verb, name, instance, self._prefix)
+        subject = control_subject(verb, name, instance, self._prefix)
         try:
             messages = await self._connection.request_many(
                 subject, max_msgs=0 if instance is None else 1, stall=self._stall

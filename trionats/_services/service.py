@@ -14,6 +14,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, current_task, ena
 from trionats._core.barrier import wait_barrier
 from trionats._core.deadlines import unexpected
 from trionats._feeds.feed import feeding
+from trionats._protocol.fields import check_argument, check_count
 from trionats._protocol.services.answers import encoded
 from trionats._protocol.services.names import (
     described,
@@ -25,7 +26,7 @@ from trionats._protocol.services.names import (
     version_of,
 )
 from trionats._services.endpoint import PENDING_MSGS, Endpoint, Sign, opened
-from trionats._services.monitoring import Monitoring
+from trionats._services.questions import Questions
 from trionats._services.request import Desk
 from trionats._services.serving import Crew
 from trionats.api import ServiceInfo, ServicePing, ServiceStats
@@ -248,13 +249,13 @@ class Group:
             raise unexpected("serve", unknown, None)
         if not callable(handler):
             raise TypeError(f"serve: handler must be a coroutine function, not {type(handler).__name__}")
-        most = _count("serve", "concurrency", concurrency)
+        check_count("serve", "concurrency", concurrency)
         options = subject, queue, metadata, stats_handler, pending_msgs_limit, honour_deadline
         endpoint = self.__endpoint__("serve", name, *options)
         await checkpoint_if_cancelled()
         async with opened(self._identity.nursery, endpoint):
             task_status.started(endpoint)
-            await Crew(endpoint, handler, most).work()
+            await Crew(endpoint, handler, concurrency).work()
 
     # For `open_endpoint`.
 
@@ -283,12 +284,12 @@ class Group:
         about = metadata_of(call, metadata)
         if stats_handler is not None and (not callable(stats_handler) or inspect.iscoroutinefunction(stats_handler)):
             raise TypeError(f"{call}: stats_handler must be a function that does not wait")
-        if not isinstance(honour_deadline, bool):
-            raise TypeError(f"{call}: honour_deadline must be True or False, not {type(honour_deadline).__name__}")
-        limit = inf if pending_msgs_limit == inf else _count(call, "pending_msgs_limit", pending_msgs_limit)
+        check_argument(call, "honour_deadline", bool, honour_deadline)
+        if pending_msgs_limit != inf:
+            check_count(call, "pending_msgs_limit", pending_msgs_limit)
         if identity.stopped:
             raise ValueError(f"{call}: service {identity.name!r} was stopped")
-        sign = Sign(identity.name, name, where, group, about, stats_handler, limit, honour_deadline)
+        sign = Sign(identity.name, name, where, group, about, stats_handler, pending_msgs_limit, honour_deadline)
         return Endpoint(identity.connection, sign, self._path(), self._enter, self._leave)
 
     # Inside.
@@ -317,7 +318,7 @@ class Service(Group):
     def __init__(self, identity: Identity) -> None:
         super().__init__(identity, "", identity.queue, None)
         self._left = False
-        self.__monitoring__ = Monitoring(identity.connection, identity.name, identity.id, self._answer, self._over)
+        self.__questions__ = Questions(identity.connection, identity.name, identity.id, self._answer, self._over)
 
     def __repr__(self) -> str:
         return f"<Service {self.name!r} {self.version} {self.id}>"
@@ -338,7 +339,7 @@ class Service(Group):
         """End all endpoints, as `Group.stop` does, and be found no more. No endpoint can be opened any more."""
         super().stop()
         self._identity.stopped = True
-        self.__monitoring__.retire()
+        self.__questions__.retire()
 
     # Inside.
 
@@ -374,25 +375,11 @@ async def running(nursery: trio.Nursery, service: Service) -> AsyncIterator[None
     Raises:
         nats.errors.Error: The server refuses one, or says nothing.
     """
-    monitoring = service.__monitoring__
-    async with feeding(nursery, monitoring, monitoring.respond):
+    questions = service.__questions__
+    async with feeding(nursery, questions, questions.respond):
         try:
-            monitoring.attach()
-            await monitoring.confirm()
+            questions.attach()
+            await questions.confirm()
             yield
         finally:
             service.__leave__()
-
-
-def _count(call: str, field: str, value: object) -> int:
-    """Check a number of things.
-
-    Raises:
-        TypeError: It is no whole number.
-        ValueError: It is less than 1.
-    """
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{call}: {field} must be a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{call}: {field} is {value}: it must be 1 or more")
-    return value

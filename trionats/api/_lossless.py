@@ -25,10 +25,11 @@ from typing import Any, NamedTuple, TypeVar, final
 
 from nats.js.api import Base
 
+from trionats._told.moments import NANOSECONDS, read_moment
+
 __all__ = ["Extra", "read", "written"]
 
 T = TypeVar("T")
-NANOSECONDS = 10**9
 #: How many nanoseconds a server can count.
 MOST = 2**63 - 1
 #: The field that holds what none of the others does.
@@ -156,7 +157,7 @@ def _nanoseconds(value: Any) -> object:  # noqa: ANN401 - a number, as has been 
 
 
 def _time(value: object) -> object:
-    return datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else value
+    return read_moment(value) if isinstance(value, str) else value
 
 
 def _member(kind: type[enum.Enum], value: object) -> object:

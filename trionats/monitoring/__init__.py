@@ -13,6 +13,7 @@ from collections.abc import Mapping  # noqa: F401
 from typing import Any  # noqa: F401
 
 from trionats import errors  # noqa: F401
+from trionats._told.reading import Told
 from trionats.monitoring._answers import (
     AccountDetail,
     AccountStats,
@@ -43,7 +44,7 @@ from trionats.monitoring._answers import (
     Subsz,
     Varz,
 )
-from trionats.monitoring._told import ServerInfo, Told
+from trionats.monitoring._server import ServerInfo
 from trionats.monitoring._trace import (
     ConnectionKind,
     Trace,

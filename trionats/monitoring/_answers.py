@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, final, overload
 
 from trionats import errors
-from trionats.monitoring._told import ServerInfo, Told, nanoseconds
+from trionats._told.reading import Told, nanoseconds
+from trionats.monitoring._server import ServerInfo
 
 T = TypeVar("T", bound="Answer")
 

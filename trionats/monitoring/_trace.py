@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
-from trionats.monitoring._told import ServerInfo, Told, wire
+from trionats._told.reading import Told, wire
+from trionats.monitoring._server import ServerInfo
 
 E = TypeVar("E", bound="TraceEvent")
 

@@ -1,28 +1,23 @@
 """The directory of a backup: one that is being written, and one that is read.
 
-The new one is written beside its place under a hidden name that ends in `.part`, and takes the place when all of it is there and on
-the disk. All that may wait for a disk runs in a worker thread, one piece at a time.
+The new one is written beside its place (`Beside`), and takes that when all of it is there and on the disk.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
-import trio
-
-from trionats._jetstream.api import CLEANUP_LIMIT
-from trionats._jetstream.objects.files import path_text, shortened, synchronised
+from trionats._jetstream.files import Beside, Threaded, synchronised
 from trionats._protocol.jetstream.backups import manifest
 from trionats._protocol.jetstream.backups.archive import NEW, OLD, Archive
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import TypeVar, TypeVarTuple
 
     from trionats._protocol.jetstream.backups.manifest import Manifest
@@ -40,25 +35,12 @@ _MODE: Final = 0o700
 _BLOCK: Final = 1024 * 1024
 
 
-class _Threaded:
-    """What does its work in threads, one piece at a time."""
-
-    def __init__(self, doing: str, path: object) -> None:
-        self._doing, self._path = doing, path_text(doing, path)
-        # A limiter of its own: programs that use up Trio's default one must not stop a transfer.
-        self._limiter = trio.CapacityLimiter(1)
-
-    async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Do something in a thread. Cancelled before it begins, it is not done; behind that it is done whole."""
-        return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
-
-
 @final
-class NewBackup(_Threaded):
+class NewBackup(Beside):
     """A directory to be.
 
     Args:
-        doing: What is being done, for texts.
+        call: Who is given the path, for texts.
         path: Where it is to be.
 
     Raises:
@@ -66,11 +48,10 @@ class NewBackup(_Threaded):
         ValueError: It is an empty one.
     """
 
-    def __init__(self, doing: str, path: str | os.PathLike[str]) -> None:
-        super().__init__(doing, path)
+    def __init__(self, call: str, path: str | os.PathLike[str]) -> None:
+        super().__init__(call, path)
         self._place = os.path.abspath(self._path)
         self._archive = Archive()
-        self._beside = ""
         self._file: io.FileIO | None = None
 
     @property
@@ -116,34 +97,19 @@ class NewBackup(_Threaded):
         self._see_that_it_is_whole()
         await self._run(self._finish, manifest.written(said))
 
-    async def discard(self) -> None:
-        """Remove what is left of it, if it was not finished. Shielded, bounded, and raises nothing."""
-        if self._beside:
-            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-                await trio.to_thread.run_sync(self._discard, abandon_on_cancel=True, limiter=self._limiter)
-
-    async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        try:
-            return await super()._run(work, *args)
-        except OSError as error:
-            # Who gave the path knows of no directory beside it, and a full disk names none at all.
-            raise type(error)(error.errno, error.strerror, self._path) from None
-
     def _see_that_it_is_whole(self) -> None:
         if self._archive.complaint:
-            raise manifest.incomplete(self._doing, f"what came is no whole archive: {self._archive.complaint}")
+            raise manifest.incomplete(self._call, f"what came is no whole archive: {self._archive.complaint}")
 
     # In the thread.
 
     def _check(self) -> None:
         if os.path.lexists(self._place):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._path)
-        if not os.path.isdir(os.path.dirname(self._place)):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
+        self._check_around()
 
     def _begin(self) -> None:
-        parent, name = os.path.split(self._place)
-        beside = os.path.join(parent, f".{shortened(name)}.{secrets.token_hex(8)}.part")
+        beside = self._hidden()
         os.mkdir(beside, _MODE)
         self._beside = beside
         self._file = open(os.path.join(beside, _ARCHIVE), "xb", buffering=0)  # noqa: SIM115 - closed by its end
@@ -171,20 +137,19 @@ class NewBackup(_Threaded):
         self._beside = ""
         synchronised(os.path.dirname(self._place))
 
-    def _discard(self) -> None:
+    def _remove(self) -> None:
         with suppress(OSError):
             if self._file is not None:
                 self._file.close()
         shutil.rmtree(self._beside, ignore_errors=True)
-        self._beside = ""
 
 
 @final
-class StoredBackup(_Threaded):
+class StoredBackup(Threaded):
     """A directory that is there.
 
     Args:
-        doing: What is being done, for texts.
+        call: Who is given the path, for texts.
         path: Where it is.
 
     Raises:
@@ -192,8 +157,8 @@ class StoredBackup(_Threaded):
         ValueError: It is an empty one.
     """
 
-    def __init__(self, doing: str, path: str | os.PathLike[str]) -> None:
-        super().__init__(doing, path)
+    def __init__(self, call: str, path: str | os.PathLike[str]) -> None:
+        super().__init__(call, path)
         self.archive = Archive()
         """What is known of its archive, once it is open."""
         self._file: io.FileIO | None = None
@@ -212,7 +177,7 @@ class StoredBackup(_Threaded):
         while await self._run(self._look):
             pass
         if self.archive.complaint:
-            raise manifest.incomplete(self._doing, f"the archive in {self._path!r}: {self.archive.complaint}")
+            raise manifest.incomplete(self._call, f"the archive in {self._path!r}: {self.archive.complaint}")
         return said
 
     async def read(self, size: int) -> bytes:
@@ -226,17 +191,16 @@ class StoredBackup(_Threaded):
     async def close(self) -> None:
         """Close it. Shielded and bounded."""
         if self._file is not None:
-            with trio.move_on_after(CLEANUP_LIMIT, shield=True):
-                await trio.to_thread.run_sync(self._file.close, abandon_on_cancel=True, limiter=self._limiter)
+            await self._clean_up(self._file.close)
 
     # In the thread.
 
     def _open(self) -> Manifest:
         with open(os.path.join(self._path, manifest.FILE), "rb") as file:
-            said = manifest.read(f"{self._doing} from {self._path!r}", file.read(manifest.MOST_BYTES))
+            said = manifest.read(f"{self._call} from {self._path!r}", file.read(manifest.MOST_BYTES))
         there = [form.file for form in (NEW, OLD) if os.path.exists(os.path.join(self._path, form.file))]
         if len(there) > 1:
-            raise manifest.incomplete(self._doing, f"{self._path!r} holds both {' and '.join(there)}")
+            raise manifest.incomplete(self._call, f"{self._path!r} holds both {' and '.join(there)}")
         name = there[0] if there else OLD.file
         self._file = open(os.path.join(self._path, name), "rb", buffering=0)  # noqa: SIM115 - closed by its end
         return said

@@ -20,7 +20,7 @@ from trionats._jetstream.api import CLEANUP_LIMIT, about, decode, encoded, log, 
 from trionats._jetstream.backups.directories import StoredBackup
 from trionats._jetstream.idle import IDLE_LIMIT, idle_error
 from trionats._jetstream.management import JetStreamManager
-from trionats._jetstream.objects.transfer import ProgressTeller
+from trionats._jetstream.progress import ProgressTeller
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
 from trionats._protocol.jetstream.backups import manifest
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trionats._core.messaging import Publishing
     from trionats._core.requests import PendingReply
     from trionats._jetstream.api import Api
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
     from trionats._protocol.jetstream.backups.archive import Form
     from trionats._protocol.jetstream.backups.manifest import Manifest
 

@@ -10,7 +10,7 @@ from trionats import api, errors, events
 from trionats._jetstream.api import about, refusal, sound, unreadable
 from trionats._jetstream.backups.directories import NewBackup
 from trionats._jetstream.idle import IDLE_LIMIT, idle_error
-from trionats._jetstream.objects.transfer import ProgressTeller
+from trionats._jetstream.progress import ProgressTeller
 from trionats._protocol.jetstream.backups import manifest
 from trionats._protocol.jetstream.backups.incoming import Incoming
 from trionats._protocol.server_errors import REFUSALS, refusal_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trionats._core.message import Msg
     from trionats._core.messaging import Attached, Publishing
     from trionats._jetstream.api import Api
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
     from trionats._protocol.jetstream.backups.manifest import Manifest
 
 __all__ = ["save"]

@@ -25,10 +25,11 @@ from trionats._jetstream.messages.deliverers import Deliverer
 from trionats._jetstream.messages.message import JetStreamMsg
 from trionats._jetstream.ordered.source import Handed, OrderedSource, Sink, delete_aside
 from trionats._protocol import fields, subjects
-from trionats._protocol.jetstream.ordered.batch import Batch, limits_of
+from trionats._protocol.jetstream.ordered.fetch_credit import FetchCredit, limits_of
 from trionats._protocol.jetstream.ordered.options import filters_of, more_of, prefix_of, start_of, threshold_of
 from trionats._protocol.jetstream.ordered.resuming import Ordered
 from trionats._protocol.jetstream.pull import Window
+from trionats._protocol.jetstream.refusals import is_consumer_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -53,7 +54,6 @@ HEARTBEAT: Final = 5.0
 APPLY: Final = frozenset(
     {"max_messages", "max_bytes", "expires", "heartbeat", "stop_after", "threshold_messages", "threshold_bytes"}
 )
-NO_CONSUMER: Final = 10014
 #: The code of the status that says that a message needs more bytes than were asked for.
 TOO_LARGE: Final = 409
 _LONGEST_WAIT: Final = 86_400.0
@@ -143,7 +143,7 @@ class OrderedConsumer:
         self._jetstream.connection.pace.run.check()
         deadline, round_trip = trio.current_effective_deadline(), self._jetstream.whereabouts.round_trip
         until, at_most, bounded = limits_of(trio.current_time(), expires, deadline, round_trip)
-        window = Batch(batch, max_bytes or 0, until=until, no_wait=no_wait, heartbeat=HEARTBEAT, rng=JITTER)
+        window = FetchCredit(batch, max_bytes or 0, until=until, no_wait=no_wait, heartbeat=HEARTBEAT, rng=JITTER)
         collector = _Collector(batch, max_bytes, self._deliverer)
         with self._reading(collector, window) as source:
             collector.source = source
@@ -197,7 +197,7 @@ class OrderedConsumer:
         try:
             return await JetStreamManager(self._jetstream).consumer_info(self.stream, name)
         except errors.NotFoundError as error:
-            if error.err_code == NO_CONSUMER:
+            if is_consumer_missing(error):
                 return None
             raise
 

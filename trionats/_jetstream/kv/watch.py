@@ -11,8 +11,8 @@ from trionats import api
 from trionats._jetstream.ordered.entries import Entries
 from trionats._protocol.jetstream.kv.entries import operation_of
 from trionats._protocol.jetstream.kv.keys import checked_filter
-from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.subjects import widest
+from trionats._told.moments import moment_of
 
 if TYPE_CHECKING:
     from trionats._core.message import Msg

@@ -23,8 +23,8 @@ from trionats._jetstream.publishing.destination import written_at
 from trionats._protocol.jetstream.acks import count_of
 from trionats._protocol.jetstream.actions import ALL, LAST_PER_SUBJECT
 from trionats._protocol.jetstream.buckets.kinds import OBJECTS
-from trionats._protocol.jetstream.moments import read_moment
 from trionats._protocol.jetstream.objects.orphans import Candidates, Found, checked_age, claimed
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from trionats._jetstream.objects.doubting import leave_in_doubt
 from trionats._jetstream.objects.infos import InfoWrite
 from trionats._jetstream.objects.replacing import replace_info, stamp
 from trionats._jetstream.objects.sources import source_of
-from trionats._jetstream.objects.transfer import ProgressTeller
+from trionats._jetstream.progress import ProgressTeller
 from trionats._protocol.jetstream.objects.names import places
 from trionats._protocol.jetstream.objects.writing import CHUNK_SIZE, new_info
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trionats._jetstream.objects.access import Access
     from trionats._jetstream.objects.sources import ObjectData, Source
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
     from trionats._protocol.commands import Payload
     from trionats._protocol.jetstream.objects.places import Place
     from trionats._protocol.jetstream.objects.writing import Limits

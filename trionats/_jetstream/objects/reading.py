@@ -6,11 +6,11 @@ import io
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 from trionats import api, errors
+from trionats._jetstream.files import NewFile
 from trionats._jetstream.objects.chunks import BLOCK_SIZE
-from trionats._jetstream.objects.files import NewFile
 from trionats._jetstream.objects.reader import ObjectReader
 from trionats._jetstream.objects.stream import ObjectStream
-from trionats._jetstream.objects.transfer import ProgressTeller
+from trionats._jetstream.progress import ProgressTeller
 from trionats._protocol.jetstream.objects.links import Way
 from trionats._protocol.jetstream.objects.names import encoded_name
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from trionats._jetstream.objects.access import Access
-    from trionats._jetstream.objects.transfer import Progress
+    from trionats._jetstream.progress import Progress
 
 __all__ = ["Reading"]
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from trionats._jetstream.objects.buckets import Bucket
     from trionats._jetstream.objects.sources import ObjectData
     from trionats._jetstream.objects.stream import ObjectStream
-    from trionats._jetstream.objects.transfer import Progress
     from trionats._jetstream.ordered.entries import Entries
+    from trionats._jetstream.progress import Progress
 
 __all__ = ["ObjectStore"]
 

@@ -57,6 +57,7 @@ from trionats._protocol.jetstream.partitions.member import (
     Tell,
 )
 from trionats._protocol.jetstream.pull import PullInbox
+from trionats._protocol.jetstream.refusals import is_consumer_missing
 from trionats.api import ConsumerInfo
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ __all__ = ["partition"]
 DEMAND: Final = Demand(max_messages=100, expires=ACK_WAIT / 2, group=PRIORITY_GROUP)
 #: How often it is looked whether somebody has settled what is waited for: nobody is told of verdicts.
 LOOK_EVERY: Final = 0.02
-#: The server's number for: there is no such consumer.
-_NO_CONSUMER: Final = 10014
 _UNPIN: Final = json.dumps({"group": PRIORITY_GROUP}).encode()
 #: For what is over with the connection: whoever ends the feed knows why.
 _OVER: Final = (errors.ConnectionDrainingError, errors.ConnectionClosedError)
@@ -216,7 +215,7 @@ class PartitionFeed(ConsumerFeed):
             try:
                 info = await manager.consumer_info(place.read_stream, consumer)
             except errors.NotFoundError as error:
-                if error.err_code != _NO_CONSUMER:
+                if not is_consumer_missing(error):
                     raise
             self._info = info
             self._member.found(info, self._pin, trio.current_time())
@@ -227,7 +226,7 @@ class PartitionFeed(ConsumerFeed):
             try:
                 await manager.delete_consumer(place.read_stream, consumer)
             except errors.NotFoundError as error:
-                if error.err_code != _NO_CONSUMER:
+                if not is_consumer_missing(error):
                     raise
             self._member.released()
 
@@ -319,7 +318,6 @@ async def partition(
         trionats.errors.APIError: The server is too old.
         ValueError: The group is static, and this is none of its members.
     """
-    jetstream.connection.pace.run.check("open_partition")
     await require(jetstream, place)
     kv = await find_bucket(jetstream, place)
     stored, revision = await find_group(kv, place)

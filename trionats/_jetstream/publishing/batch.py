@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, Unpack, final
 
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from trionats._jetstream.publishing.publish import encoded, joined, unexpected_publish
+from trionats._jetstream.publishing.publish import asked_for, encoded, joined
 from trionats._jetstream.publishing.staging import Staging
 from trionats._protocol.jetstream.levels import Need
 from trionats._protocol.jetstream.publishing.batch import Entry, without_batch
-from trionats._protocol.jetstream.publishing.publish import PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import PublishOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 #: What a server must know.
 NEED: Final = Need("open_batch()", 2)
-_OPTIONS = PublishOptions.__optional_keys__
 
 
 @final
@@ -106,9 +105,7 @@ class Batch:
         staging = self._staging
         staging.pipeline.check_run()
         doing = f"{staging.doing}: publish to {subject!r}"
-        if unknown := options.keys() - _OPTIONS:
-            raise unexpected_publish({name: None for name in options if name in unknown}, "batch")
-        asked = publish_headers(doing, **options)
+        asked = asked_for(doing, options, "batch")
         data, fields = encoded(doing, payload), without_batch(joined(doing, headers, asked))
         await staging.add(Entry(subject, data, fields))
 

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+from trio.lowlevel import checkpoint
 
 from trionats import errors
 from trionats._jetstream.management import JetStreamManager
@@ -218,6 +219,16 @@ class Flight:
                 looks = await self._find_reach(subject, looks)
                 self._step()
 
+    async def settle_all(self) -> None:
+        """Wait until it is known what became of each message that was sent before. Always a checkpoint."""
+        await checkpoint()
+        for publish in self.window.under_way():
+            await settled(publish)
+
+    def account(self) -> list[tuple[errors.FailedMsg, Exception]]:
+        """List the messages that failed, and of which nobody has heard."""
+        return [failed(publish) for publish in self.failures]
+
     async def _look_at(self, publish: Publish, error: errors.APIError) -> None:
         """Find out whether a refusal speaks of the message itself."""
         before = None
@@ -372,6 +383,14 @@ class Flight:
 
 def _doing(publish: Publish) -> str:
     return f"publish to {publish.subject!r}"
+
+
+async def settled(publish: Publish) -> None:
+    """Wait until a publish has an outcome."""
+    while publish.outcome is None:
+        if publish.told is None:
+            publish.told = trio.Event()
+        await publish.told.wait()
 
 
 def failed(publish: Publish | Ingested) -> tuple[errors.FailedMsg, Exception]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Unpack, final
 
@@ -10,22 +9,17 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors
-from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._jetstream.publishing.flight import failed
 from trionats._jetstream.publishing.ingest_flight import IngestFlight
-from trionats._jetstream.publishing.publish import encoded, joined, unexpected_publish
+from trionats._jetstream.publishing.publish import asked_for, encoded, joined
 from trionats._protocol.jetstream.publishing.ingest import Ingested
-from trionats._protocol.jetstream.publishing.publish import PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import PublishOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from trionats import api
-    from trionats._core.messaging import Publishing
-    from trionats._jetstream.api import Api
+    from trionats._feeds.pace import Pace
     from trionats._protocol.commands import Payload
-
-_OPTIONS = PublishOptions.__optional_keys__
 
 
 @final
@@ -91,13 +85,11 @@ class Ingest:
     Its calls may be used from any task of the Trio run it was opened in.
     """
 
-    def __init__(self, jetstream: Api[Publishing], *, keep_on: bool, max_outstanding: int) -> None:
-        self._pace = jetstream.connection.pace
-        self._flight = IngestFlight(jetstream, keep_on=keep_on, max_outstanding=max_outstanding)
-        self._ingestion = self._flight.ingestion
-        self._pipeline = self._flight.pipeline
-        self._scope = trio.CancelScope()
-        self._finished = trio.Event()
+    def __init__(self, pace: Pace, flight: IngestFlight) -> None:
+        self._pace = pace
+        self._flight = flight
+        self._ingestion = flight.ingestion
+        self._pipeline = flight.pipeline
 
     def __repr__(self) -> str:
         state = "open" if self._flight.over is None else "closed"
@@ -197,69 +189,4 @@ class Ingest:
     ) -> tuple[Payload, Mapping[str, str | Sequence[str]] | None]:
         """Give the message as it is sent."""
         doing = f"publish to {subject!r}"
-        if unknown := options.keys() - _OPTIONS:
-            raise unexpected_publish({name: None for name in options if name in unknown}, "ingest")
-        return encoded(doing, payload), joined(doing, headers, publish_headers(doing, **options))
-
-    @enable_ki_protection
-    async def _run(self) -> None:
-        try:
-            with self._scope:
-                await trio.sleep_forever()
-        finally:
-            self._flight.end(trio.ClosedResourceError("ingest: its nursery was cancelled"))
-            self._finished.set()
-
-    async def _finish(self) -> None:
-        """End the last batch, and wait until it is known what became of all messages. Always a checkpoint."""
-        await checkpoint()
-        self._flight.finish()
-        await self._flight.finished.wait()
-
-    @enable_ki_protection
-    def _close(self) -> None:
-        self._flight.end(trio.ClosedResourceError("ingest: its block was left"))
-        self._scope.cancel()
-
-
-@asynccontextmanager
-async def ingesting(nursery: trio.Nursery, ingest: Ingest) -> AsyncIterator[None]:
-    """Run an ingest's task in `nursery` for as long as the block lasts, and see at its end what became of all messages.
-
-    Args:
-        nursery: The nursery that was passed to `open_ingest`.
-        ingest: The ingest; it is closed when the block is left.
-
-    Raises:
-        trionats.errors.PublishError: Messages failed, and nobody has heard of it.
-    """
-    try:
-        nursery.start_soon(ingest._run, name="trionats ingest")
-    except RuntimeError as closed:
-        ingest._close()
-        raise RuntimeError("open_ingest: the nursery that was passed in is closed") from closed
-    failure: Exception | None = None
-    try:
-        yield
-        await ingest._finish()
-    except Exception as error:
-        failure = error
-        with suppress(trio.Cancelled):  # it is the body's own exception that is raised, whatever comes meanwhile
-            await ingest._finish()  # noqa: ASYNC120
-        raise
-    finally:
-        ingest._close()
-        if not ingest._finished.is_set():
-            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
-                await ingest._finished.wait()
-        failures = ingest._flight.told
-        failures += [failed(message) for message in ingest._flight.failures]
-        if failures and failure is not None and not isinstance(failure, errors.PublishError):
-            failure.add_note(f"besides, {_count(failures)} failed; the first: {failures[0][1]}")
-    if failures:
-        text = f"{_count(failures)} failed; the first: {failures[0][1]}"
-        raise errors.explained(errors.PublishError, text, failures=failures)
-
-
-def _count(failures: Sequence[object]) -> str:
-    return f"{len(failures)} publish{'es' if len(failures) > 1 else ''}"
+        return encoded(doing, payload), joined(doing, headers, asked_for(doing, options, "ingest"))

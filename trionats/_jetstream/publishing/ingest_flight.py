@@ -10,10 +10,12 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
+from trio.lowlevel import checkpoint
 
 from trionats import errors, events
 from trionats._jetstream.api import Api, api_error, refusal
 from trionats._jetstream.management import JetStreamManager
+from trionats._jetstream.publishing.flight import failed
 from trionats._jetstream.publishing.publish import publish_ack
 from trionats._protocol.commands import Passing
 from trionats._protocol.jetstream import levels
@@ -81,8 +83,7 @@ class IngestFlight:
         """Who waits until another message may be sent."""
         self.over: Exception | None = None
         """Why nothing more can be published; None while it can."""
-        self.finished = trio.Event()
-        """Set when the last batch is over, after `finish`."""
+        self._finished = trio.Event()
         self._finishing = self._closed = False
         self._lost: Exception | None = None
         self._timer: Timer | None = None
@@ -193,11 +194,22 @@ class IngestFlight:
         self.ingestion.want(message, self.pipeline.now())
         self._set_timer()
 
-    def finish(self) -> None:
-        """Take no more messages, and end the batch; `finished` says when that is done."""
+    async def work(self) -> None:
+        """Wait to be cancelled: what the ingest's task does, which knows then that its nursery is."""
+        await trio.sleep_forever()
+
+    async def settle_all(self) -> None:
+        """Take no more messages, end the batch, and wait until it is known what became of each message. Always a checkpoint."""
+        await checkpoint()
         self._finishing = True
         self.ingestion.close()
         self._step()
+        await self._finished.wait()
+
+    def account(self) -> list[tuple[errors.FailedMsg, Exception]]:
+        """List the messages that failed, and of which nobody has heard: `PublishError`s that were raised before list them, too."""
+        self.told += [failed(message) for message in self.failures]
+        return self.told
 
     # Where frames wait, for the ingestion.
 
@@ -340,7 +352,7 @@ class IngestFlight:
             self.over = errors.explained(errors.PublishError, text, failures=self.told)
             self.over.__cause__ = first.outcome
         if self._finishing and ingestion.ended:
-            self.finished.set()
+            self._finished.set()
         self.unpark()
 
     def _settle(self, message: Ingested, reason: Exception) -> None:

@@ -14,7 +14,15 @@ from trionats._core.deadlines import unexpected
 from trionats._jetstream.api import decode, unreadable
 from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.publishing.destination import chosen_destination
-from trionats._protocol.jetstream.publishing.publish import CONFLICTS, MSG_ID, UNDER_WAY, Attempts, own_place
+from trionats._protocol.jetstream.publishing.publish import (
+    CONFLICTS,
+    MSG_ID,
+    UNDER_WAY,
+    Attempts,
+    PublishOptions,
+    own_place,
+    publish_headers,
+)
 from trionats._protocol.replies import no_stream
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ def publish_ack(doing: str, data: bytes) -> api.PubAck:
     return api.PubAck(stream, seq, domain, duplicate, batch, count, val)
 
 
+_OPTIONS = PublishOptions.__optional_keys__
 #: Other names of the arguments: those of older versions of ours, and of other clients.
 _ELSEWHERE = {
     "expected_last_sequence": "expected_last_seq",
@@ -78,6 +87,19 @@ def unexpected_publish(arguments: Mapping[str, object], of: str = "js") -> TypeE
     if (meant := _ELSEWHERE.get(name)) is None:
         return unexpected("publish", arguments, of)
     return TypeError(f"publish() got an unexpected keyword argument {name!r}: it is called {meant!r} here")
+
+
+def asked_for(doing: str, options: PublishOptions, of: str) -> dict[str, str]:
+    """Give the headers that a publish's options stand for, or refuse those that it does not have.
+
+    Args:
+        doing: What is published for, for the text of an exception.
+        options: What it was given.
+        of: As for `unexpected_publish`.
+    """
+    if unknown := [name for name in options if name not in _OPTIONS]:
+        raise unexpected_publish(dict.fromkeys(unknown), of)
+    return publish_headers(doing, **options)
 
 
 def joined(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import asynccontextmanager, suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Unpack, final
 
@@ -11,21 +10,17 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import api, errors
-from trionats._feeds.feed import CLEANUP_SECONDS
-from trionats._jetstream.publishing.flight import Flight, failed
-from trionats._jetstream.publishing.publish import encoded, joined, publish_ack, unexpected_publish
+from trionats._jetstream.publishing.flight import Flight, settled
+from trionats._jetstream.publishing.publish import asked_for, encoded, joined, publish_ack
 from trionats._protocol.headers import texts
-from trionats._protocol.jetstream.publishing.publish import MSG_ID, PublishOptions, publish_headers
+from trionats._protocol.jetstream.publishing.publish import MSG_ID, PublishOptions
 from trionats._protocol.jetstream.publishing.publisher import Publish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from trionats._core.messaging import Publishing
-    from trionats._jetstream.api import Api
+    from trionats._feeds.pace import Pace
     from trionats._protocol.commands import Payload
-
-_OPTIONS = PublishOptions.__optional_keys__
 
 
 @final
@@ -91,13 +86,11 @@ class Publisher:
     Its calls may be used from any task of the Trio run it was opened in.
     """
 
-    def __init__(self, jetstream: Api[Publishing], max_pending: int, *, resend: bool) -> None:
-        self._pace = jetstream.connection.pace
-        self._flight = Flight(jetstream, max_pending, resend=resend)
-        self._window = self._flight.window
-        self._pipeline = self._flight.pipeline
-        self._scope = trio.CancelScope()
-        self._finished = trio.Event()
+    def __init__(self, pace: Pace, flight: Flight) -> None:
+        self._pace = pace
+        self._flight = flight
+        self._window = flight.window
+        self._pipeline = flight.pipeline
 
     def __repr__(self) -> str:
         state = "open" if self._flight.over is None else "closed"
@@ -209,9 +202,7 @@ class Publisher:
         It raises nothing for those that failed: their receipts do, and leaving the publisher. Always a checkpoint.
         """
         self._pipeline.check_run()
-        await checkpoint()
-        for publish in self._window.under_way():
-            await settled(publish)
+        await self._flight.settle_all()
 
     # Inside.
 
@@ -228,79 +219,13 @@ class Publisher:
             alone = {MSG_ID: self._flight.new_id(token)}
             return payload, alone, alone
         doing = f"publish to {subject!r}"
-        if unknown := options.keys() - _OPTIONS:
-            raise unexpected_publish({name: None for name in options if name in unknown}, "publisher")
-        asked = publish_headers(doing, **options)
+        asked = asked_for(doing, options, "publisher")
         if self._flight.resend and MSG_ID not in asked:
             asked[MSG_ID] = _given_id(headers) or self._flight.new_id(token)
         return encoded(doing, payload), joined(doing, headers, asked), asked or None
-
-    @enable_ki_protection
-    async def _run(self) -> None:
-        try:
-            with self._scope:
-                await self._flight.work()
-        finally:
-            self._flight.end(trio.ClosedResourceError("publisher: its nursery was cancelled"))
-            self._finished.set()
-
-    @enable_ki_protection
-    def _close(self) -> None:
-        self._flight.end(trio.ClosedResourceError("publisher: its block was left"))
-        self._scope.cancel()
-
-
-@asynccontextmanager
-async def publishing(nursery: trio.Nursery, publisher: Publisher) -> AsyncIterator[None]:
-    """Run a publisher's task in `nursery` for as long as the block lasts, and see at its end what became of all messages.
-
-    Args:
-        nursery: The nursery that was passed to `open_publisher`.
-        publisher: The publisher; it is closed when the block is left.
-
-    Raises:
-        trionats.errors.PublishError: Messages failed, and nobody has heard of it.
-    """
-    try:
-        nursery.start_soon(publisher._run, name="trionats publisher")
-    except RuntimeError as closed:
-        publisher._close()
-        raise RuntimeError("open_publisher: the nursery that was passed in is closed") from closed
-    failure: Exception | None = None
-    try:
-        yield
-        await publisher.wait_all()
-    except Exception as error:
-        failure = error
-        with suppress(trio.Cancelled):  # it is the body's own exception that is raised, whatever comes meanwhile
-            await publisher.wait_all()  # noqa: ASYNC120
-        raise
-    finally:
-        publisher._close()
-        if not publisher._finished.is_set():
-            with trio.move_on_after(CLEANUP_SECONDS, shield=True):
-                await publisher._finished.wait()
-        failures = [failed(publish) for publish in publisher._flight.failures]
-        if failures and failure is not None:
-            failure.add_note(f"besides, {_count(failures)} failed; the first: {failures[0][1]}")
-    if failures:
-        text = f"{_count(failures)} failed; the first: {failures[0][1]}"
-        raise errors.explained(errors.PublishError, text, failures=failures)
-
-
-async def settled(publish: Publish) -> None:
-    """Wait until a publish has an outcome."""
-    while publish.outcome is None:
-        if publish.told is None:
-            publish.told = trio.Event()
-        await publish.told.wait()
 
 
 def _given_id(headers: Mapping[str, str | Sequence[str]] | None) -> str | None:
     """Give the id that a caller has put among the headers by hand, if it can be one."""
     given = texts(headers.get(MSG_ID)) if isinstance(headers, Mapping) else None
     return given[0] if given and isinstance(given[0], str) and given[0] else None
-
-
-def _count(failures: Sequence[object]) -> str:
-    return f"{len(failures)} publish{'es' if len(failures) > 1 else ''}"

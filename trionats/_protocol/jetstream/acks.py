@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trionats._protocol import fields
+from trionats._told.moments import NANOSECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,6 @@ __all__ = [
     "IN_PROGRESS",
     "LARGEST",
     "NAK",
-    "NANOSECONDS",
     "AckSubject",
     "NextReply",
     "Standing",
@@ -40,7 +40,6 @@ __all__ = [
     "whole_number",
 ]
 
-NANOSECONDS: Final = 1_000_000_000
 #: Sequences, counts and times are 63 bits wide: a year beyond 2262 would be none to those who read it.
 LARGEST: Final = (1 << 63) - 1
 

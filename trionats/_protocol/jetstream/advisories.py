@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import typing
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from trionats import advisories
-from trionats._protocol import fields
-from trionats._protocol.jetstream.moments import read_moment
 from trionats._protocol.subjects import widest
-from trionats.advisories import Replica
+from trionats._told.reading import read as read_told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trionats.advisories import Advisory
 
@@ -59,11 +55,6 @@ _KINDS: Final[dict[str, tuple[type[Advisory], tuple[str, ...]]]] = {
 _TYPE_BEGINS: Final = "io.nats.jetstream."
 _ALL: Final = ("ADVISORY.>", "METRIC.>")
 _SUBJECTS: Final[dict[type[Advisory], tuple[str, ...]]] = {advisories.Advisory: _ALL, **dict(_KINDS.values())}
-#: What a field is called on the wire where it is not its own name.
-_WIRE_NAMES: Final = {"api_subject": "subject", "time": "timestamp"}
-#: What the server does not say, or says otherwise.
-_OURS: Final = frozenset({"subject", "raw"})
-_NANOSECONDS: Final = 10**9
 
 
 def checked_kinds(kinds: Sequence[object]) -> tuple[type[Advisory], ...]:
@@ -108,12 +99,7 @@ def read(subject: str, data: bytes) -> Advisory:
     said = json.loads(data)
     if not isinstance(said, dict):
         raise TypeError("it is no JSON object")
-    kind = _kind_of(said.get("type"))
-    advisory = kind(subject=subject, raw=said, **_values(kind, said))
-    complaint = fields.complaint(advisory)
-    if complaint is not None:
-        raise ValueError(complaint)
-    return advisory
+    return read_told(_kind_of(said.get("type")), said, "the advisory", subject=subject, raw=said)
 
 
 def _kind_of(name: object) -> type[Advisory]:
@@ -121,27 +107,3 @@ def _kind_of(name: object) -> type[Advisory]:
         return advisories.Advisory
     kind, _ = _KINDS.get(name.removeprefix(_TYPE_BEGINS), (advisories.Advisory, ()))
     return kind
-
-
-def _values(kind: type[object], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is said of the fields of a class; what is not is left to their defaults."""
-    if kind not in _forms:
-        hints = typing.get_type_hints(kind)
-        _forms[kind] = {name: (_WIRE_NAMES.get(name, name), hint) for name, hint in hints.items() if name not in _OURS}
-    forms = _forms[kind].items()
-    return {name: _converted(hint, said[wire]) for name, (wire, hint) in forms if said.get(wire) is not None}
-
-
-_forms: Final[dict[type[object], dict[str, tuple[str, Any]]]] = {}
-
-
-def _converted(hint: Any, value: Any) -> Any:  # noqa: ANN401 - whatever stands there
-    if hint is float:
-        return value / _NANOSECONDS if isinstance(value, int) else value
-    if hint == datetime | None:
-        moment = read_moment(value)
-        # Go writes a time that was never set.
-        return None if moment.year == 1 else moment
-    if hint == list[Replica] | None:
-        return [Replica(**_values(Replica, each)) for each in value]
-    return value

@@ -38,7 +38,7 @@ from trionats import api, errors
 from trionats._protocol import fields, subjects
 from trionats._protocol import headers as header_block_of
 from trionats._protocol.jetstream.acks import LARGEST, count_of, whole_number
-from trionats._protocol.jetstream.moments import read_moment, written_moment
+from trionats._told.moments import read_moment, written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

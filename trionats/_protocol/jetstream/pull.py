@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from trionats._protocol.jetstream.acks import NANOSECONDS, whole_number
+from trionats._protocol.jetstream.acks import whole_number
 from trionats._protocol.jetstream.fitting import FIRST, Fitting
 from trionats._protocol.jetstream.refusals import backoff
 from trionats._protocol.replies import NO_RESPONDERS
+from trionats._told.moments import NANOSECONDS
 
 if TYPE_CHECKING:
     import random

@@ -15,9 +15,20 @@ from trionats import errors
 if TYPE_CHECKING:
     import random
 
-__all__ = ["GIVEN_UP_AFTER", "TOLD_AFTER", "Refusals", "Retry", "backoff", "consumer_gone", "is_missing", "passes"]
+__all__ = [
+    "GIVEN_UP_AFTER",
+    "TOLD_AFTER",
+    "Refusals",
+    "Retry",
+    "backoff",
+    "consumer_gone",
+    "is_consumer_missing",
+    "is_missing",
+    "passes",
+]
 
 STREAM_NOT_FOUND: Final = 10059
+CONSUMER_NOT_FOUND: Final = 10014
 #: The codes of what passes: no leader yet, no quorum, JetStream not switched on yet; too many requests.
 PASSING_CODES: Final = frozenset({503, 429})
 #: What passes under other codes: no peers at the moment, not assigned, not the leader; a stream or a consumer that is
@@ -84,6 +95,11 @@ class Refusals:
 def is_missing(error: Exception) -> bool:
     """Say whether an error means that there is no such stream."""
     return isinstance(error, errors.NotFoundError) and error.err_code == STREAM_NOT_FOUND
+
+
+def is_consumer_missing(error: Exception) -> bool:
+    """Say whether an error means that there is no such consumer, though its stream is there."""
+    return isinstance(error, errors.NotFoundError) and error.err_code == CONSUMER_NOT_FOUND
 
 
 def consumer_gone(stream: str, consumer: str, why: str, err_code: int | None = None) -> errors.ConsumerGoneError:

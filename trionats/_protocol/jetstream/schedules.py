@@ -17,9 +17,10 @@ from multidict import MultiDict
 
 from trionats import api, errors
 from trionats._protocol import subjects
+from trionats._protocol.fields import check_argument
 from trionats._protocol.jetstream.levels import Need
-from trionats._protocol.jetstream.moments import read_moment, written_moment
 from trionats._protocol.jetstream.publishing.publish import time_to_live
+from trionats._told.moments import read_moment, written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,8 +115,7 @@ def schedule_headers(
         if not _is_zone(time_zone):
             raise ValueError(f"{doing}: time_zone is {time_zone!r}: it must be an IANA name, as 'Europe/Berlin'")
         said[TIME_ZONE] = time_zone
-    if not isinstance(rollup, bool):
-        raise TypeError(f"{doing}: rollup must be True or False, not {type(rollup).__name__}")
+    check_argument(doing, "rollup", bool, rollup)
     if rollup:
         said[ROLLUP] = "sub"
     return said

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from trionats import errors, monitoring
 from trionats._protocol.jetstream.listing import Pages
-from trionats.monitoring._told import read
+from trionats._told.reading import read
 
 if TYPE_CHECKING:
     from trionats._protocol.monitoring.requests import Kind

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trionats import api
 from trionats._protocol.fields import complaint
 from trionats._protocol.services.words import INFO_TYPE, PING_TYPE, STATS_TYPE
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from trionats._protocol.parser import Message
@@ -90,11 +91,8 @@ def _error(value: object) -> object:
 
 
 def _time(value: object) -> object:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    if moment is None:
-        raise ValueError("started is no time")
     # Without a zone it is meant in UTC, as ADR-32 has it.
-    return moment.replace(tzinfo=moment.tzinfo or UTC).isoformat()
+    return read_moment(value, UTC).isoformat()
 
 
 def _endpoints(value: object) -> object:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from trionats._told.moments import NANOSECONDS
 from trionats.api import EndpointStats
 
 if TYPE_CHECKING:
     from trionats._protocol.services.failures import Failure
 
 __all__ = ["Tally"]
-
-_NANOSECONDS = 1e9
 
 
 @final
@@ -43,7 +42,7 @@ class Tally:
 
     def took(self, seconds: float) -> None:
         """Count how long a request took."""
-        self.nanoseconds += round(max(seconds, 0.0) * _NANOSECONDS)
+        self.nanoseconds += round(max(seconds, 0.0) * NANOSECONDS)
         self._timed += 1
 
     def stats(self, name: str, subject: str, queue: str) -> EndpointStats:

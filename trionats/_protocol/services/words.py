@@ -14,7 +14,7 @@ __all__ = [
     "TIMEOUT",
     "VERBS",
     "Verb",
-    "monitoring_subject",
+    "control_subject",
 ]
 
 Verb = Literal["PING", "INFO", "STATS"]
@@ -36,7 +36,7 @@ ERROR_CODE: Final = "Nats-Service-Error-Code"
 TIMEOUT: Final = "Trionats-Timeout"
 
 
-def monitoring_subject(verb: Verb, name: str | None = None, instance: str | None = None, prefix: str = PREFIX) -> str:
+def control_subject(verb: Verb, name: str | None = None, instance: str | None = None, prefix: str = PREFIX) -> str:
     """Make the subject on which services are asked.
 
     Args:

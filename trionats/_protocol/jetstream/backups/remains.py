@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
-from trionats._protocol.jetstream.moments import read_moment
+from trionats._protocol.jetstream.refusals import is_missing
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["is_left", "leaves_nothing"]
 
-_STREAM_NOT_FOUND: Final = 10059
 _NAME_TAKEN: Final = 10130
 
 
@@ -36,7 +36,7 @@ def is_left(said: Mapping[str, object] | errors.APIError, backup: Mapping[str, o
         backup: The state of the stream that was to come back.
     """
     if isinstance(said, errors.APIError):
-        return said.err_code == _STREAM_NOT_FOUND
+        return is_missing(said)
     state = said.get("state")
     if not isinstance(state, dict):
         return False

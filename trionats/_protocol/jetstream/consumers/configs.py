@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trionats import api
 from trionats._protocol import subjects
-from trionats._protocol.jetstream.moments import read_moment, written_moment
+from trionats._told.moments import read_moment, written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

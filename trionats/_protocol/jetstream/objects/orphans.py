@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from trionats import api
 from trionats._protocol.jetstream.acks import count_of
-from trionats._protocol.jetstream.moments import moment_of
 from trionats._protocol.jetstream.objects.infos import is_sound
+from trionats._told.moments import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

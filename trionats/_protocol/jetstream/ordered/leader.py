@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trionats._protocol.jetstream.acks import count_of
+from trionats._told.moments import read_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +146,6 @@ def nanoseconds_of(text: object) -> int:
 
 def _moment(text: object) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return read_moment(text, UTC)
     except ValueError:
         return None
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from trionats import api
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream.actions import Start
-from trionats._protocol.jetstream.moments import written_moment
+from trionats._told.moments import written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

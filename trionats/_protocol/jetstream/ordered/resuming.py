@@ -51,12 +51,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from trionats import errors
-from trionats._protocol.jetstream.acks import NANOSECONDS, AckSubject, parse_ack_subject, whole_number
+from trionats._protocol.jetstream.acks import AckSubject, parse_ack_subject, whole_number
 from trionats._protocol.jetstream.actions import ALL, Action, Create, Delete, Fail, Find, Inspect, Look, Start, Wait
 from trionats._protocol.jetstream.ordered.leader import Leader, nanoseconds_of
 from trionats._protocol.jetstream.ordered.snapshot import Course, Snapshot
 from trionats._protocol.jetstream.pull import Ending, Pull, Window
 from trionats._protocol.jetstream.refusals import Refusals, Retry, backoff
+from trionats._told.moments import NANOSECONDS
 
 if TYPE_CHECKING:
     import random

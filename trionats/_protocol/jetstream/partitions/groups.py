@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, final
 
 from trionats import api, errors
 from trionats._protocol import subjects
-from trionats._protocol.fields import check_argument
+from trionats._protocol.fields import check_argument, check_count
 from trionats._protocol.jetstream.partitions.assignment import spread
 
 __all__ = ["Place", "Stored", "added", "checked_members", "dropped", "read", "unlike", "wanted"]
@@ -155,15 +155,13 @@ def wanted(
         TypeError: An argument is of another kind.
         ValueError: One cannot be, or two exclude each other.
     """
-    check_argument(call, "max_members", int, max_members)
-    if not 1 <= max_members <= _MOST_PARTITIONS:
-        raise ValueError(f"{call}: max_members is {max_members}: it must be from 1 to {_MOST_PARTITIONS}")
+    check_count(call, "max_members", max_members, most=_MOST_PARTITIONS)
     buffered = {"max_buffered_msgs": max_buffered_msgs, "max_buffered_bytes": max_buffered_bytes}
     for name, value in buffered.items():
-        check_argument(call, name, int | None, value)
-        if value is not None and value < 1:
-            raise ValueError(f"{call}: {name} is {value}: it must be 1 or more")
-        if value is not None and not place.elastic:
+        if value is None:
+            continue
+        check_count(call, name, value)
+        if not place.elastic:
             raise ValueError(f"{call}: {name} is for elastic groups: a static one has no stream of its own")
     chosen = _checked_filters(call, place, filters)
     names = _checked_names(call, place, members)

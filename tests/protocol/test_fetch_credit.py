@@ -8,23 +8,23 @@ from math import inf
 
 import pytest
 
-from trionats._protocol.jetstream.ordered.batch import Batch, limits_of
+from trionats._protocol.jetstream.ordered.fetch_credit import FetchCredit, limits_of
 from trionats._protocol.jetstream.pull import Ending
 
 UNTIL = 10.0
 
 
-def batch(messages: int = 10, size: int = 0, *, no_wait: bool = False) -> Batch:
-    return Batch(messages, size, until=UNTIL, no_wait=no_wait, heartbeat=2.0, rng=random.Random(1))
+def batch(messages: int = 10, size: int = 0, *, no_wait: bool = False) -> FetchCredit:
+    return FetchCredit(messages, size, until=UNTIL, no_wait=no_wait, heartbeat=2.0, rng=random.Random(1))
 
 
-def came(opened: Batch, size: int = 10, times: int = 1) -> None:
+def came(opened: FetchCredit, size: int = 10, times: int = 1) -> None:
     for _ in range(times):
         opened.arrived(size, 0)
         opened.buffered(size)
 
 
-def asked(opened: Batch, now: float = 0.0, at_most: int = 0) -> str:
+def asked(opened: FetchCredit, now: float = 0.0, at_most: int = 0) -> str:
     """Say what it asks for; "over" where it is, "waits" where something is under way."""
     pull = opened.pull("C", now, at_most)
     if pull is None:
@@ -147,7 +147,7 @@ def test_a_deadline_shortens_a_fetch(
 
 
 def test_a_fetch_of_a_list_asks_for_all_that_it_wants_where_any_number_of_bytes_may_come() -> None:
-    opened = Batch(300, 0, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
+    opened = FetchCredit(300, 0, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
     opened.by_list = True
     pull = opened.pull("C", 0.0)
     assert pull is not None
@@ -156,7 +156,7 @@ def test_a_fetch_of_a_list_asks_for_all_that_it_wants_where_any_number_of_bytes_
 
 def test_a_fetch_of_a_list_that_is_bounded_in_bytes_asks_for_as_many_messages_as_may_fit() -> None:
     """The last of them may be too many: whoever collects them refuses it."""
-    opened = Batch(300, 10_000, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
+    opened = FetchCredit(300, 10_000, until=UNTIL, no_wait=False, heartbeat=5.0, rng=random.Random(1))
     opened.by_list = True
     asked = []
     for size in (100, 100, 1000, 1000):

@@ -3,7 +3,7 @@
 Strategy
     A field's annotation says what stands on the wire, where it is called the same unless `wire` says otherwise. What is absent
     or null leaves the field at its default, since servers leave out what is empty; what is of another kind is a
-    ValueError that names it. What no field is for stands in `extra`.
+    ValueError that names it. What no field is for stands in `extra`, where there is one.
 
     `api._lossless` is for what is also written back.
 """
@@ -17,26 +17,27 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar
 
-__all__ = ["ServerInfo", "Told", "nanoseconds", "read", "wire"]
+from trionats._told.moments import NANOSECONDS, read_moment
+
+__all__ = ["Told", "nanoseconds", "read", "wire"]
 
 T = TypeVar("T")
 Convert = Callable[[Any, str], Any]
 
-NANOSECONDS: Final = 10**9
 #: The field that holds what none of the others does.
 EXTRA: Final = "extra"
 _WIRE: Final = "wire"
 _SCALE: Final = "scale"
 
 
-def wire(name: str, default: T) -> T:
+def wire(name: str, default: T = dataclasses.MISSING) -> T:  # type: ignore[assignment]  # as `dataclasses.field` does
     """Make a field that has another name on the wire.
 
     Args:
         name: Its name there.
-        default: What it holds where nothing is said.
+        default: What it holds where nothing is said; without it, it has to be said.
     """
     made: T = dataclasses.field(default=default, metadata={_WIRE: name})
     return made
@@ -59,26 +60,6 @@ class Told:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServerInfo(Told):
-    """Which server says something, and when by its clock."""
-
-    name: str = ""
-    host: str = ""
-    id: str = ""
-    cluster: str = ""
-    domain: str = ""
-    version: str = wire("ver", "")
-    tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    feature_flags: Mapping[str, bool] = dataclasses.field(default_factory=dict)
-    jetstream: bool = False
-    flags: int = 0
-    seq: int = 0
-    time: datetime.datetime | None = None
-
-
 class _Form(NamedTuple):
     """What becomes of what stands under a name."""
 
@@ -90,12 +71,13 @@ def read(kind: Callable[..., T], said: object, where: str = "it", **known: objec
     """Make an instance of what was said.
 
     Args:
-        kind: A frozen dataclass whose fields all have defaults, and that has a field `extra`.
+        kind: A frozen dataclass.
         said: What JSON has in its place; it becomes the instance's, and must not be changed any more.
         where: What it is called, for texts.
         known: Fields that are known from elsewhere, and not looked for.
 
     Raises:
+        TypeError: A field that has no default is not said.
         ValueError: It is of another kind than it should be; the text says where.
     """
     if not isinstance(said, Mapping):
@@ -108,7 +90,14 @@ def read(kind: Callable[..., T], said: object, where: str = "it", **known: objec
             unknown[name] = value
         elif value is not None and form.field not in known:
             known[form.field] = form.convert(value, f"{where}.{name}")
-    return kind(**known, extra=unknown)
+    if _keeps_the_rest(kind):
+        known[EXTRA] = unknown
+    return kind(**known)
+
+
+@functools.cache
+def _keeps_the_rest(kind: Any) -> bool:  # noqa: ANN401 - a dataclass
+    return any(field.name == EXTRA for field in dataclasses.fields(kind))
 
 
 @functools.cache
@@ -175,12 +164,14 @@ def _whole(value: object, where: str) -> int:
     return number
 
 
-def _time(value: object, where: str) -> datetime.datetime:
+def _time(value: object, where: str) -> datetime.datetime | None:
     text = _text(value, where)
     try:
-        return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
+        moment = read_moment(text)
+    except ValueError:
         raise ValueError(f"{where} is {text[:40]!r}, not a time") from None
+    # Go writes a time that was never set.
+    return None if moment.year == 1 else moment
 
 
 _SIMPLE: Final[dict[object, Convert]] = {

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["moment_of", "read_moment", "written_moment"]
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+__all__ = ["NANOSECONDS", "moment_of", "read_moment", "written_moment"]
+
+#: In a second.
+NANOSECONDS: Final = 10**9
 
 #: How the server wrote times until ADR-31 was in order: as Go prints them.
 _as_go_prints: Final = re.compile(r"(\S+ \S+) ([+-]\d{4}) \S+").fullmatch
@@ -28,11 +34,12 @@ def moment_of(nanoseconds: int) -> datetime:
     return _EPOCH + timedelta(0, 0, microseconds)
 
 
-def read_moment(text: object) -> datetime:
+def read_moment(text: object, zone: tzinfo | None = None) -> datetime:
     """Read a time that the server says: RFC 3339, or as Go prints it (servers of the first years of direct get).
 
     Args:
         text: Whatever stands in its place.
+        zone: In which zone it is meant where it names none; None where it has to.
 
     Returns:
         The time, in UTC. The nanoseconds that it has no room for are cut off.
@@ -45,8 +52,8 @@ def read_moment(text: object) -> datetime:
     printed = _as_go_prints(text)
     try:
         moment = datetime.fromisoformat("".join(printed.groups()) if printed else text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+        if moment.tzinfo is not None or zone is not None:
+            return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
     raise ValueError(f"its time is {text[:40]!r}")

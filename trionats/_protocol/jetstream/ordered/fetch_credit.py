@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-__all__ = ["Batch", "Limits", "limits_of"]
+__all__ = ["FetchCredit", "Limits", "limits_of"]
 
 _UNLIMITED: Final = 1 << 40
 #: What is left of the time when asking again is of no use.
@@ -47,7 +47,7 @@ def limits_of(now: float, expires: float, deadline: float, round_trip: float | N
     return Limits(deadline - near, deadline - near / 2, bounded=True)
 
 
-class Batch(Window):
+class FetchCredit(Window):
     """The credit of one fetch, and whether it is over.
 
     Args:

@@ -15,7 +15,6 @@ from trio.lowlevel import checkpoint_if_cancelled
 from trionats import errors, monitoring
 from trionats._core.connection import connection_of
 from trionats._core.deadlines import seconds_to_wait, too_late, unexpected
-from trionats._protocol.fields import check_argument
 from trionats._protocol.monitoring.answers import PAGE, active_servers, paging_of, read_answer, read_id
 from trionats._protocol.monitoring.requests import (
     ALL_SERVERS,
@@ -26,6 +25,7 @@ from trionats._protocol.monitoring.requests import (
     is_server_id,
     request_of,
 )
+from trionats._protocol.replies import check_stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,9 +87,7 @@ class SystemClient:
     ) -> None:
         self._connection = connection_of(nc, "SystemClient", "(nc, ...)")
         self._filters = filters(cluster=cluster, host=host, domain=domain, tags=tags)
-        check_argument("SystemClient", "stall", float, stall)
-        if not stall > 0:
-            raise ValueError(f"SystemClient: stall is {stall}: it must be more than 0 seconds")
+        check_stall("SystemClient", stall)
         self._stall = stall
 
     async def varz(self, *, server: str | None = None, **unknown: Never) -> monitoring.Answers[monitoring.Varz]:

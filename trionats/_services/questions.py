@@ -9,7 +9,7 @@ from trionats._core.message import Msg
 from trionats._feeds.bounded import BoundedFeed
 from trionats._protocol.receivers import Intake
 from trionats._protocol.server_errors import REFUSALS, refusal_of
-from trionats._protocol.services.words import PREFIX, VERBS, monitoring_subject
+from trionats._protocol.services.words import PREFIX, VERBS, control_subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trionats._core.attachments import Attachment
     from trionats._core.connection import Connection
 
-__all__ = ["Monitoring"]
+__all__ = ["Questions"]
 
 #: How many questions may wait, in messages and bytes; more are left out, and told.
 PENDING: Final = 4096
@@ -25,7 +25,7 @@ PENDING_BYTES: Final = 1024 * 1024
 
 
 @final
-class Monitoring(BoundedFeed[Msg]):
+class Questions(BoundedFeed[Msg]):
     """The questions to one service, which its own task answers.
 
     Args:
@@ -59,7 +59,7 @@ class Monitoring(BoundedFeed[Msg]):
     def attach(self) -> None:
         """Subscribe to all that it may be asked."""
         levels = (), (self._service,), (self._service, self._instance)
-        for subject in [monitoring_subject(verb, *level) for verb in VERBS for level in levels]:
+        for subject in [control_subject(verb, *level) for verb in VERBS for level in levels]:
             self._attachments.append(self._connection.attach(subject, Intake(self._deliver, self._ended_one)))
 
     async def confirm(self) -> None:
