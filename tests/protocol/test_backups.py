@@ -252,7 +252,16 @@ def test_its_configuration_is_read_to_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"max_msgs": "5"}, {"subjects": 5}, {"mirror": "O"}, {"max_age": "1h"}, {"sources": [5]}]
+    "field",
+    [
+        {"max_msgs": "5"},
+        {"subjects": 5},
+        {"mirror": "O"},
+        {"mirror": {}},
+        {"max_age": 10**400},
+        {"max_age": "1h"},
+        {"sources": [5]},
+    ],
 )
 def test_a_configuration_that_is_none_cannot_be_changed(field: dict[str, Any]) -> None:
     with pytest.raises(errors.BackupIncompleteError, match=r"^restore: its backup\.json holds no configuration: ."):
