@@ -394,6 +394,10 @@ async def test_another_configuration_takes_the_place_of_the_one_it_had(tmp_path:
             await here.js.restore_stream(path, timeout=1)
         with pytest.raises(TypeError, match="num_replicas must be a whole number"):
             await here.js.restore_stream(path, num_replicas="3")
+        manifest = json.loads((path / "backup.json").read_bytes())
+        (path / "backup.json").write_text(json.dumps({**manifest, "config": {"name": "S", "subjects": 5}}))
+        with pytest.raises(errors.BackupIncompleteError, match=r"^restore_stream: .*holds no configuration: subjects"):
+            await here.js.restore_stream(path, num_replicas=3)
         assert len(here.server.frames) == before
 
 

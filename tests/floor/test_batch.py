@@ -530,6 +530,27 @@ async def test_a_commit_that_something_strange_answers_is_looked_for() -> None:
             assert w.stream.payloads("s.a") == [b"1", b"2"]
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told"])
+async def test_a_part_that_an_account_without_room_keeps_is_not_taken_for_all_of_it(told: bool) -> None:
+    async with batches() as w:
+        answers: list[Any] = [{**refusal(400, 10002, "resource limits exceeded for account"), "stream": "S"}, "silence"]
+
+        def keep_a_part(frame: Frame) -> object:
+            if not commits(frame) or len(answers) < 2:
+                return None
+            w.stream.staged.clear()
+            headers = frame.headers.replace(b"Sequence: 3", b"Sequence: 2").replace(b"Nats-Batch-Commit: 1\r\n", b"")
+            w.stream.store("s.a", b"x", headers=headers)
+            return answers.pop(0 if told else 1)
+
+        w.stream.hook = keep_a_part
+        kind = errors.BatchError if told else errors.TimeoutError
+        text = "whether the batch is stored is not known"
+        batch, error = await fails(w, kind, text, "s.a", "s.a", "s.a")
+        assert (batch.committed, batch.ack) == (None, None)
+        assert ("a part of the batch may be stored" in str(error)) is told
+
+
 async def test_a_message_that_something_strange_answers_ends_it() -> None:
     async with batches() as w:
         w.stream.hook = lambda _: b"what?"

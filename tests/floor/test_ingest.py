@@ -19,10 +19,12 @@ from tests.worlds import (
     arrived,
     assert_nothing_left,
     elsewhere,
+    lose,
     next_event,
     nursery_elsewhere,
     open_world,
     publish_forced,
+    regain,
     settled,
     takes,
     watched,
@@ -575,6 +577,40 @@ async def test_what_has_not_left_waits_for_the_next_connection() -> None:
     assert w.stream.payloads == [b"%d" % number for number in range(7)]
 
 
+@pytest.mark.parametrize("opened", ["while there is none", "before it is lost"])
+async def test_an_ingest_that_begins_without_a_connection_begins_with_the_next_one(opened: str) -> None:
+    server = FakeServer()
+    stream = FakeIngestStream(server, 4)
+    async with open_world(server) as (_, nc, nursery):
+        if opened == "while there is none":
+            await lose(server, nc)
+        async with open_ingest(nursery, nc.jetstream()) as ingest:
+            if opened == "before it is lost":
+                await lose(server, nc)
+            async with trio.open_nursery() as own:
+                own.start_soon(ingest.publish, "s.a", b"0")
+                await settled()
+                await regain(server, nc)
+            with takes(0, 1):
+                await (await ingest.publish("s.a", b"1")).wait()
+    assert stream.payloads == [b"0", b"1"]
+
+
+async def test_who_still_looks_for_the_stream_when_the_ingest_is_left_leaves_no_subscription() -> None:
+    async with ingesting() as w, trio.open_nursery() as own:
+        async with open_ingest(own, w.js) as ingest:
+            w.server.link.stall(down=True)
+            own.start_soon(publish_too_late, ingest)
+            await settled()
+        w.server.link.resume()
+    assert w.stream.payloads == []
+
+
+async def publish_too_late(ingest: Ingest) -> None:
+    with pytest.raises(trio.ClosedResourceError):
+        await ingest.publish("s.a", b"0")
+
+
 async def test_a_connection_that_stays_away_is_given_up_and_publishing_waits() -> None:
     async with ingesting(on_gap="continue", max_reconnect_attempts=-1) as w:
         (receipt,) = await w.publish(0)
@@ -705,7 +741,9 @@ def test_a_cancelled_publish_queued_nothing_and_leaves_its_turn_to_the_next() ->
             async def behind() -> None:
                 await trio.sleep(0.5)
                 await w.ingest.publish("s.a", b"behind")
+                assert not cut.cancelled or trio.current_time() < begun + 1, "at once, not with the next timer"
 
+            begun = trio.current_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(later)
                 nursery.start_soon(behind)

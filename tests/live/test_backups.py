@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,38 @@ async def test_more_than_a_window_is_carried_in_memory_that_does_not_grow(
         back = await w.js.restore_stream(tmp_path / "b", progress=lambda *far: told.append(far))
         assert (told[-1], back.cached_info.state.messages) == ((size, size), 80)
         assert (await back.get_msg(80)).data.startswith(b"79")
+
+
+async def test_what_is_purged_while_a_backup_is_made_may_be_missing_from_it(
+    nats_server: TrioNatsServer, tmp_path: Path
+) -> None:
+    """It is the server that leaves it out, or gives up; what is in it comes back under its sequences."""
+    async with open_stream(nats_server, storage=api.StorageType.FILE) as w:
+        for number in range(80):
+            await w.js.publish(w.subject, b"%d" % number + os.urandom(500_000))
+        begun = trio.Event()
+
+        async def purge() -> None:
+            await begun.wait()
+            await w.stream.purge()
+
+        w.nursery.start_soon(purge)
+
+        def hold(*_: object) -> None:
+            begun.set()
+            time.sleep(0.02)  # where there is no room for more, the server waits
+
+        said = None
+        with suppress(errors.ServerError):
+            said = await w.stream.backup(tmp_path / "b", hold)
+        if said is None:
+            assert await old(w.js)
+            assert names_in(tmp_path) == []
+            return
+        await w.stream.delete()
+        back = (await w.js.restore_stream(tmp_path / "b")).cached_info.state
+        assert (said.messages, said.last_seq, back.last_seq) == (80, 80, 80)
+        assert 0 < back.messages < 80
 
 
 async def test_a_cancelled_backup_is_ended_at_the_server_too(nats_server: TrioNatsServer, tmp_path: Path) -> None:

@@ -435,6 +435,26 @@ async def test_a_server_that_is_killed_half_way_has_stored_nothing() -> None:
         assert (await publish(js, *[("s.a", {})] * 5)).committed
 
 
+async def test_of_a_batch_beyond_the_limit_of_the_account_a_part_is_kept_and_nothing_else_is_said() -> None:
+    """It is the server that breaks its word; what is told here is that it is not known."""
+    small = "accounts { A { jetstream { max_file: 1MB, max_mem: 1MB }\nusers: [{user: u, password: p}] } }"
+    async with open_live(small, jetstream=True, user="u", password="p", request_timeout=1) as (_, nc, _):
+        js = nc.jetstream()
+        stream = await js.create_stream(name="S", subjects=["s.>"], allow_atomic=True)
+        made: list[Batch] = []
+
+        async def use() -> None:
+            async with js.open_batch() as batch:
+                made.append(batch)
+                for _ in range(20):
+                    await batch.publish("s.a", bytes(100_000))
+
+        with pytest.raises((errors.BatchError, errors.TimeoutError), match="whether the batch is stored is not known"):
+            await use()
+        assert (made[0].committed, made[0].ack) == (None, None)
+        assert 0 < (await stream.info()).state.messages < 20
+
+
 Cut = Callable[[], Awaitable[bool]]
 
 

@@ -87,6 +87,12 @@ def test_a_mark_is_found_over_several_blocks_also_where_one_is_much_smaller() ->
     assert looked_at(STREAM, plain(b"file"), *tail[:2], plain(ZEROS[:23])).complaint != ""
 
 
+def test_blocks_that_hold_nothing_are_as_if_they_were_not_there() -> None:
+    empty = compressed(b"\x00")
+    assert looked_at(STREAM, empty, plain(b"NATSARC1"), empty, plain(MARK), empty).complaint == ""
+    assert looked_at(STREAM, empty).complaint == "it breaks off"
+
+
 def test_a_compressed_mark_is_found() -> None:
     # One literal of five bytes; and one zero, repeated 1,023 times by copies of 64.
     copies = b"".join(bytes([(length - 1) << 2 | 2, 1, 0]) for length in [64] * 15 + [63])
@@ -231,11 +237,35 @@ def test_what_the_server_said_is_written_and_read_in_its_words() -> None:
         b'{"config": {}, "state": {}}',
         b'{"config": {"name": 1}, "state": {}}',
         b'{"config": {"name": "a.b"}, "state": {}}',
+        b'{"config": {"name": "S", "max_age": NaN}, "state": {}}',
+        b'{"config": {"name": "S", "max_age": 1e999}, "state": {}}',
     ],
 )
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(errors.BackupIncompleteError, match=r"^restore: its backup\.json "):
         manifest.read("restore", content)
+
+
+def test_its_configuration_is_read_to_be_changed() -> None:
+    config = manifest.configuration("restore", manifest.Manifest(SAID["config"], {}))
+    assert (config.name, config.max_age) == ("S", 1e9)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"max_msgs": "5"},
+        {"subjects": 5},
+        {"mirror": "O"},
+        {"mirror": {}},
+        {"max_age": 10**400},
+        {"max_age": "1h"},
+        {"sources": [5]},
+    ],
+)
+def test_a_configuration_that_is_none_cannot_be_changed(field: dict[str, Any]) -> None:
+    with pytest.raises(errors.BackupIncompleteError, match=r"^restore: its backup\.json holds no configuration: ."):
+        manifest.configuration("restore", manifest.Manifest({"name": "S", **field}, {}))
 
 
 # -- a snapshot as it comes --------------------------------------------------------------------------------------------

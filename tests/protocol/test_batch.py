@@ -256,6 +256,22 @@ def test_a_refusal_ends_it_and_what_still_waits_is_not_sent(run: Run) -> None:
     assert run.course.failure is REFUSED
 
 
+def test_an_account_without_room_leaves_a_doubt_only_behind_a_commit_of_several(run: Run) -> None:
+    run.publish(3)
+    run.stage(1)
+    run.end()
+    run.refuse(3, 10002)
+    assert (run.course.phase, run.course.committed, run.course.failure) == (Phase.DOUBT, None, REFUSED)
+
+
+@pytest.mark.parametrize(("count", "refused"), [(1, 1), (3, 2)])
+def test_elsewhere_an_account_without_room_is_a_refusal_like_any_other(run: Run, count: int, refused: int) -> None:
+    run.publish(count)
+    run.end()
+    run.refuse(refused, 10002)
+    assert (run.course.phase, run.course.committed, run.course.failure) == (Phase.ENDED, False, REFUSED)
+
+
 def test_a_refusal_of_a_message_before_it_ends_a_commit_that_is_under_way(run: Run) -> None:
     run.publish(2)
     run.stage(1)
@@ -385,16 +401,16 @@ def test_the_commit_that_is_sent_again_begins_no_batch(run: Run, count: int, num
     ("fields", "sequence", "expected"),
     [
         ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "3"}, 17, 17),
-        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "1"}, 15, 17),
-        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "x"}, 17, 17),
-        ({"Nats-Batch-Id": "B"}, 17, 17),
+        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "2"}, 16, None),
+        ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "x"}, 17, None),
+        ({"Nats-Batch-Id": "B"}, 17, None),
         ({"Nats-Batch-Id": "C", "Nats-Batch-Sequence": "3"}, 17, None),
         ({}, 17, None),
         (None, 17, None),
         ({"Nats-Batch-Id": "B", "Nats-Batch-Sequence": "3"}, None, None),
     ],
 )
-def test_one_message_of_it_says_where_the_last_one_is(
+def test_only_its_last_message_says_that_all_of_it_is_stored(
     fields: dict[str, str] | None, sequence: int | None, expected: int | None
 ) -> None:
     assert stored_as("B", 3, fields, sequence) == expected
@@ -491,10 +507,33 @@ def test_what_servers_would_refuse_at_the_end_is_refused_at_once(asked: Asked) -
 def test_all_else_may_be_asked_for(subject: str, options: dict[str, Any]) -> None:
     terms = Terms()
     terms.taken("s.a", {"Nats-Msg-Id": "i"})
-    terms.taken("s.a", {"Nats-Msg-Id": ["of", "several"]})
+    terms.taken("s.a", {"Nats-Msg-Id": []})
     fields = publish_headers("p", **options)
     terms.check("p", subject, fields)
     assert "Nats-Expected-Last-Sequence" not in fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"Nats-Msg-Id": ["of", "several"]}, "msg_id 'of' stands in the batch already"),
+        ({"Nats-Expected-Last-Subject-Sequence": ["7"]}, "expected_last_subject_seq cannot"),
+        (
+            {
+                "Nats-Expected-Last-Subject-Sequence": "7",
+                "Nats-Expected-Last-Subject-Sequence-Subject": ["s.a", "s.b"],
+            },
+            "expected_last_subject_seq cannot.*'s.a' already",
+        ),
+        ({"Nats-Rollup": ("sub",)}, "rollup 'sub' cannot"),
+    ],
+)
+def test_headers_of_several_values_say_what_the_first_of_them_does(fields: dict[str, Any], complaint: str) -> None:
+    terms = Terms()
+    terms.taken("s.a", {"Nats-Msg-Id": ("of", "others")})
+    terms.check("p", "s.a", {"Nats-Msg-Id": ["several", "of"]})
+    with pytest.raises(ValueError, match=f"^p: {complaint}"):
+        terms.check("p", "s.a", fields)
 
 
 @pytest.mark.parametrize("err_code", [10174, 10175, 10176, 10177, 10179, 10199, 10200, 10201, 10210, 10071, 10164])
@@ -673,7 +712,8 @@ class BatchMachine(RuleBasedStateMachine):
             return
         stored = self.server.stored
         if stored and not removed:
-            assert stored_as("B", self.course.count, {"Nats-Batch-Id": "B"}, 1) is not None
+            count = self.course.count
+            assert stored_as("B", count, {"Nats-Batch-Id": "B", "Nats-Batch-Sequence": str(count)}, 1) == 1
             self.course.done()
             return
         since = timedelta(seconds=1 if stored else 9)

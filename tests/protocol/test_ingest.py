@@ -715,6 +715,34 @@ def test_a_connection_that_breaks_before_anything_left_changes_nothing() -> None
     assert w.confirmed == 1
 
 
+@pytest.mark.parametrize(("keep_on", "second"), [(False, Verdict.STORED), (True, Verdict.DISCONNECTED)])
+def test_an_end_says_what_is_missing_also_behind_a_broken_connection(keep_on: bool, second: Verdict) -> None:
+    w = Wire(keep_on=keep_on)
+    w.publish()
+    w.settle()
+    two, three = w.publish(), w.publish()
+    w.transmit()
+    batch = w.going[0][0].split(".")[0]
+    w.lose()
+    w.ingestion.restored(w.now)
+    w.step()
+    w.hear(w.outbox[-1][0], Committed("S", "", batch, 2))
+    assert (w.outcomes[two], w.outcomes[three]) == (second, Verdict.MISSED)
+
+
+def test_an_end_that_lacks_messages_is_not_the_one_that_was_asked_for() -> None:
+    w = Wire(keep_on=True)
+    w.publish()
+    w.settle()
+    two, three = w.publish(), w.publish()
+    w.ingestion.close()
+    w.step()
+    w.transmit()
+    token = w.going[-1][0]
+    w.hear(token, Committed("S", "", token.split(".")[0], 2))
+    assert (w.outcomes[two], w.outcomes[three], w.confirmed) == (Verdict.STORED, Verdict.MISSED, 0)
+
+
 def test_an_end_that_is_lost_with_the_connection_is_sent_again() -> None:
     w = flowing()
     w.ingestion.close()

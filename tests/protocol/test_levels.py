@@ -27,6 +27,8 @@ SOURCE = {"name": "O", "consumer": {"name": "c", "deliver_subject": "d"}}
         ({"mirror": {"name": "O"}, "sources": [{"name": "O"}]}, []),
         ({"mirror": SOURCE}, [("mirror.consumer", 4)]),
         ({"sources": [{"name": "P"}, SOURCE, SOURCE]}, [("sources.consumer", 4)]),
+        ({"mirror": 5, "sources": 5}, []),
+        ({"mirror": "O", "sources": [None, "O"]}, []),
     ],
 )
 def test_what_the_configuration_of_a_stream_needs(config: dict[str, Any], needs: list[tuple[str, int]]) -> None:

@@ -173,14 +173,25 @@ class Pipeline:
     def queue(self, frame: Frame, size: int) -> Queued:
         """Queue a frame; its reply is expected from now on."""
         if self._registration is None:
-            self._registration = self._engine.subscribe(self._pattern, b"", 0, self._owner)
-            self._registration.for_replies = True
+            self.listen()
         queued = self._outbox.publish_tracked(frame, size)
         if self._supervisor.idle is not None:
             self._supervisor.wake()
         return queued
 
     # What it does now and then.
+
+    def listen(self) -> bool:
+        """Expect replies already, and be told what happens to the connection, as from the first frame on.
+
+        Returns:
+            Whether that is new.
+        """
+        if self._registration is not None:
+            return False
+        self._registration = self._engine.subscribe(self._pattern, b"", 0, self._owner)
+        self._registration.for_replies = True
+        return True
 
     def queue_again(self, queued: Queued, token: str) -> Queued:
         """Queue the same bytes again, whether there is room or not, for another reply.

@@ -127,7 +127,7 @@ class Stream:
         """Back it up into a directory, its messages, configuration and consumers, as the `nats` tool does (0.5.0).
 
         `JetStream.restore_stream` and the tool restore it, and what the tool backs up is restored by the former. What is
-        stored while it runs is not in it, and nobody is held up. The directory is written beside its place and takes that
+        stored while it runs is not in it, and nobody is held up. What is deleted while it runs may be missing from it (server 2.15.1). The directory is written beside its place and takes that
         when all of it is there, verified and on the disk; until then, and where it fails or is cancelled, there is nothing.
         It holds `backup.json` and the archive, `stream.arc.s2` from a server of 2.15 or later and `stream.tar.s2` from an
         older one. What is verified: that no piece was lost and that the archive is whole; not its checksums, which the
@@ -142,7 +142,7 @@ class Stream:
                 end with its size twice. In the task that waits for this call.
 
         Returns:
-            The state of the stream as the backup began: what it holds.
+            The state of the stream as the backup began: what it holds, but for what was deleted meanwhile.
 
         Raises:
             FileExistsError: There is something at the path; nothing was sent.

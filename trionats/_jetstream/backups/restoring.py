@@ -23,6 +23,7 @@ from trionats._jetstream.management import JetStreamManager
 from trionats._jetstream.progress import ProgressTeller
 from trionats._protocol import fields, subjects
 from trionats._protocol.jetstream import levels
+from trionats._protocol.jetstream.backups import manifest
 from trionats._protocol.jetstream.backups.archive import NEW
 from trionats._protocol.jetstream.backups.remains import is_left, leaves_nothing
 from trionats._protocol.replies import no_jetstream
@@ -88,7 +89,7 @@ def _wanted(said: Manifest, config: nats_api.StreamConfig | None, params: Mappin
     """Say with which configuration the stream is to come back."""
     if config is None and not params:
         return said.config
-    base = api.StreamConfig.from_response(said.config) if config is None else config
+    base = manifest.configuration("restore_stream", said) if config is None else config
     wanted = fields.merged("restore_stream", api.StreamConfig, base, params)
     if wanted.name not in (None, said.stream):
         text = f"restore_stream: name is {wanted.name!r}: the backup is one of stream {said.stream!r}, and a stream comes back under its own name"

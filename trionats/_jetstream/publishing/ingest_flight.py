@@ -67,7 +67,7 @@ class IngestFlight:
             connection.new_token,
             keep_on=keep_on,
             max_outstanding=max_outstanding,
-            online=connection.is_connected,
+            online=False,
         )
         self.known: dict[str, None] = {}
         """Subjects that go to the stream."""
@@ -122,6 +122,9 @@ class IngestFlight:
         if len(self.known) >= SUBJECTS_REMEMBERED:
             self.known.clear()
         self.known[subject] = None
+        if self.over is None and self.pipeline.listen() and self._api.connection.is_connected:
+            # From now on it is told what happens to the connection.
+            self.connection_restored()
 
     async def _stream_of(self, jetstream: Api[Publishing], doing: str, subject: str) -> str:
         try:

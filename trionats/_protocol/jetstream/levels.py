@@ -67,9 +67,10 @@ def of_stream(config: Mapping[str, Any]) -> list[Need]:
         config: As it is sent.
     """
     found = list(_needs(config, _STREAM))
-    sources = {"mirror": [config.get("mirror")], "sources": config.get("sources") or []}
+    sources = {"mirror": [config.get("mirror")], "sources": config.get("sources")}
     for name, entries in sources.items():
-        if any(isinstance(entry, dict) and entry.get("consumer") for entry in entries):
+        # A server says it, or a file: it may be anything.
+        if isinstance(entries, list) and any(isinstance(entry, dict) and entry.get("consumer") for entry in entries):
             found.append(Need(f"{name}.consumer", 4))
     return found
 

@@ -53,6 +53,7 @@ class Archive:
         self._began = False
         # The last blocks, with their sizes when unpacked: as many as hold the mark.
         self._last: deque[tuple[bytes, int]] = deque()
+        self._kept = 0  # the sum of their sizes
         self.form = OLD
         """Known after the first block."""
         self.complaint = ""
@@ -125,12 +126,15 @@ class Archive:
         if size is None:
             self.complaint = "it has a block without a size"
             return
+        if not size:
+            return
         if not self._last:
             begins = unpacked(block, len(_NEW_BEGINS))
             self.form = NEW if begins is not None and begins.startswith(_NEW_BEGINS) else OLD
         self._last.append((block, size))
-        while sum(each for _, each in self._last) - self._last[0][1] >= len(self.form.end):
-            self._last.popleft()
+        self._kept += size
+        while self._kept - self._last[0][1] >= len(self.form.end):
+            self._kept -= self._last.popleft()[1]
 
 
 def _size_of(block: bytes) -> int | None:

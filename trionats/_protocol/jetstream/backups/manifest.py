@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trionats import errors
-from trionats._protocol import subjects
+from trionats import api, errors
+from trionats._protocol import fields, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FILE", "MOST_BYTES", "Manifest", "incomplete", "read", "written"]
+__all__ = ["FILE", "MOST_BYTES", "Manifest", "configuration", "incomplete", "read", "written"]
 
 #: The name of the file, as the `nats` tool gives it.
 FILE: Final = "backup.json"
@@ -54,6 +54,8 @@ def read(doing: str, content: bytes) -> Manifest:
     """
     try:
         said = json.loads(content)
+        # Python reads and writes numbers that JSON does not have, and reads deeper than it writes: the server is to be told this.
+        json.dumps(said, allow_nan=False)
     except (ValueError, RecursionError):
         said = None
     manifest = of_response(said) if isinstance(said, dict) else None
@@ -65,6 +67,26 @@ def read(doing: str, content: bytes) -> Manifest:
     except ValueError as error:
         raise incomplete(doing, f"its {FILE} names no stream: {error}") from None
     return manifest
+
+
+def configuration(doing: str, manifest: Manifest) -> api.StreamConfig:
+    """Read the stream's configuration, to change something about it.
+
+    Args:
+        doing: What is being done, for the text of the exception.
+        manifest: What the server said.
+
+    Raises:
+        trionats.errors.BackupIncompleteError: It is none.
+    """
+    try:
+        config = api.StreamConfig.from_response(manifest.config)
+        complaint = fields.complaint(config)
+    except Exception as error:  # whatever stands in the file
+        raise incomplete(doing, f"its {FILE} holds no configuration: {error}") from None
+    if complaint is not None:
+        raise incomplete(doing, f"its {FILE} holds no configuration: {complaint}")
+    return config
 
 
 def incomplete(doing: str, complaint: str) -> errors.BackupIncompleteError:

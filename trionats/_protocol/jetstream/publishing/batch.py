@@ -15,10 +15,13 @@ Theory of operation
 
     Only what is lost behind the commit leaves a doubt. It is cleared, as far as it can be, by two questions. The commit is sent once
     more: if all the others are still set aside, that stores them; if the first commit did, the id means nothing any more, and the
-    number of the second one (never 1) is refused. Then the stream is asked for the last message of the commit's subject: if it is one
-    of the batch, all of it is stored. If not, and nothing at all was stored since the commit left us, none of it is, nor ever will be:
+    number of the second one (never 1) is refused. Then the stream is asked for the last message of the commit's subject: if it is the
+    last one of the batch, all of it is stored. If not, and nothing at all was stored since the commit left us, none of it is, nor ever will be:
     what was refused for a gap is forgotten, so that the first commit, if it comes late, is refused, too. (Not so a batch of one message,
     whose commit needs nothing before it.) Else it stays unknown.
+
+    One refusal leaves the same doubt. A stream that reaches the limit of its account in the midst of a batch keeps what it has stored
+    until then (seen of one replica, servers 2.12.8 to 2.15.1), and says so to the commit (2.12) or says nothing.
 
 Invariants
     * Messages are numbered, and sent, in the order in which they were taken; no number twice.
@@ -73,10 +76,13 @@ _DISABLED: Final = 10174
 _INCOMPLETE: Final = 10176
 #: And for a batch that would be one too many.
 _TOO_MANY: Final = 10210
+#: Its number for an account that has no room for more.
+_ACCOUNT_FULL: Final = 10002
 #: What a stream says only where it had all of the batch: of a commit that is sent once more, that the first one has not come.
 _WEIGHED: Final = CONFLICTS | {10201}
 #: What the server's numbers mean for a batch.
 _MEANINGS: Final = {
+    10002: "the account has no more room; a part of the batch may be stored nevertheless",
     10047: "the server has no room for it",
     10054: "the message is larger than the stream's max_msg_size",
     10060: "the message went to another stream than it expected",
@@ -168,7 +174,7 @@ class Terms:
 
     def __init__(self) -> None:
         self._subjects: set[str] = set()
-        self._ids: set[object] = set()
+        self._ids: set[str] = set()
 
     def check(self, doing: str, subject: str, fields: Mapping[str, Any]) -> None:
         """Look at what a message asks for.
@@ -186,7 +192,9 @@ class Terms:
             raise ValueError(f"{doing}: {why}")
 
     def _complaint(self, subject: str, fields: Mapping[str, Any]) -> str:
-        get = fields.get
+        def get(name: str) -> str | None:
+            return _first(fields, name)
+
         if get("Nats-Expected-Last-Msg-Id") is not None:
             return "expected_last_msg_id cannot be asked for in a batch"
         if get("Nats-Expected-Last-Sequence") is not None and self._subjects:
@@ -205,8 +213,15 @@ class Terms:
     def taken(self, subject: str, fields: Mapping[str, Any]) -> None:
         """Take note of a message of the batch."""
         self._subjects.add(subject)
-        if isinstance(given := fields.get(MSG_ID), str):
+        given = _first(fields, MSG_ID)
+        if given is not None:
             self._ids.add(given)
+
+
+def _first(fields: Mapping[str, Any], name: str) -> str | None:
+    """Give what a header says: of several values, servers look at the first."""
+    value = fields.get(name)
+    return value if value is None or isinstance(value, str) else next(iter(value), None)
 
 
 class Phase(enum.Enum):
@@ -377,6 +392,9 @@ class Course:
             err_code: What the server calls it.
             error: What it is.
         """
+        if err_code == _ACCOUNT_FULL and entry is self.last and self.count > 1:
+            self.doubt(error)
+            return
         if err_code != _INCOMPLETE:
             self.fail(error)
             return
@@ -522,9 +540,9 @@ class Course:
 
 
 def stored_as(batch: str, count: int, fields: Mapping[str, Any] | None, sequence: int | None) -> int | None:
-    """Say under which sequence the last message of a batch is stored, if a message that was found is one of it.
+    """Say under which sequence the last message of a batch is stored, if a message that was found is that.
 
-    They stand one behind the other in the stream.
+    Another one of the batch says nothing: a stream without room for all of it may have kept a part.
 
     Args:
         batch: The batch.
@@ -533,12 +551,11 @@ def stored_as(batch: str, count: int, fields: Mapping[str, Any] | None, sequence
         sequence: Its sequence.
 
     Returns:
-        The sequence; None where it is another's message.
+        The sequence; None where it is another message.
     """
-    if sequence is None or fields is None or fields.get(_ID) != batch:
+    if fields is None or (fields.get(_ID), fields.get(_NUMBER)) != (batch, str(count)):
         return None
-    number = str(fields.get(_NUMBER, ""))
-    return sequence + count - int(number) if number.isascii() and number.isdigit() else sequence
+    return sequence
 
 
 def stored_alone(doing: str, stream: str, seq: int) -> errors.BatchError:
