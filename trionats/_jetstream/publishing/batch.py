@@ -1,4 +1,4 @@
-"""An atomic batch: several messages of which a stream stores all or none (ADR-50, design 930)."""
+"""An atomic batch: several messages of which a stream stores all or none (ADR-50, design 103)."""
 
 from __future__ import annotations
 

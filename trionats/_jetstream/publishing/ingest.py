@@ -1,4 +1,4 @@
-"""Fast ingest: many messages in one stream, as fast as it takes them (design 940)."""
+"""Fast ingest: many messages in one stream, as fast as it takes them (design 105)."""
 
 from __future__ import annotations
 

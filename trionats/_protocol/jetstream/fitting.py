@@ -2,7 +2,7 @@
 
 Strategy
     A server that walks a list (a consumer of the last message of each subject) takes an entry off it before it looks whether that
-    fits into the request; one that does not fit is lost for good (design 980). So the bytes stay with whoever asks: it asks for as
+    fits into the request; one that does not fit is lost for good (design 112). So the bytes stay with whoever asks: it asks for as
     many messages as would fit, were they all as large as the largest that came lately.
 
     Before anything came that is a guess, so it begins with few, and each message that comes allows one more: each

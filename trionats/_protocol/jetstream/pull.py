@@ -13,7 +13,7 @@ Strategy
     out of it (ADR-37). The sum never gets below zero, and when nothing can be left it is zero.
 
     Where the server walks a list, no request says how many bytes it takes: the entry that does not fit would be lost
-    (design 980). There `Fitting` says how many messages to ask for, bytes are counted only as they come, and what was asked for
+    (design 112). There `Fitting` says how many messages to ask for, bytes are counted only as they come, and what was asked for
     ends by its number alone.
 """
 

@@ -25,7 +25,7 @@ What is done when
 
     The consumer gives the last message of each subject: it stands still at each one that was deleted since it was made, though
     more wait behind that, until a heartbeat is due or another request comes. So heartbeats are asked for each second. And it
-    loses what does not fit into a request's bytes; so no request names a number (design 980), neither to a consumer that nobody looked
+    loses what does not fit into a request's bytes; so no request names a number (design 112), neither to a consumer that nobody looked
     at, and a part of the credit is left for the signs of life, each of which may bring a message.
 
     Messages waited past their ack wait: the reader is slower than the credit supposes. From then on no more are asked for than it took

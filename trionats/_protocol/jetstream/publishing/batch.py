@@ -4,7 +4,7 @@ Theory of operation
     A stream sets aside what carries one `Nats-Batch-Id` and is numbered from 1 without a gap. It stores all of it at once when a message
     says that it is the last (`Nats-Batch-Commit`), and nothing otherwise. So the message that was published last is held here: another
     one sends it on its way, and the end of the block sends it as the last. (2.14 can also commit by a message of its own that is
-    not stored. 2.12 cannot, and one way for all servers is enough: design 930.)
+    not stored. 2.12 cannot, and one way for all servers is enough: design 103.)
 
     Each message is a request, and its reply is empty (it was set aside) or says why not. The first reply is waited for before the second
     message is sent, since a server that knows no batches stores each message by itself. Then a bounded number is under way, so
