@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import pytest
+import trio
 
-from tests.worlds import find_store, open_keys
+from tests.worlds import find_store, open_keys, settled, until
 from trionats import Base64Codec, Watcher, errors, open_watcher
 from trionats.api import KeyValueEntry
 
@@ -181,3 +182,26 @@ async def test_options_for_keys_are_refused_of_object_stores(option: dict[str, A
             async with open_watcher(w.nursery, store, **option):
                 pass
         assert not w.bucket.consumers
+
+
+async def test_a_barrier_sees_whose_hands_a_snapshot_is_in() -> None:
+    """It takes what waits in one go, and is not done with it before it comes back."""
+    async with open_keys() as w:
+        for number in range(10):
+            w.bucket.set(f"k{number}", b"x")
+        async with open_watcher(w.nursery, w.kv) as rx, trio.open_nursery() as workers:
+            await until(lambda: len(rx) == 10, pause=0)
+            worked_off = trio.Event()
+
+            async def wait() -> None:
+                await w.nc.barrier()
+                worked_off.set()
+
+            workers.start_soon(wait)
+            await settled()
+            assert len(await rx.snapshot()) == 10
+            await settled()
+            assert not worked_off.is_set()
+            with pytest.raises(trio.WouldBlock):
+                rx.receive_nowait()
+            await worked_off.wait()

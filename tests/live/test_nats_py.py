@@ -33,7 +33,11 @@ from trionats.testing import TrioNatsServer
 Maker = Literal["ours", "theirs"]
 Seen = tuple[str, bytes, str | None]
 
-pytestmark = pytest.mark.usefixtures("server_executable")
+pytestmark = [
+    pytest.mark.usefixtures("server_executable"),
+    # nats-py 2.16's services ask for the time in a way that Python 3.12 warns of.
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning"),
+]
 
 
 class Both(NamedTuple):

@@ -59,6 +59,12 @@ async def has_consumers(stream: Stream) -> bool:
     return bool(await stream.consumers_info())
 
 
+async def goes_on_behind(stream: Stream, sequence: int, pending: int) -> bool:
+    [told] = await stream.consumers_info()
+    assert told.ack_floor is not None
+    return (told.ack_floor.stream_seq, told.num_pending) == (sequence, pending)
+
+
 async def test_another_replica_leads_after_a_step_down() -> None:
     async with open_replicated() as (_, js, stream):
         first = (await where(stream)).leader
@@ -140,9 +146,8 @@ async def test_a_stream_of_three_replicas_is_backed_up_and_comes_back_as_three_o
             assert (info.config.num_replicas, info.state.messages) == (replicas, 100)
             # Consumers follow their stream within some seconds.
             await until(partial(has_consumers, back), within=20, pause=0.05)
-            [told] = await back.consumers_info()
-            assert told.ack_floor is not None
-            assert (told.ack_floor.stream_seq, told.num_pending) == (10, 90)
+            # And what is left for them a moment later.
+            await until(partial(goes_on_behind, back, 10, 90), within=20, pause=0.05)
             assert (await js.publish("s.a", b"next")).seq == 101
         # Who is asked is not who leads.
         async with trio.open_nursery() as nursery:

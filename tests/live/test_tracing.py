@@ -99,6 +99,7 @@ async def test_a_trace_leaves_no_subscription_and_asks_for_no_answer(nats_server
         open_subscription(nursery, nc, subject) as rx,
     ):
         await nc.trace(subject)
+        await nc.flush()
         before = await nats_server.subscriptions(subject)
         assert len(before) == 2, "one of them is the inbox of all requests"
         assert (await nc.trace(subject)).complete
