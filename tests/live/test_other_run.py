@@ -21,6 +21,9 @@ from tests.worlds import kept, open_store, open_world, payloads, unique
 from trionats import KeyValue, Lease, ObjectStore
 from trionats.testing import TrioNatsServer
 
+# One object of each class, an ingest among them.
+pytestmark = pytest.mark.level(4)
+
 #: The classes whose objects belong to a client.
 BELONG = {
     "trionats.Advisories",
