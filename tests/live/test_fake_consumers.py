@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeAlias
 
+import pytest
 import trio
 
 from tests.fake_consumers import SECOND
@@ -127,6 +128,8 @@ async def compare(name: str, server: TrioNatsServer, found: dict[str, tuple[list
         found[name] = both[w.nc], both[nc]
 
 
+# The fake plays the newest server; one of 2.12 may say "no messages" to a pull right behind a publish.
+@pytest.mark.level(5)
 async def test_the_fake_says_what_the_server_says(nats_server: TrioNatsServer) -> None:
     found: dict[str, tuple[list[str], list[str]]] = {}
     async with trio.open_nursery() as nursery:
