@@ -385,8 +385,8 @@ def _doing(publish: Publish) -> str:
     return f"publish to {publish.subject!r}"
 
 
-async def settled(publish: Publish) -> None:
-    """Wait until a publish has an outcome."""
+async def settled(publish: Publish | Ingested) -> None:
+    """Wait until a publish, of a publisher or of an ingest, has an outcome."""
     while publish.outcome is None:
         if publish.told is None:
             publish.told = trio.Event()

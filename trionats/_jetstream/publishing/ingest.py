@@ -5,10 +5,10 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, Unpack, final
 
-import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from trionats import errors
+from trionats._jetstream.publishing.flight import settled
 from trionats._jetstream.publishing.ingest_flight import IngestFlight
 from trionats._jetstream.publishing.publish import asked_for, encoded, joined
 from trionats._protocol.jetstream.publishing.ingest import Ingested
@@ -69,10 +69,7 @@ class IngestReceipt:
         message = self._message
         if message.outcome is None:
             self._flight.want(message)
-        while message.outcome is None:
-            if message.told is None:
-                message.told = trio.Event()
-            await message.told.wait()
+        await settled(message)
         if isinstance(message.outcome, Exception):
             self._flight.failures.pop(message, None)
             raise errors.again(message.outcome)
